@@ -1,0 +1,43 @@
+"""maskfeat: a feature space that knows object, part and subpart, learned from masks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# The public names and the files that hold them. Imported on first use, so that
+# `lightning --help` and a worker process do not pay for what they do not touch.
+_HOMES = {
+    "load": "maskfeat.features.weights",
+    "Features": "maskfeat.features.pyramid",
+    "FeaturePyramid": "maskfeat.features.pyramid",
+    "partition": "maskfeat.segment.partition",
+    "InteractiveSegmenter": "maskfeat.segment.interactive",
+}
+
+if TYPE_CHECKING:
+    from maskfeat.features.pyramid import FeaturePyramid, Features
+    from maskfeat.features.weights import load
+    from maskfeat.segment.interactive import InteractiveSegmenter
+    from maskfeat.segment.partition import partition
+
+__all__ = [
+    "FeaturePyramid",
+    "Features",
+    "InteractiveSegmenter",
+    "__version__",
+    "load",
+    "partition",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module holds anything
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maskfeat' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,95 @@
+"""What passes between the rooms: every name, shape, dtype and range, in one place.
+
+Coordinates are (row, column) in pixels; integer coordinates are pixel centers, so a map of
+stride ``s`` holds the pixel (y, x) at ((y + 0.5) / s - 0.5, (x + 0.5) / s - 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# The statistics that timm backbones were trained with (ImageNet), for RGB in (0, 1).
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
+
+
+class SkippedSample(NamedTuple):
+    """A sample that could not be read; it costs nothing but its place in the count."""
+
+    reason: str  # one of a few words, e.g. "bad jpg"; the tail of the tag data/skipped/REASON
+    shard: str
+    key: str
+    detail: str  # one sentence for the log
+
+
+class Batch(TypedDict):
+    """What a training or validation batch holds.
+
+    Attributes:
+        images: RGB, normalized by `normalize_images`, float32, shape (B, 3, H, W).
+        points_yx: Sampled pixels of each image, int64, shape (B, P, 2), inside the image.
+        membership: Which masks hold which points, bool, shape (B, M, P). A mask here is one
+            connected component. M is the largest count of the batch; an unused slot is all False.
+        keys: Name of each sample, length B.
+        skipped: Samples that had to be replaced to fill this batch; may be empty.
+    """
+
+    images: Tensor
+    points_yx: Tensor
+    membership: Tensor
+    keys: list[str]
+    skipped: list[SkippedSample]
+
+
+@dataclass(frozen=True)
+class HeldOutImage:
+    """A whole image with its true masks, as the evaluation callbacks take it.
+
+    Attributes:
+        key: Name of the sample, unique in its set.
+        image: RGB, uint8, shape (H, W, 3).
+        masks: True masks, one connected component each, bool, shape (M, H, W). They may overlap.
+        partitions: True label maps, int64, shape (H, W) each; -1 marks pixels that no mask
+            holds, which no score counts. One per annotator (BSDS500), one per level from
+            coarse to fine (drawn scenes), else one with the smallest mask on top.
+    """
+
+    key: str
+    image: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    partitions: tuple[npt.NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
+class ClickTarget:
+    """One object to be segmented by clicks.
+
+    Attributes:
+        key: Name, unique in its set.
+        image: RGB, uint8, shape (H, W, 3).
+        target: int8, shape (H, W): 1 object, 0 background, -1 counted by no score.
+    """
+
+    key: str
+    image: npt.NDArray[np.uint8]
+    target: npt.NDArray[np.int8]
+
+
+def normalize_images(images: Tensor) -> Tensor:
+    """Bring RGB in 0..255 to the mean and spread that the backbones expect.
+
+    Args:
+        images: RGB in 0..255, any dtype, shape (..., 3, H, W).
+
+    Returns:
+        float32, same shape: (rgb / 255 - RGB_MEAN) / RGB_STD.
+    """
+    mean = torch.tensor(RGB_MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(RGB_STD, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std

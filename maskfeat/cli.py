@@ -1,0 +1,93 @@
+"""The commands: `lightning fit|validate|test|predict`, and `maskfeat` with some of its own.
+
+Imports are lazy: `maskfeat shards --help` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_OWN_COMMANDS = """\
+of maskfeat's own:
+  maskfeat shards synth   draw scenes with exact nested masks and write them as shards
+  maskfeat shards index   index tars, so that members in any order can be read at random
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command; what `lightning`, `maskfeat` and `python -m maskfeat` call.
+
+    Args:
+        args: The words after the command's name; None takes them from the command line.
+    """
+    _speak()
+    words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["shards"]:
+        _run_functions("shards", _shard_commands(), words[1:])
+        return
+    _quiet_libraries()
+    from maskfeat.lightning_cli import MaskfeatCLI
+
+    try:
+        # None, or Lightning warns that arguments came both ways.
+        MaskfeatCLI(args=None if args is None else words, epilog=_OWN_COMMANDS)
+    except (ValueError, FileNotFoundError) as error:
+        if _is_debugging():
+            raise
+        # What a user can cause is said in one sentence, not in a page of traceback.
+        sys.exit(f"error: {error}")
+
+
+def _shard_commands() -> dict[str, Callable[..., Any]]:
+    from maskfeat.data import commands
+
+    return {"synth": commands.synth, "index": commands.index}
+
+
+def _run_functions(name: str, functions: dict[str, Callable[..., Any]], words: list[str]) -> None:
+    """Give typed, documented functions to the command line."""
+    import jsonargparse
+
+    try:
+        jsonargparse.auto_cli(functions, args=words, prog=f"maskfeat {name}", as_positional=False)
+    except (ValueError, FileNotFoundError) as error:
+        if _is_debugging():
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _is_debugging() -> bool:
+    return logging.getLogger("maskfeat").isEnabledFor(logging.DEBUG)
+
+
+def _speak() -> None:
+    """Send what maskfeat logs to the terminal, and leave the libraries' loggers alone."""
+    logger = logging.getLogger("maskfeat")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
+
+
+def _quiet_libraries() -> None:
+    """Keep out of the terminal what no user of maskfeat can act on."""
+    advertising = ("litlogger", "litmodels", "💡")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
+        logging.getLogger(name).addFilter(
+            lambda record: not any(word in record.getMessage() for word in advertising)
+        )
+    # Workers are chosen by measurement (experiments/step_speed), two cores want one or two.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # The averaged weights are in eval mode throughout, and are meant to be.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""An annotated photograph becomes a training example: crop, flip and color, points and masks.
+
+Masks are never decoded: points are chosen in the crop, traced back to pixels of the annotated
+image, and looked up in the run-length masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maskfeat.data.rle import Runs, membership, sample_border_points
+from maskfeat.data.sample import AnnotatedImage
+
+# Luminance of sRGB (ITU-R BT.601), the axis that saturation and hue turn around.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class Example(NamedTuple):
+    """One training example.
+
+    Attributes:
+        key: Name of the sample.
+        image: RGB, uint8, shape (S, S, 3).
+        points_yx: Sampled pixels of the crop, int64, shape (P, 2).
+        membership: Which masks hold which points, bool, shape (M, P); masks that hold none of
+            them are left out, so M varies and may be 0.
+    """
+
+    key: str
+    image: npt.NDArray[np.uint8]
+    points_yx: npt.NDArray[np.int64]
+    membership: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much training examples vary.
+
+    Args:
+        min_scale: Smallest enlargement of the image. The crop never reaches beyond the image,
+            unless the image is smaller than the crop at `max_scale`.
+        max_scale: Largest enlargement.
+        max_stretch: Width against height of a pixel varies by up to this factor.
+        flip: Share of examples that are mirrored left to right.
+        brightness: Largest change, as a share of the full range.
+        contrast: Contrast is multiplied by a factor between 1 - this and 1 + this.
+        saturation: As contrast, for colorfulness.
+        hue_degrees: Largest turn of the hue.
+        grey: Share of examples without color.
+    """
+
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    max_stretch: float = 1.2
+    flip: float = 0.5
+    brightness: float = 0.15
+    contrast: float = 0.3
+    saturation: float = 0.4
+    hue_degrees: float = 15.0
+    grey: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(
+                f"scales must satisfy 0 < min_scale <= max_scale, got {self.min_scale} "
+                f"and {self.max_scale}"
+            )
+
+
+class Window(NamedTuple):
+    """The part of the annotated image that becomes a crop, in its pixels (left of pixel 0 is 0)."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+    flip: bool
+
+
+@dataclass(frozen=True)
+class ExampleMaker:
+    """Cuts examples out of photographs; workers receive it by pickle.
+
+    Args:
+        crop_size: Height and width of an example, pixels.
+        num_points: Points to sample.
+        max_masks: At most so many masks, a random choice where there are more.
+        augmentation: How much to vary; None takes the middle of the image, as it is.
+        short_side: Scales count from the image reduced to this short side; None, from the image.
+        border_share: Share of the points that lie within two pixels of a mask border.
+    """
+
+    crop_size: int
+    num_points: int
+    max_masks: int
+    augmentation: Augmentation | None = None
+    short_side: int | None = None
+    border_share: float = 0.5
+
+    def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> Example:
+        """Cut one example.
+
+        Beyond the image, where the crop is larger, the border pixels are repeated and no mask
+        holds anything.
+
+        Raises:
+            SampleError: If the photograph cannot be decoded.
+        """
+        size, runs = self.crop_size, sample.runs
+        window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
+        image = cut_window(sample, window, size)
+        if self.augmentation is not None:
+            image = jitter_color(image, self.augmentation, rng)
+        points = sample_points(runs, window, size, self.num_points, self.border_share, rng)
+        held = _membership_in(runs, window, size, points)
+        held = held[held.any(axis=1)]
+        if len(held) > self.max_masks:
+            held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
+        return Example(sample.key, image, points, held)
+
+
+def choose_window(
+    size: tuple[int, int],
+    crop_size: int,
+    rng: np.random.Generator,
+    augmentation: Augmentation | None,
+    short_side: int | None = None,
+) -> Window:
+    """Choose where the crop lies: scale, stretch, place and flip.
+
+    Args:
+        size: Height and width of the annotated image.
+        crop_size: Height and width of the crop.
+        rng: Source of randomness.
+        augmentation: How much to vary; None takes the middle at scale 1.
+        short_side: Scales count from the image reduced to this short side.
+    """
+    base = min(1.0, short_side / min(size)) if short_side else 1.0
+    fit = crop_size / min(size)  # the scale at which the crop is as large as the short side
+    if augmentation is None:
+        scale = max(base, fit) if fit <= 1 else base
+        side = crop_size / scale
+        return Window((size[0] - side) / 2, (size[1] - side) / 2, side, side, flip=False)
+    low, high = base * augmentation.min_scale, base * augmentation.max_scale
+    low = min(max(low, fit), high)
+    scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    stretch = augmentation.max_stretch ** (rng.uniform(-1, 1) / 2)
+    height = min(crop_size / scale * stretch, max(size[0], crop_size / high))
+    width = min(crop_size / scale / stretch, max(size[1], crop_size / high))
+    top = rng.uniform(min(0, size[0] - height), max(0, size[0] - height))
+    left = rng.uniform(min(0, size[1] - width), max(0, size[1] - width))
+    return Window(top, left, height, width, flip=bool(rng.random() < augmentation.flip))
+
+
+def cut_window(sample: AnnotatedImage, window: Window, crop_size: int) -> npt.NDArray[np.uint8]:
+    """Decode, crop and resize in one go, uint8 (crop_size, crop_size, 3)."""
+    scale = crop_size / max(window.height, window.width)
+    pixels = sample.decode(at_least=min(1.0, scale))
+    height, width = pixels.shape[:2]
+    shrink_y, shrink_x = height / sample.runs.size[0], width / sample.runs.size[1]
+    top, left = window.top * shrink_y, window.left * shrink_x
+    bottom = top + window.height * shrink_y
+    right = left + window.width * shrink_x
+    before = [max(0, int(np.ceil(-edge))) for edge in (top, left)]
+    after = [max(0, int(np.ceil(e - s))) for e, s in ((bottom, height), (right, width))]
+    if any(before) or any(after):  # a small photograph: repeat its border
+        spread = ((before[0], after[0]), (before[1], after[1]), (0, 0))
+        pixels = np.pad(pixels, spread, mode="edge")
+        top, bottom = top + before[0], bottom + before[0]
+        left, right = left + before[1], right + before[1]
+    box = (left, top, min(right, pixels.shape[1]), min(bottom, pixels.shape[0]))
+    crop = Image.fromarray(pixels).resize(
+        (crop_size, crop_size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
+    )
+    array = np.asarray(crop)
+    return np.ascontiguousarray(array[:, ::-1]) if window.flip else array
+
+
+def jitter_color(
+    image: npt.NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Change brightness, contrast, saturation and hue by one affine map of RGB, uint8 in and out."""
+    contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
+    saturation = 1 + augmentation.saturation * rng.uniform(-1, 1)
+    if rng.random() < augmentation.grey:
+        saturation = 0.0
+    turn = np.deg2rad(augmentation.hue_degrees * rng.uniform(-1, 1))
+    offset = 255 * augmentation.brightness * rng.uniform(-1, 1)
+
+    grey = np.outer(np.ones(3), _LUMA)  # rgb -> luminance in every channel
+    color = saturation * (_hue_rotation(turn) @ (np.eye(3) - grey)) + grey
+    matrix = (contrast * color).astype(np.float32)
+    middle = np.float32(127.5 * (1 - contrast) + offset)
+    changed = image.reshape(-1, 3).astype(np.float32) @ matrix.T + middle
+    return np.clip(changed + 0.5, 0, 255).astype(np.uint8).reshape(image.shape)
+
+
+def sample_points(
+    runs: Runs,
+    window: Window,
+    crop_size: int,
+    num_points: int,
+    border_share: float,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """Choose pixels of the crop, a share of them near mask borders, the rest uniformly.
+
+    Returns:
+        int64, shape (num_points, 2), rows and columns in [0, crop_size).
+    """
+    box = (
+        max(0, int(np.floor(window.top))),
+        max(0, int(np.floor(window.left))),
+        min(runs.size[0], int(np.ceil(window.top + window.height))),
+        min(runs.size[1], int(np.ceil(window.left + window.width))),
+    )
+    border = sample_border_points(runs, round(num_points * border_share), rng, box)
+    near = _to_crop(border, window, crop_size) + rng.integers(-2, 3, size=border.shape)
+    uniform = rng.integers(0, crop_size, size=(num_points - len(near), 2))
+    return np.concatenate([near.clip(0, crop_size - 1), uniform])
+
+
+def _membership_in(
+    runs: Runs, window: Window, crop_size: int, points: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Membership of crop pixels; those beyond the image belong to nothing."""
+    pixels = _to_image(points, window, crop_size)
+    inside = ((pixels >= 0) & (pixels < np.array(runs.size))).all(axis=1)
+    held = membership(runs, pixels.clip(0, np.array(runs.size) - 1))
+    return held & inside
+
+
+def _to_image(
+    points: npt.NDArray[np.int64], window: Window, crop_size: int
+) -> npt.NDArray[np.int64]:
+    """The image pixel under the center of each crop pixel."""
+    columns = crop_size - 1 - points[:, 1] if window.flip else points[:, 1]
+    y = window.top + (points[:, 0] + 0.5) * (window.height / crop_size)
+    x = window.left + (columns + 0.5) * (window.width / crop_size)
+    return np.floor(np.stack([y, x], axis=1)).astype(np.int64)
+
+
+def _to_crop(
+    pixels: npt.NDArray[np.int64], window: Window, crop_size: int
+) -> npt.NDArray[np.int64]:
+    """The crop pixel that holds the center of each image pixel; may lie just outside."""
+    y = np.floor((pixels[:, 0] + 0.5 - window.top) * (crop_size / window.height))
+    x = np.floor((pixels[:, 1] + 0.5 - window.left) * (crop_size / window.width))
+    columns = crop_size - 1 - x if window.flip else x
+    return np.stack([y, columns], axis=1).astype(np.int64)
+
+
+def _hue_rotation(radians: float) -> npt.NDArray[np.float64]:
+    """Rotation of RGB about the grey axis."""
+    cosine, sine = np.cos(radians), np.sin(radians)
+    axis = np.full(3, 1 / np.sqrt(3))
+    cross = np.array(
+        [[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]]
+    )
+    return cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)

@@ -1,0 +1,137 @@
+"""Pictures from files: JPEGs of every kind become RGB and lie as their annotations say.
+
+The size in the annotations decides how the picture lies. Where only the picture turned by its
+EXIF tag has that size, it is turned; where only the picture as stored has it, it is left alone;
+where both have it (a square, or half a turn) it is turned, as every viewer does.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maskfeat.data.counts import MAX_PIXELS
+
+# JPEGs are all that SA-1B has; a PNG under the name of a JPEG is no reason to lose a sample.
+_FORMATS = ("JPEG", "PNG")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+# What Pillow raises on broken files, by its parsers of headers, EXIF and pixels.
+_PICTURE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+class SampleError(ValueError):
+    """A sample that cannot be read.
+
+    Args:
+        reason: One of "bad jpg", "bad json", "bad rle", "size mismatch", "no masks",
+            "incomplete"; the tail of the tag data/skipped/REASON.
+        detail: One sentence for the log.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)  # both, so that it survives pickling
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt.NDArray[np.uint8]:
+    """Decode a picture to RGB, lying as `size` says (see the head of this file).
+
+    Args:
+        data: A JPEG (gray, color or CMYK) or PNG file.
+        size: Height and width that the picture should have, pixels.
+        at_least: As in `AnnotatedImage.decode`.
+
+    Returns:
+        RGB, uint8, shape (h, w, 3).
+
+    Raises:
+        SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
+        ValueError: If `at_least` is not in (0, 1].
+    """
+    if not 0 < at_least <= 1:
+        raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
+    with _open_picture(data) as picture:
+        turn = _turn_to(picture, size)
+        try:
+            shrink = next(s for s in (8, 4, 2, 1) if at_least * s <= 1)
+            if shrink > 1:
+                width, height = (max(1, side // shrink) for side in picture.size)
+                picture.draft(None, (width, height))
+            upright = picture.transpose(turn) if turn is not None else picture
+            # Alpha is dropped, not blended; Pillow knows of Adobe's inverted CMYK.
+            return np.asarray(upright.convert("RGB"))
+        except _PICTURE_ERRORS as error:
+            raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
+
+
+def check_picture(data: bytes, size: tuple[int, int]) -> None:
+    """Check from its header alone that a picture can lie as `size` (height, width) says.
+
+    Raises:
+        SampleError: "bad jpg" or "size mismatch".
+    """
+    with _open_picture(data) as picture:
+        _turn_to(picture, size)
+
+
+def _open_picture(data: bytes) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except _PICTURE_ERRORS as error:
+        raise SampleError("bad jpg", f"the picture cannot be opened: {error}") from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise SampleError(
+            "bad jpg", f"the picture is {height} x {width}, more than {MAX_PIXELS} pixels"
+        )
+    if picture.mode not in _MODES:
+        raise SampleError("bad jpg", f"the picture must hold 8 bits a channel, got {picture.mode}")
+    return picture
+
+
+def _turn_to(picture: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:
+    """The turn that makes the picture lie as `size` (height, width) says."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except _PICTURE_ERRORS as error:
+        raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
+    width, height = picture.size
+    turned = (width, height) if orientation in _SWAPS_SIDES else (height, width)
+    if turned == size:
+        return _TURNS.get(orientation)
+    if (height, width) == size:
+        return None
+    raise SampleError(
+        "size mismatch", f"the picture is {height} x {width}, its masks {size[0]} x {size[1]}"
+    )

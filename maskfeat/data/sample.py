@@ -1,0 +1,176 @@
+"""One annotated photograph in SA-1B's layout: a JPEG and a JSON, checked and read as runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.batch import HeldOutImage
+from maskfeat.data.picture import SampleError, check_picture, decode_rgb
+from maskfeat.data.rle import Runs, decode, runs_from_counts
+
+__all__ = ["AnnotatedImage", "SampleError", "read_sample", "to_held_out"]
+
+_LEVELS = {"object": 0, "region": 0, "part": 1, "subpart": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedImage:
+    """A photograph with its masks, not decoded yet.
+
+    Attributes:
+        key: Name of the sample.
+        shard: Path or url of the tar it lies in.
+        jpg: The JPEG file.
+        runs: Its masks, one connected component each.
+        annotators: Who drew each annotation; None where the file does not say.
+        levels: "object", "part", "subpart", ... of each annotation, or None.
+    """
+
+    key: str
+    shard: str
+    jpg: bytes
+    runs: Runs
+    annotators: tuple[int | None, ...]
+    levels: tuple[str | None, ...]
+
+    def decode(self, at_least: float = 1.0) -> npt.NDArray[np.uint8]:
+        """Decode the photograph.
+
+        Args:
+            at_least: In (0, 1]. Below 1 the JPEG decoder may shrink the image by 2, 4 or 8, which
+                is quicker, but to no less than `at_least` times the full height and width.
+
+        Returns:
+            RGB, uint8, shape (h, w, 3): `runs.size` in full, or a shrunken image of about the
+            same proportions (sides are rounded up).
+
+        Raises:
+            SampleError: If the file is broken ("bad jpg").
+        """
+        return decode_rgb(self.jpg, self.runs.size, at_least)
+
+
+def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> AnnotatedImage:
+    """Check a sample and read its masks; of the JPEG only the header.
+
+    Args:
+        key: Name of the sample.
+        shard: Where it comes from.
+        jpg: The JPEG file.
+        json_bytes: The annotations: {"annotations": [{"segmentation": {"size": [H, W], "counts":
+            compressed or list}}, ...]}. An annotation may have "annotator" (a whole number) and
+            "level" (a word); of another type they count as absent. All else is ignored.
+
+    Returns:
+        The sample, with at least one mask of two pixels or more.
+
+    Raises:
+        SampleError: With its reason, see there.
+    """
+    annotations = _read_annotations(json_bytes)
+    if not annotations:
+        raise SampleError("no masks", "the json has no annotations")
+    size = _common_size(annotations)
+    check_picture(jpg, size)
+    try:
+        runs = runs_from_counts([one["segmentation"]["counts"] for one in annotations], size)
+    except ValueError as error:
+        raise SampleError("bad rle", str(error)) from error
+    if runs.num_masks == 0:
+        raise SampleError("no masks", "no mask has two connected pixels or more")
+    return AnnotatedImage(
+        key=key,
+        shard=shard,
+        jpg=jpg,
+        runs=runs,
+        annotators=tuple(_typed(one.get("annotator"), int) for one in annotations),
+        levels=tuple(_typed(one.get("level"), str) for one in annotations),
+    )
+
+
+def to_held_out(sample: AnnotatedImage) -> HeldOutImage:
+    """Decode a sample whole: image, masks and true partitions.
+
+    A partition is painted mask over mask, larger first, so a pixel carries the smallest mask that
+    holds it; numbers are 0, 1, ... without gaps. With annotators there is one partition for each,
+    by rising number; else with levels, one per level (objects, then parts on top, then subparts;
+    what has no or another level counts as object); else one of all masks.
+
+    Raises:
+        SampleError: If the image cannot be decoded.
+    """
+    masks = decode(sample.runs)
+    partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
+    return HeldOutImage(sample.key, sample.decode(), masks, partitions)
+
+
+def _read_annotations(json_bytes: bytes) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(json_bytes)
+    except (ValueError, RecursionError) as error:
+        raise SampleError("bad json", f"the json cannot be read: {error}") from error
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(annotations, list):
+        raise SampleError("bad json", 'the json must be an object with a list "annotations"')
+    for index, one in enumerate(annotations):
+        mask = one.get("segmentation") if isinstance(one, dict) else None
+        if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
+            raise SampleError(
+                "bad json", f'annotation {index} has no "segmentation" with "size" and "counts"'
+            )
+    return annotations
+
+
+def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    sizes = [one["segmentation"]["size"] for one in annotations]
+    first = sizes[0]
+    if not isinstance(first, list) or [type(side) for side in first] != [int, int]:
+        raise SampleError("bad rle", f"size must be [height, width], got {str(first)[:80]}")
+    other = next((size for size in sizes if size != first), None)
+    if other is not None:
+        raise SampleError(
+            "size mismatch", f"masks have sizes {first} and {str(other)[:80]} in one image"
+        )
+    return first[0], first[1]
+
+
+def _typed(value: object, kind: type) -> Any:  # noqa: ANN401 - an instance of `kind`
+    return value if type(value) is kind else None
+
+
+def _painting_orders(sample: AnnotatedImage) -> list[npt.NDArray[np.int64]]:
+    """For each partition the masks to paint, first to last."""
+    runs = sample.runs
+    larger_first = np.argsort(-runs.areas, kind="stable")
+    owner = runs.annotation[larger_first]
+    present = [sample.annotators[i] for i in owner]
+    annotators = sorted({one for one in present if one is not None})
+    if annotators:
+        who = np.array([-1 if one is None else annotators.index(one) for one in present])
+        return [larger_first[who == number] for number in range(len(annotators))]
+    words = [sample.levels[i] for i in owner]
+    if any(word is not None for word in words):
+        depth = np.array([_LEVELS.get(word or "object", 0) for word in words])
+        coarse_first = np.argsort(depth, kind="stable")
+        return [
+            larger_first[coarse_first][depth[coarse_first] <= level] for level in np.unique(depth)
+        ]
+    return [larger_first]
+
+
+def _paint_partition(
+    masks: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    labels = np.full(masks.shape[1:], -1, np.int64)
+    for number in order:
+        labels[masks[number]] = number
+    is_visible = np.bincount(labels.ravel() + 1, minlength=len(masks) + 1) > 0
+    is_visible[0] = False  # of -1, where nothing is painted
+    new_number = np.where(is_visible, np.cumsum(is_visible) - 1, -1)
+    return new_number[labels + 1].astype(np.int64)

@@ -1,0 +1,237 @@
+"""Scenes drawn by the project: occluding, textured, shaded things with parts and subparts.
+
+A scene is a dead-leaves picture: forms whose radii r have density r^-3 between bounds occlude one
+another in front of a few large regions. Of all laws of size this one gives the statistics of
+natural images at every scale (Lee, Mumford and Huang, Occlusion Models for Natural Images, IJCV
+2001). Surfaces differ less between subparts than between parts than between objects, on average
+and with overlap. Masks are exact, after occlusion, and nest exactly.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.data.camera import encode_jpg, take_photograph
+from maskfeat.data.canvas import Canvas
+from maskfeat.data.shapes import REACH, Form, random_form
+from maskfeat.data.splits import random_bands, random_cells
+from maskfeat.data.write import ShardWriter, annotate_levels
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn photograph and what is in it.
+
+    Attributes:
+        image: RGB, uint8, shape (H, W, 3).
+        levels: Label maps from coarse to fine, int32, shape (H, W): `object`, `part` and
+            `subpart`. Every pixel has a label at every level, and labels nest exactly: where a
+            finer label is equal, the coarser one is. What has no parts is its own only part.
+        jpg_quality: JPEG quality that the scene is to be kept at, 1..95.
+    """
+
+    image: npt.NDArray[np.uint8]
+    levels: dict[str, IntArray]
+    jpg_quality: int
+
+
+def draw_scene(
+    seed: int,
+    index: int,
+    size: tuple[int, int] = (288, 384),
+    jpg_quality: tuple[int, int] = (75, 95),
+) -> Scene:
+    """Draw scene number `index` of an endless series.
+
+    Args:
+        seed: Names the series, at least 0.
+        index: Place in the series, at least 0. A scene depends on nothing but the arguments.
+        size: Height and width, pixels, at least 32 each.
+        jpg_quality: Lowest and highest JPEG quality, both included, in 1..95.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed and index must be at least 0, got seed={seed} and index={index}")
+    if min(size) < 32:
+        raise ValueError(f"a scene needs at least 32 x 32 pixels, got size={size}")
+    if not 1 <= jpg_quality[0] <= jpg_quality[1] <= 95:
+        raise ValueError(f"jpg_quality must be (low, high) within 1..95, got {jpg_quality}")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    canvas = Canvas(size, rng)
+    for radius in _leaf_radii(rng, size):
+        _add_leaf(canvas, radius, rng)
+    _add_regions(canvas, rng)
+    image = take_photograph(canvas.light(), rng)
+    quality = int(rng.integers(jpg_quality[0], jpg_quality[1] + 1))
+    return Scene(image, canvas.levels(), quality)
+
+
+def scene_sample(
+    index: int, seed: int, size: tuple[int, int], jpg_quality: tuple[int, int] = (75, 95)
+) -> tuple[str, bytes, dict[str, Any]]:
+    """Draw one scene as a sample in the layout of SA-1B.
+
+    Args:
+        index: Place in the series.
+        seed: Names the series.
+        size: Height and width, pixels.
+        jpg_quality: Lowest and highest JPEG quality.
+
+    Returns:
+        Key such as `synth_000123_s7` (index, then seed), JPEG bytes, and the annotation.
+    """
+    scene = draw_scene(seed, index, size, jpg_quality)
+    key = f"synth_{index:06d}_s{seed}"
+    jpg = encode_jpg(scene.image, scene.jpg_quality)
+    image = {
+        "image_id": index,
+        "width": size[1],
+        "height": size[0],
+        "file_name": f"{key}.jpg",
+    }
+    return key, jpg, {"image": image, "annotations": annotate_levels(scene.levels)}
+
+
+def write_scenes(
+    out: str | Path,
+    num: int,
+    seed: int,
+    size: tuple[int, int] = (288, 384),
+    prefix: str = "train",
+    samples_per_shard: int | None = None,
+    max_mb: float | None = None,
+    jpg_quality: tuple[int, int] = (75, 95),
+    progress: bool = True,
+    num_workers: int = 0,
+) -> list[Path]:
+    """Draw the first `num` scenes of a series and write them to shards.
+
+    Args:
+        out: Folder of the shards; made if absent.
+        num: How many scenes, at least 1.
+        seed: Names the series; take another one for validation.
+        size: Height and width, pixels.
+        prefix: Shards are named PREFIX-000000.tar and so on.
+        samples_per_shard: Scenes per shard, or no such limit.
+        max_mb: Size of a shard, 10^6 bytes, or no such limit.
+        jpg_quality: Lowest and highest JPEG quality.
+        progress: Whether to show a bar in the terminal.
+        num_workers: Processes that draw; 0 draws in this one. The shards are the same.
+
+    Returns:
+        Paths of the shards, in order.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        FileExistsError: If a shard of that name is there already.
+    """
+    if num < 1:
+        raise ValueError(f"num, the count of scenes, must be at least 1, got {num}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+    draw = partial(scene_sample, seed=seed, size=size, jpg_quality=jpg_quality)
+    samples = _drawn(draw, num, num_workers)
+    with ShardWriter(out, prefix, samples_per_shard, max_mb) as writer:
+        for key, jpg, annotation in _track(samples, num) if progress else samples:
+            writer.write_sample(key, jpg, annotation)
+    return writer.paths
+
+
+def _drawn(draw: partial[Any], num: int, num_workers: int) -> Iterator[Any]:
+    if num_workers == 0:
+        yield from map(draw, range(num))
+        return
+    context = multiprocessing.get_context("spawn")  # fork is unsafe beside torch's threads
+    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        yield from pool.map(draw, range(num), chunksize=4)
+
+
+def _track(samples: Iterator[Any], num: int) -> Iterator[Any]:
+    from rich.progress import track
+
+    yield from track(samples, description="drawing scenes", total=num)
+
+
+def _leaf_radii(rng: np.random.Generator, size: tuple[int, int]) -> list[float]:
+    """Radii of density r^-3 until the leaves' areas add up to a random share of the image."""
+    height, width = size
+    low, high = 0.075 * min(size), 0.4 * min(size)
+    to_cover, radii = rng.uniform(0.35, 1.2) * height * width, []
+    while to_cover > 0:
+        share = rng.uniform()
+        radii.append(float((low**-2 - share * (low**-2 - high**-2)) ** -0.5))
+        to_cover -= np.pi * radii[-1] ** 2
+    return radii
+
+
+def _add_leaf(canvas: Canvas, radius: float, rng: np.random.Generator) -> None:
+    """Put a form behind what is there already."""
+    form = random_form(rng, max_parts=1 + int(radius / 9))
+    center = rng.uniform(-0.05, 1.05, 2) * canvas.size
+    turn = rng.uniform(0, 2 * np.pi)
+    cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
+    open_pixels = canvas.open_pixels(center, REACH * radius)
+    y, x = canvas.places(open_pixels)
+    y, x = y - np.float32(center[0]), x - np.float32(center[1])
+    u, v = x * cos + y * sin, y * cos - x * sin
+    inside = form.depth(u, v) < 0
+    if not inside.any():
+        return
+    u, v = u[inside], v[inside]
+    canvas.add_object(open_pixels[inside], u, v, form.part(u, v), radius, rng)
+    _shade_behind(canvas, form, center, radius, turn)
+
+
+def _shade_behind(
+    canvas: Canvas, form: Form, center: npt.NDArray[np.float64], radius: float, turn: float
+) -> None:
+    """Cast the form's shadow on all that is added later."""
+    y, x = canvas.shadow_places(center)
+    cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
+    inside = form.depth(x * cos + y * sin, y * cos - x * sin) < 0
+    canvas.cast_shadow(inside, radius)
+
+
+def _add_regions(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Fill what is still open with two to four regions: a ground, a sky or walls."""
+    pixels = canvas.open_pixels(canvas.size / 2, float(canvas.size.max()))
+    if pixels.size == 0:
+        return
+    y, x = canvas.places(pixels)
+    half = np.float32(canvas.size.min() / 2)
+    v, u = y / half - 1, x / half - np.float32(canvas.size[1] / canvas.size.min())
+    if rng.random() < 0.6:  # a horizon, and above it perhaps a wall's end
+        level = rng.uniform(-0.4, 0.5)
+        tilt, bow = rng.normal(0, 0.08), rng.normal(0, 0.05)
+        below = v > level + tilt * u + bow * np.sin(2.5 * u + rng.uniform(0, 6))
+        end = rng.uniform(-1, 1) if rng.random() < 0.7 else np.inf
+        region = np.where(below, 0, 1 + (u > end + rng.normal(0, 0.1) * v)).astype(np.int32)
+    else:
+        sites = rng.uniform(-1, 1, (int(rng.integers(2, 5)), 2)) * canvas.size[::-1] / (2 * half)
+        region = random_cells(rng, sites, bend=0.1)(u, v)
+    for number in np.unique(region):
+        chosen = region == number
+        ru, rv = u[chosen], v[chosen]
+        parts = np.zeros(len(ru), np.int32)
+        if rng.random() < 0.5:
+            parts = random_bands(rng, np.sort(rng.uniform(-0.7, 0.7, rng.integers(1, 3))), 0.1)(
+                ru, rv
+            )
+        canvas.add_object(pixels[chosen], ru, rv, parts, float(half), rng)

@@ -1,0 +1,1 @@
+"""Segments become numbers and pictures."""

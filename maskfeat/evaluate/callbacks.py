@@ -1,0 +1,249 @@
+"""When to evaluate, what to log, which pictures to draw.
+
+These callbacks know two things: `pl_module.features(rgb)` gives `Features`, and
+`trainer.datamodule.held_out(stage)` gives held-out images. The first validation of a fit is
+evaluated, then every n-th; with ModelCheckpoint(monitor=...) leave n at 1, or checkpoint as rarely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+
+from maskfeat.evaluate.pictures import ColorProjection, Picture
+from maskfeat.evaluate.protocol import Encoder
+from maskfeat.evaluate.strips import draw_strip
+from maskfeat.evaluate.sweep import (
+    check_contract,
+    click_scores,
+    held_out_items,
+    partition_scores,
+    positive,
+    spread,
+    with_progress,
+)
+
+
+class HeldOutEvaluation(Callback):
+    """Calls `evaluate` after validation and test epochs, on all ranks.
+
+    Args:
+        every_n_validations: Evaluate after the first, then every n-th validation.
+        source: Held-out items, a sequence; null asks the datamodule for `held_out(stage)`, once
+            per stage. Typed as object, so that a config can name any class that makes one.
+    """
+
+    def __init__(self, every_n_validations: int, source: object | None) -> None:
+        positive(every_n_validations=every_n_validations)
+        self.every_n_validations = every_n_validations
+        self.source = source
+        self.num_validations = 0
+        self._items: dict[str, Sequence[Any]] = {}  # by stage: reading an index anew costs seconds
+
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Evaluate and log; `stage` is "val" or "test"."""
+        raise NotImplementedError
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Complain before training rather than after the first epoch."""
+        check_contract(trainer, pl_module, self.source)
+        self._items.clear()
+
+    def held_out(self, trainer: Trainer, stage: str) -> Sequence[Any]:
+        """The items of a stage, the same object every time."""
+        if stage not in self._items:
+            self._items[stage] = held_out_items(trainer, stage, self.source)
+        return self._items[stage]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate, if it is time."""
+        if trainer.sanity_checking:
+            return
+        if self.num_validations % self.every_n_validations == 0:
+            self.evaluate(trainer, pl_module, "val")
+        self.num_validations += 1
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate."""
+        self.evaluate(trainer, pl_module, "test")
+
+    def _log(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prefix: str,
+        scores: Mapping[str, float],
+    ) -> None:
+        if not scores:
+            rank_zero_warn(f"nothing could be scored for {prefix}; are there held-out images?")
+        tagged = {f"{prefix}/{name}": value for name, value in scores.items()}
+        # Equal on all ranks already; the mean over them changes nothing but spares a warning
+        # of Lightning's for each number.
+        pl_module.log_dict(tagged, sync_dist=trainer.world_size > 1)
+
+
+class PartitionEvaluation(HeldOutEvaluation):
+    """Cuts held-out images into segments and logs how well these fit the true ones.
+
+    Logs `val/partition/asa_100`, `boundary_recall_100`, `covering_100`, `components_100` and so on
+    (see `score_partition`), and `val/pairs/auc` (see `score_pairs`); `test/...` after a test.
+    COST_PARTITION
+
+    Args:
+        num_segments: Segments to ask for.
+        num_images: Held-out images to use, spread evenly over all; the same every time.
+        every_n_validations: Evaluate after the first, then every n-th validation.
+        source: Held-out images, a sequence of `HeldOutImage`; null asks the datamodule for
+            `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ShardImages.
+        name: Middle part of the tags, to tell two of these apart.
+    """
+
+    def __init__(
+        self,
+        num_segments: Sequence[int] = (25, 100, 400),
+        num_images: int = 20,
+        every_n_validations: int = 1,
+        source: object | None = None,
+        name: str = "partition",
+    ) -> None:
+        super().__init__(every_n_validations, source)
+        positive(num_images=num_images, **{f"num_segments {k}": k for k in num_segments})
+        self.num_segments = tuple(num_segments)
+        self.num_images = num_images
+        self.name = name
+
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Score and log."""
+        images = self.held_out(trainer, stage)
+        scores = partition_scores(
+            trainer, pl_module, _encoder(pl_module), images, self.num_images, self.num_segments
+        )
+        auc = {name: scores.pop(name) for name in ("auc",) if name in scores}
+        self._log(trainer, pl_module, f"{stage}/{self.name}", scores)
+        pairs = "pairs" if self.name == "partition" else f"{self.name}_pairs"
+        self._log(trainer, pl_module, f"{stage}/{pairs}", auc)
+
+
+class InteractiveEvaluation(HeldOutEvaluation):
+    """Lets a robot user click held-out objects and logs how many clicks it takes.
+
+    Logs `val/interactive/noc_85`, `noc_90`, and the mean IoU by click: `iou_1`, `iou_3`, ... and
+    `iou_mean` (see `summarize_clicks`); `test/...` after a test.
+    COST_CLICKS
+
+    Args:
+        num_targets: Objects to click. Of held-out images each gives one (see `pick_target`)
+            before any gives a second.
+        max_clicks: Clicks per object.
+        every_n_validations: Evaluate after the first, then every n-th validation.
+        source: A sequence of `HeldOutImage` or of `ClickTarget`; null asks the datamodule for
+            `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ClickFolder.
+        name: Middle part of the tags, to tell two of these apart.
+    """
+
+    def __init__(
+        self,
+        num_targets: int = 20,
+        max_clicks: int = 20,
+        every_n_validations: int = 1,
+        source: object | None = None,
+        name: str = "interactive",
+    ) -> None:
+        super().__init__(every_n_validations, source)
+        positive(num_targets=num_targets, max_clicks=max_clicks)
+        self.num_targets = num_targets
+        self.max_clicks = max_clicks
+        self.name = name
+
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Score and log."""
+        items = self.held_out(trainer, stage)
+        scores = click_scores(
+            trainer, pl_module, _encoder(pl_module), items, self.num_targets, self.max_clicks
+        )
+        self._log(trainer, pl_module, f"{stage}/{self.name}", scores)
+
+
+class FeatureStrips(HeldOutEvaluation):
+    """Draws what the features see: image, features as colors, partition, object after clicks.
+
+    To TensorBoard as `val/strip/KEY`, and as PNG in the folder `strips` of the run. Rank zero
+    draws. The colors of features are a projection fixed at first use (see `ColorProjection`); the
+    tag of one-channel features says the range of the grey scale.
+
+    Args:
+        num_images: Held-out images to draw, spread evenly over all; the same every time.
+        num_segments: Segments of the partition.
+        num_clicks: Clicks of the robot user on one true mask.
+        every_n_validations: Draw after the first, then every n-th validation.
+        value_range: For features of one channel: the values that become black and white,
+            (-1, 1) after tanh, (0, 1) after sigmoid.
+        source: Held-out images, a sequence of `HeldOutImage`; null asks the datamodule for
+            `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ShardImages.
+        name: Middle part of the tags, to tell two of these apart.
+    """
+
+    def __init__(
+        self,
+        num_images: int = 4,
+        num_segments: int = 100,
+        num_clicks: int = 3,
+        every_n_validations: int = 1,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        source: object | None = None,
+        name: str = "strip",
+    ) -> None:
+        super().__init__(every_n_validations, source)
+        positive(num_images=num_images, num_segments=num_segments, num_clicks=num_clicks)
+        self.num_images = num_images
+        self.num_segments = num_segments
+        self.num_clicks = num_clicks
+        self.name = name
+        self.projection = ColorProjection(value_range)
+
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Draw on rank zero."""
+        log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
+        if not trainer.is_global_zero:
+            return
+        source = self.held_out(trainer, stage)
+        images = [source[index] for index in spread(len(source), self.num_images)]
+        encoder = _encoder(pl_module)
+        features = [encoder.features(image.image) for image in images]
+        if features and not self.projection.is_fitted:
+            self.projection.fit(features)
+        pairs = list(zip(images, features, strict=True))
+        for image, seen in with_progress(trainer, pairs, f"{stage}/{self.name}"):
+            picture = draw_strip(
+                encoder, image, seen, self.projection, self.num_segments, self.num_clicks
+            )
+            self._write(trainer, stage, image.key, picture, log_dir)
+
+    def _write(
+        self, trainer: Trainer, stage: str, key: str, picture: Picture, log_dir: str | None
+    ) -> None:
+        tag = f"{stage}/{self.name}/{key}"
+        if self.projection.num_channels == 1:
+            low, high = self.projection.value_range
+            tag += f" (grey {low:g} to {high:g})"
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+        if log_dir is not None:
+            folder = Path(log_dir) / "strips"
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{stage}_{self.name}_{key}".replace("/", "_").replace("\\", "_")
+            Image.fromarray(picture).save(folder / f"{name}_step{trainer.global_step:07d}.png")
+
+
+def _encoder(pl_module: LightningModule) -> Encoder:
+    """The module itself: that it has `features` was checked in `setup`."""
+    encoder: Any = pl_module
+    checked: Encoder = encoder
+    return checked

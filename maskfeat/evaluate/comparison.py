@@ -1,0 +1,211 @@
+"""What did training bring? Trained, untrained and Lab features on the same images, in one table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from maskfeat.batch import HeldOutImage
+from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.evaluate.protocol import Encoder, click_score_names, partition_score_names
+from maskfeat.evaluate.sweep import (
+    check_contract,
+    click_scores,
+    held_out_items,
+    partition_scores,
+    positive,
+)
+
+# Column of the table -> score -> mean.
+Scores = Mapping[str, Mapping[str, float]]
+
+
+class ComparisonTable(Callback):
+    """Compares trained, untrained and Lab features when training (or a test) has ended.
+
+    All columns see the same held-out images. "trained" is `pl_module.features`, with the weights
+    as they are then (the last ones, not the best); "untrained" is
+    `pl_module.untrained_encoder()`, left out where the module has none. Rank zero prints the
+    table and writes `comparison.json` and `comparison.md` beside the logs; scalars go to the
+    loggers as `final/trained/asa_100`.
+    COST_TABLE
+
+    Args:
+        num_images: Held-out images for partitions and pairs, spread evenly over all.
+        num_targets: Objects for clicks.
+        num_segments: Segments to ask for.
+        max_clicks: Clicks per object.
+        source: Held-out images, a sequence of `HeldOutImage`; null asks the datamodule for
+            `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ShardImages.
+    """
+
+    def __init__(
+        self,
+        num_images: int = 20,
+        num_targets: int = 20,
+        num_segments: Sequence[int] = (25, 100, 400),
+        max_clicks: int = 20,
+        source: object | None = None,
+    ) -> None:
+        positive(num_images=num_images, num_targets=num_targets, max_clicks=max_clicks)
+        self.num_images = num_images
+        self.num_targets = num_targets
+        self.num_segments = tuple(num_segments)
+        self.max_clicks = max_clicks
+        self.source = source
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Complain before training rather than after it."""
+        check_contract(trainer, pl_module, self.source)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare on the images of validation."""
+        self.compare(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare on the images of the test."""
+        self.compare(trainer, pl_module, "test")
+
+    def compare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Evaluate on all ranks, print and write on rank zero."""
+        images = held_out_items(trainer, stage, self.source)
+        encoders: dict[str, Any] = {"trained": pl_module}
+        make_untrained: Any = getattr(pl_module, "untrained_encoder", None)
+        if make_untrained is not None:
+            encoders["untrained"] = make_untrained()
+        encoders["Lab"] = LabEncoder()
+        scores = {
+            name: self._score(trainer, pl_module, encoder, images)
+            for name, encoder in encoders.items()
+        }
+        log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
+        if trainer.is_global_zero:
+            self._report(trainer, stage, scores, log_dir, len(images))
+
+    def _score(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        encoder: Encoder,
+        images: Sequence[HeldOutImage],
+    ) -> dict[str, float]:
+        partitions = partition_scores(
+            trainer, pl_module, encoder, images, self.num_images, self.num_segments
+        )
+        clicks = click_scores(
+            trainer, pl_module, encoder, images, self.num_targets, self.max_clicks
+        )
+        return partitions | clicks
+
+    def _report(
+        self,
+        trainer: Trainer,
+        stage: str,
+        scores: Scores,
+        log_dir: str | None,
+        num_available: int,
+    ) -> None:
+        num_images = min(self.num_images, num_available)
+        title = f"{num_images} {stage} images, {self.num_targets} objects to click"
+        lines = line_names(self.num_segments, self.max_clicks)
+        Console().print(rich_table(scores, lines, title))
+        prefix = "final" if stage == "val" else f"final_{stage}"
+        for logger in trainer.loggers:
+            for column, values in scores.items():
+                logged = {f"{prefix}/{column}/{name}": value for name, value in values.items()}
+                logger.log_metrics(logged, step=trainer.global_step)
+            logger.save()
+        if log_dir is None:
+            return
+        name = "comparison" if stage == "val" else f"comparison_{stage}"
+        record = {
+            "stage": stage,
+            "step": trainer.global_step,
+            "num_images": num_images,
+            "num_targets": self.num_targets,
+            "max_clicks": self.max_clicks,
+            "scores": scores,
+        }
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+        write_whole(Path(log_dir) / f"{name}.json", json.dumps(record, indent=2) + "\n")
+        write_whole(Path(log_dir) / f"{name}.md", markdown_table(scores, lines, title))
+
+
+def line_names(num_segments: Sequence[int], max_clicks: int) -> list[str]:
+    """Scores in the order of the table's lines."""
+    partitions = partition_score_names(num_segments)
+    kinds = ("asa", "boundary_recall", "covering", "components")
+    by_kind = [name for kind in kinds for name in partitions if name.startswith(kind)]
+    return ["auc", *by_kind, *click_score_names(max_clicks)]
+
+
+def rich_table(scores: Scores, lines: Sequence[str], title: str) -> Table:
+    """The table for the terminal: the best of each line in bold, arrows say what is better.
+
+    Args:
+        scores: Column to score to mean; a score may be missing.
+        lines: Names of scores, one line each.
+        title: Above the table.
+    """
+    table = Table(title=title)
+    table.add_column("")
+    for column in scores:
+        table.add_column(column, justify="right")
+    for name in lines:
+        cells = _cells(scores, name)
+        table.add_row(_title(name), *(f"[bold]{text}[/]" if best else text for text, best in cells))
+    return table
+
+
+def markdown_table(scores: Scores, lines: Sequence[str], title: str) -> str:
+    """The same table as Markdown."""
+    rows = ["| | " + " | ".join(scores) + " |", "|---|" + "--:|" * len(scores)]
+    for name in lines:
+        cells = [f"**{text}**" if best else text for text, best in _cells(scores, name)]
+        rows.append(f"| {_title(name)} | " + " | ".join(cells) + " |")
+    return "\n".join([title, "", *rows]) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever reads half of it: beside it first, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
+    """Text of each column, and whether it is the best."""
+    values = [column.get(name, math.nan) for column in scores.values()]
+    known = [value for value in values if not math.isnan(value)]
+    best = None
+    if known and not name.startswith("components"):  # a price, neither good nor bad
+        best = min(known) if name.startswith("noc") else max(known)
+    digits = 1 if name.startswith("components") else 2 if name.startswith("noc") else 3
+    return [
+        ("-", False) if math.isnan(value) else (f"{value:.{digits}f}", value == best)
+        for value in values
+    ]
+
+
+def _title(name: str) -> str:
+    """`asa_100` -> `ASA, 100 segments ↑`."""
+    kind, _, number = name.rpartition("_")
+    if name == "auc":
+        return "pair AUC ↑"
+    if kind == "noc":
+        return f"clicks to IoU 0.{number} ↓"
+    if name == "iou_mean":
+        return "IoU, mean of all clicks ↑"
+    if kind == "iou":
+        return f"IoU after {number} click{'' if number == '1' else 's'} ↑"
+    words = {"asa": "ASA", "boundary_recall": "boundary recall"}.get(kind, kind)
+    arrow = "" if kind == "components" else " ↑"
+    return f"{words}, {number} segments{arrow}"

@@ -1,0 +1,196 @@
+"""The metrics as torchmetrics: means over images that any number of processes agree on.
+
+Every class holds a sum and a count, both added up over processes. An image (or a target) counts
+once, whatever its size. Scores that do not exist (NaN) are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from maskfeat.evaluate.metrics.boundaries import boundary_precision, boundary_recall
+from maskfeat.evaluate.metrics.pairs import pair_auc
+from maskfeat.evaluate.metrics.regions import (
+    LabelMap,
+    achievable_segmentation_accuracy,
+    covering,
+    noc,
+)
+from maskfeat.features.pyramid import Features
+
+
+def mean_of_counted(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there is none."""
+    counted = [value for value in values if not math.isnan(value)]
+    return sum(counted) / len(counted) if counted else math.nan
+
+
+class MeanOverImages(Metric):
+    """Mean of one number per image.
+
+    `update` takes the number; subclasses take what it is computed from.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = None
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # float32: some devices have no float64, and sums of some thousand numbers do not need it.
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, value: float) -> None:
+        """Count one image, unless its value is NaN."""
+        if not math.isnan(value):
+            self.total += value
+            self.count += 1
+
+    def compute(self) -> Tensor:
+        """The mean, float32 scalar; NaN if no image was counted on any process."""
+        return self.total / self.count
+
+
+class MeanScores(Metric):
+    """Means of several named numbers per image, in one state.
+
+    Args:
+        names: All names that `update` may give; the same on all processes.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    totals: Tensor
+    counts: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for state in ("totals", "counts"):
+            self.add_state(state, torch.zeros(len(self.names)), dist_reduce_fx="sum")
+
+    def update(self, scores: Mapping[str, float]) -> None:
+        """Count the scores of one image; a name may be missing and a score NaN.
+
+        Raises:
+            ValueError: If a name was not announced.
+        """
+        unknown = set(scores) - set(self.names)
+        if unknown:
+            raise ValueError(f"scores must be named {list(self.names)}, got also {sorted(unknown)}")
+        for index, name in enumerate(self.names):
+            value = scores.get(name, math.nan)
+            if not math.isnan(value):
+                self.totals[index] += value
+                self.counts[index] += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name to mean, float32 scalars; names that were counted nowhere are left out."""
+        means = self.totals / self.counts
+        return {n: means[i] for i, n in enumerate(self.names) if bool(self.counts[i] > 0)}
+
+
+class AchievableSegmentationAccuracy(MeanOverImages):
+    """See `achievable_segmentation_accuracy`; per image the mean over annotators."""
+
+    higher_is_better = True
+
+    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
+        scores = [achievable_segmentation_accuracy(labels, target) for target in targets]
+        super().update(mean_of_counted(scores))
+
+
+class Covering(MeanOverImages):
+    """See `covering`; per image the mean over annotators."""
+
+    higher_is_better = True
+
+    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
+        super().update(mean_of_counted([covering(labels, target) for target in targets]))
+
+
+class BoundaryRecall(MeanOverImages):
+    """See `boundary_recall`; per image the mean over annotators.
+
+    Args:
+        tolerance: Largest distance of a match, in image diagonals.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, tolerance: float = 0.0075) -> None:
+        super().__init__()
+        self.tolerance = tolerance
+
+    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
+        scores = [boundary_recall(labels, target, self.tolerance) for target in targets]
+        super().update(mean_of_counted(scores))
+
+
+class BoundaryPrecision(BoundaryRecall):
+    """See `boundary_precision`; per image the mean over annotators.
+
+    Args:
+        tolerance: Largest distance of a match, in image diagonals.
+    """
+
+    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
+        scores = [boundary_precision(labels, target, self.tolerance) for target in targets]
+        MeanOverImages.update(self, mean_of_counted(scores))
+
+
+class PairAuc(MeanOverImages):
+    """See `pair_auc`.
+
+    Args:
+        num_pairs: Pairs per image.
+        radius: Largest distance within a pair, pixels.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, num_pairs: int = 20_000, radius: float = 32) -> None:
+        super().__init__()
+        self.num_pairs = num_pairs
+        self.radius = radius
+
+    def update(  # type: ignore[override]
+        self, features: Features, masks: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> None:
+        """Count one image: its features, its masks (M, H, W), and the source of the pairs."""
+        super().update(pair_auc(features, masks, self.num_pairs, self.radius, rng=rng))
+
+
+class NumberOfClicks(MeanOverImages):
+    """See `noc`; the mean over targets.
+
+    Args:
+        threshold: The IoU to reach.
+        max_clicks: What a target that never gets there counts.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, threshold: float, max_clicks: int = 20) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.max_clicks = max_clicks
+
+    def update(self, ious: Sequence[float]) -> None:  # type: ignore[override]
+        """Count one target: its IoU after each click."""
+        super().update(noc(ious, self.threshold, self.max_clicks))

@@ -1,0 +1,113 @@
+"""Do feature distances tell pixels of one segment from pixels of two?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.features.pyramid import Features
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+def pair_auc(
+    features: Features,
+    masks: npt.NDArray[np.bool_],
+    num_pairs: int = 20_000,
+    radius: float = 32,
+    *,
+    rng: np.random.Generator,
+) -> float:
+    """AUC of "same segment" for pairs of nearby pixels, with minus the squared distance as score.
+
+    A pair counts as positive as often as masks hold both pixels, and as negative half as often
+    as masks hold exactly one (a border between two segments breaks two masks). For complete
+    partitions this is one vote per annotator.
+
+    Args:
+        features: Features of the image.
+        masks: True masks, may overlap, bool, shape (M, H, W).
+        num_pairs: Pairs to draw: the first pixel uniformly from the image, the second uniformly
+            from the other pixels of the disc around it that lie inside the image.
+        radius: Of the disc, pixels.
+        rng: Source of the pairs.
+
+    Returns:
+        In [0, 1], 0.5 for features that know nothing; NaN if there are no positive or no
+        negative pairs (e.g. one mask that fills the image).
+
+    Raises:
+        ValueError: If the masks do not have the size of the features, or there is no pair to draw.
+    """
+    if masks.ndim != 3 or masks.shape[1:] != features.size:
+        raise ValueError(
+            f"masks must have shape (M, {features.size[0]}, {features.size[1]}) like the "
+            f"features, got {masks.shape}"
+        )
+    first, second = draw_nearby_pairs(features.size, num_pairs, radius, rng)
+    difference = features.at(first).astype(np.float64) - features.at(second)
+    in_first, in_second = masks[:, first[:, 0], first[:, 1]], masks[:, second[:, 0], second[:, 1]]
+    same = (in_first & in_second).sum(axis=0).astype(np.float64)
+    different = 0.5 * (in_first ^ in_second).sum(axis=0)
+    return weighted_auc(-np.square(difference).sum(axis=1), same, different)
+
+
+def draw_nearby_pairs(
+    size: tuple[int, int], num_pairs: int, radius: float, rng: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """Draw pairs of different pixels, the second in the disc around the first.
+
+    Args:
+        size: Height and width of the image, pixels.
+        num_pairs: N.
+        radius: Largest Euclidean distance between the two, pixels, at least 1.
+        rng: Source of the pairs.
+
+    Returns:
+        First and second pixels, (row, column), int64, shape (N, 2) each.
+
+    Raises:
+        ValueError: If the image has one pixel, or no other pixel lies within the radius.
+    """
+    if size[0] * size[1] < 2 or radius < 1:
+        raise ValueError(
+            f"pairs need an image of two pixels and a radius of 1, got {size} and {radius}"
+        )
+    reach = np.minimum(int(radius), np.array(size) - 1)
+    rows, columns = (np.arange(-r, r + 1) for r in reach)
+    grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    lengths = np.square(grid).sum(axis=1)
+    disc = grid[(lengths > 0) & (lengths <= radius**2)]
+
+    first = rng.integers(0, size, size=(num_pairs, 2))
+    second = np.full_like(first, -1)
+    open_ = np.arange(num_pairs)  # pairs whose second pixel is not inside the image yet
+    while open_.size:
+        second[open_] = first[open_] + disc[rng.integers(0, len(disc), size=open_.size)]
+        is_outside = ((second[open_] < 0) | (second[open_] >= np.array(size))).any(axis=1)
+        open_ = open_[is_outside]
+    return first, second
+
+
+def weighted_auc(scores: FloatArray, positive: FloatArray, negative: FloatArray) -> float:
+    """Chance that a positive scores above a negative, ties counted half.
+
+    Args:
+        scores: Shape (N,).
+        positive: Weight of each entry as a positive, not negative, shape (N,).
+        negative: Weight of each entry as a negative, not negative, shape (N,). An entry may
+            count as both.
+
+    Returns:
+        In [0, 1]; NaN if all weights of one kind are zero.
+    """
+    if positive.sum() <= 0 or negative.sum() <= 0:
+        return math.nan
+    _, group = np.unique(scores, return_inverse=True)  # groups of equal score, ascending
+    positives = np.bincount(group, positive)
+    negatives = np.bincount(group, negative)
+    below = np.cumsum(negatives) - negatives / 2
+    return float((positives * below).sum() / (positives.sum() * negatives.sum()))

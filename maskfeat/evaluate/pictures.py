@@ -1,0 +1,236 @@
+"""Arrays become RGB pictures: uint8, shape (H, W, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from maskfeat.evaluate.metrics.boundaries import border_pixels
+from maskfeat.features.pyramid import Features
+
+Picture = npt.NDArray[np.uint8]
+GREEN = (40, 200, 60)
+RED = (235, 50, 40)
+DARK = (20, 20, 20)
+
+
+class ColorProjection:
+    """A map from feature vectors to RGB, fitted once and then kept: their three main directions.
+
+    Were it fitted anew for each picture, a slider over training would show it turning. Principal
+    components; each is turned so that its largest weight is positive. Values between the 1st and
+    99th percentile of the pixels it was fitted on fill the range 0 to 255. Features of one channel
+    become grey instead, by `value_range`. Missing directions (two channels) are constant at 128.
+
+    Args:
+        value_range: For one channel: the values that become black and white, (-1, 1) after
+            tanh, (0, 1) after sigmoid.
+        pixels_per_image: Pixels of each image to fit on.
+        seed: Of the choice of these pixels.
+
+    Attributes:
+        num_channels: Channels of the features it was fitted on; None before that.
+
+    Raises:
+        ValueError: If value_range is empty.
+    """
+
+    def __init__(
+        self,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        pixels_per_image: int = 4096,
+        seed: int = 0,
+    ) -> None:
+        if value_range[0] >= value_range[1]:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+        self.value_range = value_range
+        self.pixels_per_image = pixels_per_image
+        self.seed = seed
+        self.num_channels: int | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has been fitted; then it never changes by itself."""
+        return self.num_channels is not None
+
+    def fit(self, samples: Sequence[Features]) -> None:
+        """Fit the projection, replacing an earlier one.
+
+        Args:
+            samples: Features of the images to fit on, all with the same number of channels C.
+
+        Raises:
+            ValueError: If there is no sample, or they differ in channels.
+        """
+        channels = {features.num_channels for features in samples}
+        if len(channels) != 1:
+            raise ValueError(
+                "samples must hold features of one number of channels, "
+                f"got {len(samples)} of {sorted(channels)} channels"
+            )
+        self.num_channels = channels.pop()
+        if self.num_channels == 1:
+            self._mean, self._directions = np.zeros(1), np.ones((3, 1))
+            self._low, self._high = (np.full(3, float(value)) for value in self.value_range)
+            return
+        rng = np.random.default_rng(self.seed)
+        places = [(f, rng.integers(0, f.size, (self.pixels_per_image, 2))) for f in samples]
+        pixels = np.concatenate([f.at(points) for f, points in places]).astype(np.float64)
+        self._mean = pixels.mean(axis=0)
+        self._directions = _main_directions(pixels - self._mean)
+        values = (pixels - self._mean) @ self._directions.T
+        self._low, self._high = np.percentile(values, [1, 99], axis=0)
+
+    def __call__(self, vectors: npt.NDArray[np.float32]) -> Picture:
+        """Colors of feature vectors, (..., C) -> uint8 (..., 3).
+
+        Raises:
+            ValueError: If it was not fitted, or on another number of channels.
+        """
+        if vectors.shape[-1] != self.num_channels:
+            raise ValueError(
+                f"the projection was fitted on {self.num_channels} channels, "
+                f"got {vectors.shape[-1]}; fit a new one with fit(samples)"
+            )
+        values = (vectors - self._mean) @ self._directions.T
+        width = self._high - self._low
+        is_flat = width <= 1e-9
+        shares = np.where(is_flat, 0.5, (values - self._low) / np.where(is_flat, 1, width))
+        return (shares.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def feature_colors(features: Features, projection: ColorProjection) -> Picture:
+    """Features as colors.
+
+    Args:
+        features: Of one image of H x W pixels.
+        projection: Which colors; keep one for pictures that are to be compared. One that was
+            not fitted yet is fitted on these features.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3); grey for features of one channel.
+
+    Raises:
+        ValueError: If the features have another number of channels than the projection.
+    """
+    if not projection.is_fitted:
+        projection.fit([features])
+    return projection(features.dense())
+
+
+def label_colors(labels: npt.NDArray[np.integer[Any]]) -> Picture:
+    """One color per segment number, the same in every picture.
+
+    Args:
+        labels: Segment numbers, any integers, any shape. Negative numbers are black.
+
+    Returns:
+        RGB, uint8, shape (..., 3). Hues of successive numbers lie a golden section of the
+        circle apart, and brightness has three steps in turn, so near numbers look different.
+    """
+    numbers = np.asarray(labels)
+    hue = (numbers * 0.6180339887498949) % 1
+    value = 1 - 0.18 * (numbers % 3)
+    # HSV to RGB in closed form, saturation 0.6.
+    phase = (np.array([5, 3, 1]) + hue[..., None] * 6) % 6
+    ramp = np.minimum(phase, 4 - phase).clip(0, 1)
+    rgb = value[..., None] * (1 - 0.6 * ramp)
+    rgb[numbers < 0] = 0
+    return (rgb * 255).round().astype(np.uint8)
+
+
+def draw_borders(
+    picture: Picture,
+    labels: npt.NDArray[np.integer[Any]],
+    color: tuple[int, int, int] = (255, 255, 255),
+) -> Picture:
+    """Draw the borders of segments, one pixel thick, on a copy.
+
+    Args:
+        picture: RGB, uint8, shape (H, W, 3).
+        labels: Segment numbers, shape (H, W).
+        color: RGB, 0 to 255.
+    """
+    drawn = picture.copy()
+    drawn[border_pixels(np.asarray(labels, dtype=np.int64))] = color
+    return drawn
+
+
+def overlay_mask(
+    picture: Picture,
+    mask: npt.NDArray[np.bool_],
+    color: tuple[int, int, int] = (255, 210, 0),
+    alpha: float = 0.5,
+) -> Picture:
+    """Tint a mask and draw its border, on a copy.
+
+    Args:
+        picture: RGB, uint8, shape (H, W, 3).
+        mask: bool, shape (H, W).
+        color: RGB of the tint, 0 to 255.
+        alpha: Weight of the tint, 0 (none) to 1 (hides the picture).
+    """
+    tinted = picture.astype(np.float64)
+    tinted[mask] = (1 - alpha) * tinted[mask] + alpha * np.array(color)
+    return draw_borders(tinted.round().astype(np.uint8), mask.astype(np.int64), color)
+
+
+def draw_clicks(
+    picture: Picture,
+    clicks_yx: npt.NDArray[np.integer[Any]],
+    is_positive: npt.NDArray[np.bool_],
+    radius: float | None = None,
+) -> Picture:
+    """Draw clicks as discs with a dark outline, positive green, negative red, on a copy.
+
+    Args:
+        picture: RGB, uint8, shape (H, W, 3).
+        clicks_yx: (row, column), pixels, shape (N, 2).
+        is_positive: bool, shape (N,).
+        radius: Of the disc, pixels; None is a hundredth of the picture's diagonal, at least 2.
+    """
+    if radius is None:
+        radius = max(2.0, float(np.hypot(*picture.shape[:2])) / 100)
+    canvas = Image.fromarray(picture)
+    pencil = ImageDraw.Draw(canvas)
+    for (y, x), positive in zip(clicks_yx, is_positive, strict=True):
+        box = (x - radius, y - radius, x + radius, y + radius)
+        outline = max(1, round(radius / 3))
+        pencil.ellipse(box, fill=GREEN if positive else RED, outline=DARK, width=outline)
+    return np.array(canvas)
+
+
+def strip(pictures: Sequence[Picture], gap: int = 4) -> Picture:
+    """Put pictures side by side, left to right, on white.
+
+    Args:
+        pictures: RGB, uint8, shape (H, W_i, 3), all of one height.
+        gap: White pixels between two pictures.
+
+    Returns:
+        RGB, uint8, shape (H, sum of W_i + gaps, 3).
+
+    Raises:
+        ValueError: If there is no picture, or heights differ.
+    """
+    heights = {picture.shape[0] for picture in pictures}
+    if len(heights) != 1:
+        raise ValueError(f"pictures must have one height, got heights {sorted(heights)}")
+    white = np.full((heights.pop(), gap, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (white, picture)]
+    return np.concatenate(parts[1:], axis=1)
+
+
+def _main_directions(centered: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Three principal components of (N, C), as rows; zero where there are fewer than three."""
+    _, vectors = np.linalg.eigh(centered.T @ centered)  # columns, smallest variance first
+    directions = np.zeros((3, centered.shape[1]))
+    found = vectors.T[::-1][:3]
+    largest = np.abs(found).argmax(axis=1)
+    signs = np.sign(found[np.arange(len(found)), largest])
+    directions[: len(found)] = found * signs[:, None]
+    return directions

@@ -1,0 +1,89 @@
+"""What `lightning predict` leaves on disk for each picture."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+
+from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
+from maskfeat.features.pyramid import Features
+from maskfeat.segment.partition import partition
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes features, partition and picture of each image.
+
+    For KEY.jpg: KEY.npz (the pyramid in float16: `level_0`, `level_1`, ... of shape
+    (C_l, h_l, w_l), `strides`, `size` (height, width) and `scale`), KEY_labels.png (16 bit
+    segment numbers from 0) and KEY.png (image, features as color, partition). Each file is
+    written whole, then renamed.
+
+    Args:
+        folder: Where to write.
+        num_segments: Segments of the partition.
+    """
+
+    def __init__(self, folder: str = "predictions", num_segments: int = 100) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = Path(folder)
+        self.num_segments = num_segments
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Features,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write what belongs to one picture."""
+        key, rgb = batch["key"], batch["rgb"]
+        labels = partition(prediction, self.num_segments)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        arrays = {f"level_{i}": _half(level) for i, level in enumerate(prediction.pyramid)}
+        _write(
+            self.folder / f"{key}.npz",
+            lambda file: np.savez(
+                file,
+                strides=np.array(prediction.strides),
+                size=np.array(prediction.size),
+                scale=np.float32(prediction.scale),
+                **arrays,  # type: ignore[arg-type]
+            ),
+        )
+        numbers = Image.fromarray(labels.astype(np.uint16))
+        _write(self.folder / f"{key}_labels.png", lambda file: numbers.save(file, "PNG"))
+        colors = feature_colors(prediction, ColorProjection())
+        picture = Image.fromarray(strip([rgb, colors, label_colors(labels)]))
+        _write(self.folder / f"{key}.png", lambda file: picture.save(file, "PNG"))
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where the files are."""
+        if trainer.is_global_zero:
+            print(f"predictions are in {self.folder}")
+
+
+def _half(level: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401 - a Tensor
+    array: npt.NDArray[np.float16] = level.half().cpu().numpy()
+    return array
+
+
+def _write(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            save(file)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

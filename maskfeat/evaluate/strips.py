@@ -1,0 +1,51 @@
+"""The picture that shows one image as the features see it."""
+
+from __future__ import annotations
+
+from maskfeat.batch import HeldOutImage
+from maskfeat.evaluate.pictures import (
+    ColorProjection,
+    Picture,
+    draw_borders,
+    draw_clicks,
+    feature_colors,
+    label_colors,
+    overlay_mask,
+    strip,
+)
+from maskfeat.evaluate.protocol import Encoder, click_rounds, pick_target
+from maskfeat.features.pyramid import Features
+from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.partition import partition
+
+
+def draw_strip(
+    encoder: Encoder,
+    image: HeldOutImage,
+    features: Features,
+    projection: ColorProjection,
+    num_segments: int,
+    num_clicks: int,
+) -> Picture:
+    """One strip: image, features as colors, partition, object after clicks.
+
+    Args:
+        encoder: Gives the features the clicks are answered with.
+        image: H x W pixels, with its true masks.
+        features: Of this image.
+        projection: Colors of the features.
+        num_segments: Segments of the partition.
+        num_clicks: Clicks of the robot user, on the mask `pick_target` chooses; without any
+            such mask the last picture is the image.
+
+    Returns:
+        RGB, uint8, shape (H, 4 * W + gaps, 3).
+    """
+    labels = partition(features, num_segments)
+    clicked = image.image
+    target = pick_target(image)
+    if target is not None:
+        mask, clicks_yx, signs = click_rounds(InteractiveSegmenter(encoder), target, num_clicks)[-1]
+        clicked = draw_clicks(overlay_mask(image.image, mask), clicks_yx, signs)
+    segments = draw_borders(label_colors(labels), labels)
+    return strip([image.image, feature_colors(features, projection), segments, clicked])

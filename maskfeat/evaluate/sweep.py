@@ -1,0 +1,220 @@
+"""Score many held-out items on many processes: who scores what, and the mean they agree on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+
+from maskfeat.batch import ClickTarget, HeldOutImage
+from maskfeat.evaluate.metrics import MeanScores
+from maskfeat.evaluate.protocol import (
+    Encoder,
+    click_score_names,
+    partition_score_names,
+    pick_target,
+    play_clicks,
+    score_pairs,
+    score_partition,
+    summarize_clicks,
+)
+from maskfeat.segment.interactive import InteractiveSegmenter
+
+SECONDS_BETWEEN_LINES = 5.0
+
+Item = TypeVar("Item")
+
+
+def mean_scores(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    names: Sequence[str],
+    items: Sequence[Item],
+    score: Callable[[Item], Mapping[str, float]],
+    title: str,
+) -> dict[str, float]:
+    """Score every item once, each on one process, and average over all of them.
+
+    Rank r takes items r, r + world_size, and so on; nothing is repeated to even out, and a rank
+    without items takes part in the sum all the same. All processes must call this.
+
+    Args:
+        trainer: Knows the processes and the progress bar.
+        pl_module: Its device holds the sums.
+        names: All names `score` may give.
+        items: The same on all processes.
+        score: Scores of one item; it may leave names out or give NaN, which is not counted.
+        title: What the progress line says.
+
+    Returns:
+        Name to mean over the items that have it, equal on all processes; names that no item
+        has are left out.
+    """
+    metric = MeanScores(names).to(pl_module.device)
+    metric.update({})  # or torchmetrics takes a rank without items for a mistake
+    mine = items[trainer.global_rank :: trainer.world_size]
+    for item in with_progress(trainer, mine, title):
+        metric.update(score(item))
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+def partition_scores(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    encoder: Encoder,
+    images: Sequence[HeldOutImage],
+    num_images: int,
+    num_segments: Sequence[int],
+) -> dict[str, float]:
+    """Means of `score_partition` and `score_pairs` over images, equal on all ranks.
+
+    Args:
+        trainer: Knows the processes.
+        pl_module: Its device holds the sums.
+        encoder: What is evaluated.
+        images: All held-out images; may read each one when it is asked for.
+        num_images: How many to use, spread evenly.
+        num_segments: Segments to ask for.
+    """
+
+    def score(index: int) -> dict[str, float]:
+        image = images[index]
+        features = encoder.features(image.image)
+        partitions = score_partition(features, image, num_segments) if image.partitions else {}
+        return partitions | score_pairs(features, image)
+
+    names = [*partition_score_names(num_segments), "auc"]
+    chosen = spread(len(images), num_images)
+    return mean_scores(trainer, pl_module, names, chosen, score, "partitions")
+
+
+def click_scores(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    encoder: Encoder,
+    items: Sequence[HeldOutImage] | Sequence[ClickTarget],
+    num_targets: int,
+    max_clicks: int,
+) -> dict[str, float]:
+    """Means of `summarize_clicks` over targets, equal on all ranks.
+
+    Args:
+        trainer: Knows the processes.
+        pl_module: Its device holds the sums.
+        encoder: What is evaluated, in an `InteractiveSegmenter`.
+        items: All held-out images or click targets; may read each one when it is asked for.
+        num_targets: How many objects to click.
+        max_clicks: Clicks per object.
+    """
+    segmenter = InteractiveSegmenter(encoder)
+
+    def score(place: tuple[int, int]) -> dict[str, float]:
+        index, turn = place
+        item = items[index]
+        if isinstance(item, HeldOutImage):
+            target = pick_target(item, turn)
+        else:
+            target = item if turn == 0 else None
+        if target is None or not (target.target == 1).any():
+            return {}
+        return summarize_clicks(play_clicks(segmenter, target, max_clicks))
+
+    chosen = spread(len(items), num_targets)
+    places = (
+        [(chosen[n % len(chosen)], n // len(chosen)) for n in range(num_targets)] if chosen else []
+    )
+    names = click_score_names(max_clicks)
+    return mean_scores(trainer, pl_module, names, places, score, "clicks")
+
+
+def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterator[Item]:
+    """Go through items; every five seconds rank zero says how far it is.
+
+    Plain lines, not a second bar: two live bars on one terminal overwrite each other.
+    Silent without a progress bar.
+    """
+    bar = trainer.progress_bar_callback
+    started = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if trainer.is_global_zero and bar is not None and now - last > SECONDS_BETWEEN_LINES:
+            last, left = now, (now - started) / done * (len(items) - done)
+            bar.print(f"{title}: {done} of {len(items)}, about {left:.0f} s left")
+        yield item
+
+
+def held_out_items(trainer: Trainer, stage: str, source: object | None) -> Sequence[Any]:
+    """The items to evaluate on: the source where one was given, else those of the datamodule.
+
+    Args:
+        trainer: Holds the datamodule.
+        stage: "val" or "test".
+        source: What the user passed in.
+
+    Raises:
+        ValueError: If there is no source and no datamodule with `held_out`.
+    """
+    if source is not None:
+        return _checked_source(source)
+    items: Sequence[HeldOutImage] = _datamodule(trainer).held_out(stage)
+    return items
+
+
+def check_contract(trainer: Trainer, pl_module: LightningModule, source: object) -> None:
+    """Say before training starts what evaluation would miss later.
+
+    Raises:
+        ValueError: If the module has no `features`, or there is nothing to evaluate on.
+    """
+    if not callable(getattr(pl_module, "features", None)):
+        raise ValueError(
+            "evaluation needs a module with features(rgb) -> Features, "
+            f"got {type(pl_module).__name__}"
+        )
+    if source is None:
+        _datamodule(trainer)
+    else:
+        _checked_source(source)
+
+
+def spread(num_available: int, num_wanted: int) -> list[int]:
+    """Positions of at most `num_wanted` items, spread evenly over all, ascending.
+
+    Neighbors in a data set are often alike (frames of one drive), so the first ones mislead.
+    """
+    count = min(num_available, num_wanted)
+    return [int(position) for position in np.linspace(0, num_available - 1, count).round()]
+
+
+def positive(**counts: int) -> None:
+    """Check settings that count something.
+
+    Raises:
+        ValueError: If one is below 1.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def _datamodule(trainer: Trainer) -> Any:  # noqa: ANN401 - any datamodule with held_out(stage)
+    datamodule = getattr(trainer, "datamodule", None)
+    if not hasattr(datamodule, "held_out"):
+        raise ValueError(
+            "evaluation needs held-out images: train with a datamodule that has held_out(stage), "
+            f"or pass source to the callback; got datamodule {type(datamodule).__name__}"
+        )
+    return datamodule
+
+
+def _checked_source(source: object) -> Sequence[Any]:
+    if not isinstance(source, Sequence) or isinstance(source, str):
+        raise ValueError(
+            "source must be a sequence of HeldOutImage or ClickTarget, "
+            f"got {type(source).__name__}; in a config name a class, "
+            "e.g. class_path: maskfeat.data.heldout.ShardImages"
+        )
+    return source

@@ -1,0 +1,42 @@
+"""Checkpoints that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes beside the final name, then renames.
+
+    Lightning's own route goes through the system's folder of temporary files and moves the file
+    from there; between two file systems that is a copy, which a kill can cut in half.
+    Remote urls take Lightning's route.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any = None,  # noqa: ANN401 - Lightning's signature
+    ) -> None:
+        """Write a checkpoint to a local path, or hand a url to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, final)
+        finally:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""Mask consistency and its kin: functions, then the modules that hold their settings.
+
+All take features read at sampled points and the masks' membership of these points, never a mask:
+features float (B, P, C), membership bool (B, M, P), where an unused mask slot is all False.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Loss(NamedTuple):
+    """A loss and what it is made of."""
+
+    total: Tensor  # scalar, differentiable
+    parts: dict[str, Tensor]  # scalars for the log, detached
+
+
+def pair_similarity(membership: Tensor) -> tuple[Tensor, Tensor]:
+    """Jaccard similarity of the mask sets of every two points.
+
+    Args:
+        membership: bool, shape (B, M, P).
+
+    Returns:
+        s = |masks that hold both| / |masks that hold at least one|, float32 in (0, 1), and the
+        number of masks that hold at least one, float32, both of shape (B, P, P). Where no mask
+        holds either, s is 0.
+    """
+    held = membership.float()
+    inter = held.transpose(1, 2) @ held  # exact in float32: counts of masks
+    counts = held.sum(dim=1)  # (B, P)
+    union = counts.unsqueeze(1) + counts.unsqueeze(2) - inter
+    return inter / union.clamp(min=1), union
+
+
+def pair_distances(features: Tensor) -> Tensor:
+    """Squared Euclidean distances of all pairs, float32 >= 0, (B, P, C) -> (B, P, P)."""
+    features = features.float()
+    # Centered first: |a|^2 + |b|^2 - 2ab cancels less, and distances do not change.
+    features = features - features.mean(dim=1, keepdim=True).detach()
+    norms = features.square().sum(dim=-1)
+    products = features @ features.transpose(1, 2)
+    return (norms.unsqueeze(1) + norms.unsqueeze(2) - 2 * products).clamp(min=0)
+
+
+def mask_consistency_loss(
+    features: Tensor,
+    membership: Tensor,
+    scale: Tensor | float = 1.0,
+    points_yx: Tensor | None = None,
+    locality_px: float | None = None,
+    graded: bool = True,
+) -> Loss:
+    """Cross-entropy between "same mask" as features predict it and as masks have it.
+
+    For the pair (p, q) of points of one image, with the squared feature distance d2,
+
+        s = Jaccard similarity of the mask sets of p and q     (the soft target)
+        P = 2 / (1 + exp(scale * d2))                          (the prediction)
+        loss = mean of -log P weighted by s, plus mean of -log(1 - P) weighted by 1 - s, halved,
+
+    so similar and dissimilar pairs weigh equally in each image; the mean over images is
+    returned. A pair held by no mask is left out, and so is a point with itself. An image without
+    similar (dissimilar) pairs adds zero for that half. The method is this project's own.
+
+    Args:
+        features: Features at P points, float, shape (B, P, C).
+        membership: Which masks hold which points, bool, shape (B, M, P).
+        scale: Positive factor of the squared distance.
+        points_yx: The points, pixels, shape (B, P, 2); needed with `locality_px` alone.
+        locality_px: Count only pairs at most this far apart; None counts all.
+        graded: False asks for more: s is 1 for points in exactly the same masks, else 0.
+
+    Returns:
+        The loss, and its two halves as parts "similar" and "dissimilar".
+
+    Raises:
+        ValueError: If batch sizes or point counts differ, or a locality comes without points.
+    """
+    _check_shapes(features, membership)
+    similarity, union = pair_similarity(membership)
+    if not graded:
+        similarity = (similarity == 1).float()
+    counted = (union > 0).float()
+    counted.diagonal(dim1=1, dim2=2).zero_()
+    if locality_px is not None:
+        if points_yx is None:
+            raise ValueError("locality_px needs points_yx, got None; pass the sampled points")
+        apart = torch.cdist(points_yx.float(), points_yx.float())
+        counted = counted * (apart <= locality_px)
+    similar = similarity * counted
+    dissimilar = counted - similar
+
+    # The offset bounds -log(1 - P), and its gradient, where features coincide.
+    x = scale * pair_distances(features) + 1e-4
+    tail = F.softplus(-x)  # log(1 + exp(-x))
+    cost_similar = x + tail - math.log(2)  # -log P
+    cost_dissimilar = tail - torch.log(-torch.expm1(-x))  # -log(1 - P)
+
+    halves = [
+        (weight * cost).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
+        for weight, cost in ((similar, cost_similar), (dissimilar, cost_dissimilar))
+    ]
+    attract, repel = halves[0].mean(), halves[1].mean()
+    parts = {"similar": attract.detach(), "dissimilar": repel.detach()}
+    return Loss((attract + repel) / 2, parts)
+
+
+def discriminative_loss(
+    features: Tensor,
+    membership: Tensor,
+    pull_margin: float = 0.5,
+    push_margin: float = 1.5,
+    regularization: float = 0.001,
+) -> Loss:
+    """Pull points to the mean of their mask, push the means of masks apart.
+
+    Eq. 1 to 4 of De Brabandere, Neven, Van Gool, "Semantic instance segmentation with a
+    discriminative loss function" (arXiv:1708.02551). Unlike the paper's instances, masks here
+    may overlap: means are pushed apart only where two masks share no sampled point, as a part
+    cannot be far from the object that holds it. Masks with fewer than two points are left out.
+
+    Args:
+        features: Features at P points, float, shape (B, P, C).
+        membership: Which masks hold which points, bool, shape (B, M, P).
+        pull_margin: Distance to the mean up to which nothing pulls (delta_v).
+        push_margin: Half the distance of two means from which on nothing pushes (delta_d).
+        regularization: Weight of the mean norm of the means (gamma).
+
+    Returns:
+        The loss, and "pull", "push" and "norm" as parts.
+
+    Raises:
+        ValueError: If batch sizes or point counts differ.
+    """
+    _check_shapes(features, membership)
+    features, held = features.float(), membership.float()
+    sizes = held.sum(dim=2)  # (B, M), points
+    used = (sizes >= 2).float()
+    means = held @ features / sizes.clamp(min=1).unsqueeze(2)  # (B, M, C)
+    num_used = used.sum(dim=1).clamp(min=1)  # (B,)
+
+    to_mean = _distances(means, features)  # (B, M, P)
+    over = (to_mean - pull_margin).clamp(min=0).square() * held
+    pull = (over.sum(dim=2) / sizes.clamp(min=1) * used).sum(dim=1) / num_used
+
+    disjoint = (held @ held.transpose(1, 2) == 0).float() * used.unsqueeze(1) * used.unsqueeze(2)
+    near = (2 * push_margin - _distances(means, means)).clamp(min=0).square() * disjoint
+    push = near.sum(dim=(1, 2)) / disjoint.sum(dim=(1, 2)).clamp(min=1)
+
+    norm = (means.square().sum(dim=2).clamp(min=1e-12).sqrt() * used).sum(dim=1) / num_used
+    total = (pull + push + regularization * norm).mean()
+    parts = {"pull": pull, "push": push, "norm": norm}
+    return Loss(total, {name: value.mean().detach() for name, value in parts.items()})
+
+
+class MaskConsistencyLoss(nn.Module):
+    """`mask_consistency_loss` with its settings.
+
+    Args:
+        locality_px: Count only pairs of points at most this many pixels apart, in the crop;
+            null counts all pairs.
+        graded: True takes the Jaccard similarity of the points' mask sets as the target, so
+            subparts of a part are partly alike; false asks all components to be told apart.
+    """
+
+    def __init__(self, locality_px: float | None = None, graded: bool = True) -> None:
+        super().__init__()
+        if locality_px is not None and locality_px <= 0:
+            raise ValueError(f"locality_px must be positive or null, got {locality_px}")
+        self.locality_px = locality_px
+        self.graded = graded
+
+    def forward(
+        self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
+    ) -> Loss:
+        """See `mask_consistency_loss`."""
+        return mask_consistency_loss(
+            features, membership, scale, points_yx, self.locality_px, self.graded
+        )
+
+
+class DiscriminativeLoss(nn.Module):
+    """`discriminative_loss` with its settings, the baseline of experiments.
+
+    It does not learn how distances become probabilities: set `learn_scale: false` on the net.
+
+    Args:
+        pull_margin: Distance to the mean of the mask up to which nothing pulls.
+        push_margin: Half the distance of two means from which on nothing pushes.
+        regularization: Weight of the mean norm of the means.
+    """
+
+    def __init__(
+        self, pull_margin: float = 0.5, push_margin: float = 1.5, regularization: float = 0.001
+    ) -> None:
+        super().__init__()
+        self.pull_margin = pull_margin
+        self.push_margin = push_margin
+        self.regularization = regularization
+
+    def forward(
+        self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
+    ) -> Loss:
+        """See `discriminative_loss`; `scale` and `points_yx` are not used."""
+        return discriminative_loss(
+            features, membership, self.pull_margin, self.push_margin, self.regularization
+        )
+
+
+def _distances(left: Tensor, right: Tensor) -> Tensor:
+    """Euclidean distances with a gradient at zero, (B, N, C) and (B, K, C) -> (B, N, K)."""
+    squares = left.square().sum(-1).unsqueeze(2) + right.square().sum(-1).unsqueeze(1)
+    return (squares - 2 * left @ right.transpose(1, 2)).clamp(min=1e-8).sqrt()
+
+
+def _check_shapes(features: Tensor, membership: Tensor) -> None:
+    if features.shape[0] != membership.shape[0] or features.shape[1] != membership.shape[2]:
+        raise ValueError(
+            "features (B, P, C) and membership (B, M, P) must have the same batch size and "
+            f"number of points, got {tuple(features.shape)} and {tuple(membership.shape)}"
+        )

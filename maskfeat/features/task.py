@@ -1,0 +1,193 @@
+"""The LightningModule: network, loss and optimizer. It knows nothing of evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from maskfeat.batch import Batch
+from maskfeat.features.losses import Loss, MaskConsistencyLoss
+from maskfeat.features.pyramid import FeaturePyramid, Features, sample_pyramid
+from maskfeat.features.weights import net_entry
+
+
+class FeatureTask(L.LightningModule):
+    """Learns a feature pyramid from masks.
+
+    Args:
+        net: The network, `FeaturePyramid` or a class that behaves like it.
+        loss: Called as loss(features (B, P, C), membership (B, M, P), scale, points_yx (B, P, 2)),
+            gives a `Loss`. Null is `MaskConsistencyLoss()`.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay, on weights of two or more dimensions.
+        warmup_steps: Optimizer steps over which the learning rate rises from zero.
+        final_share: Share of the peak learning rate that is left at the last step; a cosine
+            leads there. It stays at the peak when neither max_steps nor max_epochs is set.
+        ema_decay: How much of the averaged weights is kept at each optimizer step; they are what
+            is evaluated and exported. 0 evaluates the raw weights.
+        untrained_seed: Seed of the untrained network that results are compared with.
+    """
+
+    def __init__(
+        self,
+        net: FeaturePyramid,
+        loss: nn.Module | None = None,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.02,
+        warmup_steps: int = 100,
+        final_share: float = 0.01,
+        ema_decay: float = 0.998,
+        untrained_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
+        self.save_hyperparameters(ignore=["net", "loss"])
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss if loss is not None else MaskConsistencyLoss()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.final_share = final_share
+        self.untrained_seed = untrained_seed
+        self.averaged = _averaged(net, ema_decay) if ema_decay else None
+
+    @property
+    def encoder(self) -> FeaturePyramid:
+        """The network that is evaluated: the averaged weights, where there are any."""
+        return self.net if self.averaged is None else self.averaged.module  # type: ignore[return-value]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature pyramid of normalized images (B, 3, H, W), by the evaluated weights."""
+        maps: list[Tensor] = self.encoder(images)
+        return maps
+
+    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
+        """Features of one image, uint8 (H, W, 3), by the evaluated weights."""
+        return self.encoder.features(rgb)
+
+    def untrained_encoder(self) -> FeaturePyramid:
+        """The same network before any training, always with the same random weights."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.untrained_seed)
+            return type(self.net)(**self.net.config).to(self.device).eval()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of the raw weights on one batch."""
+        loss = self._loss(self.net, batch)
+        parts = {f"train/loss_{name}": value for name, value in loss.parts.items()}
+        self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch["keys"]))
+        self.log_dict({**parts, "train/scale": self.net.scale.detach()})
+        return loss.total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss of the evaluated weights on one held-out batch, averaged over all of them."""
+        loss = self._loss(self.encoder, batch)
+        self.log(
+            "val/loss", loss.total, prog_bar=True, sync_dist=True, batch_size=len(batch["keys"])
+        )
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As `validation_step`, under test/."""
+        loss = self._loss(self.encoder, batch)
+        self.log("test/loss", loss.total, sync_dist=True, batch_size=len(batch["keys"]))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Features:
+        """Features of the one image of a prediction batch, `batch["rgb"]`, uint8 (H, W, 3)."""
+        return self.features(batch["rgb"])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; the learning rate rises linearly, then falls as a cosine."""
+        weights = [p for p in self.net.parameters() if p.requires_grad and p.ndim >= 2]
+        others = [p for p in self.net.parameters() if p.requires_grad and p.ndim < 2]
+        groups = [
+            {"params": weights, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},  # norms, biases, the scale
+            {"params": list(self.loss.parameters()), "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        total = self.trainer.estimated_stepping_batches
+        schedule = warmup_cosine(self.warmup_steps, total, self.final_share)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the length of the gradient before it is clipped, and the learning rate."""
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Step, then let the averaged weights follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.net)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what `maskfeat.load` needs to build the network again."""
+        checkpoint.update(net_entry(self.net, "net" if self.averaged is None else "averaged.module"))
+
+    def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
+        images = batch["images"].contiguous(memory_format=torch.channels_last)
+        pyramid = net(images)
+        features = sample_pyramid(pyramid, net.strides, batch["points_yx"])
+        with torch.autocast(features.device.type, enabled=False):
+            loss: Loss = self.loss(
+                features.float(), batch["membership"], net.scale, batch["points_yx"]
+            )
+        if not torch.isfinite(loss.total):
+            raise RuntimeError(
+                f"the loss became {loss.total.item()} at step {self.global_step}; lower "
+                "learning_rate, or train with precision: 32-true"
+            )
+        return loss
+
+
+def warmup_cosine(
+    warmup_steps: int, total_steps: float, final_share: float
+) -> Callable[[int], float]:
+    """Share of the peak learning rate at each step.
+
+    Args:
+        warmup_steps: Steps over which it rises linearly to 1.
+        total_steps: Steps in all; infinity keeps it at 1 after the warm-up.
+        final_share: Where the cosine ends.
+    """
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        if not math.isfinite(total_steps):
+            return 1.0
+        progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
+        return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return share
+
+
+def _averaged(net: FeaturePyramid, decay: float) -> AveragedModel:
+    def follow(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # counters of the norms
+            torch._foreach_copy_(averaged, current)
+            return
+        # A young average follows faster, or it would long remember the random start.
+        kept = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
+        torch._foreach_lerp_(averaged, current, 1 - kept)
+
+    averaged = AveragedModel(net, multi_avg_fn=follow, use_buffers=True)  # type: ignore[arg-type]
+    averaged.requires_grad_(False)  # follows the net; no gradient, and none expected by DDP
+    averaged.eval()
+    return averaged

@@ -1,0 +1,114 @@
+"""Save, load, export networks. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maskfeat.features.pyramid import FeaturePyramid
+
+# Keys of a checkpoint, and of the metadata of a safetensors file.
+CONFIG_KEY = "maskfeat_net"
+PREFIX_KEY = "maskfeat_prefix"
+
+
+def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
+    """What a checkpoint must say so that `load` can build the network again.
+
+    Args:
+        net: The network.
+        prefix: Where its weights to be used lie in the state_dict.
+    """
+    return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix}
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeaturePyramid:
+    """Load a trained network, ready to give features.
+
+    Args:
+        path: A checkpoint of `lightning fit` (.ckpt), or a file made by `save` (.safetensors).
+        device: Where to put it.
+
+    Returns:
+        The network in evaluation mode, with the averaged weights where there are any.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no maskfeat network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt) or a "
+            ".safetensors file made by maskfeat"
+        )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
+    config, weights = read(path)
+    net = FeaturePyramid(**config)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(device).eval().requires_grad_(False)
+
+
+def save(net: FeaturePyramid, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:
+    """Write a network with its config to one safetensors file, whole or not at all.
+
+    Args:
+        net: The network.
+        path: Where to; the name should end in .safetensors.
+        dtype: Of the weights in the file. Half precision halves the file.
+    """
+    path = Path(path)
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in net.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(weights, temporary, metadata={CONFIG_KEY: json.dumps(net.config)})
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
+    if CONFIG_KEY not in metadata:
+        raise ValueError(f"'{path}' holds no maskfeat network: its metadata has no {CONFIG_KEY!r}")
+    return json.loads(metadata[CONFIG_KEY]), weights
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, runtime and key errors here
+        raise ValueError(
+            f"'{path}' cannot be read as a checkpoint without unpickling code: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
+        raise ValueError(f"'{path}' holds no maskfeat network; it was not written by FeatureTask")
+    prefix = checkpoint[PREFIX_KEY] + "."
+    weights = {
+        name[len(prefix) :]: value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return checkpoint[CONFIG_KEY], weights

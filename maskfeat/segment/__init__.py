@@ -1,0 +1,1 @@
+"""Features become segments; nothing here knows of training."""
