@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 _OWN_COMMANDS = """\
@@ -42,13 +42,13 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
-def _shard_commands() -> dict[str, Callable[..., Any]]:
+def _shard_commands() -> dict[str, Any]:
     from maskfeat.data import commands
 
     return {"synth": commands.synth, "index": commands.index}
 
 
-def _run_functions(name: str, functions: dict[str, Callable[..., Any]], words: list[str]) -> None:
+def _run_functions(name: str, functions: dict[str, Any], words: list[str]) -> None:
     """Give typed, documented functions to the command line."""
     import jsonargparse
 

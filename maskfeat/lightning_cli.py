@@ -69,14 +69,10 @@ class MaskfeatCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's
         """Make the trainer write checkpoints whole, unless the user brings another way."""
-        trainer = super().instantiate_trainer(**kwargs)
-        connector = trainer._accelerator_connector
-        if not isinstance(connector.checkpoint_io, WholeFileCheckpointIO) and not any(
-            isinstance(plugin, CheckpointIO) for plugin in _listed(self._get(self.config, "trainer.plugins"))
-        ):
-            connector.checkpoint_io = WholeFileCheckpointIO()
-            trainer.strategy.checkpoint_io = connector.checkpoint_io
-        return trainer
+        plugins = _listed(self._get(self.config_init, "trainer.plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeFileCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def before_fit(self) -> None:
         """A new run never writes over an old one of the same name: that is moved aside."""

@@ -288,8 +288,23 @@ def test_pair_auc_gives_each_annotator_one_vote() -> None:
     across = (first[:, 1] < 10) != (second[:, 1] < 10)
     truth = np.concatenate([~across, np.ones_like(across)])  # pooled over annotators
     expected = roc_auc_score(truth, np.tile(-across.astype(float), 2))
-    found = pair_auc(features, both, 3000, rng=np.random.default_rng(5))
+    found = pair_auc(features, both, 3000, disputed="vote", rng=np.random.default_rng(5))
     assert found == pytest.approx(expected)
+
+
+def test_pair_auc_leaves_out_what_annotators_dispute() -> None:
+    # Three columns of 8: one annotator parts the first, another all, so the pairs between the
+    # second and the third are disputed; features that miss that border lose nothing.
+    dense = np.zeros((24, 24, 1), np.float32)
+    dense[:, :8] = 1.0
+    masks = np.zeros((5, 24, 24), bool)
+    masks[0, :, :8], masks[1, :, 8:] = True, True
+    for number in range(3):
+        masks[2 + number, :, 8 * number : 8 * number + 8] = True
+    features = Features.from_dense(dense)
+    assert pair_auc(features, masks, 3000, rng=np.random.default_rng(0)) == 1
+    votes = pair_auc(features, masks, 3000, disputed="vote", rng=np.random.default_rng(0))
+    assert 0.7 < votes < 1
 
 
 def test_pair_auc_without_a_border_has_no_value() -> None:
@@ -362,3 +377,14 @@ def test_a_reset_metric_forgets() -> None:
     metric.reset()
     metric.update(0.25)
     assert metric.compute().item() == 0.25
+
+
+def test_far_apart_and_many_segment_numbers_are_counted_alike() -> None:
+    rng = np.random.default_rng(0)
+    labels, target = rng.integers(0, 300, (30, 30)), rng.integers(-1, 300, (30, 30))
+    assert covering(labels, target) == pytest.approx(naive_covering(labels, target))
+    far = labels * 10**12 - 10**14
+    assert covering(far, target) == covering(labels, target)
+    assert achievable_segmentation_accuracy(far, target) == achievable_segmentation_accuracy(
+        labels, target
+    )

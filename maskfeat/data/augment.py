@@ -184,7 +184,7 @@ def cut_window(sample: AnnotatedImage, window: Window, crop_size: int) -> npt.ND
 def jitter_color(
     image: npt.NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Change brightness, contrast, saturation and hue by one affine map of RGB, uint8 in and out."""
+    """Change brightness, contrast, saturation and hue by one affine map, uint8 to uint8."""
     contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
     saturation = 1 + augmentation.saturation * rng.uniform(-1, 1)
     if rng.random() < augmentation.grey:
@@ -197,7 +197,8 @@ def jitter_color(
     matrix = (contrast * color).astype(np.float32)
     middle = np.float32(127.5 * (1 - contrast) + offset)
     changed = image.reshape(-1, 3).astype(np.float32) @ matrix.T + middle
-    return np.clip(changed + 0.5, 0, 255).astype(np.uint8).reshape(image.shape)
+    jittered: npt.NDArray[np.uint8] = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
+    return jittered.reshape(image.shape)
 
 
 def sample_points(
@@ -259,7 +260,8 @@ def _hue_rotation(radians: float) -> npt.NDArray[np.float64]:
     """Rotation of RGB about the grey axis."""
     cosine, sine = np.cos(radians), np.sin(radians)
     axis = np.full(3, 1 / np.sqrt(3))
-    cross = np.array(
-        [[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]]
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    rotation: npt.NDArray[np.float64] = (
+        cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
     )
-    return cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
+    return rotation

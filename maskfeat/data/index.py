@@ -12,13 +12,14 @@ import logging
 import os
 import stat
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from maskfeat.files import whole_file
 
 _LOG = logging.getLogger("maskfeat")
 _VERSION = 1
@@ -217,16 +218,7 @@ def _save(index: ShardIndex, home: Path, status: os.stat_result) -> None:
         "spans": index.spans.tolist(),
     }
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may do this at once: each writes its own file, the last one stays.
-        handle, temporary = tempfile.mkstemp(dir=home.parent, prefix=home.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            os.chmod(temporary, 0o644)  # others who read the tar may read its index
-            os.replace(temporary, home)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with whole_file(home) as file:  # several processes may do this at once
+            file.write(json.dumps(kept).encode())
     except OSError as error:
         _LOG.warning("index %s cannot be kept, so the tar is scanned each time: %s", home, error)

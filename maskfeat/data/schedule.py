@@ -80,9 +80,7 @@ class PlaceSampler(Sampler[int]):
         return len(self._places())
 
     def _places(self) -> range:
-        return places_of(
-            self.epoch, self.epoch_images, self.rank, self.world_size, self.batch_size
-        )
+        return places_of(self.epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
 
 
 class ResumableLoader(DataLoader[Any]):

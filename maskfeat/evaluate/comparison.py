@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.protocol import Encoder, click_score_names, partition_score_names
 from maskfeat.evaluate.sweep import (
+    Source,
     check_contract,
     click_scores,
     held_out_items,
     partition_scores,
     positive,
 )
+from maskfeat.files import whole_file
 
 # Column of the table -> score -> mean.
 Scores = Mapping[str, Mapping[str, float]]
@@ -36,7 +37,8 @@ class ComparisonTable(Callback):
     `pl_module.untrained_encoder()`, left out where the module has none. Rank zero prints the
     table and writes `comparison.json` and `comparison.md` beside the logs; scalars go to the
     loggers as `final/trained/asa_100`.
-    COST_TABLE
+    Cost: 4.5 s per image with one object on one core (481 x 321 pixels, the default net), spread
+    over the processes.
 
     Args:
         num_images: Held-out images for partitions and pairs, spread evenly over all.
@@ -53,7 +55,7 @@ class ComparisonTable(Callback):
         num_targets: int = 20,
         num_segments: Sequence[int] = (25, 100, 400),
         max_clicks: int = 20,
-        source: object | None = None,
+        source: Source = None,
     ) -> None:
         positive(num_images=num_images, num_targets=num_targets, max_clicks=max_clicks)
         self.num_images = num_images
@@ -134,9 +136,12 @@ class ComparisonTable(Callback):
             "max_clicks": self.max_clicks,
             "scores": scores,
         }
-        Path(log_dir).mkdir(parents=True, exist_ok=True)
-        write_whole(Path(log_dir) / f"{name}.json", json.dumps(record, indent=2) + "\n")
-        write_whole(Path(log_dir) / f"{name}.md", markdown_table(scores, lines, title))
+        for ending, text in (
+            ("json", json.dumps(record, indent=2) + "\n"),
+            ("md", markdown_table(scores, lines, title)),
+        ):
+            with whole_file(Path(log_dir) / f"{name}.{ending}") as file:
+                file.write(text.encode())
 
 
 def line_names(num_segments: Sequence[int], max_clicks: int) -> list[str]:
@@ -144,7 +149,7 @@ def line_names(num_segments: Sequence[int], max_clicks: int) -> list[str]:
     partitions = partition_score_names(num_segments)
     kinds = ("asa", "boundary_recall", "covering", "components")
     by_kind = [name for kind in kinds for name in partitions if name.startswith(kind)]
-    return ["auc", *by_kind, *click_score_names(max_clicks)]
+    return ["auc", "auc_votes", *by_kind, *click_score_names(max_clicks)]
 
 
 def rich_table(scores: Scores, lines: Sequence[str], title: str) -> Table:
@@ -174,13 +179,6 @@ def markdown_table(scores: Scores, lines: Sequence[str], title: str) -> str:
     return "\n".join([title, "", *rows]) + "\n"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that nobody ever reads half of it: beside it first, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
 def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
     """Text of each column, and whether it is the best."""
     values = [column.get(name, math.nan) for column in scores.values()]
@@ -198,8 +196,8 @@ def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
 def _title(name: str) -> str:
     """`asa_100` -> `ASA, 100 segments ↑`."""
     kind, _, number = name.rpartition("_")
-    if name == "auc":
-        return "pair AUC ↑"
+    if name.startswith("auc"):
+        return "pair AUC ↑" if name == "auc" else "pair AUC, each mask voting ↑"
     if kind == "noc":
         return f"clicks to IoU 0.{number} ↓"
     if name == "iou_mean":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 
 from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
 from maskfeat.features.pyramid import Features
+from maskfeat.files import whole_file
 from maskfeat.segment.partition import partition
 
 
@@ -36,6 +35,7 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = Path(folder)
         self.num_segments = num_segments
+        self.projection = ColorProjection()  # fitted to the first picture, the same for all
 
     def write_on_batch_end(
         self,
@@ -50,23 +50,20 @@ class PredictionWriter(BasePredictionWriter):
         """Write what belongs to one picture."""
         key, rgb = batch["key"], batch["rgb"]
         labels = partition(prediction, self.num_segments)
-        self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"level_{i}": _half(level) for i, level in enumerate(prediction.pyramid)}
-        _write(
-            self.folder / f"{key}.npz",
-            lambda file: np.savez(
+        with whole_file(self.folder / f"{key}.npz") as file:
+            np.savez(
                 file,
                 strides=np.array(prediction.strides),
                 size=np.array(prediction.size),
                 scale=np.float32(prediction.scale),
                 **arrays,  # type: ignore[arg-type]
-            ),
-        )
-        numbers = Image.fromarray(labels.astype(np.uint16))
-        _write(self.folder / f"{key}_labels.png", lambda file: numbers.save(file, "PNG"))
-        colors = feature_colors(prediction, ColorProjection())
-        picture = Image.fromarray(strip([rgb, colors, label_colors(labels)]))
-        _write(self.folder / f"{key}.png", lambda file: picture.save(file, "PNG"))
+            )
+        with whole_file(self.folder / f"{key}_labels.png") as file:
+            Image.fromarray(labels.astype(np.uint16)).save(file, "PNG")
+        colors = feature_colors(prediction, self.projection)
+        with whole_file(self.folder / f"{key}.png") as file:
+            Image.fromarray(strip([rgb, colors, label_colors(labels)])).save(file, "PNG")
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the files are."""
@@ -77,13 +74,3 @@ class PredictionWriter(BasePredictionWriter):
 def _half(level: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401 - a Tensor
     array: npt.NDArray[np.float16] = level.half().cpu().numpy()
     return array
-
-
-def _write(path: Path, save: Callable[[IO[bytes]], object]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            save(file)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

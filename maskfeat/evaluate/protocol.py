@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -117,10 +117,16 @@ def score_pairs(
             depend on which images come before it.
 
     Returns:
-        `auc`, in [0, 1]; NaN if the masks part no pair or hold none together.
+        `auc` over the pairs that all masks agree on, and `auc_votes` over all pairs, each mask
+        voting; in [0, 1], NaN if the masks part no pair or hold none together.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(image.key.encode())])
-    return {"auc": pair_auc(features, image.masks, num_pairs, radius, rng=rng)}
+    seeds = [seed, zlib.crc32(image.key.encode())]
+
+    def auc(disputed: Literal["leave out", "vote"]) -> float:
+        rng = np.random.default_rng(seeds)  # the same pairs for both
+        return pair_auc(features, image.masks, num_pairs, radius, disputed, rng=rng)
+
+    return {"auc": auc("leave out"), "auc_votes": auc("vote")}
 
 
 def play_clicks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
@@ -26,6 +26,25 @@ from maskfeat.segment.interactive import InteractiveSegmenter
 SECONDS_BETWEEN_LINES = 5.0
 
 Item = TypeVar("Item")
+
+
+class HeldOutItems(Protocol):
+    """Any sequence class of `HeldOutImage` or `ClickTarget`, as a config may name it.
+
+    A config cannot name a class for the type `Sequence[...]`: jsonargparse takes that for a list.
+    It can for a protocol, which is recognized by its methods without underscores: hence `count`,
+    which every class derived from collections.abc.Sequence has, untyped there and so here.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...  # noqa: ANN401 - either kind of item
+
+    def count(self, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        """How often an item occurs."""
+
+
+Source = Sequence[HeldOutImage] | Sequence[ClickTarget] | HeldOutItems | None
 
 
 def mean_scores(
@@ -86,7 +105,7 @@ def partition_scores(
         partitions = score_partition(features, image, num_segments) if image.partitions else {}
         return partitions | score_pairs(features, image)
 
-    names = [*partition_score_names(num_segments), "auc"]
+    names = [*partition_score_names(num_segments), "auc", "auc_votes"]
     chosen = spread(len(images), num_images)
     return mean_scores(trainer, pl_module, names, chosen, score, "partitions")
 
@@ -146,7 +165,7 @@ def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterat
         yield item
 
 
-def held_out_items(trainer: Trainer, stage: str, source: object | None) -> Sequence[Any]:
+def held_out_items(trainer: Trainer, stage: str, source: Source) -> Sequence[Any]:
     """The items to evaluate on: the source where one was given, else those of the datamodule.
 
     Args:
@@ -163,7 +182,7 @@ def held_out_items(trainer: Trainer, stage: str, source: object | None) -> Seque
     return items
 
 
-def check_contract(trainer: Trainer, pl_module: LightningModule, source: object) -> None:
+def check_contract(trainer: Trainer, pl_module: LightningModule, source: Source) -> None:
     """Say before training starts what evaluation would miss later.
 
     Raises:

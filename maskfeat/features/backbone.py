@@ -50,7 +50,7 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
             f"pretrained weights of {name!r} are neither in the cache nor to be had from the hub; "
             "set pretrained to the path of a weights file, or to false to train from scratch"
         ) from error
-    info = network.feature_info
+    info: Any = network.feature_info
     return network, list(info.reduction()), list(info.channels())
 
 
@@ -60,8 +60,7 @@ def _one_try_at_the_hub() -> Iterator[None]:
 
     Without a network huggingface_hub would try six times over, for about 47 seconds.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     offline = constants.HF_HUB_OFFLINE
     try:

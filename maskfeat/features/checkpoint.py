@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from maskfeat.files import whole_file
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -22,21 +22,12 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self,
         checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
+        path: str | Path,
         storage_options: Any = None,  # noqa: ANN401 - Lightning's signature
     ) -> None:
         """Write a checkpoint to a local path, or hand a url to Lightning."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, final)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with whole_file(path) as file:
+            torch.save(checkpoint, file)

@@ -100,7 +100,9 @@ class Features:
         """
         array = np.asarray(features, dtype=np.float32)
         if array.ndim != 3 or array.size == 0:
-            raise ValueError(f"features must have shape (H, W, C) and hold values, got {array.shape}")
+            raise ValueError(
+                f"features must have shape (H, W, C) and hold values, got {array.shape}"
+            )
         if not np.isfinite(array).all():
             raise ValueError("features must be finite, got NaN or infinity; check what made them")
         level = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
@@ -128,7 +130,9 @@ class Features:
             raise ValueError(f"points_yx must have shape (N, 2), got {points.shape}")
         limit = np.array(self.size) - 1
         if ((points < 0) | (points > limit)).any():
-            raise ValueError(f"points must lie inside the image of {self.size} pixels (height, width)")
+            raise ValueError(
+                f"points must lie inside the image of {self.size} pixels (height, width)"
+            )
         dtype = torch.int64 if np.issubdtype(points.dtype, np.integer) else torch.float32
         device = self.pyramid[0].device
         grid = torch.as_tensor(points, dtype=dtype, device=device).unsqueeze(0)
@@ -396,7 +400,8 @@ def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 def _check_settings(levels: Sequence[int], c0: float, width: int, bound: str, scale: float) -> None:
     if not levels or list(levels) != list(range(min(levels), max(levels) + 1)) or min(levels) < 0:
         raise ValueError(
-            f"levels must be consecutive octaves, finest first, e.g. [0, 1, 2, 3], got {list(levels)}"
+            "levels must be consecutive octaves, finest first, e.g. [0, 1, 2, 3], "
+            f"got {list(levels)}"
         )
     if c0 <= 0 or width < 8:
         raise ValueError(f"c0 must be positive and width at least 8, got c0 {c0}, width {width}")

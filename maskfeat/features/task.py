@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -51,7 +52,7 @@ class FeatureTask(L.LightningModule):
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
         self.save_hyperparameters(ignore=["net", "loss"])
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.to(memory_format=torch.channels_last)
         self.loss = loss if loss is not None else MaskConsistencyLoss()
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -104,7 +105,7 @@ class FeatureTask(L.LightningModule):
         """Features of the one image of a prediction batch, `batch["rgb"]`, uint8 (H, W, 3)."""
         return self.features(batch["rgb"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; the learning rate rises linearly, then falls as a cosine."""
         weights = [p for p in self.net.parameters() if p.requires_grad and p.ndim >= 2]
         others = [p for p in self.net.parameters() if p.requires_grad and p.ndim < 2]
@@ -118,10 +119,9 @@ class FeatureTask(L.LightningModule):
         total = self.trainer.estimated_stepping_batches
         schedule = warmup_cosine(self.warmup_steps, total, self.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return OptimizerLRSchedulerConfig(
+            optimizer=optimizer, lr_scheduler={"scheduler": scheduler, "interval": "step"}
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before it is clipped, and the learning rate."""
@@ -138,7 +138,9 @@ class FeatureTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what `maskfeat.load` needs to build the network again."""
-        checkpoint.update(net_entry(self.net, "net" if self.averaged is None else "averaged.module"))
+        checkpoint.update(
+            net_entry(self.net, "net" if self.averaged is None else "averaged.module")
+        )
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
         images = batch["images"].contiguous(memory_format=torch.channels_last)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.files import whole_file
 
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
@@ -57,11 +57,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Fe
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
 
 
-def save(net: FeaturePyramid, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:
+def save(
+    net: FeaturePyramid, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16
+) -> None:
     """Write a network with its config to one safetensors file, whole or not at all.
 
     Args:
@@ -69,26 +71,19 @@ def save(net: FeaturePyramid, path: str | os.PathLike[str], dtype: torch.dtype =
         path: Where to; the name should end in .safetensors.
         dtype: Of the weights in the file. Half precision halves the file.
     """
-    path = Path(path)
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(weights, temporary, metadata={CONFIG_KEY: json.dumps(net.config)})
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(serialize(weights, metadata={CONFIG_KEY: json.dumps(net.config)}))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     if CONFIG_KEY not in metadata:

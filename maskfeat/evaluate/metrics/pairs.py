@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,17 @@ def pair_auc(
     masks: npt.NDArray[np.bool_],
     num_pairs: int = 20_000,
     radius: float = 32,
+    disputed: Literal["leave out", "vote"] = "leave out",
     *,
     rng: np.random.Generator,
 ) -> float:
     """AUC of "same segment" for pairs of nearby pixels, with minus the squared distance as score.
 
-    A pair counts as positive as often as masks hold both pixels, and as negative half as often
-    as masks hold exactly one (a border between two segments breaks two masks). For complete
-    partitions this is one vote per annotator.
+    Positive are pairs that lie in exactly the same masks, negative those that share none; a pair
+    on which masks dispute (annotators disagree, or one part of an object against another) is
+    left out. Or each mask votes: a pair counts as positive as often as masks hold both pixels,
+    and as negative half as often as masks hold exactly one (a border between two segments breaks
+    two masks); for complete partitions that is one vote per annotator.
 
     Args:
         features: Features of the image.
@@ -33,6 +37,7 @@ def pair_auc(
         num_pairs: Pairs to draw: the first pixel uniformly from the image, the second uniformly
             from the other pixels of the disc around it that lie inside the image.
         radius: Of the disc, pixels.
+        disputed: What becomes of pairs on which masks do not agree.
         rng: Source of the pairs.
 
     Returns:
@@ -52,6 +57,11 @@ def pair_auc(
     in_first, in_second = masks[:, first[:, 0], first[:, 1]], masks[:, second[:, 0], second[:, 1]]
     same = (in_first & in_second).sum(axis=0).astype(np.float64)
     different = 0.5 * (in_first ^ in_second).sum(axis=0)
+    if disputed == "leave out":
+        same, different = (
+            ((same > 0) & (different == 0)).astype(np.float64),
+            ((same == 0) & (different > 0)).astype(np.float64),
+        )
     return weighted_auc(-np.square(difference).sum(axis=1), same, different)
 
 

@@ -138,13 +138,28 @@ class _Overlap:
     """
 
     def __init__(self, labels: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> None:
-        label_numbers, label_index = np.unique(labels, return_inverse=True)
-        target_numbers, target_index = np.unique(target, return_inverse=True)
-        pairs = label_index.reshape(-1) * max(target_numbers.size, 1) + target_index.reshape(-1)
-        numbers, self.count = np.unique(pairs, return_counts=True)
-        self.label, self.target = np.divmod(numbers, max(target_numbers.size, 1))
-        self.label_sizes = np.bincount(self.label, self.count, label_numbers.size)
-        self.target_sizes = np.bincount(self.target, self.count, target_numbers.size)
+        (labels, num_labels), (target, num_targets) = _compact(labels), _compact(target)
+        pairs, num_pairs = labels * num_targets + target, num_labels * num_targets
+        if num_pairs <= 8 * pairs.size:  # counting beats sorting where the table is small
+            table = np.bincount(pairs, minlength=num_pairs)
+            numbers = np.flatnonzero(table)
+            self.count = table[numbers]
+        else:
+            numbers, self.count = np.unique(pairs, return_counts=True)
+        self.label, self.target = np.divmod(numbers, max(num_targets, 1))
+        self.label_sizes = np.bincount(self.label, self.count, num_labels)
+        self.target_sizes = np.bincount(self.target, self.count, num_targets)
+
+
+def _compact(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+    """Numbers from 0 in place of any numbers, and how many there can be; 1-D in, 1-D out."""
+    if not labels.size:
+        return labels, 0
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < labels.size:
+        return labels - low, high - low + 1
+    numbers, index = np.unique(labels, return_inverse=True)
+    return index.reshape(-1).astype(np.int64), numbers.size
 
 
 def _overlap(labels: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> _Overlap:

@@ -1,0 +1,156 @@
+"""Features become k connected segments."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse import csgraph
+from skimage.color import rgb2lab
+from sklearn.cluster import KMeans
+
+from maskfeat.features.pyramid import Features
+from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
+from maskfeat.segment.hierarchy import ward_tree
+
+# A segment is drawn along the borders of at least so many atoms.
+_ATOMS_PER_SEGMENT = 4
+
+
+def partition(
+    features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    num_segments: int,
+    *,
+    position_weight: float = 0.001,
+    per_megapixel: int = 26_000,
+    seed: int = 0,
+) -> IntArray:
+    """Cut an image into connected segments of like features.
+
+    Args:
+        features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
+            or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
+        num_segments: Segments to be left with, at least 1.
+        position_weight: See `partition_atoms`.
+        per_megapixel: Atoms for a million pixels, see `atoms`; more where the segments need them.
+        seed: For the starts of k-means.
+
+    Returns:
+        Segment of each pixel, int64, shape (H, W). Exactly `num_segments` segments, numbered from
+        0 in reading order of their first pixels, each 4-connected; one for each pixel if there are
+        fewer pixels.
+
+    Raises:
+        ValueError: If `num_segments` is less than 1, `position_weight` is negative, or the
+            array has another shape or type or is not finite.
+    """
+    _check_settings(num_segments, position_weight)
+    held = features if isinstance(features, Features) else _features_of_array(features)
+    num_pixels = held.size[0] * held.size[1]
+    num_segments = min(num_segments, num_pixels)
+    needed = math.ceil(_ATOMS_PER_SEGMENT * num_segments / num_pixels * 1e6)
+    graph = atoms(held, max(per_megapixel, needed))
+    segments = partition_atoms(graph, num_segments, position_weight=position_weight, seed=seed)
+    return segments[graph.labels]
+
+
+def partition_atoms(
+    graph: AtomGraph, num_segments: int, *, position_weight: float = 0.001, seed: int = 0
+) -> IntArray:
+    """Group atoms into connected segments: k-means, connected parts, then merges.
+
+    k-means on the mean features, each atom weighing as many pixels as it holds. Position joins
+    the features, or a cluster would fall into pieces all over the image. The connected parts
+    of the clusters are merged with Ward's linkage (`hierarchy.ward_tree`) until so many
+    are left as were asked for.
+
+    Args:
+        graph: Atoms of one image.
+        num_segments: Segments to be left with, at least 1.
+        position_weight: Not negative. At 1, position (row and column together) varies as much over
+            a square of the area of one segment, H * W / num_segments, as all features together
+            vary over the image. The default only parts like things that lie far from each other:
+            on 25 images of BSDS500 train and Lab it costs no covering at 10 segments and gains
+            0.015 of achievable segmentation accuracy over 0; 0.1 makes compact superpixels and
+            loses 0.1 of covering.
+        seed: For the starts of k-means.
+
+    Returns:
+        Segment of each atom, int64, shape (K,), numbered from 0 in order of their first atoms;
+        one for each atom if there are fewer atoms than segments.
+
+    Raises:
+        ValueError: If `num_segments` is less than 1 or `position_weight` is negative.
+    """
+    _check_settings(num_segments, position_weight)
+    num_segments = min(num_segments, graph.num_atoms)
+    places = _places(graph, num_segments, position_weight)
+    parts = _connected_clusters(graph, places, num_segments, seed)
+    sizes = np.bincount(parts, graph.sizes).astype(np.float64)
+    means = np.stack(
+        [np.bincount(parts, column * graph.sizes) / sizes for column in places.T], axis=1
+    )
+    ends = np.sort(parts[graph.edges], axis=1)
+    edges = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0).astype(np.int32)
+    return ward_tree(means, sizes, edges).groups(num_segments)[parts]
+
+
+def _connected_clusters(
+    graph: AtomGraph, places: FloatArray, num_segments: int, seed: int
+) -> IntArray:
+    """At least `num_segments` connected parts, each within one cluster of k-means, (K,)."""
+    num_clusters = num_segments
+    while True:
+        if num_clusters >= graph.num_atoms:
+            return np.arange(graph.num_atoms)
+        kmeans = KMeans(num_clusters, n_init=1, max_iter=30, random_state=seed)
+        # Equal atoms leave clusters empty, which sklearn warns of; here they are just fewer.
+        clusters = kmeans.fit(places, sample_weight=graph.sizes).labels_
+        same = graph.edges[clusters[graph.edges[:, 0]] == clusters[graph.edges[:, 1]]]
+        links = sparse.coo_matrix(
+            (np.ones(len(same), np.int8), (same[:, 0], same[:, 1])), (len(clusters),) * 2
+        )
+        num_parts, parts = csgraph.connected_components(links, directed=False)
+        if num_parts >= num_segments:
+            return np.asarray(parts, np.int64)
+        num_clusters *= 2
+
+
+def _places(graph: AtomGraph, num_segments: int, position_weight: float) -> FloatArray:
+    """Features and scaled position side by side, float32, shape (K, C + 2)."""
+    share = graph.sizes / graph.sizes.sum()
+    mean = share @ graph.features
+    variance = float((share @ (graph.features - mean) ** 2).sum())
+    # A square of side a has a variance of a^2 / 12 along each axis.
+    spread = float(graph.sizes.sum()) / num_segments / 6
+    # Where all features are equal position alone decides.
+    weight = position_weight * variance / spread if variance > 0 else 1.0
+    position = graph.centroids_yx * np.float32(math.sqrt(weight))
+    return np.concatenate([graph.features, position], axis=1).astype(np.float32)
+
+
+def _features_of_array(array: npt.NDArray[np.generic]) -> Features:
+    values = np.asarray(array)
+    if values.ndim != 3 or values.size == 0:
+        raise ValueError(
+            "features must be a Features, floats of shape (H, W, C) or a uint8 RGB image of shape "
+            f"(H, W, 3), got {values.dtype} {values.shape}"
+        )
+    if values.dtype == np.uint8:
+        if values.shape[2] != 3:
+            raise ValueError(f"a uint8 image must have shape (H, W, 3), got {values.shape}")
+        return Features.from_dense(rgb2lab(values) / 100)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(
+            f"features must be float, or uint8 for an RGB image, got {values.dtype}; cast them"
+        )
+    return Features.from_dense(values)
+
+
+def _check_settings(num_segments: int, position_weight: float) -> None:
+    if num_segments < 1:
+        raise ValueError(f"num_segments must be at least 1, got {num_segments}")
+    if not position_weight >= 0:
+        raise ValueError(f"position_weight must not be negative, got {position_weight}")

@@ -1,0 +1,40 @@
+"""What many tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The photographs beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the photographs are not beside the repository")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, repository):
+    """Run `lightning ...` in this process, in an empty folder, as the shell would."""
+
+    def run(*words: str) -> None:
+        from maskfeat.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["lightning", *map(str, words)])
+        main()
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    return run

@@ -1,0 +1,299 @@
+"""The commands, as users type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from shard_factory import write_shard
+
+# Words that make any config small enough for a test.
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--model.net.init_args.width=8",
+    "--data.num_workers=0",
+    "--data.batch_size=2",
+    "--data.num_points=64",
+]
+TWO_STEPS = [
+    *SMALL,
+    "--trainer.max_epochs=1",
+    "--trainer.check_val_every_n_epoch=1",
+    "--data.epoch_images=4",
+    "--data.crop_size=64",
+    "--data.num_val_images=2",
+]
+# Only what the test is about: no evaluation, checkpoints every five steps.
+CHECKPOINTS = [
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
+    "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
+]
+
+
+def program(*words: str, cwd: Path) -> list[str]:
+    return [sys.executable, "-m", "maskfeat", *words]
+
+
+def newest(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_base_trains_two_steps_and_ends_in_a_table(command, tmp_path, capsys) -> None:
+    command("fit", "--config", "conf/base.yaml", *TWO_STEPS)
+    printed = capsys.readouterr().out
+    assert "pair AUC" in printed
+    assert "untrained" in printed
+    scores = json.loads((tmp_path / "runs/base/comparison.json").read_text())["scores"]
+    assert set(scores) == {"trained", "untrained", "Lab"}
+    assert scores["Lab"]["asa_100"] > scores["Lab"]["asa_25"] > 0.5
+    assert list((tmp_path / "runs/base/strips").glob("*.png"))
+    config = yaml.safe_load((tmp_path / "runs/base/config.yaml").read_text())
+    assert config["trainer"]["default_root_dir"] == "runs/base"
+
+
+def test_brightness_trains_two_steps(command, tmp_path, capsys) -> None:
+    command("fit", "--config", "conf/mvp_brightness.yaml", *TWO_STEPS)
+    assert "of neighboring components differ" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_bsds500_trains_two_steps_on_photographs(command, tmp_path, shared_data) -> None:
+    command(
+        "fit",
+        "--config",
+        "conf/bsds500.yaml",
+        f"--data_root={shared_data}",
+        f"--data.index_dir={tmp_path}",
+        *TWO_STEPS,
+        *CHECKPOINTS,
+    )
+    assert (tmp_path / "runs/bsds500/config.yaml").exists()
+
+
+def test_sa1b_trains_two_steps_on_tars_of_the_genuine_layout(command, tmp_path) -> None:
+    for number in (0, 990):
+        write_shard(
+            tmp_path / f"sa1b/sa_{number:06d}.tar", 6, seed=number, order="random", size=(90, 130)
+        )
+    command(
+        "fit",
+        "--config=conf/base.yaml",
+        "--config=conf/sa1b.yaml",
+        *TWO_STEPS,
+        "--trainer.strategy=auto",
+        "--model.net.init_args.backbone=efficientvit_b0",
+        "--data.short_side=80",
+        *CHECKPOINTS,
+    )
+    hparams = yaml.safe_load((tmp_path / "runs/sa1b/config.yaml").read_text())
+    assert hparams["trainer"]["precision"] == "bf16-mixed"
+    assert hparams["data"]["init_args"]["train"] == "sa1b/sa_000[0-8]*.tar"
+
+
+def test_a_run_name_reaches_every_reference(command, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--config=conf/base.yaml", "--run_name=exp2", "--print_config")
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert "${run_name}" in config["trainer"]["default_root_dir"] or (
+        config["trainer"]["default_root_dir"] == "runs/exp2"
+    )
+
+
+def test_a_later_file_and_a_typed_value_win(command, tmp_path, capsys) -> None:
+    (tmp_path / "other.yaml").write_text("model:\n  learning_rate: 0.5\n  warmup_steps: 7\n")
+    with pytest.raises(SystemExit):
+        command(
+            "fit",
+            "--config=conf/base.yaml",
+            "--config=other.yaml",
+            "--model.learning_rate=0.25",
+            "--print_config",
+        )
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert model["learning_rate"] == 0.25
+    assert model["warmup_steps"] == 7
+    assert model["net"]["init_args"]["backbone"] == "efficientvit_b0"
+
+
+def test_loss_and_callbacks_are_chosen_by_class(command, tmp_path) -> None:
+    command(
+        "fit",
+        "--config=conf/base.yaml",
+        *TWO_STEPS,
+        *CHECKPOINTS,
+        "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor",
+        "--model.loss=maskfeat.features.losses.DiscriminativeLoss",
+        "--model.loss.push_margin=2.0",
+        "--model.net.init_args.learn_scale=false",
+    )
+    config = yaml.safe_load((tmp_path / "runs/base/config.yaml").read_text())
+    assert config["model"]["loss"]["init_args"]["push_margin"] == 2.0
+    assert len(config["trainer"]["callbacks"]) == 2
+
+
+def test_what_is_typed_beats_the_checkpoint(command, tmp_path) -> None:
+    words = ["fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
+    command(*words, "--trainer.callbacks.every_n_train_steps=1", "--model.weight_decay=0.5")
+    command(
+        *words,
+        "--trainer.max_epochs=2",
+        "--trainer.callbacks.every_n_train_steps=1",
+        "--model.weight_decay=0.125",
+        "--ckpt_path=last",
+    )
+    config = yaml.safe_load((tmp_path / "runs/base/config.yaml").read_text())
+    assert config["model"]["weight_decay"] == 0.125
+    checkpoint = newest(tmp_path / "runs/base")
+    assert checkpoint["global_step"] == 4
+    assert checkpoint["hyper_parameters"]["weight_decay"] == 0.125
+
+
+def test_a_second_run_moves_the_first_aside(command, tmp_path) -> None:
+    words = ["fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
+    command(*words)
+    first = (tmp_path / "runs/base/config.yaml").stat().st_ino
+    command(*words)
+    (aside,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "base")
+    assert (aside / "config.yaml").stat().st_ino == first
+
+
+def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> None:
+    import maskfeat
+
+    fit = [*TWO_STEPS, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
+    command("fit", "--config=conf/base.yaml", *fit)
+    checkpoint = "runs/base/checkpoints/last.ckpt"
+
+    command("validate", "--config=conf/base.yaml", *fit, f"--ckpt_path={checkpoint}")
+    assert "val/loss" in capsys.readouterr().out
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number, size in enumerate([(40, 60), (51, 33)]):
+        rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(rgb).save(tmp_path / f"pictures/p{number}.png")
+    (tmp_path / "pictures/broken.png").write_bytes(b"not a picture")
+    command(
+        "predict",
+        "--config=conf/base.yaml",
+        *TWO_STEPS,
+        "--data.predict=pictures",
+        f"--ckpt_path={checkpoint}",
+    )
+    net = maskfeat.load(checkpoint)
+    for number, size in enumerate([(40, 60), (51, 33)]):
+        with np.load(tmp_path / f"predictions/p{number}.npz") as stored:
+            assert stored["level_0"].dtype == np.float16
+            rgb = np.asarray(Image.open(tmp_path / f"pictures/p{number}.png"))
+            finest = net.features(rgb).pyramid[0].numpy()
+            assert np.abs(stored["level_0"] - finest).max() < 1e-2
+        labels = np.asarray(Image.open(tmp_path / f"predictions/p{number}_labels.png"))
+        assert labels.shape == size
+        assert len(np.unique(labels)) == 100
+        assert Image.open(tmp_path / f"predictions/p{number}.png").size[1] >= size[0]
+    assert not list((tmp_path / "predictions").glob("broken*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.train=nowhere/*.tar"], "no shard matches 'nowhere/*.tar'"),
+        (["--data.train=empty.tar"], "empty.tar"),
+        (["--data.batch_size=1000"], "has no whole batch of 1000 images"),
+        (["--data.train=pipe:cat x.tar", "--data.mode=streaming"], "pipe:"),
+        (["--data.mode=streaming", "--data.epoch_images=null"], "data.epoch_images must be set"),
+        (["--model.net.init_args.backbone=nonet"], "timm knows no model named 'nonet'"),
+        (["--model.ema_decay=2"], "ema_decay must lie in"),
+        (["--data.no_such_setting=1"], "no_such_setting"),
+    ],
+)
+def test_mistakes_get_one_sentence(command, tmp_path, capsys, words, message) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "empty.tar", "w") as tar:
+        info = tarfile.TarInfo("readme.txt")
+        tar.addfile(info, io.BytesIO(b""))
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS, *words)
+    told = str(stop.value.code) + capsys.readouterr().err
+    assert message in told
+    assert stop.value.code not in (0, None)
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
+    """`lightning`, `maskfeat` and `python -m maskfeat` are the same program."""
+    scripts = Path(sys.executable).parent
+    for start in ([scripts / "lightning"], [scripts / "maskfeat"], [sys.executable, "-m", "maskfeat"]):
+        done = subprocess.run([*start, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "fit" in done.stdout
+        assert "maskfeat shards synth" in done.stdout
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    words = ["fit", "--config", "conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
+    done = subprocess.run(
+        [scripts / "lightning", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repository) -> None:
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    words = [
+        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.crop_size=64"),
+        *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    settings = {
+        "cwd": tmp_path,
+        "env": environment,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    last = tmp_path / "runs/broken/checkpoints/last.ckpt"
+    process = subprocess.Popen(program(*words, "--run_name=broken", cwd=tmp_path), **settings)
+    give_up = time.monotonic() + 120
+    # In the second epoch, between two checkpoints of which one is in mid-epoch.
+    while not (last.exists() and newest(last.parents[1])["global_step"] >= 35):
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = newest(last.parents[1])["global_step"]
+    assert stopped_at < 60
+
+    resumed = program(*words, "--run_name=broken", "--ckpt_path=last", cwd=tmp_path)
+    subprocess.run(resumed, check=True, **settings)
+    subprocess.run(program(*words, "--run_name=whole", cwd=tmp_path), check=True, **settings)
+    broken, whole = newest(tmp_path / "runs/broken"), newest(tmp_path / "runs/whole")
+    assert broken["global_step"] == whole["global_step"] == 60
+    for name, value in whole["state_dict"].items():
+        assert torch.allclose(broken["state_dict"][name].float(), value.float(), atol=1e-5), name
+    for one, other in zip(
+        broken["optimizer_states"][0]["state"].values(),
+        whole["optimizer_states"][0]["state"].values(),
+        strict=True,
+    ):
+        assert one["step"] == other["step"] == 60
+        assert torch.allclose(one["exp_avg"], other["exp_avg"], atol=1e-5)
+    assert not list((tmp_path / "runs/broken/checkpoints").glob(".*"))
