@@ -240,7 +240,11 @@ def test_mistakes_get_one_sentence(command, tmp_path, capsys, words, message) ->
 def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
     """`lightning`, `maskfeat` and `python -m maskfeat` are the same program."""
     scripts = Path(sys.executable).parent
-    for start in ([scripts / "lightning"], [scripts / "maskfeat"], [sys.executable, "-m", "maskfeat"]):
+    for start in (
+        [scripts / "lightning"],
+        [scripts / "maskfeat"],
+        [sys.executable, "-m", "maskfeat"],
+    ):
         done = subprocess.run([*start, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "fit" in done.stdout

@@ -10,6 +10,7 @@ def synth(
     prefix: str = "train",
     size: tuple[int, int] = (256, 320),
     samples_per_shard: int = 1000,
+    jpg_quality: tuple[int, int] = (75, 95),
     num_workers: int = 2,
 ) -> None:
     """Draw scenes of objects, parts and subparts with exact masks, and write them as shards.
@@ -21,6 +22,7 @@ def synth(
         prefix: Shards are named PREFIX-000000.tar, ...
         size: Height and width of the scenes, pixels.
         samples_per_shard: Scenes in one tar.
+        jpg_quality: Lowest and highest JPEG quality, 1 to 95.
         num_workers: Processes that draw.
     """
     from maskfeat.data.synth import write_scenes
@@ -32,6 +34,7 @@ def synth(
         size=size,
         prefix=prefix,
         samples_per_shard=samples_per_shard,
+        jpg_quality=jpg_quality,
         num_workers=num_workers,
         progress=True,
     )

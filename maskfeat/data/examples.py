@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,10 @@ class ScheduledExamples(Dataset[Any]):
     def __getitem__(self, place: int) -> list[Example | SkippedSample]:
         """The example at one place, after the samples that were skipped on the way to it."""
         rng = np.random.default_rng([self.seed, place])
-        index = sample_at(place, self.num_images, self.seed)
-        found: list[Example | SkippedSample] = []
-        for _ in range(_MAX_TRIES):
-            try:
-                return [*found, self.make_example(self.shards[index], rng)]
-            except SampleError as error:
-                found.append(_skipped(self.shards, index, error))
-                index = int(rng.integers(self.num_images))
-        raise RuntimeError(
-            f"{_MAX_TRIES} samples in a row could not be read, the last was {found[-1]}; "
-            "check data.train"
+        first = sample_at(place, self.num_images, self.seed)
+        others = (int(rng.integers(self.num_images)) for _ in itertools.count())
+        return _first_readable(
+            self.shards, itertools.chain([first], others), lambda s: self.make_example(s, rng)
         )
 
 
@@ -81,12 +74,13 @@ class HeldOutExamples(Dataset[Any]):
         return len(self.indices)
 
     def __getitem__(self, item: int) -> list[Example | SkippedSample]:
-        """The example, or why there is none."""
-        index = self.indices[item]
-        try:
-            return [self.make_example(self.shards[index], np.random.default_rng(index))]
-        except SampleError as error:
-            return [_skipped(self.shards, index, error)]
+        """The example; where a sample cannot be read, the next one that can takes its place."""
+        rotated = (*self.indices[item:], *self.indices[:item])
+        return _first_readable(
+            self.shards,
+            rotated,
+            lambda s: self.make_example(s, np.random.default_rng(self.indices[item])),
+        )
 
 
 class StreamedBatches(IterableDataset[Any]):
@@ -150,6 +144,20 @@ def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
     )
 
 
-def _skipped(shards: IndexedShards, index: int, error: SampleError) -> SkippedSample:
-    logging.getLogger("maskfeat").debug("skipped %s: %s", shards.key(index), error)
-    return SkippedSample(error.reason, shards.shard(index), shards.key(index), str(error))
+def _first_readable(
+    shards: IndexedShards,
+    indices: Iterable[int],
+    make_example: Callable[[AnnotatedImage], Example],
+) -> list[Example | SkippedSample]:
+    """An example of the first sample that can be read, after those that could not."""
+    found: list[Example | SkippedSample] = []
+    for index in itertools.islice(indices, _MAX_TRIES):
+        try:
+            return [*found, make_example(shards[index])]
+        except SampleError as error:
+            key, shard = shards.key(index), shards.shard(index)
+            found.append(SkippedSample(error.reason, shard, key, str(error)))
+    raise RuntimeError(
+        f"{len(found)} samples in a row could not be read, the last was {found[-1]}; look at the "
+        "shards"
+    )

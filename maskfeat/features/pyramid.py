@@ -211,7 +211,8 @@ class FeaturePyramid(nn.Module):
             hub; a path takes a weights file in timm's format.
         levels: Octaves to give features at; level l has stride 2^l. Consecutive, finest first.
         c0: Channels of level 0; level l has c0 * 4^l, so each level holds c0 * H * W values.
-        width: Channels of the decoder at stride 4 and coarser; half at stride 2, a quarter at 1.
+        width: Channels of the decoder at stride 4 and coarser; three eighths of it at stride 2
+            and an eighth at stride 1, where they would cost most.
         bound: What keeps features bounded: "tanh" (-1, 1), "sigmoid" (0, 1), or "none".
         scale: First value of the factor that turns squared distances into probabilities,
             p = 2 / (1 + exp(scale * d2)).
@@ -312,7 +313,7 @@ class FeaturePyramid(nn.Module):
             raise ValueError(
                 f"rgb must be a uint8 array of shape (H, W, 3), got {rgb.dtype} {rgb.shape}"
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).unsqueeze(0)
+        pixels = torch.tensor(rgb).permute(2, 0, 1).unsqueeze(0)  # a copy: rgb may be read-only
         was_training = self.training
         self.eval()
         try:
@@ -386,7 +387,8 @@ def _conv_norm_act(channels_in: int, channels_out: int, step: int = 1) -> nn.Seq
 
 
 def _width_at(stride: int, width: int) -> int:
-    return width if stride >= 4 else max(8, width * stride // 4)
+    shares = {1: 1, 2: 3}  # eighths
+    return max(8, width * shares.get(stride, 8) // 8)
 
 
 def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

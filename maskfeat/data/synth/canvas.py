@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from maskfeat.data.splits import random_subparts
-from maskfeat.data.textures import (
+from maskfeat.data.synth.splits import random_subparts
+from maskfeat.data.synth.textures import (
     NoiseBank,
     paint_surface,
     random_palette,

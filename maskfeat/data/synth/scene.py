@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.camera import encode_jpg, take_photograph
-from maskfeat.data.canvas import Canvas
-from maskfeat.data.shapes import REACH, Form, random_form
-from maskfeat.data.splits import random_bands, random_cells
+from maskfeat.data.synth.camera import encode_jpg, take_photograph
+from maskfeat.data.synth.canvas import Canvas
+from maskfeat.data.synth.shapes import REACH, Form, random_form
+from maskfeat.data.synth.splits import random_bands, random_cells
 from maskfeat.data.write import ShardWriter, annotate_levels
 
 FloatArray = npt.NDArray[np.float32]

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.splits import Field, FloatArray, IntArray, Split, random_bands, random_cells
+from maskfeat.data.synth.splits import (
+    Field,
+    FloatArray,
+    IntArray,
+    Split,
+    random_bands,
+    random_cells,
+)
 
 REACH = 1.6  # no form goes further than this from the origin of its plane
 TABLE = 1024  # directions at which the radius of a star-shaped outline is kept
