@@ -67,12 +67,11 @@ def _is_debugging() -> bool:
 def _speak() -> None:
     """Send what maskfeat logs to the terminal, and leave the libraries' loggers alone."""
     logger = logging.getLogger("maskfeat")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-        logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.handlers = [handler]  # not one more with each call from Python
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
 
 
 def _quiet_libraries() -> None:
@@ -86,6 +85,11 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The averaged weights are in eval mode throughout, and are meant to be.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # Calls of Lightning's own, which nobody here can change.
+    warnings.filterwarnings("ignore", message=".*was deprecated in v4.*")
+    warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
+    warnings.filterwarnings("ignore", message=".*skip_none parameter was deprecated.*")
+    warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 

@@ -141,9 +141,13 @@ def test_too_many_unreadable_samples_stop_training_with_a_sentence(tmp_path) -> 
     write_shard(tmp_path / "val-0.tar", 3, seed=2)
     data = module(tmp_path, max_skipped_share=0.1)
     data.setup("fit")
-    with pytest.raises(RuntimeError, match="could not be read"):
+
+    def epoch() -> None:
         for batch in data.train_dataloader():
             data.on_before_batch_transfer(batch, 0)
+
+    with pytest.raises(RuntimeError, match="could not be read"):
+        epoch()
 
 
 def test_grey_cmyk_and_turned_photographs_are_read(tmp_path) -> None:

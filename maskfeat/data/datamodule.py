@@ -48,7 +48,7 @@ class ShardDataModule(L.LightningDataModule):
         epoch_images: Images per epoch, all devices together; null is one pass over the training
             set. Needed in streaming mode, where the size of the set is not known.
         num_train_images: Train on at most so many images, the first ones; null takes all.
-        num_val_images: At most so many images for the validation loss, the first ones.
+        num_val_images: At most so many held-out images, for the loss and for evaluations.
         num_workers: Worker processes per device; 0 reads in the training process.
         start_method: How workers are started: fork, spawn or forkserver; null is the system's.
         shuffle_buffer: Samples held for shuffling in streaming mode, per worker.
@@ -151,7 +151,7 @@ class ShardDataModule(L.LightningDataModule):
         """One picture at a time: {"key": its name, "rgb": uint8 (H, W, 3)}."""
         rank, world_size = self._rank()
         pictures = find_pictures(self.predict)[rank::world_size]
-        return DataLoader(Pictures(pictures), batch_size=None)
+        return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
 
     def held_out(self, stage: str) -> Sequence[HeldOutImage]:
         """Whole held-out images with their masks, for evaluation callbacks.
@@ -160,7 +160,7 @@ class ShardDataModule(L.LightningDataModule):
             stage: "val" or "test".
         """
         shards = (self.test or self.val) if stage == "test" else self.val
-        return ShardImages(shards, index_dir=self.index_dir)
+        return ShardImages(shards, self.num_val_images, index_dir=self.index_dir)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Count what had to be skipped, and stop when it is too much."""
@@ -268,3 +268,7 @@ class ShardDataModule(L.LightningDataModule):
                 f"{min(len(shards), self.num_val_images)} held-out images are fewer than the "
                 f"{world_size} devices; give more images or fewer devices"
             )
+
+
+def _as_it_is(picture: Any) -> Any:  # noqa: ANN401 - a picture stays an array
+    return picture

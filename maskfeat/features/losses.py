@@ -10,8 +10,8 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 
 class Loss(NamedTuple):
@@ -96,20 +96,40 @@ def mask_consistency_loss(
         counted = counted * (apart <= locality_px)
     similar = similarity * counted
     dissimilar = counted - similar
+    num_images = len(features)
+    for weights in (similar, dissimilar):
+        weights /= weights.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6) * num_images
 
     # The offset bounds -log(1 - P), and its gradient, where features coincide.
     x = scale * pair_distances(features) + 1e-4
-    tail = F.softplus(-x)  # log(1 + exp(-x))
-    cost_similar = x + tail - math.log(2)  # -log P
-    cost_dissimilar = tail - torch.log(-torch.expm1(-x))  # -log(1 - P)
-
-    halves = [
-        (weight * cost).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
-        for weight, cost in ((similar, cost_similar), (dissimilar, cost_dissimilar))
-    ]
-    attract, repel = halves[0].mean(), halves[1].mean()
+    attract, repel = _PairCosts.apply(x, similar, dissimilar)
     parts = {"similar": attract.detach(), "dissimilar": repel.detach()}
     return Loss((attract + repel) / 2, parts)
+
+
+class _PairCosts(torch.autograd.Function):
+    """Weighted sums of -log P and -log(1 - P) for P = 2 / (1 + exp(x)), x > 0.
+
+    The slopes are worked out beside the costs, as both need the same exponentials: autograd's own
+    way over these (B, P, P) arrays takes twice the time, which is a tenth of a training step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, similar: Tensor, dissimilar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        decay = torch.exp(-x)
+        above, below = 1 + decay, -torch.expm1(-x)  # 1 + exp(-x), 1 - exp(-x)
+        tail = above.log()
+        attract = (similar * (x + tail - math.log(2))).sum()  # -log P
+        repel = (dissimilar * (tail - below.log())).sum()  # -log(1 - P)
+        ctx.save_for_backward(similar / above, dissimilar * decay * (-2 / (above * below)))
+        return attract, repel
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, attract: Tensor, repel: Tensor) -> tuple[Tensor, None, None]:
+        slope_attract, slope_repel = ctx.saved_tensors  # type: ignore[attr-defined]
+        return attract * slope_attract + repel * slope_repel, None, None
 
 
 def discriminative_loss(

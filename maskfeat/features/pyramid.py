@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import build_backbone
+from maskfeat.features.decoder import DecoderStep, Stem, width_at
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -250,7 +251,7 @@ class FeaturePyramid(nn.Module):
 
         channels = dict(zip(backbone_strides, backbone_channels, strict=True))
         finest = min(self.strides)
-        self.stem = _Stem([s for s in (1, 2) if s >= finest and s not in channels], width)
+        self.stem = Stem([s for s in (1, 2) if s >= finest and s not in channels], width)
         channels |= self.stem.channels
         path = sorted((s for s in channels if s >= finest), reverse=True)
         missing = sorted(set(self.strides) - set(path))
@@ -259,10 +260,10 @@ class FeaturePyramid(nn.Module):
                 f"levels {list(levels)} need maps of stride {missing}, which backbone "
                 f"{backbone!r} (strides {sorted(backbone_strides)}) and the stem (1, 2) do not give"
             )
-        widths = [_width_at(stride, width) for stride in path]
+        widths = [width_at(stride, width) for stride in path]
         self.path = tuple(path)  # strides from coarse to fine
         self.steps = nn.ModuleList(
-            _DecoderStep(channels[stride], above, here)
+            DecoderStep(channels[stride], above, here)
             for stride, above, here in zip(path, [0, *widths[:-1]], widths, strict=True)
         )
         width_of = dict(zip(path, widths, strict=True))
@@ -331,64 +332,6 @@ class FeaturePyramid(nn.Module):
         if self.bound == "tanh":
             return output.tanh()
         return output.sigmoid() if self.bound == "sigmoid" else output
-
-
-class _Stem(nn.Module):
-    """Maps at strides 1 and 2, where backbones have none."""
-
-    def __init__(self, strides: Sequence[int], width: int) -> None:
-        super().__init__()
-        self.channels = {stride: _width_at(stride, width) for stride in strides}
-        blocks, channels, reached = {}, 3, 1
-        for stride in sorted(strides):
-            blocks[str(stride)] = _conv_norm_act(
-                channels, self.channels[stride], step=stride // reached
-            )
-            channels, reached = self.channels[stride], stride
-        self.blocks = nn.ModuleDict(blocks)
-
-    def forward(self, images: Tensor) -> dict[int, Tensor]:
-        maps = {}
-        for stride, block in self.blocks.items():
-            images = maps[int(stride)] = block(images)
-        return maps
-
-
-class _DecoderStep(nn.Module):
-    """One step of the top-down path: project the skip, add what comes from above, mix."""
-
-    def __init__(self, skip_channels: int, above_channels: int, channels: int) -> None:
-        super().__init__()
-        self.skip = nn.Conv2d(skip_channels, channels, kernel_size=1)
-        # Projected before it is enlarged: a 1x1 convolution costs a quarter of it there.
-        self.above = (
-            nn.Conv2d(above_channels, channels, kernel_size=1, bias=False)
-            if above_channels
-            else None
-        )
-        self.mix = _conv_norm_act(channels, channels)
-
-    def forward(self, skip: Tensor, above: Tensor | None) -> Tensor:
-        mixed: Tensor = self.skip(skip)
-        if self.above is not None and above is not None:
-            mixed = mixed + F.interpolate(
-                self.above(above), size=skip.shape[-2:], mode="bilinear", align_corners=False
-            )
-        refined: Tensor = self.mix(mixed)
-        return refined
-
-
-def _conv_norm_act(channels_in: int, channels_out: int, step: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride=step, padding=1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.Hardswish(inplace=True),
-    )
-
-
-def _width_at(stride: int, width: int) -> int:
-    shares = {1: 1, 2: 3}  # eighths
-    return max(8, width * shares.get(stride, 8) // 8)
 
 
 def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

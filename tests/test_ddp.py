@@ -1,0 +1,64 @@
+"""Two processes against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_cli import SMALL
+
+CONFIG = """
+trainer:
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {save_last: true, save_top_k: 0, every_n_train_steps: 1}
+    - class_path: maskfeat.evaluate.callbacks.PartitionEvaluation
+      init_args: {num_segments: [25], num_images: 5}
+    - class_path: maskfeat.evaluate.comparison.ComparisonTable
+      init_args: {num_segments: [25], num_images: 5, num_targets: 3, max_clicks: 3}
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one_does(tmp_path, repository) -> None:
+    """Five held-out images on two ranks are uneven; nobody hangs, and the means agree."""
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    words = [
+        *("--config=conf/base.yaml", "--config=small.yaml", *SMALL),
+        *("--trainer.max_epochs=1", "--data.epoch_images=8", "--data.crop_size=64"),
+        *("--data.num_val_images=5", "--model.net.init_args.levels=[0,1]"),
+        *("--model.learning_rate=0", "--model.ema_decay=0"),
+    ]
+
+    def fit(name: str, *more: str) -> dict:
+        command = [sys.executable, "-m", "maskfeat", "fit", *words, f"--run_name={name}", *more]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        record = json.loads((tmp_path / "runs" / name / "comparison.json").read_text())
+        checkpoint = torch.load(
+            tmp_path / "runs" / name / "checkpoints/last.ckpt", weights_only=True
+        )
+        return record["scores"] | {"step": checkpoint["global_step"]}
+
+    one = fit("one", "--data.batch_size=4")
+    two = fit("two", "--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
+    assert one["step"] == two["step"] == 2  # the same global batch, so as many steps
+    # Lab and the untrained net see no training: their scores are the same to the last digit.
+    for column in ("Lab", "untrained"):
+        assert one[column].keys() == two[column].keys()
+        for name, value in one[column].items():
+            assert two[column][name] == pytest.approx(value, abs=1e-5), name

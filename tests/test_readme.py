@@ -1,0 +1,92 @@
+"""What the README shows is what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import CHECKPOINTS, TWO_STEPS
+
+import maskfeat
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.weights import save
+
+
+def blocks(repository, language: str) -> list[str]:
+    text = (repository / "README.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(repository) -> list[list[str]]:
+    lines = [line for block in blocks(repository, "bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_make_knows_the_two_commands(repository) -> None:
+    assert ["make", "fit"] in commands(repository)
+    assert ["make", "test"] in commands(repository)
+    for target in ("fit", "test"):
+        planned = subprocess.run(
+            ["make", "--dry-run", target],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        expected = {"fit": "lightning fit --config conf/base.yaml", "test": "-m pytest"}[target]
+        assert expected in planned
+
+
+def test_every_config_is_in_the_table_and_every_row_is_a_config(repository) -> None:
+    text = (repository / "README.md").read_text()
+    rows = set(re.findall(r"^\| `(conf/\w+\.yaml)`", text, flags=re.MULTILINE))
+    assert rows == {f"conf/{path.name}" for path in (repository / "conf").glob("*.yaml")}
+
+
+def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
+        tmp_path / "photos/a.jpg"
+    )
+    ran = []
+    for words in commands(repository):
+        if words[0] not in ("lightning", "maskfeat"):
+            assert words[0] in ("make", "source", "tensorboard"), words
+            continue
+        small = TWO_STEPS if words[1] in ("fit", "predict") else []
+        if words[1] == "fit":
+            small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
+        command(*words[1:], *small)
+        ran.append(words[1])
+    assert ran == ["fit", "predict", "fit", "shards", "shards"]
+    assert (tmp_path / "predictions/a.npz").exists()
+    assert (tmp_path / "scenes/train-000000.tar.index.json").exists()
+
+
+def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
+    (code,) = blocks(repository, "python")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save(FeaturePyramid(width=8), tmp_path / "small.safetensors")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save("photo.jpg")
+    names: dict = {}
+    exec(code.replace("runs/base/checkpoints/last.ckpt", "small.safetensors"), names)
+    assert names["labels"].shape == (70, 90)
+    assert len(np.unique(names["labels"])) == 100
+    assert names["mask"][60, 80]
+    assert not names["mask"][5, 5]
+    assert set(maskfeat.__all__) >= {"load", "partition", "InteractiveSegmenter", "Features"}
+
+
+@pytest.mark.parametrize("name", ["load", "partition", "InteractiveSegmenter", "FeaturePyramid"])
+def test_public_names_are_imported_when_asked_for(name: str) -> None:
+    assert getattr(maskfeat, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = maskfeat.nothing
