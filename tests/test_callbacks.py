@@ -29,7 +29,7 @@ from maskfeat.evaluate.protocol import (
     score_partition,
     summarize_clicks,
 )
-from maskfeat.evaluate.sweep import mean_scores, spread
+from maskfeat.evaluate.scoring import mean_scores, spread
 from maskfeat.features.pyramid import FeaturePyramid, Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 

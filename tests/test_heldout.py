@@ -12,7 +12,7 @@ from PIL import Image
 from shard_factory import jpg_bytes, write_shard
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.data.heldout import ClickFolder, ShardImages, click_targets
+from maskfeat.data.heldout import ClickFolder, ShardImages
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -27,6 +27,22 @@ def test_held_out_images_are_those_of_the_shard(tmp_path: Path) -> None:
         union = np.logical_or.reduce(image.masks)
         np.testing.assert_array_equal(union, np.logical_or.reduce(scene.masks))
         np.testing.assert_array_equal(image.partitions[0] >= 0, union)
+
+
+def test_large_images_are_reduced_with_their_masks(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", 2, seed=3, size=(80, 120))
+    full, small = (
+        ShardImages(str(tmp_path / "a.tar")),
+        ShardImages(str(tmp_path / "a.tar"), short_side=40),
+    )
+    for whole, half in zip(full, small, strict=True):
+        assert half.image.shape == (40, 60, 3)
+        # The center of a reduced pixel lies where four pixels meet; the later one holds it.
+        assert np.array_equal(half.masks, whole.masks[:, 1::2, 1::2])
+        assert np.array_equal(half.partitions[0] >= 0, whole.partitions[0][1::2, 1::2] >= 0)
+        blocks = whole.image.reshape(40, 2, 60, 2, 3).mean(axis=(1, 3))
+        assert np.abs(half.image - blocks).max() <= 1.0
+    assert ShardImages(str(tmp_path / "a.tar"), short_side=500)[0].image.shape == (80, 120, 3)
 
 
 def test_few_images_are_spread_evenly_over_the_set(tmp_path: Path) -> None:
@@ -136,35 +152,6 @@ class CountedImages(Sequence[HeldOutImage]):
         self.num_read += 1
         masks = np.arange(100).reshape(10, 10) < np.arange(1, 11).reshape(-1, 1, 1)
         return HeldOutImage(f"k{i}", np.zeros((10, 10, 3), np.uint8), masks, ())
-
-
-def test_click_targets_are_true_masks_of_the_right_size_and_always_the_same() -> None:
-    images = CountedImages(8)
-    targets = click_targets(images, per_image=2, min_share=0.03, max_share=0.06, seed=1)
-    assert images.num_read == 0  # nothing is read before it is needed
-
-    assert len(targets) == 16
-    areas = {target.key: int(target.target.sum()) for target in targets}
-    assert len(areas) == 16
-    assert set(areas.values()) == {3, 4, 5, 6}
-    assert images.num_read == 8 + 8  # once to choose, once for two targets each
-    again = click_targets(CountedImages(8), 2, 0.03, 0.06, seed=1)
-    assert [target.key for target in again] == list(areas)
-    other = click_targets(CountedImages(8), 2, 0.03, 0.06, seed=2)
-    assert [target.key for target in other] != list(areas)
-
-
-def test_the_masks_chosen_do_not_depend_on_the_other_images() -> None:
-    few = {t.key for t in click_targets(CountedImages(2), 2, 0.03, 0.06)}
-    many = {t.key for t in click_targets(CountedImages(5), 2, 0.03, 0.06)}
-    assert few < many
-
-
-def test_images_without_a_mask_of_the_right_size_have_no_target() -> None:
-    assert len(click_targets(CountedImages(3), 1, 0.2, 0.5)) == 0
-    assert len(click_targets(CountedImages(3), 5, 0.09, 0.5)) == 6
-    with pytest.raises(ValueError, match="expected 0 <= min_share <= max_share"):
-        click_targets(CountedImages(3), 1, 0.5, 0.2)
 
 
 @pytest.mark.real

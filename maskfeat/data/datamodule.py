@@ -160,7 +160,7 @@ class ShardDataModule(L.LightningDataModule):
             stage: "val" or "test".
         """
         shards = (self.test or self.val) if stage == "test" else self.val
-        return ShardImages(shards, self.num_val_images, index_dir=self.index_dir)
+        return ShardImages(shards, self.num_val_images, self.index_dir, self.short_side)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Count what had to be skipped, and stop when it is too much."""

@@ -6,10 +6,8 @@ import dataclasses
 import io
 import json
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ class ShardImages(Sequence[HeldOutImage]):
         shards: As in `maskfeat.data.shards.expand_shards`; local files.
         num_images: At most so many, spread evenly over the set; None takes all.
         index_dir: Where indexes are kept, see `maskfeat.data.index.index_shard`.
+        short_side: Larger images are reduced to this short side, pixels, masks with them.
 
     Raises:
         FileNotFoundError: If no shard matches.
@@ -47,8 +46,10 @@ class ShardImages(Sequence[HeldOutImage]):
         shards: str | Sequence[str],
         num_images: int | None = None,
         index_dir: str | Path | None = None,
+        short_side: int | None = None,
     ) -> None:
         self._shards = IndexedShards(shards, index_dir)
+        self._short_side = short_side
         self._numbers = self._choose(num_images)
         if not self._numbers:
             raise ValueError(
@@ -65,7 +66,8 @@ class ShardImages(Sequence[HeldOutImage]):
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> HeldOutImage:  # type: ignore[override]
-        return dataclasses.replace(to_held_out(self._shards[self._numbers[i]]), key=self.keys[i])
+        image = to_held_out(self._shards[self._numbers[i]], self._short_side)
+        return dataclasses.replace(image, key=self.keys[i])
 
     def _choose(self, num_images: int | None) -> list[int]:
         total = len(self._shards)
@@ -129,77 +131,6 @@ class ClickFolder(Sequence[ClickTarget]):
         except SampleError as error:
             raise ValueError(f"'{image}' does not go with its mask: {error}") from error
         return ClickTarget(sample["id"], rgb, target)
-
-
-def click_targets(
-    images: Sequence[HeldOutImage],
-    per_image: int = 1,
-    min_share: float = 0.01,
-    max_share: float = 0.5,
-    seed: int = 0,
-) -> Sequence[ClickTarget]:
-    """Choose true masks as objects to be clicked.
-
-    Args:
-        images: Held-out images.
-        per_image: At most so many masks of each image; fewer where fewer have the right size.
-        min_share: Smallest area, as a share of the image.
-        max_share: Largest.
-        seed: With the key of the image, it decides which masks are chosen.
-
-    Returns:
-        The targets, by image. Images are read when a target is asked for; the first use, `len`
-        included, reads every image once to see what it holds.
-
-    Raises:
-        ValueError: If the shares are not 0 <= min_share <= max_share <= 1.
-    """
-    if not 0 <= min_share <= max_share <= 1 or per_image < 1:
-        raise ValueError(
-            "expected 0 <= min_share <= max_share <= 1 and per_image of at least 1, got "
-            f"min_share {min_share}, max_share {max_share}, per_image {per_image}"
-        )
-    return _MaskTargets(images, per_image, min_share, max_share, seed)
-
-
-class _MaskTargets(Sequence[ClickTarget]):
-    def __init__(
-        self,
-        images: Sequence[HeldOutImage],
-        per_image: int,
-        min_share: float,
-        max_share: float,
-        seed: int,
-    ) -> None:
-        self.images = images
-        self.per_image = per_image
-        self.min_share = min_share
-        self.max_share = max_share
-        self.seed = seed
-        self._last: tuple[int, HeldOutImage] | None = None
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: int) -> ClickTarget:  # type: ignore[override]
-        number, mask = self._places[i]
-        if self._last is None or self._last[0] != number:  # targets of one image follow each other
-            self._last = (number, self.images[number])
-        image = self._last[1]
-        return ClickTarget(f"{image.key}#{mask}", image.image, image.masks[mask].astype(np.int8))
-
-    @cached_property
-    def _places(self) -> list[tuple[int, int]]:
-        """Image and mask of each target."""
-        places: list[tuple[int, int]] = []
-        for number in range(len(self.images)):
-            image = self.images[number]
-            shares = image.masks.mean(axis=(1, 2))
-            fitting = np.flatnonzero((shares >= self.min_share) & (shares <= self.max_share))
-            rng = np.random.default_rng([self.seed, zlib.crc32(image.key.encode())])
-            chosen = rng.permutation(fitting)[: self.per_image]
-            places.extend((number, int(mask)) for mask in chosen)
-        return places
 
 
 def _spread(total: int, num: int | None) -> list[int]:

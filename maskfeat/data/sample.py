@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.picture import SampleError, check_picture, decode_rgb
@@ -94,7 +95,7 @@ def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> Annotate
     )
 
 
-def to_held_out(sample: AnnotatedImage) -> HeldOutImage:
+def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOutImage:
     """Decode a sample whole: image, masks and true partitions.
 
     A partition is painted mask over mask, larger first, so a pixel carries the smallest mask that
@@ -102,12 +103,28 @@ def to_held_out(sample: AnnotatedImage) -> HeldOutImage:
     by rising number; else with levels, one per level (objects, then parts on top, then subparts;
     what has no or another level counts as object); else one of all masks.
 
+    Args:
+        sample: The sample.
+        short_side: Larger images are reduced to this short side, pixels, and masks with them (a
+            pixel belongs to what held its center; a mask left without pixels is dropped).
+
     Raises:
         SampleError: If the image cannot be decoded.
     """
-    masks = decode(sample.runs)
+    size = sample.runs.size
+    scale = min(1.0, short_side / min(size)) if short_side else 1.0
+    masks, image = decode(sample.runs), sample.decode(at_least=scale)
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in size)
+        rows, columns = (
+            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
+            for new, old in zip((height, width), size, strict=True)
+        )
+        masks = masks[:, rows[:, None], columns[None, :]]
+        reduced = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+        image = np.asarray(reduced)
     partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
-    return HeldOutImage(sample.key, sample.decode(), masks, partitions)
+    return HeldOutImage(sample.key, image, masks[masks.any(axis=(1, 2))], partitions)
 
 
 def _read_annotations(json_bytes: bytes) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
-from maskfeat.evaluate.sweep import HeldOutItems, mean_scores, positive, spread
+from maskfeat.evaluate.scoring import HeldOutItems, mean_scores, positive, spread
 
 
 def share_told_apart(

@@ -18,8 +18,7 @@ from PIL import Image
 
 from maskfeat.evaluate.pictures import ColorProjection, Picture
 from maskfeat.evaluate.protocol import Encoder
-from maskfeat.evaluate.strips import draw_strip
-from maskfeat.evaluate.sweep import (
+from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
     click_scores,
@@ -29,6 +28,7 @@ from maskfeat.evaluate.sweep import (
     spread,
     with_progress,
 )
+from maskfeat.evaluate.strips import draw_strip
 
 
 class HeldOutEvaluation(Callback):

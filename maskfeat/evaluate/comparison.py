@@ -15,7 +15,7 @@ from rich.table import Table
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.protocol import Encoder, click_score_names, partition_score_names
-from maskfeat.evaluate.sweep import (
+from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
     click_scores,
