@@ -114,6 +114,23 @@ def test_epochs_differ_and_a_stated_length_is_kept(shards) -> None:
     assert max(Counter(first).values()) <= 3  # 48 of 21 samples: nobody more than thrice
 
 
+def test_the_state_of_the_datamodule_tells_where_the_epoch_stands(shards) -> None:
+    def loader_of(data):
+        data.setup("fit")
+        return data.train_dataloader()
+
+    whole = [batch["keys"] for batch in loader_of(module(shards))]
+    data = module(shards)
+    batches = iter(loader_of(data))
+    begun = [next(batches)["keys"] for _ in range(2)]
+    resumed = module(shards)
+    resumed.load_state_dict(data.state_dict())
+    assert begun + [batch["keys"] for batch in loader_of(resumed)] == whole
+    finished = module(shards)
+    finished.load_state_dict(resumed.state_dict())
+    assert len(list(loader_of(finished))) == len(whole)
+
+
 def test_unreadable_samples_are_skipped_counted_and_logged_once(tmp_path, caplog) -> None:
     write_shard(tmp_path / "train-0.tar", 40, seed=1, faults=UNREADABLE)
     write_shard(tmp_path / "val-0.tar", 3, seed=2)

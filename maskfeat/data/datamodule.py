@@ -104,6 +104,8 @@ class ShardDataModule(L.LightningDataModule):
         self.seed = seed
         self.skips = SkipLedger(max_share=max_skipped_share)
         self._num_read = 0
+        self._num_done = 0  # batches of the first epoch that a resumed run passes over
+        self._train_loader: ResumableLoader | None = None
         self._indexed: dict[str, IndexedShards] = {}
 
     def setup(self, stage: str) -> None:
@@ -135,9 +137,13 @@ class ShardDataModule(L.LightningDataModule):
         epoch_images = self.epoch_images or num_images
         places = PlaceSampler(epoch_images, self.batch_size, rank, world_size)
         dataset = ScheduledExamples(self._shards(self.train), num_images, example, self.seed)
-        return ResumableLoader(
+        self._train_loader = ResumableLoader(
             dataset, places, persistent_workers=self.num_workers > 0, **self._loading()
         )
+        # A checkpoint at the end of an epoch goes on with the next one, from its start.
+        if self._num_done < len(self._train_loader):
+            places.num_done = self._num_done
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Middle crops of this rank's part of the validation images."""
@@ -152,6 +158,17 @@ class ShardDataModule(L.LightningDataModule):
         rank, world_size = self._rank()
         pictures = find_pictures(self.predict)[rank::world_size]
         return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands in its epoch, for the checkpoint."""
+        # Not the state of the loader itself, which Lightning would keep too: it restores that
+        # only if nobody has asked for the number of steps before, and our optimizer has.
+        loader = self._train_loader
+        return {"num_batches": loader.num_given if loader is not None else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Pass over the batches that were handed out before the checkpoint."""
+        self._num_done = state_dict["num_batches"]
 
     def held_out(self, stage: str) -> Sequence[HeldOutImage]:
         """Whole held-out images with their masks, for evaluation callbacks.

@@ -84,13 +84,11 @@ class PlaceSampler(Sampler[int]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader of scheduled batches that goes on in mid-epoch after a resume.
-
-    Lightning stores the state of a loader that has `state_dict` in the checkpoint.
+    """A loader of scheduled batches that knows how many of the epoch it has handed out.
 
     Args:
         dataset: Takes places (`PlaceSampler`) as its indices.
-        sampler: The schedule of this rank.
+        sampler: The schedule of this rank; its `num_done` shortens the next epoch alone.
         settings: Anything else that a DataLoader takes.
     """
 
@@ -98,23 +96,13 @@ class ResumableLoader(DataLoader[Any]):
         batches = BatchSampler(sampler, sampler.batch_size, drop_last=True)
         super().__init__(dataset, batch_sampler=batches, **settings)
         self.schedule = sampler
-        self._num_given = 0
+        self.num_given = 0  # batches of the current epoch
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._num_given = self.schedule.num_done
+        self.num_given = self.schedule.num_done
         for batch in super().__iter__():
-            self._num_given += 1
+            self.num_given += 1
             yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch have been handed out."""
-        return {"num_batches": self._num_given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Pass over the batches that were handed out before the checkpoint."""
-        num_batches = state["num_batches"]
-        # A checkpoint at the end of an epoch goes on with the next one, from its start.
-        self.schedule.num_done = 0 if num_batches >= len(self) else num_batches
 
 
 class EpochLoader(DataLoader[Any]):
