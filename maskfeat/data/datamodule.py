@@ -19,7 +19,7 @@ from maskfeat.data.examples import (
 )
 from maskfeat.data.folder import Pictures, find_pictures
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.schedule import EpochLoader, PlaceSampler, ResumableLoader
+from maskfeat.data.schedule import EpochLoader, PlaceSampler, ResumableLoader, spread_evenly
 from maskfeat.data.shards import IndexedShards, SkipLedger, expand_shards
 from maskfeat.data.stream import StreamedShards
 
@@ -47,7 +47,7 @@ class ShardDataModule(L.LightningDataModule):
         augmentation: How much training examples vary.
         epoch_images: Images per epoch, all devices together; null is one pass over the training
             set. Needed in streaming mode, where the size of the set is not known.
-        num_train_images: Train on at most so many images, the first ones; null takes all.
+        num_train_images: Train on at most so many images, evenly spread; null takes all.
         num_val_images: At most so many held-out images, for the loss and for evaluations.
         num_workers: Worker processes per device; 0 reads in the training process.
         start_method: How workers are started: fork, spawn or forkserver; null is the system's.
@@ -119,7 +119,8 @@ class ShardDataModule(L.LightningDataModule):
                         "images is not known; take about the number of images of the set"
                     )
             else:
-                self._check_epoch(self._num_train())
+                num_images = len(self._shards(self.train))
+                self._check_epoch(min(num_images, self.num_train_images or num_images))
         if stage in ("fit", "validate"):
             self._check_held_out(self._shards(self.val))
         if stage == "test":
@@ -133,10 +134,11 @@ class ShardDataModule(L.LightningDataModule):
         example = self._example_maker(self.augmentation)
         if self.mode == "streaming":
             return self._streaming_loader(example, rank, world_size)
-        num_images = self._num_train()
-        epoch_images = self.epoch_images or num_images
+        shards = self._shards(self.train)
+        indices = spread_evenly(len(shards), self.num_train_images)
+        epoch_images = self.epoch_images or len(indices)
         places = PlaceSampler(epoch_images, self.batch_size, rank, world_size)
-        dataset = ScheduledExamples(self._shards(self.train), num_images, example, self.seed)
+        dataset = ScheduledExamples(shards, indices, example, self.seed)
         self._train_loader = ResumableLoader(
             dataset, places, persistent_workers=self.num_workers > 0, **self._loading()
         )
@@ -227,7 +229,7 @@ class ShardDataModule(L.LightningDataModule):
     def _held_out_loader(self, shards: str | list[str]) -> DataLoader[Any]:
         rank, world_size = self._rank()
         found = self._shards(shards)
-        mine = range(rank, min(len(found), self.num_val_images), world_size)
+        mine = spread_evenly(len(found), self.num_val_images)[rank::world_size]
         dataset = HeldOutExamples(found, mine, self._example_maker(None))
         return DataLoader(dataset, batch_size=self.batch_size, **self._loading())
 
@@ -257,10 +259,6 @@ class ShardDataModule(L.LightningDataModule):
         if name not in self._indexed:
             self._indexed[name] = IndexedShards(shards, index_dir=self.index_dir)
         return self._indexed[name]
-
-    def _num_train(self) -> int:
-        num_images = len(self._shards(self.train))
-        return min(num_images, self.num_train_images or num_images)
 
     def _rank(self) -> tuple[int, int]:
         """Rank and world size, asked where they are known: workers are told, they do not ask."""

@@ -31,27 +31,31 @@ class ScheduledExamples(Dataset[Any]):
 
     Args:
         shards: The photographs.
-        num_images: Use the first so many of them.
+        indices: Which of them.
         make_example: Cuts an example out of one.
         seed: Of the order and of all augmentation.
     """
 
     def __init__(
-        self, shards: IndexedShards, num_images: int, make_example: MakeExample, seed: int
+        self,
+        shards: IndexedShards,
+        indices: Sequence[int],
+        make_example: MakeExample,
+        seed: int,
     ) -> None:
         self.shards = shards
-        self.num_images = num_images
+        self.indices = indices
         self.make_example = make_example
         self.seed = seed
 
     def __getitem__(self, place: int) -> list[Example | SkippedSample]:
         """The example at one place, after the samples that were skipped on the way to it."""
         rng = np.random.default_rng([self.seed, place])
-        first = sample_at(place, self.num_images, self.seed)
-        others = (int(rng.integers(self.num_images)) for _ in itertools.count())
-        return _first_readable(
-            self.shards, itertools.chain([first], others), lambda s: self.make_example(s, rng)
-        )
+        num_images = len(self.indices)
+        others = (int(rng.integers(num_images)) for _ in itertools.count())
+        numbers = itertools.chain([sample_at(place, num_images, self.seed)], others)
+        indices = (self.indices[number] for number in numbers)
+        return _first_readable(self.shards, indices, lambda s: self.make_example(s, rng))
 
 
 class HeldOutExamples(Dataset[Any]):

@@ -18,6 +18,7 @@ from PIL import Image
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.data.picture import decode_rgb
 from maskfeat.data.sample import SampleError, to_held_out
+from maskfeat.data.schedule import spread_evenly
 from maskfeat.data.shards import IndexedShards
 
 _LOG = logging.getLogger("maskfeat")
@@ -73,7 +74,7 @@ class ShardImages(Sequence[HeldOutImage]):
         total = len(self._shards)
         chosen: list[int] = []
         is_tried = np.zeros(total, bool)
-        for wanted in _spread(total, num_images):
+        for wanted in spread_evenly(total, num_images):
             # The wanted sample, or the next one that can be read.
             for i in (*range(wanted, total), *range(wanted)):
                 if is_tried[i]:
@@ -111,7 +112,7 @@ class ClickFolder(Sequence[ClickTarget]):
     def __init__(self, folder: str | Path, num_targets: int | None = None) -> None:
         self.folder = Path(folder)
         samples = _read_click_index(self.folder)
-        self._samples = [samples[i] for i in _spread(len(samples), num_targets)]
+        self._samples = [samples[i] for i in spread_evenly(len(samples), num_targets)]
         for sample in self._samples:
             for path in (self.folder / sample["image"], self.folder / sample["mask"]):
                 if not path.is_file():
@@ -131,15 +132,6 @@ class ClickFolder(Sequence[ClickTarget]):
         except SampleError as error:
             raise ValueError(f"'{image}' does not go with its mask: {error}") from error
         return ClickTarget(sample["id"], rgb, target)
-
-
-def _spread(total: int, num: int | None) -> list[int]:
-    """At most `num` of 0..total-1, evenly spread."""
-    if num is None or num >= total:
-        return list(range(total))
-    if num < 1:
-        raise ValueError(f"expected at least one image, got num {num}; take None for all")
-    return [(2 * i + 1) * total // (2 * num) for i in range(num)]
 
 
 def _read_click_index(folder: Path) -> list[dict[str, Any]]:

@@ -49,6 +49,19 @@ def places_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_s
     return range(start + rank, start + num_steps * batch_size * world_size, world_size)
 
 
+def spread_evenly(total: int, num: int | None) -> list[int]:
+    """Numbers of at most `num` of `total` samples, evenly spread; all of them for None.
+
+    Raises:
+        ValueError: If `num` is less than 1.
+    """
+    if num is None or num >= total:
+        return list(range(total))
+    if num < 1:
+        raise ValueError(f"expected at least one image, got num {num}; take None for all")
+    return [(2 * i + 1) * total // (2 * num) for i in range(num)]
+
+
 class PlaceSampler(Sampler[int]):
     """Gives the places of this rank in the current epoch.
 
