@@ -41,11 +41,11 @@ def synth(
     print(f"{num} scenes in {len(paths)} shards, the first is {paths[0]}")
 
 
-def index(shards: list[str], index_dir: str | None = None) -> None:
+def index(shards: str | list[str], index_dir: str | None = None) -> None:
     """Index tars by one header scan each, and print what is in them.
 
     Args:
-        shards: Tars, globs or brace ranges.
+        shards: A tar, a glob or a brace range, or a list of these.
         index_dir: Where to keep the indexes if not beside the tars.
     """
     from maskfeat.data.shards import IndexedShards, expand_shards
