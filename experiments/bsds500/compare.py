@@ -25,17 +25,11 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.metrics import (
-    achievable_segmentation_accuracy,
-    boundary_recall,
-    covering,
-    mean_of_counted,
-)
 from maskfeat.evaluate.protocol import (
     Encoder,
-    num_components,
     pick_target,
     play_clicks,
+    score_labels,
     score_pairs,
     score_partition,
     summarize_clicks,
@@ -60,14 +54,7 @@ def score_slic(image: HeldOutImage, num_segments: Sequence[int]) -> Scores:
     scores: Scores = {}
     for k in num_segments:
         labels = slic_segments(image, k)
-        for name, metric in (
-            ("asa", achievable_segmentation_accuracy),
-            ("boundary_recall", boundary_recall),
-            ("covering", covering),
-        ):
-            values = [metric(labels, target) for target in image.partitions]
-            scores[f"{name}_{k}"] = mean_of_counted(values)
-        scores[f"components_{k}"] = float(num_components(labels))
+        scores |= {f"{name}_{k}": value for name, value in score_labels(labels, image).items()}
     return scores
 
 

@@ -82,15 +82,29 @@ def score_partition(
     scores: dict[str, float] = {}
     for k in num_segments:
         labels = partition_atoms(graph, k)[graph.labels].astype(np.int64)
+        scores |= {f"{name}_{k}": value for name, value in score_labels(labels, image).items()}
+    return scores
+
+
+def score_labels(labels: npt.NDArray[np.int64], image: HeldOutImage) -> dict[str, float]:
+    """Compare one partition, whoever made it, with the true ones.
+
+    Args:
+        labels: Segment of each pixel, shape (H, W).
+        image: With at least one true partition; each score is the mean over them.
+
+    Returns:
+        `asa`, `boundary_recall`, `covering` and `components`, see `score_partition`.
+    """
+    scores = {
+        name: mean_of_counted([metric(labels, target) for target in image.partitions])
         for name, metric in (
             ("asa", achievable_segmentation_accuracy),
             ("boundary_recall", boundary_recall),
             ("covering", covering),
-        ):
-            values = [metric(labels, target) for target in image.partitions]
-            scores[f"{name}_{k}"] = mean_of_counted(values)
-        scores[f"components_{k}"] = float(num_components(labels))
-    return scores
+        )
+    }
+    return scores | {"components": float(num_components(labels))}
 
 
 def partition_score_names(num_segments: Sequence[int]) -> list[str]:
