@@ -160,3 +160,30 @@ def test_mismatched_points_are_refused() -> None:
         mask_consistency_loss(
             torch.zeros(1, 4, 2), torch.ones(1, 2, 4, dtype=torch.bool), locality_px=3
         )
+
+
+def test_gradients_are_those_of_autograd_on_the_formula() -> None:
+    torch.manual_seed(3)
+    features = torch.randn(2, 9, 4, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    membership = torch.rand(2, 5, 9) < 0.4
+    s, union = pair_similarity(membership)
+    counted = (union > 0) & ~torch.eye(9, dtype=torch.bool)
+    d2 = (features.unsqueeze(1) - features.unsqueeze(2)).square().sum(-1)
+    p = 2 / (1 + torch.exp(scale * d2 + 1e-4))
+    expected = torch.zeros((), dtype=torch.float64)
+    for image in range(2):
+        similar, dissimilar = (s * counted)[image], ((1 - s) * counted)[image]
+        off = ~torch.eye(9, dtype=torch.bool)
+        attract = (similar * -p[image].log())[off].sum() / similar.sum()
+        repel = (dissimilar * -(1 - p[image]).log())[off].sum() / dissimilar.sum()
+        expected = expected + (attract + repel) / 4
+    wanted = torch.autograd.grad(expected, (features, scale))
+
+    single = features.detach().float().requires_grad_()
+    single_scale = scale.detach().float().requires_grad_()
+    total = mask_consistency_loss(single, membership, single_scale).total
+    got = torch.autograd.grad(total * 3, (single, single_scale))
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours.double(), 3 * theirs, rtol=1e-4, atol=1e-6)

@@ -84,9 +84,10 @@ class FeatureTask(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of the raw weights on one batch."""
         loss = self._loss(self.net, batch)
-        parts = {f"train/loss_{name}": value for name, value in loss.parts.items()}
         self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch["keys"]))
-        self.log_dict({**parts, "train/scale": self.net.scale.detach()})
+        if self._is_logged_step():
+            parts = {f"train/loss_{name}": value for name, value in loss.parts.items()}
+            self.log_dict({**parts, "train/scale": self.net.scale.detach()})
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -125,10 +126,10 @@ class FeatureTask(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before it is clipped, and the learning rate."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._is_logged_step():
             gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
             self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
+            self.log("train/lr", optimizer.param_groups[0]["lr"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
         """Step, then let the averaged weights follow."""
@@ -141,6 +142,11 @@ class FeatureTask(L.LightningModule):
         checkpoint.update(
             net_entry(self.net, "net" if self.averaged is None else "averaged.module")
         )
+
+    def _is_logged_step(self) -> bool:
+        """Whether this step reaches the logger; each call of `log` costs milliseconds."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
         images = batch["images"].contiguous(memory_format=torch.channels_last)
