@@ -11,23 +11,29 @@ __version__ = "0.1.0"
 # `lightning --help` and a worker process do not pay for what they do not touch.
 _HOMES = {
     "load": "maskfeat.features.weights",
-    "Features": "maskfeat.features.pyramid",
+    "Features": "maskfeat.features.reading",
     "FeaturePyramid": "maskfeat.features.pyramid",
     "partition": "maskfeat.segment.partition",
+    "hierarchy": "maskfeat.segment.hierarchy",
+    "Hierarchy": "maskfeat.segment.hierarchy",
     "InteractiveSegmenter": "maskfeat.segment.interactive",
 }
 
 if TYPE_CHECKING:
-    from maskfeat.features.pyramid import FeaturePyramid, Features
+    from maskfeat.features.pyramid import FeaturePyramid
+    from maskfeat.features.reading import Features
     from maskfeat.features.weights import load
+    from maskfeat.segment.hierarchy import Hierarchy, hierarchy
     from maskfeat.segment.interactive import InteractiveSegmenter
     from maskfeat.segment.partition import partition
 
 __all__ = [
     "FeaturePyramid",
     "Features",
+    "Hierarchy",
     "InteractiveSegmenter",
     "__version__",
+    "hierarchy",
     "load",
     "partition",
 ]

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.measure import label
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels, split_atoms
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -30,7 +30,8 @@ from maskfeat.evaluate.protocol import (
     summarize_clicks,
 )
 from maskfeat.evaluate.scoring import mean_scores, spread
-from maskfeat.features.pyramid import FeaturePyramid, Features
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 

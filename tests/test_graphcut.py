@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.graphcut import AtomCutter, cut, min_cut, parts_with
 from maskfeat.segment.hierarchy import merge_tree, salient_node

@@ -8,7 +8,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.color import rgb2lab
 from skimage.measure import label
 
-from maskfeat.features.pyramid import FeaturePyramid, Features
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 

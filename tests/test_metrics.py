@@ -29,7 +29,7 @@ from maskfeat.evaluate.metrics import (
     pair_auc,
 )
 from maskfeat.evaluate.metrics.pairs import draw_nearby_pairs, weighted_auc
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 # Two segments against three true ones; -1 is not counted. Worked by hand below.
 LABELS = np.array([[5, 5, 5, 9], [5, 5, 9, 9]])

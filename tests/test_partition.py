@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.measure import label
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import atoms
 from maskfeat.segment.hierarchy import merge_tree, ward_tree
 from maskfeat.segment.partition import partition, partition_atoms

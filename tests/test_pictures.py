@@ -15,7 +15,7 @@ from maskfeat.evaluate.pictures import (
     overlay_mask,
     strip,
 )
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 
 def noise(channels: int, seed: int = 0, size: tuple[int, int] = (24, 30)) -> Features:

@@ -21,7 +21,7 @@ from maskfeat.evaluate.protocol import (
     score_partition,
     summarize_clicks,
 )
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)

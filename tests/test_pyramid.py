@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskfeat.features.pyramid import (
-    FeaturePyramid,
-    Features,
-    same_mask_probability,
-    sample_pyramid,
-)
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features, same_mask_probability, sample_pyramid
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ import torch
 from maskfeat.batch import normalize_images
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.losses import MaskConsistencyLoss
-from maskfeat.features.pyramid import FeaturePyramid, sample_pyramid
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import sample_pyramid
 from maskfeat.features.task import FeatureTask
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from maskfeat.evaluate.metrics.boundaries import border_pixels
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 Picture = npt.NDArray[np.uint8]
 GREEN = (40, 200, 60)

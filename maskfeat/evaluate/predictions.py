@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.segment.partition import partition
 

@@ -21,7 +21,7 @@ from maskfeat.evaluate.metrics import (
     pair_auc,
 )
 from maskfeat.evaluate.robots import next_click
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import atoms
 from maskfeat.segment.partition import partition_atoms
 

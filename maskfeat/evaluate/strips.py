@@ -14,7 +14,7 @@ from maskfeat.evaluate.pictures import (
     strip,
 )
 from maskfeat.evaluate.protocol import Encoder, click_rounds, pick_target
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.partition import partition
 

@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from maskfeat.batch import Batch
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
-from maskfeat.features.pyramid import FeaturePyramid, Features, sample_pyramid
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features, sample_pyramid
 from maskfeat.features.weights import net_entry
 
 

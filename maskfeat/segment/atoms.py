@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import higra as hg
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -149,7 +150,7 @@ def graph_of_labels(
     )
     return AtomGraph(
         labels=numbers,
-        features=_region_means(numbers, features.dense()),
+        features=features.region_means(numbers, len(counts)),
         sizes=counts.astype(np.float32),
         centroids_yx=_centroids(numbers, counts),
         edges=edges,
@@ -212,13 +213,13 @@ def _watershed_by_area(right: FloatArray, below: FloatArray, num_regions: int) -
     num_pixels = height * width
     if num_regions == num_pixels:
         return np.arange(num_pixels)
-    sources, targets, order = _sorted_edges(right, below)
+    sources, targets = _sides(height, width)
+    order = _dyadic_order(height, width)
+    order = _stably_sorted(order, np.concatenate([right.ravel(), below.ravel()]))
     tree, _ = hg.bpt_canonical((sources, targets, num_pixels), sorted_edge_indices=order)
-    parents = tree.parents()
-    areas = hg.attribute_area(tree, np.ones(num_pixels))
-    # The two children of an internal node: `argsort` lists all non-root nodes by parent.
-    children = np.argsort(parents[:-1], kind="stable").reshape(-1, 2)
-    smaller = areas[children].min(axis=1)  # (H * W - 1,), in the order of merging
+    areas = hg.accumulate_sequential(tree, np.ones(num_pixels), hg.Accumulators.sum)
+    # (H * W - 1,), in the order of merging
+    smaller = hg.accumulate_parallel(tree, areas, hg.Accumulators.min)[num_pixels:]
     # Among equal areas the later merge, across the larger distance, is undone first.
     rank = smaller.astype(np.int64) * num_pixels + np.arange(num_pixels - 1)
     kept = np.argpartition(rank, num_pixels - num_regions - 1)[: num_pixels - num_regions]
@@ -230,22 +231,39 @@ def _watershed_by_area(right: FloatArray, below: FloatArray, num_regions: int) -
     return labels
 
 
-def _sorted_edges(right: FloatArray, below: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Both ends of all pixel sides, and their order by distance, ties in dyadic order."""
-    height, width = below.shape[0] + 1, right.shape[1] + 1
-    pixels = np.arange(height * width).reshape(height, width)
+def _stably_sorted(order: IntArray, weights: FloatArray) -> IntArray:
+    """`order` sorted by weight, ties as they are; the weights must not be negative.
+
+    Bits of floats that are not negative sort as integers do. NumPy has a radix sort for 16 bits
+    alone: two passes of it take a quarter of the time of its sort of floats.
+    """
+    bits = weights.view(np.uint32)
+    for half in ((bits & 0xFFFF).astype(np.uint16), (bits >> 16).astype(np.uint16)):
+        order = order[np.argsort(half[order], kind="stable")]
+    return order
+
+
+@lru_cache(maxsize=4)
+def _sides(height: int, width: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Both pixels of each side between two: first the vertical sides, then the horizontal."""
+    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
     sources = np.concatenate([pixels[:, :-1].ravel(), pixels[:-1].ravel()])
     targets = np.concatenate([pixels[:, 1:].ravel(), pixels[1:].ravel()])
-    weights = np.concatenate([right.ravel(), below.ravel()])
+    return sources, targets
+
+
+@lru_cache(maxsize=4)
+def _dyadic_order(height: int, width: int) -> npt.NDArray[np.int64]:
+    """The sides of `_sides`, those within small square blocks before those between them."""
     # The side between x - 1 and x is as coarse as the largest power of two that divides x.
     coarse_x, coarse_y = (np.arange(1, n) & -np.arange(1, n) for n in (width, height))
     coarseness = np.concatenate(
         [
-            np.broadcast_to(2 * coarse_x, right.shape).ravel(),
-            np.broadcast_to(2 * coarse_y[:, None] + 1, below.shape).ravel(),
+            np.broadcast_to(2 * coarse_x, (height, width - 1)).ravel(),
+            np.broadcast_to(2 * coarse_y[:, None] + 1, (height - 1, width)).ravel(),
         ]
     )
-    return sources, targets, np.lexsort((coarseness, weights))
+    return np.argsort(coarseness, kind="stable")
 
 
 def _borders(
@@ -263,19 +281,6 @@ def _borders(
     contrasts = np.bincount(inverse, d2, minlength=len(unique)) / lengths
     edges = np.stack(np.divmod(unique, num_regions), axis=1).astype(np.int32)
     return edges, lengths.astype(np.float32), contrasts.astype(np.float32)
-
-
-def _region_means(labels: npt.NDArray[np.int32], dense: FloatArray) -> FloatArray:
-    """Mean of (H, W, C) in each region, float32, shape (K, C)."""
-    num_pixels = labels.size
-    # One column per pixel, so the matrix is at hand in compressed columns without a sort.
-    holds = sparse.csc_matrix(
-        (np.ones(num_pixels, np.float32), labels.ravel(), np.arange(num_pixels + 1)),
-        (int(labels.max()) + 1, num_pixels),
-    )
-    sums: FloatArray = holds @ dense.reshape(num_pixels, -1)
-    counts = np.bincount(labels.ravel()).astype(np.float32)
-    return np.divide(sums, counts[:, None], dtype=np.float32)
 
 
 def _centroids(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.integer]) -> FloatArray:

@@ -8,7 +8,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from maskfeat.segment.atoms import AtomGraph
-from maskfeat.segment.hierarchy import MergeTree, merge_tree, salient_node
+from maskfeat.segment.hierarchy import merge_tree, salient_node
+from maskfeat.segment.tree import MergeTree
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]

@@ -1,84 +1,209 @@
-"""Atoms merged two by two: the tree of all their nested groups."""
+"""All nested partitions of an image at once: a tree over its atoms, and the dial through it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import higra as hg
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
-from maskfeat.segment.atoms import AtomGraph
+from maskfeat.features.reading import Features
+from maskfeat.segment.atoms import AtomGraph, atoms
+from maskfeat.segment.inputs import features_of
+from maskfeat.segment.merging import Borders, Merges, merge_nearest
+from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree, sorted_by_level
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+Linkage = Literal["nearest", "average", "ward"]
+
+# Chosen on every second image of BSDS500 val (experiments/hierarchy).
+BORDER_WEIGHT = 0.6
+SIZE_POWER = 0.08
+
+# The share of an image at which the level of a merge is the distance of the features.
+_USUAL_SHARE = 0.01
+# Thresholds at which nodes are compared with what lies below them.
+_NUM_THRESHOLDS = 96
 
 
 @dataclass(frozen=True)
-class MergeTree:
-    """A binary tree whose leaves are regions and whose other nodes are merges, in their order.
+class Hierarchy:
+    """Nested partitions of one image: every segment of a finer one lies in one of a coarser one.
 
     Attributes:
-        tree: The tree as higra holds it; leaves come first, the root last.
-        parents: Parent of each node, int64, shape (2 K - 1,); the root is its own.
-        levels: How unlike the two parts of a node are, float64, shape (2 K - 1,), 0 for a leaf;
-            a parent's level is not below its child's.
-        sizes: Pixels under each node, float64, shape (2 K - 1,).
+        atom_labels: Which atom holds each pixel, int32, shape (H, W), 0 to K - 1.
+        tree: The merges of the atoms. Its levels are feature distances (those of `Features`, not
+            squared), so that one threshold means the same in all images.
+        scale: Turns levels into probabilities, p = 2 / (1 + exp(scale * level^2)).
     """
 
-    tree: Any
-    parents: IntArray
-    levels: npt.NDArray[np.float64]
-    sizes: npt.NDArray[np.float64]
+    atom_labels: npt.NDArray[np.int32]
+    tree: MergeTree
+    scale: float
 
     @property
-    def num_leaves(self) -> int:
-        """K, the regions that were merged."""
-        return (len(self.parents) + 1) // 2
+    def parents(self) -> IntArray:
+        """Parent of each node, int64, shape (2 K - 1,); the atoms come first, the root last."""
+        return self.tree.parents
 
-    def ancestors(self, leaf: int) -> IntArray:
-        """The path from a leaf (included) to the root (included)."""
-        path: IntArray = np.asarray(self.tree.ancestors(int(leaf)), dtype=np.int64)
-        return path
+    @property
+    def probabilities(self) -> Float64Array:
+        """Probability that a node is one segment and not several, (2 K - 1,); 1 for atoms."""
+        return 2 / (1 + np.exp(np.minimum(self.scale * self.tree.levels**2, 700)))
 
-    def meeting_levels(self, leaf: int) -> npt.NDArray[np.float64]:
-        """Level of the smallest node that holds both `leaf` and each leaf, 0 for itself, (K,)."""
-        off_path = np.ones(len(self.parents), bool)
-        off_path[self.ancestors(leaf)] = False
-        # A node off the path takes what its parent has: at last the path's own level.
-        spread = hg.propagate_sequential(self.tree, self.levels, off_path)
-        levels: npt.NDArray[np.float64] = spread[: self.num_leaves].astype(np.float64)
-        levels[leaf] = 0
-        return levels
-
-    def leaves_under(self, nodes: IntArray) -> BoolArray:
-        """Which leaves lie under any of the nodes, bool, shape (K,)."""
-        is_chosen = np.zeros(len(self.parents), bool)
-        is_chosen[nodes] = True
-        inherits = ~is_chosen
-        inherits[-1] = False
-        spread = hg.propagate_sequential(self.tree, is_chosen.astype(np.float64), inherits)
-        under: BoolArray = spread[: self.num_leaves] > 0
-        return under
-
-    def groups(self, num_groups: int) -> IntArray:
-        """Undo the last merges.
+    def cut(self, num_segments: int | None = None, *, granularity: float | None = None) -> IntArray:
+        """One partition out of the tree.
 
         Args:
-            num_groups: How many groups to be left with, 1 to K.
+            num_segments: Segments to be left with, at least 1; at most one per atom.
+            granularity: In (0, 1): regions are merged as long as the probability that they are
+                one segment is at least this. 0.01 gives few segments, 0.99 many.
 
         Returns:
-            Group of each leaf, int64, shape (K,), 0 to num_groups - 1 in order of first leaf.
+            Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
+            first pixels; each is 4-connected.
+
+        Raises:
+            ValueError: If not exactly one of the two is given, or it is out of range.
         """
-        first_undone = len(self.parents) - (num_groups - 1)
-        inherits = self.parents < first_undone
-        inherits[-1] = False
-        nodes = np.arange(len(self.parents), dtype=np.float64)
-        tops = hg.propagate_sequential(self.tree, nodes, inherits)[: self.num_leaves]
-        _, first, inverse = np.unique(tops, return_index=True, return_inverse=True)
-        groups: IntArray = np.argsort(np.argsort(first))[inverse].astype(np.int64)
-        return groups
+        if (num_segments is None) == (granularity is None):
+            raise ValueError(
+                "cut needs num_segments or granularity, one of the two, "
+                f"got {num_segments} and {granularity}"
+            )
+        if granularity is not None:
+            groups = self.tree.groups_at(level_of_granularity(granularity, self.scale))
+        else:
+            assert num_segments is not None
+            if num_segments < 1:
+                raise ValueError(f"num_segments must be at least 1, got {num_segments}")
+            groups = self.tree.groups(min(num_segments, self.tree.num_leaves))
+        return in_reading_order(groups[self.atom_labels])
+
+    def saliency(self) -> npt.NDArray[np.float32]:
+        """How long each border survives: an ultrametric contour map.
+
+        Returns:
+            float32, shape (2 H + 1, 2 W + 1): the pixel (y, x) lies at (2 y + 1, 2 x + 1), the
+            sides and corners of pixels between and around them. On a side between two atoms
+            stands 1 - p of the smallest node that holds both, in (0, 1); at a corner the largest
+            of its four sides; elsewhere 0. Regions of the map below a threshold t are the
+            segments of `cut(granularity=1 - t)`.
+        """
+        height, width = self.atom_labels.shape
+        grid = np.zeros((2 * height + 1, 2 * width + 1), np.float32)
+        grid[1:-1:2, 2:-1:2] = self._side_levels(self.atom_labels[:, :-1], self.atom_labels[:, 1:])
+        grid[2:-1:2, 1:-1:2] = self._side_levels(self.atom_labels[:-1], self.atom_labels[1:])
+        across = grid[::2, 1::2]  # sides above and below pixels, (H + 1, W)
+        along = grid[1::2, ::2]  # sides left and right of pixels, (H, W + 1)
+        corners = np.zeros((height + 1, width + 1), np.float32)
+        np.maximum(corners[:, :-1], across, out=corners[:, :-1])
+        np.maximum(corners[:, 1:], across, out=corners[:, 1:])
+        np.maximum(corners[:-1], along, out=corners[:-1])
+        np.maximum(corners[1:], along, out=corners[1:])
+        grid[::2, ::2] = corners
+        return grid
+
+    def _side_levels(
+        self, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        values = np.zeros(first.shape, np.float32)
+        parted = first != second
+        meeting = self.tree.tree.lowest_common_ancestor(
+            first[parted].astype(np.int64), second[parted].astype(np.int64)
+        )
+        values[parted] = (1 - self.probabilities)[meeting]
+        return values
+
+
+def hierarchy(
+    features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    *,
+    per_megapixel: int = 26_000,
+    linkage: Linkage = "nearest",
+    border_weight: float = BORDER_WEIGHT,
+    size_power: float = SIZE_POWER,
+) -> Hierarchy:
+    """All nested partitions of an image.
+
+    Args:
+        features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
+            or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
+        per_megapixel: Atoms for a million pixels, see `maskfeat.segment.atoms.atoms`.
+        linkage: See `atom_tree`, as all that follow.
+        border_weight: How much borders count against means.
+        size_power: How much the smaller of two regions counts.
+
+    Returns:
+        The hierarchy; the same input always gives the same.
+
+    Raises:
+        ValueError: If the array has another shape or type or is not finite, or a setting is out
+            of range.
+    """
+    return atom_hierarchy(
+        atoms(features_of(features), per_megapixel),
+        linkage=linkage,
+        border_weight=border_weight,
+        size_power=size_power,
+    )
+
+
+def atom_hierarchy(
+    graph: AtomGraph,
+    *,
+    linkage: Linkage = "nearest",
+    border_weight: float = BORDER_WEIGHT,
+    size_power: float = SIZE_POWER,
+) -> Hierarchy:
+    """The hierarchy of atoms that are at hand; see `hierarchy`."""
+    tree = atom_tree(graph, linkage, border_weight, size_power)
+    return Hierarchy(graph.labels, tree, graph.scale)
+
+
+def atom_tree(
+    graph: AtomGraph,
+    linkage: Linkage = "nearest",
+    border_weight: float = BORDER_WEIGHT,
+    size_power: float = SIZE_POWER,
+) -> MergeTree:
+    """Merge an image's atoms into one, two by two.
+
+    Args:
+        graph: Atoms of one image.
+        linkage: "nearest" merges in the order of the distance of mean features, mixed with the
+            contrast of the pixels along the border, times a power of the smaller size, see
+            `merge_nearest`; "average" takes the distance of facing atoms along the border instead
+            of that of pixels; "ward" the growth of the variance within regions, see `ward_tree`.
+        border_weight: In [0, 1], how much the border counts against the means; not for "ward".
+        size_power: How much the smaller size counts, at least 0; not for "ward", which has sizes
+            of its own.
+
+    Returns:
+        The tree. The unit of its levels is that of feature distances.
+
+    Raises:
+        ValueError: If a setting is out of range, or there is no such linkage.
+    """
+    if not (size_power >= 0 and 0 <= border_weight <= 1):
+        raise ValueError(
+            "size_power must not be negative and border_weight lie in [0, 1], "
+            f"got {size_power} and {border_weight}"
+        )
+    if linkage == "ward":
+        tree = ward_tree(graph.features, graph.sizes, graph.edges)
+        return MergeTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
+    if linkage not in ("nearest", "average"):
+        raise ValueError(f"linkage must be nearest, average or ward, got {linkage!r}")
+    squares = graph.border_contrasts if linkage == "nearest" else graph.edge_distances()
+    borders = Borders(graph.border_lengths, squares)
+    merges = merge_nearest(
+        graph.features, graph.sizes, graph.edges, size_power, borders, border_weight
+    )
+    levels = merges.levels / _USUAL_SHARE**size_power
+    return MergeTree.of_merges(Merges(merges.parents, levels), graph.sizes)
 
 
 def ward_tree(
@@ -100,23 +225,96 @@ def ward_tree(
     Returns:
         The tree of the K - 1 merges.
     """
+    if len(sizes) == 1:
+        return MergeTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), sizes)
     graph = hg.UndirectedGraph(len(sizes))
     graph.add_edges(edges[:, 0], edges[:, 1])
-    if len(sizes) == 1:
-        tree, levels = hg.Tree(np.zeros(1, np.int64)), np.zeros(1)
-    else:
-        tree, levels = hg.binary_partition_tree_ward_linkage(
-            graph, features.astype(np.float64), sizes.astype(np.float64), "max"
-        )
-    counts = hg.accumulate_sequential(tree, sizes.astype(np.float64), hg.Accumulators.sum)
-    return MergeTree(
-        tree, np.asarray(tree.parents(), np.int64), np.asarray(levels, np.float64), counts
+    tree, levels = hg.binary_partition_tree_ward_linkage(
+        graph, features.astype(np.float64), sizes.astype(np.float64), "max"
     )
+    parents = np.asarray(tree.parents(), np.int64)
+    return MergeTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
+
+
+def steadied(tree: MergeTree, spread: float) -> MergeTree:
+    """Level the nodes anew, so that a cut at one level prefers what lasts.
+
+    Where a tree should be cut is not known exactly, and not equally in all places. Let the right
+    threshold be log-normal around t with standard deviation `spread` (of the logarithm). A node
+    of level l under a parent of level L is a segment with probability
+
+        P(node; t) = Phi((log L - log t) / spread) - Phi((log l - log t) / spread),
+
+    and the best partition maximizes the sum of size * P over its segments: the expected number
+    of pixels in a right segment. A dynamic program over the tree finds it (Guigues, Cocquerez,
+    Le Men, Scale-sets image analysis, IJCV 2006, have the scheme, for other energies). As t
+    grows a node can only gain on what lies below it, so these partitions are nested: the new
+    level of a node is the least t at which it, or a node that holds it, is better than all
+    below it. With a spread of 0 that is the old level.
+
+    Args:
+        tree: A tree.
+        spread: Standard deviation of the logarithm of the threshold, positive.
+
+    Returns:
+        The same merges with new levels, in their order. New levels take one of 96 values,
+        geometrically spaced; among equal ones the old order stands.
+    """
+    if not spread > 0:
+        raise ValueError(f"spread must be positive, got {spread}")
+    count = tree.num_leaves
+    inner = tree.levels[count:]
+    positive = inner[inner > 0]
+    if not positive.size:
+        return tree
+    low, high = float(positive.min()), float(positive.max())
+    # Nodes that differ by less than rounding are alike; the range is that of what is not.
+    low = max(low, high * 1e-3)
+    thresholds = np.geomspace(low * np.exp(-spread), high * np.exp(4 * spread), _NUM_THRESHOLDS)
+    logs = np.log(np.maximum(tree.levels, low * 1e-6))
+    logs[:count] = -np.inf
+    above = logs[tree.parents]
+    above[-1] = np.inf
+    first_win = np.full(len(logs), len(thresholds))
+    for number in range(len(thresholds) - 1, -1, -1):
+        center = np.log(thresholds[number])
+        chance = ndtr((above - center) / spread) - ndtr((logs - center) / spread)
+        merit = tree.sizes * chance
+        best = hg.accumulate_and_max_sequential(
+            tree.tree, merit, merit[:count], hg.Accumulators.sum
+        )
+        first_win[best <= merit] = number
+    # What holds a node and has won already has swallowed it.
+    first_win = hg.propagate_sequential_and_accumulate(
+        tree.tree, first_win.astype(np.float64), hg.Accumulators.min
+    )
+    levels = np.append(thresholds, thresholds[-1])[first_win.astype(np.int64)]
+    levels[:count] = 0
+    return sorted_by_level(tree, levels)[0]
 
 
 def merge_tree(graph: AtomGraph) -> MergeTree:
     """The Ward tree of an image's atoms."""
     return ward_tree(graph.features, graph.sizes, graph.edges)
+
+
+def level_of_granularity(granularity: float, scale: float) -> float:
+    """The feature distance d with 2 / (1 + exp(scale * d^2)) = granularity.
+
+    Raises:
+        ValueError: If the granularity does not lie in (0, 1).
+    """
+    if not 0 < granularity < 1:
+        raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
+    return float(np.sqrt(np.log(2 / granularity - 1) / scale))
+
+
+def in_reading_order(labels: npt.NDArray[np.integer]) -> IntArray:
+    """The same segments, numbered from 0 in reading order of their first pixels."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first))
+    ordered: IntArray = number[inverse.reshape(labels.shape)].astype(np.int64)
+    return ordered
 
 
 def salient_node(

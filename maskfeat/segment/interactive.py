@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.features.pyramid import Features, FloatArray
+from maskfeat.features.reading import Features, FloatArray
 from maskfeat.segment.atoms import AtomGraph, atoms, split_atoms
 from maskfeat.segment.graphcut import AtomCutter
 

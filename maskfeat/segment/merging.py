@@ -1,71 +1,180 @@
-"""Merge neighboring regions until as many are left as were asked for."""
+"""Merge neighboring regions, the nearest first, until one is left."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+class Merges(NamedTuple):
+    """A binary tree over K regions: nodes 0 to K - 1 are the regions, the root is the last node.
+
+    Attributes:
+        parents: Parent of each node, int64, shape (2 K - 1,), larger than the node's own number;
+            the root is its own.
+        levels: Cost of each merge, float64, shape (2 K - 1,), 0 for a region. Merges are numbered
+            in the order of their levels, and a parent's level is not below its child's.
+    """
+
+    parents: IntArray
+    levels: Float64Array
+
+
+class Borders(NamedTuple):
+    """What lies between adjacent regions, beside their means.
+
+    Attributes:
+        lengths: Pixel sides of each border, shape (E,).
+        squares: Mean squared feature distance across each border, shape (E,).
+    """
+
+    lengths: npt.NDArray[np.floating]
+    squares: npt.NDArray[np.floating]
 
 
 def merge_nearest(
     means: npt.NDArray[np.floating],
     sizes: npt.NDArray[np.floating],
     edges: npt.NDArray[np.integer],
-    num_groups: int,
     size_power: float = 0.15,
-) -> IntArray:
-    """Merge the two neighbors that are nearest, again and again.
+    borders: Borders | None = None,
+    border_weight: float = 0.0,
+) -> Merges:
+    """Merge neighbors, nearest first, with means that follow.
 
-    Nearest is where ||mean_a - mean_b|| * min(size_a, size_b)^size_power is smallest; of equal ones
-    the first pair. Ward's criterion is close to a power of 1/2, and cuts large regions to even
-    sizes; features that were learned from masks may keep them whole. All pairs are held in
-    one array: for some thousand regions, not for pixels.
+    Merging a and b costs
+
+        ||mean_a - mean_b|| ^ (1 - w) * border_ab ^ w * (min(size_a, size_b) / total) ^ size_power
+
+    where border_ab is the root of the mean squared distance across their border, and w is
+    `border_weight`. Ward's criterion is close to w = 0 and a power of 1/2, and cuts large regions
+    to even sizes; features learned from masks may keep them whole (experiments/hierarchy).
+
+    All pairs that are each other's nearest neighbor are merged at once, round after round, on
+    whole arrays. For reducible costs that gives the tree of one-by-one merging (Murtagh, A survey
+    of recent advances in hierarchical clustering algorithms, The Computer Journal, 1983); this
+    cost is not quite reducible, so trees may differ in details. Of equal costs the earlier edge
+    counts as nearer, so the result is deterministic.
 
     Args:
         means: Mean feature of each region, shape (K, C).
         sizes: Pixels of each region, shape (K,).
-        edges: Pairs of adjacent regions, shape (E, 2).
-        num_groups: Groups to be left with, 1 to K; more are left if the graph falls into parts.
+        edges: Pairs of adjacent regions, shape (E, 2), no pair twice. Parts of the graph that do
+            not touch are joined last, at the level of the root.
         size_power: How much the smaller size counts.
+        borders: Needed where `border_weight` is not 0.
+        border_weight: In [0, 1], how much the borders count.
 
     Returns:
-        Group of each region, int64, shape (K,), numbered in order of their first regions.
-    """
-    means, sizes = means.astype(np.float64), sizes.astype(np.float64)
-    count = len(sizes)
-    costs = np.full((count, count), np.inf)
-    lengths = np.linalg.norm(means[edges[:, 0]] - means[edges[:, 1]], axis=1)
-    smaller = np.minimum(sizes[edges[:, 0]], sizes[edges[:, 1]])
-    costs[edges[:, 0], edges[:, 1]] = costs[edges[:, 1], edges[:, 0]] = (
-        lengths * smaller**size_power
-    )
-    is_neighbor = np.isfinite(costs)
-    least = costs.min(axis=1, initial=np.inf)  # of each row, so that a merge looks at K numbers
-    groups = np.arange(count)
-    for _ in range(count - num_groups):
-        first = int(least.argmin())
-        if not np.isfinite(least[first]):
-            break  # parts that do not touch
-        second = int(costs[first].argmin())
-        total = sizes[first] + sizes[second]
-        means[first] = (means[first] * sizes[first] + means[second] * sizes[second]) / total
-        sizes[first] = total
-        groups[groups == second] = first
+        The tree of the K - 1 merges.
 
-        around = is_neighbor[first] | is_neighbor[second]
-        around[[first, second]] = False
-        for lost in (first, second):
-            is_neighbor[lost] = is_neighbor[:, lost] = False
-            costs[lost] = costs[:, lost] = np.inf
-        near = np.flatnonzero(around)
-        is_neighbor[first, near] = is_neighbor[near, first] = True
-        costs[first, near] = costs[near, first] = (
-            np.linalg.norm(means[near] - means[first], axis=1)
-            * np.minimum(sizes[near], total) ** size_power
-        )
-        least[near] = costs[near].min(axis=1, initial=np.inf)
-        least[second], least[first] = np.inf, costs[first].min()
-    _, starts, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    numbers: IntArray = np.argsort(np.argsort(starts))[inverse].astype(np.int64)
-    return numbers
+    Raises:
+        ValueError: If there is a border weight but no borders.
+    """
+    if border_weight and borders is None:
+        raise ValueError(f"border_weight {border_weight} needs borders, got None")
+    builder = _TreeBuilder(len(sizes))
+    means = np.array(means, np.float32)
+    shares = np.asarray(sizes, np.float64) / float(np.sum(sizes))
+    nodes = np.arange(len(sizes))  # tree node of each region that is left
+    ends = np.asarray(edges, np.int64)
+    lengths, sums = _border_sums(borders if border_weight else None, len(ends))
+    while len(ends):
+        costs = _mean_distances(means, ends) ** (1 - border_weight)
+        if border_weight:
+            costs *= np.sqrt(sums / lengths) ** border_weight
+        costs *= np.minimum(shares[ends[:, 0]], shares[ends[:, 1]]) ** size_power
+        chosen = _mutually_nearest(ends, costs, len(nodes))
+        first, second = ends[chosen, 0], ends[chosen, 1]
+        nodes[first] = builder.join(nodes[first], nodes[second], costs[chosen])
+        total = shares[first] + shares[second]
+        weight = (shares[second] / total).astype(np.float32)[:, None]
+        means[first] += weight * (means[second] - means[first])
+        shares[first] = total
+
+        # The second of each pair becomes the first; then numbers without gaps.
+        target = np.arange(len(nodes))
+        target[second] = first
+        stays = target == np.arange(len(nodes))
+        number = (np.cumsum(stays) - 1)[target]
+        nodes, means, shares = nodes[stays], means[stays], shares[stays]
+        ends, lengths, sums = _simple_edges(number[ends], len(nodes), lengths, sums)
+    for other in nodes[1:]:  # parts that do not touch
+        level = np.array([builder.levels.max()])
+        nodes[:1] = builder.join(nodes[:1], np.array([other]), level)
+    return builder.sorted_merges()
+
+
+class _TreeBuilder:
+    """Nodes of a binary tree in the making; see `Merges`."""
+
+    def __init__(self, num_leaves: int) -> None:
+        self.num_leaves = num_leaves
+        self.num_nodes = num_leaves
+        self.parents = np.arange(2 * num_leaves - 1)
+        self.levels = np.zeros(2 * num_leaves - 1)
+
+    def join(self, first: IntArray, second: IntArray, costs: Float64Array) -> IntArray:
+        """Give each pair of nodes a parent; the new nodes, in the order of the pairs."""
+        new = np.arange(self.num_nodes, self.num_nodes + len(first))
+        self.num_nodes += len(first)
+        self.parents[first] = self.parents[second] = new
+        self.levels[new] = np.maximum(costs, np.maximum(self.levels[first], self.levels[second]))
+        return new
+
+    def sorted_merges(self) -> Merges:
+        """The tree with its merges numbered by level; children stay before their parents."""
+        order = np.argsort(self.levels[self.num_leaves :], kind="stable") + self.num_leaves
+        new_number = np.arange(len(self.parents))
+        new_number[order] = np.arange(self.num_leaves, len(self.parents))
+        parents = np.empty_like(self.parents)
+        parents[new_number] = new_number[self.parents]
+        levels = np.empty_like(self.levels)
+        levels[new_number] = self.levels
+        return Merges(parents, levels)
+
+
+def _border_sums(borders: Borders | None, num_edges: int) -> tuple[Float64Array, Float64Array]:
+    """Length and summed squares of each border; empty where borders do not count."""
+    if borders is None:
+        return np.zeros(0), np.zeros(0)
+    lengths = np.asarray(borders.lengths, np.float64)
+    return lengths, lengths * np.asarray(borders.squares, np.float64)
+
+
+def _mean_distances(means: Float32Array, ends: IntArray) -> Float64Array:
+    steps = means[ends[:, 0]] - means[ends[:, 1]]
+    squares: Float32Array = np.einsum("ec,ec->e", steps, steps)
+    return np.sqrt(squares.astype(np.float64))
+
+
+def _mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> IntArray:
+    """The edges that are the cheapest of both their ends; at least the cheapest of all is one."""
+    rank = np.empty(len(ends), np.int64)
+    rank[np.argsort(costs, kind="stable")] = np.arange(len(ends))
+    least = np.full(num_regions, len(ends))
+    np.minimum.at(least, ends[:, 0], rank)
+    np.minimum.at(least, ends[:, 1], rank)
+    is_mutual = (rank == least[ends[:, 0]]) & (rank == least[ends[:, 1]])
+    return np.flatnonzero(is_mutual)
+
+
+def _simple_edges(
+    ends: IntArray, num_regions: int, lengths: Float64Array, sums: Float64Array
+) -> tuple[IntArray, Float64Array, Float64Array]:
+    """Each pair of different regions once, the smaller first, sorted; borders are added up."""
+    apart = ends[:, 0] != ends[:, 1]
+    keys = (ends.min(axis=1) * num_regions + ends.max(axis=1))[apart]
+    if not len(lengths):
+        keys = np.unique(keys)
+    else:
+        keys, inverse = np.unique(keys, return_inverse=True)
+        lengths = np.bincount(inverse, lengths[apart], len(keys)).astype(np.float64)
+        sums = np.bincount(inverse, sums[apart], len(keys)).astype(np.float64)
+    return np.stack(np.divmod(keys, num_regions), axis=1), lengths, sums

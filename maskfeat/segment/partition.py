@@ -8,18 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
-from skimage.color import rgb2lab
 from sklearn.cluster import KMeans
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
-from maskfeat.segment.hierarchy import ward_tree
+from maskfeat.segment.inputs import features_of
 from maskfeat.segment.merging import merge_nearest
+from maskfeat.segment.tree import MergeTree
 
 # A segment is drawn along the borders of at least so many atoms.
 _ATOMS_PER_SEGMENT = 4
-# More parts than these are merged by Ward's tree, which needs no array of all pairs.
-_MAX_MERGED = 3000
 
 
 def partition(
@@ -50,7 +48,7 @@ def partition(
             array has another shape or type or is not finite.
     """
     _check_settings(num_segments, position_weight)
-    held = features if isinstance(features, Features) else _features_of_array(features)
+    held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
     num_segments = min(num_segments, num_pixels)
     needed = math.ceil(_ATOMS_PER_SEGMENT * num_segments / num_pixels * 1e6)
@@ -99,9 +97,8 @@ def partition_atoms(
     )
     ends = np.sort(parts[graph.edges], axis=1)
     edges = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0).astype(np.int32)
-    if len(sizes) <= _MAX_MERGED:
-        return merge_nearest(means, sizes, edges, num_segments)[parts]
-    return ward_tree(means, sizes, edges).groups(num_segments)[parts]
+    tree = MergeTree.of_merges(merge_nearest(means, sizes, edges), sizes)
+    return tree.groups(num_segments)[parts]
 
 
 def _connected_clusters(
@@ -136,24 +133,6 @@ def _places(graph: AtomGraph, num_segments: int, position_weight: float) -> Floa
     weight = position_weight * variance / spread if variance > 0 else 1.0
     position = graph.centroids_yx * np.float32(math.sqrt(weight))
     return np.concatenate([graph.features, position], axis=1).astype(np.float32)
-
-
-def _features_of_array(array: npt.NDArray[np.generic]) -> Features:
-    values = np.asarray(array)
-    if values.ndim != 3 or values.size == 0:
-        raise ValueError(
-            "features must be a Features, floats of shape (H, W, C) or a uint8 RGB image of shape "
-            f"(H, W, 3), got {values.dtype} {values.shape}"
-        )
-    if values.dtype == np.uint8:
-        if values.shape[2] != 3:
-            raise ValueError(f"a uint8 image must have shape (H, W, 3), got {values.shape}")
-        return Features.from_dense(rgb2lab(values) / 100)
-    if not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(
-            f"features must be float, or uint8 for an RGB image, got {values.dtype}; cast them"
-        )
-    return Features.from_dense(values)
 
 
 def _check_settings(num_segments: int, position_weight: float) -> None:

@@ -16,14 +16,14 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from maskfeat.evaluate.metrics.boundaries import boundary_precision, boundary_recall
+from maskfeat.evaluate.metrics.overlap import LabelMap
 from maskfeat.evaluate.metrics.pairs import pair_auc
 from maskfeat.evaluate.metrics.regions import (
-    LabelMap,
     achievable_segmentation_accuracy,
     covering,
     noc,
 )
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 
 def mean_of_counted(values: Sequence[float]) -> float:
@@ -194,3 +194,49 @@ class NumberOfClicks(MeanOverImages):
     def update(self, ious: Sequence[float]) -> None:  # type: ignore[override]
         """Count one target: its IoU after each click."""
         super().update(noc(ious, self.threshold, self.max_clicks))
+
+
+class OverScales(Metric):
+    """One score at each of several granularities: the best common one, and the best per image.
+
+    ODS ("optimal dataset scale") is the best mean over images at one granularity for all, OIS
+    ("optimal image scale") the mean over images of each one's best (Arbelaez et al., TPAMI 2011).
+
+    Args:
+        num_scales: How many granularities.
+        higher_is_better: Whether a larger score is better; false for variation of information.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    totals: Tensor
+    best: Tensor
+    count: Tensor
+
+    def __init__(self, num_scales: int, higher_is_better: bool = True) -> None:
+        super().__init__()
+        self.sign = 1.0 if higher_is_better else -1.0
+        self.add_state("totals", torch.zeros(num_scales), dist_reduce_fx="sum")
+        self.add_state("best", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, scores: Sequence[float]) -> None:
+        """Count one image: its score at each granularity.
+
+        Raises:
+            ValueError: If there are not as many as announced.
+        """
+        values = torch.as_tensor(scores, dtype=torch.float32, device=self.totals.device)
+        if values.shape != self.totals.shape:
+            raise ValueError(
+                f"scores must be {len(self.totals)} numbers, got shape {tuple(values.shape)}"
+            )
+        self.totals += values
+        self.best += (values * self.sign).max() * self.sign
+        self.count += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """`ods`, `ois`, float32 scalars, and `scale`, the number of the best common one."""
+        means = self.totals / self.count
+        scale = (means * self.sign).argmax()
+        return {"ods": means[scale], "ois": self.best / self.count, "scale": scale}

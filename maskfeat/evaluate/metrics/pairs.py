@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.features.pyramid import Features
+from maskfeat.features.reading import Features
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

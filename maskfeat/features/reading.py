@@ -1,0 +1,285 @@
+"""Features of an image: one vector per pixel, held as a pyramid and read where it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def sample_pyramid(pyramid: Sequence[Tensor], strides: Sequence[int], points_yx: Tensor) -> Tensor:
+    """Read a feature pyramid at points, bilinearly, one gather per level.
+
+    Args:
+        pyramid: Maps of shape (B, C_l, h_l, w_l), finest first.
+        strides: Input pixels per map pixel, one per level.
+        points_yx: Where to read, in input pixels (integers are pixel centers), any real dtype,
+            shape (B, P, 2). Beyond the border the border value holds.
+
+    Returns:
+        Features of all levels side by side, dtype of the maps, shape (B, P, sum of C_l).
+    """
+    columns = []
+    for level, stride in zip(pyramid, strides, strict=True):
+        height, width = level.shape[-2:]
+        if stride == 1 and not points_yx.is_floating_point():  # whole pixels: no blending
+            flat = points_yx[..., 0] * width + points_yx[..., 1]  # (B, P)
+            index = flat.unsqueeze(1).expand(-1, level.shape[1], -1)
+            columns.append(level.flatten(2).gather(2, index).transpose(1, 2))
+            continue
+        size = torch.tensor([width, height], device=level.device, dtype=torch.float32)
+        grid = (points_yx.flip(-1).float() + 0.5) * (2 / stride) / size - 1  # (B, P, 2) as (x, y)
+        sampled = F.grid_sample(
+            level.float(), grid.unsqueeze(1), padding_mode="border", align_corners=False
+        )  # (B, C_l, 1, P)
+        columns.append(sampled.squeeze(2).transpose(1, 2).to(level.dtype))
+    return torch.cat(columns, dim=-1)
+
+
+def same_mask_probability(d2: Tensor, scale: Tensor | float) -> Tensor:
+    """The share of masks holding either pixel that hold both, as the distance predicts it.
+
+    Args:
+        d2: Squared feature distances, any shape.
+        scale: Positive factor, learned with the features.
+
+    Returns:
+        p = 2 / (1 + exp(scale * d2)), in (0, 1], shape of `d2`.
+    """
+    return 2 * torch.sigmoid(-scale * d2)
+
+
+class Features:
+    """The features of one image: one vector per pixel, held as a pyramid.
+
+    Args:
+        pyramid: Maps of shape (C_l, h_l, w_l), float32, finest first. A map may reach beyond the
+            image on the right and below (padding); what lies there is never read but for
+            blending at the border.
+        strides: Input pixels per map pixel, one per level.
+        size: Height and width of the image, pixels.
+        scale: Turns squared distances into probabilities, see `same_mask_probability`.
+    """
+
+    def __init__(
+        self,
+        pyramid: Sequence[Tensor],
+        strides: Sequence[int],
+        size: tuple[int, int],
+        scale: float = 1.0,
+    ) -> None:
+        self.pyramid = tuple(level.float() for level in pyramid)
+        self.strides = tuple(strides)
+        self.size = size
+        self.scale = float(scale)
+
+    @classmethod
+    def from_dense(cls, features: npt.ArrayLike, scale: float = 1.0) -> Features:
+        """Wrap any per-pixel features, e.g. a color space, as a pyramid of one level.
+
+        Args:
+            features: Finite numbers, shape (H, W, C).
+            scale: Turns squared distances into probabilities.
+
+        Raises:
+            ValueError: If the array is not three-dimensional, is empty or is not finite.
+        """
+        array = np.asarray(features, dtype=np.float32)
+        if array.ndim != 3 or array.size == 0:
+            raise ValueError(
+                f"features must have shape (H, W, C) and hold values, got {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError("features must be finite, got NaN or infinity; check what made them")
+        level = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+        return cls([level], [1], (array.shape[0], array.shape[1]), scale)
+
+    @property
+    def num_channels(self) -> int:
+        """Length of the vector of one pixel."""
+        return sum(level.shape[0] for level in self.pyramid)
+
+    def at(self, points_yx: npt.ArrayLike) -> FloatArray:
+        """Features at points.
+
+        Args:
+            points_yx: Pixels or places between them, shape (N, 2), inside the image.
+
+        Returns:
+            float32, shape (N, C).
+
+        Raises:
+            ValueError: If a point lies outside the image.
+        """
+        points = np.asarray(points_yx)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"points_yx must have shape (N, 2), got {points.shape}")
+        limit = np.array(self.size) - 1
+        if ((points < 0) | (points > limit)).any():
+            raise ValueError(
+                f"points must lie inside the image of {self.size} pixels (height, width)"
+            )
+        dtype = torch.int64 if np.issubdtype(points.dtype, np.integer) else torch.float32
+        device = self.pyramid[0].device
+        grid = torch.as_tensor(points, dtype=dtype, device=device).unsqueeze(0)
+        levels = [level.unsqueeze(0) for level in self.pyramid]
+        return _to_numpy(sample_pyramid(levels, self.strides, grid)[0])
+
+    def dense(self) -> FloatArray:
+        """Features of all pixels, float32, shape (H, W, C): C * 4 bytes per pixel of memory."""
+        height, width = self.size
+        stack = np.empty((height, width, self.num_channels), np.float32)
+        start = 0
+        for index, level in enumerate(self.pyramid):
+            stop = start + level.shape[0]
+            stack[..., start:stop] = _to_numpy(self._dense_level(index).permute(1, 2, 0))
+            start = stop
+        return stack
+
+    def distance(self, points_yx: npt.ArrayLike, others_yx: npt.ArrayLike) -> FloatArray:
+        """Squared feature distances of every point to every other one.
+
+        Args:
+            points_yx: Shape (N, 2), inside the image.
+            others_yx: Shape (K, 2), inside the image.
+
+        Returns:
+            d2, float32, shape (N, K).
+        """
+        left, right = torch.from_numpy(self.at(points_yx)), torch.from_numpy(self.at(others_yx))
+        exact = "donot_use_mm_for_euclid_dist"  # no cancellation between near vectors
+        return _to_numpy(torch.cdist(left, right, compute_mode=exact).square())
+
+    def probability(self, points_yx: npt.ArrayLike, others_yx: npt.ArrayLike) -> FloatArray:
+        """Calibrated probability of "same mask" for every pair of points, float32, (N, K)."""
+        d2 = torch.from_numpy(self.distance(points_yx, others_yx))
+        return _to_numpy(same_mask_probability(d2, self.scale))
+
+    def neighbor_distances(self) -> tuple[FloatArray, FloatArray]:
+        """Squared distances between adjacent pixels, exact, without a dense stack.
+
+        Returns:
+            To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W).
+        """
+        height, width = self.size
+        right = sum(
+            _steps_to_the_right(level, stride, height, width)
+            for level, stride in zip(self.pyramid, self.strides, strict=True)
+        )
+        below = sum(
+            _steps_to_the_right(level.transpose(1, 2), stride, width, height)
+            for level, stride in zip(self.pyramid, self.strides, strict=True)
+        )
+        assert isinstance(right, Tensor)
+        assert isinstance(below, Tensor)
+        return _to_numpy(right), _to_numpy(below.T.contiguous())
+
+    def region_means(self, labels: npt.NDArray[np.integer], num_regions: int) -> FloatArray:
+        """Mean feature of each region of a label map, without a dense stack.
+
+        Args:
+            labels: Region of each pixel, shape (H, W), in 0 to num_regions - 1.
+            num_regions: K.
+
+        Returns:
+            float32, shape (K, C); zero for a region without pixels.
+
+        Raises:
+            ValueError: If the labels have another shape.
+        """
+        if labels.shape != self.size:
+            raise ValueError(f"labels must have shape {self.size}, got {labels.shape}")
+        regions = labels.ravel().astype(np.int32)
+        sums = [
+            _region_sums(level, stride, regions, num_regions, self.size)
+            for level, stride in zip(self.pyramid, self.strides, strict=True)
+        ]
+        counts = np.bincount(regions, minlength=num_regions).clip(min=1).astype(np.float32)
+        means: FloatArray = np.concatenate(sums, axis=1) / counts[:, None]
+        return means
+
+    def _dense_level(self, index: int) -> Tensor:
+        """One level at the size of the image, shape (C_l, H, W)."""
+        height, width = self.size
+        level, stride = self.pyramid[index], self.strides[index]
+        if stride > 1:
+            # A map of h cells covers h * stride pixels, some of them beyond the image.
+            size = (level.shape[-2] * stride, level.shape[-1] * stride)
+            level = F.interpolate(level.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
+        return level[:, :height, :width]
+
+
+def _steps_to_the_right(level: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """Squared steps between horizontal neighbors of an enlarged map, (C, h, w) -> (H, W - 1).
+
+    A row between two rows of cells is (1 - v) * upper + v * lower, and so are its steps, whose
+    squared length is (1 - v)^2 |upper|^2 + 2 v (1 - v) upper . lower + v^2 |lower|^2: channels are
+    summed on rows of cells alone, a fraction 1 / stride of the pixels.
+    """
+    steps = _enlarged_rows(level, stride, width).diff(dim=2)  # (C, h, W - 1)
+    squares = steps.square().sum(dim=0)
+    if stride == 1:
+        return squares[:height]
+    upper, lower, v = _cell_rows(height, stride, level.shape[1], level.device)
+    products = (steps[:, :-1] * steps[:, 1:]).sum(dim=0)
+    products = torch.cat([products, squares[-1:]])  # the last row has no row below it
+    mixed = (1 - v).square() * squares[upper] + v.square() * squares[lower]
+    return (mixed + 2 * v * (1 - v) * products[upper]).clamp_(min=0)
+
+
+def _region_sums(
+    level: Tensor,
+    stride: int,
+    regions: npt.NDArray[np.int32],
+    num_regions: int,
+    size: tuple[int, int],
+) -> FloatArray:
+    """Sum of an enlarged map over the pixels of each region, (C, h, w) -> (K, C)."""
+    height, width = size
+    rows = _enlarged_rows(level, stride, width)
+    cells = _to_numpy(rows.permute(1, 2, 0).reshape(-1, level.shape[0]))  # (h * W, C)
+    upper, lower, v = _cell_rows(height, stride, level.shape[1], torch.device("cpu"))
+    columns = np.arange(width, dtype=np.int32)
+    places = [(row.numpy().astype(np.int32)[:, None] * width + columns) for row in (upper, lower)]
+    weights = [np.broadcast_to(share.numpy(), (height, width)) for share in (1 - v, v)]
+    if stride == 1:
+        places, weights = places[:1], weights[:1]
+    holds = sparse.coo_matrix(
+        (
+            np.concatenate([w.ravel() for w in weights]),
+            (np.tile(regions, len(places)), np.concatenate([p.ravel() for p in places])),
+        ),
+        (num_regions, len(cells)),
+    )
+    sums: FloatArray = holds @ cells
+    return sums
+
+
+def _enlarged_rows(level: Tensor, stride: int, width: int) -> Tensor:
+    """A map enlarged along its rows alone, bilinearly, (C, h, w) -> (C, h, W)."""
+    if stride > 1:
+        size = (level.shape[1], level.shape[2] * stride)
+        level = F.interpolate(level.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
+    return level[:, :, :width]
+
+
+def _cell_rows(
+    height: int, stride: int, num_rows: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of cells above and below each row of pixels, (H,), and the share (H, 1) of the lower."""
+    places = ((torch.arange(height, device=device) + 0.5) / stride - 0.5).clamp(min=0)
+    upper = places.floor().long().clamp(max=num_rows - 1)
+    lower = (upper + 1).clamp(max=num_rows - 1)
+    return upper, lower, (places - upper).clamp(max=1).unsqueeze(1)
+
+
+def _to_numpy(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.detach().cpu().numpy()
+    return array
