@@ -14,6 +14,7 @@ _HOMES = {
     "Features": "maskfeat.features.reading",
     "FeaturePyramid": "maskfeat.features.pyramid",
     "partition": "maskfeat.segment.partition",
+    "Partition": "maskfeat.segment.partition",
     "hierarchy": "maskfeat.segment.hierarchy",
     "Hierarchy": "maskfeat.segment.hierarchy",
     "InteractiveSegmenter": "maskfeat.segment.interactive",
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from maskfeat.features.weights import load
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy
     from maskfeat.segment.interactive import InteractiveSegmenter
-    from maskfeat.segment.partition import partition
+    from maskfeat.segment.partition import Partition, partition
 
 __all__ = [
     "FeaturePyramid",
     "Features",
     "Hierarchy",
     "InteractiveSegmenter",
+    "Partition",
     "__version__",
     "hierarchy",
     "load",

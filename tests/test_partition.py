@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.measure import label
+from sklearn.base import clone
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import merge_tree, ward_tree
-from maskfeat.segment.partition import partition, partition_atoms
+from maskfeat.segment.hierarchy import hierarchy, merge_tree, ward_tree
+from maskfeat.segment.partition import Partition, partition, partition_atoms
 
 
 def four_quadrants(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +89,27 @@ def test_the_seed_decides_and_twice_the_same_seed_is_twice_the_same_partition() 
     once, again, other = (partition(values, 25, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
+
+
+def test_a_granularity_cuts_the_hierarchy() -> None:
+    quadrants, features = four_quadrants()
+    np.testing.assert_array_equal(partition(features * 5, granularity=0.05), quadrants)
+    found = hierarchy(features).cut(granularity=0.4)
+    np.testing.assert_array_equal(partition(features, granularity=0.4), found)
+    with pytest.raises(ValueError, match="give num_segments or granularity, one of the two"):
+        partition(features)
+    with pytest.raises(ValueError, match=r"one of the two, got 3 and 0\.5"):
+        partition(features, 3, granularity=0.5)
+
+
+def test_the_estimator_gives_what_the_function_gives() -> None:
+    _, features = four_quadrants()
+    estimator = Partition(num_segments=7, seed=3)
+    labels = estimator.fit_predict(features)
+    np.testing.assert_array_equal(labels, partition(features, 7, seed=3))
+    assert estimator.n_segments_ == 7
+    assert clone(estimator).get_params() == estimator.get_params()
+    assert Partition(granularity=0.5).fit(features).n_segments_ >= 1
 
 
 @pytest.mark.parametrize(

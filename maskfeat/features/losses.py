@@ -58,13 +58,14 @@ def mask_consistency_loss(
     points_yx: Tensor | None = None,
     locality_px: float | None = None,
     graded: bool = True,
+    softness: float = 1e-4,
 ) -> Loss:
     """Cross-entropy between "same mask" as features predict it and as masks have it.
 
     For the pair (p, q) of points of one image, with the squared feature distance d2,
 
         s = Jaccard similarity of the mask sets of p and q     (the soft target)
-        P = 2 / (1 + exp(scale * d2))                          (the prediction)
+        P = 2 / (1 + exp(scale * d2 + softness))               (the prediction)
         loss = mean of -log P weighted by s, plus mean of -log(1 - P) weighted by 1 - s, halved,
 
     so similar and dissimilar pairs weigh equally in each image; the mean over images is
@@ -78,6 +79,9 @@ def mask_consistency_loss(
         points_yx: The points, pixels, shape (B, P, 2); needed with `locality_px` alone.
         locality_px: Count only pairs at most this far apart; None counts all.
         graded: False asks for more: s is 1 for points in exactly the same masks, else 0.
+        softness: Positive. It bounds the cost, and its slope, of dissimilar points whose features
+            coincide. Where features have few dimensions a larger one (0.3) lets components pass
+            through one another on their way.
 
     Returns:
         The loss, and its two halves as parts "similar" and "dissimilar".
@@ -99,14 +103,14 @@ def mask_consistency_loss(
     similar *= counted
     dissimilar = counted.sub_(similar)
     scale = torch.as_tensor(scale, dtype=torch.float32, device=features.device)
-    total, attract, repel = _PairCosts.apply(features.float(), scale, similar, dissimilar)
+    total, attract, repel = _PairCosts.apply(features.float(), scale, similar, dissimilar, softness)
     return Loss(total, {"similar": attract, "dissimilar": repel})
 
 
 class _PairCosts(torch.autograd.Function):
     """Mean cost of pairs, of all, of the similar and of the dissimilar ones.
 
-    With t = tanh(x / 2) and x = scale * d2, P = 1 - t, hence
+    With x = scale * d2 + softness and t = tanh(x / 2), P = 1 - t, hence
 
         -log P       = x - log(1 + t),   its slope in x is (1 + t) / 2,
         -log(1 - P)  = -log t,           its slope in x is (t - 1 / t) / 2.
@@ -118,11 +122,15 @@ class _PairCosts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, features: Tensor, scale: Tensor, similar: Tensor, dissimilar: Tensor
+        ctx: FunctionCtx,
+        features: Tensor,
+        scale: Tensor,
+        similar: Tensor,
+        dissimilar: Tensor,
+        softness: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         distances = pair_distances(features)
-        # The offset bounds -log(1 - P), and its gradient, where features coincide.
-        x = (distances * scale).add_(1e-4)
+        x = (distances * scale).add_(softness)
         t = torch.tanh(x / 2)
         shares = []  # of each pair in the mean over images, (B, 1, 1)
         for weights in (similar, dissimilar):
@@ -147,9 +155,9 @@ class _PairCosts(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: FunctionCtx, total: Tensor, *unused: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
+    ) -> tuple[Tensor, Tensor, None, None, None]:
         features, scale = ctx.saved_tensors  # type: ignore[attr-defined]
-        return total * features, total * scale, None, None
+        return total * features, total * scale, None, None, None
 
 
 def discriminative_loss(
@@ -208,21 +216,36 @@ class MaskConsistencyLoss(nn.Module):
             null counts all pairs.
         graded: True takes the Jaccard similarity of the points' mask sets as the target, so
             subparts of a part are partly alike; false asks all components to be told apart.
+        softness: Positive; bounds the cost of dissimilar points whose features coincide.
     """
 
-    def __init__(self, locality_px: float | None = None, graded: bool = True) -> None:
+    def __init__(
+        self,
+        locality_px: float | None = None,
+        graded: bool = True,
+        softness: float = 1e-4,
+    ) -> None:
         super().__init__()
         if locality_px is not None and locality_px <= 0:
             raise ValueError(f"locality_px must be positive or null, got {locality_px}")
+        if not softness > 0:
+            raise ValueError(f"softness must be positive, got {softness}")
         self.locality_px = locality_px
         self.graded = graded
+        self.softness = softness
 
     def forward(
         self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
     ) -> Loss:
         """See `mask_consistency_loss`."""
         return mask_consistency_loss(
-            features, membership, scale, points_yx, self.locality_px, self.graded
+            features,
+            membership,
+            scale,
+            points_yx,
+            self.locality_px,
+            self.graded,
+            self.softness,
         )
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 import higra as hg
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.inputs import features_of
+from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
-from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree, sorted_by_level
+from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree
 
 Linkage = Literal["nearest", "average", "ward"]
 
@@ -24,8 +24,6 @@ SIZE_POWER = 0.08
 
 # The share of an image at which the level of a merge is the distance of the features.
 _USUAL_SHARE = 0.01
-# Thresholds at which nodes are compared with what lies below them.
-_NUM_THRESHOLDS = 96
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,12 @@ class Hierarchy:
 
     Attributes:
         atom_labels: Which atom holds each pixel, int32, shape (H, W), 0 to K - 1.
-        tree: The merges of the atoms. Its levels are feature distances (those of `Features`, not
-            squared), so that one threshold means the same in all images.
-        scale: Turns levels into probabilities, p = 2 / (1 + exp(scale * level^2)).
+        tree: The merges of the atoms. The level of a node is 1 - p, where p is the probability
+            that it is one segment and not several; one threshold means the same in all images.
     """
 
     atom_labels: npt.NDArray[np.int32]
     tree: MergeTree
-    scale: float
 
     @property
     def parents(self) -> IntArray:
@@ -50,16 +46,17 @@ class Hierarchy:
 
     @property
     def probabilities(self) -> Float64Array:
-        """Probability that a node is one segment and not several, (2 K - 1,); 1 for atoms."""
-        return 2 / (1 + np.exp(np.minimum(self.scale * self.tree.levels**2, 700)))
+        """Probability that a node is one segment, in (0, 1], shape (2 K - 1,); 1 for atoms."""
+        probabilities: Float64Array = 1 - self.tree.levels
+        return probabilities
 
     def cut(self, num_segments: int | None = None, *, granularity: float | None = None) -> IntArray:
         """One partition out of the tree.
 
         Args:
             num_segments: Segments to be left with, at least 1; at most one per atom.
-            granularity: In (0, 1): regions are merged as long as the probability that they are
-                one segment is at least this. 0.01 gives few segments, 0.99 many.
+            granularity: In (0, 1): a merge is kept as long as the probability that it is one
+                segment is at least this. 0.01 gives few segments, 0.99 many.
 
         Returns:
             Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
@@ -70,11 +67,13 @@ class Hierarchy:
         """
         if (num_segments is None) == (granularity is None):
             raise ValueError(
-                "cut needs num_segments or granularity, one of the two, "
+                "give num_segments or granularity, one of the two, "
                 f"got {num_segments} and {granularity}"
             )
         if granularity is not None:
-            groups = self.tree.groups_at(level_of_granularity(granularity, self.scale))
+            if not 0 < granularity < 1:
+                raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
+            groups = self.tree.groups_at(1 - granularity)
         else:
             assert num_segments is not None
             if num_segments < 1:
@@ -88,9 +87,9 @@ class Hierarchy:
         Returns:
             float32, shape (2 H + 1, 2 W + 1): the pixel (y, x) lies at (2 y + 1, 2 x + 1), the
             sides and corners of pixels between and around them. On a side between two atoms
-            stands 1 - p of the smallest node that holds both, in (0, 1); at a corner the largest
-            of its four sides; elsewhere 0. Regions of the map below a threshold t are the
-            segments of `cut(granularity=1 - t)`.
+            stands the level (1 - p) of the smallest node that holds both, in [0, 1]; at a corner
+            the largest of its four sides; elsewhere 0. What is connected below a threshold t is
+            a segment of `cut(granularity=1 - t)`.
         """
         height, width = self.atom_labels.shape
         grid = np.zeros((2 * height + 1, 2 * width + 1), np.float32)
@@ -114,7 +113,7 @@ class Hierarchy:
         meeting = self.tree.tree.lowest_common_ancestor(
             first[parted].astype(np.int64), second[parted].astype(np.int64)
         )
-        values[parted] = (1 - self.probabilities)[meeting]
+        values[parted] = self.tree.levels[meeting]
         return values
 
 
@@ -125,6 +124,7 @@ def hierarchy(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
+    judge: MergeJudge | Literal["default"] | None = "default",
 ) -> Hierarchy:
     """All nested partitions of an image.
 
@@ -132,9 +132,12 @@ def hierarchy(
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
         per_megapixel: Atoms for a million pixels, see `maskfeat.segment.atoms.atoms`.
-        linkage: See `atom_tree`, as all that follow.
+        linkage: See `atom_tree`, as the two that follow.
         border_weight: How much borders count against means.
         size_power: How much the smaller of two regions counts.
+        judge: Says how probable it is that a merge is one segment, see `judge.judged`. "default"
+            is the one that comes with the package, which knows features in calibrated units: it
+            is asked for `Features` alone. None takes probabilities from the levels of the tree.
 
     Returns:
         The hierarchy; the same input always gives the same.
@@ -143,11 +146,14 @@ def hierarchy(
         ValueError: If the array has another shape or type or is not finite, or a setting is out
             of range.
     """
+    if judge == "default":
+        judge = default_judge() if isinstance(features, Features) else None
     return atom_hierarchy(
         atoms(features_of(features), per_megapixel),
         linkage=linkage,
         border_weight=border_weight,
         size_power=size_power,
+        judge=judge,
     )
 
 
@@ -157,10 +163,14 @@ def atom_hierarchy(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
+    judge: MergeJudge | None = None,
 ) -> Hierarchy:
     """The hierarchy of atoms that are at hand; see `hierarchy`."""
     tree = atom_tree(graph, linkage, border_weight, size_power)
-    return Hierarchy(graph.labels, tree, graph.scale)
+    if judge is not None:
+        return Hierarchy(graph.labels, judged(tree, graph, judge))
+    probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
+    return Hierarchy(graph.labels, MergeTree(tree.parents, 1 - probabilities, tree.sizes))
 
 
 def atom_tree(
@@ -236,77 +246,9 @@ def ward_tree(
     return MergeTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
 
 
-def steadied(tree: MergeTree, spread: float) -> MergeTree:
-    """Level the nodes anew, so that a cut at one level prefers what lasts.
-
-    Where a tree should be cut is not known exactly, and not equally in all places. Let the right
-    threshold be log-normal around t with standard deviation `spread` (of the logarithm). A node
-    of level l under a parent of level L is a segment with probability
-
-        P(node; t) = Phi((log L - log t) / spread) - Phi((log l - log t) / spread),
-
-    and the best partition maximizes the sum of size * P over its segments: the expected number
-    of pixels in a right segment. A dynamic program over the tree finds it (Guigues, Cocquerez,
-    Le Men, Scale-sets image analysis, IJCV 2006, have the scheme, for other energies). As t
-    grows a node can only gain on what lies below it, so these partitions are nested: the new
-    level of a node is the least t at which it, or a node that holds it, is better than all
-    below it. With a spread of 0 that is the old level.
-
-    Args:
-        tree: A tree.
-        spread: Standard deviation of the logarithm of the threshold, positive.
-
-    Returns:
-        The same merges with new levels, in their order. New levels take one of 96 values,
-        geometrically spaced; among equal ones the old order stands.
-    """
-    if not spread > 0:
-        raise ValueError(f"spread must be positive, got {spread}")
-    count = tree.num_leaves
-    inner = tree.levels[count:]
-    positive = inner[inner > 0]
-    if not positive.size:
-        return tree
-    low, high = float(positive.min()), float(positive.max())
-    # Nodes that differ by less than rounding are alike; the range is that of what is not.
-    low = max(low, high * 1e-3)
-    thresholds = np.geomspace(low * np.exp(-spread), high * np.exp(4 * spread), _NUM_THRESHOLDS)
-    logs = np.log(np.maximum(tree.levels, low * 1e-6))
-    logs[:count] = -np.inf
-    above = logs[tree.parents]
-    above[-1] = np.inf
-    first_win = np.full(len(logs), len(thresholds))
-    for number in range(len(thresholds) - 1, -1, -1):
-        center = np.log(thresholds[number])
-        chance = ndtr((above - center) / spread) - ndtr((logs - center) / spread)
-        merit = tree.sizes * chance
-        best = hg.accumulate_and_max_sequential(
-            tree.tree, merit, merit[:count], hg.Accumulators.sum
-        )
-        first_win[best <= merit] = number
-    # What holds a node and has won already has swallowed it.
-    first_win = hg.propagate_sequential_and_accumulate(
-        tree.tree, first_win.astype(np.float64), hg.Accumulators.min
-    )
-    levels = np.append(thresholds, thresholds[-1])[first_win.astype(np.int64)]
-    levels[:count] = 0
-    return sorted_by_level(tree, levels)[0]
-
-
 def merge_tree(graph: AtomGraph) -> MergeTree:
     """The Ward tree of an image's atoms."""
     return ward_tree(graph.features, graph.sizes, graph.edges)
-
-
-def level_of_granularity(granularity: float, scale: float) -> float:
-    """The feature distance d with 2 / (1 + exp(scale * d^2)) = granularity.
-
-    Raises:
-        ValueError: If the granularity does not lie in (0, 1).
-    """
-    if not 0 < granularity < 1:
-        raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-    return float(np.sqrt(np.log(2 / granularity - 1) / scale))
 
 
 def in_reading_order(labels: npt.NDArray[np.integer]) -> IntArray:

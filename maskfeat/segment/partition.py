@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
+from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import features_of
 from maskfeat.segment.merging import merge_nearest
 from maskfeat.segment.tree import MergeTree
@@ -22,31 +24,40 @@ _ATOMS_PER_SEGMENT = 4
 
 def partition(
     features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
-    num_segments: int,
+    num_segments: int | None = None,
     *,
+    granularity: float | None = None,
     position_weight: float = 0.001,
     per_megapixel: int = 26_000,
     seed: int = 0,
 ) -> IntArray:
     """Cut an image into connected segments of like features.
 
+    By k-means for a number of segments; by the tree of `maskfeat.hierarchy` for a granularity.
+
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
         num_segments: Segments to be left with, at least 1.
-        position_weight: See `partition_atoms`.
+        granularity: In place of a number, in (0, 1): regions stay together as long as the
+            probability that they are one segment is at least this, see `Hierarchy.cut`.
+        position_weight: See `partition_atoms`; for k-means alone, as the seed.
         per_megapixel: Atoms for a million pixels, see `atoms`; more where the segments need them.
         seed: For the starts of k-means.
 
     Returns:
-        Segment of each pixel, int64, shape (H, W). Exactly `num_segments` segments, numbered from
-        0 in reading order of their first pixels, each 4-connected; one for each pixel if there are
-        fewer pixels.
+        Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
+        first pixels, each 4-connected. Exactly `num_segments` of them, where that was given; one
+        for each pixel if there are fewer pixels.
 
     Raises:
-        ValueError: If `num_segments` is less than 1, `position_weight` is negative, or the
-            array has another shape or type or is not finite.
+        ValueError: If not one of `num_segments` and `granularity` is given, one is out of range,
+            `position_weight` is negative, or the array has another shape or type or is not
+            finite.
     """
+    if granularity is not None or num_segments is None:
+        tree = hierarchy(features, per_megapixel=per_megapixel)
+        return tree.cut(num_segments, granularity=granularity)
     _check_settings(num_segments, position_weight)
     held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
@@ -55,6 +66,55 @@ def partition(
     graph = atoms(held, max(per_megapixel, needed))
     segments = partition_atoms(graph, num_segments, position_weight=position_weight, seed=seed)
     return segments[graph.labels]
+
+
+class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """`partition` in the manner of scikit-learn.
+
+        labels = Partition(num_segments=50).fit_predict(features)
+
+    Args:
+        num_segments: See `partition`, as all that follow.
+        granularity: In place of a number.
+        position_weight: How much place counts in k-means.
+        per_megapixel: Atoms for a million pixels.
+        seed: For the starts of k-means.
+
+    Attributes:
+        labels_: After `fit`, the segment of each pixel, int64, shape (H, W).
+        n_segments_: After `fit`, how many there are.
+    """
+
+    def __init__(
+        self,
+        num_segments: int | None = None,
+        granularity: float | None = None,
+        position_weight: float = 0.001,
+        per_megapixel: int = 26_000,
+        seed: int = 0,
+    ) -> None:
+        self.num_segments = num_segments
+        self.granularity = granularity
+        self.position_weight = position_weight
+        self.per_megapixel = per_megapixel
+        self.seed = seed
+
+    def fit(
+        self,
+        features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+        y: None = None,
+    ) -> Partition:
+        """Cut one image; see `partition` for what it takes and refuses."""
+        self.labels_ = partition(
+            features,
+            self.num_segments,
+            granularity=self.granularity,
+            position_weight=self.position_weight,
+            per_megapixel=self.per_megapixel,
+            seed=self.seed,
+        )
+        self.n_segments_ = int(self.labels_.max()) + 1
+        return self
 
 
 def partition_atoms(

@@ -82,7 +82,7 @@ class MergeTree:
         under: BoolArray = spread[: self.num_leaves] > 0
         return under
 
-    def sums(self, leaf_values: npt.NDArray[np.floating]) -> Float64Array:
+    def sums(self, leaf_values: npt.NDArray[np.number[Any]]) -> Float64Array:
         """Sum of the leaves' values under each node, (K, ...) -> float64 (2 K - 1, ...)."""
         values = leaf_values.astype(np.float64)
         totals: Float64Array = hg.accumulate_sequential(self.tree, values, hg.Accumulators.sum)

@@ -1,35 +1,81 @@
 """Metrics: functions of one image, then thin torchmetrics classes of many."""
 
-from maskfeat.evaluate.metrics.boundaries import boundary_precision, boundary_recall
+from maskfeat.evaluate.metrics.boundaries import (
+    boundary_f,
+    boundary_precision,
+    boundary_recall,
+    num_matched,
+)
 from maskfeat.evaluate.metrics.classes import (
     AchievableSegmentationAccuracy,
+    AverageRecall,
+    BoundaryF,
     BoundaryPrecision,
     BoundaryRecall,
+    Compactness,
     Covering,
+    ExplainedVariation,
+    MeanOverAnnotators,
     MeanOverImages,
     MeanScores,
+    Nestedness,
     NumberOfClicks,
+    OverScales,
     PairAuc,
+    ProbabilisticRandIndex,
+    UndersegmentationError,
+    VariationOfInformation,
     mean_of_counted,
 )
+from maskfeat.evaluate.metrics.nested import NestedOverlap, average_recall, nestedness
 from maskfeat.evaluate.metrics.pairs import pair_auc
-from maskfeat.evaluate.metrics.regions import achievable_segmentation_accuracy, covering, iou, noc
+from maskfeat.evaluate.metrics.regions import (
+    achievable_segmentation_accuracy,
+    compactness,
+    covering,
+    explained_variation,
+    iou,
+    noc,
+    probabilistic_rand_index,
+    undersegmentation_error,
+    variation_of_information,
+)
 
 __all__ = [
     "AchievableSegmentationAccuracy",
+    "AverageRecall",
+    "BoundaryF",
     "BoundaryPrecision",
     "BoundaryRecall",
+    "Compactness",
     "Covering",
+    "ExplainedVariation",
+    "MeanOverAnnotators",
     "MeanOverImages",
     "MeanScores",
+    "NestedOverlap",
+    "Nestedness",
     "NumberOfClicks",
+    "OverScales",
     "PairAuc",
+    "ProbabilisticRandIndex",
+    "UndersegmentationError",
+    "VariationOfInformation",
     "achievable_segmentation_accuracy",
+    "average_recall",
+    "boundary_f",
     "boundary_precision",
     "boundary_recall",
+    "compactness",
     "covering",
+    "explained_variation",
     "iou",
     "mean_of_counted",
+    "nestedness",
     "noc",
+    "num_matched",
     "pair_auc",
+    "probabilistic_rand_index",
+    "undersegmentation_error",
+    "variation_of_information",
 ]

@@ -82,6 +82,7 @@ def boundary_f(
     Args:
         labels: The partition to judge, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
+            Borders within the tolerance of such a pixel cost no precision, but are found.
         tolerance: Largest Euclidean distance between matched pixel centers, in image diagonals.
         match: "one to one": each border pixel answers for at most one of the other side, as many
             as can be matched at all (Martin, Fowlkes, Malik, TPAMI 2004, who also ask for the
@@ -89,26 +90,23 @@ def boundary_f(
             precision. "nearby": many to one, see `boundary_recall`.
 
     Returns:
-        In [0, 1]; NaN if the target has no border, 0 if only the partition has none.
+        In [0, 1]; NaN if the target has no border, 0 if only the partition has none. Where none
+        of its borders can be judged, precision counts as 1.
 
     Raises:
         ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.
     """
+    if match not in ("nearby", "one to one"):
+        raise ValueError(f"match must be 'nearby' or 'one to one', got {match!r}")
     if match == "nearby":
         recall = boundary_recall(labels, target, tolerance)
         precision = boundary_precision(labels, target, tolerance)
-        precision = 0.0 if math.isnan(precision) else precision
-        if math.isnan(recall):
-            return math.nan
-        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    found, true = checked_label_maps(labels, target)
-    radius = _tolerance_px(found.shape, tolerance)
-    true_border = border_pixels(true, counted=true >= 0)
-    judged = border_pixels(found) & ~_within(true < 0, radius)
-    if not true_border.any():
+    else:
+        recall, precision = _one_to_one(*checked_label_maps(labels, target), tolerance)
+    if math.isnan(recall):
         return math.nan
-    matched = num_matched(judged, true_border, radius)
-    return 2 * matched / float(judged.sum() + true_border.sum())
+    precision = 1.0 if math.isnan(precision) else precision
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], radius: float) -> int:
@@ -122,7 +120,8 @@ def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], rad
     places, others = np.argwhere(first), np.argwhere(second)
     if not (len(places) and len(others)):
         return 0
-    near = cKDTree(places).sparse_distance_matrix(cKDTree(others), radius, output_type="ndarray")
+    reach = math.nextafter(radius, math.inf)  # the tree compares squares: root 13 squared is < 13
+    near = cKDTree(places).sparse_distance_matrix(cKDTree(others), reach, output_type="ndarray")
     # Unit capacities from a source to each pixel of one map, on to its neighbors in the other,
     # and on to a sink: Dinic's algorithm, twenty times faster here than scipy's matching.
     left, right = np.arange(len(places)), len(places) + np.arange(len(others))
@@ -155,6 +154,23 @@ def border_pixels(
     border[:, :-1] |= right
     border[:-1] |= below
     return border
+
+
+def _one_to_one(
+    found: npt.NDArray[np.int64], true: npt.NDArray[np.int64], tolerance: float
+) -> tuple[float, float]:
+    """Recall and precision of borders under one-to-one matches; NaN as for many-to-one ones."""
+    radius = _tolerance_px(found.shape, tolerance)
+    found_border, true_border = border_pixels(found), border_pixels(true, counted=true >= 0)
+    if not true_border.any():
+        return math.nan, math.nan
+    num_found = num_matched(found_border, true_border, radius)
+    judged = found_border & ~_within(true < 0, radius)
+    if not judged.any():
+        return num_found / float(true_border.sum()), math.nan
+    everything = np.array_equal(judged, found_border)
+    num_right = num_found if everything else num_matched(judged, true_border, radius)
+    return num_found / float(true_border.sum()), num_right / float(judged.sum())
 
 
 def _tolerance_px(shape: tuple[int, ...], tolerance: float) -> float:

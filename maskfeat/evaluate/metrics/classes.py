@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,19 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from maskfeat.evaluate.metrics.boundaries import boundary_precision, boundary_recall
+from maskfeat.evaluate.metrics.boundaries import boundary_f, boundary_precision, boundary_recall
+from maskfeat.evaluate.metrics.nested import average_recall, nestedness
 from maskfeat.evaluate.metrics.overlap import LabelMap
 from maskfeat.evaluate.metrics.pairs import pair_auc
 from maskfeat.evaluate.metrics.regions import (
     achievable_segmentation_accuracy,
+    compactness,
     covering,
+    explained_variation,
     noc,
+    probabilistic_rand_index,
+    undersegmentation_error,
+    variation_of_information,
 )
 from maskfeat.features.reading import Features
 
@@ -101,28 +108,56 @@ class MeanScores(Metric):
         return {n: means[i] for i, n in enumerate(self.names) if bool(self.counts[i] > 0)}
 
 
-class AchievableSegmentationAccuracy(MeanOverImages):
+class MeanOverAnnotators(MeanOverImages):
+    """Mean over images of the mean over annotators of one number.
+
+    Subclasses say in `_score` which number, of a partition and one annotator's label map.
+    """
+
+    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
+        super().update(mean_of_counted([self._score(labels, target) for target in targets]))
+
+    def _score(self, labels: LabelMap, target: LabelMap) -> float:
+        raise NotImplementedError
+
+
+class AchievableSegmentationAccuracy(MeanOverAnnotators):
     """See `achievable_segmentation_accuracy`; per image the mean over annotators."""
 
     higher_is_better = True
-
-    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
-        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
-        scores = [achievable_segmentation_accuracy(labels, target) for target in targets]
-        super().update(mean_of_counted(scores))
+    _score = staticmethod(achievable_segmentation_accuracy)
 
 
-class Covering(MeanOverImages):
+class Covering(MeanOverAnnotators):
     """See `covering`; per image the mean over annotators."""
 
     higher_is_better = True
-
-    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
-        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
-        super().update(mean_of_counted([covering(labels, target) for target in targets]))
+    _score = staticmethod(covering)
 
 
-class BoundaryRecall(MeanOverImages):
+class UndersegmentationError(MeanOverAnnotators):
+    """See `undersegmentation_error`; per image the mean over annotators."""
+
+    higher_is_better = False
+    _score = staticmethod(undersegmentation_error)
+
+
+class ProbabilisticRandIndex(MeanOverAnnotators):
+    """See `probabilistic_rand_index`; per image the mean over annotators."""
+
+    higher_is_better = True
+    _score = staticmethod(probabilistic_rand_index)
+
+
+class VariationOfInformation(MeanOverAnnotators):
+    """See `variation_of_information`; per image the mean over annotators."""
+
+    higher_is_better = False
+    _score = staticmethod(variation_of_information)
+
+
+class BoundaryRecall(MeanOverAnnotators):
     """See `boundary_recall`; per image the mean over annotators.
 
     Args:
@@ -135,10 +170,8 @@ class BoundaryRecall(MeanOverImages):
         super().__init__()
         self.tolerance = tolerance
 
-    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
-        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
-        scores = [boundary_recall(labels, target, self.tolerance) for target in targets]
-        super().update(mean_of_counted(scores))
+    def _score(self, labels: LabelMap, target: LabelMap) -> float:
+        return boundary_recall(labels, target, self.tolerance)
 
 
 class BoundaryPrecision(BoundaryRecall):
@@ -148,10 +181,74 @@ class BoundaryPrecision(BoundaryRecall):
         tolerance: Largest distance of a match, in image diagonals.
     """
 
-    def update(self, labels: LabelMap, targets: Sequence[LabelMap]) -> None:  # type: ignore[override]
-        """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
-        scores = [boundary_precision(labels, target, self.tolerance) for target in targets]
-        MeanOverImages.update(self, mean_of_counted(scores))
+    def _score(self, labels: LabelMap, target: LabelMap) -> float:
+        return boundary_precision(labels, target, self.tolerance)
+
+
+class BoundaryF(BoundaryRecall):
+    """See `boundary_f`; per image the mean over annotators.
+
+    Args:
+        tolerance: Largest distance of a match, in image diagonals.
+        match: Whether a border pixel answers for at most one of the other side, or for all nearby.
+    """
+
+    def __init__(
+        self, tolerance: float = 0.0075, match: Literal["nearby", "one to one"] = "one to one"
+    ) -> None:
+        super().__init__(tolerance)
+        self.match = match
+
+    def _score(self, labels: LabelMap, target: LabelMap) -> float:
+        return boundary_f(labels, target, self.tolerance, self.match)
+
+
+class Compactness(MeanOverImages):
+    """See `compactness`."""
+
+    higher_is_better = True
+
+    def update(self, labels: LabelMap) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W)."""
+        super().update(compactness(labels))
+
+
+class ExplainedVariation(MeanOverImages):
+    """See `explained_variation`."""
+
+    higher_is_better = True
+
+    def update(self, labels: LabelMap, image: npt.NDArray[np.generic]) -> None:  # type: ignore[override]
+        """Count one image: its partition (H, W) and its colors (H, W, C)."""
+        super().update(explained_variation(labels, image))
+
+
+class AverageRecall(MeanOverImages):
+    """See `average_recall`; unlike COCO's, a mean over images, not over all true segments.
+
+    Args:
+        max_segments: How many segments of each image's pool count.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, max_segments: int) -> None:
+        super().__init__()
+        self.max_segments = max_segments
+
+    def update(self, iou: npt.NDArray[np.floating]) -> None:  # type: ignore[override]
+        """Count one image: IoU of its segments, best first, and true segments, shape (S, G)."""
+        super().update(average_recall(iou, self.max_segments))
+
+
+class Nestedness(MeanOverImages):
+    """See `nestedness`."""
+
+    higher_is_better = True
+
+    def update(self, partitions: Sequence[LabelMap]) -> None:  # type: ignore[override]
+        """Count one image: its partitions, shape (H, W) each, from fine to coarse."""
+        super().update(nestedness(partitions))
 
 
 class PairAuc(MeanOverImages):
@@ -221,7 +318,7 @@ class OverScales(Metric):
         self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, scores: Sequence[float]) -> None:
-        """Count one image: its score at each granularity.
+        """Count one image, unless a score is NaN: its score at each granularity.
 
         Raises:
             ValueError: If there are not as many as announced.
@@ -231,6 +328,8 @@ class OverScales(Metric):
             raise ValueError(
                 f"scores must be {len(self.totals)} numbers, got shape {tuple(values.shape)}"
             )
+        if bool(values.isnan().any()):
+            return
         self.totals += values
         self.best += (values * self.sign).max() * self.sign
         self.count += 1

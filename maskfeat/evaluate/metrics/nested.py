@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps
+from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps
 from maskfeat.segment.tree import MergeTree
 
 Float64Array = npt.NDArray[np.float64]
@@ -89,7 +89,8 @@ class NestedOverlap:
 
     def average_recall(self, max_segments: int) -> float:
         """See `average_recall`; nodes are ranked from the top of the tree down."""
-        order = np.argsort(-self.tree.levels[self.tree.parents], kind="stable")
+        # Of equal levels the larger number is the upper one: the root before its children.
+        order = np.argsort(self.tree.levels[self.tree.parents], kind="stable")[::-1]
         return average_recall(self.iou()[order], max_segments)
 
 
@@ -133,10 +134,9 @@ def nestedness(partitions: Sequence[LabelMap]) -> float:
     num_nested = num_segments = 0
     for fine, coarse in itertools.pairwise(partitions):
         inner, outer = checked_label_maps(fine, coarse)
-        pairs = np.unique(np.stack([inner.ravel(), outer.ravel()]), axis=1)
-        num_parents = np.unique(pairs[0], return_counts=True)[1]
+        num_parents = np.bincount(Overlap(inner.ravel(), outer.ravel()).label)
         num_nested += int((num_parents == 1).sum())
-        num_segments += len(num_parents)
+        num_segments += int((num_parents > 0).sum())
     return num_nested / num_segments
 
 

@@ -188,14 +188,14 @@ def explained_variation(labels: LabelMap, image: npt.NDArray[np.generic]) -> flo
             f"image must have shape {numbers.shape} + (C,), as the labels, got {image.shape}"
         )
     values = image.reshape(numbers.size, -1).astype(np.float64)
+    if (values == values[:1]).all():  # asked before the mean, which rounds
+        return math.nan
     values = values - values.mean(axis=0)
     total = float((values**2).sum())
-    if total == 0:
-        return math.nan
     _, index = np.unique(numbers, return_inverse=True)
     areas = np.bincount(index.ravel())
     sums = [np.bincount(index.ravel(), column) for column in values.T]
-    return float(sum((column**2 / areas).sum() for column in sums) / total)
+    return min(1.0, float(sum((column**2 / areas).sum() for column in sums) / total))
 
 
 def iou(pred: npt.NDArray[np.bool_], target: npt.NDArray[np.int8]) -> float:

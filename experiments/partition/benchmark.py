@@ -1,0 +1,304 @@
+"""Our partitions and trees beside the classics, on the same images in one run.
+
+    python experiments/partition/benchmark.py runs/bsds500/checkpoints/last.ckpt
+
+Ends in a table (quality, seconds per image, ratio to SLIC's), as markdown and json, and a plot of
+quality against the number of segments. Scores are means over annotators, then images. Methods are
+compared at the number of segments they really give: scores at 25, 100, ... are interpolated in
+the logarithm of the number of 4-connected components. Trees are also cut at one threshold for all
+images (ODS) and the best one for each (OIS); Felzenszwalb's method at one scale. Times are CPU
+seconds of one thread.
+
+Needs the extra "bench": OpenCV and matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+from rich.progress import track
+from skimage.color import rgb2lab
+
+import maskfeat
+from maskfeat.batch import HeldOutImage
+from maskfeat.data.heldout import ShardImages
+from maskfeat.evaluate import metrics
+from maskfeat.evaluate.metrics.nested import NestedOverlap
+from maskfeat.evaluate.protocol import num_components
+from maskfeat.segment.atoms import atoms
+from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree
+from maskfeat.segment.judge import default_judge
+from maskfeat.segment.partition import partition_atoms
+from maskfeat.segment.tree import MergeTree
+
+# Levels to cut at, the same for all images: of any tree, and of one whose levels are 1 - p.
+WIDE_THRESHOLDS = np.geomspace(1e-5, 1e7, 480)
+PROBABLE_THRESHOLDS = np.linspace(0.005, 0.995, 199)
+FELZENSZWALB_SCALES = np.geomspace(20, 20_000, 24)
+# Scores of a label map, each the mean over annotators: name -> function(labels, target).
+SCORES: dict[str, Callable[..., float]] = {
+    "asa": metrics.achievable_segmentation_accuracy,
+    "ue": metrics.undersegmentation_error,
+    "covering": metrics.covering,
+    "voi": metrics.variation_of_information,
+    "pri": metrics.probabilistic_rand_index,
+    "br": metrics.boundary_recall,
+    "bp": metrics.boundary_precision,
+    "br_strict": lambda labels, target: metrics.boundary_recall(labels, target, 0.0025),
+    "f": metrics.boundary_f,
+}
+Row = dict[str, Any]
+
+
+def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) -> dict[str, Row]:
+    """All methods on one image, on one thread."""
+    torch.set_num_threads(1)
+    rows = {name: _partitions(f, image, numbers) for name, f in peers.PARTITIONS.items()}
+    rows["Felzenszwalb"] |= _felzenszwalb_scales(image)
+    for name, make in peers.TREES.items():
+        rows[name] = _tree(lambda make=make: make(image.image), image, numbers)
+
+    model = maskfeat.load(checkpoint)
+    started = time.process_time()
+    features = model.features(image.image)
+    encoder = time.process_time() - started
+    started = time.process_time()
+    graph = atoms(features)
+    atom_time = time.process_time() - started
+    shown = {"encoder": encoder, "atoms": atom_time}
+    judge = default_judge()
+
+    def hierarchy() -> tuple[np.ndarray, MergeTree]:
+        return graph.labels, atom_hierarchy(graph, judge=judge).tree
+
+    rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
+    others = {
+        "maskfeat tree, not judged": lambda: (graph.labels, atom_tree(graph)),
+        "maskfeat Ward": lambda: (graph.labels, atom_tree(graph, "ward")),
+    }
+    for name, tree in others.items():
+        rows[name] = _tree(tree, image, numbers) | shown
+    rows["maskfeat k-means"] = (
+        _partitions(lambda rgb, k: partition_atoms(graph, k)[graph.labels], image, numbers) | shown
+    )
+    return rows
+
+
+def _partitions(make: peers.Partition, image: HeldOutImage, numbers: Sequence[int]) -> Row:
+    cuts, seconds = {}, []
+    for k in numbers:
+        started = time.process_time()
+        labels = np.asarray(make(image.image, k), np.int64)
+        seconds.append(time.process_time() - started)
+        cuts[k] = _score(labels, image)
+    return {"cuts": cuts, "seconds": float(np.median(seconds))}
+
+
+def _score(labels: np.ndarray, image: HeldOutImage) -> dict[str, float]:
+    scores = {
+        name: metrics.mean_of_counted([score(labels, target) for target in image.partitions])
+        for name, score in SCORES.items()
+    }
+    lab = rgb2lab(image.image)
+    return scores | {
+        "ev": metrics.explained_variation(labels, lab),
+        "compactness": metrics.compactness(labels),
+        "components": float(num_components(labels)),
+    }
+
+
+def _felzenszwalb_scales(image: HeldOutImage) -> Row:
+    curves = [
+        _score_regions(np.asarray(peers.felzenszwalb(image.image, scale), np.int64), image)
+        for scale in FELZENSZWALB_SCALES
+    ]
+    return {"curves": {name: [curve[name] for curve in curves] for name in curves[0]}}
+
+
+def _score_regions(labels: np.ndarray, image: HeldOutImage) -> dict[str, float]:
+    return {
+        name: metrics.mean_of_counted([SCORES[name](labels, t) for t in image.partitions])
+        for name in ("covering", "voi", "pri")
+    }
+
+
+def _tree(
+    make: Callable[[], tuple[np.ndarray, MergeTree]],
+    image: HeldOutImage,
+    numbers: Sequence[int],
+    thresholds: np.ndarray = WIDE_THRESHOLDS,
+) -> Row:
+    started = time.process_time()
+    leaves, tree = make()
+    seconds = time.process_time() - started
+    cuts = {k: _score(tree.groups(k)[leaves].astype(np.int64), image) for k in numbers}
+    overlaps = [NestedOverlap(tree, leaves, target) for target in image.partitions]
+    regions = [len(overlap.target_sizes) for overlap in overlaps]
+    median = overlaps[int(np.argsort(regions, kind="stable")[(len(regions) - 1) // 2])]
+    curves = [[overlap.scores_at(t) for t in thresholds] for overlap in overlaps]
+    return {
+        "cuts": cuts,
+        "seconds": seconds,
+        "curves": {
+            name: np.mean([[at[name] for at in curve] for curve in curves], axis=0).tolist()
+            for name in ("covering", "voi", "pri")
+        },
+        # Serving each annotator with a level of his own, and each true segment with any node.
+        "covering_own_level": float(
+            np.mean([max(at["covering"] for at in curve) for curve in curves])
+        ),
+        "covering_any_node": float(np.mean([overlap.best_covering() for overlap in overlaps])),
+        **{f"ar_{n}": median.average_recall(n) for n in (10, 100, 1000)},
+    }
+
+
+def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, Row]:
+    """Means over images, per method."""
+    summary = {}
+    for name in rows[0]:
+        of_images = [row[name] for row in rows]
+        found: Row = {"cuts": _at_numbers(of_images, numbers)}
+        for scalar in of_images[0]:
+            if scalar not in ("cuts", "curves"):
+                found[scalar] = float(np.mean([image[scalar] for image in of_images]))
+        for score, first in of_images[0].get("curves", {}).items():
+            over = metrics.OverScales(len(first), higher_is_better=score != "voi")
+            for image in of_images:
+                over.update(image["curves"][score])
+            best = over.compute()
+            found |= {f"{score}_ods": float(best["ods"]), f"{score}_ois": float(best["ois"])}
+        summary[name] = found
+    return summary
+
+
+def _at_numbers(of_images: list[Row], numbers: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Mean scores where a method would have so many components; none outside what it gave."""
+    means = {
+        k: {
+            score: float(np.nanmean([image["cuts"][k][score] for image in of_images]))
+            for score in of_images[0]["cuts"][k]
+        }
+        for k in numbers
+    }
+    given = np.log([means[k]["components"] for k in numbers])
+    found = {}
+    for k in numbers:
+        # A few per cent short of the largest or smallest number asked for is near enough.
+        if not given.min() - 0.1 <= np.log(k) <= given.max() + 0.1:
+            continue
+        order = np.argsort(given)
+        found[k] = {
+            score: float(
+                np.interp(np.log(k), given[order], [means[numbers[i]][score] for i in order])
+            )
+            for score in means[k]
+        }
+    return found
+
+
+def table(summary: dict[str, Row]) -> str:
+    """Markdown, a line per method."""
+    columns = {
+        "covering ODS": lambda r: r.get("covering_ods"),
+        "OIS": lambda r: r.get("covering_ois"),
+        "VoI ODS": lambda r: r.get("voi_ods"),
+        "PRI ODS": lambda r: r.get("pri_ods"),
+        "F@25": lambda r: _cut(r, 25, "f"),
+        "F@100": lambda r: _cut(r, 100, "f"),
+        "ASA@25": lambda r: _cut(r, 25, "asa"),
+        "ASA@100": lambda r: _cut(r, 100, "asa"),
+        "UE@100": lambda r: _cut(r, 100, "ue"),
+        "covering@25": lambda r: _cut(r, 25, "covering"),
+        "AR@1000": lambda r: r.get("ar_1000"),
+        "any node": lambda r: r.get("covering_any_node"),
+    }
+    lines = [
+        "| method | " + " | ".join(columns) + " | s/image | x SLIC |",
+        "|---|" + "--:|" * (len(columns) + 2),
+    ]
+    base = summary["SLIC"]["seconds"]
+    for name, row in summary.items():
+        values = [value(row) for value in columns.values()]
+        cells = ["-" if v is None else f"{v:.3f}" for v in values]
+        seconds = sum(row.get(part, 0.0) for part in ("encoder", "atoms", "seconds"))
+        cells += [f"{seconds:.3f}", f"{seconds / base:.1f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cut(row: Row, number: int, score: str) -> float | None:
+    return row["cuts"].get(number, {}).get(score)
+
+
+def plot(summary: dict[str, Row], path: Path) -> None:
+    """Four scores against the number of segments."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = {"asa": "ASA", "f": "boundary F, one to one", "covering": "covering", "voi": "VoI"}
+    figure, axes = plt.subplots(1, len(shown), figsize=(18, 4.5), layout="constrained")
+    for axis, (score, title) in zip(axes, shown.items(), strict=True):
+        for name, row in summary.items():
+            numbers = sorted(row["cuts"])
+            values = [row["cuts"][k][score] for k in numbers]
+            is_ours = name.startswith("maskfeat")
+            axis.plot(numbers, values, label=name, lw=2.5 if is_ours else 1, marker=".")
+        axis.set(xscale="log", xlabel="segments (4-connected)", title=title)
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left")
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    """Score, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
+    parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
+    parser.add_argument("--num_images", type=int, help="at most so many, evenly spread")
+    parser.add_argument("--num_segments", type=int, nargs="+", default=[10, 25, 50, 100, 200, 400])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("experiments/partition"))
+    args = parser.parse_args()
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started below
+    images = ShardImages(args.shards, args.num_images)
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(score_image, args.checkpoint, image, args.num_segments)
+            for image in track(images, "reading")
+        ]
+        rows = [job.result() for job in track(jobs, "scoring")]
+    summary = summarize(rows, args.num_segments)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    record = {
+        "checkpoint": args.checkpoint,
+        "shards": args.shards,
+        "num_images": len(images),
+        "commit": commit,
+        "methods": summary,
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "result.json").write_text(json.dumps(record, indent=1) + "\n")
+    (args.out / "result.md").write_text(table(summary))
+    plot(summary, args.out / "result.png")
+    print(table(summary))
+
+
+if __name__ == "__main__":
+    main()

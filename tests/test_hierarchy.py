@@ -1,0 +1,245 @@
+"""Nested partitions: cuts, contours, linkages and the judge of merges."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.measure import label
+
+import maskfeat
+from maskfeat.evaluate.metrics.nested import nestedness
+from maskfeat.features.reading import Features
+from maskfeat.segment.atoms import AtomGraph, atoms
+from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree, hierarchy
+from maskfeat.segment.judge import MEASURES, MergeJudge, default_judge, judged, merge_measures
+
+
+def smooth_noise(height: int = 40, width: int = 50, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3))
+    return ndimage.gaussian_filter(noise, (2, 2, 0))
+
+
+def nested_squares() -> tuple[np.ndarray, np.ndarray]:
+    """An object of two parts on a ground: values of three regions, and the regions."""
+    truth = np.zeros((40, 40), int)
+    truth[10:30, 8:20], truth[10:30, 20:32] = 1, 2
+    return np.array([[0.0, 0], [1, 0.1], [1, -0.1]])[truth], truth
+
+
+def num_parts(labels: np.ndarray) -> int:
+    return int(label(labels, background=-1, connectivity=1).max())
+
+
+def same(labels: np.ndarray, others: np.ndarray) -> bool:
+    pairs = np.unique(np.stack([labels.ravel(), others.ravel()]), axis=1)
+    return pairs.shape[1] == len(np.unique(labels)) == len(np.unique(others))
+
+
+@pytest.mark.parametrize("linkage", ["nearest", "average", "ward"])
+def test_parts_meet_before_the_object_meets_the_ground(linkage) -> None:
+    values, truth = nested_squares()
+    found = hierarchy(values, linkage=linkage)
+    assert same(found.cut(3), truth)
+    assert same(found.cut(2), truth > 0)
+    assert same(found.cut(1), truth * 0)
+
+
+@given(seed=st.integers(0, 999), first=st.integers(1, 400), second=st.integers(1, 400))
+@settings(max_examples=20, deadline=None)
+def test_cuts_are_connected_nested_and_as_many_as_asked(seed, first, second) -> None:
+    found = hierarchy(smooth_noise(seed=seed))
+    cuts = [found.cut(k) for k in sorted((first, second), reverse=True)]
+    assert nestedness(cuts) == 1
+    for cut, k in zip(cuts, sorted((first, second), reverse=True), strict=True):
+        assert np.unique(cut).tolist() == list(range(k))
+        assert num_parts(cut) == k
+
+
+@given(seed=st.integers(0, 999), judge=st.booleans(), data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_larger_granularity_is_a_refinement(seed, judge, data) -> None:
+    features = Features.from_dense(smooth_noise(seed=seed), scale=5)
+    found = hierarchy(features, judge="default" if judge else None)
+    dial = sorted(data.draw(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=5)))
+    cuts = [found.cut(granularity=g) for g in reversed(dial)]
+    assert nestedness(cuts) == 1
+    numbers = [cut.max() for cut in cuts]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.parametrize("judge", ["default", None])
+def test_contours_below_a_threshold_enclose_the_segments_of_the_cut(judge) -> None:
+    found = hierarchy(Features.from_dense(smooth_noise(), scale=5), judge=judge)
+    contours = found.saliency()
+    assert contours.shape == (81, 101)
+    assert contours.dtype == np.float32
+    assert (contours >= 0).all()
+    assert (contours <= 1).all()
+    assert not contours[1::2, 1::2].any()  # nothing inside a pixel
+    for granularity in (0.2, 0.5, 0.8):
+        below = label(contours <= np.float32(1 - granularity), connectivity=1)[1::2, 1::2]
+        assert same(below, found.cut(granularity=granularity))
+
+
+def test_the_same_input_gives_the_same_tree() -> None:
+    once, again = (hierarchy(smooth_noise()) for _ in range(2))
+    np.testing.assert_array_equal(once.parents, again.parents)
+    np.testing.assert_array_equal(once.tree.levels, again.tree.levels)
+
+
+def test_probabilities_fall_towards_the_root_and_are_those_of_the_distance() -> None:
+    values, _ = nested_squares()
+    features = Features.from_dense(values, scale=0.5)
+    found = hierarchy(features, border_weight=0, size_power=0, judge=None)
+    assert (found.probabilities[found.parents] <= found.probabilities).all()
+    # The object's mean lies at (1, 0), one away from the ground.
+    np.testing.assert_allclose(found.probabilities[-1], 2 / (1 + np.exp(0.5)), rtol=1e-5)
+
+
+def test_the_public_names_are_there() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    assert isinstance(maskfeat.hierarchy(rgb), maskfeat.Hierarchy)
+
+
+@pytest.mark.parametrize("pixels", [(1, 1), (1, 7), (2, 2)])
+def test_tiny_images_have_hierarchies_too(pixels) -> None:
+    found = hierarchy(Features.from_dense(np.arange(pixels[0] * pixels[1]).reshape(*pixels, 1)))
+    assert found.cut(1).max() == 0
+    assert found.cut(99).max() + 1 == pixels[0] * pixels[1]
+    assert found.saliency().shape == (2 * pixels[0] + 1, 2 * pixels[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({}, "give num_segments or granularity, one of the two, got None and None"),
+        ({"num_segments": 3, "granularity": 0.5}, "one of the two, got 3 and 0.5"),
+        ({"num_segments": 0}, "num_segments must be at least 1, got 0"),
+        ({"granularity": 1.0}, r"granularity must lie in \(0, 1\), got 1.0"),
+    ],
+)
+def test_a_cut_that_makes_no_sense_is_refused(settings_, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        hierarchy(np.zeros((4, 4, 1))).cut(**settings_)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"linkage": "single"}, "linkage must be nearest, average or ward, got 'single'"),
+        ({"size_power": -1}, "size_power must not be negative"),
+        ({"border_weight": 2}, r"border_weight lie in \[0, 1\], got 0.08 and 2"),
+    ],
+)
+def test_bad_settings_are_refused(settings_, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        hierarchy(np.zeros((4, 4, 1)), **settings_)
+
+
+def graph_and_tree() -> tuple[AtomGraph, object]:
+    graph = atoms(Features.from_dense(smooth_noise(24, 30), scale=3), per_megapixel=1)
+    return graph, atom_tree(graph)
+
+
+def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
+    graph, tree = graph_and_tree()
+    measures = merge_measures(tree, graph)
+    labels = graph.labels
+    under = [{i} for i in range(graph.num_atoms)]
+    for node in range(graph.num_atoms, len(tree.parents)):
+        first, second = np.flatnonzero(tree.parents[:node] == node)
+        under.append(under[first] | under[second])
+    framed = np.pad(labels, 1, constant_values=-1)
+    for node in (graph.num_atoms, graph.num_atoms + 150, len(tree.parents) - 2):
+        sides = sorted(tree.children[node - graph.num_atoms], key=lambda n: (tree.sizes[n], n))
+        small, large = (np.isin(labels, sorted(under[n])) for n in sides)
+        found = dict(zip(MEASURES, measures[node - graph.num_atoms], strict=True))
+        assert found["log share of the image, small"] == pytest.approx(np.log(small.mean()))
+        atom_means = graph.features[labels]  # (H, W, C)
+        apart = np.linalg.norm(atom_means[small].mean(0) - atom_means[large].mean(0))
+        assert found["log distance of the means"] == pytest.approx(
+            np.log(apart * np.sqrt(3)), abs=1e-4
+        )
+        inside = np.isin(framed, sorted(under[sides[0]]))[1:-1, 1:-1]
+        other = np.isin(framed, sorted(under[sides[1]]))
+        common = sum(
+            int((inside & np.roll(other, shift, axis)[1:-1, 1:-1]).sum())
+            for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1))
+        )
+        squared = found["log squared length of the common border over area, small"]
+        assert squared == pytest.approx(np.log(common**2 / small.sum()))
+        # The outline of the small side, the rim of the image left out.
+        outline = sum(
+            int(
+                (inside & ~np.isin(np.roll(framed, s, a), [-1, *under[sides[0]]])[1:-1, 1:-1]).sum()
+            )
+            for s, a in ((1, 0), (-1, 0), (1, 1), (-1, 1))
+        )
+        squared = found["log squared perimeter over area, small"]
+        assert squared == pytest.approx(np.log(max(outline, 1) ** 2 / small.sum()))
+        rim = np.concatenate([large[0], large[-1], large[:, 0], large[:, -1]])
+        assert found["share of the image's rim, large"] == pytest.approx(rim.mean())
+
+
+def test_measures_do_not_know_the_unit_of_the_features() -> None:
+    values = smooth_noise(24, 30)
+    graphs = [atoms(Features.from_dense(values * f, scale=3 / f**2)) for f in (1, 8)]
+    measures = [merge_measures(atom_tree(graph), graph) for graph in graphs]
+    np.testing.assert_allclose(*measures, atol=1e-3)
+
+
+def judge_of(column: int, slope: float) -> MergeJudge:
+    """Judges by one measure alone: probability sigmoid(slope * tanh(tanh(value)))."""
+    width = len(MEASURES)
+    first = np.zeros((width, 2))
+    first[column, 0] = 1
+    second = np.zeros((2, 2))
+    second[0, 0] = 1
+    last = np.array([[slope], [0.0]])
+    zeros = (np.zeros(2), np.zeros(2), np.zeros(1))
+    return MergeJudge(np.zeros(width), np.ones(width), (first, second, last), zeros)
+
+
+def test_a_judge_is_the_network_it_says() -> None:
+    measures = np.random.default_rng(0).normal(size=(5, len(MEASURES)))
+    expected = 1 / (1 + np.exp(-2 * np.tanh(np.tanh(measures[:, 3]))))
+    np.testing.assert_allclose(judge_of(3, 2.0)(measures), expected)
+
+
+def test_judged_levels_are_ultrametric_and_keep_the_merges() -> None:
+    graph, tree = graph_and_tree()
+    found = judged(tree, graph, default_judge())
+    assert (found.levels[found.parents] >= found.levels).all()
+    assert ((found.levels >= 0) & (found.levels < 1)).all()
+    groups = {frozenset(np.flatnonzero(tree.leaves_under(np.array([n])))) for n in range(450, 460)}
+    others = {
+        frozenset(np.flatnonzero(found.leaves_under(np.array([n]))))
+        for n in range(graph.num_atoms, len(found.parents))
+    }
+    assert groups <= others
+
+
+def test_a_judge_comes_back_from_its_file_as_it_was(tmp_path) -> None:
+    judge = default_judge()
+    judge.save(tmp_path / "judge.json")
+    again = MergeJudge.load(tmp_path / "judge.json")
+    measures = np.random.default_rng(0).normal(size=(9, len(MEASURES)))
+    np.testing.assert_array_equal(judge(measures), again(measures))
+    assert "train" in judge.origin
+    assert "val" not in judge.origin
+    content = json.loads((tmp_path / "judge.json").read_text())
+    content["measures"] = content["measures"][1:]
+    (tmp_path / "judge.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"judges by other measures than this version has"):
+        MergeJudge.load(tmp_path / "judge.json")
+
+
+def test_atoms_at_hand_give_the_same_hierarchy() -> None:
+    features = Features.from_dense(smooth_noise(), scale=5)
+    from_atoms = atom_hierarchy(atoms(features), judge=default_judge())
+    np.testing.assert_array_equal(from_atoms.cut(30), hierarchy(features).cut(30))
