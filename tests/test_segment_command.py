@@ -1,0 +1,436 @@
+"""`maskfeat segment`, as users type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+
+import maskfeat
+from maskfeat.app.nested_masks import annotate_cut
+from maskfeat.cli import main
+from maskfeat.data.folder import read_picture
+from maskfeat.data.rle import decode
+from maskfeat.data.sample import read_sample
+from maskfeat.data.write import label_components
+from maskfeat.evaluate.pictures import contour_picture, nearest_cells, overlay_labels
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.weights import save
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Blocks of colors with some noise, uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(30, 226, (3, 4, 3))
+    rows, columns = nearest_cells(3, height), nearest_cells(4, width)
+    noise = rng.integers(-8, 9, (height, width, 3))
+    return (blocks[np.ix_(rows, columns)] + noise).astype(np.uint8)
+
+
+def picture(path, height: int = 48, width: int = 64, seed: int = 0, **settings):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(scene(height, width, seed)).save(path, **settings)
+    return path
+
+
+def segment(*words: object) -> None:
+    main(["segment", *map(str, words)])
+
+
+def refusal(*words: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        segment(*words)
+    assert isinstance(stop.value.code, str)  # which the shell sees as status 1
+    assert "\n" not in stop.value.code
+    return stop.value.code
+
+
+def masks_of(path) -> tuple[list[dict], np.ndarray]:
+    annotations = json.loads(path.read_text())["annotations"]
+    masks = [coco.decode(one["segmentation"]) for one in annotations]
+    return annotations, np.array(masks, bool)
+
+
+def read_back(jpg, json_path):
+    return read_sample(jpg.stem, "", jpg.read_bytes(), json_path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    path = tmp_path_factory.mktemp("net") / "net.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save(FeaturePyramid(width=8), path)
+    return path
+
+
+def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_path, capsys):
+    jpg = picture(tmp_path / "photos/a.jpg")
+    segment(jpg, "--num_segments", 12, "--model", net, "--out", tmp_path / "out")
+    assert "1 picture segmented into" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a_labels.png", "a_overlay.png", "a_contours.png", "a.json"}
+
+    opened = Image.open(tmp_path / "out/a_labels.png")
+    assert opened.mode == "I;16"
+    labels = np.asarray(opened)
+    features = maskfeat.load(net).features(read_picture(jpg))
+    assert np.array_equal(labels, maskfeat.hierarchy(features).cut(12))
+    assert np.array_equal(np.unique(labels), np.arange(12))
+
+    overlay = np.asarray(Image.open(tmp_path / "out/a_overlay.png"))
+    assert np.array_equal(overlay, overlay_labels(read_picture(jpg), labels))
+    assert Image.open(tmp_path / "out/a_contours.png").mode == "L"
+    assert Image.open(tmp_path / "out/a_contours.png").size == (64, 48)
+
+    content = json.loads((tmp_path / "out/a.json").read_text())
+    assert content["image"] == {"image_id": 0, "width": 64, "height": 48, "file_name": "a.jpg"}
+    sample = read_back(jpg, tmp_path / "out/a.json")
+    assert sample.runs.size == (48, 64)
+    masks = decode(sample.runs)
+    for number in range(12):
+        if (labels == number).sum() > 1:  # the reader drops single pixels
+            (place,) = np.flatnonzero(sample.runs.annotation == number)
+            assert np.array_equal(masks[place], labels == number)
+
+
+def test_lab_needs_no_network_and_100_is_the_default(tmp_path):
+    path = picture(tmp_path / "photos/a.png")
+    segment(path, "--model=lab", "--out", tmp_path / "out")
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(100))
+
+
+def test_granularity_cuts_instead_of_a_number(tmp_path):
+    path = picture(tmp_path / "photos/a.png")
+    segment(path, "--granularity", 0.3, "--model=lab", "--out", tmp_path / "out")
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(granularity=0.3))
+
+
+def test_masks_are_the_segments_and_the_merges_of_whole_segments(tmp_path):
+    path = picture(tmp_path / "photos/a.png")
+    segment(path, "--num_segments=20", "--model=lab", "--out", tmp_path / "out")
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    annotations, masks = masks_of(tmp_path / "out/a.json")
+    assert len(masks) == 20 + 18
+    assert [one["id"] for one in annotations] == list(range(1, 39))
+    assert np.array_equal(masks[:20], labels == np.arange(20)[:, None, None])
+    seen = [frozenset([number]) for number in range(20)]
+    for mask in masks[20:]:
+        parts = frozenset(np.unique(labels[mask]).tolist())
+        assert np.array_equal(mask, np.isin(labels, list(parts)))
+        assert any(parts == one | other for one in seen for other in seen if not one & other)
+        assert np.ptp(label_components(mask)[mask]) == 0
+        seen.append(parts)
+    assert len(set(seen)) == 38
+    assert max(map(len, seen)) < 20
+
+
+def test_boxes_areas_and_points_fit_the_masks(tmp_path):
+    path = picture(tmp_path / "photos/a.png")
+    segment(path, "--num_segments=20", "--model=lab", "--out", tmp_path / "out")
+    annotations, masks = masks_of(tmp_path / "out/a.json")
+    for one, mask in zip(annotations, masks, strict=True):
+        y, x = np.nonzero(mask)
+        assert one["area"] == len(y)
+        assert one["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        assert one["crop_box"] == [0, 0, 64, 48]
+        ((column, row),) = one["point_coords"]
+        assert mask[int(row), int(column)]
+    # A block without noise at its border: its point is not on the rim.
+    largest = int(masks[:20].sum((1, 2)).argmax())
+    ((column, row),) = annotations[largest]["point_coords"]
+    around = masks[largest, int(row) - 1 : int(row) + 2, int(column) - 1 : int(column) + 2]
+    assert around.shape == (3, 3)
+    assert around.all()
+
+
+def test_scores_say_at_which_granularities_a_mask_is_a_segment():
+    tree = maskfeat.hierarchy(scene(48, 64))
+    annotations = annotate_cut(tree, tree.cut(20), (48, 64))
+    assert 1 < sum(one["stability_score"] > 0.01 for one in annotations)
+    for one in annotations:
+        high, share = one["predicted_iou"], one["stability_score"]
+        assert 0 <= share <= high <= 1
+        if share < 0.01:
+            continue
+        mask = coco.decode(one["segmentation"]).astype(bool)
+        for granularity, is_segment in [
+            (high - 0.1 * share, True),
+            (high - 0.9 * share, True),
+            (high - 1.1 * share, False),
+            (high + 0.1 * share, False),
+        ]:
+            if not 0 < granularity < 1:
+                continue
+            labels = tree.cut(granularity=granularity)
+            found = labels == labels[mask][0]
+            assert np.array_equal(found, mask) == is_segment
+
+
+@pytest.mark.parametrize("num_segments", [1, 2])
+def test_few_segments_have_no_merges_above_them(tmp_path, num_segments):
+    path = picture(tmp_path / "photos/a.png")
+    segment(path, f"--num_segments={num_segments}", "--model=lab", f"--out={tmp_path / 'out'}")
+    assert len(masks_of(tmp_path / "out/a.json")[1]) == num_segments
+
+
+def test_a_picture_of_one_pixel_is_one_segment(tmp_path):
+    path = picture(tmp_path / "photos/a.png", 1, 1)
+    segment(path, "--model=lab", "--out", tmp_path / "out")
+    assert np.asarray(Image.open(tmp_path / "out/a_labels.png")).tolist() == [[0]]
+    (only,), _ = masks_of(tmp_path / "out/a.json")
+    assert only["predicted_iou"] == only["stability_score"] == 1
+
+
+def test_contours_hold_the_largest_side_or_corner_around_each_pixel():
+    saliency = np.random.default_rng(0).random((2 * 4 + 1, 2 * 5 + 1)).astype(np.float32)
+    drawn = contour_picture(saliency)
+    assert drawn.shape == (4, 5)
+    for y in range(4):
+        for x in range(5):
+            around = saliency[2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
+            assert drawn[y, x] == round(255 * float(around.max()))
+
+
+def test_gray_pictures_are_segmented_too(tmp_path):
+    (tmp_path / "photos").mkdir()
+    gray = Image.fromarray(scene(30, 40)).convert("L")
+    gray.save(tmp_path / "photos/a.jpg")
+    segment(tmp_path / "photos/a.jpg", "--model=lab", "--out", tmp_path / "out")
+    assert Image.open(tmp_path / "out/a_labels.png").size == (40, 30)
+    assert Image.open(tmp_path / "out/a_overlay.png").mode == "RGB"
+    assert read_back(tmp_path / "photos/a.jpg", tmp_path / "out/a.json").runs.num_masks >= 20
+
+
+def test_a_picture_turned_by_exif_is_segmented_upright_and_read_back_so(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    jpg = picture(tmp_path / "photos/a.jpg", 30, 40, exif=exif)
+    segment(jpg, "--num_segments=12", "--model=lab", "--out", tmp_path / "out")
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    assert labels.shape == (40, 30)
+    sample = read_back(jpg, tmp_path / "out/a.json")
+    assert sample.runs.size == (40, 30)
+    assert np.array_equal(sample.decode(), read_picture(jpg))
+    assert np.array_equal(labels, maskfeat.hierarchy(sample.decode()).cut(12))
+
+
+def test_a_large_picture_is_reduced_and_its_segments_are_enlarged(net, tmp_path, capsys):
+    jpg = picture(tmp_path / "photos/a.jpg", 151, 203)
+    words = ("--num_segments=12", "--max_megapixels=0.003", "--out", tmp_path / "out")
+    segment(jpg, *words, "--model", net)
+    told = capsys.readouterr().err
+    assert told.count("203 x 151, is reduced to 64 x 47") == 1
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    assert labels.shape == (151, 203)
+    assert Image.open(tmp_path / "out/a_contours.png").size == (203, 151)
+    overlay = np.asarray(Image.open(tmp_path / "out/a_overlay.png")).astype(int)
+    photo = read_picture(jpg)
+    small = np.asarray(Image.fromarray(photo).resize((64, 47), Image.Resampling.BOX))
+    found = maskfeat.hierarchy(maskfeat.load(net).features(small)).cut(12)
+    rows, columns = nearest_cells(47, 151), nearest_cells(64, 203)
+    assert np.array_equal(labels, found[rows][:, columns])
+    # Away from borders the overlay keeps the detail of the full picture: 0.6 of it.
+    is_white = (overlay == 255).all(axis=2)
+    tint = overlay[~is_white] - 0.6 * photo[~is_white]
+    for number in range(12):
+        values = tint[labels[~is_white] == number]
+        assert not len(values) or np.ptp(values, axis=0).max() <= 1.01
+    annotations, masks = masks_of(tmp_path / "out/a.json")
+    assert np.array_equal(masks[:12], labels == np.arange(12)[:, None, None])
+    for one, mask in zip(annotations, masks, strict=True):
+        y, x = np.nonzero(mask)
+        assert one["area"] == len(y)
+        assert one["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        ((column, row),) = one["point_coords"]
+        assert mask[int(row), int(column)]
+    assert read_back(jpg, tmp_path / "out/a.json").runs.size == (151, 203)
+
+
+def test_a_picture_within_the_limit_is_not_reduced(tmp_path, capsys):
+    path = picture(tmp_path / "photos/a.png", 30, 40)
+    segment(path, "--max_megapixels=0.0012", "--model=lab", "--out", tmp_path / "out")
+    assert "reduced" not in capsys.readouterr().err
+
+
+def test_in_a_folder_what_is_no_picture_is_named_and_counted(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / f"photos/p{number}.jpg", seed=number)
+    (tmp_path / "photos/broken.jpg").write_bytes(b"not a picture")
+    whole = (tmp_path / "photos/p0.jpg").read_bytes()
+    (tmp_path / "photos/half.jpg").write_bytes(whole[: len(whole) // 2])
+    segment(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
+    told = capsys.readouterr()
+    assert told.err.count("left out") == 2
+    assert "broken.jpg" in told.err
+    assert "half.jpg" in told.err
+    assert "2 pictures segmented" in told.out
+    assert "2 left out" in told.out
+    assert {path.stem for path in (tmp_path / "out").glob("*.json")} == {"p0", "p1"}
+    ids = [
+        json.loads((tmp_path / f"out/p{number}.json").read_text())["image"]["image_id"]
+        for number in range(2)
+    ]
+    assert ids == [2, 3]
+
+
+def test_a_folder_without_a_whole_picture_is_an_error(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"not a picture")
+    told = refusal(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
+    assert "none of the pictures in" in told
+    assert "1 left out" in told
+
+
+def test_a_file_that_is_no_picture_is_one_sentence(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"not a picture")
+    told = refusal(tmp_path / "a.jpg", "--model=lab", "--out", tmp_path / "out")
+    assert "a.jpg' cannot be read as a picture" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--num_segments=5", "--granularity=0.5"], "num_segments or granularity, not both"),
+        (["--num_segments=0"], "num_segments must lie in 1 to 65,536, got 0"),
+        (["--num_segments=65537"], "num_segments must lie in 1 to 65,536, got 65537"),
+        (["--granularity=1"], "granularity must lie between 0 and 1"),
+        (["--max_megapixels=0"], "max_megapixels must be above 0"),
+        (["--model=nonesuch"], "no model file at 'nonesuch'"),
+        (["--out=photos"], "out must be another folder than that of the pictures"),
+        (["--out=photos/a.png"], "out must be a folder"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "photos/a.png")
+    for pictures in ("photos", "photos/a.png"):
+        assert message in refusal(pictures, "--model=lab", "--out=out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_without_pictures_are_named(tmp_path):
+    assert "'nowhere'" in refusal("nowhere", "--model=lab")
+    assert "no picture (.jpg" in refusal(tmp_path, "--model=lab")
+
+
+def test_more_segments_than_16_bits_number_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("maskfeat.app.segment_pictures.MAX_SEGMENTS", 99)
+    path = picture(tmp_path / "photos/a.png")
+    told = refusal(path, "--model=lab", "--out", tmp_path / "out")
+    assert "a.png' has 100 segments" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_pictures_of_one_stem_are_refused_before_anything_is_written(tmp_path):
+    for name in ("a.jpg", "a.png", "b.png"):
+        picture(tmp_path / "photos" / name)
+    told = refusal(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
+    assert "'a.jpg' and 'a.png' would both be written as 'a'" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["--skip_existing"], ["--skip-existing", "true"]])
+def test_pictures_with_their_json_there_are_passed_over_on_demand(tmp_path, capsys, words):
+    for number in range(2):
+        picture(tmp_path / f"photos/p{number}.png", seed=number)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "p0.json").write_text("mine")
+    segment(tmp_path / "photos", *words, "--model=lab", f"--out={out}")
+    assert (out / "p0.json").read_text() == "mine"
+    assert (out / "p1.json").exists()
+    assert "1 passed over" in capsys.readouterr().out
+    segment(*words, "--model=lab", f"--out={out}", tmp_path / "photos")
+    assert "0 pictures segmented" in capsys.readouterr().out
+    segment(tmp_path / "photos", "--model=lab", f"--out={out}")
+    assert len(masks_of(out / "p0.json")[1]) > 1
+
+
+def test_dashes_stand_for_underscores_in_names_alone(tmp_path):
+    path = picture(tmp_path / "my-photos/a-b.png")
+    out = tmp_path / "my-out"
+    segment(path, "--num-segments", 5, "--max-megapixels=1", "--model=lab", f"--out={out}")
+    assert np.asarray(Image.open(out / "a-b_labels.png")).max() == 4
+
+
+def test_without_a_picture_the_usage_is_shown(capsys):
+    with pytest.raises(SystemExit) as stop:
+        segment()
+    assert stop.value.code == 2
+    assert "required: pictures" in capsys.readouterr().err
+
+
+def test_pillows_limit_does_not_count_but_absurd_sizes_are_refused(tmp_path, monkeypatch):
+    path = picture(tmp_path / "a.png", 30, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_picture(path).shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    # A header that claims 30,000 x 20,000 pixels.
+    data = bytearray(path.read_bytes())
+    data[16:24] = (30_000).to_bytes(4, "big") + (20_000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    told = refusal(path, "--model=lab", "--out", tmp_path / "out")
+    assert "30000 x 20000, above 400 megapixels" in told
+
+
+def test_16_bits_a_channel_are_refused_and_not_clipped_to_white(tmp_path):
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="must hold 8 bits a channel"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_help_lists_the_files_and_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from maskfeat.cli import main\n"
+        "try: main(['segment', '--help'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("KEY_labels.png", "--num_segments", "--skip_existing", "pictures"):
+        assert word in done.stdout
+
+
+def test_the_command_is_in_the_help_of_the_program(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    assert "maskfeat segment" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_40_megapixels_take_less_than_4_gigabytes(tmp_path):
+    rng = np.random.default_rng(0)
+    size = (5480, 7300)
+    coarse = Image.fromarray(rng.integers(0, 256, (54, 73, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
+    noisy = (smooth + rng.integers(-12, 13, (*size, 1), dtype=np.int16)).clip(0, 255)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / "photos/a.jpg", quality=90)
+    save(FeaturePyramid(), tmp_path / "net.safetensors")
+    code = (
+        "import resource, sys\n"
+        "from maskfeat.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    words = ["segment", "photos/a.jpg", "--model=net.safetensors", "--out=out"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) * 1024 < 4e9
+    assert Image.open(tmp_path / "out/a_labels.png").size == size[::-1]
+    assert read_back(tmp_path / "photos/a.jpg", tmp_path / "out/a.json").runs.size == size
