@@ -73,7 +73,10 @@ def test_the_callback_logs_the_best_common_and_the_best_own_granularity(tmp_path
         for tag in events.Tags()["scalars"]
         if tag.startswith("val/hierarchy/")
     }
-    curves = [score_hierarchy(lab_hierarchy(scene(n)), scene(n)).curves for n in range(3)]
+    curves = [
+        score_hierarchy(hierarchy(LabTask().features(image.image)), image).curves
+        for image in map(scene, range(3))
+    ]
     coverings = np.array([curve["covering"] for curve in curves])
     assert logged["covering_ods"] == pytest.approx(coverings.mean(0).max(), abs=1e-6)
     assert logged["covering_ois"] == pytest.approx(coverings.max(1).mean(), abs=1e-6)
