@@ -19,8 +19,8 @@ from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree
 Linkage = Literal["nearest", "average", "ward"]
 
 # Chosen on every second image of BSDS500 val (experiments/hierarchy).
-BORDER_WEIGHT = 0.6
-SIZE_POWER = 0.08
+BORDER_WEIGHT = 0.45
+SIZE_POWER = 0.1
 
 # The share of an image at which the level of a merge is the distance of the features.
 _USUAL_SHARE = 0.01
