@@ -14,6 +14,7 @@ from skimage.color import rgb2lab
 from skimage.measure import label
 
 from maskfeat.features.reading import Features
+from maskfeat.segment import atoms as atoms_module
 from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels, split_atoms
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -199,3 +200,14 @@ def test_a_photograph_falls_into_four_thousand_atoms_that_follow_its_colors() ->
     _, blocks = np.unique(blocks, return_inverse=True)
     squares = graph_of_labels(Features.from_dense(lab), blocks.reshape(lab.shape[:2]))
     assert within < 0.7 * ((lab - squares.features[squares.labels]) ** 2).sum()
+
+
+def test_large_images_are_done_in_tiles_without_a_gap(monkeypatch) -> None:
+    monkeypatch.setattr(atoms_module, "TILE_PX", 17)
+    values = np.random.default_rng(0).normal(size=(40, 61, 2))
+    graph = atoms(Features.from_dense(values), per_megapixel=200_000)
+    assert graph.num_atoms == round(0.2 * 40 * 61)
+    assert np.unique(graph.labels).tolist() == list(range(graph.num_atoms))
+    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_atoms
+    whole = atoms(Features.from_dense(values[:13, :15]), per_megapixel=200_000)
+    assert whole.num_atoms == 13 * 15  # a small image still falls into pixels

@@ -133,7 +133,7 @@ def test_a_cut_that_makes_no_sense_is_refused(settings_, message) -> None:
     [
         ({"linkage": "single"}, "linkage must be nearest, average or ward, got 'single'"),
         ({"size_power": -1}, "size_power must not be negative"),
-        ({"border_weight": 2}, r"border_weight lie in \[0, 1\], got 0.08 and 2"),
+        ({"border_weight": 2}, r"border_weight lie in \[0, 1\], got 0.1 and 2"),
     ],
 )
 def test_bad_settings_are_refused(settings_, message) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskfeat.features import reading
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, same_mask_probability, sample_pyramid
 
@@ -145,3 +146,23 @@ def test_bad_images_and_points_are_refused() -> None:
         Features.from_dense(np.full((2, 2, 1), np.nan))
     with pytest.raises(ValueError, match="shape"):
         Features.from_dense(np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("size", [(37, 53), (64, 32), (1, 5), (9, 1)])
+@pytest.mark.parametrize("block", [1, 500, 10**6])
+def test_distances_and_means_are_those_of_the_dense_stack(net, monkeypatch, size, block) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_VALUES", block)
+    rng = np.random.default_rng(0)
+    features = net.features(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    dense = features.dense()
+    right, below = features.neighbor_distances()
+    np.testing.assert_allclose(right, (np.diff(dense, axis=1) ** 2).sum(-1), atol=1e-6)
+    np.testing.assert_allclose(below, (np.diff(dense, axis=0) ** 2).sum(-1), atol=1e-6)
+    labels = rng.integers(0, 3, size)  # of five regions, two have no pixel
+    means = features.region_means(labels, 5)
+    for region in range(5):
+        inside = labels == region
+        expected = dense[inside].mean(axis=0) if inside.any() else np.zeros(dense.shape[2])
+        np.testing.assert_allclose(means[region], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="labels must have shape"):
+        features.region_means(labels[:, :0], 5)

@@ -5,9 +5,9 @@
 Ends in a table (quality, seconds per image, ratio to SLIC's), as markdown and json, and a plot of
 quality against the number of segments. Scores are means over annotators, then images. Methods are
 compared at the number of segments they really give: scores at 25, 100, ... are interpolated in
-its logarithm; "parts" are the 4-connected components that these segments fall into. Trees are also cut at one threshold for all
-images (ODS) and the best one for each (OIS); Felzenszwalb's method at one scale. Times are CPU
-seconds of one thread.
+its logarithm; "parts" are the 4-connected components that these segments fall into. Trees are
+also cut at one threshold for all images (ODS) and at the best one for each (OIS); Felzenszwalb's
+method at one scale. Times are CPU seconds of one thread.
 
 Needs the extra "bench": OpenCV and matplotlib.
 """

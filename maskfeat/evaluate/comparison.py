@@ -14,6 +14,7 @@ from rich.table import Table
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.evaluate.hierarchies import hierarchy_scores
 from maskfeat.evaluate.protocol import Encoder, click_score_names, partition_score_names
 from maskfeat.evaluate.scoring import (
     Source,
@@ -25,6 +26,13 @@ from maskfeat.evaluate.scoring import (
 )
 from maskfeat.files import whole_file
 
+# Scores of hierarchies that are shown, and what they are called.
+_NESTED = {
+    "covering_ods": "covering, one granularity for all ↑",
+    "covering_ois": "covering, the best granularity of each image ↑",
+    "voi_ods": "variation of information, one granularity for all ↓",
+    "ar_1000": "average recall of 1000 nodes ↑",
+}
 # Column of the table -> score -> mean.
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -37,7 +45,7 @@ class ComparisonTable(Callback):
     `pl_module.untrained_encoder()`, left out where the module has none. Rank zero prints the
     table and writes `comparison.json` and `comparison.md` beside the logs; scalars go to the
     loggers as `final/trained/asa_100`.
-    Cost: 4.5 s per image with one object on one core (481 x 321 pixels, the default net), spread
+    Cost: 6 s per image with one object on one core (481 x 321 pixels, the default net), spread
     over the processes.
 
     Args:
@@ -91,6 +99,7 @@ class ComparisonTable(Callback):
         log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
         if trainer.is_global_zero:
             self._report(trainer, stage, scores, log_dir, len(images))
+        trainer.strategy.barrier()  # nobody leaves, and closes connections, before the report
 
     def _score(
         self,
@@ -102,10 +111,11 @@ class ComparisonTable(Callback):
         partitions = partition_scores(
             trainer, pl_module, encoder, images, self.num_images, self.num_segments
         )
+        nested = hierarchy_scores(trainer, pl_module, encoder, images, self.num_images)
         clicks = click_scores(
             trainer, pl_module, encoder, images, self.num_targets, self.max_clicks
         )
-        return partitions | clicks
+        return partitions | {name: nested[name] for name in _NESTED if name in nested} | clicks
 
     def _report(
         self,
@@ -149,7 +159,7 @@ def line_names(num_segments: Sequence[int], max_clicks: int) -> list[str]:
     partitions = partition_score_names(num_segments)
     kinds = ("asa", "boundary_recall", "covering", "components")
     by_kind = [name for kind in kinds for name in partitions if name.startswith(kind)]
-    return ["auc", "auc_votes", *by_kind, *click_score_names(max_clicks)]
+    return ["auc", "auc_votes", *by_kind, *_NESTED, *click_score_names(max_clicks)]
 
 
 def rich_table(scores: Scores, lines: Sequence[str], title: str) -> Table:
@@ -185,7 +195,7 @@ def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
     known = [value for value in values if not math.isnan(value)]
     best = None
     if known and not name.startswith("components"):  # a price, neither good nor bad
-        best = min(known) if name.startswith("noc") else max(known)
+        best = min(known) if name.startswith(("noc", "voi")) else max(known)
     digits = 1 if name.startswith("components") else 2 if name.startswith("noc") else 3
     return [
         ("-", False) if math.isnan(value) else (f"{value:.{digits}f}", value == best)
@@ -195,6 +205,8 @@ def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
 
 def _title(name: str) -> str:
     """`asa_100` -> `ASA, 100 segments ↑`."""
+    if name in _NESTED:
+        return _NESTED[name]
     kind, _, number = name.rpartition("_")
     if name.startswith("auc"):
         return "pair AUC ↑" if name == "auc" else "pair AUC, each mask voting ↑"

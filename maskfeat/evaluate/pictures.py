@@ -1,4 +1,4 @@
-"""Arrays become RGB pictures: uint8, shape (H, W, 3)."""
+"""Arrays become pictures: RGB, uint8, shape (H, W, 3), or gray, uint8, shape (H, W)."""
 
 from __future__ import annotations
 
@@ -158,6 +158,58 @@ def draw_borders(
     drawn = picture.copy()
     drawn[border_pixels(np.asarray(labels, dtype=np.int64))] = color
     return drawn
+
+
+def overlay_labels(
+    picture: Picture,
+    labels: npt.NDArray[np.integer[Any]],
+    color: tuple[int, int, int] = (255, 255, 255),
+    alpha: float = 0.4,
+) -> Picture:
+    """Tint segments by the colors of their numbers and draw their borders, on a copy.
+
+    Args:
+        picture: RGB, uint8, shape (H, W, 3).
+        labels: Segment numbers from 0, shape (h, w): of the picture, or of a smaller one made
+            from it, whose pixels are then enlarged, borders too.
+        color: RGB of the borders, 0 to 255.
+        alpha: Weight of the tint, 0 (none) to 1 (hides the picture).
+    """
+    height, width = picture.shape[:2]
+    rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
+    tint = label_colors(np.arange(labels.max() + 1))[labels]
+    is_border = border_pixels(np.asarray(labels, dtype=np.int64))
+    drawn = np.empty_like(picture)
+    for top in range(0, height, 256):  # by strips: a large photograph in floats takes gigabytes
+        strip_rows = slice(top, top + 256)
+        places = np.ix_(rows[strip_rows], columns)
+        mixed = (1 - alpha) * picture[strip_rows].astype(np.float32) + alpha * tint[places]
+        mixed[is_border[places]] = color
+        drawn[strip_rows] = mixed.round()
+    return drawn
+
+
+def contour_picture(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Draw how salient borders are.
+
+    Args:
+        saliency: In [0, 1], shape (2 H + 1, 2 W + 1), see `Hierarchy.saliency`.
+
+    Returns:
+        Gray, uint8, shape (H, W): 255 times the largest value on the sides and corners of a pixel.
+    """
+    by_rows = np.maximum(np.maximum(saliency[:-2:2], saliency[1::2]), saliency[2::2])
+    largest = np.maximum(np.maximum(by_rows[:, :-2:2], by_rows[:, 1::2]), by_rows[:, 2::2])
+    return (largest * 255).round().astype(np.uint8)
+
+
+def nearest_cells(num_cells: int, num_pixels: int) -> npt.NDArray[np.int64]:
+    """Which of some cells in a row holds the center of each of some pixels as long in all.
+
+    `cells[nearest_cells(len(cells), n)]` enlarges cells to n pixels. Where these are no fewer,
+    every cell is met.
+    """
+    return ((np.arange(num_pixels) + 0.5) * (num_cells / num_pixels)).astype(np.int64)
 
 
 def overlay_mask(

@@ -13,6 +13,9 @@ from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
 
+# Numbers that a block of rows holds while it is read: 4 MB.
+_BLOCK_VALUES = 1_000_000
+
 
 def sample_pyramid(pyramid: Sequence[Tensor], strides: Sequence[int], points_yx: Tensor) -> Tensor:
     """Read a feature pyramid at points, bilinearly, one gather per level.
@@ -169,17 +172,13 @@ class Features:
             To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W).
         """
         height, width = self.size
-        right = sum(
-            _steps_to_the_right(level, stride, height, width)
-            for level, stride in zip(self.pyramid, self.strides, strict=True)
-        )
-        below = sum(
-            _steps_to_the_right(level.transpose(1, 2), stride, width, height)
-            for level, stride in zip(self.pyramid, self.strides, strict=True)
-        )
-        assert isinstance(right, Tensor)
-        assert isinstance(below, Tensor)
-        return _to_numpy(right), _to_numpy(below.T.contiguous())
+        right = np.zeros((height, width - 1), np.float32)
+        below = np.zeros((width, height - 1), np.float32)  # turned
+        for level, stride in zip(self.pyramid, self.strides, strict=True):
+            for total, turned in ((right, level), (below, level.transpose(1, 2))):
+                for rows in _row_blocks(turned, stride, *total.shape):
+                    total[rows] += _steps_to_the_right(turned, stride, rows, total.shape[1] + 1)
+        return right, np.ascontiguousarray(below.T)
 
     def region_means(self, labels: npt.NDArray[np.integer], num_regions: int) -> FloatArray:
         """Mean feature of each region of a label map, without a dense stack.
@@ -196,13 +195,17 @@ class Features:
         """
         if labels.shape != self.size:
             raise ValueError(f"labels must have shape {self.size}, got {labels.shape}")
-        regions = labels.ravel().astype(np.int32)
-        sums = [
-            _region_sums(level, stride, regions, num_regions, self.size)
-            for level, stride in zip(self.pyramid, self.strides, strict=True)
-        ]
-        counts = np.bincount(regions, minlength=num_regions).clip(min=1).astype(np.float32)
-        means: FloatArray = np.concatenate(sums, axis=1) / counts[:, None]
+        width = self.size[1]
+        sums = [np.zeros((num_regions, level.shape[0]), np.float32) for level in self.pyramid]
+        for total, level, stride in zip(sums, self.pyramid, self.strides, strict=True):
+            for rows in _row_blocks(level, stride, *self.size):
+                # Regions are mostly numbered in reading order: a block meets a short range.
+                first, last = labels[rows].min(), labels[rows].max() + 1
+                regions = (labels[rows] - first).astype(np.int32)
+                total[first:last] += _region_sums(level, stride, rows, regions, last - first, width)
+        counts = np.bincount(labels.ravel(), minlength=num_regions).clip(min=1)
+        means: FloatArray = np.concatenate(sums, axis=1)
+        means /= counts[:, None]
         return means
 
     def _dense_level(self, index: int) -> Tensor:
@@ -216,49 +219,62 @@ class Features:
         return level[:, :height, :width]
 
 
-def _steps_to_the_right(level: Tensor, stride: int, height: int, width: int) -> Tensor:
-    """Squared steps between horizontal neighbors of an enlarged map, (C, h, w) -> (H, W - 1).
+def _row_blocks(level: Tensor, stride: int, height: int, width: int) -> list[slice]:
+    """Rows of pixels in blocks whose enlarged features take about `_BLOCK_VALUES` numbers.
+
+    What does not fit into the cache, or is so large that memory for it is asked for anew each time,
+    takes twice as long per pixel.
+    """
+    per_row = level.shape[0] * (width + 1) / stride
+    step = max(stride, int(_BLOCK_VALUES / per_row))
+    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+
+
+def _steps_to_the_right(level: Tensor, stride: int, rows: slice, width: int) -> FloatArray:
+    """Squared steps between horizontal neighbors of an enlarged map, (C, h, w) -> (rows, W - 1).
 
     A row between two rows of cells is (1 - v) * upper + v * lower, and so are its steps, whose
     squared length is (1 - v)^2 |upper|^2 + 2 v (1 - v) upper . lower + v^2 |lower|^2: channels are
     summed on rows of cells alone, a fraction 1 / stride of the pixels.
     """
-    steps = _enlarged_rows(level, stride, width).diff(dim=2)  # (C, h, W - 1)
+    upper, lower, v, cells = _cell_rows(rows, stride, level)
+    steps = _enlarged_rows(cells, stride, width).diff(dim=2)  # (C, h, W - 1)
     squares = steps.square().sum(dim=0)
-    if stride == 1:
-        return squares[:height]
-    upper, lower, v = _cell_rows(height, stride, level.shape[1], level.device)
+    if stride == 1:  # pixel by pixel, and one row more than is asked for
+        return _to_numpy(squares[: rows.stop - rows.start])
     products = (steps[:, :-1] * steps[:, 1:]).sum(dim=0)
     products = torch.cat([products, squares[-1:]])  # the last row has no row below it
     mixed = (1 - v).square() * squares[upper] + v.square() * squares[lower]
-    return (mixed + 2 * v * (1 - v) * products[upper]).clamp_(min=0)
+    return _to_numpy((mixed + 2 * v * (1 - v) * products[upper]).clamp_(min=0))
 
 
 def _region_sums(
     level: Tensor,
     stride: int,
+    rows: slice,
     regions: npt.NDArray[np.int32],
     num_regions: int,
-    size: tuple[int, int],
+    width: int,
 ) -> FloatArray:
-    """Sum of an enlarged map over the pixels of each region, (C, h, w) -> (K, C)."""
-    height, width = size
-    rows = _enlarged_rows(level, stride, width)
-    cells = _to_numpy(rows.permute(1, 2, 0).reshape(-1, level.shape[0]))  # (h * W, C)
-    upper, lower, v = _cell_rows(height, stride, level.shape[1], torch.device("cpu"))
+    """Sum of some rows of an enlarged map over the pixels of each region, -> (K, C)."""
+    upper, lower, v, cells = _cell_rows(rows, stride, level)
+    enlarged = _enlarged_rows(cells, stride, width)
+    values = _to_numpy(enlarged.permute(1, 2, 0).reshape(-1, level.shape[0]))  # (h * W, C)
     columns = np.arange(width, dtype=np.int32)
-    places = [(row.numpy().astype(np.int32)[:, None] * width + columns) for row in (upper, lower)]
-    weights = [np.broadcast_to(share.numpy(), (height, width)) for share in (1 - v, v)]
+    places = [
+        row.cpu().numpy().astype(np.int32)[:, None] * width + columns for row in (upper, lower)
+    ]
+    weights = [np.broadcast_to(_to_numpy(share), regions.shape) for share in (1 - v, v)]
     if stride == 1:
         places, weights = places[:1], weights[:1]
     holds = sparse.coo_matrix(
         (
             np.concatenate([w.ravel() for w in weights]),
-            (np.tile(regions, len(places)), np.concatenate([p.ravel() for p in places])),
+            (np.tile(regions.ravel(), len(places)), np.concatenate([p.ravel() for p in places])),
         ),
-        (num_regions, len(cells)),
+        (num_regions, len(values)),
     )
-    sums: FloatArray = holds @ cells
+    sums: FloatArray = holds @ values
     return sums
 
 
@@ -270,14 +286,20 @@ def _enlarged_rows(level: Tensor, stride: int, width: int) -> Tensor:
     return level[:, :, :width]
 
 
-def _cell_rows(
-    height: int, stride: int, num_rows: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of cells above and below each row of pixels, (H,), and the share (H, 1) of the lower."""
-    places = ((torch.arange(height, device=device) + 0.5) / stride - 0.5).clamp(min=0)
-    upper = places.floor().long().clamp(max=num_rows - 1)
-    lower = (upper + 1).clamp(max=num_rows - 1)
-    return upper, lower, (places - upper).clamp(max=1).unsqueeze(1)
+def _cell_rows(rows: slice, stride: int, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Between which rows of cells some rows of pixels lie.
+
+    Returns:
+        The rows above and below, int64 (rows,), and the share (rows, 1) of the one below; they
+        count from the first of the rows of cells that are needed, which come last, (C, h, w).
+    """
+    last = level.shape[1] - 1
+    pixels = torch.arange(rows.start, rows.stop, device=level.device)
+    places = ((pixels + 0.5) / stride - 0.5).clamp(min=0, max=last)
+    upper = places.floor().long()
+    lower = (upper + 1).clamp(max=last)
+    cells = level[:, int(upper[0]) : int(lower[-1]) + 1]
+    return upper - upper[0], lower - upper[0], (places - upper).unsqueeze(1), cells
 
 
 def _to_numpy(tensor: Tensor) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +20,8 @@ IntArray = npt.NDArray[np.int64]
 
 # What a small image is cut into at least, where it has so many pixels.
 MIN_ATOMS = 400
+# Larger images are cut into atoms tile by tile.
+TILE_PX = 640
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def atoms(
     Cousty and Najman (Incremental algorithm for hierarchical minimum spanning forests, ISMM
     2011) with its rule for a total order of the edges (Najman, Cousty, Perret, Playing with
     Kruskal, ISMM 2013). Unlike there, equal distances are merged in dyadic order: a flat
-    region falls into square blocks and not into arbitrary strips.
+    region falls into square blocks and not into arbitrary strips. Images of more than 640 pixels
+    a side are done in tiles, which keeps time linear in pixels: no atom crosses a tile's border,
+    and whoever merges atoms finds no contrast there.
 
     Args:
         features: The features of one image.
@@ -95,8 +101,30 @@ def atoms(
     num_pixels = height * width
     num_atoms = min(num_pixels, max(MIN_ATOMS, round(per_megapixel * num_pixels / 1e6)))
     distances = neighbor_distances or features.neighbor_distances()
-    labels = _watershed_by_area(*_slopes(*distances), num_atoms)
-    return graph_of_labels(features, labels.reshape(height, width), distances)
+    labels = _tiled_watershed(*_slopes(*distances), num_atoms)
+    return graph_of_labels(features, labels, distances)
+
+
+def _tiled_watershed(right: FloatArray, below: FloatArray, num_atoms: int) -> IntArray:
+    """Watersheds by area of equal tiles, each with its part of the atoms, int64 (H, W)."""
+    height, width = right.shape[0], below.shape[1]
+    labels = np.empty((height, width), np.int64)
+    edges_y, edges_x = (
+        np.linspace(0, side, math.ceil(side / TILE_PX) + 1).round().astype(int)
+        for side in (height, width)
+    )
+    done_atoms = done_pixels = 0
+    for top, bottom in itertools.pairwise(edges_y):
+        for left, end in itertools.pairwise(edges_x):
+            done_pixels += int((bottom - top) * (end - left))
+            share = max(1, round(num_atoms * done_pixels / labels.size) - done_atoms)
+            share = min(share, int((bottom - top) * (end - left)))
+            tile = _watershed_by_area(
+                right[top:bottom, left : end - 1], below[top : bottom - 1, left:end], share
+            )
+            labels[top:bottom, left:end] = tile.reshape(bottom - top, -1) + done_atoms
+            done_atoms += share
+    return labels
 
 
 def _slopes(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
