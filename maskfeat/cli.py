@@ -1,18 +1,21 @@
 """The commands: `lightning fit|validate|test|predict`, and `maskfeat` with some of its own.
 
-Imports are lazy: `maskfeat shards --help` need not wait for torch.
+Imports are lazy: `maskfeat shards --help` and `maskfeat segment --help` need not wait for torch.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _OWN_COMMANDS = """\
 of maskfeat's own:
+  maskfeat segment        cut a picture or a folder of pictures into segments
   maskfeat shards synth   draw scenes with exact nested masks and write them as shards
   maskfeat shards index   index tars, so that members in any order can be read at random
 """
@@ -27,7 +30,10 @@ def main(args: Sequence[str] | None = None) -> None:
     _speak()
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["shards"]:
-        _run_functions("shards", _shard_commands(), words[1:])
+        _run("shards", _shard_commands(), words[1:], as_positional=False)
+        return
+    if words[:1] == ["segment"]:
+        _segment(words[1:])
         return
     _quiet_libraries()
     from maskfeat.lightning_cli import MaskfeatCLI
@@ -48,16 +54,47 @@ def _shard_commands() -> dict[str, Any]:
     return {"synth": commands.synth, "index": commands.index}
 
 
-def _run_functions(name: str, functions: dict[str, Any], words: list[str]) -> None:
-    """Give typed, documented functions to the command line."""
+def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> None:  # noqa: ANN401
+    """Give a typed, documented function, or several by name, to the command line."""
     import jsonargparse
 
     try:
-        jsonargparse.auto_cli(functions, args=words, prog=f"maskfeat {name}", as_positional=False)
+        jsonargparse.auto_cli(functions, args=list(words), prog=f"maskfeat {name}", **settings)
     except (ValueError, FileNotFoundError) as error:
         if _is_debugging():
             raise
         sys.exit(f"error: {error}")
+
+
+def _segment(words: Sequence[str]) -> None:
+    """`maskfeat segment`, whose help is the docstring as it stands, with its list of files."""
+    import jsonargparse
+
+    from maskfeat.app.segment_command import segment
+
+    class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    _run(
+        "segment",
+        segment,
+        _spelled_out(segment, words),
+        description=(inspect.getdoc(segment) or "").partition("\n\nArgs:")[0],
+        formatter_class=AsItStands,
+    )
+
+
+def _spelled_out(function: Callable[..., None], words: Sequence[str]) -> list[str]:
+    """Options as jsonargparse wants them: underscores for dashes, and switches with a value."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{p.name}" for p in parameters if p.default is False}
+    spelled = []
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        name = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
+        is_bare = name in switches and not equals and after not in ("true", "false")
+        spelled.append(name + ("=true" if is_bare else equals + value))
+    return spelled
 
 
 def _is_debugging() -> bool:
@@ -67,11 +104,19 @@ def _is_debugging() -> bool:
 def _speak() -> None:
     """Send what maskfeat logs to the terminal, and leave the libraries' loggers alone."""
     logger = logging.getLogger("maskfeat")
-    handler = logging.StreamHandler()
+    handler = _Speaker()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.handlers = [handler]  # not one more with each call from Python
     logger.propagate = False
     logger.setLevel(logging.INFO)
+
+
+class _Speaker(logging.Handler):
+    """Writes to what stderr is at the time: a progress bar replaces it to keep its own line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        print(self.format(record), file=sys.stderr)
 
 
 def _quiet_libraries() -> None:

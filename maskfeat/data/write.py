@@ -197,7 +197,7 @@ def _describe(
 ) -> list[dict[str, Any]]:
     height, width = components.shape
     boxes = ndimage.find_objects(components + 1)
-    depth = _depth_inside(components)
+    depth = depth_inside(components)
     described = []
     for number in np.flatnonzero(wanted):
         rows, columns = boxes[number]
@@ -220,8 +220,11 @@ def _describe(
     return described
 
 
-def _depth_inside(components: IntArray) -> npt.NDArray[np.float64]:
-    """1 on the border pixels of components, inside more by the distance to the nearest."""
+def depth_inside(components: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """How far each pixel of a label map, (H, W), lies inside its component.
+
+    1 on pixels at borders, those of the image included; inside more by the distance to the nearest.
+    """
     padded = np.pad(components, 1, constant_values=-1)
     middle = padded[1:-1, 1:-1]
     inner = (middle == padded[:-2, 1:-1]) & (middle == padded[2:, 1:-1])

@@ -1,0 +1,1 @@
+"""What users open: commands that make files of segments."""

@@ -1,0 +1,176 @@
+"""A cut through a hierarchy becomes nested masks in the layout of SA-1B."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import higra as hg
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from maskfeat.data.counts import write_counts
+from maskfeat.data.write import depth_inside
+from maskfeat.evaluate.pictures import nearest_cells
+from maskfeat.segment.hierarchy import Hierarchy
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Region:
+    """One mask.
+
+    Attributes:
+        area_px: Its pixels.
+        box_yxyx: Top, left, bottom, right, pixels, the last two exclusive.
+        point_yx: A pixel well inside.
+        depth: How far from the mask's border it lies at least, in pixels of the hierarchy.
+        ends: Where its runs begin and where they end, as flat column-major indices, sorted.
+    """
+
+    area_px: int
+    box_yxyx: tuple[int, int, int, int]
+    point_yx: tuple[int, int]
+    depth: float
+    ends: IntArray
+
+
+def annotate_cut(
+    hierarchy: Hierarchy, labels: IntArray, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Describe the segments of a cut and the merges above it as annotations in SA-1B's layout.
+
+    Args:
+        hierarchy: Of an image or of a smaller one made from it, h x w pixels.
+        labels: A cut of it, shape (h, w), see `Hierarchy.cut`.
+        size: Height and width of the image, pixels, not below those of the hierarchy. Masks are
+            enlarged to it as `nearest_cells` says.
+
+    Returns:
+        First the segments by rising number, then the merges of segments in their order, the root
+        left out: K + K - 2 annotations for K > 1 segments. `predicted_iou` is the probability
+        that the mask is one segment; `stability_score` is by how much that exceeds the
+        probability of what it is merged into, the share of all granularities in (0, 1) at
+        which `cut` has this mask as a segment. Boxes are tight, [left, top, width, height]. The
+        point is the pixel furthest from the mask's border; of a merge, that of the deeper part.
+    """
+    nodes = _nodes_of_segments(hierarchy, labels)
+    merges = _nodes_above(hierarchy, nodes)
+    probabilities = hierarchy.probabilities
+    outer = probabilities[hierarchy.parents]
+    outer[-1] = 0  # the root is never merged
+    found: list[dict[str, Any]] = []
+    regions = dict(zip(nodes.tolist(), _segment_regions(labels, size), strict=True))
+    for node in [*nodes.tolist(), *merges.tolist()]:
+        if node not in regions:  # a part is merged once: then it is needed no more
+            first, second = hierarchy.tree.children[node - hierarchy.tree.num_leaves].tolist()
+            regions[node] = _joined(regions.pop(first), regions.pop(second))
+        found.append(
+            {
+                "id": len(found) + 1,
+                **_described(regions[node], size),
+                "predicted_iou": float(probabilities[node]),
+                "stability_score": float(np.clip(probabilities[node] - outer[node], 0, 1)),
+            }
+        )
+    return found
+
+
+def _nodes_of_segments(hierarchy: Hierarchy, labels: IntArray) -> IntArray:
+    """The node of each segment: the largest whose atoms all lie in that segment, (K,)."""
+    tree = hierarchy.tree
+    segments = np.empty(tree.num_leaves)
+    segments[hierarchy.atom_labels.ravel()] = labels.ravel()
+    least = hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.min)
+    is_inside = least == hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.max)
+    is_top = is_inside & ~is_inside[tree.parents]
+    is_top[-1] = is_inside[-1]
+    nodes = np.flatnonzero(is_top)
+    ordered: IntArray = nodes[np.argsort(least[nodes])]
+    return ordered
+
+
+def _nodes_above(hierarchy: Hierarchy, nodes: IntArray) -> IntArray:
+    """The merges of these nodes in their order, without the root."""
+    is_above = np.zeros(len(hierarchy.parents), bool)
+    parents = hierarchy.parents[nodes]
+    while not is_above[parents].all():
+        is_above[parents] = True
+        parents = np.unique(hierarchy.parents[parents])
+    return np.flatnonzero(is_above[:-1])
+
+
+def _segment_regions(labels: IntArray, size: tuple[int, int]) -> list[_Region]:
+    """The segments of a label map, (h, w), enlarged."""
+    height, width = size
+    rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
+    pixels_of_cells = np.outer(np.bincount(rows), np.bincount(columns))
+    areas = np.bincount(labels.ravel(), weights=pixels_of_cells.ravel())
+    depth = depth_inside(labels).ravel()
+    order = np.argsort(depth)
+    deepest = np.empty(len(areas), np.int64)
+    deepest[labels.ravel()[order]] = order  # what is written last, the deepest, remains
+    ends = _run_ends(labels, rows, columns)
+    regions = []
+    for number, (down, right) in enumerate(ndimage.find_objects(labels + 1)):
+        top, bottom = np.searchsorted(rows, [down.start, down.stop]).tolist()
+        left, end = np.searchsorted(columns, [right.start, right.stop]).tolist()
+        y, x = divmod(int(deepest[number]), labels.shape[1])
+        # The pixel in the middle of the cell.
+        point = (
+            int((y + 0.5) * (height / labels.shape[0])),
+            int((x + 0.5) * (width / labels.shape[1])),
+        )
+        regions.append(
+            _Region(
+                area_px=int(areas[number]),
+                box_yxyx=(top, left, bottom, end),
+                point_yx=point,
+                depth=float(depth[deepest[number]]),
+                ends=ends[number],
+            )
+        )
+    return regions
+
+
+def _run_ends(labels: IntArray, rows: IntArray, columns: IntArray) -> list[IntArray]:
+    """Where the runs of each segment of an enlarged label map begin and end."""
+    # One pass over the image for all segments.
+    small = labels.astype(np.min_scalar_type(int(labels.max()))).T
+    flat = small[np.ix_(columns, rows)].ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    stops = np.append(starts[1:], flat.size)
+    owner = flat[starts]
+    order = np.argsort(owner, kind="stable")
+    ends = np.stack([starts[order], stops[order]], axis=1)
+    parts = np.split(ends, np.searchsorted(owner[order], np.arange(1, int(labels.max()) + 1)))
+    return [part.ravel() for part in parts]
+
+
+def _joined(first: _Region, second: _Region) -> _Region:
+    """The union of two regions that do not overlap."""
+    ends = np.sort(np.concatenate([first.ends, second.ends]), kind="stable")
+    # Where a run of one ends and a run of the other begins, the union goes on.
+    is_double = ends[1:] == ends[:-1]
+    is_kept = ~(np.append(is_double, False) | np.append(False, is_double))
+    deeper = max(first, second, key=lambda region: region.depth)
+    a, b = first.box_yxyx, second.box_yxyx
+    box = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+    area_px = first.area_px + second.area_px
+    return _Region(area_px, box, deeper.point_yx, deeper.depth, ends[is_kept])
+
+
+def _described(region: _Region, size: tuple[int, int]) -> dict[str, Any]:
+    height, width = size
+    top, left, bottom, right = region.box_yxyx
+    ends = region.ends[region.ends < height * width]  # counts may not end with an empty run
+    lengths = np.diff(ends, prepend=0, append=height * width)
+    return {
+        "segmentation": {"size": [height, width], "counts": write_counts(lengths).decode("ascii")},
+        "area": region.area_px,
+        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
+        "crop_box": [0.0, 0.0, float(width), float(height)],
+        "point_coords": [[float(region.point_yx[1]), float(region.point_yx[0])]],
+    }

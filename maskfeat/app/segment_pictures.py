@@ -1,0 +1,102 @@
+"""One picture becomes a hierarchy, a cut through it, and the files that show both."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maskfeat.app.nested_masks import annotate_cut
+from maskfeat.data.folder import read_picture
+from maskfeat.evaluate.pictures import Picture, contour_picture, nearest_cells, overlay_labels
+from maskfeat.features.reading import Features
+from maskfeat.features.weights import load
+from maskfeat.files import whole_file
+from maskfeat.segment.hierarchy import hierarchy
+
+# What a hierarchy is built from.
+Encoder = Callable[[Picture], Features | Picture]
+
+MAX_SEGMENTS = 2**16  # numbers of 16 bits
+MAX_MEGAPIXELS = 400.0  # of a picture at all: above, a broken header is likelier than a camera
+
+
+def encoder_of(model: str) -> Encoder:
+    """What gives features of a picture: a trained network, or for "lab" the picture itself."""
+    if model == "lab":
+        return lambda rgb: rgb
+    return load(model).features
+
+
+def segment_picture(
+    path: Path,
+    image_id: int,
+    encoder: Encoder,
+    cut: dict[str, Any],
+    folder: Path,
+    max_megapixels: float,
+) -> None:
+    """Segment one picture and write what `maskfeat segment` says it writes.
+
+    Args:
+        path: The picture.
+        image_id: Its number, for the annotations.
+        encoder: Gives its features.
+        cut: What to cut the hierarchy with, see `Hierarchy.cut`.
+        folder: Where to write. The annotations come last: with them all is there.
+        max_megapixels: Larger pictures are reduced to it before their features are taken.
+
+    Raises:
+        ValueError: If it is no picture, or has more than 65,536 segments.
+    """
+    rgb = read_picture(path, MAX_MEGAPIXELS)
+    tree = hierarchy(encoder(_reduced(rgb, max_megapixels, path)))
+    labels = tree.cut(**cut)
+    num_segments = int(labels.max()) + 1
+    if num_segments > MAX_SEGMENTS:
+        raise ValueError(
+            f"'{path}' has {num_segments} segments, and 16 bits number {MAX_SEGMENTS}; "
+            "ask for fewer"
+        )
+    key, size = path.stem, rgb.shape[:2]
+    _write_png(folder / f"{key}_labels.png", _enlarged(labels.astype(np.uint16), size))
+    _write_png(folder / f"{key}_contours.png", _enlarged(contour_picture(tree.saliency()), size))
+    # A photograph gets hardly smaller at the usual 6, which takes three times as long.
+    _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
+    image = {"image_id": image_id, "width": size[1], "height": size[0], "file_name": path.name}
+    content = {"image": image, "annotations": annotate_cut(tree, labels, (size[0], size[1]))}
+    with whole_file(folder / f"{key}.json") as file:
+        file.write(json.dumps(content, separators=(",", ":")).encode())
+
+
+def _reduced(rgb: Picture, max_megapixels: float, path: Path) -> Picture:
+    """The picture, or the means of its pixels in boxes, so many that it is not too large."""
+    height, width = rgb.shape[:2]
+    scale = (max_megapixels * 1e6 / (height * width)) ** 0.5
+    if scale >= 1:
+        return rgb
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    logging.getLogger("maskfeat").info(
+        "'%s', %d x %d, is reduced to %d x %d before it is segmented, and its segments are "
+        "enlarged again",
+        *(path, width, height, *size),
+    )
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+
+
+def _enlarged(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    if values.shape == size:
+        return values
+    rows, columns = (nearest_cells(n, m) for n, m in zip(values.shape, size, strict=True))
+    return values[np.ix_(rows, columns)]
+
+
+def _write_png(path: Path, pixels: npt.NDArray[Any], compress_level: int = 6) -> None:
+    with whole_file(path) as file:
+        Image.fromarray(pixels).save(file, "PNG", compress_level=compress_level)
