@@ -1,6 +1,7 @@
 """The task: what a step does, what is averaged, what a checkpoint holds."""
 
 import math
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -113,6 +114,21 @@ def test_a_checkpoint_loads_without_config_and_without_unpickling(tmp_path) -> N
     save(loaded, tmp_path / "a.safetensors")
     again = maskfeat.load(tmp_path / "a.safetensors")
     assert np.abs(again.features(rgb).dense() - loaded.features(rgb).dense()).max() < 0.02
+
+
+def test_a_network_comes_with_the_package_and_holds_its_config() -> None:
+    net = maskfeat.load()
+    assert net.config == maskfeat.load("maskfeat-b0").config
+    path = Path(maskfeat.__file__).parent / "weights/maskfeat-b0.safetensors"
+    assert path.stat().st_size < 8e6
+    # It tells a drawn disc from its ground where the untrained one does not.
+    rgb = np.full((96, 96, 3), (90, 120, 60), np.uint8)
+    y, x = np.mgrid[:96, :96]
+    rgb[np.hypot(y - 48, x - 48) < 24] = (180, 60, 50)
+    features = net.features(rgb)
+    inside, outside = features.probability([[48, 48]], [[48, 60], [8, 8]])[0]
+    assert inside > 0.9
+    assert outside < 0.2
 
 
 def test_what_is_no_model_is_refused_in_one_sentence(tmp_path) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.files import whole_file
 
+# Networks that come with the package.
+_SHIPPED = Path(__file__).parent.parent / "weights"
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
@@ -30,11 +32,15 @@ def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
     return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix}
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeaturePyramid:
+def load(
+    path: str | os.PathLike[str] = "maskfeat-b0", device: str | torch.device = "cpu"
+) -> FeaturePyramid:
     """Load a trained network, ready to give features.
 
     Args:
-        path: A checkpoint of `lightning fit` (.ckpt), or a file made by `save` (.safetensors).
+        path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
+            the name of a network that comes with the package: "maskfeat-b0", trained on BSDS500
+            train, for research as its data are (experiments/bsds500).
         device: Where to put it.
 
     Returns:
@@ -44,11 +50,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Fe
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no maskfeat network.
     """
-    path = Path(path)
+    shipped = _SHIPPED / f"{path}.safetensors"
+    path = shipped if shipped.is_file() else Path(path)
     if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors")))
         raise FileNotFoundError(
-            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt) or a "
-            ".safetensors file made by maskfeat"
+            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt), a "
+            f".safetensors file made by maskfeat, or one of the names {names}"
         )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
     config, weights = read(path)
