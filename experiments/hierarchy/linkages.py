@@ -1,0 +1,125 @@
+"""Which linkage, which mix of means and borders, which power of size, judged or not.
+
+    python experiments/hierarchy/linkages.py runs/bsds500/checkpoints/last.ckpt --half even
+
+"even" is the half of BSDS500 val that the defaults were chosen on, "odd" the half that was not
+looked at. Prints a table and saves it as json. Covering by trees cut at one level for all images
+(ODS) and at the best for each (OIS); by any node; accuracy with 25 and 100 segments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import maskfeat
+from maskfeat.batch import HeldOutImage
+from maskfeat.data.heldout import ShardImages
+from maskfeat.evaluate.metrics import (
+    NestedOverlap,
+    OverScales,
+    achievable_segmentation_accuracy,
+)
+from maskfeat.segment.atoms import AtomGraph, atoms
+from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, atom_tree
+from maskfeat.segment.judge import default_judge, judged
+from maskfeat.segment.tree import MergeTree
+
+# Linkage, border weight, size power, judged.
+VARIANTS = [
+    ("ward", 0.0, 0.0, False),
+    ("nearest", 0.0, 0.08, False),
+    ("nearest", 0.0, 0.15, False),
+    ("nearest", 1.0, 0.1, False),
+    ("average", 1.0, 0.1, False),
+    ("average", 0.5, 0.1, False),
+    ("nearest", 0.3, 0.1, False),
+    ("nearest", 0.45, 0.0, False),
+    ("nearest", 0.45, 0.05, False),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, False),
+    ("nearest", 0.45, 0.15, False),
+    ("nearest", 0.45, 0.22, False),
+    ("nearest", 0.6, 0.1, False),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, True),
+]
+LEVELS = np.geomspace(0.01, 5, 160)
+DOUBTS = np.linspace(0.01, 0.99, 99)
+Scores = dict[str, list[float] | float]
+
+
+def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
+    """All variants on one image, on one thread."""
+    torch.set_num_threads(1)
+    graph = atoms(maskfeat.load(checkpoint).features(image.image))
+    return [score_tree(*variant_tree(graph, *variant), graph, image) for variant in VARIANTS]
+
+
+def variant_tree(
+    graph: AtomGraph, linkage: str, border_weight: float, size_power: float, is_judged: bool
+) -> tuple[MergeTree, np.ndarray]:
+    """The tree, and the levels to cut it at."""
+    tree = atom_tree(graph, linkage, border_weight, size_power)
+    return (judged(tree, graph, default_judge()), DOUBTS) if is_judged else (tree, LEVELS)
+
+
+def score_tree(
+    tree: MergeTree, levels: np.ndarray, graph: AtomGraph, image: HeldOutImage
+) -> Scores:
+    """Means over annotators."""
+    overlaps = [NestedOverlap(tree, graph.labels, target) for target in image.partitions]
+    curves = [[overlap.scores_at(level)["covering"] for level in levels] for overlap in overlaps]
+    scores: Scores = {
+        "covering": np.mean(curves, axis=0).tolist(),
+        "any node": float(np.mean([overlap.best_covering() for overlap in overlaps])),
+    }
+    for k in (25, 100):
+        labels = tree.groups(k)[graph.labels]
+        scores[f"ASA@{k}"] = float(
+            np.mean([achievable_segmentation_accuracy(labels, t) for t in image.partitions])
+        )
+    return scores
+
+
+def main() -> None:
+    """Score, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
+    parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
+    parser.add_argument("--half", choices=["even", "odd"], default="even")
+    parser.add_argument("--num_images", type=int, help="at most so many of the set, evenly spread")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("experiments/hierarchy"))
+    args = parser.parse_args()
+
+    images = list(ShardImages(args.shards, args.num_images))[args.half == "odd" :: 2]
+    with ProcessPoolExecutor(args.processes) as pool:
+        jobs = [pool.submit(score_image, args.checkpoint, image) for image in images]
+        rows = [job.result() for job in track(jobs, "scoring")]
+    table = Table(title=f"{len(images)} images of val, {args.half}")
+    names = ["covering ODS", "OIS", "any node", "ASA@25", "ASA@100"]
+    for column in ("linkage", "border weight", "size power", "judged", *names):
+        table.add_column(column)
+    record = []
+    for number, variant in enumerate(VARIANTS):
+        over = OverScales(len(rows[0][number]["covering"]))
+        for row in rows:
+            over.update(row[number]["covering"])
+        found = over.compute()
+        values = [found["ods"].item(), found["ois"].item()]
+        values += [float(np.mean([row[number][name] for row in rows])) for name in names[2:]]
+        table.add_row(*map(str, variant), *(f"{value:.4f}" for value in values))
+        record.append({"variant": variant, **dict(zip(names, values, strict=True))})
+    Console(width=140).print(table)
+    (args.out / f"linkages_{args.half}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

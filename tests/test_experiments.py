@@ -1,0 +1,59 @@
+"""The scripts of experiments run, on as little as they can run on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from maskfeat.segment.judge import MergeJudge
+
+DRAWN = "data_shards/val-*.tar"
+
+
+def run(repository, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=repository,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_judge_is_fitted_and_can_be_loaded(repository, tmp_path) -> None:
+    out = tmp_path / "judge.json"
+    words = ["maskfeat-b0", "--shards", DRAWN, "--num_images=2", "--steps=20", "--processes=1"]
+    printed = run(repository, "experiments/hierarchy/fit_judge.py", *words, f"--out={out}")
+    assert "share of variance explained" in printed
+    assert "2 images of data_shards/val" in MergeJudge.load(out).origin
+
+
+@pytest.mark.slow
+def test_linkages_are_compared(repository, tmp_path) -> None:
+    words = ["maskfeat-b0", "--shards", DRAWN, "--num_images=2", "--processes=1"]
+    run(repository, "experiments/hierarchy/linkages.py", *words, f"--out={tmp_path}")
+    rows = json.loads((tmp_path / "linkages_even.json").read_text())
+    assert {row["variant"][0] for row in rows} == {"nearest", "average", "ward"}
+    assert all(0 < row["covering ODS"] <= row["any node"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_partitions_and_times_are_compared_with_peers(repository, tmp_path) -> None:
+    pytest.importorskip("cv2", reason="needs the extra bench")
+    pytest.importorskip("matplotlib", reason="needs the extra bench")
+    words = ["maskfeat-b0", "--shards", DRAWN, f"--out={tmp_path}"]
+    small = ["--num_images=1", "--num_segments", "25", "50", "--processes=1"]
+    table = run(repository, "experiments/partition/benchmark.py", *words, *small)
+    assert "| maskfeat tree |" in table
+    assert "| watershed by volume |" in table
+    run(repository, "experiments/partition/scaling.py", *words, "--sides", "64", "96")
+    for name in ("result.json", "result.md", "result.png", "scaling.json", "scaling.png"):
+        assert (tmp_path / name).stat().st_size > 100
