@@ -36,6 +36,7 @@ def test_curves_are_the_scores_of_the_cuts() -> None:
         scores.curves["voi"], [variation_of_information(cut, target) for cut in cuts], atol=1e-9
     )
     assert scores.singles["segments_at_half"] == cuts[1].max() + 1
+    assert scores.singles["covering_own_level"] == max(scores.curves["covering"])
     assert scores.singles["covering_any_node"] >= max(scores.curves["covering"])
     assert scores.singles["ar_10"] <= scores.singles["ar_100"] <= scores.singles["ar_1000"]
 

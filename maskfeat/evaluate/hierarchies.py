@@ -18,7 +18,14 @@ from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 # Where hierarchies are cut, the same for all images.
 GRANULARITIES = tuple(float(g) for g in np.linspace(0.99, 0.01, 99).round(2))
 _CURVES = {"covering": True, "pri": True, "voi": False}  # whether higher is better
-_SINGLES = ("ar_10", "ar_100", "ar_1000", "covering_any_node", "segments_at_half")
+_SINGLES = (
+    "ar_10",
+    "ar_100",
+    "ar_1000",
+    "covering_own_level",
+    "covering_any_node",
+    "segments_at_half",
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,9 @@ class HierarchyScores:
     Attributes:
         curves: `covering`, `pri` and `voi` at each granularity asked for.
         singles: `ar_n`, average recall of the n uppermost nodes, for the annotator with the
-            median number of segments; `covering_any_node`, with the best node for each true
-            segment; `segments_at_half`, segments at granularity 0.5.
+            median number of segments; `covering_own_level`, with the best granularity for each
+            annotator; `covering_any_node`, with the best node for each true segment;
+            `segments_at_half`, segments at granularity 0.5.
     """
 
     curves: dict[str, list[float]]
@@ -60,6 +68,9 @@ def score_hierarchy(
     order = np.argsort([len(overlap.target_sizes) for overlap in overlaps], kind="stable")
     median = overlaps[int(order[(len(order) - 1) // 2])]
     singles = {f"ar_{n}": median.average_recall(n) for n in (10, 100, 1000)}
+    singles["covering_own_level"] = float(
+        np.mean([max(at["covering"] for at in curve) for curve in by_annotator])
+    )
     singles["covering_any_node"] = float(np.mean([o.best_covering() for o in overlaps]))
     singles["segments_at_half"] = float(found.tree.groups_at(0.5).max() + 1)
     return HierarchyScores(curves, singles)
