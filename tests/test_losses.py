@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.features.losses import (
+    MaskConsistencyLoss,
     discriminative_loss,
     mask_consistency_loss,
     pair_distances,
@@ -187,3 +188,30 @@ def test_gradients_are_those_of_autograd_on_the_formula() -> None:
     torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-6)
     for ours, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(ours.double(), 3 * theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_balance_lets_components_count_by_their_number_and_not_by_their_points() -> None:
+    torch.manual_seed(0)
+    component = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    membership = (component == torch.arange(3).unsqueeze(1)).unsqueeze(0)
+    features = torch.randn(1, 9, 2)
+    loss = mask_consistency_loss(features, membership, graded=False, balance=1)
+    d2 = (features[0].unsqueeze(0) - features[0].unsqueeze(1)).square().sum(-1)
+    costs = -(1 - 2 / (1 + torch.exp(d2 + 1e-4))).log()
+    means = [
+        costs[component == a][:, component == b].mean()
+        for a, b in ((0, 1), (0, 2), (1, 2))  # each pair of components once
+    ]
+    assert loss.parts["dissimilar"].item() == pytest.approx(sum(means).item() / 3, rel=1e-4)
+    with pytest.raises(ValueError, match=r"balance must lie in \[0, 1\], got 2"):
+        MaskConsistencyLoss(balance=2)
+
+
+def test_softness_bounds_the_cost_of_dissimilar_points_that_coincide() -> None:
+    membership = torch.eye(2, dtype=torch.bool).unsqueeze(0)
+    features = torch.zeros(1, 2, 1)
+    loss = mask_consistency_loss(features, membership, softness=0.5)
+    expected = -math.log(1 - 2 / (1 + math.exp(0.5)))
+    assert loss.parts["dissimilar"].item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="softness must be positive, got 0"):
+        MaskConsistencyLoss(softness=0)

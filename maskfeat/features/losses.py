@@ -59,6 +59,7 @@ def mask_consistency_loss(
     locality_px: float | None = None,
     graded: bool = True,
     softness: float = 1e-4,
+    balance: float = 0.0,
 ) -> Loss:
     """Cross-entropy between "same mask" as features predict it and as masks have it.
 
@@ -82,6 +83,9 @@ def mask_consistency_loss(
         softness: Positive. It bounds the cost, and its slope, of dissimilar points whose features
             coincide. Where features have few dimensions a larger one (0.3) lets components pass
             through one another on their way.
+        balance: In [0, 1]. Components are the sets of points in exactly the same masks; a pair of
+            points is weighed by the number of pairs between its two components to the power of
+            -balance. 0 lets long borders count most, 1 all pairs of components alike.
 
     Returns:
         The loss, and its two halves as parts "similar" and "dissimilar".
@@ -91,8 +95,9 @@ def mask_consistency_loss(
     """
     _check_shapes(features, membership)
     similar, union = pair_similarity(membership)
+    is_same = (similar == 1).float()
     if not graded:
-        similar = (similar == 1).float()
+        similar = is_same.clone()
     counted = (union > 0).float()
     counted.diagonal(dim1=1, dim2=2).zero_()
     if locality_px is not None:
@@ -100,11 +105,23 @@ def mask_consistency_loss(
             raise ValueError("locality_px needs points_yx, got None; pass the sampled points")
         apart = torch.cdist(points_yx.float(), points_yx.float())
         counted *= apart <= locality_px
+    if balance:
+        counted *= _pairs_between(is_same, counted).clamp(min=1) ** -balance
     similar *= counted
     dissimilar = counted.sub_(similar)
     scale = torch.as_tensor(scale, dtype=torch.float32, device=features.device)
     total, attract, repel = _PairCosts.apply(features.float(), scale, similar, dissimilar, softness)
     return Loss(total, {"similar": attract, "dissimilar": repel})
+
+
+def _pairs_between(is_same: Tensor, counted: Tensor) -> Tensor:
+    """How many counted pairs of points lie between the components of two points, (B, P, P)."""
+    # A component is named by its first point; points in no mask are components of their own.
+    eye = torch.eye(is_same.shape[1], device=is_same.device)
+    first = torch.maximum(is_same, eye).argmax(dim=2, keepdim=True)  # of equal ones the first
+    holds = torch.zeros_like(is_same).scatter_(2, first, 1.0)  # (B, P, P), point in component
+    between = holds.transpose(1, 2) @ counted @ holds
+    return holds @ between @ holds.transpose(1, 2)
 
 
 class _PairCosts(torch.autograd.Function):
@@ -217,6 +234,7 @@ class MaskConsistencyLoss(nn.Module):
         graded: True takes the Jaccard similarity of the points' mask sets as the target, so
             subparts of a part are partly alike; false asks all components to be told apart.
         softness: Positive; bounds the cost of dissimilar points whose features coincide.
+        balance: In [0, 1]; 0 weighs all pairs of points alike, 1 all pairs of components.
     """
 
     def __init__(
@@ -224,15 +242,19 @@ class MaskConsistencyLoss(nn.Module):
         locality_px: float | None = None,
         graded: bool = True,
         softness: float = 1e-4,
+        balance: float = 0.0,
     ) -> None:
         super().__init__()
         if locality_px is not None and locality_px <= 0:
             raise ValueError(f"locality_px must be positive or null, got {locality_px}")
         if not softness > 0:
             raise ValueError(f"softness must be positive, got {softness}")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must lie in [0, 1], got {balance}")
         self.locality_px = locality_px
         self.graded = graded
         self.softness = softness
+        self.balance = balance
 
     def forward(
         self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
@@ -246,6 +268,7 @@ class MaskConsistencyLoss(nn.Module):
             self.locality_px,
             self.graded,
             self.softness,
+            self.balance,
         )
 
 
