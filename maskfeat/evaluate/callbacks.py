@@ -7,6 +7,7 @@ evaluated, then every n-th; with ModelCheckpoint(monitor=...) leave n at 1, or c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from maskfeat.evaluate.scoring import (
 from maskfeat.evaluate.strips import draw_strip
 
 
-class HeldOutEvaluation(Callback):
+class HeldOutEvaluation(Callback, ABC):
     """Calls `evaluate` after validation and test epochs, on all ranks.
 
     Args:
@@ -47,9 +48,9 @@ class HeldOutEvaluation(Callback):
         self.num_validations = 0
         self._items: dict[str, Sequence[Any]] = {}  # by stage: reading an index anew costs seconds
 
+    @abstractmethod
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Evaluate and log; `stage` is "val" or "test"."""
-        raise NotImplementedError
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Complain before training rather than after the first epoch."""
@@ -125,7 +126,7 @@ class PartitionEvaluation(HeldOutEvaluation):
         """Score and log."""
         images = self.held_out(trainer, stage)
         scores = partition_scores(
-            trainer, pl_module, _encoder(pl_module), images, self.num_images, self.num_segments
+            trainer, pl_module, as_encoder(pl_module), images, self.num_images, self.num_segments
         )
         auc: dict[str, float] = {
             name: scores.pop(name) for name in ("auc", "auc_votes") if name in scores
@@ -171,7 +172,7 @@ class InteractiveEvaluation(HeldOutEvaluation):
         """Score and log."""
         items = self.held_out(trainer, stage)
         scores = click_scores(
-            trainer, pl_module, _encoder(pl_module), items, self.num_targets, self.max_clicks
+            trainer, pl_module, as_encoder(pl_module), items, self.num_targets, self.max_clicks
         )
         self._log(trainer, pl_module, f"{stage}/{self.name}", scores)
 
@@ -221,7 +222,7 @@ class FeatureStrips(HeldOutEvaluation):
             return
         source = self.held_out(trainer, stage)
         images = [source[index] for index in spread(len(source), self.num_images)]
-        encoder = _encoder(pl_module)
+        encoder = as_encoder(pl_module)
         features = [encoder.features(image.image) for image in images]
         if features and not self.projection.is_fitted:
             self.projection.fit(features)
@@ -249,7 +250,7 @@ class FeatureStrips(HeldOutEvaluation):
             Image.fromarray(picture).save(folder / f"{name}_step{trainer.global_step:07d}.png")
 
 
-def _encoder(pl_module: LightningModule) -> Encoder:
+def as_encoder(pl_module: LightningModule) -> Encoder:
     """The module itself: that it has `features` was checked in `setup`."""
     encoder: Any = pl_module
     checked: Encoder = encoder

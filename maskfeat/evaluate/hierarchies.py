@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.evaluate.callbacks import HeldOutEvaluation
+from maskfeat.evaluate.callbacks import HeldOutEvaluation, as_encoder
 from maskfeat.evaluate.metrics import MeanScores, NestedOverlap, OverScales
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import Source, positive, spread, with_progress
@@ -153,6 +153,6 @@ class HierarchyEvaluation(HeldOutEvaluation):
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score and log."""
         images = self.held_out(trainer, stage)
-        encoder: Encoder = pl_module  # type: ignore[assignment]  # checked in `setup`
+        encoder = as_encoder(pl_module)
         scores = hierarchy_scores(trainer, pl_module, encoder, images, self.num_images)
         self._log(trainer, pl_module, f"{stage}/{self.name}", scores)

@@ -203,7 +203,7 @@ def atom_tree(
             f"got {size_power} and {border_weight}"
         )
     if linkage == "ward":
-        tree = ward_tree(graph.features, graph.sizes, graph.edges)
+        tree = merge_tree(graph)
         return MergeTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
     if linkage not in ("nearest", "average"):
         raise ValueError(f"linkage must be nearest, average or ward, got {linkage!r}")

@@ -106,18 +106,17 @@ def merge_nearest(
         stays = target == np.arange(len(nodes))
         number = (np.cumsum(stays) - 1)[target]
         nodes, means, shares = nodes[stays], means[stays], shares[stays]
-        ends, lengths, sums = _simple_edges(number[ends], len(nodes), lengths, sums)
+        ends, lengths, sums = simple_edges(number[ends], len(nodes), lengths, sums)
     for other in nodes[1:]:  # parts that do not touch
         level = np.array([builder.levels.max()])
         nodes[:1] = builder.join(nodes[:1], np.array([other]), level)
-    return builder.sorted_merges()
+    return numbered_by_level(Merges(builder.parents, builder.levels))[0]
 
 
 class _TreeBuilder:
     """Nodes of a binary tree in the making; see `Merges`."""
 
     def __init__(self, num_leaves: int) -> None:
-        self.num_leaves = num_leaves
         self.num_nodes = num_leaves
         self.parents = np.arange(2 * num_leaves - 1)
         self.levels = np.zeros(2 * num_leaves - 1)
@@ -130,16 +129,20 @@ class _TreeBuilder:
         self.levels[new] = np.maximum(costs, np.maximum(self.levels[first], self.levels[second]))
         return new
 
-    def sorted_merges(self) -> Merges:
-        """The tree with its merges numbered by level; children stay before their parents."""
-        order = np.argsort(self.levels[self.num_leaves :], kind="stable") + self.num_leaves
-        new_number = np.arange(len(self.parents))
-        new_number[order] = np.arange(self.num_leaves, len(self.parents))
-        parents = np.empty_like(self.parents)
-        parents[new_number] = new_number[self.parents]
-        levels = np.empty_like(self.levels)
-        levels[new_number] = self.levels
-        return Merges(parents, levels)
+
+def numbered_by_level(merges: Merges) -> tuple[Merges, IntArray]:
+    """The same tree, its merges numbered in the order of their levels, and each node's new number.
+
+    Regions keep their numbers; of equal levels the earlier merge stays first, so children come
+    before their parents.
+    """
+    count = (len(merges.parents) + 1) // 2
+    number = np.arange(len(merges.parents))
+    order = np.argsort(merges.levels[count:], kind="stable") + count
+    number[order] = np.arange(count, len(number))
+    parents, levels = np.empty_like(merges.parents), np.empty_like(merges.levels)
+    parents[number], levels[number] = number[merges.parents], merges.levels
+    return Merges(parents, levels), number
 
 
 def _border_sums(borders: Borders | None, num_edges: int) -> tuple[Float64Array, Float64Array]:
@@ -171,7 +174,7 @@ def _mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> 
     return np.flatnonzero(is_mutual)
 
 
-def _simple_edges(
+def simple_edges(
     ends: IntArray, num_regions: int, lengths: Float64Array, sums: Float64Array
 ) -> tuple[IntArray, Float64Array, Float64Array]:
     """Each pair of different regions once, the smaller first, sorted; borders are added up."""

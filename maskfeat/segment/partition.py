@@ -15,7 +15,7 @@ from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
 from maskfeat.segment.hierarchy import hierarchy, ward_tree
 from maskfeat.segment.inputs import features_of
-from maskfeat.segment.merging import Borders, merge_nearest
+from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.tree import MergeTree
 
 # A segment is drawn along the borders of at least so many atoms.
@@ -163,15 +163,10 @@ def partition_atoms(
 
 def _borders_of_parts(graph: AtomGraph, parts: IntArray) -> tuple[IntArray, Borders]:
     """Pairs of adjacent parts, int64 (E, 2), and what lies between them."""
-    ends = np.sort(parts[graph.edges], axis=1)
-    apart = ends[:, 0] != ends[:, 1]
-    keys = ends[apart, 0] * (int(parts.max()) + 1) + ends[apart, 1]
-    unique, inverse = np.unique(keys, return_inverse=True)
-    lengths = np.bincount(inverse, graph.border_lengths[apart], len(unique)).astype(np.float64)
-    squares = graph.border_lengths[apart] * graph.border_contrasts[apart]
-    contrasts = np.bincount(inverse, squares, len(unique)) / np.maximum(lengths, 1)
-    edges = np.stack(np.divmod(unique, int(parts.max()) + 1), axis=1)
-    return edges, Borders(lengths, contrasts)
+    lengths = graph.border_lengths.astype(np.float64)
+    sums = (graph.border_lengths * graph.border_contrasts).astype(np.float64)
+    edges, lengths, sums = simple_edges(parts[graph.edges], int(parts.max()) + 1, lengths, sums)
+    return edges, Borders(lengths, sums / np.maximum(lengths, 1))
 
 
 def _connected_clusters(graph: AtomGraph, places: FloatArray, num_segments: int) -> IntArray:

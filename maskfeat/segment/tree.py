@@ -10,7 +10,7 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.merging import Merges
+from maskfeat.segment.merging import Merges, numbered_by_level
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -124,11 +124,7 @@ def sorted_by_level(tree: MergeTree, levels: Float64Array) -> tuple[MergeTree, I
     Returns:
         The tree, and the new number of each old node.
     """
-    count = tree.num_leaves
-    order = np.argsort(levels[count:], kind="stable") + count
-    number = np.arange(len(levels))
-    number[order] = np.arange(count, len(levels))
-    parents, new_levels, sizes = np.empty_like(tree.parents), levels.copy(), tree.sizes.copy()
-    parents[number] = number[tree.parents]
-    new_levels[number], sizes[number] = levels, tree.sizes
-    return MergeTree(parents, new_levels, sizes), number
+    merges, number = numbered_by_level(Merges(tree.parents, levels))
+    sizes = np.empty_like(tree.sizes)
+    sizes[number] = tree.sizes
+    return MergeTree(merges.parents, merges.levels, sizes), number

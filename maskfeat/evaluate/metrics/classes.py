@@ -7,6 +7,7 @@ once, whatever its size. Scores that do not exist (NaN) are not counted.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -118,8 +119,8 @@ class MeanOverAnnotators(MeanOverImages):
         """Count one image: its partition (H, W) and the label map (H, W) of each annotator."""
         super().update(mean_of_counted([self._score(labels, target) for target in targets]))
 
-    def _score(self, labels: LabelMap, target: LabelMap) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _score(self, labels: LabelMap, target: LabelMap) -> float: ...
 
 
 class AchievableSegmentationAccuracy(MeanOverAnnotators):

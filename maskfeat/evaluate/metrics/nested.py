@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps
+from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps, entropy
 from maskfeat.segment.tree import MergeTree
 
 Float64Array = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class NestedOverlap:
         union = sizes[:, None] + true - shared
         best = (shared / np.maximum(union, 1)).max(axis=0)
         squares = (sizes**2).sum() + (true**2).sum() - 2 * (shared**2).sum()
-        entropies = [_entropy(values / total) for values in (shared, sizes, true)]
+        entropies = [entropy(values) for values in (shared, sizes, true)]
         return {
             "covering": float((best * true).sum() / total),
             "pri": 1 - float(squares) / (total * (total - 1)) if total > 1 else math.nan,
@@ -138,8 +138,3 @@ def nestedness(partitions: Sequence[LabelMap]) -> float:
         num_nested += int((num_parents == 1).sum())
         num_segments += int((num_parents > 0).sum())
     return num_nested / num_segments
-
-
-def _entropy(shares: Float64Array) -> float:
-    positive = shares[shares > 0]
-    return float(-(positive * np.log2(positive)).sum())

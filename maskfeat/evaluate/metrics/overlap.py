@@ -54,6 +54,12 @@ def overlap_of(labels: LabelMap, target: LabelMap) -> Overlap:
     return Overlap(found[counted], true[counted])
 
 
+def entropy(sizes: npt.NDArray[np.number[Any]]) -> float:
+    """Of a choice with these weights, which need not sum to 1, bits."""
+    shares = sizes[sizes > 0] / sizes.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
 def checked_label_maps(
     labels: LabelMap, target: LabelMap
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps, overlap_of
+from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps, entropy, overlap_of
 
 
 def achievable_segmentation_accuracy(labels: LabelMap, target: LabelMap) -> float:
@@ -133,7 +133,7 @@ def variation_of_information(labels: LabelMap, target: LabelMap) -> float:
     if not overlap.count.size:
         return math.nan
     label, target_, both = (
-        _entropy(sizes) for sizes in (overlap.label_sizes, overlap.target_sizes, overlap.count)
+        entropy(sizes) for sizes in (overlap.label_sizes, overlap.target_sizes, overlap.count)
     )
     return max(0.0, 2 * both - label - target_)
 
@@ -239,9 +239,3 @@ def noc(ious: Sequence[float], threshold: float, max_clicks: int = 20) -> int:
         if value >= threshold:
             return click
     return max_clicks
-
-
-def _entropy(sizes: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> float:
-    """Of a choice with these weights, bits."""
-    shares = sizes[sizes > 0] / sizes.sum()
-    return float(-(shares * np.log2(shares)).sum())
