@@ -35,7 +35,7 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
-from maskfeat.evaluate.metrics.nested import NestedOverlap
+from maskfeat.evaluate.hierarchies import score_tree
 from maskfeat.evaluate.protocol import num_components
 from maskfeat.segment.atoms import atoms
 from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree
@@ -145,24 +145,8 @@ def _tree(
     leaves, tree = make()
     seconds = time.process_time() - started
     cuts = {k: _score(tree.groups(k)[leaves].astype(np.int64), image) for k in numbers}
-    overlaps = [NestedOverlap(tree, leaves, target) for target in image.partitions]
-    regions = [len(overlap.target_sizes) for overlap in overlaps]
-    median = overlaps[int(np.argsort(regions, kind="stable")[(len(regions) - 1) // 2])]
-    curves = [[overlap.scores_at(t) for t in thresholds] for overlap in overlaps]
-    return {
-        "cuts": cuts,
-        "seconds": seconds,
-        "curves": {
-            name: np.mean([[at[name] for at in curve] for curve in curves], axis=0).tolist()
-            for name in ("covering", "voi", "pri")
-        },
-        # Serving each annotator with a level of his own, and each true segment with any node.
-        "covering_own_level": float(
-            np.mean([max(at["covering"] for at in curve) for curve in curves])
-        ),
-        "covering_any_node": float(np.mean([overlap.best_covering() for overlap in overlaps])),
-        **{f"ar_{n}": median.average_recall(n) for n in (10, 100, 1000)},
-    }
+    scores = score_tree(tree, leaves, image, thresholds.tolist())
+    return {"cuts": cuts, "seconds": seconds, "curves": scores.curves, **scores.singles}
 
 
 def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, Row]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import HeldOutImage
@@ -14,6 +15,7 @@ from maskfeat.evaluate.metrics import MeanScores, NestedOverlap, OverScales
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import Source, positive, spread, with_progress
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
+from maskfeat.segment.tree import MergeTree
 
 # Where hierarchies are cut, the same for all images.
 GRANULARITIES = tuple(float(g) for g in np.linspace(0.99, 0.01, 99).round(2))
@@ -57,10 +59,36 @@ def score_hierarchy(
     Raises:
         ValueError: If the image has no partition, or another size than the hierarchy.
     """
+    levels = [1 - granularity for granularity in granularities]
+    scores = score_tree(found.tree, found.atom_labels, image, levels)
+    scores.singles["segments_at_half"] = float(found.tree.groups_at(0.5).max() + 1)
+    return scores
+
+
+def score_tree(
+    tree: MergeTree,
+    leaf_labels: npt.NDArray[np.integer],
+    image: HeldOutImage,
+    levels: Sequence[float],
+) -> HierarchyScores:
+    """Compare all partitions of any tree with the true ones, whatever its levels mean.
+
+    Args:
+        tree: The tree.
+        leaf_labels: Leaf of each pixel, shape (H, W).
+        image: With at least one true partition.
+        levels: Where to cut.
+
+    Returns:
+        All scores but `segments_at_half`.
+
+    Raises:
+        ValueError: If the image has no partition, or another size than the labels.
+    """
     if not image.partitions:
         raise ValueError(f"image {image.key!r} has no true partition to compare with")
-    overlaps = [NestedOverlap(found.tree, found.atom_labels, t) for t in image.partitions]
-    by_annotator = [[o.scores_at(1 - g) for g in granularities] for o in overlaps]
+    overlaps = [NestedOverlap(tree, leaf_labels, target) for target in image.partitions]
+    by_annotator = [[o.scores_at(level) for level in levels] for o in overlaps]
     curves = {
         name: np.mean([[at[name] for at in curve] for curve in by_annotator], axis=0).tolist()
         for name in _CURVES
@@ -72,7 +100,6 @@ def score_hierarchy(
         np.mean([max(at["covering"] for at in curve) for curve in by_annotator])
     )
     singles["covering_any_node"] = float(np.mean([o.best_covering() for o in overlaps]))
-    singles["segments_at_half"] = float(found.tree.groups_at(0.5).max() + 1)
     return HierarchyScores(curves, singles)
 
 
