@@ -1,6 +1,6 @@
 """The commands: `lightning fit|validate|test|predict`, and `maskfeat` with some of its own.
 
-Imports are lazy: `maskfeat shards --help` and `maskfeat segment --help` need not wait for torch.
+Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 _OWN_COMMANDS = """\
 of maskfeat's own:
   maskfeat segment        cut a picture or a folder of pictures into segments
+  maskfeat annotate       cut objects out of pictures by clicks, on a local web page
   maskfeat shards synth   draw scenes with exact nested masks and write them as shards
   maskfeat shards index   index tars, so that members in any order can be read at random
 """
@@ -32,8 +33,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
-    if words[:1] == ["segment"]:
-        _segment(words[1:])
+    if words[:1] in (["segment"], ["annotate"]):
+        _on_pictures(words[0], words[1:])
         return
     _quiet_libraries()
     from maskfeat.lightning_cli import MaskfeatCLI
@@ -66,20 +67,23 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
         sys.exit(f"error: {error}")
 
 
-def _segment(words: Sequence[str]) -> None:
-    """`maskfeat segment`, whose help is the docstring as it stands, with its list of files."""
+def _on_pictures(name: str, words: Sequence[str]) -> None:
+    """A command whose help is its docstring as it stands, with its list of files."""
     import jsonargparse
 
+    from maskfeat.app.annotate_command import annotate
     from maskfeat.app.segment_command import segment
+
+    function = annotate if name == "annotate" else segment
 
     class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
     _run(
-        "segment",
-        segment,
-        _spelled_out(segment, words),
-        description=(inspect.getdoc(segment) or "").partition("\n\nArgs:")[0],
+        name,
+        function,
+        _spelled_out(function, words),
+        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
         formatter_class=AsItStands,
     )
 

@@ -15,7 +15,7 @@ from skimage.measure import label
 
 from maskfeat.features.reading import Features
 from maskfeat.segment import atoms as atoms_module
-from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels, split_atoms
+from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -150,27 +150,6 @@ def test_twice_the_same_features_give_the_same_atoms() -> None:
     np.testing.assert_array_equal(atoms(features).labels, atoms(features).labels)
 
 
-def test_split_atoms_become_pixels_and_the_others_stay() -> None:
-    features = noise(40, 50)
-    graph = atoms(features)
-    largest = np.argsort(graph.sizes)[-3:]
-    split = split_atoms(graph, features, largest)
-    assert split.num_atoms == graph.num_atoms - 3 + graph.sizes[largest].sum()
-    torn = np.isin(graph.labels, largest)
-    assert (split.sizes[split.labels[torn]] == 1).all()
-    pairs = np.unique(np.stack([graph.labels[~torn], split.labels[~torn]]), axis=1)
-    assert pairs.shape[1] == graph.num_atoms - 3
-    assert_graph_is_that_of_its_labels(split, features)
-
-
-def test_splitting_nothing_changes_nothing() -> None:
-    features = noise(20, 30)
-    graph = atoms(features)
-    split = split_atoms(graph, features, np.zeros(0, int))
-    np.testing.assert_array_equal(split.labels, graph.labels)
-    np.testing.assert_array_equal(split.border_contrasts, graph.border_contrasts)
-
-
 def test_bad_input_is_refused_in_one_sentence() -> None:
     features = noise(10, 10)
     with pytest.raises(ValueError, match="per_megapixel must be positive, got 0"):
@@ -179,8 +158,6 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         graph_of_labels(features, np.zeros((10, 9), int))
     with pytest.raises(ValueError, match="gaps"):
         graph_of_labels(features, np.full((10, 10), 2))
-    with pytest.raises(ValueError, match=r"atom_ids must lie in 0 to 99, got -1 to 3"):
-        split_atoms(atoms(features), features, [-1, 3])
 
 
 @pytest.mark.real

@@ -21,14 +21,9 @@ from maskfeat.evaluate.callbacks import (
     InteractiveEvaluation,
     PartitionEvaluation,
 )
+from maskfeat.evaluate.clicking import pick_target, play_clicks, summarize_clicks
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
-from maskfeat.evaluate.protocol import (
-    pick_target,
-    play_clicks,
-    score_pairs,
-    score_partition,
-    summarize_clicks,
-)
+from maskfeat.evaluate.protocol import score_pairs, score_partition
 from maskfeat.evaluate.scoring import mean_scores, spread
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -74,10 +69,10 @@ class LabTask(L.LightningModule):
         self.noise = noise
 
     def features(self, rgb: np.ndarray) -> Features:
-        lab = LabEncoder().features(rgb).dense()
-        return Features.from_dense(
-            lab + np.random.default_rng(0).normal(0, 1, lab.shape) * self.noise
-        )
+        features = LabEncoder().features(rgb)
+        lab = features.dense()
+        noise = np.random.default_rng(0).normal(0, 1, lab.shape) * self.noise
+        return Features.from_dense(lab + noise, features.scale)
 
     def untrained_encoder(self) -> LabTask:
         return LabTask(noise=1.0)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 from skimage.color import rgb2lab
 from skimage.measure import label
 
@@ -122,7 +124,7 @@ def test_tiny_images_work(shape: tuple[int, int]) -> None:
 
 def test_features_can_be_set_without_a_model() -> None:
     segmenter = InteractiveSegmenter()
-    segmenter.set_features(Lab().features(RGB))
+    segmenter.set_features(Lab().features(RGB), RGB)
     clicks, signs = [[32, 30], [5, 5]], [True, False]
     np.testing.assert_array_equal(
         segmenter.predict(clicks, signs), SEGMENTER.predict(clicks, signs)
@@ -138,11 +140,11 @@ def test_features_can_be_set_without_a_model() -> None:
         ([[3, -1]], [True], r"inside the image.*\(3, -1\)"),
         ([[3, 4]], [False], "at least one click must be positive"),
         (np.zeros((0, 2), int), np.zeros(0, bool), "at least one click must be positive"),
-        ([[3.0, 4.0]], [True], "clicks_yx must be integers"),
-        ([[3, 4]], [1], "is_positive bool, got int64 and int64"),
-        ([3, 4], [True], r"clicks_yx must have shape \(N, 2\)"),
-        ([[3, 4]], [True, False], r"got \(1, 2\) and \(2,\)"),
-        ([[3, 4], [3, 4]], [True, False], r"\(3, 4\) is clicked as object and as background"),
+        ([[3.0, 4.0]], [True], "must be integers"),
+        ([[3, 4]], [1], "is_positive must be bool, got int64"),
+        ([3, 4], [True], r"must have shape \(N, 2\)"),
+        ([[3, 4]], [True, False], r"got \(2,\) for clicks of shape \(1, 2\)"),
+        ([[3, 4], [3, 4]], [True, False], r"\(3, 4\) is marked as background and as object"),
     ],
 )
 def test_bad_clicks_are_refused_in_one_sentence_and_change_nothing(
@@ -165,3 +167,171 @@ def test_an_image_that_the_model_refuses_leaves_the_one_before() -> None:
 def test_clicks_without_an_image_are_refused() -> None:
     with pytest.raises(ValueError, match="no image is set"):
         InteractiveSegmenter(Lab()).predict([[0, 0]], [True])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 100_000), st.integers(1, 20))
+def test_another_click_only_adds_or_only_takes_away(seed: int, num_clicks: int) -> None:
+    rng = np.random.default_rng(seed)
+    pixels = rng.choice(RING.size, size=num_clicks + 1, replace=False)
+    clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
+    signs = rng.random(num_clicks + 1) < 0.5
+    signs[0] = True
+    before = SEGMENTER.predict(clicks[:-1], signs[:-1])
+    signs[-1] = True
+    assert (before <= SEGMENTER.predict(clicks, signs)).all()
+    signs[-1] = False
+    if signs.any():
+        assert (before >= SEGMENTER.predict(clicks, signs)).all()
+
+
+def test_scribbles_are_obeyed_pixel_by_pixel() -> None:
+    line, other = [[32, x] for x in range(24, 36)], [[y, 48] for y in range(28, 37)]
+    mask = SEGMENTER.predict((), (), scribbles=[(line, True), (other, False)])
+    assert mask[32, 24:36].all()
+    assert not mask[28:37, 48].any()
+
+
+def test_a_box_alone_finds_what_fills_it_and_nothing_beyond_is_object() -> None:
+    rgb = np.full((80, 120, 3), (60, 90, 150), np.uint8)
+    rgb[20:60, 30:70] = (190, 80, 60)
+    segmenter = segmenter_of(rgb)
+    mask = segmenter.predict((), (), box_yxyx=(17, 27, 63, 73))
+    truth = np.zeros((80, 120), bool)
+    truth[20:60, 30:70] = True
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+    small = segmenter.predict([[30, 40]], [True], box_yxyx=(20, 30, 40, 50))
+    assert small[30, 40]
+    assert not small[40:].any()
+    with pytest.raises(ValueError, match=r"positive click .* \(5, 5\) lies outside the box"):
+        segmenter.predict([[5, 5]], [True], box_yxyx=(17, 27, 63, 73))
+
+
+def test_a_mask_to_start_from_is_a_hint() -> None:
+    hint = binary_erosion(RING, iterations=2)
+    mask = SEGMENTER.predict((), (), mask=hint)
+    assert (mask & RING).sum() / (mask | RING).sum() > 0.8
+    assert not SEGMENTER.predict([[30, 26]], [False], mask=hint)[30, 26]
+    with pytest.raises(ValueError, match="mask must be bool, of the size of the image"):
+        SEGMENTER.predict((), (), mask=hint[1:])
+    with pytest.raises(ValueError, match="at least one click must be positive"):
+        SEGMENTER.predict((), (), mask=np.zeros_like(RING))
+
+
+def test_parts_without_a_mark_stay_if_asked() -> None:
+    rgb = np.full((60, 120, 3), (60, 90, 150), np.uint8)
+    rgb[20:40, 20:40] = rgb[20:40, 80:100] = (190, 80, 60)
+    both = rgb[..., 0] == 190
+    segmenter = segmenter_of(rgb)
+    one = segmenter.predict([[30, 30]], [True], mask=both)
+    two = segmenter.predict([[30, 30]], [True], mask=both, keep_all=True)
+    assert one[30, 30]
+    assert not one[30, 90]
+    assert two[30, 90]
+    assert (one <= two).all()
+
+
+def test_labels_are_kept_by_their_marks_and_parted_within_an_atom() -> None:
+    labels = SEGMENTER.graph.labels
+    y, x = np.argwhere(labels[:, :-1] == labels[:, 1:])[100]
+    clicks, numbers = [[y, x], [y, x + 1], [32, 30], [5, 5]], [4, 9, 2, 0]
+    colored = SEGMENTER.predict_labels(clicks, numbers)
+    assert colored[tuple(np.transpose(clicks))].tolist() == numbers
+    assert set(np.unique(colored)) == {0, 2, 4, 9}
+    again = SEGMENTER.predict_labels(clicks[::-1], numbers[::-1])
+    np.testing.assert_array_equal(colored, again)
+    with pytest.raises(ValueError, match="at least one mark is needed"):
+        SEGMENTER.predict_labels((), ())
+
+
+def test_three_things_are_colored_in_one_pass() -> None:
+    rgb = np.full((60, 120, 3), (60, 90, 150), np.uint8)
+    rgb[10:50, 10:50], rgb[10:50, 70:110] = (190, 80, 60), (90, 160, 60)
+    truth = np.zeros((60, 120), int)
+    truth[10:50, 10:50], truth[10:50, 70:110] = 1, 2
+    colored = segmenter_of(rgb).predict_labels([[30, 30], [30, 90], [5, 60]], [1, 2, 0])
+    assert (colored == truth).mean() > 0.98
+
+
+def test_coloring_with_two_labels_obeys_too() -> None:
+    segmenter = InteractiveSegmenter(Lab(), method="coloring")
+    segmenter.set_image(RGB)
+    clicks, signs = [[32, 30], [5, 5], [32, 48], [33, 30]], [True, False, False, True]
+    mask = segmenter.predict(clicks, signs)
+    assert mask[tuple(np.transpose(clicks))].tolist() == signs
+    assert segmenter.predict(clicks[:1], [True])[32, 30]
+    with pytest.raises(ValueError, match="method must be cut or coloring"):
+        InteractiveSegmenter(Lab(), method="watershed")  # type: ignore[arg-type]
+
+
+def test_clicks_that_are_kept_can_be_undone_and_forgotten() -> None:
+    segmenter = segmenter_of(RGB)
+    first = segmenter.click(32, 30)
+    second = segmenter.click(5, 5, is_positive=False)
+    np.testing.assert_array_equal(second, segmenter.predict([[32, 30], [5, 5]], [True, False]))
+    with pytest.raises(ValueError, match="inside the image"):
+        segmenter.click(99, 0)
+    np.testing.assert_array_equal(segmenter.undo(), first)
+    assert segmenter.undo() is None
+    with pytest.raises(ValueError, match="no click to take back"):
+        segmenter.undo()
+    segmenter.scribble([(32, 30), (32, 31)])
+    segmenter.reset()
+    with pytest.raises(ValueError, match="at least one click must be positive"):
+        segmenter.click(5, 5, is_positive=False)
+
+
+def test_a_large_image_is_worked_on_reduced_and_clicks_are_obeyed_at_full_size() -> None:
+    large = RGB.repeat(4, axis=0).repeat(4, axis=1)
+    segmenter = InteractiveSegmenter(Lab(), max_megapixels=RGB.size / 3e6)
+    segmenter.set_image(large)
+    assert segmenter.graph.labels.shape == RING.shape
+    clicks = [[130, 120], [131, 120], [20, 20], [128, 192]]  # the first two share a pixel
+    signs = [True, False, False, False]
+    mask = segmenter.predict(clicks, signs)
+    assert mask.shape == large.shape[:2]
+    assert mask[tuple(np.transpose(clicks))].tolist() == signs
+    colored = segmenter.predict_labels(clicks, [3, 1, 0, 0])
+    assert colored[tuple(np.transpose(clicks))].tolist() == [3, 1, 0, 0]
+
+
+def test_features_are_kept_on_disk_and_give_the_same_mask(tmp_path) -> None:
+    model = FeaturePyramid()
+    clicks = [[32, 30], [5, 5]], [True, False]
+    masks = []
+    for _ in range(2):
+        segmenter = InteractiveSegmenter(model, cache_dir=tmp_path)
+        segmenter.set_image(RGB)
+        masks.append(segmenter.predict(*clicks))
+        model.features = lambda rgb: pytest.fail("encoded twice")
+    np.testing.assert_array_equal(*masks)
+    del model.features
+    segmenter.set_image(RGB[::-1])
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match=r"cache_dir needs a model that is an nn\.Module, got Lab"):
+        InteractiveSegmenter(Lab(), cache_dir=tmp_path)
+
+
+def test_features_that_are_not_finite_leave_the_image_before() -> None:
+    segmenter = segmenter_of(RGB)
+    features = Lab().features(RGB)
+    features.pyramid[0][0, 3, 4] = np.nan
+    with pytest.raises(ValueError, match="features must be finite"):
+        segmenter.set_features(features, RGB)
+    with pytest.raises(ValueError, match="rgb and features must have the same size"):
+        segmenter.set_features(Lab().features(RGB), RGB[1:])
+    assert segmenter.predict([[32, 30]], [True]).shape == (64, 96)
+
+
+def test_threads_that_share_a_segmenter_get_what_they_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    asked = []
+    for _ in range(12):
+        pixels = rng.choice(RING.size, size=5, replace=False)
+        clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
+        asked.append((clicks, np.array([True, False, True, False, False])))
+    expected = [segmenter_of(RGB).predict(*marks) for marks in asked]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda marks: SEGMENTER.predict(*marks), asked * 3))
+    for mask, wanted in zip(found, expected * 3, strict=True):
+        np.testing.assert_array_equal(mask, wanted)

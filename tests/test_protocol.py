@@ -6,23 +6,16 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from maskfeat.batch import ClickTarget, HeldOutImage
+from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.protocol import (
-    click_rounds,
-    click_score_names,
     num_components,
     partition_score_names,
-    pick_target,
-    play_clicks,
     score_pairs,
     score_partition,
-    summarize_clicks,
 )
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
 
 COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
 
@@ -34,31 +27,6 @@ def four_fields(key: str = "fields", size: int = 48) -> HeldOutImage:
     noise = np.random.default_rng(0).integers(-6, 7, (size, size, 3))
     image = (COLORS[labels].astype(int) + noise).clip(0, 255).astype(np.uint8)
     return HeldOutImage(key, image, labels == np.arange(4)[:, None, None], (labels,))
-
-
-class Perfect:
-    """Obeys every click by answering the object itself, less one pixel until click 3."""
-
-    def __init__(self, target: np.ndarray) -> None:
-        self.target = target
-        self.clicks: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def set_image(self, rgb: np.ndarray) -> None:
-        assert rgb.dtype == np.uint8
-
-    def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
-        self.clicks.append((clicks_yx, is_positive))
-        mask = self.target == 1
-        if len(clicks_yx) < 3:
-            mask = mask.copy()
-            mask[tuple(np.argwhere(mask)[len(clicks_yx)])] = False
-        return mask
-
-
-def square_target() -> ClickTarget:
-    target = np.zeros((10, 10), np.int8)
-    target[2:6, 2:7] = 1  # 20 pixels
-    return ClickTarget("square", np.zeros((10, 10, 3), np.uint8), target)
 
 
 def test_features_that_know_the_fields_get_them_exactly() -> None:
@@ -113,90 +81,6 @@ def test_pairs_of_an_image_depend_on_its_key_and_the_seed_alone() -> None:
     assert score_pairs(noisy, image, num_pairs=500, seed=1) != first
     assert score_pairs(noisy, four_fields("other"), num_pairs=500) != first
     assert score_pairs(lab, image)["auc"] == 1
-
-
-def test_the_robot_stops_at_a_right_mask_and_its_iou_is_repeated() -> None:
-    target = square_target()
-    segmenter = Perfect(target.target)
-    assert play_clicks(segmenter, target, max_clicks=6) == [0.95, 0.95, 1, 1, 1, 1]
-    assert len(segmenter.clicks) == 3
-
-
-def test_the_segmenter_is_given_all_clicks_so_far_with_their_signs() -> None:
-    target = square_target()
-    segmenter = Perfect(target.target)
-    rounds = click_rounds(segmenter, target, 5)
-    clicks, signs = segmenter.clicks[-1]
-    assert clicks.tolist() == [[3, 3], [2, 3], [2, 4]]  # middle, then each missing pixel
-    assert signs.tolist() == [True, True, True]
-    assert len(rounds) == 5
-    assert rounds[-1] is rounds[2]
-    assert rounds[0][1].tolist() == [[3, 3]]
-
-
-def test_a_segmenter_that_never_listens_is_clicked_at_new_places() -> None:
-    class Deaf(Perfect):
-        def predict(self, clicks_yx, is_positive):
-            self.clicks.append((clicks_yx, is_positive))
-            return np.zeros((10, 10), bool)
-
-    target = square_target()
-    segmenter = Deaf(target.target)
-    assert play_clicks(segmenter, target, max_clicks=30) == [0.0] * 30
-    places = segmenter.clicks[-1][0].tolist()
-    assert len(places) == 20  # every pixel of the object once, then nothing is left to click
-    assert len({tuple(place) for place in places}) == 20
-
-
-def test_a_target_without_object_is_refused() -> None:
-    nothing = ClickTarget("nothing", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.int8))
-    with pytest.raises(ValueError, match="'nothing' has no object pixel"):
-        play_clicks(Perfect(nothing.target), nothing)
-    with pytest.raises(ValueError, match="max_clicks must be at least 1, got 0"):
-        play_clicks(Perfect(nothing.target), square_target(), max_clicks=0)
-
-
-def test_clicks_on_a_field_of_one_color_reach_it() -> None:
-    image = four_fields()
-    target = pick_target(image)
-    assert target is not None
-    ious = play_clicks(InteractiveSegmenter(LabEncoder()), target, max_clicks=5)
-    assert ious[-1] > 0.9
-
-
-def test_the_summary_reads_the_right_clicks() -> None:
-    ious = [0.1, 0.2, 0.86, 0.4, 0.5, 0.91] + [0.6] * 4 + [0.7] * 10
-    assert summarize_clicks(ious) == {
-        "noc_85": 3,
-        "noc_90": 6,
-        "iou_1": 0.1,
-        "iou_3": 0.86,
-        "iou_5": 0.5,
-        "iou_10": 0.6,
-        "iou_20": 0.7,
-        "iou_mean": pytest.approx(sum(ious) / 20),
-    }
-
-
-def test_a_short_game_counts_its_own_length_as_never() -> None:
-    scores = summarize_clicks([0.5] * 4)
-    assert scores["noc_85"] == 4
-    assert list(scores) == click_score_names(4)
-    assert "iou_5" not in scores
-
-
-def test_picked_targets_are_fair_different_and_always_the_same() -> None:
-    image = four_fields()
-    speck, whole = np.zeros((2, 48, 48), bool)
-    speck[0, 0], whole[:] = True, True
-    crowded = HeldOutImage("a", image.image, np.stack([speck, *image.masks, whole]), ())
-    picked = [pick_target(crowded, turn) for turn in range(5)]
-    assert picked[4] is None  # the speck and the whole image are no objects
-    keys = [target.key for target in picked[:4]]
-    assert set(keys) == {"a/1", "a/2", "a/3", "a/4"}
-    assert keys == [pick_target(crowded, turn).key for turn in range(4)]
-    index = int(keys[0].split("/")[1])
-    assert iou(crowded.masks[index], picked[0].target) == 1
 
 
 def test_components_are_counted_by_sides_not_corners() -> None:

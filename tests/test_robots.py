@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskfeat.evaluate.robots import next_click
+from maskfeat.evaluate.robots import (
+    BorderRobot,
+    DeepestRobot,
+    LargestRobot,
+    RandomRobot,
+    RealisticRobot,
+    next_click,
+)
 
 SHAPE = (5, 6)
 masks = hnp.arrays(bool, SHAPE)
@@ -92,3 +99,123 @@ def test_a_clicked_pixel_is_not_clicked_again() -> None:
 def test_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="must have the same shape"):
         next_click(np.zeros((2, 2), bool), np.zeros((2, 3), np.int8))
+
+
+ROBOTS = [DeepestRobot(), LargestRobot(), RandomRobot(), RealisticRobot(), BorderRobot()]
+IN_THE_SAME_ERROR = [RandomRobot(), RealisticRobot(), BorderRobot()]
+
+
+def name_of(robot) -> str:
+    return type(robot).__name__
+
+
+def error_around(place, is_positive, pred, target):
+    """The 4-connected error that holds a pixel, by a walk from pixel to pixel."""
+    errors = (target == int(is_positive)) & (pred != is_positive)
+    found, edge = {place}, [place]
+    while edge:
+        y, x = edge.pop()
+        for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            is_inside = 0 <= near[0] < SHAPE[0] and 0 <= near[1] < SHAPE[1]
+            if is_inside and errors[near] and near not in found:
+                found.add(near)
+                edge.append(near)
+    return found
+
+
+@pytest.mark.parametrize("robot", ROBOTS, ids=name_of)
+@settings(max_examples=60, deadline=None)
+@given(masks, targets, masks, st.integers(0, 99))
+def test_every_robot_clicks_a_wrong_pixel_it_has_not_clicked(
+    robot, pred, target, not_clicked, seed
+) -> None:
+    rng = np.random.default_rng(seed)
+    if naive_click(pred, target, not_clicked)[0] is None:
+        with pytest.raises(ValueError, match="no wrong pixel is left"):
+            robot(pred, target, not_clicked, rng)
+        return
+    place, is_positive = robot(pred, target, not_clicked, rng)
+    assert not_clicked[place]
+    assert target[place] == int(is_positive)
+    assert pred[place] != is_positive
+    assert all(type(side) is int for side in place)
+
+
+@pytest.mark.parametrize("robot", IN_THE_SAME_ERROR, ids=name_of)
+@settings(max_examples=60, deadline=None)
+@given(masks, targets, masks, st.integers(0, 99))
+def test_chance_stays_within_the_error_that_the_standard_user_corrects(
+    robot, pred, target, not_clicked, seed
+) -> None:
+    place, is_positive = naive_click(pred, target, not_clicked)
+    if place is not None:
+        click = robot(pred, target, not_clicked, np.random.default_rng(seed))
+        assert click[1] == is_positive
+        assert click[0] in error_around(place, is_positive, pred, target)
+
+
+@pytest.mark.parametrize("robot", ROBOTS, ids=name_of)
+def test_a_robot_is_the_same_for_the_same_seed(robot) -> None:
+    target = np.zeros((40, 40), np.int8)
+    target[5:30, 8:35] = 1
+
+    def clicks(seed: int) -> list:
+        rng, pred = np.random.default_rng(seed), np.zeros((40, 40), bool)
+        return [robot(pred, target, ~pred, rng) for _ in range(5)]
+
+    assert clicks(1) == clicks(1)
+    is_by_chance = robot in IN_THE_SAME_ERROR
+    assert (clicks(1) != clicks(2)) == is_by_chance
+
+
+@settings(max_examples=100, deadline=None)
+@given(masks, targets, masks)
+def test_the_standard_robot_is_next_click(pred, target, not_clicked) -> None:
+    if naive_click(pred, target, not_clicked)[0] is not None:
+        click = DeepestRobot()(pred, target, not_clicked, np.random.default_rng(0))
+        assert click == next_click(pred, target, not_clicked)
+
+
+def test_the_largest_error_goes_before_the_deepest() -> None:
+    target = np.zeros((20, 60), np.int8)
+    target[0:2, :] = 1  # missed: 120 pixels, depth 1
+    pred = np.zeros((20, 60), bool)
+    pred[10:15, 30:35] = True  # surplus: 25 pixels, depth 3
+    anything = np.ones_like(pred), np.random.default_rng(0)
+    assert LargestRobot()(pred, target, *anything) == ((0, 0), True)
+    pred[:2] = True  # nothing is missed any more
+    assert LargestRobot()(pred, target, *anything) == ((12, 32), False)
+
+
+def test_a_large_error_that_is_clicked_up_waits_for_a_small_one() -> None:
+    target = np.array([[1, 1, 0, 1]], np.int8)
+    pred, not_clicked = np.zeros((1, 4), bool), np.array([[False, False, True, True]])
+    rng = np.random.default_rng(0)
+    assert LargestRobot()(pred, target, not_clicked, rng) == ((0, 3), True)
+
+
+def shares_of(robot, target: np.ndarray, num_clicks: int = 4000) -> np.ndarray:
+    rng, pred = np.random.default_rng(0), np.zeros(target.shape, bool)
+    counts = np.zeros(target.shape)
+    for _ in range(num_clicks):
+        counts[robot(pred, target, ~pred, rng)[0]] += 1
+    return counts / num_clicks
+
+
+def test_clicks_by_chance_fall_as_they_are_said_to() -> None:
+    target = np.zeros((5, 9), np.int8)
+    target[:, 2:7] = 1  # depths in a square of 5: 16 pixels of 1, 8 of 2, one of 3; sum 35
+    depth = np.minimum.reduce(np.broadcast_arrays(*np.ogrid[1:6, 1:6], *np.ogrid[5:0:-1, 5:0:-1]))
+    spread = 4 * np.sqrt(0.09 * 0.91 / 4000)
+    np.testing.assert_allclose(shares_of(RandomRobot(), target)[:, 2:7], 1 / 25, atol=spread)
+    np.testing.assert_allclose(
+        shares_of(RealisticRobot(), target)[:, 2:7], depth / depth.sum(), atol=spread
+    )
+    on_the_border = shares_of(BorderRobot(), target)[:, 2:7]
+    np.testing.assert_allclose(on_the_border, (depth == 1) / 16, atol=spread)
+    assert shares_of(RealisticRobot(power=200), target, 50)[2, 4] == 1  # the middle alone
+
+
+def test_a_power_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="power must not be negative"):
+        RealisticRobot(power=-1)

@@ -25,15 +25,8 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.protocol import (
-    Encoder,
-    pick_target,
-    play_clicks,
-    score_labels,
-    score_pairs,
-    score_partition,
-    summarize_clicks,
-)
+from maskfeat.evaluate.clicking import pick_target, play_clicks, summarize_clicks
+from maskfeat.evaluate.protocol import Encoder, score_labels, score_pairs, score_partition
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 Scores = dict[str, float]

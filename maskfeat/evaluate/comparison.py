@@ -14,8 +14,9 @@ from rich.table import Table
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.evaluate.clicking import click_score_names
 from maskfeat.evaluate.hierarchies import hierarchy_scores
-from maskfeat.evaluate.protocol import Encoder, click_score_names, partition_score_names
+from maskfeat.evaluate.protocol import Encoder, partition_score_names
 from maskfeat.evaluate.scoring import (
     Source,
     check_contract,

@@ -10,16 +10,18 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import ClickTarget, HeldOutImage
+from maskfeat.evaluate.clicking import (
+    click_score_names,
+    pick_target,
+    play_clicks,
+    summarize_clicks,
+)
 from maskfeat.evaluate.metrics import MeanScores
 from maskfeat.evaluate.protocol import (
     Encoder,
-    click_score_names,
     partition_score_names,
-    pick_target,
-    play_clicks,
     score_pairs,
     score_partition,
-    summarize_clicks,
 )
 from maskfeat.segment.interactive import InteractiveSegmenter
 

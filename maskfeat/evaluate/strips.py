@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from maskfeat.batch import HeldOutImage
+from maskfeat.evaluate.clicking import click_rounds, pick_target
 from maskfeat.evaluate.pictures import (
     ColorProjection,
     Picture,
@@ -13,7 +14,7 @@ from maskfeat.evaluate.pictures import (
     overlay_mask,
     strip,
 )
-from maskfeat.evaluate.protocol import Encoder, click_rounds, pick_target
+from maskfeat.evaluate.protocol import Encoder
 from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.partition import partition

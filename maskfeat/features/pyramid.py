@@ -133,7 +133,8 @@ class FeaturePyramid(nn.Module):
             raise ValueError(
                 f"rgb must be a uint8 array of shape (H, W, 3), got {rgb.dtype} {rgb.shape}"
             )
-        pixels = torch.tensor(rgb).permute(2, 0, 1).unsqueeze(0)  # a copy: rgb may be read-only
+        copy = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
+        pixels = copy.permute(2, 0, 1).unsqueeze(0)
         was_training = self.training
         self.eval()
         try:

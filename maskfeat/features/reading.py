@@ -135,13 +135,20 @@ class Features:
         levels = [level.unsqueeze(0) for level in self.pyramid]
         return _to_numpy(sample_pyramid(levels, self.strides, grid)[0])
 
-    def dense(self) -> FloatArray:
-        """Features of all pixels, float32, shape (H, W, C): C * 4 bytes per pixel of memory."""
+    def dense(self, max_stride: int | None = None) -> FloatArray:
+        """Features of all pixels, float32, shape (H, W, C): C * 4 bytes per pixel of memory.
+
+        Args:
+            max_stride: Leave out the levels of larger stride; None takes all.
+        """
         height, width = self.size
-        stack = np.empty((height, width, self.num_channels), np.float32)
+        is_taken = [max_stride is None or stride <= max_stride for stride in self.strides]
+        taken = [index for index, yes in enumerate(is_taken) if yes]
+        num_channels = sum(self.pyramid[index].shape[0] for index in taken)
+        stack = np.empty((height, width, num_channels), np.float32)
         start = 0
-        for index, level in enumerate(self.pyramid):
-            stop = start + level.shape[0]
+        for index in taken:
+            stop = start + self.pyramid[index].shape[0]
             stack[..., start:stop] = _to_numpy(self._dense_level(index).permute(1, 2, 0))
             start = stop
         return stack

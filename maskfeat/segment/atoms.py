@@ -173,7 +173,7 @@ def graph_of_labels(
         )
     numbers = labels.astype(np.int32)
     counts = np.bincount(numbers.ravel())
-    edges, lengths, contrasts = _borders(
+    edges, lengths, contrasts = border_graph(
         numbers, *(neighbor_distances or features.neighbor_distances())
     )
     return AtomGraph(
@@ -185,53 +185,6 @@ def graph_of_labels(
         border_lengths=lengths,
         border_contrasts=contrasts,
         scale=features.scale,
-    )
-
-
-def split_atoms(
-    graph: AtomGraph,
-    features: Features,
-    atom_ids: npt.ArrayLike,
-    neighbor_distances: tuple[FloatArray, FloatArray] | None = None,
-) -> AtomGraph:
-    """Cut some atoms into single pixels, e.g. one that was clicked as object and as background.
-
-    Args:
-        graph: Atoms of the image.
-        features: The features of the image, of which only the named atoms' pixels are read.
-        atom_ids: The atoms to split, integers, shape (N,).
-        neighbor_distances: What `features.neighbor_distances()` gives, where it is at hand.
-
-    Returns:
-        A new graph: the atoms that stay keep their order, then come the pixels in raster order.
-
-    Raises:
-        ValueError: If there is no atom of that number.
-    """
-    chosen = np.unique(np.asarray(atom_ids, dtype=np.int64))
-    if chosen.size and (chosen[0] < 0 or chosen[-1] >= graph.num_atoms):
-        raise ValueError(
-            f"atom_ids must lie in 0 to {graph.num_atoms - 1}, got {chosen[0]} to {chosen[-1]}"
-        )
-    stays = np.ones(graph.num_atoms, bool)
-    stays[chosen] = False
-    pixels_yx = np.argwhere(~stays[graph.labels])
-    number = np.cumsum(stays, dtype=np.int32) - 1
-    labels = number[graph.labels]
-    labels[tuple(pixels_yx.T)] = stays.sum() + np.arange(len(pixels_yx))
-    edges, lengths, contrasts = _borders(
-        labels, *(neighbor_distances or features.neighbor_distances())
-    )
-    pixels = features.at(pixels_yx)
-    return AtomGraph(
-        labels=labels,
-        features=np.concatenate([graph.features[stays], pixels]),
-        sizes=np.concatenate([graph.sizes[stays], np.ones(len(pixels), np.float32)]),
-        centroids_yx=np.concatenate([graph.centroids_yx[stays], pixels_yx.astype(np.float32)]),
-        edges=edges,
-        border_lengths=lengths,
-        border_contrasts=contrasts,
-        scale=graph.scale,
     )
 
 
@@ -294,10 +247,19 @@ def _dyadic_order(height: int, width: int) -> npt.NDArray[np.int64]:
     return np.argsort(coarseness, kind="stable")
 
 
-def _borders(
+def border_graph(
     labels: npt.NDArray[np.int32], right: FloatArray, below: FloatArray
 ) -> tuple[npt.NDArray[np.int32], FloatArray, FloatArray]:
-    """Adjacent regions, the sides between them and the mean distance across."""
+    """Adjacent regions of a label map, and what lies between them.
+
+    Args:
+        labels: Region of each pixel, shape (H, W).
+        right: Squared distance of each pixel to its right neighbor, shape (H, W - 1).
+        below: Squared distance to the one below, shape (H - 1, W).
+
+    Returns:
+        `edges`, `border_lengths` and `border_contrasts`, see `AtomGraph`.
+    """
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
     first = np.concatenate([labels[:, :-1][across], labels[:-1][down]]).astype(np.int64)
     second = np.concatenate([labels[:, 1:][across], labels[1:][down]]).astype(np.int64)

@@ -27,6 +27,13 @@ from maskfeat.evaluate.metrics.classes import (
     VariationOfInformation,
     mean_of_counted,
 )
+from maskfeat.evaluate.metrics.clicks import (
+    clicks_obeyed,
+    dropped_share,
+    is_reached,
+    spread_over_seeds,
+    standard_error,
+)
 from maskfeat.evaluate.metrics.nested import NestedOverlap, average_recall, nestedness
 from maskfeat.evaluate.metrics.pairs import pair_auc
 from maskfeat.evaluate.metrics.regions import (
@@ -66,16 +73,21 @@ __all__ = [
     "boundary_f",
     "boundary_precision",
     "boundary_recall",
+    "clicks_obeyed",
     "compactness",
     "covering",
+    "dropped_share",
     "explained_variation",
     "iou",
+    "is_reached",
     "mean_of_counted",
     "nestedness",
     "noc",
     "num_matched",
     "pair_auc",
     "probabilistic_rand_index",
+    "spread_over_seeds",
+    "standard_error",
     "undersegmentation_error",
     "variation_of_information",
 ]

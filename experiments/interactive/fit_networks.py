@@ -1,0 +1,266 @@
+"""Fit the two small networks that judge atoms and pixels by the clicks.
+
+    python experiments/interactive/fit_networks.py --model maskfeat-b0
+
+Objects of the train splits of BSDS500, ccp and coco128 are clicked: at random for a start, then by
+robot users against the networks fitted so far. Every state of these games is a sample: how near
+atoms and pixels are to the clicks, and whether they are the object. The networks learn it by
+cross-entropy, with weights that can only go one way (see maskfeat/segment/monotone.py). Nothing of
+iis/ or of BSDS500 val is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import nn
+
+import maskfeat
+from maskfeat.batch import ClickTarget
+from maskfeat.data.heldout import ShardImages
+from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.evaluate.clicking import pick_target, played_rounds
+from maskfeat.evaluate.robots import DeepestRobot, RandomRobot
+from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS
+from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.monotone import CLIP, MonotoneNet, save_networks
+from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
+from maskfeat.segment.scene import ClickNetworks, Scene
+
+# States of a game that become samples, by number of clicks.
+STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
+ATOMS_PER_STATE, PIXELS_PER_STATE = 400, 500
+# Background far from the object weighs less in small objects: shares are of object + this.
+LEAST_AREA = 0.05
+
+Samples = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # (F, N), (N,), (N,)
+
+
+def targets_of(shards: Sequence[str], num_images: int) -> list[ClickTarget]:
+    """One object of each image."""
+    images = [image for s in shards for image in ShardImages(s, num_images)]
+    targets = [pick_target(image) for image in images]
+    return [target for target in targets if target is not None]
+
+
+def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> Any:
+    """Different pixels of the object and of the background, the first on the object."""
+    signs = rng.random(count) < 0.5
+    signs[0] = True
+    places = []
+    for is_object in (True, False):
+        pixels = np.flatnonzero(target.ravel() == int(is_object))
+        chosen = rng.choice(pixels, min(len(pixels), int((signs == is_object).sum())), False)
+        places.append(chosen)
+    signs = np.repeat([True, False], [len(p) for p in places])
+    order = np.append(0, 1 + rng.permutation(len(signs) - 1))
+    pixels = np.concatenate(places)[order]
+    return np.stack(np.divmod(pixels, target.shape[1]), axis=1), signs[order]
+
+
+def atom_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.Generator) -> Any:
+    """Measures of some atoms after some clicks, their share of object, and their weight."""
+    inside, outside = (np.unique(scene.graph.labels[tuple(c.T)]).astype(np.int64) for c in clicks)
+    measures = scene.cutter.evidence.measures(inside, outside)
+    labels, count = scene.graph.labels, scene.graph.num_atoms
+    is_counted = target >= 0
+    pixels = np.bincount(labels[is_counted], minlength=count)
+    objects = np.bincount(labels[target == 1], minlength=count)
+    share = pixels / pixels.sum()
+    fraction = objects / np.maximum(pixels, 1)
+    on, off = share * fraction, share * (1 - fraction)
+    probability = 0.5 * on / on.sum() + 0.5 * off / off.sum()
+    chosen = rng.choice(count, ATOMS_PER_STATE, p=probability)
+    weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
+    return measures[:, chosen], fraction[chosen], weights
+
+
+def pixel_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.Generator) -> Any:
+    """Measures of some pixels in doubt, whether they are object, and their weight."""
+    labels, width = scene.graph.labels, target.shape[1]
+    cut = scene.cutter.cut(*(labels[tuple(c.T)] for c in clicks))
+    pixels = [c @ (width, 1) for c in clicks]
+    places, measures = scene.refiner.measures(cut.is_object[labels], cut.odds, *pixels)
+    chosen = rng.choice(len(places), min(PIXELS_PER_STATE, len(places)), replace=False)
+    chosen = chosen[target.ravel()[places[chosen]] >= 0]
+    is_object = (target.ravel()[places[chosen]] == 1).astype(np.float64)
+    return measures[:, chosen], is_object, np.ones(len(chosen))
+
+
+def fit(
+    samples: Samples,
+    measures: Sequence[str],
+    signs: Sequence[int],
+    width: int,
+    epochs: int,
+    seed: int,
+    origin: str,
+) -> MonotoneNet:
+    """Cross-entropy, Adam, one cycle; weights are made positive by softplus."""
+    values, targets, weights = (
+        np.concatenate(kind, axis=-1) for kind in zip(*samples, strict=True)
+    )
+    mean, spread = values.mean(axis=1), values.std(axis=1) + 1e-3
+    scaled = np.clip((values - mean[:, None]) / spread[:, None], -CLIP, CLIP)
+    inputs, wanted, weighs = (
+        torch.tensor(v, dtype=torch.float32) for v in (scaled, targets, weights / weights.mean())
+    )
+    torch.manual_seed(seed)
+    direction = torch.tensor(signs, dtype=torch.float32)
+    raw = [torch.randn(width, len(signs)) * 0.5 - 2, torch.randn(width, width) * 0.5 - 3]
+    raw += [torch.randn(1, width) * 0.5 - 1.5, torch.randn(width, len(signs)) * 0.1]
+    biases = [torch.randn(width, 1), torch.randn(width, 1) * 0.5, torch.zeros(1, 1)]
+    parameters = [nn.Parameter(p) for p in (*raw, *biases)]
+    first, second, third, free, *shifts = parameters
+
+    def layers() -> list[torch.Tensor]:
+        one_way = nn.functional.softplus(first) * direction
+        positive = [nn.functional.softplus(p) for p in (second, third)]
+        return [torch.where(direction == 0, free, one_way), *positive]
+
+    def odds(values: torch.Tensor) -> torch.Tensor:
+        one, two, three = layers()
+        hidden = torch.tanh(two @ torch.tanh(one @ values + shifts[0]) + shifts[1])
+        return (three @ hidden + shifts[2])[0]
+
+    batch = min(8192, inputs.shape[1])
+    per_epoch = inputs.shape[1] // batch
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, epochs * per_epoch)
+    for _ in track(range(epochs), f"fitting {len(targets)} samples"):
+        order = torch.randperm(inputs.shape[1])
+        total = 0.0
+        for chosen in order[: per_epoch * batch].split(batch):
+            costs = nn.functional.binary_cross_entropy_with_logits(
+                odds(inputs[:, chosen]), wanted[chosen], reduction="none"
+            )
+            loss = (costs * weighs[chosen]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+    print(f"cross-entropy {total / per_epoch:.4f}")
+    return MonotoneNet(
+        tuple(measures),
+        tuple(signs),
+        mean.astype(np.float32),
+        spread.astype(np.float32),
+        tuple(layer.detach().numpy() for layer in layers()),
+        tuple(shift.detach().numpy() for shift in shifts),
+        origin,
+    )
+
+
+def play(
+    target: ClickTarget,
+    encoder: Any,
+    networks: ClickNetworks,
+    clicks: int,
+    number: int,
+    rng: np.random.Generator,
+) -> tuple[Samples, Samples]:
+    """Samples of one game; every second one is played by the robot that clicks at random."""
+    segmenter = InteractiveSegmenter(encoder, networks=networks)
+    robot = (RandomRobot(), DeepestRobot())[number % 2]
+    *_, last = played_rounds(segmenter, target, clicks, robot=robot, seed=number)
+    return samples_of(segmenter, target.target, last.clicks_yx, last.is_positive, rng)
+
+
+def samples_of(
+    segmenter: InteractiveSegmenter,
+    target: np.ndarray,
+    clicks_yx: np.ndarray,
+    is_positive: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Samples, Samples]:
+    """Samples of atoms and of pixels, of some states of one game."""
+    scene = segmenter.scene
+    of_atoms, of_pixels = [], []
+    for count in STATES:
+        if count > len(clicks_yx):
+            break
+        signs = is_positive[:count]
+        clicks = clicks_yx[:count][signs], clicks_yx[:count][~signs]
+        of_atoms.append(atom_samples(scene, target, clicks, rng))
+        of_pixels.append(pixel_samples(scene, target, clicks, rng))
+    return of_atoms, of_pixels
+
+
+def flat_networks() -> ClickNetworks:
+    """Networks that know nothing, to start from."""
+
+    def flat(measures: Sequence[str], signs: Sequence[int]) -> MonotoneNet:
+        count = len(measures)
+        zero = np.zeros((1, 1), np.float32)
+        weights = (np.zeros((1, count), np.float32), zero, zero)
+        mean, spread = np.zeros(count, np.float32), np.ones(count, np.float32)
+        return MonotoneNet(tuple(measures), tuple(signs), mean, spread, weights, (zero,) * 3)
+
+    return ClickNetworks(flat(ATOM_MEASURES, ATOM_SIGNS), flat(PIXEL_MEASURES, PIXEL_SIGNS))
+
+
+def main() -> None:
+    """Play, fit, play again, fit again, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="maskfeat-b0", help="a model, or lab for plain color")
+    parser.add_argument(
+        "--shards",
+        nargs="+",
+        default=[f"../shared/data/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")],
+    )
+    parser.add_argument("--num_images", type=int, default=80, help="of each of these")
+    parser.add_argument("--clicks", type=int, nargs="+", default=[30, 60], help="of each round")
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    encoder = LabEncoder(sigma=1.0) if args.model == "lab" else maskfeat.load(args.model)
+    targets = targets_of(args.shards, args.num_images)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
+    origin = (
+        f"{len(targets)} objects of {', '.join(args.shards)}, features of {args.model}, "
+        f"rounds of {args.clicks} clicks, commit {commit}"
+    )
+
+    def fitted(of_atoms: Samples, of_pixels: Samples) -> ClickNetworks:
+        settings = (args.epochs, args.seed, origin)
+        return ClickNetworks(
+            fit(of_atoms, ATOM_MEASURES, ATOM_SIGNS, args.width, *settings),
+            fit(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings),
+        )
+
+    rng = np.random.default_rng(args.seed)
+    networks = flat_networks()
+    for clicks in (None, *args.clicks):
+        of_atoms: Samples = []
+        of_pixels: Samples = []
+        for number, target in enumerate(track(targets, f"{clicks or 'random'} clicks")):
+            if clicks is None:
+                segmenter = InteractiveSegmenter(encoder, networks=networks)
+                segmenter.set_image(target.image)
+                drawn = random_clicks(target.target, 20, rng)
+                found = samples_of(segmenter, target.target, *drawn, rng)
+            else:
+                found = play(target, encoder, networks, clicks, number, rng)
+            of_atoms += found[0]
+            of_pixels += found[1]
+        networks = fitted(of_atoms, of_pixels)
+        save_networks(args.out, networks._asdict())
+    print(f"written to {args.out}: {origin}")
+
+
+if __name__ == "__main__":
+    main()

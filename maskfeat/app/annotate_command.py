@@ -1,0 +1,133 @@
+"""`maskfeat annotate`: a page to click on. What is slow to import waits for the work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskfeat.app.segment_command import _check_names as check_names
+
+_NUM_PORTS = 20
+
+
+def annotate(
+    pictures: str,
+    out: str | None = None,
+    model: str = "maskfeat-b0",
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    open_browser: bool = True,
+    max_megapixels: float = 1.0,
+) -> None:
+    """Cut objects out of pictures by clicks, on a local web page.
+
+    Left click what belongs to the object, right click what does not, or drag a line along it;
+    Enter finishes the object, D the picture. The key ? on the page lists all that can be done. Each
+    mark is saved as soon as it is made, so a closed page or a killed server loses nothing; when
+    started again, it goes on at the first picture that is not done.
+
+    For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
+
+    - KEY.marks.json: all marks, those taken back included.
+    - KEY_mask.png: the number of the object (or the label) of each pixel, 0 for none, 16 bit;
+      where objects overlap, that of the smaller one.
+    - KEY.json: one mask for each object in the layout of SA-1B, so that KEY.jpg and KEY.json are
+      training data; `id` is the number in KEY_mask.png, and labels also stand under `label`.
+
+    The last two are written whenever an object is finished or the picture is done, and by Ctrl+S.
+
+    A picture of more than `max_megapixels` is reduced to that size before its features are taken,
+    and its masks are enlarged back to the pixels of the picture.
+
+    Args:
+        pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif). They are turned
+            upright as their EXIF data say.
+        out: Folder to write to, made if it is not there; not that of the pictures. None is
+            PHOTOS_annotations beside the folder PHOTOS that holds the pictures.
+        model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
+            the color of pixels alone.
+        host: Address to listen on. Whoever can reach it can see and mark the pictures: other than
+            127.0.0.1 only in a network you trust.
+        port: Port to listen on, or the next one that is free; 0 is any.
+        open_browser: Whether to show the page; else its address is printed only.
+        max_megapixels: Size to work with, millions of pixels. At 2, a click takes twice as long,
+            and the server 2 GB instead of 1.5.
+    """
+    if not max_megapixels > 0:
+        raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port must lie in 0 to 65,535, got {port}")
+    from maskfeat.data.folder import find_pictures
+
+    paths = find_pictures(pictures)
+    folder = _beside(Path(pictures)) if out is None else Path(out)
+    check_names(paths, folder)
+    _serve(paths, folder, model, host, port, open_browser, max_megapixels)
+
+
+def _beside(pictures: Path) -> Path:
+    """Not one folder for all: two folders often hold pictures of equal names."""
+    place = pictures.resolve()
+    photos = place if place.is_dir() else place.parent
+    return photos.with_name(f"{photos.name}_annotations")
+
+
+def _serve(
+    paths: Sequence[Path],
+    folder: Path,
+    model: str,
+    host: str,
+    port: int,
+    open_browser: bool,
+    max_megapixels: float,
+) -> None:
+    import uvicorn
+
+    from maskfeat.app.annotate_server import create_app, is_loopback
+    from maskfeat.app.annotation_store import AnnotationStore
+    from maskfeat.app.open_pictures import OpenPictures, feature_model
+
+    store = AnnotationStore(folder, paths)
+    app = create_app(OpenPictures(store, feature_model(model), max_megapixels), host)
+    with listening(host, port) as listener:
+        url = _url(host, listener.getsockname()[1])
+        if not is_loopback(host):
+            logging.getLogger("maskfeat").warning(
+                "everyone who can reach %s can see and mark these pictures; there is no password",
+                host,
+            )
+        print(f"{store.num_done} of {len(paths)} pictures done; marks and masks go to '{folder}'")
+        print(f"open {url}  (Ctrl+C ends it)", flush=True)
+        if open_browser:
+            webbrowser.open(url)  # the socket listens already: the page waits for the server
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on this port, or on the next one that is free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = port if port == 0 else min(port + _NUM_PORTS, 2**16) - 1
+    for candidate in range(port, last + 1):
+        # With the protocol named: else asyncio does not turn off Nagle's algorithm, and each
+        # answer takes 40 ms longer.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            if os.name == "posix":  # or the port of a server that has just ended is not free
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, candidate))
+            listener.listen()
+            return listener
+        except OSError as error:
+            listener.close()
+            problem = error
+    raise ValueError(f"cannot listen on {host}, port {port} to {last}: {problem}")
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"

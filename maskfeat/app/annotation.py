@@ -1,0 +1,251 @@
+"""What a person has marked in one picture: steps that can be taken back, and what they add up to.
+
+Nothing here computes a mask: a finished object brings its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import Literal, get_args
+
+Mode = Literal["object", "labels"]
+MarkKind = Literal["click", "scribble", "segment"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+MAX_LABEL = 9  # the number keys
+OBJECT, BACKGROUND = 1, 0  # labels of marks while one object is cut out
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One click, one scribble, or one segment of a partition taken whole.
+
+    Attributes:
+        kind: What was drawn.
+        points_yx: Pixels of the picture (row, column): of a click and a segment the one under the
+            cursor, of a scribble the corners of its line.
+        label: 1 object or 0 background while an object is cut out, else 1 to 9.
+        granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.
+    """
+
+    kind: MarkKind
+    points_yx: tuple[tuple[int, int], ...]
+    label: int
+    granularity: float | None = None
+
+
+@dataclass(frozen=True)
+class MaskRuns:
+    """A mask as it was when its object was finished, so that no other model can change it.
+
+    Attributes:
+        size: Height and width, pixels; smaller than the picture where that was reduced.
+        counts: Compressed COCO counts, see `maskfeat.data.rle.encode`.
+    """
+
+    size: tuple[int, int]
+    counts: str
+
+
+@dataclass(frozen=True)
+class FinishedObject:
+    """An object that is cut out; its marks allow to open it again."""
+
+    number: int
+    marks: tuple[Mark, ...]
+    mask: MaskRuns
+
+
+@dataclass(frozen=True)
+class State:
+    """What the steps add up to.
+
+    Attributes:
+        mode: "object": one object at a time; "labels": every pixel gets one of a few labels.
+        open_marks: Marks of the object at hand.
+        open_number: Its number if it was finished before and opened again, else None.
+        finished: Finished objects by rising number.
+        next_number: What the next new object is called; numbers are never used twice.
+        label_marks: Marks that give labels.
+        is_done: Whether the picture was called done, and nothing was changed since.
+    """
+
+    mode: Mode = "object"
+    open_marks: tuple[Mark, ...] = ()
+    open_number: int | None = None
+    finished: tuple[FinishedObject, ...] = ()
+    next_number: int = 1
+    label_marks: tuple[Mark, ...] = ()
+    is_done: bool = False
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks that the mode shows."""
+        return self.open_marks if self.mode == "object" else self.label_marks
+
+
+@dataclass(frozen=True)
+class AddMark:
+    """Mark the object at hand, or give a label."""
+
+    mark: Mark
+
+    def after(self, state: State) -> State:
+        """The state with one more mark."""
+        if state.mode == "object":
+            if self.mark.label not in (OBJECT, BACKGROUND):
+                raise ValueError(f"an object's mark has label 0 or 1, got {self.mark.label}")
+            return replace(state, open_marks=(*state.open_marks, self.mark), is_done=False)
+        if not 1 <= self.mark.label <= MAX_LABEL:
+            raise ValueError(f"a label lies in 1 to {MAX_LABEL}, got {self.mark.label}")
+        return replace(state, label_marks=(*state.label_marks, self.mark), is_done=False)
+
+
+@dataclass(frozen=True)
+class ClearMarks:
+    """Drop all marks of the object at hand, or all labels."""
+
+    def after(self, state: State) -> State:
+        """The state without the marks; an object that was opened again is gone."""
+        if state.mode == "labels":
+            return replace(state, label_marks=(), is_done=False)
+        return replace(state, open_marks=(), open_number=None, is_done=False)
+
+
+@dataclass(frozen=True)
+class FinishObject:
+    """Put the object at hand with the finished ones."""
+
+    mask: MaskRuns
+
+    def after(self, state: State) -> State:
+        """The state with one more object, or with the opened one back at its place."""
+        if not state.open_marks:
+            raise ValueError("there is no object at hand to finish; click one first")
+        number = state.open_number or state.next_number
+        finished = (*state.finished, FinishedObject(number, state.open_marks, self.mask))
+        return replace(
+            state,
+            open_marks=(),
+            open_number=None,
+            finished=tuple(sorted(finished, key=lambda one: one.number)),
+            next_number=max(state.next_number, number + 1),
+            is_done=False,
+        )
+
+
+@dataclass(frozen=True)
+class ReopenObject:
+    """Take a finished object in hand again."""
+
+    number: int
+
+    def after(self, state: State) -> State:
+        """The state with that object at hand."""
+        if state.open_marks:
+            raise ValueError("finish or clear the object at hand before opening another one")
+        chosen = _find(state, self.number)
+        others = tuple(one for one in state.finished if one is not chosen)
+        return replace(
+            state,
+            mode="object",
+            open_marks=chosen.marks,
+            open_number=chosen.number,
+            finished=others,
+            is_done=False,
+        )
+
+
+@dataclass(frozen=True)
+class DeleteObject:
+    """Drop a finished object."""
+
+    number: int
+
+    def after(self, state: State) -> State:
+        """The state without that object."""
+        chosen = _find(state, self.number)
+        others = tuple(one for one in state.finished if one is not chosen)
+        return replace(state, finished=others, is_done=False)
+
+
+@dataclass(frozen=True)
+class SetMode:
+    """Cut out objects, or give labels; the marks of the other mode are kept."""
+
+    mode: Mode
+
+    def after(self, state: State) -> State:
+        """The state in that mode."""
+        return replace(state, mode=self.mode, is_done=False)
+
+
+@dataclass(frozen=True)
+class SetDone:
+    """Call the picture done, or not done after all."""
+
+    is_done: bool
+
+    def after(self, state: State) -> State:
+        """The state, done or not."""
+        return replace(state, is_done=self.is_done)
+
+
+Step = AddMark | ClearMarks | FinishObject | ReopenObject | DeleteObject | SetMode | SetDone
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The steps taken in one picture. It never changes: each change gives another one.
+
+    Attributes:
+        steps: All steps, those that were taken back last.
+        position: How many of them count; those after it can be taken again.
+    """
+
+    steps: tuple[Step, ...] = ()
+    position: int = 0
+
+    @cached_property
+    def state(self) -> State:
+        """What the steps that count add up to.
+
+        Raises:
+            ValueError: If a step cannot follow those before it.
+        """
+        return reduce(lambda state, step: step.after(state), self.steps[: self.position], State())
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a step counts."""
+        return self.position > 0
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step was taken back."""
+        return self.position < len(self.steps)
+
+    def with_step(self, step: Step) -> Annotation:
+        """Take one more step; what was taken back before is forgotten.
+
+        Raises:
+            ValueError: If the step cannot follow.
+        """
+        step.after(self.state)
+        return Annotation((*self.steps[: self.position], step), self.position + 1)
+
+    def undone(self) -> Annotation:
+        """Take the last step back; the same if there is none."""
+        return replace(self, position=max(0, self.position - 1))
+
+    def redone(self) -> Annotation:
+        """Take the step again that was taken back last; the same if there is none."""
+        return replace(self, position=min(len(self.steps), self.position + 1))
+
+
+def _find(state: State, number: int) -> FinishedObject:
+    for one in state.finished:
+        if one.number == number:
+            return one
+    raise ValueError(f"there is no finished object {number}")

@@ -1,0 +1,154 @@
+"""Marks and steps as JSON, read with suspicion: it comes from a web page or from an old file."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from maskfeat.app.annotation import (
+    MAX_LABEL,
+    MODES,
+    AddMark,
+    Annotation,
+    ClearMarks,
+    DeleteObject,
+    FinishObject,
+    Mark,
+    MarkKind,
+    MaskRuns,
+    ReopenObject,
+    SetDone,
+    SetMode,
+    Step,
+)
+
+JsonDict = dict[str, Any]
+
+_KINDS: dict[str, MarkKind] = {kind: kind for kind in get_args(MarkKind)}
+_FARTHEST = 10**6  # pixels outside of a picture: a line to there takes no long time to draw
+
+_NAMES: dict[type[Any], str] = {
+    AddMark: "mark",
+    ClearMarks: "clear",
+    FinishObject: "finish",
+    ReopenObject: "reopen",
+    DeleteObject: "delete",
+    SetMode: "mode",
+    SetDone: "done",
+}
+
+
+def annotation_to_json(annotation: Annotation) -> JsonDict:
+    """All steps, `{"position": int, "steps": [{"do": name, ...}, ...]}`."""
+    return {
+        "position": annotation.position,
+        "steps": [{"do": _NAMES[type(s)], **_fields(s)} for s in annotation.steps],
+    }
+
+
+def annotation_from_json(content: JsonDict, size: tuple[int, int]) -> Annotation:
+    """Read what `annotation_to_json` wrote.
+
+    Args:
+        content: The object.
+        size: Height and width of the picture, pixels.
+
+    Raises:
+        ValueError: If it is malformed, or a step cannot follow those before it.
+    """
+    entries, position = content.get("steps"), content.get("position")
+    if not isinstance(entries, list) or not _is_int(position, 0, len(entries)):
+        raise ValueError("an annotation needs a list of steps and a position among them")
+    steps = tuple(step_from_json(entry, size) for entry in entries)
+    assert isinstance(position, int)
+    whole = Annotation(steps, len(steps))
+    _ = whole.state  # refuses steps that cannot follow one another, those taken back included
+    return Annotation(steps, position)
+
+
+def step_from_json(entry: object, size: tuple[int, int]) -> Step:
+    """Read a step.
+
+    Args:
+        entry: `{"do": "mark", "mark": {...}}`, `{"do": "clear"}`, `{"do": "finish", "mask":
+            {"size": [h, w], "counts": text}}`, `{"do": "reopen" | "delete", "number": int}`,
+            `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`.
+        size: Height and width of the picture, pixels.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"a step must be an object, got {str(entry)[:80]}")
+    match entry:
+        case {"do": "mark", "mark": dict(mark)}:
+            return AddMark(mark_from_json(mark, size))
+        case {"do": "clear"}:
+            return ClearMarks()
+        case {"do": "finish", "mask": {"size": [int(h), int(w)], "counts": str(counts)}}:
+            return FinishObject(MaskRuns((h, w), counts))
+        case {"do": "reopen", "number": int(number)}:
+            return ReopenObject(number)
+        case {"do": "delete", "number": int(number)}:
+            return DeleteObject(number)
+        case {"do": "mode", "mode": mode} if mode in MODES:
+            return SetMode(mode)
+        case {"do": "done", "is_done": bool(is_done)}:
+            return SetDone(is_done)
+    raise ValueError(f"no such step: {str(entry)[:80]}")
+
+
+def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
+    """Read a mark.
+
+    Args:
+        entry: The fields of `Mark`; `granularity` only with a segment.
+        size: Height and width of the picture, pixels; points of a scribble may lie outside.
+
+    Raises:
+        ValueError: If it is malformed, or a click lies outside the picture.
+    """
+    kind, label = _KINDS.get(str(entry.get("kind"))), entry.get("label")
+    if kind is None:
+        raise ValueError(f"a mark is one of {list(_KINDS)}, got {str(entry.get('kind'))[:80]!r}")
+    if type(label) is not int or not 0 <= label <= MAX_LABEL:
+        raise ValueError(f"a label lies in 0 to {MAX_LABEL}, got {str(label)[:80]}")
+    points = _points_from_json(entry.get("points_yx"))
+    if kind != "scribble":
+        (y, x), others = points[0], points[1:]
+        if others or not (0 <= y < size[0] and 0 <= x < size[1]):
+            raise ValueError(
+                f"a {kind} is one point inside the picture of {size[0]} x {size[1]} pixels "
+                f"(height x width), got {str(list(points))[:80]}"
+            )
+    granularity = entry.get("granularity")
+    if kind == "segment" and not (isinstance(granularity, float) and 0 < granularity < 1):
+        raise ValueError(f"a segment needs a granularity in (0, 1), got {str(granularity)[:80]}")
+    return Mark(kind, points, label, granularity if kind == "segment" else None)
+
+
+def mark_to_json(mark: Mark) -> JsonDict:
+    """The fields of a mark, those that are None left out."""
+    return {name: value for name, value in vars(mark).items() if value is not None}
+
+
+def _fields(step: Step) -> JsonDict:
+    match step:
+        case AddMark(mark):
+            return {"mark": mark_to_json(mark)}
+        case FinishObject(mask):
+            return {"mask": {"size": mask.size, "counts": mask.counts}}
+    return dict(vars(step))
+
+
+def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
+    if not isinstance(entry, list) or not entry:
+        raise ValueError(f"points_yx must be a list of [row, column], got {str(entry)[:80]}")
+    for point in entry:
+        is_pair = isinstance(point, list) and len(point) == 2
+        if not is_pair or not all(_is_int(value, -_FARTHEST, _FARTHEST) for value in point):
+            raise ValueError(f"a point is two whole numbers [row, column], got {str(point)[:80]}")
+    return tuple((y, x) for y, x in entry)
+
+
+def _is_int(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high

@@ -1,0 +1,137 @@
+"""Marks become masks and label maps: what the page asks of the segmenter."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.app.annotation import OBJECT, Mark
+from maskfeat.segment.interactive import InteractiveSegmenter
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Size = tuple[int, int]
+
+
+def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> BoolArray:
+    """Cut out the object that some marks stand for.
+
+    Clicks and scribbles are cut first. Then each segment is added or taken away whole, in the
+    order of the marks, so that one sees beforehand what one gets; but for the atoms in which a
+    click or scribble says the opposite.
+
+    Args:
+        segmenter: Holds the picture, or a smaller one made from it, h x w pixels.
+        marks: With labels 1 (object) and 0 (background).
+        size: Height and width of the picture, pixels.
+
+    Returns:
+        bool, shape (h, w); empty as long as nothing is marked as object.
+
+    Raises:
+        ValueError: If the marks contradict one another.
+    """
+    strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
+    mask = np.zeros(strokes.small, bool)
+    if OBJECT in (*strokes.click_labels, *(label for _, label in strokes.lines)):
+        mask = segmenter.predict(
+            strokes.clicks_yx,
+            strokes.click_labels == OBJECT,
+            scribbles=[(points, label == OBJECT) for points, label in strokes.lines],
+        )
+    for segment in strokes.segments:
+        mask[_reach(segmenter, segment, strokes)] = segment.label == OBJECT
+    return mask
+
+
+def label_map(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> IntArray:
+    """Give every pixel one of the labels that were marked; see `object_mask`.
+
+    Returns:
+        int64, shape (h, w): labels of 1 to 9; 0 where segments alone were marked, and not here.
+
+    Raises:
+        ValueError: If the marks contradict one another.
+    """
+    strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
+    labels = np.zeros(strokes.small, np.int64)
+    if strokes.clicks or strokes.lines:
+        labels = segmenter.predict_labels(
+            strokes.clicks_yx, strokes.click_labels, scribbles=strokes.lines
+        )
+    for segment in strokes.segments:
+        labels[_reach(segmenter, segment, strokes)] = segment.label
+    return labels
+
+
+class _Strokes:
+    """Marks in the pixels that the segmenter knows.
+
+    Args:
+        marks: In pixels of the picture.
+        size: Of the picture.
+        small: Of what the segmenter holds.
+    """
+
+    def __init__(self, marks: Sequence[Mark], size: Size, small: tuple[int, ...]) -> None:
+        self.small = small
+        self._scale = np.array(small) / np.array(size)
+        self.clicks = [mark for mark in marks if mark.kind == "click"]
+        scribbles = [mark for mark in marks if mark.kind == "scribble"]
+        self.segments = [mark for mark in marks if mark.kind == "segment"]
+        points = [self.pixel(mark) for mark in self.clicks]
+        self.clicks_yx = np.array(points, np.int64).reshape(-1, 2)
+        self.click_labels = np.array([mark.label for mark in self.clicks], np.int64)
+        drawn = [(self._drawn(mark), mark.label) for mark in scribbles]
+        # A scribble that never touches the picture says nothing.
+        self.lines = [(points, label) for points, label in drawn if len(points)]
+
+    def pixel(self, mark: Mark) -> IntArray:
+        """Where a click or a segment was marked, shape (2,)."""
+        first: IntArray = self._scaled(mark)[0]
+        return first
+
+    def pixels_with_other_label(self, label: int) -> IntArray:
+        """What clicks and scribbles say of another label, shape (N, 2)."""
+        others = [points for points, own in self.lines if own != label]
+        return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
+
+    def _drawn(self, mark: Mark) -> IntArray:
+        """The pixels of a scribble inside the picture, each once, shape (M, 2)."""
+        corners = self._scaled(mark)
+        parts = [corners[:1]]
+        for start, end in itertools.pairwise(corners):
+            parts.append(_line(start, end))
+        pixels = np.unique(np.concatenate(parts), axis=0)
+        inside: IntArray = pixels[((pixels >= 0) & (pixels < self.small)).all(axis=1)]
+        return inside
+
+    def _scaled(self, mark: Mark) -> IntArray:
+        centers = np.array(mark.points_yx) + 0.5
+        pixels: IntArray = np.floor(centers * self._scale).astype(np.int64)
+        return pixels
+
+
+def _line(start: IntArray, end: IntArray) -> IntArray:
+    """The pixels from one to another without gap, shape (M, 2)."""
+    num_steps = max(1, int(np.abs(end - start).max()))
+    return np.rint(np.linspace(start, end, num_steps + 1)).astype(np.int64)
+
+
+def _reach(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) -> BoolArray:
+    """The pixels that a segment decides, shape (h, w)."""
+    assert segment.granularity is not None
+    hierarchy = segmenter.hierarchy
+    atoms, tree = hierarchy.atom_labels, hierarchy.tree
+    y, x = strokes.pixel(segment)
+    # As `Hierarchy.cut`, for one segment: the largest node around the point that is still joined.
+    path = tree.ancestors(int(atoms[y, x]))
+    node = path[tree.levels[path] <= 1 - segment.granularity][-1:]
+    is_taken = tree.leaves_under(node)
+    against = strokes.pixels_with_other_label(segment.label)
+    is_taken[atoms[against[:, 0], against[:, 1]]] = False
+    reach: BoolArray = is_taken[atoms]
+    return reach

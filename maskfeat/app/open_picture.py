@@ -1,0 +1,243 @@
+"""One picture that is open: what is asked of it changes its marks, and the files with them."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import ClassVar
+
+import numpy as np
+
+from maskfeat.app.annotation import (
+    OBJECT,
+    Annotation,
+    FinishObject,
+    MaskRuns,
+    ReopenObject,
+    SetDone,
+    State,
+)
+from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
+from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask
+from maskfeat.app.annotation_results import write_results
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.picture_at_work import PictureAtWork
+from maskfeat.data.rle import decode_annotations, encode
+from maskfeat.segment.interactive import InteractiveSegmenter
+
+_NEEDING_MASKS = ("finish", "reopen", "done", "save")
+
+
+class OpenPicture:
+    """A picture's marks and masks. Its methods may be called from any thread, and wait if need be.
+
+    Args:
+        number: Of the picture.
+        store: Where its marks are.
+        picture: What is being read.
+        segmenter: What is being computed.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        store: AnnotationStore,
+        picture: Future[PictureAtWork],
+        segmenter: Future[InteractiveSegmenter],
+    ) -> None:
+        self.number = number
+        self.picture = picture
+        self.segmenter = segmenter
+        self._store = store
+        self._lock = threading.Lock()
+        self._annotation: Annotation | None = None
+        self._partition: bytes | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture, pixels."""
+        return self.picture.result().size
+
+    def view(self, timeout_s: float = 0) -> JsonDict:
+        """All that the page shows.
+
+        Args:
+            timeout_s: How long to wait for the features; without them masks at hand are missing.
+        """
+        wait([self.segmenter], timeout_s)
+        if self.segmenter.done():
+            self.segmenter.result()  # what went wrong is said here
+        with self._lock:
+            return self._view(self._loaded(), with_finished=True)
+
+    def partition(self) -> bytes:
+        """The tree behind the dial, gzipped.
+
+        Little endian: uint32 height, width, K atoms, 0; float64 levels (2 K - 1); int32 parents
+        (2 K - 1); int32 atom of each pixel (height x width).
+        """
+        segmenter = self.segmenter.result()
+        with self._lock:
+            if self._partition is None:
+                hierarchy = segmenter.hierarchy
+                labels, tree = hierarchy.atom_labels, hierarchy.tree
+                parts = [
+                    np.array([*labels.shape, tree.num_leaves, 0], "<u4"),
+                    tree.levels.astype("<f8"),
+                    tree.parents.astype("<i4"),
+                    labels.astype("<i4"),
+                ]
+                content = b"".join(part.tobytes() for part in parts)
+                self._partition = gzip.compress(content, compresslevel=1)
+            return self._partition
+
+    def act(self, request: JsonDict) -> JsonDict:
+        """Do what the page asks: save it first, then compute.
+
+        A mark made before the features are there is saved, and answered without masks.
+
+        Args:
+            request: A step, see `step_from_json`, but that "finish" comes without a mask; or
+                `{"do": "undo" | "redo" | "save"}`.
+
+        Returns:
+            As `view`, the finished objects only if they changed.
+
+        Raises:
+            ValueError: If it cannot be done; then nothing has changed, in the files neither.
+        """
+        what = str(request.get("do"))
+        if what in _NEEDING_MASKS:
+            self.segmenter.result()  # without the lock: marks can be made meanwhile
+        with self._lock:
+            before = self._loaded()
+            after = self._answers.get(what, OpenPicture._with_step)(self, before, request)
+            self._keep(after)
+            try:
+                view = self._view(after, with_finished=_has_other_objects(before, after))
+                if after.position > before.position and "problem" in view:
+                    raise ValueError(view["problem"])
+            except ValueError:
+                self._keep(before)
+                raise
+            is_newly_done = after.state.is_done and not before.state.is_done
+            if _has_other_objects(before, after) or is_newly_done or what == "save":
+                self._write_results(after.state)
+            return view
+
+    def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
+        return before.with_step(step_from_json(request, self.size))
+
+    def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
+        if before.state.mode != "object":
+            raise ValueError("labels are not finished one by one; call the picture done")
+        mask = self._open_mask(before.state)
+        if not mask.any():
+            raise ValueError("the object has no pixels yet; left click it first")
+        size = mask.shape[0], mask.shape[1]
+        return before.with_step(FinishObject(MaskRuns(size, encode(mask))))
+
+    def _with_object_reopened(self, before: Annotation, request: JsonDict) -> Annotation:
+        step = step_from_json(request, self.size)
+        assert isinstance(step, ReopenObject)
+        if before.state.open_marks:
+            before = self._with_object_finished(before, request)
+        return before.with_step(step)
+
+    def _with_picture_done(self, before: Annotation, request: JsonDict) -> Annotation:
+        step = step_from_json(request, self.size)
+        assert isinstance(step, SetDone)
+        state = before.state
+        if step.is_done and state.mode == "object" and state.open_marks:
+            before = self._with_object_finished(before, request)
+        return before.with_step(step)
+
+    _answers: ClassVar[dict[str, Callable[[OpenPicture, Annotation, JsonDict], Annotation]]] = {
+        "undo": lambda self, before, request: before.undone(),
+        "redo": lambda self, before, request: before.redone(),
+        "save": lambda self, before, request: before,
+        "finish": _with_object_finished,
+        "reopen": _with_object_reopened,
+        "done": _with_picture_done,
+    }
+
+    def _loaded(self) -> Annotation:
+        if self._annotation is None:
+            self._annotation = self._store.load(self.number, self.size)
+        return self._annotation
+
+    def _keep(self, annotation: Annotation) -> None:
+        if annotation is self._annotation:
+            return
+        try:
+            self._store.save(self.number, self.size, annotation)
+        except ValueError:
+            self._annotation = None  # another program's: read it again
+            raise
+        self._annotation = annotation
+
+    def _view(self, annotation: Annotation, with_finished: bool) -> JsonDict:
+        state = annotation.state
+        is_ready = self.segmenter.done() and not self.segmenter.exception()
+        view: JsonDict = {
+            "moment": time.monotonic_ns(),  # views overtake one another on their way
+            "number": self.number,
+            "size": list(self.size),
+            "is_ready": is_ready,
+            "mode": state.mode,
+            "is_done": state.is_done,
+            "num_done": self._store.num_done,
+            "can_undo": annotation.can_undo,
+            "can_redo": annotation.can_redo,
+            "marks": [mark_to_json(mark) for mark in state.marks],
+            "open_number": state.open_number or state.next_number,
+            "masks": [],
+        }
+        if with_finished:
+            view["finished"] = [
+                {"number": one.number, "size": list(one.mask.size), "counts": one.mask.counts}
+                for one in state.finished
+            ]
+        if is_ready:
+            try:
+                view["masks"] = [
+                    {"label": label, "size": list(mask.shape), "counts": encode(mask)}
+                    for label, mask in self._masks_at_hand(state).items()
+                ]
+            except ValueError as error:
+                view["problem"] = str(error)
+        return view
+
+    def _masks_at_hand(self, state: State) -> dict[int, BoolArray]:
+        """What the marks that are shown stand for, by label."""
+        if state.mode == "object":
+            mask = self._open_mask(state)
+            return {OBJECT: mask} if mask.any() else {}
+        return self._label_masks(state)
+
+    def _open_mask(self, state: State) -> BoolArray:
+        return object_mask(self.segmenter.result(), state.open_marks, self.size)
+
+    def _label_masks(self, state: State) -> dict[int, BoolArray]:
+        labels = label_map(self.segmenter.result(), state.label_marks, self.size)
+        return {int(label): labels == label for label in np.unique(labels) if label > 0}
+
+    def _write_results(self, state: State) -> None:
+        are_labels = state.mode == "labels"
+        masks = (
+            self._label_masks(state)
+            if are_labels
+            else {
+                one.number: decode_annotations([one.mask.counts], one.mask.size)[0]
+                for one in state.finished
+            }
+        )
+        path = self._store.paths[self.number]
+        write_results(self._store.folder, path, self.number, self.size, masks, are_labels)
+
+
+def _has_other_objects(before: Annotation, after: Annotation) -> bool:
+    return before.state.finished != after.state.finished

@@ -1,0 +1,175 @@
+"""The few pictures that are open at a time, of a folder of thousands, and what computes ahead."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.open_picture import OpenPicture
+from maskfeat.app.picture_at_work import read_at_work
+from maskfeat.features.reading import Features
+from maskfeat.features.weights import load
+from maskfeat.segment.inputs import features_of
+from maskfeat.segment.interactive import FeatureModel, InteractiveSegmenter
+
+T = TypeVar("T")
+
+# What may be held at once besides the picture at hand and the one computed ahead.
+_MOST_OPEN = 6
+_MOST_PIXELS = 3_000_000
+
+
+class OpenPictures:
+    """Opens pictures, keeps the last few, and reads and computes the next one ahead.
+
+    Args:
+        store: The pictures and their marks.
+        model: Gives features; asked by one thread alone.
+        max_megapixels: Larger pictures are reduced to it before their features are taken.
+    """
+
+    def __init__(self, store: AnnotationStore, model: FeatureModel, max_megapixels: float) -> None:
+        self.store = store
+        self._model = model
+        self._max_megapixels = max_megapixels
+        # A picture can be looked at while the features of another are computed.
+        self._reader, self._computer = _Worker("read"), _Worker("compute")
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, OpenPicture] = OrderedDict()
+        self._num_users: dict[int, int] = {}
+
+    @contextlib.contextmanager
+    def hold(self, number: int) -> Iterator[OpenPicture]:
+        """Open a picture, and keep it open in the meantime.
+
+        Raises:
+            ValueError: If there is no picture of that number.
+        """
+        if not 0 <= number < len(self.store.paths):
+            raise ValueError(f"there is no picture {number} among {len(self.store.paths)}")
+        with self._lock:
+            picture = self._opened(number, is_ahead=False)
+            self._open.move_to_end(number)
+            self._num_users[number] = self._num_users.get(number, 0) + 1
+            self._close_oldest()
+        try:
+            yield picture
+        finally:
+            with self._lock:
+                self._num_users[number] -= 1
+
+    def prepare_next(self, number: int) -> None:
+        """Begin with the picture that comes after this one, if any is left to be done."""
+        following = self.store.next_not_done(number + 1)
+        if following is not None and following != number:
+            with self._lock:
+                self._opened(following, is_ahead=True)
+                self._close_oldest()
+
+    def close(self) -> None:
+        """Begin nothing more; what is being computed ends first."""
+        self._reader.close()
+        self._computer.close()
+
+    def _opened(self, number: int, is_ahead: bool) -> OpenPicture:
+        found = self._open.get(number)
+        if found is None:
+            path = self.store.paths[number]
+            picture = self._reader.submit(
+                lambda: read_at_work(path, self._max_megapixels), is_ahead
+            )
+
+            def compute() -> InteractiveSegmenter:
+                segmenter = InteractiveSegmenter(self._model)
+                segmenter.set_image(picture.result().rgb)
+                _return_free_memory()
+                return segmenter
+
+            segmenter = self._computer.submit(compute, is_ahead)
+            found = self._open[number] = OpenPicture(number, self.store, picture, segmenter)
+        elif not is_ahead:
+            # It was begun ahead, and now it is waited for.
+            self._reader.hurry(found.picture)
+            self._computer.hurry(found.segmenter)
+        return found
+
+    def _close_oldest(self) -> None:
+        """Forget what was not looked at for longest; the last two stay. Marks are in files."""
+        for number in list(self._open)[:-2]:
+            if len(self._open) <= _MOST_OPEN and self._num_pixels() <= _MOST_PIXELS:
+                return
+            if not self._num_users.get(number):
+                closed = self._open.pop(number)
+                closed.segmenter.cancel()
+                closed.picture.cancel()
+
+    def _num_pixels(self) -> int:
+        read = [one.picture for one in self._open.values()]
+        done = [one for one in read if one.done() and not one.cancelled() and not one.exception()]
+        return sum(one.result().rgb.size // 3 for one in done)
+
+
+def feature_model(model: str) -> FeatureModel:
+    """A trained network, see `maskfeat.load`, or for "lab" the color of pixels."""
+    return _Lab() if model == "lab" else load(model)
+
+
+class _Lab:
+    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
+        return features_of(rgb)
+
+
+def _return_free_memory() -> None:
+    """Give back to the system what the C library keeps of freed arrays: half a gigabyte or so."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no such function
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Worker:
+    """One thread that does first what was asked for last; what is done ahead waits."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, function: Callable[[], T], is_ahead: bool) -> Future[T]:
+        """Have a function called; the future can be canceled until then."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.insert(0 if is_ahead else len(self._waiting), (future, function))
+        self._pool.submit(self._work)
+        return future
+
+    def hurry(self, future: Future[Any]) -> None:
+        """Do this next, if it still waits."""
+        with self._lock:
+            self._waiting.sort(key=lambda job: job[0] is future)
+
+    def close(self) -> None:
+        """Do no more of what waits."""
+        with self._lock:
+            for future, _ in self._waiting:
+                future.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self) -> None:
+        with self._lock:
+            future, function = self._waiting.pop()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(function())
+        except BaseException as error:  # the one who waits for the result gets it
+            future.set_exception(error)

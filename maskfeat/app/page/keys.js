@@ -1,0 +1,76 @@
+// The keyboard: one table, for the keys and for the help.
+
+// [keys, what is said of them, name of the action]; keys as `named` spells them.
+const TABLE = [
+  [["Enter", "n"], "finish the object, begin the next", "finish"],
+  [["d"], "picture done, on to the next that is not", "done"],
+  [["Ctrl+z", "u"], "undo", "undo"],
+  [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
+  [["Delete", "Backspace"], "clear the marks at hand", "clear"],
+  [["m"], "objects or labels", "mode"],
+  [["g"], "show or hide the partition", "toggleDial"],
+  [["["], "coarser partition", "coarser"],
+  [["]"], "finer partition", "finer"],
+  [["h"], "show or hide masks", "toggleMasks"],
+  [["f", "0"], "fit the picture", "fit"],
+  [["+", "="], "zoom in", "zoomIn"],
+  [["-"], "zoom out", "zoomOut"],
+  [["ArrowLeft", "PageUp"], "previous picture", "previous"],
+  [["ArrowRight", "PageDown"], "next picture", "next"],
+  [["j"], "first picture that is not done", "jump"],
+  [["Ctrl+s"], "write masks now (marks are always saved)", "save"],
+  [["?"], "this help", "help"],
+];
+const MOUSE = [
+  ["left click, drag", "object (or the label chosen)"],
+  ["right click, drag", "background (or choose the label there)"],
+  ["Shift + click", "take in the segment under the cursor"],
+  ["Shift + right click", "take it out"],
+  ["wheel", "zoom"],
+  ["Space + drag, middle button", "move the picture"],
+  ["1 ... 9", "choose a label"],
+];
+
+function named(event) {
+  const isLetter = event.key.length === 1;
+  const key = isLetter ? event.key.toLowerCase() : event.key;
+  const isCtrl = event.ctrlKey || event.metaKey;
+  // Shift is part of signs like ?, and said with letters only.
+  return (isCtrl ? "Ctrl+" : "") + (isCtrl && event.shiftKey ? "Shift+" : "") + key;
+}
+
+export function listen(actions, chooseLabel) {
+  const byKey = new Map(TABLE.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
+  window.addEventListener("keydown", (event) => {
+    const { target } = event;
+    if (event.altKey || document.querySelector("dialog[open]")) return;
+    if (target.type === "range" && event.key.startsWith("Arrow")) return;
+    const isButton = target.tagName === "BUTTON";
+    if (event.code === "Space" && !isButton) event.preventDefault(); // no scrolling
+    if (event.key === "Enter" && isButton) return;
+    const key = named(event);
+    if (/^[1-9]$/.test(key)) chooseLabel(Number(key));
+    const action = byKey.get(key);
+    if (!action) return;
+    event.preventDefault();
+    actions[action]();
+  });
+}
+
+export function fillHelp(mouse, keyboard) {
+  const spelled = { ArrowLeft: "\u2190", ArrowRight: "\u2192" };
+  for (const [gesture, text] of MOUSE) addRow(mouse, [gesture], text);
+  for (const [keys, text] of TABLE) addRow(keyboard, keys.map((key) => spelled[key] ?? key), text);
+}
+
+function addRow(table, keys, text) {
+  const row = table.insertRow();
+  const first = row.insertCell();
+  keys.forEach((key, index) => {
+    if (index) first.append(" or ");
+    const element = document.createElement("kbd");
+    element.textContent = key.replace(/(^|\+)([a-z])$/, (_, plus, letter) => plus + letter.toUpperCase());
+    first.append(element);
+  });
+  row.insertCell().textContent = text;
+}

@@ -1,0 +1,279 @@
+// The page: what is done with mouse and keys goes to the server, and its answers to the canvas.
+
+import * as api from "./api.js";
+import { Partition } from "./dial.js";
+import * as keys from "./keys.js";
+import { OPEN_COLOR, colorOf, maskLayer } from "./masks.js";
+import * as panel from "./panel.js";
+import * as pointer from "./pointer.js";
+import { Stage } from "./stage.js";
+
+const { element } = panel;
+const stage = new Stage(element("canvas"));
+
+let folder;
+let number = -1; // of the picture that is shown
+let turning = new AbortController(); // ends what was asked of the picture before
+let view = null; // the server's last word on it
+let masks = []; // layers of what is at hand
+let objects = new Map(); // layers of finished objects by number
+let pending = []; // marks that the server has not answered yet
+let draft = null; // a scribble that is being drawn
+let partition = null;
+let label = 1;
+let areMasksShown = true;
+const hidden = new Set(); // objects that are not shown
+
+async function open(next) {
+  if (next < 0 || next >= folder.names.length) return;
+  turning.abort();
+  turning = new AbortController();
+  const { signal } = turning;
+  number = next;
+  view = partition = draft = null;
+  [masks, pending, objects] = [[], [], new Map()];
+  hidden.clear();
+  stage.setPicture(null, [1, 1]);
+  panel.say("");
+  panel.showBusy("reading the picture");
+  panel.showProgress(folder, number);
+  document.body.dataset.ready = "false";
+  history.replaceState(null, "", `#${number + 1}`);
+  try {
+    const [first, bitmap] = await Promise.all(
+      [api.getView(next, { signal }), api.getBitmap(next, signal)]);
+    if (signal.aborted) return; // while the bitmap was decoded
+    stage.setPicture(bitmap, first.size);
+    take(first);
+    panel.showBusy("computing features");
+    while (!view.is_ready) take(await api.getView(next, { signal, isWaiting: true }));
+    if (element("dial-on").checked) await loadPartition();
+  } catch (error) {
+    if (!signal.aborted) panel.say(error.message, true);
+  }
+  if (signal.aborted) return;
+  panel.showBusy("");
+  document.body.dataset.ready = "true";
+}
+
+// Show what the server says, unless something newer is shown.
+function take(answer) {
+  if (answer.number !== number || (view && answer.moment < view.moment)) return;
+  view = answer;
+  folder.is_done[number] = view.is_done;
+  const isLabels = view.mode === "labels";
+  masks = view.masks.map((mask) =>
+    maskLayer(mask, isLabels ? colorOf(mask.label) : OPEN_COLOR, isLabels ? 0.5 : 0.38));
+  if (view.finished) {
+    objects = new Map(
+      view.finished.map((one) => [one.number, maskLayer(one, colorOf(one.number), 0.3)]));
+  }
+  panel.showProgress(folder, number);
+  panel.showView(view, label);
+  panel.showOpenArea(view, masks);
+  showObjects();
+  if (view.problem) panel.say(view.problem, true);
+  show();
+}
+
+function show() {
+  const isLabels = view?.mode === "labels";
+  const shown = [...objects].filter(([one]) => !hidden.has(one)).map(([, layer]) => layer);
+  stage.mode = view?.mode ?? "object";
+  stage.layers = areMasksShown ? [...(isLabels ? [] : shown), ...masks] : [];
+  const isDialOn = partition && element("dial-on").checked;
+  stage.shades = isDialOn ? [partition.hover, partition.borders] : [];
+  stage.marks = [...(view?.marks ?? []), ...pending, ...(draft ? [draft] : [])];
+  stage.redraw();
+}
+
+function showObjects() {
+  panel.showObjects(objects, hidden, view.size, {
+    show(one) {
+      hidden.has(one) ? hidden.delete(one) : hidden.add(one);
+      showObjects();
+      show();
+    },
+    reopen: (one) => act({ do: "reopen", number: one }),
+    delete: (one) => act({ do: "delete", number: one }),
+  });
+}
+
+// Says whether it went well.
+async function act(action) {
+  if (!view) return false;
+  const at = number;
+  if (action.do === "mark") pending = [...pending, { ...action.mark, isPending: true }];
+  const mark = pending[pending.length - 1];
+  show();
+  try {
+    const answer = await api.act(at, action);
+    if (action.do === "mark") pending = pending.filter((one) => one !== mark);
+    if (number === at) panel.say("");
+    take(answer);
+    return true;
+  } catch (error) {
+    if (action.do === "mark") pending = pending.filter((one) => one !== mark);
+    if (number === at) {
+      show();
+      await api.getView(at).then(take, () => {});
+      panel.say(error.message, true);
+    }
+    return false;
+  }
+}
+
+function addMark(kind, points_yx, event, extra = {}) {
+  if (!view) return;
+  const isRight = event.button === 2;
+  if (view.mode === "labels" && isRight) {
+    chooseLabel(labelAt(points_yx[0]));
+    return;
+  }
+  const own = view.mode === "labels" ? label : isRight ? 0 : 1;
+  act({ do: "mark", mark: { kind, points_yx, label: own, ...extra } });
+}
+
+function labelAt([y, x]) {
+  const isThere = ({ mask: { pixels, height, width } }) => {
+    const row = Math.floor(((y + 0.5) * height) / view.size[0]);
+    return pixels[row * width + Math.floor(((x + 0.5) * width) / view.size[1])];
+  };
+  return view.masks[masks.findIndex(isThere)]?.label ?? label;
+}
+
+function chooseLabel(chosen) {
+  label = chosen;
+  if (view) panel.showView(view, label);
+}
+
+pointer.listen(stage, {
+  click(pixel, event) {
+    if (!event.shiftKey) addMark("click", [pixel], event);
+    else if (partition && element("dial-on").checked) {
+      addMark("segment", [pixel], event, { granularity: Number(element("dial").value) });
+    } else turnDial(true);
+  },
+  draft(pixels, event) {
+    const own = view?.mode === "labels" ? label : event?.button === 2 ? 0 : 1;
+    draft = pixels && { kind: "scribble", points_yx: pixels, label: own };
+    show();
+  },
+  scribble(pixels, event) {
+    draft = null;
+    const [height, width] = stage.size;
+    const inside = pixels.map(([y, x]) => [
+      Math.min(height - 1, Math.max(0, y)), Math.min(width - 1, Math.max(0, x))]);
+    addMark("scribble", inside, event);
+    show();
+  },
+  hover([y, x]) {
+    if (!partition || !element("dial-on").checked) return;
+    const row = Math.floor(((y + 0.5) * partition.height) / stage.size[0]);
+    const column = Math.floor(((x + 0.5) * partition.width) / stage.size[1]);
+    if (partition.hoverAt(row, column)) stage.redraw();
+  },
+});
+
+async function loadPartition() {
+  const { signal } = turning;
+  const loaded = await api.getPartition(number, signal);
+  if (signal.aborted) return;
+  partition = new Partition(loaded);
+  cut();
+}
+
+function cut() {
+  if (!partition) return;
+  partition.cut(Number(element("dial").value));
+  element("num-segments").textContent = `${partition.numSegments.toLocaleString("en")} segments`;
+  show();
+}
+
+async function turnDial(isOn) {
+  element("dial-on").checked = isOn;
+  element("num-segments").hidden = !isOn;
+  try {
+    if (isOn && !partition && view) await loadPartition();
+  } catch (error) {
+    if (error.name !== "AbortError") panel.say(error.message, true);
+  }
+  show();
+}
+
+function moveDial(step) {
+  element("dial").value = Number(element("dial").value) + step;
+  if (element("dial-on").checked) cut();
+  else turnDial(true);
+}
+
+async function finishPicture() {
+  const at = number;
+  if (!(await act({ do: "done", is_done: true })) || number !== at) return;
+  const next = firstNotDone(at + 1);
+  if (next === null) panel.say("all pictures are done");
+  else open(next);
+}
+
+function firstNotDone(start) {
+  const num = folder.names.length;
+  for (let step = 0; step < num; step++) {
+    const one = (start + step) % num;
+    if (!folder.is_done[one]) return one;
+  }
+  return null;
+}
+
+const actions = {
+  finish: () => view?.mode === "object" && act({ do: "finish" }),
+  done: finishPicture,
+  undo: () => act({ do: "undo" }),
+  redo: () => act({ do: "redo" }),
+  clear: () => view?.marks.length && act({ do: "clear" }),
+  mode: () => act({ do: "mode", mode: view?.mode === "labels" ? "object" : "labels" }),
+  save: async () => (await act({ do: "save" })) && panel.say(`written to ${folder.out}`),
+  toggleDial: () => turnDial(!element("dial-on").checked),
+  coarser: () => moveDial(-0.02),
+  finer: () => moveDial(0.02),
+  toggleMasks() {
+    areMasksShown = !areMasksShown;
+    show();
+  },
+  fit: () => stage.fit(),
+  zoomIn: () => stage.zoom(1.25),
+  zoomOut: () => stage.zoom(0.8),
+  previous: () => open(number - 1),
+  next: () => open(number + 1),
+  jump: () => firstNotDone(0) !== null && open(firstNotDone(0)),
+  help: () => element("help").showModal(),
+};
+
+function wire() {
+  for (const name of ["previous", "next", "jump", "undo", "redo", "clear", "finish", "done"]) {
+    element(name).addEventListener("click", () => actions[name]());
+  }
+  element("help-button").addEventListener("click", actions.help);
+  for (const button of element("modes").children) {
+    button.addEventListener("click", () => act({ do: "mode", mode: button.dataset.mode }));
+  }
+  element("dial-on").addEventListener("change", (event) => turnDial(event.target.checked));
+  element("dial").addEventListener("input", () => moveDial(0));
+  panel.makeLabels(chooseLabel);
+  keys.listen(actions, chooseLabel);
+  keys.fillHelp(element("mouse-help"), element("key-help"));
+}
+
+async function start() {
+  wire();
+  try {
+    folder = await api.getFolder();
+  } catch (error) {
+    panel.say(error.message, true);
+    return;
+  }
+  // A reloaded page shows the picture it had shown.
+  const asked = Number(location.hash.slice(1)) - 1;
+  open(folder.names[asked] === undefined ? folder.first : asked);
+}
+
+start();

@@ -1,0 +1,155 @@
+// The canvas: a picture, what lies over it, and where it is looked at.
+
+import { BACKGROUND_COLOR, OBJECT_COLOR, colorOf, css } from "./masks.js";
+
+export class Stage {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.context = canvas.getContext("2d");
+    this.bitmap = null;
+    this.size = [1, 1]; // of the picture, height and width
+    this.scale = 1; // screen pixels for a pixel of the picture
+    this.left = 0; // where the picture's corner is on the canvas
+    this.top = 0;
+    this.layers = []; // see maskLayer
+    this.shades = []; // canvases without outline: borders, the segment under the cursor
+    this.marks = [];
+    this.mode = "object";
+    this.isWaiting = false;
+    new ResizeObserver(() => this.resize()).observe(canvas);
+  }
+
+  setPicture(bitmap, size) {
+    this.bitmap?.close();
+    Object.assign(this, { bitmap, size, layers: [], shades: [], marks: [] });
+    this.fit();
+  }
+
+  resize() {
+    const wasFitted = this.isFitted;
+    const ratio = window.devicePixelRatio;
+    this.canvas.width = Math.max(1, Math.round(this.canvas.clientWidth * ratio));
+    this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
+    if (wasFitted) this.fit();
+    this.redraw();
+  }
+
+  fit() {
+    const { clientWidth, clientHeight } = this.canvas;
+    const [height, width] = this.size;
+    this.scale = Math.max(0.01, Math.min((clientWidth - 32) / width, (clientHeight - 32) / height));
+    this.left = (clientWidth - width * this.scale) / 2;
+    this.top = (clientHeight - height * this.scale) / 2;
+    this.isFitted = true;
+    this.redraw();
+  }
+
+  // Zoom with what is under a point of the canvas staying there.
+  zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
+    const scale = Math.min(60, Math.max(0.02, this.scale * factor));
+    this.left = x - (x - this.left) * (scale / this.scale);
+    this.top = y - (y - this.top) * (scale / this.scale);
+    this.scale = scale;
+    this.isFitted = false;
+    this.redraw();
+  }
+
+  pan(dx, dy) {
+    this.left += dx;
+    this.top += dy;
+    this.isFitted = false;
+    this.redraw();
+  }
+
+  // The pixel [row, column] under a point of the page; it may lie outside of the picture.
+  pixelAt({ clientX, clientY }) {
+    const box = this.canvas.getBoundingClientRect();
+    const y = Math.floor((clientY - box.top - this.top) / this.scale);
+    return [y, Math.floor((clientX - box.left - this.left) / this.scale)];
+  }
+
+  holds([y, x]) {
+    return y >= 0 && x >= 0 && y < this.size[0] && x < this.size[1];
+  }
+
+  redraw() {
+    if (this.isWaiting) return;
+    this.isWaiting = true;
+    requestAnimationFrame(() => {
+      this.isWaiting = false;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { context, canvas, bitmap, scale } = this;
+    const ratio = window.devicePixelRatio;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    if (!bitmap) return;
+    context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * this.left, ratio * this.top);
+    context.imageSmoothingEnabled = scale < 3;
+    context.imageSmoothingQuality = "high";
+    const [height, width] = this.size;
+    context.drawImage(bitmap, 0, 0, width, height);
+    for (const layer of this.layers) context.drawImage(layer.canvas, 0, 0, width, height);
+    for (const shade of this.shades) context.drawImage(shade, 0, 0, width, height);
+    for (const layer of this.layers) this.drawOutline(layer);
+    for (const mark of this.marks) this.drawMark(mark);
+  }
+
+  drawOutline({ mask, path, color }) {
+    const { context } = this;
+    context.save();
+    context.scale(this.size[1] / mask.width, this.size[0] / mask.height);
+    const unit = mask.width / this.size[1] / this.scale; // one screen pixel
+    context.lineCap = "square";
+    context.strokeStyle = "rgba(0, 0, 0, 0.55)";
+    context.lineWidth = 3.5 * unit;
+    context.stroke(path);
+    context.strokeStyle = css(color);
+    context.lineWidth = 1.6 * unit;
+    context.stroke(path);
+    context.restore();
+  }
+
+  drawMark(mark) {
+    const { context } = this;
+    const unit = 1 / this.scale;
+    const color = css(this.colorOfMark(mark.label), mark.isPending ? 0.6 : 1);
+    const points = mark.points_yx.map(([y, x]) => [x + 0.5, y + 0.5]);
+    context.lineJoin = context.lineCap = "round";
+    context.beginPath();
+    if (mark.kind === "scribble") {
+      context.moveTo(...points[0]);
+      for (const point of points) context.lineTo(...point);
+      context.strokeStyle = "rgba(10, 12, 15, 0.75)";
+      context.lineWidth = 6 * unit;
+      context.stroke();
+      context.strokeStyle = color;
+      context.lineWidth = 3.5 * unit;
+      context.stroke();
+      return;
+    }
+    const [[x, y]] = points;
+    const radius = 6 * unit;
+    if (mark.kind === "click") context.arc(x, y, radius, 0, 2 * Math.PI);
+    else context.rect(x - radius, y - radius, 2 * radius, 2 * radius);
+    context.fillStyle = color;
+    context.fill();
+    context.strokeStyle = "#fff";
+    context.lineWidth = 2 * unit;
+    context.stroke();
+    context.strokeStyle = "rgba(10, 12, 15, 0.75)";
+    context.lineWidth = unit;
+    context.beginPath();
+    if (mark.kind === "click") context.arc(x, y, radius + 1.5 * unit, 0, 2 * Math.PI);
+    else context.rect(x - radius - 1.5 * unit, y - radius - 1.5 * unit, 15 * unit, 15 * unit);
+    context.stroke();
+  }
+
+  colorOfMark(label) {
+    if (this.mode === "labels") return colorOf(label);
+    return label ? OBJECT_COLOR : BACKGROUND_COLOR;
+  }
+}

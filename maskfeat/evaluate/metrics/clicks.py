@@ -1,0 +1,92 @@
+"""What a game of clicks was like: steps that lost, clicks obeyed, spread over users."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def dropped_share(ious: Sequence[float], by: float = 0.01) -> float:
+    """Share of the steps from one click to the next at which the mask got clearly worse.
+
+    Args:
+        ious: IoU after each click that was played, first click first.
+        by: A step counts if it loses more than this.
+
+    Returns:
+        In [0, 1]; NaN if there is no step, i.e. fewer than two clicks.
+    """
+    steps = np.diff(np.asarray(ious, np.float64))
+    return float((steps < -by).mean()) if steps.size else math.nan
+
+
+def clicks_obeyed(
+    mask: npt.NDArray[np.bool_],
+    clicks_yx: npt.NDArray[np.integer],
+    is_positive: npt.NDArray[np.bool_],
+) -> float:
+    """Share of the clicks whose pixel is on the side that the click said.
+
+    Args:
+        mask: The answer, bool, shape (H, W).
+        clicks_yx: All clicks it was given, (row, column), integers, shape (N, 2).
+        is_positive: True for "object", bool, shape (N,).
+
+    Returns:
+        In [0, 1]; NaN without clicks.
+
+    Raises:
+        ValueError: If there are not as many signs as clicks.
+    """
+    if clicks_yx.shape != (len(is_positive), 2):
+        raise ValueError(
+            "clicks_yx must have shape (N, 2) and is_positive (N,), "
+            f"got {clicks_yx.shape} and {is_positive.shape}"
+        )
+    if not len(is_positive):
+        return math.nan
+    return float((mask[clicks_yx[:, 0], clicks_yx[:, 1]] == is_positive).mean())
+
+
+def is_reached(ious: Sequence[float], threshold: float, max_clicks: int = 20) -> bool:
+    """Whether an IoU was reached within so many clicks; its mean's complement is NoF.
+
+    Unlike `noc` it tells a target that gets there with the last click from one that never does.
+    RITM's code counts both as failures.
+
+    Args:
+        ious: IoU after each click, first click first. What follows `max_clicks` is not read.
+        threshold: The IoU to reach; reaching it exactly counts.
+        max_clicks: Clicks that count.
+    """
+    return any(value >= threshold for value in ious[:max_clicks])
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of some numbers, e.g. of clicks over targets.
+
+    Args:
+        values: Finite numbers, one per target.
+
+    Returns:
+        Sample standard deviation (n - 1) over the root of n; NaN for fewer than two.
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def spread_over_seeds(values: Sequence[float]) -> float:
+    """How much one target's score depends on where the user happened to click.
+
+    Args:
+        values: The score, e.g. IoU after 5 clicks, once per seed of the user.
+
+    Returns:
+        Sample standard deviation (n - 1): its square is unbiased however few the seeds are. NaN
+        for fewer than two.
+    """
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

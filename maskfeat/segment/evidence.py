@@ -1,0 +1,229 @@
+"""What clicks say of every atom: how near it is to them, in many ways of being near."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+
+import higra as hg
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.segment.atoms import AtomGraph
+from maskfeat.segment.hierarchy import salient_node, ward_tree
+from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
+
+FloatArray = npt.NDArray[np.float32]
+
+# How near an atom is to a click, and what stands where there is no click (and as a bound).
+# "Odds" are those against being one segment; distances in the image are shares of
+# the root of its area; features count in units in which p = 2 / (1 + exp(d^2)).
+_WAYS = {
+    "log odds at the merge": 9.5,
+    "log share of the merge": 0.5,
+    "log growth of variance at Ward's merge": 4.0,
+    "feature distance": 5.0,
+    "distance in the image": 1.5,
+    "log contrast on the smoothest path": 4.0,
+    "color distance": 2.0,
+    "features and 4 x image": 11.0,
+    "features and 16 x image": 25.0,
+    "odds and 10 x image": 24.5,
+    "odds and 40 x image": 69.5,
+    "color and 2 x image": 4.0,
+}
+_FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
+_PLACE = slice(4, 5)  # the row of distances in the image
+
+# Inputs of the network of atoms, and which way each may push.
+ATOM_MEASURES = (
+    *(f"object: {way}" for way in _WAYS),
+    *(f"background: {way}" for way in _WAYS),
+    "object: distance in the image x root of background clicks",
+    "background: distance in the image x root of object clicks",
+    "log number of background clicks",
+    "log number of object clicks",
+    "under a salient node",
+    "distance to the rim of the image",
+)
+ATOM_SIGNS = (*(-1,) * len(_WAYS), *(1,) * len(_WAYS), -1, 1, -1, 1, 1, 0)
+
+# Rows of measures that are kept: some 50 MB for 8,000 atoms.
+_KEPT_ROWS = 128
+
+
+class ClickEvidence:
+    """Measures of the atoms of one image for sets of clicked atoms.
+
+    Each measure is the least over the clicks of one kind, so it depends on their set alone, bit
+    for bit, and another click can only lower it.
+
+    Args:
+        graph: The atoms.
+        tree: Their hierarchy, with levels of 1 - p ("one segment"), see `judge.judged`.
+        colors: Mean color of each atom, Lab / 100, shape (K, 3), or None: then color says nothing.
+    """
+
+    def __init__(
+        self, graph: AtomGraph, tree: MergeTree, colors: npt.NDArray[np.floating] | None = None
+    ) -> None:
+        self.graph = graph
+        self.tree = tree
+        self._features = graph.features * np.float32(np.sqrt(graph.scale))
+        self._places = graph.centroids_yx / np.float32(np.sqrt(graph.labels.size))
+        self._colors = None if colors is None else colors.astype(np.float32)
+        self._rows: OrderedDict[int, FloatArray] = OrderedDict()
+        self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+
+    def measures(self, object_atoms: IntArray, background_atoms: IntArray) -> FloatArray:
+        """The inputs of the network of atoms.
+
+        Args:
+            object_atoms: Atoms clicked as object, (N,).
+            background_atoms: Atoms clicked as background, (M,).
+
+        Returns:
+            float32, shape (F, K), in the order of `ATOM_MEASURES`.
+        """
+        salient = self.salient(object_atoms, background_atoms)
+        inside = self._nearest(True, object_atoms)
+        outside = self._nearest(False, background_atoms)
+        # The more clicks of the other kind there are, the less far a click reaches.
+        num_inside, num_outside = (
+            np.full((1, self.graph.num_atoms), 1 + len(atoms), np.float32)
+            for atoms in (object_atoms, background_atoms)
+        )
+        return np.concatenate(
+            [
+                inside,
+                outside,
+                inside[_PLACE] * np.sqrt(num_outside),
+                outside[_PLACE] * np.sqrt(num_inside),
+                np.log(num_outside),
+                np.log(num_inside),
+                salient[None].astype(np.float32),
+                self._rim_distances[None],
+            ]
+        )
+
+    def salient(self, object_atoms: IntArray, background_atoms: IntArray) -> BoolArray:
+        """The atoms under those ancestors of object clicks that stand out most, (K,)."""
+        is_barred = np.zeros(len(self.tree.parents), bool)
+        for atom in background_atoms:
+            is_barred[self.tree.ancestors(int(atom))] = True
+        nodes = [salient_node(self._odds_tree, int(atom), is_barred) for atom in object_atoms]
+        return self.tree.leaves_under(np.array(nodes, np.int64))
+
+    def _nearest(self, is_object: bool, atoms: IntArray) -> FloatArray:
+        """The least of each measure over some clicks, (ways, K)."""
+        wanted = frozenset(atoms.tolist())
+        known, least = self._last.get(is_object, (frozenset[int](), None))
+        if least is None or not known <= wanted:
+            known, least = frozenset(), np.repeat(_FAR, self.graph.num_atoms, axis=1)
+        for atom in wanted - known:
+            least = np.minimum(least, self._row(atom))
+        self._last[is_object] = wanted, least
+        return least
+
+    def _row(self, atom: int) -> FloatArray:
+        """The measures for one clicked atom, (ways, K)."""
+        if atom in self._rows:
+            self._rows.move_to_end(atom)
+            return self._rows[atom]
+        met, met_ward = _meeting_nodes(self.tree, atom), _meeting_nodes(self._ward, atom)
+        odds = self._node_odds[met]
+        place = _distances(self._places, atom)
+        feature = _distances(self._features, atom)
+        color = np.zeros_like(place) if self._colors is None else _distances(self._colors, atom)
+        row = np.stack(
+            [
+                odds,
+                self._node_shares[met],
+                self._ward_growths[met_ward],
+                feature,
+                place,
+                self._path_contrasts(atom),
+                color,
+                feature + 4 * place,
+                feature + 16 * place,
+                odds + 10 * place,
+                odds + 40 * place,
+                color + 2 * place,
+            ]
+        )
+        self._rows[atom] = row.astype(np.float32)
+        if len(self._rows) > _KEPT_ROWS:
+            self._rows.popitem(last=False)
+        return self._rows[atom]
+
+    def _path_contrasts(self, atom: int) -> FloatArray:
+        tree, levels = self._path_tree
+        met = _meeting_nodes_of(tree, len(levels), self.graph.num_atoms, atom)
+        contrasts: FloatArray = levels[met]
+        return contrasts
+
+    @cached_property
+    def _node_odds(self) -> FloatArray:
+        levels = self.tree.levels
+        return np.log((levels + 1e-4) / (1 - levels + 1e-4)).astype(np.float32)
+
+    @cached_property
+    def _odds_tree(self) -> MergeTree:
+        """Levels whose ratios mean something close to 1, too."""
+        levels = np.minimum(self.tree.levels, 1 - 1e-6)
+        return MergeTree(self.tree.parents, levels / (1 - levels), self.tree.sizes)
+
+    @cached_property
+    def _node_shares(self) -> FloatArray:
+        shares: FloatArray = np.log(self.tree.sizes / self.tree.sizes[-1]).astype(np.float32)
+        return shares
+
+    @cached_property
+    def _ward(self) -> MergeTree:
+        return ward_tree(self.graph.features, self.graph.sizes, self.graph.edges)
+
+    @cached_property
+    def _ward_growths(self) -> FloatArray:
+        growths = self._ward.levels * (self.graph.scale / self.graph.labels.size)
+        return np.log(growths + 1e-6).astype(np.float32)
+
+    @cached_property
+    def _path_tree(self) -> tuple[hg.Tree, FloatArray]:
+        """Merges in the order of contrast along borders: on the smoothest path none is larger."""
+        edges, count = self.graph.edges, self.graph.num_atoms
+        if count == 1:
+            return hg.Tree(np.zeros(1, np.int64)), np.full(1, np.log(1e-3), np.float32)
+        order = np.argsort(self.graph.border_contrasts, kind="stable")
+        tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
+        contrasts = np.zeros(2 * count - 1)
+        contrasts[count:] = self.graph.border_contrasts[tree.mst_edge_map]
+        return tree, np.log(contrasts * self.graph.scale + 1e-3).astype(np.float32)
+
+    @cached_property
+    def _rim_distances(self) -> FloatArray:
+        height, width = self.graph.labels.shape
+        rows, columns = self.graph.centroids_yx.T
+        rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
+        shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
+        return shares
+
+
+def _meeting_nodes(tree: MergeTree, leaf: int) -> IntArray:
+    return _meeting_nodes_of(tree.tree, len(tree.parents), tree.num_leaves, leaf)
+
+
+def _meeting_nodes_of(tree: hg.Tree, num_nodes: int, num_leaves: int, leaf: int) -> IntArray:
+    """The smallest node that holds both `leaf` and each leaf, (K,)."""
+    off_path = np.ones(num_nodes, bool)
+    off_path[np.asarray(tree.ancestors(leaf))] = False
+    # A node off the path takes what its parent has: at last the path's own node.
+    nodes = hg.propagate_sequential(tree, np.arange(num_nodes, dtype=np.float64), off_path)
+    met: IntArray = nodes[:num_leaves].astype(np.int64)
+    return met
+
+
+def _distances(values: FloatArray, atom: int) -> FloatArray:
+    """Euclidean distance of one atom's values to those of all, (K, C) -> (K,)."""
+    steps = values - values[atom]
+    distances: FloatArray = np.sqrt(np.einsum("kc,kc->k", steps, steps))
+    return distances

@@ -1,0 +1,165 @@
+"""What a user may mark on an image, checked once at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Marked pixels, each once, in reading order: what came first cannot be told any more.
+
+    Attributes:
+        pixels_yx: (row, column), int64, shape (N, 2).
+        labels: Label of each, int64, shape (N,); 1 object and 0 background where there are two.
+    """
+
+    pixels_yx: IntArray
+    labels: IntArray
+
+    def of(self, label: int) -> IntArray:
+        """The pixels of one label, shape (M, 2)."""
+        pixels: IntArray = self.pixels_yx[self.labels == label]
+        return pixels
+
+
+def clicks_and_scribbles(
+    clicks_yx: npt.ArrayLike,
+    is_positive: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]],
+    size: tuple[int, int],
+) -> Marks:
+    """Marks for an object and its background.
+
+    Args:
+        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+        is_positive: True for a click on the object, bool, shape (N,).
+        scribbles: Pixels, as clicks are, with True for the object.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is marked
+            both ways.
+    """
+    signs = np.asarray(is_positive)
+    if signs.dtype != np.bool_ and signs.size:
+        raise ValueError(f"is_positive must be bool, got {signs.dtype}; compare with 0")
+    marks = labeled_marks(
+        clicks_yx,
+        signs.astype(np.int64),
+        [(points, int(bool(sign))) for points, sign in scribbles],
+        size,
+        ("background", "object"),
+    )
+    return marks
+
+
+def labeled_marks(
+    clicks_yx: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, int]],
+    size: tuple[int, int],
+    names: Sequence[str] = (),
+) -> Marks:
+    """Marks with any labels.
+
+    Args:
+        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+        labels: Label of each click, integers, not negative, shape (N,).
+        scribbles: Pixels, as clicks are, with a label.
+        size: Height and width of the image.
+        names: What labels are called in complaints.
+
+    Raises:
+        ValueError: If a shape or type is wrong, a label is negative, a pixel lies outside the
+            image, or one has two labels.
+    """
+    clicks, numbers = _pixels(clicks_yx, size), np.asarray(labels)
+    if numbers.shape != clicks.shape[:1]:
+        raise ValueError(
+            "there must be one label or sign for each click, "
+            f"got {numbers.shape} for clicks of shape {clicks.shape}"
+        )
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {numbers.dtype}")
+    strokes = [(_pixels(points, size), label) for points, label in scribbles]
+    pixels = np.concatenate([clicks, *(points for points, _ in strokes)])
+    all_labels = np.concatenate(
+        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in strokes)]
+    )
+    if (all_labels < 0).any():
+        raise ValueError(f"labels must not be negative, got {all_labels.min()}")
+    places = pixels[:, 0] * size[1] + pixels[:, 1]
+    order = np.lexsort((all_labels, places))
+    places, all_labels, pixels = places[order], all_labels[order], pixels[order]
+    repeats = np.zeros(len(places), bool)
+    repeats[1:] = places[1:] == places[:-1]
+    twice = np.flatnonzero(repeats & (all_labels != np.roll(all_labels, 1)))
+    if twice.size:
+        both = [names[n] if names else str(n) for n in all_labels[twice[0] - 1 : twice[0] + 1]]
+        raise ValueError(
+            f"the pixel (row, column) = {tuple(pixels[twice[0]].tolist())} is marked as {both[0]} "
+            f"and as {both[1]}; take one of the two back"
+        )
+    return Marks(pixels[~repeats], all_labels[~repeats])
+
+
+def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box (top, left, bottom, right), the last two exclusive, cut to the image.
+
+    Raises:
+        ValueError: If it is not four finite numbers, or holds no pixel of the image.
+    """
+    box = np.asarray(box_yxyx, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise ValueError(
+            f"box_yxyx must be four numbers (top, left, bottom, right), got {box_yxyx!r}"
+        )
+    top, left = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
+    bottom, right = np.ceil(np.minimum(box[2:], size)).astype(int).tolist()
+    if top >= bottom or left >= right:
+        raise ValueError(
+            f"box_yxyx must hold a pixel of the image of {size[0]} x {size[1]} pixels (height x "
+            f"width), got {box_yxyx!r}"
+        )
+    return top, left, bottom, right
+
+
+def checked_mask(mask: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
+    """A mask of the size of the image.
+
+    Raises:
+        ValueError: If it is not bool, or has another size.
+    """
+    values = np.asarray(mask)
+    if values.shape != size or values.dtype != np.bool_:
+        raise ValueError(
+            f"mask must be bool, of the size of the image {size}, got {values.dtype} {values.shape}"
+        )
+    return values
+
+
+def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:
+    points = np.asarray(points_yx)
+    if points.size == 0:
+        return np.empty((0, 2), np.int64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"clicks and scribbles must have shape (N, 2), got {points.shape}")
+    if not np.issubdtype(points.dtype, np.integer):
+        raise ValueError(
+            f"clicks and scribbles must be integers (whole pixels), got {points.dtype}; round them"
+        )
+    outside = ((points < 0) | (points >= size)).any(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"clicks must lie inside the image of {size[0]} x {size[1]} pixels (height x width), "
+            f"got (row, column) = {tuple(points[outside][0].tolist())}"
+        )
+    return points.astype(np.int64)

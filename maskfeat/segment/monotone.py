@@ -1,0 +1,110 @@
+"""Small networks that can only go one way: what speaks for the object never speaks against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.files import whole_file
+
+FloatArray = npt.NDArray[np.float32]
+
+# Where a measure is clipped, in standard deviations from its mean.
+CLIP = 4.0
+
+
+@dataclass(frozen=True)
+class MonotoneNet:
+    """Two hidden layers with tanh whose output rises or falls with each measure, by its signs.
+
+    With weights of the right sign in the first layer, weights that are not negative after it, and a
+    rising activation, the output is monotone for any input (Sill, Monotonic networks, NIPS 1997).
+
+    Attributes:
+        measures: Names of the measures, F of them, in order.
+        signs: 1 if the output must not fall as the measure rises, -1 if it must not rise, 0 if
+            either may be, one for each measure.
+        mean: Of each measure where the network was fitted, float32, shape (F,).
+        spread: Standard deviation of each measure, float32, shape (F,).
+        weights: Of the three layers, float32, shapes (D, F), (D, D), (1, D).
+        biases: Of the three layers, float32, shapes (D, 1), (D, 1), (1, 1).
+        origin: Where it was fitted, one sentence.
+    """
+
+    measures: tuple[str, ...]
+    signs: tuple[int, ...]
+    mean: FloatArray
+    spread: FloatArray
+    weights: tuple[FloatArray, ...]
+    biases: tuple[FloatArray, ...]
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        signs = np.array(self.signs)
+        wrong_way = (self.weights[0] * signs < 0).any()
+        if wrong_way or any((weight < 0).any() for weight in self.weights[1:]):
+            raise ValueError("the weights of a monotone network must go the way of its signs")
+
+    def __call__(self, measures: npt.NDArray[np.floating]) -> FloatArray:
+        """Log odds of "object", float32, shape (N,), of measures (F, N)."""
+        values = (measures.astype(np.float32) - self.mean[:, None]) / self.spread[:, None]
+        np.clip(values, -CLIP, CLIP, out=values)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            values = weight @ values
+            values += bias
+            np.tanh(values, out=values)
+        odds: FloatArray = (self.weights[-1] @ values + self.biases[-1])[0]
+        return odds
+
+    def as_json(self) -> dict[str, Any]:
+        """What `of_json` reads."""
+        return {
+            "measures": list(self.measures),
+            "signs": list(self.signs),
+            "mean": _rounded(self.mean),
+            "spread": _rounded(self.spread),
+            "weights": [_rounded(weight) for weight in self.weights],
+            "biases": [_rounded(bias) for bias in self.biases],
+            "origin": self.origin,
+        }
+
+    @classmethod
+    def of_json(cls, content: dict[str, Any]) -> MonotoneNet:
+        """The network that `as_json` described."""
+        mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
+        weights, biases = (
+            tuple(np.array(values, np.float32) for values in content[name])
+            for name in ("weights", "biases")
+        )
+        measures, signs = tuple(content["measures"]), tuple(content["signs"])
+        return cls(measures, signs, mean, spread, weights, biases, content["origin"])
+
+
+def save_networks(path: str | Path, networks: dict[str, MonotoneNet]) -> None:
+    """Write some networks as one json, whole or not at all."""
+    content = {name: network.as_json() for name, network in networks.items()}
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def load_network(path: str | Path, name: str, measures: Sequence[str]) -> MonotoneNet:
+    """Read one network that `save_networks` wrote.
+
+    Raises:
+        ValueError: If it was fitted to other measures than `measures`.
+    """
+    network = MonotoneNet.of_json(json.loads(Path(path).read_bytes())[name])
+    if network.measures != tuple(measures):
+        raise ValueError(f"'{path}' judges by other measures than this version has; refit it")
+    return network
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    rounded: list[float] = np.round(values.astype(np.float64), 5).tolist()
+    return rounded

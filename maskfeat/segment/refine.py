@@ -1,0 +1,153 @@
+"""Atoms become pixels again: along the outline of a cut and around clicks, pixel by pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from maskfeat.segment.monotone import MonotoneNet
+from maskfeat.segment.tree import BoolArray, IntArray
+
+FloatArray = npt.NDArray[np.float32]
+
+# How far around it a click is felt, pixels, and the bound of a measure.
+RADIUS = 20
+_FAR = 24.0
+# Pixels count as near a click of the other kind up to this distance.
+_NEAR = 12.0
+# Blurs of the mask, standard deviations in pixels.
+_FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
+_MAX_ODDS = 6.0
+# Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
+_FEATURE_PX, _COLOR_PX = 8.0, 30.0
+
+_WAYS = ("distance", "distance and features", "distance and color")
+PIXEL_MEASURES = (
+    "blurred mask",
+    "mask, blurred more",
+    "log odds of the atom",
+    "blurred log odds",
+    *(f"object: {way}" for way in _WAYS),
+    *(f"background: {way}" for way in _WAYS),
+)
+PIXEL_SIGNS = (1, 1, 1, 1, *(-1,) * len(_WAYS), *(1,) * len(_WAYS))
+
+
+class Refiner:
+    """Decides pixels near the outline of a cut, and near clicks that the cut did not expect.
+
+    Of the pixels whose surroundings are all object only those near a background click are asked
+    about, and the other way round; so another object click never takes a pixel away.
+
+    Args:
+        labels: Atom of each pixel, shape (H, W).
+        fine: Features and color of each pixel: fine levels, in units in which
+            p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
+        colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
+    """
+
+    def __init__(
+        self,
+        labels: npt.NDArray[np.int32],
+        fine: FloatArray,
+        colors: FloatArray | None = None,
+    ) -> None:
+        self.labels = labels
+        self._fine = fine
+        self._colors = colors
+        self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+
+    def refine(
+        self,
+        network: MonotoneNet,
+        is_object: BoolArray,
+        odds: FloatArray,
+        object_pixels: IntArray,
+        background_pixels: IntArray,
+    ) -> BoolArray:
+        """The mask in pixels.
+
+        Args:
+            network: Judges pixels by `PIXEL_MEASURES`.
+            is_object: The cut of the atoms, shape (K,).
+            odds: Log odds of "object" of the atoms, shape (K,).
+            object_pixels: Clicked pixels, numbered in reading order, (N,).
+            background_pixels: Likewise, (M,).
+
+        Returns:
+            bool, shape (H, W). Clicks may still be wrong.
+        """
+        mask = is_object[self.labels]
+        places, measures = self.measures(mask, odds, object_pixels, background_pixels)
+        mask.ravel()[places] = network(measures) > 0
+        return mask
+
+    def measures(
+        self,
+        mask: BoolArray,
+        odds: FloatArray,
+        object_pixels: IntArray,
+        background_pixels: IntArray,
+    ) -> tuple[IntArray, FloatArray]:
+        """What is in doubt, and what is known of it.
+
+        Returns:
+            The pixels, numbered in reading order, (N,), and their measures, float32, (F, N).
+        """
+        near = self._nearest(True, object_pixels), self._nearest(False, background_pixels)
+        blurred = _blurred(mask.astype(np.uint8) * 255, _FINE_BLUR)
+        is_asked = (blurred > 1) & (blurred < 254)
+        is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
+        is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
+        places = np.flatnonzero(is_asked)
+        clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
+        as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
+        levels: list[npt.NDArray[Any]] = [
+            blurred,
+            _blurred(mask.astype(np.uint8) * 255, _COARSE_BLUR),
+            clipped[self.labels],
+            _blurred(as_bytes[self.labels], _ODDS_BLUR),
+        ]
+        rows = [level.ravel()[places].astype(np.float32) for level in levels]
+        for maps in near:
+            rows += list(maps.reshape(len(_WAYS), -1)[:, places])
+        return places, np.stack(rows)
+
+    def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
+        """The least of each measure over clicks of one kind, (ways, H, W)."""
+        wanted = frozenset(pixels.tolist())
+        known, maps = self._last.get(is_object, (frozenset[int](), None))
+        if maps is None or not known <= wanted:
+            known = frozenset()
+            maps = np.full((len(_WAYS), *self.labels.shape), _FAR, np.float32)
+        for pixel in wanted - known:
+            self._add(maps, pixel)
+        self._last[is_object] = wanted, maps
+        return maps
+
+    def _add(self, maps: FloatArray, pixel: int) -> None:
+        height, width = self.labels.shape
+        row, column = divmod(pixel, width)
+        rows = slice(max(0, row - RADIUS), min(height, row + RADIUS + 1))
+        columns = slice(max(0, column - RADIUS), min(width, column + RADIUS + 1))
+        down = np.arange(rows.start, rows.stop, dtype=np.float32) - row
+        right = np.arange(columns.start, columns.stop, dtype=np.float32) - column
+        distance = np.sqrt(down[:, None] ** 2 + right**2)
+        window = maps[:, rows, columns]
+        ways = [distance]
+        for values, pixels_per_unit in ((self._fine, _FEATURE_PX), (self._colors, _COLOR_PX)):
+            if values is None:
+                ways.append(distance)
+                continue
+            steps = values[rows, columns] - values[row, column]
+            ways.append(
+                distance + pixels_per_unit * np.sqrt(np.einsum("yxc,yxc->yx", steps, steps))
+            )
+        np.minimum(window, np.stack(ways), out=window)
+
+
+def _blurred(picture: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(sigma)))

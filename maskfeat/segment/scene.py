@@ -1,0 +1,250 @@
+"""One image, prepared for marks: atoms, evidence, cuts, refinement, coloring."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.color import rgb2lab
+
+from maskfeat.features.reading import Features
+from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
+from maskfeat.segment.coloring import SeedForest, steps_of_tree
+from maskfeat.segment.evidence import ATOM_MEASURES, ClickEvidence
+from maskfeat.segment.graphcut import SMOOTHNESS, AtomCutter
+from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
+from maskfeat.segment.judge import default_judge
+from maskfeat.segment.monotone import MonotoneNet, load_network
+from maskfeat.segment.refine import PIXEL_MEASURES, Refiner
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+# Levels of features that are fine enough to place an outline.
+_FINE_STRIDE = 2
+# What a box or an initial mask says of an atom, as log odds.
+_PRIOR_ODDS = 6.0
+
+
+class ClickNetworks(NamedTuple):
+    """What judges atoms and pixels.
+
+    Attributes:
+        atoms: Log odds of "object" of an atom, see `evidence.ATOM_MEASURES`.
+        pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
+    """
+
+    atoms: MonotoneNet
+    pixels: MonotoneNet
+
+
+def default_networks() -> ClickNetworks:
+    """Those that come with the package, fitted by experiments/interactive/fit_networks.py."""
+    return load_networks(Path(__file__).with_name("clicks.json"))
+
+
+def load_networks(path: str | Path) -> ClickNetworks:
+    """Read what `monotone.save_networks` wrote under the names of `ClickNetworks`.
+
+    Raises:
+        ValueError: If they were fitted to other measures than this version has.
+    """
+    return ClickNetworks(
+        load_network(path, "atoms", ATOM_MEASURES), load_network(path, "pixels", PIXEL_MEASURES)
+    )
+
+
+class Scene:
+    """One image that is cut and colored again and again, by its marks.
+
+    Args:
+        features: Of the image.
+        rgb: The image, uint8, shape (H, W, 3), or None: then color says nothing.
+        networks: Judge atoms and pixels.
+        per_megapixel: Atoms for a million pixels, see `atoms`.
+        smoothness: See `AtomCutter`.
+
+    Raises:
+        ValueError: If the features are not finite, or the image has another size.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        rgb: npt.NDArray[np.uint8] | None,
+        networks: ClickNetworks,
+        per_megapixel: int = 26_000,
+        smoothness: float = SMOOTHNESS,
+    ) -> None:
+        if rgb is not None and rgb.shape[:2] != features.size:
+            raise ValueError(
+                f"rgb and features must have the same size, got {rgb.shape[:2]} and {features.size}"
+            )
+        self.features = features
+        self.networks = networks
+        self._distances = features.neighbor_distances()
+        if not all(np.isfinite(values).all() for values in self._distances):
+            raise ValueError("features must be finite, got NaN or infinity; check what made them")
+        self.graph: AtomGraph = atoms(features, per_megapixel, self._distances)
+        self.hierarchy: Hierarchy = atom_hierarchy(self.graph, judge=default_judge())
+        colors = None if rgb is None else (rgb2lab(rgb) / 100).astype(np.float32)
+        means = None if colors is None else _means(colors, self.graph)
+        evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
+        self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
+        fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
+        self.refiner = Refiner(self.graph.labels, fine, colors)
+
+    def object_mask(
+        self,
+        object_yx: IntArray,
+        background_yx: IntArray,
+        box: tuple[int, int, int, int] | None = None,
+        prior: BoolArray | None = None,
+    ) -> BoolArray:
+        """The object, pixel by pixel, before clicks are enforced.
+
+        Args:
+            object_yx: Marked as object, shape (N, 2); none only if there is a box or a prior.
+            background_yx: Marked as background, shape (M, 2).
+            box: What holds the object: (top, left, bottom, right).
+            prior: What the object was before, or may be, shape (H, W).
+
+        Returns:
+            bool, shape (H, W).
+        """
+        if prior is None and box is not None:
+            prior = self._best_node(box)
+        odds = None if prior is None else self._prior_odds(prior)
+        barred = np.empty(0, np.int64) if box is None else self._atoms_beyond(box)
+        labels = self.graph.labels
+        inside, outside = labels[tuple(object_yx.T)], labels[tuple(background_yx.T)]
+        if not inside.size:
+            assert prior is not None
+            inside = labels[_deepest(prior)].reshape(1)
+        cut = self.cutter.cut(inside, outside, odds, np.setdiff1d(barred, inside))
+        width = labels.shape[1]
+        mask = self.refiner.refine(
+            self.networks.pixels,
+            cut.is_object,
+            cut.odds,
+            object_yx @ (width, 1),
+            background_yx @ (width, 1),
+        )
+        if box is not None:
+            is_in = np.zeros_like(mask)
+            is_in[box[0] : box[2], box[1] : box[3]] = True
+            mask &= is_in
+        return mask
+
+    def salient_mask(self, object_yx: IntArray) -> BoolArray:
+        """What stands out most of that which holds marks of the object, bool, (H, W)."""
+        inside = np.unique(self.graph.labels[tuple(object_yx.T)]).astype(np.int64)
+        return self.cutter.evidence.salient(inside, np.empty(0, np.int64))[self.graph.labels]
+
+    def color(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
+        """A label for every pixel, by `SeedForest` on the hierarchy.
+
+        Args:
+            pixels_yx: Marked pixels, shape (N, 2), at least one. Of several marks on one pixel the
+                smallest label counts.
+            labels: Their labels, shape (N,).
+
+        Returns:
+            int64, shape (H, W).
+        """
+        order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
+        pixels_yx, first = np.unique(pixels_yx[order], axis=0, return_index=True)
+        labels = labels[order][first]
+        regions, parents = split_by_marks(self.graph.labels, pixels_yx, labels)
+        if len(parents) == self.graph.num_atoms:
+            forest = self._forest
+        else:
+            edges, _, contrasts = border_graph(regions, *self._distances)
+            forest = self._forest_of(edges, contrasts, parents)
+        return forest.color(regions[tuple(pixels_yx.T)], labels)[regions]
+
+    @cached_property
+    def _forest(self) -> SeedForest:
+        everyone = np.arange(self.graph.num_atoms)
+        return self._forest_of(self.graph.edges, self.graph.border_contrasts, everyone)
+
+    def _forest_of(
+        self, edges: npt.NDArray[np.int32], contrasts: FloatArray, parents: IntArray
+    ) -> SeedForest:
+        """Regions, each of one atom, joined in the order of the hierarchy."""
+        steps = steps_of_tree(self.hierarchy.tree, parents[edges], contrasts)
+        return SeedForest(len(parents), edges, steps)
+
+    def _best_node(self, box: tuple[int, int, int, int]) -> BoolArray:
+        """The node of the hierarchy that fills a box best, in pixels, (H, W)."""
+        labels, tree = self.graph.labels, self.hierarchy.tree
+        window = labels[box[0] : box[2], box[1] : box[3]]
+        within = tree.sums(np.bincount(window.ravel(), minlength=self.graph.num_atoms))
+        overlaps = within / (tree.sizes + window.size - within)
+        node = np.array([int(overlaps.argmax())], np.int64)
+        filled = np.zeros(labels.shape, bool)
+        filled[box[0] : box[2], box[1] : box[3]] = tree.leaves_under(node)[window]
+        return filled
+
+    def _prior_odds(self, prior: BoolArray) -> FloatArray:
+        inside = np.bincount(self.graph.labels.ravel(), prior.ravel(), self.graph.num_atoms)
+        return (_PRIOR_ODDS * (2 * inside / self.graph.sizes - 1)).astype(np.float32)
+
+    def _atoms_beyond(self, box: tuple[int, int, int, int]) -> IntArray:
+        reached = np.zeros(self.graph.num_atoms, bool)
+        reached[self.graph.labels[box[0] : box[2], box[1] : box[3]]] = True
+        return np.flatnonzero(~reached)
+
+
+def split_by_marks(
+    regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
+) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """Cut regions that hold marks of several labels: each pixel goes with the nearest mark.
+
+    Args:
+        regions: Region of each pixel, shape (H, W), 0 to K - 1.
+        pixels_yx: Marked pixels, shape (N, 2).
+        labels: Their labels, shape (N,).
+
+    Returns:
+        Regions with marks of one label each, int32, shape (H, W): the old ones keep their numbers
+        for the smallest label, more follow; and the old region of each new one. Of marks
+        equally near the one with the smaller label, then the first in reading order, counts.
+    """
+    marked = regions[tuple(pixels_yx.T)].astype(np.int64)
+    pairs = np.unique(np.stack([marked, labels], axis=1), axis=0)
+    torn = np.unique(pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]])
+    count = int(regions.max()) + 1
+    parents = [np.arange(count)]
+    split = regions.copy()
+    for region in torn:
+        seeds, seed_labels = pixels_yx[marked == region], labels[marked == region]
+        places = np.argwhere(regions == region)
+        order = np.lexsort((seeds[:, 1], seeds[:, 0], seed_labels))
+        squares = ((places[:, None] - seeds[order]) ** 2).sum(axis=2)
+        nearest = seed_labels[order][squares.argmin(axis=1)]
+        for label in np.unique(seed_labels)[1:]:
+            split[tuple(places[nearest == label].T)] = count
+            parents.append(np.array([region]))
+            count += 1
+    return split, np.concatenate(parents)
+
+
+def _means(values: FloatArray, graph: AtomGraph) -> FloatArray:
+    """Mean of each channel over each atom, (H, W, C) -> (K, C)."""
+    regions = graph.labels.ravel()
+    columns = values.reshape(-1, values.shape[2]).T
+    sums = np.stack([np.bincount(regions, column) for column in columns], axis=1)
+    return (sums / graph.sizes[:, None]).astype(np.float32)
+
+
+def _deepest(mask: BoolArray) -> tuple[int, int]:
+    """The pixel of a mask that lies furthest from its outline, the first in reading order."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
+    return int(row), int(column)

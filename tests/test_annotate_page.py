@@ -1,0 +1,290 @@
+"""The page of `maskfeat annotate` in headless Chromium: clicks, keys, and what is seen of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import uvicorn
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, square, write_pictures
+from PIL import Image
+
+from maskfeat.app.annotate_command import listening
+from maskfeat.app.annotate_server import create_app
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.open_pictures import OpenPictures, feature_model
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no browser to test with: none of {', '.join(names)} is on the path")
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox does not work for root, as tests in containers are.
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def url(tmp_path, out):
+    pictures = OpenPictures(
+        AnnotationStore(out, write_pictures(tmp_path / "photos")), feature_model("lab"), 2.0
+    )
+    with listening("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(pictures), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(10)
+
+
+class Page:
+    """The page as a person sees it: places are [row, column] of the picture."""
+
+    def __init__(self, page, url: str) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._hear)
+        page.on("request", lambda one: one.url.startswith((url, "blob:")) or self._blame(one.url))
+        page.goto(url)
+        self.wait()
+
+    def _hear(self, message) -> None:
+        # What the server refuses, browsers write down as errors; the page shows it.
+        if message.type == "error" and "400" not in message.text:
+            self._blame(message.text)
+
+    def _blame(self, text: str) -> None:
+        self.problems.append(text)
+
+    def wait(self) -> None:
+        self.page.wait_for_selector('body[data-ready="true"]')
+
+    def text(self, selector: str):
+        return expect(self.page.locator(selector))
+
+    def spot(self, place) -> tuple[float, float]:
+        """Where a pixel is on the screen while the picture is fitted in."""
+        box = self.page.locator("#canvas").bounding_box()
+        scale = min((box["width"] - 32) / SIZE[1], (box["height"] - 32) / SIZE[0])
+        left = box["x"] + (box["width"] - SIZE[1] * scale) / 2
+        top = box["y"] + (box["height"] - SIZE[0] * scale) / 2
+        return left + (place[1] + 0.5) * scale, top + (place[0] + 0.5) * scale
+
+    def click(self, place, button: str = "left", shift: bool = False) -> None:
+        if shift:
+            self.page.keyboard.down("Shift")
+        self.page.mouse.click(*self.spot(place), button=button)
+        if shift:
+            self.page.keyboard.up("Shift")
+
+    def drag(self, *places, button: str = "left") -> None:
+        self.page.mouse.move(*self.spot(places[0]))
+        self.page.mouse.down(button=button)
+        for place in places[1:]:
+            self.page.mouse.move(*self.spot(place), steps=5)
+        self.page.mouse.up(button=button)
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+
+    def color_at(self, place) -> np.ndarray:
+        self.page.mouse.move(*self.spot([89, 129]))
+        self.page.wait_for_timeout(50)  # two frames
+        shot = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        return np.array(shot.getpixel(tuple(map(round, self.spot(place)))))
+
+
+@pytest.fixture
+def page(browser, url):
+    tab = browser.new_page(viewport={"width": 1100, "height": 750})
+    tab.set_default_timeout(10_000)
+    opened = Page(tab, url)
+    yield opened
+    tab.close()
+    assert opened.problems == []
+
+
+def marks_in(out, name: str = "p0") -> list[dict]:
+    content = json.loads((out / f"{name}.marks.json").read_text())
+    return [step["mark"] for step in content["steps"][: content["position"]] if "mark" in step]
+
+
+def test_click_see_the_mask_change_undo_save_reload(page, out) -> None:
+    beside = [60, 40]  # on the disc, away from the click
+    plain = page.color_at(beside)
+    page.click(ON_GROUND, button="right")
+    page.text("#undo").to_be_enabled()
+    page.text("#open-area").to_be_empty()
+    page.click(ON_DISC)
+    page.text("#open-area").to_contain_text("no. 1")
+    area = int(re.sub(r"\D", "", page.page.inner_text("#open-area").partition(",")[2]))
+    assert abs(area / disc().sum() - 1) < 0.1
+    tinted = page.color_at(beside)
+    assert np.abs(tinted - plain).max() > 40
+
+    page.press("Control+z")
+    page.text("#open-area").to_be_empty()
+    np.testing.assert_allclose(page.color_at(beside), plain, atol=2)
+    page.press("Control+Shift+z")
+    page.text("#open-area").to_contain_text(f"{area:,}")
+
+    page.page.reload()
+    page.wait()
+    page.text("#open-area").to_contain_text(f"{area:,}")
+    np.testing.assert_allclose(page.color_at(beside), tinted, atol=2)
+
+    page.press("Enter")
+    page.text("#objects li").to_have_count(1)
+    page.text("#objects .area").to_have_text(f"{area:,} px")
+    page.text("#open-area").to_be_empty()
+    assert (np.array(Image.open(out / "p0_mask.png")) == 1).sum() == area
+    page.press("d")
+    page.text("#name").to_have_text("p1.png")
+    page.text("#num-done").to_have_text("1 of 3 done")
+    page.wait()
+    page.press("ArrowLeft")
+    page.text("#done-badge").to_be_visible()
+    page.text("#objects li").to_have_count(1)
+
+
+def test_scribbles_and_clicks_land_where_they_are_drawn_also_when_zoomed(page, out) -> None:
+    page.drag([20, 100], [70, 60], [80, 120], button="right")
+    page.text("#clear").to_be_enabled()
+    page.drag([35, 35], [55, 45])
+    page.text("#open-area").to_contain_text("px")
+    first, second = marks_in(out)
+    assert (first["kind"], first["label"], second["label"]) == ("scribble", 0, 1)
+    for mark, corners in (
+        (first, ([20, 100], [70, 60], [80, 120])),
+        (second, ([35, 35], [55, 45])),
+    ):
+        points = np.array(mark["points_yx"])
+        for corner in corners:
+            assert np.abs(points - corner).max(axis=1).min() <= 1
+
+    x, y = page.spot(ON_SQUARE)
+    page.page.mouse.move(x, y)
+    page.page.mouse.wheel(0, -600)
+    page.page.mouse.click(x, y)  # what is under the cursor stays there
+    page.text("#undo").to_be_enabled()
+    page.page.mouse.move(x, y)
+    page.page.keyboard.down("Space")
+    page.page.mouse.down()
+    page.page.mouse.move(x + 60, y - 30, steps=3)
+    page.page.mouse.up()
+    page.page.keyboard.up("Space")
+    page.page.mouse.click(x + 60, y - 30, button="right")  # the same pixel, panned
+    page.text("#message.error").to_be_visible()  # marked as object and as background
+    marks = marks_in(out)
+    assert len(marks) == 3
+    assert np.abs(np.array(marks[2]["points_yx"][0]) - ON_SQUARE).max() <= 1
+
+
+def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:
+    page.click(ON_DISC)
+    places = [[y, x] for y in (4, 84) for x in range(10, 130, 20)]
+    for place in places:
+        page.click(place, button="right")
+    page.press("u")
+    page.text("#redo").to_be_enabled()
+    assert [mark["label"] for mark in marks_in(out)] == [1, *[0] * (len(places) - 1)]
+    drawn = [mark["points_yx"][0] for mark in marks_in(out)[1:]]
+    assert np.abs(np.array(drawn) - places[:-1]).max() <= 1
+
+
+def test_pages_turned_in_haste_end_at_the_last_one(page, out) -> None:
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "PageDown", "PageDown"):
+        page.press(key)
+    page.text("#place").to_have_text("3 / 3")
+    page.text("#busy").to_be_hidden()
+    page.click(ON_DISC)
+    page.text("#open-area").to_contain_text("px")
+    assert [mark["label"] for mark in marks_in(out, "p2")] == [1]
+    page.press("j")
+    page.text("#name").to_have_text("p0.png")
+    page.text("#message").to_be_hidden()
+
+
+def test_the_dial_shows_the_partition_and_gives_its_segments(page, out) -> None:
+    page.press("g")
+    page.text("#num-segments").to_have_text(re.compile(r"^\d+ segments$"))
+    coarse = int(page.page.inner_text("#num-segments").split()[0])
+    page.press("]")
+    page.page.locator("#dial").fill("0.99")
+    fine = int(page.page.inner_text("#num-segments").replace(",", "").split()[0])
+    assert fine >= coarse >= 3
+    page.page.locator("#dial").fill("0.5")
+    page.click(ON_SQUARE, shift=True)
+    page.text("#open-area").to_contain_text(f"{square().sum()} px")
+    page.click(ON_SQUARE, button="right", shift=True)
+    page.text("#open-area").to_be_empty()
+    assert [mark["kind"] for mark in marks_in(out)] == ["segment", "segment"]
+
+
+def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
+    page.press("m")
+    page.text("#labels").to_be_visible()
+    for key, place in (("3", ON_DISC), ("5", ON_SQUARE), ("1", ON_GROUND)):
+        page.press(key)
+        page.click(place)
+    page.text('#labels [data-label="1"]').to_have_class("chosen")
+    page.text("#clear").to_be_enabled()
+    page.page.wait_for_timeout(200)
+    page.click([50, 105], button="right")
+    page.text('#labels [data-label="5"]').to_have_class("chosen")
+    assert [mark["label"] for mark in marks_in(out)] == [3, 5, 1]
+    page.page.locator("#done").click()
+    page.text("#name").to_have_text("p1.png")
+    labels = np.array(Image.open(out / "p0_mask.png"))
+    assert [labels[tuple(place)] for place in (ON_DISC, ON_SQUARE, ON_GROUND)] == [3, 5, 1]
+
+
+def test_objects_are_hidden_opened_again_and_deleted_from_the_list(page) -> None:
+    page.click(ON_GROUND, button="right")
+    page.click(ON_DISC)
+    page.press("n")
+    page.text("#objects li").to_have_count(1)
+    beside = [60, 40]
+    shown = page.color_at(beside)
+    page.page.locator("#objects .show").click()
+    assert np.abs(page.color_at(beside) - shown).max() > 20
+    page.page.locator("#objects .reopen").click()
+    page.text("#objects li").to_have_count(0)
+    page.text("#open-area").to_contain_text("no. 1")
+    page.press("Enter")
+    page.text("#objects li").to_have_count(1)
+    page.page.locator("#objects .delete").click()
+    page.text("#objects li").to_have_count(0)
+    page.press("u")
+    page.text("#objects li").to_have_count(1)
+
+
+def test_the_help_names_the_keys_and_a_dead_server_is_said(page, url) -> None:
+    page.press("?")
+    page.text("#help").to_be_visible()
+    page.text("#key-help").to_contain_text("undo")
+    page.press("Escape")
+    page.text("#help").to_be_hidden()
+    page.page.route("**/actions", lambda route: route.abort())
+    page.click(ON_DISC)
+    page.text("#message.error").to_contain_text("cannot be reached")
+    page.problems.clear()  # the browser says so too

@@ -1,0 +1,400 @@
+"""The server of `maskfeat annotate`, without a browser, and the command itself."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from drawn_pictures import (
+    ON_DISC,
+    ON_GROUND,
+    ON_SQUARE,
+    SIZE,
+    click,
+    disc,
+    iou,
+    square,
+    write_pictures,
+)
+from PIL import Image
+from starlette.testclient import TestClient
+
+from maskfeat.app.annotate_server import create_app
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.cli import main
+from maskfeat.data.rle import decode_annotations
+from maskfeat.features.reading import Features
+from maskfeat.segment.hierarchy import hierarchy
+from maskfeat.segment.inputs import features_of
+
+
+def serve(paths, folder, model=None, max_megapixels=2.0, host="127.0.0.1") -> TestClient:
+    store = AnnotationStore(folder, paths)
+    app = create_app(OpenPictures(store, model or feature_model("lab"), max_megapixels), host)
+    return TestClient(app, base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return write_pictures(tmp_path / "photos")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def client(paths, out):
+    with serve(paths, out) as client:
+        yield client
+
+
+def act(client, action, number: int = 0) -> dict:
+    response = client.post(f"/api/pictures/{number}/actions", json=action)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def view_of(client, number: int = 0) -> dict:
+    """With its masks."""
+    for _ in range(20):
+        view = client.get(f"/api/pictures/{number}?wait=1").json()
+        if view["is_ready"]:
+            return view
+    raise AssertionError("the features do not come")
+
+
+def refusal(response, status: int = 400) -> str:
+    assert response.status_code == status
+    assert "\n" not in response.json()["error"]
+    return response.json()["error"]
+
+
+def mask_of(encoded: dict) -> np.ndarray:
+    return decode_annotations([encoded["counts"]], tuple(encoded["size"]))[0]
+
+
+class Slow:
+    """Gives features when it is let."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def features(self, rgb: np.ndarray) -> Features:
+        assert self.go.wait(10)
+        return features_of(rgb)
+
+
+def test_a_click_a_finished_object_and_a_done_picture_end_in_files(client, out) -> None:
+    view_of(client)
+    act(client, click(ON_GROUND, 0))
+    (encoded,) = act(client, click(ON_DISC))["masks"]
+    assert iou(mask_of(encoded), disc()) > 0.9
+    view = act(client, {"do": "finish"})
+    assert (view["marks"], view["masks"], view["open_number"]) == ([], [], 2)
+    (finished,) = view["finished"]
+    assert (finished["number"], finished["counts"]) == (1, encoded["counts"])
+    assert "finished" not in act(client, click(ON_SQUARE))  # it did not change
+    view = act(client, {"do": "done", "is_done": True})  # finishes what is at hand
+    assert (view["is_done"], view["num_done"], len(view["finished"])) == (True, 1, 2)
+    labels = np.array(Image.open(out / "p0_mask.png"))
+    np.testing.assert_array_equal(labels == 1, mask_of(encoded))
+    assert labels[tuple(ON_SQUARE)] == 2
+    annotations = json.loads((out / "p0.json").read_text())["annotations"]
+    assert [one["id"] for one in annotations] == [1, 2]
+
+
+def test_results_follow_undo_delete_and_reopen(client, out) -> None:
+    for step in (click(ON_DISC), {"do": "finish"}, click(ON_SQUARE), {"do": "finish"}):
+        act(client, step)
+
+    def ids() -> list[int]:
+        return [one["id"] for one in json.loads((out / "p0.json").read_text())["annotations"]]
+
+    assert ids() == [1, 2]
+    act(client, {"do": "delete", "number": 1})
+    assert ids() == [2]
+    act(client, {"do": "undo"})
+    assert ids() == [1, 2]
+    view = act(client, {"do": "reopen", "number": 1})
+    assert ids() == [2]
+    assert view["masks"][0]["counts"]
+    act(client, {"do": "reopen", "number": 2})  # finishes the one at hand first
+    assert ids() == [1]
+
+
+def test_every_mark_is_in_its_file_before_the_answer_comes(client, paths, out) -> None:
+    for place in (ON_DISC, ON_SQUARE):
+        act(client, click(place))
+    content = json.loads((out / "p0.marks.json").read_text())
+    assert [step["mark"]["points_yx"] for step in content["steps"]] == [[ON_DISC], [ON_SQUARE]]
+    assert [path.name for path in out.iterdir()] == ["p0.marks.json"]  # nothing half written
+    expected = view_of(client)
+    with serve(paths, out) as again:  # as after a kill: nothing is kept but the files
+        view = view_of(again)
+        assert {**view, "moment": 0} == {**expected, "moment": 0}
+        assert act(again, {"do": "undo"})["can_redo"]
+
+
+def test_a_mark_made_before_the_features_are_there_is_saved_at_once(paths, out) -> None:
+    model = Slow()
+    with serve(paths, out, model) as client:
+        assert not client.get("/api/pictures/0?wait=1").json()["is_ready"]
+        view = act(client, click(ON_DISC))
+        assert (len(view["marks"]), view["masks"]) == (1, [])
+        assert len(json.loads((out / "p0.marks.json").read_text())["steps"]) == 1
+        model.go.set()
+        assert iou(mask_of(view_of(client)["masks"][0]), disc()) > 0.9
+
+
+def test_a_refused_mark_leaves_marks_file_and_redo_as_they_were(client, out) -> None:
+    view_of(client)
+    act(client, click(ON_DISC))
+    act(client, click(ON_SQUARE))
+    act(client, {"do": "undo"})
+    before = (out / "p0.marks.json").read_bytes()
+    post = client.post("/api/pictures/0/actions", json=click(ON_DISC, 0))
+    assert "clicked" in refusal(post) or "marked" in refusal(post)
+    assert (out / "p0.marks.json").read_bytes() == before
+    view = view_of(client)
+    assert (len(view["marks"]), view["can_redo"]) == (1, True)
+
+
+def test_marks_that_contradict_one_another_in_the_file_can_be_taken_back(paths, out) -> None:
+    with serve(paths, out) as client:
+        act(client, click(ON_DISC))
+    path = out / "p0.marks.json"  # as a kill between saving and refusing leaves it
+    content = json.loads(path.read_text())
+    content["steps"].append(click(ON_DISC, 0))
+    content["position"] = 2
+    path.write_text(json.dumps(content))
+    with serve(paths, out) as client:
+        assert view_of(client)["problem"]
+        view = act(client, {"do": "undo"})
+        assert "problem" not in view
+        assert view["masks"]
+
+
+def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None:
+    act(client, {"do": "mode", "mode": "labels"})
+    for place, label in ((ON_DISC, 3), (ON_SQUARE, 5), (ON_GROUND, 1)):
+        view = act(client, click(place, label))
+    masks = {one["label"]: mask_of(one) for one in view_of(client)["masks"]}
+    assert set(masks) == {1, 3, 5}
+    assert sum(mask.sum() for mask in masks.values()) == SIZE[0] * SIZE[1]
+    assert iou(masks[5], square()) > 0.9
+    assert "one by one" in refusal(client.post("/api/pictures/0/actions", json={"do": "finish"}))
+    view = act(client, {"do": "done", "is_done": True})
+    assert view["is_done"]
+    annotations = json.loads((out / "p0.json").read_text())["annotations"]
+    assert [one["label"] for one in annotations] == [1, 3, 5]
+
+
+def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> None:
+    act(client, {"do": "mode", "mode": "labels"})
+    act(client, click(ON_DISC, 3))
+    assert not (out / "p0_mask.png").exists()
+    assert not act(client, {"do": "save"})["is_done"]
+    assert np.array(Image.open(out / "p0_mask.png"))[tuple(ON_DISC)] == 3
+
+
+def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
+    response = client.get("/api/pictures/0/partition")
+    content = response.content
+    height, width, num_atoms, _ = np.frombuffer(content, "<u4", 4)
+    levels = np.frombuffer(content, "<f8", 2 * num_atoms - 1, 16)
+    parents = np.frombuffer(content, "<i4", 2 * num_atoms - 1, 16 + levels.nbytes)
+    atoms = np.frombuffer(content, "<i4", -1, 16 + levels.nbytes + parents.nbytes)
+    assert (height, width) == SIZE
+    # As the page does: each node joins its parent while the parent's level allows it.
+    tops = np.arange(len(parents))
+    for node in range(len(parents) - 2, -1, -1):
+        if levels[parents[node]] <= 1 - 0.3:
+            tops[node] = tops[parents[node]]
+    cut = tops[atoms].reshape(SIZE)
+    rgb = np.asarray(Image.open(paths[0]))
+    expected = hierarchy(features_of(rgb)).cut(granularity=0.3)
+    pairs = np.unique(np.stack([cut.ravel(), expected.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(cut)) == len(np.unique(expected))
+    assert len(gzip.compress(content)) < len(content)
+
+
+def test_a_large_picture_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -> None:
+    with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
+        view_of(client)
+        act(client, click(ON_GROUND, 0))
+        view = act(client, click(ON_DISC))
+        assert view["masks"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
+        act(client, {"do": "finish"})
+    labels = np.array(Image.open(out / "p0_mask.png"))
+    assert labels.shape == SIZE
+    assert iou(labels == 1, disc()) > 0.9
+    with serve(paths, out) as client:  # worked on whole the next time: the mask is the same
+        assert view_of(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
+
+
+def test_only_a_few_of_many_pictures_are_open_and_the_next_is_ready(tmp_path, out) -> None:
+    paths = write_pictures(tmp_path / "many", 15)
+    pictures = OpenPictures(AnnotationStore(out, paths), feature_model("lab"), 2.0)
+    with TestClient(create_app(pictures), base_url="http://localhost") as client:
+        for number in range(15):
+            view_of(client, number)
+            act(client, click(ON_DISC), number)
+            assert len(pictures._open) <= 7
+        assert len(list(out.glob("*.marks.json"))) == 15
+        assert len(view_of(client, 0)["marks"]) == 1  # closed meanwhile, read again
+        view_of(client, 3)
+        deadline = time.monotonic() + 10
+        while not client.get("/api/pictures/4").json()["is_ready"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
+    paths[1].write_bytes(b"no picture")
+    with serve(paths, out) as client:
+        assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1?wait=1"))
+        assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1/picture"))
+        assert view_of(client, 2)["is_ready"]
+
+
+def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    for address in set(re.findall(r'"(/page/[^"]+)"', page.text)):
+        content = client.get(address)
+        assert content.status_code == 200
+        # No asset of a foreign host: the names of XML in an icon are no addresses.
+        assert "//" not in re.sub(r"(?m)//.*$|xmlns=\S+", "", content.text)
+    jpeg = client.get("/api/pictures/0/picture")
+    assert jpeg.headers["content-type"] == "image/jpeg"
+    for address in (
+        "/page/../cli.py",
+        "/page/%2e%2e/cli.py",
+        "/page/..%2fcli.py",
+        "/page//etc/passwd",
+    ):
+        assert client.get(address).status_code == 404
+    assert "no picture 3 among 3" in refusal(client.get("/api/pictures/3"))
+    assert client.get("/api/pictures/-1").status_code == 404
+    assert client.get(f"/api/pictures/{paths[0]}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example:8765"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+    ],
+)
+def test_what_other_sites_send_is_refused_and_changes_nothing(client, out, headers) -> None:
+    body = json.dumps(click(ON_DISC))
+    headers = {"content-type": "application/json", **headers}
+    post = client.post("/api/pictures/0/actions", content=body, headers=headers)
+    assert refusal(post, status=403)
+    assert not out.exists()
+    if "content-type" not in headers or "host" in headers or "sec-fetch-site" in headers:
+        assert client.get("/api/folder", headers=headers).status_code == 403
+
+
+def test_own_requests_are_answered_by_each_of_the_server_s_names(client, paths, out) -> None:
+    for host in ("127.0.0.1:8765", "localhost:8765", "[::1]:8765", "localhost"):
+        headers = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+        assert client.get("/api/folder", headers=headers).status_code == 200
+    link = {"sec-fetch-site": "cross-site"}  # a link to the page is no request for data
+    assert client.get("/", headers=link).status_code == 200
+    with serve(paths, out, host="0.0.0.0") as open_client:
+        for host, status in (("192.0.2.7:8765", 200), ("evil.example:8765", 403)):
+            assert open_client.get("/api/folder", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (b"{", "must be JSON"),
+        (b"[1]", "must be an object"),
+        (b"[" * 100_000, "must be JSON"),
+        (b" " * 1_000_001, "at most 1000000 bytes"),
+        (b'{"do": "finish", "mask": {"size": [1, 1], "counts": "1"}}', "no pixels yet"),
+        (b'{"do": "delete", "number": 7}', "no finished object 7"),
+    ],
+)
+def test_a_malformed_action_is_refused_in_one_sentence(client, body, match) -> None:
+    headers = {"content-type": "application/json"}
+    post = client.post("/api/pictures/0/actions", content=body, headers=headers)
+    assert match in refusal(post)
+
+
+@pytest.mark.slow
+def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    words = [sys.executable, "-m", "maskfeat", "annotate", str(tmp_path / "photos"), "--model"]
+    words += ["lab", "--port", "0", "--open-browser", "false"]
+
+    def start() -> tuple[subprocess.Popen, str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        server.stdout.readline()
+        return server, server.stdout.readline().split()[1]
+
+    def ask(url: str, action: dict | None = None) -> dict:
+        data = None if action is None else json.dumps(action).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    server, url = start()
+    try:
+        ask(f"{url}api/pictures/0/actions", {"do": "done", "is_done": True})
+        ask(f"{url}api/pictures/1/actions", click(ON_DISC))
+        server.send_signal(signal.SIGKILL)
+        server.wait(10)
+        server, url = start()
+        assert ask(f"{url}api/folder")["first"] == 1
+        assert len(ask(f"{url}api/pictures/1?wait=1")["marks"]) == 1
+        assert (tmp_path / "photos_annotations" / "p0.json").exists()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) in (0, -signal.SIGINT)
+    finally:
+        server.kill()
+        server.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["nowhere"], "no picture or folder 'nowhere'"),
+        (["photos", "--out", "photos"], "out must be another folder"),
+        (["photos", "--max_megapixels", "0"], "must be above 0"),
+        (["photos", "--port", "70000"], "0 to 65,535, got 70000"),
+        (["photos", "--model", "lab", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, words, match) -> None:
+    write_pictures(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["annotate", *words, "--open_browser", "false"])
+    assert match in str(stop.value.code)
+    assert "\n" not in str(stop.value.code)

@@ -1,0 +1,312 @@
+"""Marks and steps, the masks they stand for, and the files they are kept in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
+from PIL import Image
+from pycocotools import mask as coco
+
+from maskfeat.app.annotation import (
+    AddMark,
+    Annotation,
+    ClearMarks,
+    DeleteObject,
+    FinishObject,
+    Mark,
+    MaskRuns,
+    ReopenObject,
+    SetDone,
+    SetMode,
+)
+from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
+from maskfeat.app.annotation_masks import label_map, object_mask
+from maskfeat.app.annotation_results import write_results
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.open_pictures import feature_model
+from maskfeat.data.sample import read_sample
+from maskfeat.segment.interactive import InteractiveSegmenter
+
+ANY_MASK = MaskRuns((2, 2), "13")
+RED = AddMark(Mark("click", ((45, 40),), 1))
+GREEN = AddMark(Mark("click", ((45, 100),), 1))
+
+
+def after(*steps) -> Annotation:
+    annotation = Annotation()
+    for step in steps:
+        annotation = annotation.with_step(step)
+    return annotation
+
+
+def mark(place: list[int], label: int = 1, kind: str = "click", granularity=None) -> Mark:
+    return Mark(kind, (tuple(place),), label, granularity)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> InteractiveSegmenter:
+    segmenter = InteractiveSegmenter(feature_model("lab"))
+    segmenter.set_image(drawn())
+    return segmenter
+
+
+def test_undo_goes_back_through_finished_objects_and_redo_forth() -> None:
+    whole = after(RED, FinishObject(ANY_MASK), GREEN)
+    back = whole.undone().undone()
+    assert back.state == after(RED).state
+    assert back.redone().redone().state == whole.state
+    assert Annotation().undone() == Annotation()
+    assert whole.redone() == whole
+
+
+def test_a_new_step_forgets_what_was_taken_back() -> None:
+    annotation = after(RED, GREEN).undone().with_step(ClearMarks())
+    assert not annotation.can_redo
+    assert annotation.state.marks == ()
+
+
+def test_an_object_opened_again_keeps_its_number_and_place() -> None:
+    two = (RED, FinishObject(ANY_MASK), GREEN, FinishObject(ANY_MASK))
+    state = after(*two, ReopenObject(1)).state
+    assert (state.open_number, state.open_marks) == (1, (RED.mark,))
+    assert [one.number for one in state.finished] == [2]
+    other = MaskRuns((2, 2), "22")
+    state = after(*two, ReopenObject(1), GREEN, FinishObject(other)).state
+    assert [(one.number, one.mask) for one in state.finished] == [(1, other), (2, ANY_MASK)]
+    assert state.finished[0].marks == (RED.mark, GREEN.mark)
+    assert state.next_number == 3
+
+
+def test_numbers_of_deleted_objects_are_not_used_again() -> None:
+    one = (RED, FinishObject(ANY_MASK))
+    for gone in ((DeleteObject(1),), (ReopenObject(1), ClearMarks())):
+        state = after(*one, *gone, GREEN, FinishObject(ANY_MASK)).state
+        assert [finished.number for finished in state.finished] == [2]
+
+
+def test_marks_of_both_modes_are_kept_apart() -> None:
+    yellow = AddMark(Mark("click", ((1, 1),), 7))
+    labels = after(RED, SetMode("labels"), yellow)
+    assert labels.state.marks == (yellow.mark,)
+    assert labels.with_step(SetMode("object")).state.marks == (RED.mark,)
+
+
+def test_a_change_makes_a_done_picture_not_done() -> None:
+    assert after(RED, SetDone(True)).state.is_done
+    for step in (RED, ClearMarks(), SetMode("labels"), FinishObject(ANY_MASK)):
+        assert not after(RED, SetDone(True), step).state.is_done
+    assert after(RED, SetDone(True), GREEN).undone().state.is_done
+
+
+@pytest.mark.parametrize(
+    ("steps", "match"),
+    [
+        ([FinishObject(ANY_MASK)], "no object at hand"),
+        ([DeleteObject(1)], "no finished object 1"),
+        ([RED, FinishObject(ANY_MASK), GREEN, ReopenObject(1)], "finish or clear the object"),
+        ([AddMark(Mark("click", ((1, 1),), 2))], "label 0 or 1, got 2"),
+        ([SetMode("labels"), AddMark(Mark("click", ((1, 1),), 0))], "1 to 9, got 0"),
+    ],
+)
+def test_a_step_that_cannot_follow_is_refused(steps, match) -> None:
+    with pytest.raises(ValueError, match=match):
+        after(*steps)
+
+
+def test_all_steps_come_back_from_json_as_they_were() -> None:
+    scribble = AddMark(Mark("scribble", ((1, 1), (-2, 300)), 0))
+    segment = AddMark(Mark("segment", ((1, 1),), 1, 0.25))
+    one = after(RED, FinishObject(ANY_MASK), ReopenObject(1), scribble, FinishObject(ANY_MASK))
+    for step in (DeleteObject(1), segment, ClearMarks(), SetMode("labels"), SetDone(True)):
+        one = one.with_step(step)
+    for annotation in (one, one.undone().undone(), Annotation()):
+        text = json.dumps(annotation_to_json(annotation))
+        assert annotation_from_json(json.loads(text), SIZE) == annotation
+
+
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        ([], "a step must be an object"),
+        ({"do": "explode"}, "no such step"),
+        ({"do": "delete", "number": "1"}, "no such step"),
+        ({"do": "mark", "mark": {"kind": "brush"}}, "a mark is one of"),
+        ({"do": "mark", "mark": {"kind": "click", "label": True}}, "a label lies in 0 to 9"),
+        ({"do": "mark", "mark": {"kind": "click", "label": 1}}, "must be a list"),
+        (
+            {"do": "mark", "mark": {"kind": "click", "label": 1, "points_yx": [[90, 1]]}},
+            "inside the picture of 90 x 130",
+        ),
+        (
+            {"do": "mark", "mark": {"kind": "scribble", "label": 1, "points_yx": [[1.5, 1]]}},
+            "two whole numbers",
+        ),
+        (
+            {"do": "mark", "mark": {"kind": "segment", "label": 1, "points_yx": [[1, 1]]}},
+            "needs a granularity",
+        ),
+    ],
+)
+def test_json_that_is_no_step_is_refused_in_one_sentence(entry, match) -> None:
+    with pytest.raises(ValueError, match=match) as refusal:
+        step_from_json(entry, SIZE)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_click_on_each_side_cuts_the_disc(segmenter) -> None:
+    mask = object_mask(segmenter, [mark(ON_DISC), mark(ON_GROUND, 0)], SIZE)
+    assert iou(mask, disc()) > 0.9
+
+
+def test_nothing_is_cut_before_something_is_marked_as_object(segmenter) -> None:
+    assert not object_mask(segmenter, [mark(ON_GROUND, 0)], SIZE).any()
+    outside = Mark("scribble", ((-9, 3), (-9, 50)), 1)
+    assert not object_mask(segmenter, [outside], SIZE).any()
+
+
+def test_each_pixel_of_a_scribble_is_obeyed_though_only_its_corners_are_kept(segmenter) -> None:
+    line = Mark("scribble", ((45, 100), (45, 40)), 1)
+    mask = object_mask(segmenter, [line, mark(ON_GROUND, 0)], SIZE)
+    assert mask[45, 40:101].all()
+    partly_outside = Mark("scribble", ((80, 120), (300, 120)), 0)
+    mask = object_mask(segmenter, [mark(ON_DISC), partly_outside], SIZE)
+    assert not mask[80:, 120].any()
+
+
+def test_a_segment_is_taken_in_and_out_as_the_partition_shows_it(segmenter) -> None:
+    labels = segmenter.hierarchy.cut(granularity=0.5)
+    under_square = labels == labels[tuple(ON_SQUARE)]
+    alone = object_mask(segmenter, [mark(ON_SQUARE, 1, "segment", 0.5)], SIZE)
+    np.testing.assert_array_equal(alone, under_square)
+    clicks = [mark(ON_DISC), mark(ON_GROUND, 0)]
+    both = object_mask(segmenter, [*clicks, mark(ON_SQUARE, 1, "segment", 0.5)], SIZE)
+    np.testing.assert_array_equal(both, object_mask(segmenter, clicks, SIZE) | under_square)
+    marks = [*clicks, mark(ON_SQUARE, 1, "segment", 0.5), mark(ON_SQUARE, 0, "segment", 0.5)]
+    np.testing.assert_array_equal(
+        object_mask(segmenter, marks, SIZE), object_mask(segmenter, clicks, SIZE)
+    )
+
+
+def test_a_segment_does_not_win_against_a_click(segmenter) -> None:
+    marks = [mark(ON_DISC), mark(ON_SQUARE, 0), mark([50, 105], 1, "segment", 0.5)]
+    mask = object_mask(segmenter, marks, SIZE)
+    assert not mask[tuple(ON_SQUARE)]
+    assert mask[58, 113]
+
+
+def test_marks_of_a_reduced_picture_lie_where_they_were_made(segmenter) -> None:
+    twice = (2 * SIZE[0], 2 * SIZE[1])
+    marks = [mark([91, 81]), mark([11, 11], 0)]  # each the far pixel of the four in one
+    expected = object_mask(segmenter, [mark(ON_DISC), mark(ON_GROUND, 0)], SIZE)
+    np.testing.assert_array_equal(object_mask(segmenter, marks, twice), expected)
+    # Where three pixels lie in two, the one in the middle belongs where its center is.
+    half_more = (SIZE[0] * 3 // 2, SIZE[1] * 3 // 2)
+    mask = object_mask(segmenter, [mark([67, 60]), mark([66, 60], 0)], half_more)
+    assert mask[45, 40]
+    assert not mask[44, 40]
+
+
+def test_three_labels_color_the_picture(segmenter) -> None:
+    marks = [mark(ON_DISC, 4), mark(ON_SQUARE, 9), mark(ON_GROUND, 2)]
+    labels = label_map(segmenter, marks, SIZE)
+    assert iou(labels == 4, disc()) > 0.9
+    assert iou(labels == 9, square()) > 0.9
+    assert set(np.unique(labels)) == {2, 4, 9}
+
+
+def test_segments_alone_leave_the_rest_without_label(segmenter) -> None:
+    labels = label_map(segmenter, [mark(ON_DISC, 3, "segment", 0.5)], SIZE)
+    assert labels[tuple(ON_DISC)] == 3
+    assert labels[tuple(ON_GROUND)] == 0
+    assert label_map(segmenter, [], SIZE).max() == 0
+
+
+def test_results_are_a_label_map_and_training_data(tmp_path) -> None:
+    ring = disc() & ~np.roll(disc(), 10, axis=0)
+    masks = {2: square(), 5: disc(), 7: ring, 8: np.zeros(SIZE, bool)}
+    write_results(tmp_path, tmp_path / "a.jpg", 3, SIZE, masks, are_labels=False)
+    labels = np.array(Image.open(tmp_path / "a_mask.png"))
+    expected = np.select([ring, disc(), square()], [7, 5, 2], 0)  # the smaller one on top
+    np.testing.assert_array_equal(labels, expected)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["image"] == {
+        "image_id": 3,
+        "width": SIZE[1],
+        "height": SIZE[0],
+        "file_name": "a.jpg",
+    }
+    assert [one["id"] for one in content["annotations"]] == [2, 5, 7]
+    for one in content["annotations"]:
+        decoded = coco.decode(one["segmentation"]).astype(bool)
+        np.testing.assert_array_equal(decoded, masks[one["id"]])
+        assert one["area"] == decoded.sum()
+        np.testing.assert_array_equal(one["bbox"], coco.toBbox(one["segmentation"]))
+        x, y = one["point_coords"][0]
+        assert decoded[int(y), int(x)]
+        assert "label" not in one
+    jpg = io.BytesIO()
+    Image.fromarray(drawn()).save(jpg, "JPEG")
+    sample = read_sample("a", "", jpg.getvalue(), (tmp_path / "a.json").read_bytes())
+    assert sample.runs.num_masks == 3
+
+
+def test_masks_of_a_reduced_picture_are_enlarged_and_labels_named(tmp_path) -> None:
+    size = (2 * SIZE[0], 2 * SIZE[1])
+    write_results(tmp_path, tmp_path / "a.jpg", 0, size, {4: disc()}, are_labels=True)
+    labels = np.array(Image.open(tmp_path / "a_mask.png"))
+    np.testing.assert_array_equal(labels, 4 * disc().repeat(2, 0).repeat(2, 1))
+    (one,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert (one["label"], one["area"]) == (4, 4 * disc().sum())
+
+
+def store_of(tmp_path) -> AnnotationStore:
+    return AnnotationStore(tmp_path / "out", [tmp_path / "a.jpg", tmp_path / "b.jpg"])
+
+
+def test_a_store_goes_on_where_another_one_stopped(tmp_path) -> None:
+    first = store_of(tmp_path)
+    first.load(0, SIZE)
+    annotation = after(RED, SetDone(True))
+    first.save(0, SIZE, annotation)
+    second = store_of(tmp_path)
+    assert second.load(0, SIZE) == annotation
+    assert [second.is_done(0), second.is_done(1), second.num_done] == [True, False, 1]
+    assert [second.next_not_done(start) for start in (0, 1, 2)] == [1, 1, 1]
+    second.load(1, SIZE)
+    second.save(1, SIZE, after(SetDone(True)))
+    assert second.next_not_done(0) is None
+
+
+def test_marks_of_another_picture_are_refused(tmp_path) -> None:
+    store = store_of(tmp_path)
+    store.load(0, SIZE)
+    store.save(0, SIZE, after(RED))
+    with pytest.raises(ValueError, match=r"written for the picture 'a.jpg' .* choose another"):
+        store.load(0, (91, 130))
+
+
+def test_marks_that_another_program_wrote_are_not_written_over(tmp_path) -> None:
+    mine, other = store_of(tmp_path), store_of(tmp_path)
+    mine.load(0, SIZE)
+    other.load(0, SIZE)
+    other.save(0, SIZE, after(GREEN))
+    with pytest.raises(ValueError, match="changed by another program"):
+        mine.save(0, SIZE, after(RED))
+    assert mine.load(0, SIZE) == after(GREEN)
+    mine.save(0, SIZE, after(GREEN, RED))
+    assert store_of(tmp_path).load(0, SIZE) == after(GREEN, RED)
+
+
+def test_a_broken_file_is_named_and_left_alone(tmp_path) -> None:
+    path = tmp_path / "out" / "a.marks.json"
+    path.parent.mkdir()
+    path.write_text('{"steps": [')
+    with pytest.raises(ValueError, match=r"a.marks.json' cannot be read"):
+        store_of(tmp_path)
+    assert path.read_text() == '{"steps": ['
+    assert os.listdir(path.parent) == ["a.marks.json"]
