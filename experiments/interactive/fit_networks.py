@@ -36,6 +36,7 @@ from maskfeat.segment.scene import ClickNetworks, Scene
 
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
+RANDOM_STATES = (1, 3, 6, 12, 20)
 ATOMS_PER_STATE, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
@@ -171,7 +172,11 @@ def play(
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     robot = (RandomRobot(), DeepestRobot())[number % 2]
     *_, last = played_rounds(segmenter, target, clicks, robot=robot, seed=number)
-    return samples_of(segmenter, target.target, last.clicks_yx, last.is_positive, rng)
+    game = samples_of(segmenter, target.target, last.clicks_yx, last.is_positive, STATES, rng)
+    # Users do not click at errors alone.
+    drawn = random_clicks(target.target, max(RANDOM_STATES), rng)
+    anywhere = samples_of(segmenter, target.target, *drawn, RANDOM_STATES, rng)
+    return game[0] + anywhere[0], game[1] + anywhere[1]
 
 
 def samples_of(
@@ -179,12 +184,13 @@ def samples_of(
     target: np.ndarray,
     clicks_yx: np.ndarray,
     is_positive: np.ndarray,
+    states: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[Samples, Samples]:
-    """Samples of atoms and of pixels, of some states of one game."""
+    """Samples of atoms and of pixels, after so many of the clicks."""
     scene = segmenter.scene
     of_atoms, of_pixels = [], []
-    for count in STATES:
+    for count in states:
         if count > len(clicks_yx):
             break
         signs = is_positive[:count]
@@ -217,7 +223,7 @@ def main() -> None:
         default=[f"../shared/data/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")],
     )
     parser.add_argument("--num_images", type=int, default=80, help="of each of these")
-    parser.add_argument("--clicks", type=int, nargs="+", default=[30, 60], help="of each round")
+    parser.add_argument("--clicks", type=int, nargs="+", default=[30, 45], help="of each round")
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -252,7 +258,7 @@ def main() -> None:
                 segmenter = InteractiveSegmenter(encoder, networks=networks)
                 segmenter.set_image(target.image)
                 drawn = random_clicks(target.target, 20, rng)
-                found = samples_of(segmenter, target.target, *drawn, rng)
+                found = samples_of(segmenter, target.target, *drawn, STATES, rng)
             else:
                 found = play(target, encoder, networks, clicks, number, rng)
             of_atoms += found[0]

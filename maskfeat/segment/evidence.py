@@ -72,6 +72,8 @@ class ClickEvidence:
         self._features = graph.features * np.float32(np.sqrt(graph.scale))
         self._places = graph.centroids_yx / np.float32(np.sqrt(graph.labels.size))
         self._colors = None if colors is None else colors.astype(np.float32)
+        self._ward = ward_tree(graph.features, graph.sizes, graph.edges)
+        self._path_tree = _path_tree(graph)
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
 
@@ -179,25 +181,9 @@ class ClickEvidence:
         return shares
 
     @cached_property
-    def _ward(self) -> MergeTree:
-        return ward_tree(self.graph.features, self.graph.sizes, self.graph.edges)
-
-    @cached_property
     def _ward_growths(self) -> FloatArray:
         growths = self._ward.levels * (self.graph.scale / self.graph.labels.size)
         return np.log(growths + 1e-6).astype(np.float32)
-
-    @cached_property
-    def _path_tree(self) -> tuple[hg.Tree, FloatArray]:
-        """Merges in the order of contrast along borders: on the smoothest path none is larger."""
-        edges, count = self.graph.edges, self.graph.num_atoms
-        if count == 1:
-            return hg.Tree(np.zeros(1, np.int64)), np.full(1, np.log(1e-3), np.float32)
-        order = np.argsort(self.graph.border_contrasts, kind="stable")
-        tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
-        contrasts = np.zeros(2 * count - 1)
-        contrasts[count:] = self.graph.border_contrasts[tree.mst_edge_map]
-        return tree, np.log(contrasts * self.graph.scale + 1e-3).astype(np.float32)
 
     @cached_property
     def _rim_distances(self) -> FloatArray:
@@ -206,6 +192,18 @@ class ClickEvidence:
         rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
         shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
         return shares
+
+
+def _path_tree(graph: AtomGraph) -> tuple[hg.Tree, FloatArray]:
+    """Merges in the order of contrast along borders: on the smoothest path none is larger."""
+    edges, count = graph.edges, graph.num_atoms
+    if count == 1:
+        return hg.Tree(np.zeros(1, np.int64)), np.full(1, np.log(1e-3), np.float32)
+    order = np.argsort(graph.border_contrasts, kind="stable")
+    tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
+    contrasts = np.zeros(2 * count - 1)
+    contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
+    return tree, np.log(contrasts * graph.scale + 1e-3).astype(np.float32)
 
 
 def _meeting_nodes(tree: MergeTree, leaf: int) -> IntArray:

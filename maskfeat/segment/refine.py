@@ -20,6 +20,8 @@ _FAR = 24.0
 _NEAR = 12.0
 # Blurs of the mask, standard deviations in pixels.
 _FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
+_REDUCED = 4  # pixels that are one when blurring the most
+_MARGIN = 32  # around the mask: four standard deviations of the widest blur
 _MAX_ODDS = 6.0
 # Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
 _FEATURE_PX, _COLOR_PX = 8.0, 30.0
@@ -98,23 +100,25 @@ class Refiner:
             The pixels, numbered in reading order, (N,), and their measures, float32, (F, N).
         """
         near = self._nearest(True, object_pixels), self._nearest(False, background_pixels)
-        blurred = _blurred(mask.astype(np.uint8) * 255, _FINE_BLUR)
+        window = _window_around(mask)
+        picture, labels = mask[window].astype(np.uint8) * 255, self.labels[window]
+        blurred = _blurred(picture, _FINE_BLUR)
         is_asked = (blurred > 1) & (blurred < 254)
-        is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
-        is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
-        places = np.flatnonzero(is_asked)
+        is_asked |= (blurred <= 1) & (near[0][0][window] < _NEAR)
+        is_asked |= (blurred >= 254) & (near[1][0][window] < _NEAR)
+        asked = np.nonzero(is_asked)
         clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
         as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
         levels: list[npt.NDArray[Any]] = [
             blurred,
-            _blurred(mask.astype(np.uint8) * 255, _COARSE_BLUR),
-            clipped[self.labels],
-            _blurred(as_bytes[self.labels], _ODDS_BLUR),
+            _blurred(picture, _COARSE_BLUR, reduced=_REDUCED),
+            clipped[labels],
+            _blurred(as_bytes[labels], _ODDS_BLUR),
+            *(of_way for maps in near for of_way in maps[:, window[0], window[1]]),
         ]
-        rows = [level.ravel()[places].astype(np.float32) for level in levels]
-        for maps in near:
-            rows += list(maps.reshape(len(_WAYS), -1)[:, places])
-        return places, np.stack(rows)
+        measures = np.stack([level[asked].astype(np.float32) for level in levels])
+        places = (asked[0] + window[0].start) * mask.shape[1] + asked[1] + window[1].start
+        return places, measures
 
     def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
         """The least of each measure over clicks of one kind, (ways, H, W)."""
@@ -149,5 +153,27 @@ class Refiner:
         np.minimum(window, np.stack(ways), out=window)
 
 
-def _blurred(picture: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(sigma)))
+def _window_around(mask: BoolArray) -> tuple[slice, slice]:
+    """Rows and columns beyond which nothing is asked, nor seen by the blurs of what is asked.
+
+    It starts at multiples of `_REDUCED`, so that a reduced picture of it is part of that of all.
+    """
+    sides = []
+    for axis, length in enumerate(mask.shape):
+        used = np.flatnonzero(mask.any(axis=1 - axis))
+        first, last = (int(used[0]), int(used[-1])) if used.size else (0, 0)
+        start = max(0, first - _MARGIN) // _REDUCED * _REDUCED
+        sides.append(slice(start, min(length, last + 1 + _MARGIN)))
+    return sides[0], sides[1]
+
+
+def _blurred(
+    picture: npt.NDArray[np.uint8], sigma: float, reduced: int = 1
+) -> npt.NDArray[np.uint8]:
+    """Blur, on means of `reduced` x `reduced` pixels: blurs that are wide enough show no blocks."""
+    whole = Image.fromarray(picture)
+    if reduced == 1:
+        return np.asarray(whole.filter(ImageFilter.GaussianBlur(sigma)))
+    blurred = whole.reduce(reduced).filter(ImageFilter.GaussianBlur(sigma / reduced))
+    box = (0, 0, whole.width / reduced, whole.height / reduced)
+    return np.asarray(blurred.resize(whole.size, Image.Resampling.BILINEAR, box=box))
