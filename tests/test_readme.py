@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -39,6 +41,19 @@ def test_make_knows_the_two_commands(repository) -> None:
         assert expected in planned
 
 
+def page_of(words: list[str], folder) -> str:
+    """What a command that serves a page serves; it is ended then."""
+    run = [sys.executable, "-m", "maskfeat", *words, "--port=0", "--open-browser=false"]
+    with subprocess.Popen(run, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            lines = iter(server.stdout.readline, "")
+            url = next(line.split()[1] for line in lines if line.startswith("open "))
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return answer.read().decode()
+        finally:
+            server.kill()
+
+
 def test_every_config_is_in_the_table_and_every_row_is_a_config(repository) -> None:
     text = (repository / "README.md").read_text()
     rows = set(re.findall(r"^\| `(conf/\w+\.yaml)`", text, flags=re.MULTILINE))
@@ -56,12 +71,16 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
         if words[0] not in ("lightning", "maskfeat"):
             assert words[0] in ("make", "source", "tensorboard"), words
             continue
+        if words[1] == "annotate":
+            assert "<canvas" in page_of(words[1:], tmp_path)
+            ran.append("annotate")
+            continue
         small = TWO_STEPS if words[1] in ("fit", "predict") else []
         if words[1] == "fit":
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
         ran.append(words[1])
-    assert ran == ["fit", "segment", "segment", "predict", "fit", "shards", "shards"]
+    assert ran == ["fit", "segment", "segment", "annotate", "predict", "fit", "shards", "shards"]
     assert (tmp_path / "segments/a_labels.png").exists()
     assert (tmp_path / "coarser/a.json").exists()
     assert (tmp_path / "predictions/a.npz").exists()

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskfeat.app.segment_command import _check_names as check_names
+from maskfeat.app.segment_command import check_names
 
 _NUM_PORTS = 20
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 import threading
 from collections import OrderedDict
@@ -90,7 +91,8 @@ class OpenPictures:
             )
 
             def compute() -> InteractiveSegmenter:
-                segmenter = InteractiveSegmenter(self._model)
+                # The picture is reduced already.
+                segmenter = InteractiveSegmenter(self._model, max_megapixels=math.inf)
                 segmenter.set_image(picture.result().rgb)
                 _return_free_memory()
                 return segmenter

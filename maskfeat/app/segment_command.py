@@ -58,7 +58,7 @@ def segment(
     from maskfeat.data.folder import find_pictures
 
     paths, folder = find_pictures(pictures), Path(out)
-    _check_names(paths, folder)
+    check_names(paths, folder)
     is_waiting = [not (skip_existing and (folder / f"{p.stem}.json").exists()) for p in paths]
     numbered = [(number, path) for number, path in enumerate(paths) if is_waiting[number]]
     encoder = encoder_of(model) if numbered else None
@@ -96,7 +96,7 @@ def _cut_settings(num_segments: int | None, granularity: float | None) -> dict[s
     return {"granularity": granularity}
 
 
-def _check_names(paths: Sequence[Path], folder: Path) -> None:
+def check_names(paths: Sequence[Path], folder: Path) -> None:
     """Refuse what would write one file over another."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder, but '{folder}' is a file")

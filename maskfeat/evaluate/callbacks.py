@@ -139,9 +139,9 @@ class PartitionEvaluation(HeldOutEvaluation):
 class InteractiveEvaluation(HeldOutEvaluation):
     """Lets a robot user click held-out objects and logs how many clicks it takes.
 
-    Logs `val/interactive/noc_85`, `noc_90`, and the mean IoU by click: `iou_1`, `iou_3`, ... and
+    Logs `val/interactive/noc_80` to `noc_95`, and the mean IoU by click: `iou_1`, `iou_3`, ... and
     `iou_mean` (see `summarize_clicks`); `test/...` after a test.
-    Cost: 0.7 s per object of 20 clicks on one core (481 x 321 pixels, the 85 channels of the
+    Cost: 0.8 s per object of 20 clicks on one core (640 x 480 pixels, the 85 channels of the
     default net), half of it before the first click.
 
     Args:
