@@ -1,0 +1,52 @@
+"""The fit of the networks that judge clicks: its samples, and one run on as little as there is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
+sys.path.insert(0, str(FOLDER))
+
+import fit_networks  # noqa: E402
+
+from maskfeat.segment.scene import load_networks  # noqa: E402
+
+
+def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:
+    target = np.zeros((20, 30), np.int8)
+    target[5:9, 7:20], target[15:] = 1, -1
+    clicks, signs = fit_networks.random_clicks(target, 25, np.random.default_rng(0))
+    assert signs[0]
+    assert len(np.unique(clicks, axis=0)) == len(clicks) == 25
+    np.testing.assert_array_equal(target[tuple(clicks.T)] == 1, signs)
+    assert (target[tuple(clicks.T)] >= 0).all()
+
+
+def test_a_fit_learns_which_way_is_up() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 4000)).astype(np.float32)
+    is_object = (values[0] - values[1] > 0).astype(float)
+    network = fit_networks.fit(
+        [(values, is_object, np.ones(4000))], ("up", "down"), (1, -1), 8, 400, 0, "here"
+    )
+    assert ((network(values) > 0) == (is_object > 0)).mean() > 0.95
+    wrong_way = fit_networks.fit(
+        [(values, is_object, np.ones(4000))], ("up", "down"), (-1, 1), 8, 400, 0, "here"
+    )
+    assert ((wrong_way(values) > 0) == (is_object > 0)).mean() < 0.6
+
+
+@pytest.mark.slow
+def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
+    repository = FOLDER.parents[1]
+    words = ["--shards", "data_shards/small-000000.tar", "--num_images", "2", "--clicks", "3"]
+    words += ["--epochs", "1", "--model", "lab", "--out", str(tmp_path / "clicks.json")]
+    script = "experiments/interactive/fit_networks.py"
+    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    networks = load_networks(tmp_path / "clicks.json")
+    assert "2 objects of data_shards/small-000000.tar" in networks.atoms.origin
