@@ -9,7 +9,6 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.monotone import MonotoneNet
 
@@ -22,7 +21,7 @@ _CAPACITY_BUDGET = 2**29
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 SMOOTHNESS = 10.0
-_MAX_ODDS = 4.0
+MAX_ODDS = 4.0
 _MEDIAN_BORDER_PROBABILITY = 0.8
 
 
@@ -74,9 +73,11 @@ class AtomCutter:
         self.graph = evidence.graph
         self.evidence = evidence
         self.network = network
-        costs = smoothness * border_costs(self.graph, _MEDIAN_BORDER_PROBABILITY)
+        self.smoothness = smoothness
+        self._border_scale = _border_scale(self.graph.border_contrasts)
+        costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
         self._cuts = CutNetwork(
-            self.graph.num_atoms, self.graph.edges, costs, _MAX_ODDS * self.graph.labels.size
+            self.graph.num_atoms, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
         )
 
     def cut(
@@ -110,9 +111,17 @@ class AtomCutter:
         if prior is not None:
             odds = odds + prior
         torn = np.intersect1d(inside, outside)
-        unary = np.clip(odds, -_MAX_ODDS, _MAX_ODDS) * self.graph.sizes
+        unary = np.clip(odds, -MAX_ODDS, MAX_ODDS) * self.graph.sizes
         held = np.union1d(np.setdiff1d(outside, torn), barred)
         return AtomCut(self._cuts.cut(unary, np.setdiff1d(inside, torn), held), odds)
+
+    def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
+        """What it costs to part two pixels, by their contrast: smoothness * w, any shape."""
+        scaled = self._border_scale * contrasts.astype(np.float64)
+        costs: npt.NDArray[np.float64] = self.smoothness * np.exp(
+            np.log(2) - np.logaddexp(0, scaled)
+        )
+        return costs
 
     def _checked(self, atoms: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(atoms)
@@ -203,11 +212,8 @@ class CutNetwork:
         return labels[: self.num_nodes]
 
 
-def border_costs(graph: AtomGraph, median_probability: float) -> npt.NDArray[np.float64]:
-    """Length times p of the contrast, per edge, shape (E,)."""
-    contrasts = graph.border_contrasts.astype(np.float64)
+def _border_scale(contrasts: FloatArray) -> float:
+    """The t with which 2 / (1 + exp(t * contrast)) is 0.8 at the median border."""
     median = float(np.median(contrasts)) if contrasts.size else 0.0
-    scale = np.log(2 / median_probability - 1) / max(median, np.finfo(np.float32).tiny)
-    probability = np.exp(np.log(2) - np.logaddexp(0, scale * contrasts))
-    costs: npt.NDArray[np.float64] = graph.border_lengths * probability
-    return costs
+    least = float(np.finfo(np.float32).tiny)
+    return float(np.log(2 / _MEDIAN_BORDER_PROBABILITY - 1)) / max(median, least)

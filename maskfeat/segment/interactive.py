@@ -61,8 +61,10 @@ class InteractiveSegmenter:
     Args:
         model: Gives the features of an image, e.g. a `FeaturePyramid`; None if only
             `set_features` is used.
-        method: "cut" takes two labels by a graph cut, refined in pixels; "coloring" gives
-            each region the label of the mark that reaches it by the smallest largest step.
+        method: "cut" takes two labels by a graph cut of atoms, refined in pixels; "pixelcut" by a
+            cut of all pixels, which takes up to a second and needs the extra "graphcut";
+            "coloring" gives each region the label of the mark that reaches it by the smallest
+            largest step.
         per_megapixel: Atoms for a million pixels, see `atoms`.
         smoothness: How much a short and well-placed outline is worth, see `AtomCutter`.
         max_megapixels: A larger image, millions of pixels, is worked on reduced to this size, and
@@ -76,15 +78,15 @@ class InteractiveSegmenter:
         self,
         model: FeatureModel | None = None,
         *,
-        method: Literal["cut", "coloring"] = "cut",
+        method: Literal["cut", "pixelcut", "coloring"] = "cut",
         per_megapixel: int = 26_000,
         smoothness: float = SMOOTHNESS,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
     ) -> None:
-        if method not in ("cut", "coloring"):
-            raise ValueError(f"method must be cut or coloring, got {method!r}")
+        if method not in ("cut", "pixelcut", "coloring"):
+            raise ValueError(f"method must be cut, pixelcut or coloring, got {method!r}")
         if not max_megapixels > 0:
             raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
         self.model = model
@@ -172,9 +174,9 @@ class InteractiveSegmenter:
                 found = _two_colors(scene, inside, outside)
             else:
                 small = None if prior is None else _resized(prior, scene.features.size)
-                found = scene.object_mask(
-                    inside, outside, _scaled_box(box, size, scene.features.size), small
-                )
+                small_box = _scaled_box(box, size, scene.features.size)
+                on_pixels = self.method == "pixelcut"
+                found = scene.object_mask(inside, outside, small_box, small, on_pixels)
             return _obeying(_resized(found, size), marks, keep_all)
 
     def predict_labels(

@@ -15,10 +15,11 @@ from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
 from maskfeat.segment.coloring import SeedForest, steps_of_tree
 from maskfeat.segment.evidence import ATOM_MEASURES, ClickEvidence
-from maskfeat.segment.graphcut import SMOOTHNESS, AtomCutter
+from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.monotone import MonotoneNet, load_network
+from maskfeat.segment.pixelcut import cut_pixels
 from maskfeat.segment.refine import PIXEL_MEASURES, Refiner
 
 BoolArray = npt.NDArray[np.bool_]
@@ -105,6 +106,7 @@ class Scene:
         background_yx: IntArray,
         box: tuple[int, int, int, int] | None = None,
         prior: BoolArray | None = None,
+        on_pixels: bool = False,
     ) -> BoolArray:
         """The object, pixel by pixel, before clicks are enforced.
 
@@ -113,9 +115,13 @@ class Scene:
             background_yx: Marked as background, shape (M, 2).
             box: What holds the object: (top, left, bottom, right).
             prior: What the object was before, or may be, shape (H, W).
+            on_pixels: Cut the grid of pixels instead of atoms, see `pixelcut.cut_pixels`.
 
         Returns:
             bool, shape (H, W).
+
+        Raises:
+            ModuleNotFoundError: If pixels are to be cut and PyMaxflow is not installed.
         """
         if prior is None and box is not None:
             prior = self._best_node(box)
@@ -128,18 +134,30 @@ class Scene:
             inside = labels[_deepest(prior)].reshape(1)
         cut = self.cutter.cut(inside, outside, odds, np.setdiff1d(barred, inside))
         width = labels.shape[1]
-        mask = self.refiner.refine(
-            self.networks.pixels,
-            cut.is_object,
-            cut.odds,
-            object_yx @ (width, 1),
-            background_yx @ (width, 1),
-        )
+        if on_pixels:
+            mask = self._cut_pixels(cut.odds, object_yx, background_yx)
+        else:
+            pixels = object_yx @ (width, 1), background_yx @ (width, 1)
+            mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
         if box is not None:
             is_in = np.zeros_like(mask)
             is_in[box[0] : box[2], box[1] : box[3]] = True
             mask &= is_in
         return mask
+
+    def _cut_pixels(
+        self, odds: FloatArray, object_yx: IntArray, background_yx: IntArray
+    ) -> BoolArray:
+        """The energy of `AtomCutter` with each atom as its pixels; clicked ones are held whole."""
+        labels = self.graph.labels
+        unary = np.clip(odds, -MAX_ODDS, MAX_ODDS)[labels]
+        right, below = (self.cutter.side_costs(squares) for squares in self._distances)
+        inside, outside = labels[tuple(object_yx.T)], labels[tuple(background_yx.T)]
+        held = [
+            np.argwhere(np.isin(labels, np.setdiff1d(own, other)))
+            for own, other in ((inside, outside), (outside, inside))
+        ]
+        return cut_pixels(unary, right, below, held[0], held[1])
 
     def salient_mask(self, object_yx: IntArray) -> BoolArray:
         """What stands out most of that which holds marks of the object, bool, (H, W)."""

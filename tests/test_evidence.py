@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+from click_scenes import GRAPH
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import minimum_spanning_tree
+
+from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS, ClickEvidence
+from maskfeat.segment.hierarchy import atom_hierarchy, ward_tree
+
+TREE = atom_hierarchy(GRAPH).tree
+COLORS = np.random.default_rng(0).random((GRAPH.num_atoms, 3)).astype(np.float32)
+INSIDE, OUTSIDE = np.array([17, 230, 301]), np.array([55, 380])
+
+
+def measured(name: str, inside=INSIDE, outside=OUTSIDE, colors=COLORS) -> np.ndarray:
+    measures = ClickEvidence(GRAPH, TREE, colors).measures(inside, outside)
+    assert measures.shape == (len(ATOM_MEASURES), GRAPH.num_atoms)
+    return measures[ATOM_MEASURES.index(name)]
+
+
+def nearest(distances: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+    return distances[clicks].min(axis=0)
+
+
+def far_apart(values: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(values[:, None].astype(float) - values[None].astype(float), axis=2)
+
+
+def meeting(tree) -> np.ndarray:
+    leaves = np.arange(GRAPH.num_atoms)
+    first, second = (side.ravel().copy() for side in np.meshgrid(leaves, leaves, indexing="ij"))
+    met = np.asarray(tree.tree.lowest_common_ancestor(first, second))
+    return met.reshape(GRAPH.num_atoms, -1)
+
+
+def test_distances_are_the_least_over_all_pairs_and_count_in_their_units() -> None:
+    features = far_apart(GRAPH.features) * np.sqrt(GRAPH.scale)
+    places = far_apart(GRAPH.centroids_yx) / np.sqrt(60 * 100)
+    for kind, clicks in (("object", INSIDE), ("background", OUTSIDE)):
+        for way, distances, far in (
+            ("feature distance", features, 5.0),
+            ("distance in the image", places, 1.5),
+            ("features and 16 x image", features + 16 * places, 25.0),
+            ("color and 2 x image", far_apart(COLORS) + 2 * places, 4.0),
+        ):
+            expected = np.minimum(nearest(distances, clicks), far)
+            np.testing.assert_allclose(measured(f"{kind}: {way}"), expected, atol=1e-4)
+
+
+def test_levels_are_those_of_the_merges_at_which_atoms_meet() -> None:
+    levels = TREE.levels[meeting(TREE)]
+    odds = np.log((levels + 1e-4) / (1 - levels + 1e-4))
+    np.testing.assert_allclose(
+        measured("object: log odds at the merge"), nearest(odds, INSIDE).clip(max=9.5), atol=1e-4
+    )
+    shares = np.log(TREE.sizes / 6000)[meeting(TREE)]
+    np.testing.assert_allclose(
+        measured("background: log share of the merge"), nearest(shares, OUTSIDE), atol=1e-4
+    )
+    ward = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
+    growths = np.log(ward.levels * GRAPH.scale / 6000 + 1e-6)[meeting(ward)]
+    np.testing.assert_allclose(
+        measured("object: log growth of variance at Ward's merge"),
+        nearest(growths, INSIDE).clip(max=4),
+        atol=1e-4,
+    )
+
+
+def test_the_smoothest_path_has_the_least_largest_contrast() -> None:
+    i, j = GRAPH.edges.T
+    links = coo_matrix(
+        (GRAPH.border_contrasts.astype(float) + 1e-9, (i, j)), (GRAPH.num_atoms,) * 2
+    )
+    tree = minimum_spanning_tree(links).tocoo()
+    neighbors: dict[int, list[tuple[int, float]]] = {}
+    for a, b, contrast in zip(tree.row, tree.col, tree.data, strict=True):
+        neighbors.setdefault(int(a), []).append((int(b), contrast))
+        neighbors.setdefault(int(b), []).append((int(a), contrast))
+    largest = {55: 0.0}
+    queue = [55]
+    for atom in queue:
+        for other, contrast in neighbors[atom]:
+            if other not in largest:
+                largest[other] = max(largest[atom], contrast)
+                queue.append(other)
+    expected = np.log(np.array([largest[k] for k in range(GRAPH.num_atoms)]) + 1e-3)
+    found = measured("background: log contrast on the smoothest path", outside=np.array([55]))
+    np.testing.assert_allclose(found, expected.clip(max=4), atol=1e-3)
+
+
+def test_without_a_click_of_a_kind_it_is_far_and_another_click_can_only_bring_it_nearer() -> None:
+    evidence = ClickEvidence(GRAPH, TREE, COLORS)
+    none = np.empty(0, np.int64)
+    before = evidence.measures(INSIDE, none)
+    after = evidence.measures(INSIDE, OUTSIDE[:1])
+    signs = np.array(ATOM_SIGNS)[:, None]
+    # What a background click changes speaks against the object, whatever is measured.
+    assert ((after - before) * signs <= 0).all()
+    np.testing.assert_array_equal(evidence.measures(INSIDE, none), before)
+
+
+def test_an_atom_counts_its_clicks_in_the_reach_of_the_others() -> None:
+    plain = measured("object: distance in the image")
+    reach = measured("object: distance in the image x root of background clicks")
+    np.testing.assert_allclose(reach, plain * np.sqrt(3), rtol=1e-5)
+    assert (measured("log number of object clicks") == np.float32(np.log(4))).all()
+
+
+def test_without_colors_all_have_one() -> None:
+    assert (measured("object: color distance", colors=None) == 0).all()
