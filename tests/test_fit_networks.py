@@ -44,9 +44,9 @@ def test_a_fit_learns_which_way_is_up() -> None:
 @pytest.mark.slow
 def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
     repository = FOLDER.parents[1]
-    words = ["--shards", "data_shards/small-000000.tar", "--num_images", "2", "--clicks", "3"]
-    words += ["--epochs", "1", "--model", "lab", "--out", str(tmp_path / "clicks.json")]
+    words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "3"]
+    words += ["--epochs", "1", "--out", str(tmp_path / "clicks.json")]
     script = "experiments/interactive/fit_networks.py"
     subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
     networks = load_networks(tmp_path / "clicks.json")
-    assert "2 objects of data_shards/small-000000.tar" in networks.atoms.origin
+    assert "2 objects of lab=data_shards/small-000000.tar" in networks.atoms.origin

@@ -1,9 +1,10 @@
 """Fit the two small networks that judge atoms and pixels by the clicks.
 
-    python experiments/interactive/fit_networks.py --model maskfeat-b0
+    python experiments/interactive/fit_networks.py
 
-Objects of the train splits of BSDS500, ccp and coco128 are clicked: at random for a start, then by
-robot users against the networks fitted so far. Every state of these games is a sample: how near
+Objects of the train splits of BSDS500, ccp and coco128 and of drawn scenes are clicked: at random
+for a start, then by robot users against the networks fitted so far, on features of several kinds,
+so that the networks are not made for one alone. Every state of these games is a sample: how near
 atoms and pixels are to the clicks, and whether they are the object. The networks learn it by
 cross-entropy, with weights that can only go one way (see maskfeat/segment/monotone.py). Nothing of
 iis/ or of BSDS500 val is read.
@@ -32,7 +33,7 @@ from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.monotone import CLIP, MonotoneNet, save_networks
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
-from maskfeat.segment.scene import ClickNetworks, Scene
+from maskfeat.segment.scene import ClickNetworks, Scene, load_networks
 
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
@@ -40,15 +41,25 @@ RANDOM_STATES = (1, 3, 6, 12, 20)
 ATOMS_PER_STATE, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
+PHOTOS = "../shared/data"
+PLAYED = [
+    *(f"maskfeat-b0={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")),
+    *(f"lab={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "coco128")),
+    "runs/base/checkpoints/last.ckpt=data_shards/train-*.tar",
+    "lab=data_shards/train-*.tar",
+]
 
 Samples = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # (F, N), (N,), (N,)
 
 
-def targets_of(shards: Sequence[str], num_images: int) -> list[ClickTarget]:
-    """One object of each image."""
-    images = [image for s in shards for image in ShardImages(s, num_images)]
-    targets = [pick_target(image) for image in images]
-    return [target for target in targets if target is not None]
+def targets_of(played: Sequence[str], num_images: int) -> list[tuple[Any, ClickTarget]]:
+    """One object of each image, with what gives the features it is clicked on."""
+    found = []
+    for model, _, shards in (text.partition("=") for text in played):
+        encoder = LabEncoder(sigma=1.0) if model == "lab" else maskfeat.load(model)
+        targets = [pick_target(image) for image in ShardImages(shards, num_images)]
+        found += [(encoder, target) for target in targets if target is not None]
+    return found
 
 
 def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> Any:
@@ -216,14 +227,17 @@ def flat_networks() -> ClickNetworks:
 def main() -> None:
     """Play, fit, play again, fit again, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="maskfeat-b0", help="a model, or lab for plain color")
     parser.add_argument(
-        "--shards",
+        "--play",
         nargs="+",
-        default=[f"../shared/data/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")],
+        default=PLAYED,
+        help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
     )
-    parser.add_argument("--num_images", type=int, default=80, help="of each of these")
+    parser.add_argument("--num_images", type=int, default=50, help="of each of these")
     parser.add_argument("--clicks", type=int, nargs="+", default=[30, 45], help="of each round")
+    parser.add_argument(
+        "--start", type=Path, help="networks to start from, instead of a round at random"
+    )
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -231,14 +245,13 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    encoder = LabEncoder(sigma=1.0) if args.model == "lab" else maskfeat.load(args.model)
-    targets = targets_of(args.shards, args.num_images)
+    targets = targets_of(args.play, args.num_images)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
     ).stdout.strip()
     origin = (
-        f"{len(targets)} objects of {', '.join(args.shards)}, features of {args.model}, "
-        f"rounds of {args.clicks} clicks, commit {commit}"
+        f"{len(targets)} objects of {', '.join(args.play)}, rounds of {args.clicks} clicks, "
+        f"started from {args.start or 'random clicks'}, commit {commit}"
     )
 
     def fitted(of_atoms: Samples, of_pixels: Samples) -> ClickNetworks:
@@ -249,11 +262,12 @@ def main() -> None:
         )
 
     rng = np.random.default_rng(args.seed)
-    networks = flat_networks()
-    for clicks in (None, *args.clicks):
+    networks = flat_networks() if args.start is None else load_networks(args.start)
+    for clicks in (*([None] if args.start is None else []), *args.clicks):
         of_atoms: Samples = []
         of_pixels: Samples = []
-        for number, target in enumerate(track(targets, f"{clicks or 'random'} clicks")):
+        title = f"{clicks or 'random'} clicks"
+        for number, (encoder, target) in enumerate(track(targets, title)):
             if clicks is None:
                 segmenter = InteractiveSegmenter(encoder, networks=networks)
                 segmenter.set_image(target.image)
