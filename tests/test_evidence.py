@@ -100,11 +100,13 @@ def test_without_a_click_of_a_kind_it_is_far_and_another_click_can_only_bring_it
     np.testing.assert_array_equal(evidence.measures(INSIDE, none), before)
 
 
-def test_an_atom_counts_its_clicks_in_the_reach_of_the_others() -> None:
-    plain = measured("object: distance in the image")
-    reach = measured("object: distance in the image x root of background clicks")
-    np.testing.assert_allclose(reach, plain * np.sqrt(3), rtol=1e-5)
-    assert (measured("log number of object clicks") == np.float32(np.log(4))).all()
+def test_distances_to_both_kinds_are_compared_by_their_ratio() -> None:
+    inside, outside = (measured(f"{kind}: feature distance") for kind in ("object", "background"))
+    np.testing.assert_allclose(
+        measured("object against background: feature distance"),
+        np.log((inside + 0.02) / (outside + 0.02)),
+        atol=1e-5,
+    )
 
 
 def test_without_colors_all_have_one() -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,10 +20,8 @@ from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, played_rounds
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
 from maskfeat.evaluate.robots import BorderRobot, LargestRobot, RandomRobot, RealisticRobot, Robot
 from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.scene import load_networks
 
 Row = dict[str, Any]
-LAB_CLICKS = Path(__file__).with_name("lab_clicks.json")
 
 # Name to what makes the segmenter, given the name or path of the model.
 METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
@@ -32,8 +29,7 @@ METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
     "coloring": lambda model: InteractiveSegmenter(load(model), method="coloring"),
     "tree": lambda model: peers.TreeSegmenter(load(model), "nearest"),
     "ward_tree": lambda model: peers.TreeSegmenter(load(model), "ward"),
-    # Its networks are fitted to Lab, or it would be judged by those of other features.
-    "lab_cut": lambda model: InteractiveSegmenter(lab(), networks=load_networks(LAB_CLICKS)),
+    "lab_cut": lambda model: InteractiveSegmenter(lab()),
     "lab_ward_tree": lambda model: peers.TreeSegmenter(lab(), "ward"),
     "grabcut": lambda model: peers.GrabCut(),
     "random_walker": lambda model: peers.RandomWalker(),

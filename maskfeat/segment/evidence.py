@@ -33,20 +33,24 @@ _WAYS = {
     "color and 2 x image": 4.0,
 }
 _FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
-_PLACE = slice(4, 5)  # the row of distances in the image
+# Distances of which it counts by how many times one is the other: their rows above.
+_COMPARED = {
+    "feature distance": 3,
+    "distance in the image": 4,
+    "features and 4 x image": 7,
+    "features and 16 x image": 8,
+}
+_LEAST = 0.02
 
 # Inputs of the network of atoms, and which way each may push.
 ATOM_MEASURES = (
     *(f"object: {way}" for way in _WAYS),
     *(f"background: {way}" for way in _WAYS),
-    "object: distance in the image x root of background clicks",
-    "background: distance in the image x root of object clicks",
-    "log number of background clicks",
-    "log number of object clicks",
+    *(f"object against background: {way}" for way in _COMPARED),
     "under a salient node",
     "distance to the rim of the image",
 )
-ATOM_SIGNS = (*(-1,) * len(_WAYS), *(1,) * len(_WAYS), -1, 1, -1, 1, 1, 0)
+ATOM_SIGNS = (*(-1,) * len(_WAYS), *(1,) * len(_WAYS), *(-1,) * len(_COMPARED), 1, 0)
 
 # Rows of measures that are kept: some 50 MB for 8,000 atoms.
 _KEPT_ROWS = 128
@@ -90,19 +94,14 @@ class ClickEvidence:
         salient = self.salient(object_atoms, background_atoms)
         inside = self._nearest(True, object_atoms)
         outside = self._nearest(False, background_atoms)
-        # The more clicks of the other kind there are, the less far a click reaches.
-        num_inside, num_outside = (
-            np.full((1, self.graph.num_atoms), 1 + len(atoms), np.float32)
-            for atoms in (object_atoms, background_atoms)
-        )
+        compared = [
+            np.log((inside[row] + _LEAST) / (outside[row] + _LEAST)) for row in _COMPARED.values()
+        ]
         return np.concatenate(
             [
                 inside,
                 outside,
-                inside[_PLACE] * np.sqrt(num_outside),
-                outside[_PLACE] * np.sqrt(num_inside),
-                np.log(num_outside),
-                np.log(num_inside),
+                np.stack(compared),
                 salient[None].astype(np.float32),
                 self._rim_distances[None],
             ]
