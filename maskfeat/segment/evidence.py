@@ -222,5 +222,6 @@ def _meeting_nodes_of(tree: hg.Tree, num_nodes: int, num_leaves: int, leaf: int)
 def _distances(values: FloatArray, atom: int) -> FloatArray:
     """Euclidean distance of one atom's values to those of all, (K, C) -> (K,)."""
     steps = values - values[atom]
-    distances: FloatArray = np.sqrt(np.einsum("kc,kc->k", steps, steps))
+    np.square(steps, out=steps)
+    distances: FloatArray = np.sqrt(steps.sum(axis=1))
     return distances

@@ -328,11 +328,13 @@ def _obeying(mask: BoolArray, marks: Marks, keep_all: bool) -> BoolArray:
     mask[tuple(inside.T)] = True
     if keep_all or not len(inside):
         return mask
-    parts, count = ndimage.label(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    parts, count = ndimage.label(mask[window])
     is_kept = np.zeros(count + 1, bool)
-    is_kept[parts[tuple(inside.T)]] = True
-    kept: BoolArray = is_kept[parts]
-    return kept
+    is_kept[parts[tuple((inside - (rows[0], columns[0])).T)]] = True
+    mask[window] = is_kept[parts]
+    return mask
 
 
 def _reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np.uint8]:
