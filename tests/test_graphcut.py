@@ -174,7 +174,7 @@ def test_a_click_on_each_disc_and_one_between_find_both_discs() -> None:
 
 def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_level() -> None:
     tree = merge_tree(GRAPH)
-    levels = tree.meeting_levels(17)
+    levels = tree.levels[tree.meeting_nodes(17)]
     path = tree.ancestors(17).tolist()
     for leaf in range(0, GRAPH.num_atoms, 11):
         shared = [node for node in tree.ancestors(leaf).tolist() if node in path]

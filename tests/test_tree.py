@@ -76,7 +76,7 @@ def test_sums_sizes_and_children_are_those_of_the_sets(seed: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_the_meeting_level_is_that_of_the_smallest_node_with_both(seed: int) -> None:
     tree, under = random_tree(seed)
-    levels = tree.meeting_levels(3)
+    levels = tree.levels[tree.meeting_nodes(3)]
     for leaf in range(9):
         both = [n for n in range(len(under)) if {3, leaf} <= under[n]]
         assert levels[leaf] == (0 if leaf == 3 else tree.levels[min(both)])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.folder import read_picture
+from maskfeat.segment.resizing import reduced
 
 MAX_MEGAPIXELS = 400.0  # of a picture at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
@@ -39,16 +40,6 @@ def read_at_work(path: Path, max_megapixels: float) -> PictureAtWork:
     """
     rgb = read_picture(path, MAX_MEGAPIXELS)
     file = io.BytesIO()
-    shown = Image.fromarray(_reduced(rgb, _SHOWN_MEGAPIXELS))
+    shown = Image.fromarray(reduced(rgb, _SHOWN_MEGAPIXELS))
     shown.save(file, "JPEG", quality=92, subsampling=0)
-    return PictureAtWork(rgb.shape[:2], _reduced(rgb, max_megapixels), file.getvalue())
-
-
-def _reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np.uint8]:
-    """The picture, or the means of its pixels in boxes, so many that it is not too large."""
-    height, width = rgb.shape[:2]
-    scale = (max_megapixels * 1e6 / (height * width)) ** 0.5
-    if scale >= 1:
-        return rgb
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+    return PictureAtWork(rgb.shape[:2], reduced(rgb, max_megapixels), file.getvalue())

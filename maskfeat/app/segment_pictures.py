@@ -19,6 +19,7 @@ from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
 from maskfeat.segment.hierarchy import hierarchy
+from maskfeat.segment.resizing import reduced
 
 # What a hierarchy is built from.
 Encoder = Callable[[Picture], Features | Picture]
@@ -77,17 +78,16 @@ def segment_picture(
 
 def _reduced(rgb: Picture, max_megapixels: float, path: Path) -> Picture:
     """The picture, or the means of its pixels in boxes, so many that it is not too large."""
-    height, width = rgb.shape[:2]
-    scale = (max_megapixels * 1e6 / (height * width)) ** 0.5
-    if scale >= 1:
+    small = reduced(rgb, max_megapixels)
+    if small is rgb:
         return rgb
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    (height, width), size = rgb.shape[:2], small.shape[1::-1]
     logging.getLogger("maskfeat").info(
         "'%s', %d x %d, is reduced to %d x %d before it is segmented, and its segments are "
         "enlarged again",
         *(path, width, height, *size),
     )
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+    return small
 
 
 def _enlarged(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:

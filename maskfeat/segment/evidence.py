@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.hierarchy import salient_node, ward_tree
+from maskfeat.segment.merging import Merges
 from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,13 +34,14 @@ _WAYS = {
     "color and 2 x image": 4.0,
 }
 _FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
-# Distances of which it counts by how many times one is the other: their rows above.
-_COMPARED = {
-    "feature distance": 3,
-    "distance in the image": 4,
-    "features and 4 x image": 7,
-    "features and 16 x image": 8,
-}
+# Distances of which it counts by how many times one is the other.
+_COMPARED = (
+    "feature distance",
+    "distance in the image",
+    "features and 4 x image",
+    "features and 16 x image",
+)
+_COMPARED_ROWS = [list(_WAYS).index(way) for way in _COMPARED]
 _LEAST = 0.02
 
 # Inputs of the network of atoms, and which way each may push.
@@ -94,14 +96,12 @@ class ClickEvidence:
         salient = self.salient(object_atoms, background_atoms)
         inside = self._nearest(True, object_atoms)
         outside = self._nearest(False, background_atoms)
-        compared = [
-            np.log((inside[row] + _LEAST) / (outside[row] + _LEAST)) for row in _COMPARED.values()
-        ]
+        compared = np.log((inside[_COMPARED_ROWS] + _LEAST) / (outside[_COMPARED_ROWS] + _LEAST))
         return np.concatenate(
             [
                 inside,
                 outside,
-                np.stack(compared),
+                compared,
                 salient[None].astype(np.float32),
                 self._rim_distances[None],
             ]
@@ -131,7 +131,7 @@ class ClickEvidence:
         if atom in self._rows:
             self._rows.move_to_end(atom)
             return self._rows[atom]
-        met, met_ward = _meeting_nodes(self.tree, atom), _meeting_nodes(self._ward, atom)
+        met, met_ward = self.tree.meeting_nodes(atom), self._ward.meeting_nodes(atom)
         odds = self._node_odds[met]
         place = _distances(self._places, atom)
         feature = _distances(self._features, atom)
@@ -143,7 +143,7 @@ class ClickEvidence:
                 self._ward_growths[met_ward],
                 feature,
                 place,
-                self._path_contrasts(atom),
+                self._path_contrasts[self._path_tree.meeting_nodes(atom)],
                 color,
                 feature + 4 * place,
                 feature + 16 * place,
@@ -157,11 +157,10 @@ class ClickEvidence:
             self._rows.popitem(last=False)
         return self._rows[atom]
 
-    def _path_contrasts(self, atom: int) -> FloatArray:
-        tree, levels = self._path_tree
-        met = _meeting_nodes_of(tree, len(levels), self.graph.num_atoms, atom)
-        contrasts: FloatArray = levels[met]
-        return contrasts
+    @cached_property
+    def _path_contrasts(self) -> FloatArray:
+        contrasts = self._path_tree.levels * self.graph.scale
+        return np.log(contrasts + 1e-3).astype(np.float32)
 
     @cached_property
     def _node_odds(self) -> FloatArray:
@@ -193,30 +192,16 @@ class ClickEvidence:
         return shares
 
 
-def _path_tree(graph: AtomGraph) -> tuple[hg.Tree, FloatArray]:
+def _path_tree(graph: AtomGraph) -> MergeTree:
     """Merges in the order of contrast along borders: on the smoothest path none is larger."""
     edges, count = graph.edges, graph.num_atoms
-    if count == 1:
-        return hg.Tree(np.zeros(1, np.int64)), np.full(1, np.log(1e-3), np.float32)
-    order = np.argsort(graph.border_contrasts, kind="stable")
-    tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
-    contrasts = np.zeros(2 * count - 1)
-    contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
-    return tree, np.log(contrasts * graph.scale + 1e-3).astype(np.float32)
-
-
-def _meeting_nodes(tree: MergeTree, leaf: int) -> IntArray:
-    return _meeting_nodes_of(tree.tree, len(tree.parents), tree.num_leaves, leaf)
-
-
-def _meeting_nodes_of(tree: hg.Tree, num_nodes: int, num_leaves: int, leaf: int) -> IntArray:
-    """The smallest node that holds both `leaf` and each leaf, (K,)."""
-    off_path = np.ones(num_nodes, bool)
-    off_path[np.asarray(tree.ancestors(leaf))] = False
-    # A node off the path takes what its parent has: at last the path's own node.
-    nodes = hg.propagate_sequential(tree, np.arange(num_nodes, dtype=np.float64), off_path)
-    met: IntArray = nodes[:num_leaves].astype(np.int64)
-    return met
+    parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
+    if count > 1:
+        order = np.argsort(graph.border_contrasts, kind="stable")
+        tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
+        parents = np.asarray(tree.parents(), np.int64)
+        contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
+    return MergeTree.of_merges(Merges(parents, contrasts), graph.sizes)
 
 
 def _distances(values: FloatArray, atom: int) -> FloatArray:

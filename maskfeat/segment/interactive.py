@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from maskfeat.features.reading import Features
@@ -24,6 +23,7 @@ from maskfeat.segment.marks import (
     clicks_and_scribbles,
     labeled_marks,
 )
+from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.scene import ClickNetworks, Scene, default_networks
 
 BoolArray = npt.NDArray[np.bool_]
@@ -114,9 +114,9 @@ class InteractiveSegmenter:
         if self.model is None:
             raise ValueError("set_image needs a model; give one, or call set_features")
         with self._lock:
-            reduced = _reduced(rgb, self.max_megapixels)
+            small = reduced(rgb, self.max_megapixels)
             read = self.model.features if self._cache is None else self._cache.features
-            self._take(self._scene_of(read(reduced), reduced), (rgb.shape[0], rgb.shape[1]))
+            self._take(self._scene_of(read(small), small), (rgb.shape[0], rgb.shape[1]))
 
     def set_features(self, features: Features, rgb: npt.NDArray[np.uint8] | None = None) -> None:
         """Take the features of the image that the next clicks are for.
@@ -169,15 +169,15 @@ class InteractiveSegmenter:
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)
             _check_place(marks, box, prior)
-            inside, outside = (_scaled(marks.of(n), size, scene.features.size) for n in (1, 0))
+            inside, outside = (scaled(marks.of(n), size, scene.features.size) for n in (1, 0))
             if self.method == "coloring" and box is None and prior is None:
                 found = _two_colors(scene, inside, outside)
             else:
-                small = None if prior is None else _resized(prior, scene.features.size)
-                small_box = _scaled_box(box, size, scene.features.size)
+                small = None if prior is None else resized(prior, scene.features.size)
+                small_box = scaled_box(box, size, scene.features.size)
                 on_pixels = self.method == "pixelcut"
                 found = scene.object_mask(inside, outside, small_box, small, on_pixels)
-            return _obeying(_resized(found, size), marks, keep_all)
+            return _obeying(resized(found, size), marks, keep_all)
 
     def predict_labels(
         self,
@@ -205,9 +205,9 @@ class InteractiveSegmenter:
             marks = labeled_marks(clicks_yx, labels, scribbles, size)
             if not marks.labels.size:
                 raise ValueError("at least one mark is needed, got none; click something first")
-            places = _scaled(marks.pixels_yx, size, scene.features.size)
+            places = scaled(marks.pixels_yx, size, scene.features.size)
             colored = scene.color(places, marks.labels)
-            enlarged = _nearest(colored, size)
+            enlarged = enlarged_labels(colored, size)
             enlarged[tuple(marks.pixels_yx.T)] = marks.labels
             return enlarged
 
@@ -335,43 +335,3 @@ def _obeying(mask: BoolArray, marks: Marks, keep_all: bool) -> BoolArray:
     is_kept[parts[tuple((inside - (rows[0], columns[0])).T)]] = True
     mask[window] = is_kept[parts]
     return mask
-
-
-def _reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np.uint8]:
-    """The image, or means of its pixels over boxes, so many that it is not too large."""
-    if rgb.ndim != 3 or rgb.shape[0] * rgb.shape[1] <= max_megapixels * 1e6:
-        return rgb
-    scale = (max_megapixels * 1e6 / (rgb.shape[0] * rgb.shape[1])) ** 0.5
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
-
-
-def _scaled(pixels_yx: IntArray, size: tuple[int, int], to: tuple[int, int]) -> IntArray:
-    """The pixels of a reduced image that hold pixels of the image."""
-    return pixels_yx if size == to else pixels_yx * np.array(to) // np.array(size)
-
-
-def _scaled_box(
-    box: tuple[int, int, int, int] | None, size: tuple[int, int], to: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
-    if box is None or size == to:
-        return box
-    corners = _scaled(np.array([box[:2], (box[2] - 1, box[3] - 1)]), size, to)
-    (top, left), (bottom, right) = corners.tolist()
-    return top, left, bottom + 1, right + 1
-
-
-def _resized(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
-    """The mask at another size, its outline smooth."""
-    if mask.shape == size:
-        return mask
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    resized: BoolArray = np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR)) > 127
-    return resized
-
-
-def _nearest(labels: IntArray, size: tuple[int, int]) -> IntArray:
-    if labels.shape == size:
-        return labels
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, labels.shape, strict=True))
-    return labels[np.ix_(rows, columns)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class ClickNetworks(NamedTuple):
     pixels: MonotoneNet
 
 
+@lru_cache(maxsize=1)
 def default_networks() -> ClickNetworks:
     """Those that come with the package, fitted by experiments/interactive/fit_networks.py."""
     return load_networks(Path(__file__).with_name("clicks.json"))

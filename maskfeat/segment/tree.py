@@ -62,15 +62,15 @@ class MergeTree:
         path: IntArray = np.asarray(self.tree.ancestors(int(leaf)), dtype=np.int64)
         return path
 
-    def meeting_levels(self, leaf: int) -> Float64Array:
-        """Level of the smallest node that holds both `leaf` and each leaf, 0 for itself, (K,)."""
+    def meeting_nodes(self, leaf: int) -> IntArray:
+        """The smallest node that holds both `leaf` and each leaf, (K,)."""
         off_path = np.ones(len(self.parents), bool)
         off_path[self.ancestors(leaf)] = False
-        # A node off the path takes what its parent has: at last the path's own level.
-        spread = hg.propagate_sequential(self.tree, self.levels, off_path)
-        levels: Float64Array = spread[: self.num_leaves].astype(np.float64)
-        levels[leaf] = 0
-        return levels
+        # A node off the path takes what its parent has: at last the path's own node.
+        numbers = np.arange(len(self.parents), dtype=np.float64)
+        spread = hg.propagate_sequential(self.tree, numbers, off_path)
+        nodes: IntArray = spread[: self.num_leaves].astype(np.int64)
+        return nodes
 
     def leaves_under(self, nodes: IntArray) -> BoolArray:
         """Which leaves lie under any of the nodes, bool, shape (K,)."""
