@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import logging
 import sys
 import warnings
@@ -17,9 +18,17 @@ _OWN_COMMANDS = """\
 of maskfeat's own:
   maskfeat segment        cut a picture or a folder of pictures into segments
   maskfeat annotate       cut objects out of pictures by clicks, on a local web page
+  maskfeat export         write the network of a checkpoint to one small file, to ship or share
   maskfeat shards synth   draw scenes with exact nested masks and write them as shards
   maskfeat shards index   index tars, so that members in any order can be read at random
+  maskfeat shards convert make small training shards of SA-1B, COCO, BSDS500, ADE20K or folders
+  maskfeat shards verify  check converted shards
+  maskfeat shards stats   count masks, areas and nesting in shards, and draw samples
 """
+
+
+# Commands that take a list of words without an option, and the parameter these are for.
+_LISTS = {"convert": "sources", "verify": "folder", "stats": "shards"}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -30,11 +39,14 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     _speak()
     words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
+        _on_lists(words[1], words[2:])
+        return
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
-    if words[:1] in (["segment"], ["annotate"]):
-        _on_pictures(words[0], words[1:])
+    if words[:1] in (["segment"], ["annotate"], ["export"]):
+        _on_files(words[0], words[1:])
         return
     _quiet_libraries()
     from maskfeat.lightning_cli import MaskfeatCLI
@@ -52,7 +64,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def _shard_commands() -> dict[str, Any]:
     from maskfeat.data import commands
 
-    return {"synth": commands.synth, "index": commands.index}
+    names = ("synth", "index", "convert", "verify", "stats")
+    return {name: getattr(commands, name) for name in names}
 
 
 def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> None:  # noqa: ANN401
@@ -67,14 +80,53 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
         sys.exit(f"error: {error}")
 
 
-def _on_pictures(name: str, words: Sequence[str]) -> None:
-    """A command whose help is its docstring as it stands, with its list of files."""
-    import jsonargparse
-
+def _on_files(name: str, words: Sequence[str]) -> None:
+    """A command whose words without an option are files or folders."""
     from maskfeat.app.annotate_command import annotate
+    from maskfeat.app.export_command import export
     from maskfeat.app.segment_command import segment
 
-    function = annotate if name == "annotate" else segment
+    commands: dict[str, Callable[..., None]] = {
+        "annotate": annotate,
+        "export": export,
+        "segment": segment,
+    }
+    _run_at_length(name, commands[name], words)
+
+
+def _on_lists(name: str, words: Sequence[str]) -> None:
+    """A command of shards whose bare words are files."""
+    function, option = _shard_commands()[name], _LISTS[name]
+    rest, bare = _part_bare(_spelled_out(function, words))
+    if option == "folder":
+        bare_options = [f"--{option}={word}" for word in bare[:1]]
+        rest += bare[1:]  # one too many, which jsonargparse refuses
+    else:
+        bare_options = [f"--{option}={json.dumps(bare)}"] if bare else []
+    many = "" if option == "folder" else "..."
+    usage = f"maskfeat shards {name} {option.upper()}{many} [options]"
+    words = [*bare_options, *rest]
+    _run_at_length(f"shards {name}", function, words, as_positional=False, usage=usage)
+
+
+def _part_bare(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options with their values, and the words that belong to none."""
+    rest, bare, is_value = list[str](), list[str](), False
+    for word in words:
+        is_option = word.startswith("-") and not is_value
+        (rest if is_option or is_value else bare).append(word)
+        is_value = is_option and "=" not in word and word not in ("-h", "--help", "--print_config")
+    return rest, bare
+
+
+def _run_at_length(
+    name: str,
+    function: Callable[..., None],
+    words: Sequence[str],
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """A command whose help is its docstring as it stands."""
+    import jsonargparse
 
     class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
@@ -85,6 +137,7 @@ def _on_pictures(name: str, words: Sequence[str]) -> None:
         _spelled_out(function, words),
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
         formatter_class=AsItStands,
+        **settings,
     )
 
 

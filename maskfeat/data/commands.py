@@ -52,3 +52,143 @@ def index(shards: str | list[str], index_dir: str | None = None) -> None:
 
     for path in expand_shards(shards):
         print(f"{path}: {len(IndexedShards(path, index_dir=index_dir))} samples")
+
+
+def convert(
+    sources: list[str],
+    out: str,
+    size: int = 512,
+    shard_mb: float = 256.0,
+    format: str = "auto",
+    min_area_px: int = 16,
+    jpg_quality: int = 90,
+    part: str = "0/1",
+    num_workers: int | None = None,
+    images_dir: str | None = None,
+    index_dir: str | None = None,
+) -> None:
+    """Convert data sets to training shards: smaller images, masks one connected piece each.
+
+    What SOURCES may be, with the format that `auto` takes it for:
+
+    - sa1b: a tar in the layout of SA-1B, a folder or a glob of such tars. Members may lie in any
+      order; they are read where they lie.
+    - coco: a JSON of instances, with polygons or run lengths (ROOT/annotations/NAME.json).
+      Polygons are filled by scikit-image: what holds a pixel's center holds the pixel.
+    - coco_panoptic: a JSON of panoptic segments; the PNGs lie in the folder of its name beside it.
+    - bsds500: the folder that holds images/SPLIT/KEY.jpg and groundTruth/SPLIT/KEY.mat, or one
+      groundTruth/SPLIT. Each annotator's partition is kept, under `annotator`.
+    - ade20k: a folder that holds, at any depth, KEY.jpg, KEY_seg.png, KEY_parts_1.png, ...;
+      `level` is object, part or subpart.
+    - folder: a folder that holds KEY.jpg, and beside it either KEY.png, a label map (gray,
+      palette or color; 0 or black is no mask), or a folder KEY of binary PNGs, one a mask. Or
+      the images lie in images/ and the masks in masks/.
+
+    To OUT come NAME-000000.tar, NAME-000001.tar, ..., NAME being that of the source: KEY.jpg with
+    KEY.json as in SA-1B, sorted by key, where dots in keys become "_". A pixel of a smaller image
+    belongs to the masks that hold its center, so masks that nest still do. Other entries of
+    annotations are kept (predicted_iou, annotator, level, label, ...). A source that is no tar is
+    cut every 5000 samples.
+
+    The work goes on where it was stopped, even by kill -9: finished shards are not done again,
+    and all end in the same bytes as in one unbroken run. Samples that cannot be read are named
+    in the log and counted by reason. When all sources are done, OUT/index.json tells samples,
+    masks, bytes and a checksum of each shard.
+
+    A cluster splits the work by `--part I/N`, I counted from 0: in a Slurm array given as
+    --array=0-15 write --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT. If a job was lost, the
+    same command without --part does what is left.
+
+    Args:
+        sources: What to convert.
+        out: Folder of the shards; made if it is not there.
+        size: Short side that larger images are reduced to, pixels.
+        shard_mb: Largest size of a shard, 10^6 bytes.
+        format: auto, sa1b, coco, coco_panoptic, bsds500, ade20k or folder.
+        min_area_px: Masks of fewer pixels in the new image are dropped.
+        jpg_quality: Of the images that are reduced, 1 to 95; others keep their files.
+        part: Which inputs to do, I/N: every N-th from the I-th on, I from 0 to N-1.
+        num_workers: Processes; 0 works in this one. Default: one for each core.
+        images_dir: Folder of the images of a COCO JSON, if not in a usual place.
+        index_dir: Where to keep the indexes of tars, if not beside them.
+    """
+    from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+    from maskfeat.data.convert.report import print_summary
+
+    settings = Settings(size, min_area_px, jpg_quality, shard_mb)
+    share = parse_part(part)
+    inputs = find_inputs(sources, format, images_dir, index_dir)
+    state = convert_inputs(inputs, out, settings, share, num_workers, show_progress=True)
+    print_summary(state)
+
+
+def verify(folder: str, num_workers: int | None = None) -> None:
+    """Check converted shards: checksums, that every sample reads, that masks fit their images.
+
+    Each shard is compared with the checksum and counts in index.json, each image is decoded,
+    and of each mask the run lengths, the area and the box are checked. What is wrong is printed
+    as a table, and the exit status is 1.
+
+    Args:
+        folder: What `maskfeat shards convert` wrote.
+        num_workers: Processes; 0 works in this one. Default: one for each core.
+    """
+    from maskfeat.data.convert.report import print_problems
+    from maskfeat.data.convert.verify import verify_folder
+
+    report, num_shards = verify_folder(folder, num_workers, show_progress=True)
+    if report.problems:
+        print_problems(report.problems)
+        raise SystemExit(1)
+    print(
+        f"{num_shards} shards are sound: {report.num_samples:,} samples, {report.num_masks:,} masks"
+    )
+
+
+def stats(
+    shards: list[str],
+    json: str | None = None,
+    picture: str | None = None,
+    num: int | None = None,
+    num_pictured: int = 12,
+    seed: int = 0,
+    num_workers: int | None = None,
+    index_dir: str | None = None,
+) -> None:
+    """Count what is in shards: masks, their areas, how deep they nest; and draw some samples.
+
+    The nesting depth of an image is the length of the longest chain of masks of which each lies
+    in the next: 95 % of its pixels do, counted exactly from the runs, and their IoU is below 0.7,
+    else they are two outlines of one thing. 1 means that no mask lies in another.
+
+    Args:
+        shards: Tars in the layout of SA-1B, globs, or folders of tars.
+        json: File to write the numbers to.
+        picture: PNG file to draw random samples to, each beside its masks.
+        num: Count so many samples, spread evenly over all; default: all of them.
+        num_pictured: Samples in the picture.
+        seed: Of the choice of these samples.
+        num_workers: Processes; 0 works in this one. Default: one for each core.
+        index_dir: Where to keep the indexes of tars, if not beside them.
+    """
+    from maskfeat.data.convert.report import write_stats
+
+    write_stats(shards, json, picture, num, num_pictured, seed, num_workers, index_dir)
+
+
+def parse_part(part: str) -> tuple[int, int]:
+    """Read I/N.
+
+    Raises:
+        ValueError: If it is not, or I is not in 0..N-1.
+    """
+    first, slash, second = part.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal()):
+        raise ValueError(f"part must be I/N, two whole numbers, got '{part}'")
+    number, total = int(first), int(second)
+    if number >= total:
+        raise ValueError(
+            f"part I/N counts from 0, so I must be below N, got '{part}'; "
+            "a Slurm array of N jobs is --array=0-(N-1)"
+        )
+    return number, total

@@ -9,6 +9,7 @@ character each (48 + five bits + 32 if more follow), the highest bit being the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -83,8 +84,23 @@ def write_counts(lengths: IntArray) -> bytes:
     Returns:
         The counts, as pycocotools writes them; empty for no lengths.
     """
-    rest = lengths.astype(np.int64).copy()
-    rest[3:] -= lengths[1:-2]
+    return write_all_counts(lengths, np.array([len(lengths)]))[0]
+
+
+def write_all_counts(lengths: IntArray, num_counts: IntArray) -> list[bytes]:
+    """Write the run lengths of many masks as compressed COCO counts.
+
+    Args:
+        lengths: As in `write_counts`, one mask after the other, int64, shape (n,).
+        num_counts: How many of them each of N masks has, int64, shape (N,).
+
+    Returns:
+        The counts of each mask.
+    """
+    rank = np.arange(len(lengths)) - np.repeat(np.cumsum(num_counts) - num_counts, num_counts)
+    late = np.flatnonzero(rank >= 3)
+    rest = lengths.astype(np.int64)
+    rest[late] -= lengths[late - 2]
     columns, is_used = [], []
     is_open = np.ones(len(rest), bool)
     while is_open.any():
@@ -95,8 +111,11 @@ def write_counts(lengths: IntArray) -> bytes:
         is_used.append(is_open)
         is_open = is_open & goes_on
     if not columns:
-        return b""
-    return bytes(np.stack(columns, 1)[np.stack(is_used, 1)].astype(np.uint8))
+        return [b""] * len(num_counts)
+    used = np.stack(is_used, 1)
+    text = bytes(np.stack(columns, 1)[used].astype(np.uint8))
+    ends = np.append(0, np.cumsum(used.sum(1)))[np.append(0, np.cumsum(num_counts))].tolist()
+    return [text[begin:end] for begin, end in pairwise(ends)]
 
 
 def _as_bytes(counts: Counts, index: int) -> bytes:

@@ -79,6 +79,11 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
         SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
         ValueError: If `at_least` is not in (0, 1].
     """
+    return np.asarray(decode_picture(data, size, at_least))
+
+
+def decode_picture(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> Image.Image:
+    """As `decode_rgb`, but a picture of Pillow's, of mode RGB, decoded."""
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
     with _open_picture(data) as picture:
@@ -90,7 +95,8 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
                 picture.draft(None, (width, height))
             upright = picture.transpose(turn) if turn is not None else picture
             # Alpha is dropped, not blended; Pillow knows of Adobe's inverted CMYK.
-            return np.asarray(upright.convert("RGB"))
+            upright.load()
+            return upright if upright.mode == "RGB" else upright.convert("RGB")
         except _PICTURE_ERRORS as error:
             raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
 

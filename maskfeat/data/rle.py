@@ -23,6 +23,7 @@ __all__ = [
     "encode",
     "membership",
     "parse_counts",
+    "part_runs",
     "runs_from_counts",
     "sample_border_points",
 ]
@@ -69,7 +70,29 @@ def runs_from_counts(counts: Sequence[Counts], size: tuple[int, int], min_area_p
     Raises:
         ValueError: If counts are malformed or do not fill `size` (see `parse_counts`).
     """
-    starts, stops, owner = parse_counts(counts, size)
+    return part_runs(*parse_counts(counts, size), size, min_area_px)
+
+
+def part_runs(
+    starts: IntArray,
+    stops: IntArray,
+    owner: npt.NDArray[np.int32],
+    size: tuple[int, int],
+    min_area_px: int = 2,
+) -> Runs:
+    """Part runs of pixels into connected components, as `runs_from_counts` does.
+
+    Args:
+        starts: First pixel of each run as flat column-major index, int64, shape (R,).
+        stops: One beyond its last pixel; a run may go on from one column to the next.
+        owner: The annotation of each run, int32, shape (R,). Sorted by (owner, start); runs of
+            one owner do not overlap.
+        size: Height and width of the image, pixels.
+        min_area_px: Components of fewer pixels are left out.
+
+    Returns:
+        The components as runs, numbered by annotation, then by first pixel; there may be none.
+    """
     starts, stops, owner = _split_at_columns(starts, stops, owner, size[0])
     label, num = _components(starts, stops, owner, size)
     areas = np.bincount(label, weights=stops - starts, minlength=num).astype(np.int64)

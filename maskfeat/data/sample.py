@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.batch import HeldOutImage
 from maskfeat.data.picture import SampleError, check_picture, decode_rgb
 from maskfeat.data.rle import Runs, decode, runs_from_counts
 
-__all__ = ["AnnotatedImage", "SampleError", "read_sample", "to_held_out"]
+if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
+    from maskfeat.batch import HeldOutImage
+
+__all__ = [
+    "AnnotatedImage",
+    "SampleError",
+    "parse_annotations",
+    "read_sample",
+    "reduced_size",
+    "sampled_places",
+    "to_held_out",
+]
 
 _LEVELS = {"object": 0, "region": 0, "part": 1, "subpart": 2}
 
@@ -74,10 +84,7 @@ def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> Annotate
     Raises:
         SampleError: With its reason, see there.
     """
-    annotations = _read_annotations(json_bytes)
-    if not annotations:
-        raise SampleError("no masks", "the json has no annotations")
-    size = _common_size(annotations)
+    _, annotations, size = parse_annotations(json_bytes)
     check_picture(jpg, size)
     try:
         runs = runs_from_counts([one["segmentation"]["counts"] for one in annotations], size)
@@ -111,15 +118,14 @@ def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOu
     Raises:
         SampleError: If the image cannot be decoded.
     """
+    from maskfeat.batch import HeldOutImage
+
     size = sample.runs.size
     scale = min(1.0, short_side / min(size)) if short_side else 1.0
     masks, image = decode(sample.runs), sample.decode(at_least=scale)
     if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in size)
-        rows, columns = (
-            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
-            for new, old in zip((height, width), size, strict=True)
-        )
+        height, width = reduced_size(size, short_side or 0)
+        rows, columns = sampled_places(size[0], height), sampled_places(size[1], width)
         masks = masks[:, rows[:, None], columns[None, :]]
         reduced = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
         image = np.asarray(reduced)
@@ -127,7 +133,40 @@ def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOu
     return HeldOutImage(sample.key, image, masks[masks.any(axis=(1, 2))], partitions)
 
 
-def _read_annotations(json_bytes: bytes) -> list[dict[str, Any]]:
+def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Height and width of an image of `size` brought down to a short side; never enlarged."""
+    scale = min(1.0, short_side / min(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def sampled_places(num_old: int, num_new: int) -> npt.NDArray[np.int64]:
+    """Which of `num_old` pixels in a line holds the center of each of `num_new` in its place."""
+    return ((np.arange(num_new) + 0.5) * (num_old / num_new)).astype(np.int64)
+
+
+def parse_annotations(
+    json_bytes: bytes,
+) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[int, int]]:
+    """Read the json of a sample; of the masks only their size.
+
+    Args:
+        json_bytes: As in `read_sample`.
+
+    Returns:
+        All its content; its annotations, at least one, each with "segmentation" that holds "size"
+        and "counts"; and the height and width, pixels, that all of them have.
+
+    Raises:
+        SampleError: "bad json", "bad rle" (of a malformed size), "size mismatch" or "no masks".
+    """
+    content = _read_content(json_bytes)
+    annotations = content["annotations"]
+    if not annotations:
+        raise SampleError("no masks", "the json has no annotations")
+    return content, annotations, _common_size(annotations)
+
+
+def _read_content(json_bytes: bytes) -> dict[str, Any]:
     try:
         content = json.loads(json_bytes)
     except (ValueError, RecursionError) as error:
@@ -141,7 +180,8 @@ def _read_annotations(json_bytes: bytes) -> list[dict[str, Any]]:
             raise SampleError(
                 "bad json", f'annotation {index} has no "segmentation" with "size" and "counts"'
             )
-    return annotations
+    assert isinstance(content, dict)
+    return content
 
 
 def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:

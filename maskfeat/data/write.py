@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,8 @@ class ShardWriter:
         samples_per_shard: Samples per shard, at least 1, or no such limit.
         max_mb: Size of a shard, 10^6 bytes, or no such limit. A sample that is larger by itself
             gets a shard of its own.
+        first_number: Number of the first shard, to go on where an earlier writer was stopped.
+        on_finish: Called with the path of each shard as soon as it is whole.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class ShardWriter:
         prefix: str,
         samples_per_shard: int | None = None,
         max_mb: float | None = None,
+        first_number: int = 0,
+        on_finish: Callable[[Path], None] | None = None,
     ) -> None:
         if not prefix or "/" in prefix:
             raise ValueError(f"prefix must be the start of a file name, got {prefix!r}")
@@ -53,6 +57,7 @@ class ShardWriter:
         self.paths: list[Path] = []  # finished shards, in order
         self._folder, self._prefix = Path(folder), prefix
         self._most_samples, self._most_bytes = samples_per_shard, max_mb and max_mb * 1e6
+        self._first_number, self._on_finish = first_number, on_finish
         self._tar: tarfile.TarFile | None = None
         self._num_samples = self._num_bytes = 0
         self._last_key = ""
@@ -73,13 +78,14 @@ class ShardWriter:
             self._tar.close()
             self._temporary.unlink()
 
-    def write_sample(self, key: str, jpg: bytes, annotation: Mapping[str, Any]) -> None:
+    def write_sample(self, key: str, jpg: bytes, annotation: Mapping[str, Any] | bytes) -> None:
         """Add one sample.
 
         Args:
             key: Name of the sample, without dot or slash, greater than the key before it.
             jpg: The bytes of a JPEG file.
-            annotation: What goes to the JSON file: `image` and `annotations`, as in SA-1B.
+            annotation: What goes to the JSON file: `image` and `annotations`, as in SA-1B; or
+                the file itself, from `annotation_bytes`.
 
         Raises:
             ValueError: If the key is malformed or out of order.
@@ -89,7 +95,7 @@ class ShardWriter:
             raise ValueError(f"a key is a name without dot or slash, got {key!r}")
         if key <= self._last_key:
             raise ValueError(f"keys must come sorted, got {key!r} after {self._last_key!r}")
-        text = json.dumps(annotation, separators=(",", ":")).encode()
+        text = annotation if isinstance(annotation, bytes) else annotation_bytes(annotation)
         num_bytes = len(jpg) + len(text) + 2 * MEMBER_OVERHEAD
         if self._tar is not None and self._is_full(num_bytes):
             self._finish_shard()
@@ -106,7 +112,8 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
-        return self._folder / f"{self._prefix}-{len(self.paths):06d}.tar"
+        number = self._first_number + len(self.paths)
+        return self._folder / f"{self._prefix}-{number:06d}.tar"
 
     @property
     def _temporary(self) -> Path:
@@ -129,8 +136,17 @@ class ShardWriter:
         self._tar.close()
         self._tar = None
         path = self._path
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())  # before it has its name, lest a power cut leaves it half
         self._temporary.replace(path)
         self.paths.append(path)
+        if self._on_finish is not None:
+            self._on_finish(path)
+
+
+def annotation_bytes(annotation: Mapping[str, Any]) -> bytes:
+    """The JSON file of a sample."""
+    return json.dumps(annotation, separators=(",", ":")).encode()
 
 
 def annotate_levels(levels: Mapping[str, IntArray], min_area_px: int = 16) -> list[dict[str, Any]]:

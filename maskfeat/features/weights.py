@@ -20,6 +20,7 @@ _SHIPPED = Path(__file__).parent.parent / "weights"
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
+CARD_KEY = "maskfeat_card"
 
 
 def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
@@ -50,14 +51,7 @@ def load(
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no maskfeat network.
     """
-    shipped = _SHIPPED / f"{path}.safetensors"
-    path = shipped if shipped.is_file() else Path(path)
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors")))
-        raise FileNotFoundError(
-            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt), a "
-            f".safetensors file made by maskfeat, or one of the names {names}"
-        )
+    path = _found(path)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
     config, weights = read(path)
     net = FeaturePyramid(**config)
@@ -70,7 +64,10 @@ def load(
 
 
 def save(
-    net: FeaturePyramid, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16
+    net: FeaturePyramid,
+    path: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float16,
+    card: str = "",
 ) -> None:
     """Write a network with its config to one safetensors file, whole or not at all.
 
@@ -78,13 +75,47 @@ def save(
         net: The network.
         path: Where to; the name should end in .safetensors.
         dtype: Of the weights in the file. Half precision halves the file.
+        card: What people should know of it: data, terms, command, scores; see `read_card`.
     """
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
     with whole_file(path) as file:
-        file.write(serialize(weights, metadata={CONFIG_KEY: json.dumps(net.config)}))
+        metadata = {CONFIG_KEY: json.dumps(net.config)} | ({CARD_KEY: card} if card else {})
+        file.write(serialize(weights, metadata=metadata))
+
+
+def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
+    """What a .safetensors file, or a network that comes with the package, says of itself.
+
+    Returns:
+        The card, Markdown; empty if it has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no safetensors file.
+    """
+    path = _found(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            card: str = (file.metadata() or {}).get(CARD_KEY, "")
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
+    return card
+
+
+def _found(path: str | os.PathLike[str]) -> Path:
+    """The file of a path, or of the name of a network that comes with the package."""
+    shipped = _SHIPPED / f"{path}.safetensors"
+    file = shipped if shipped.is_file() else Path(path)
+    if not file.is_file():
+        names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors")))
+        raise FileNotFoundError(
+            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt), a "
+            f".safetensors file made by maskfeat, or one of the names {names}"
+        )
+    return file
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

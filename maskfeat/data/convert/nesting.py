@@ -1,0 +1,63 @@
+"""How deep the masks of an image lie in one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from maskfeat.data.rle import Runs
+
+
+def overlaps(runs: Runs) -> npt.NDArray[np.int64]:
+    """How many pixels each two masks share, counted from their runs; no mask is decoded.
+
+    All ends of all runs cut the image into stretches that each mask holds whole or not at all;
+    the shared area is the summed length of the stretches that both hold.
+
+    Args:
+        runs: The masks.
+
+    Returns:
+        int64, shape (M, M); the diagonal holds the areas.
+    """
+    ends = np.unique(np.concatenate([runs.starts, runs.stops]))
+    first, last = np.searchsorted(ends, runs.starts), np.searchsorted(ends, runs.stops)
+    counts = last - first
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    stretch = np.repeat(first, counts) + place
+    owner = np.repeat(runs.mask_of_run, counts)
+    shape = (runs.num_masks, max(len(ends) - 1, 1))
+    ones = csr_array((np.ones(len(owner), np.int64), (owner, stretch)), shape)
+    lengths = np.diff(ends)[stretch]
+    weighted = csr_array((lengths, (owner, stretch)), shape)
+    return np.asarray((weighted @ ones.T).todense(), np.int64)
+
+
+def nesting_depths(
+    runs: Runs, min_share: float = 0.95, max_iou: float = 0.7
+) -> npt.NDArray[np.int64]:
+    """How many masks each mask lies in, along the longest chain, itself counted.
+
+    A mask lies in another if at least `min_share` of its pixels do and their IoU is below
+    `max_iou`: two outlines of the same thing (SA-1B's own measure of that) are not nested. A
+    chain is a row of masks of which each lies in the next.
+
+    Args:
+        runs: The masks.
+        min_share: In (0.5, 1].
+        max_iou: In (0, 1].
+
+    Returns:
+        int64 from 1, shape (M,); its maximum is the nesting depth of the image.
+    """
+    shared, areas = overlaps(runs), runs.areas
+    iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
+    is_inside = (shared >= min_share * areas[:, None]) & (iou < max_iou)
+    is_inside &= areas[:, None] < areas[None, :]
+    depths = np.ones(runs.num_masks, np.int64)
+    for mask in np.argsort(-areas, kind="stable"):  # those it can lie in come before
+        around = np.flatnonzero(is_inside[mask])
+        if len(around):
+            depths[mask] = depths[around].max() + 1
+    return depths

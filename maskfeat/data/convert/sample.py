@@ -1,0 +1,223 @@
+"""One sample of any source becomes one of a training shard: smaller, its masks one piece each."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from maskfeat.data.convert.runs import (
+    RawRuns,
+    boxes_xywh,
+    encode_runs,
+    middles_yx,
+    reduce_runs,
+)
+from maskfeat.data.picture import SampleError, decode_picture
+from maskfeat.data.rle import Runs, membership, part_runs
+from maskfeat.data.sample import reduced_size
+from maskfeat.data.write import annotation_bytes
+
+# What is worked out anew for each mask; anything else that an annotation holds is kept.
+_MADE_ANEW = ("id", "segmentation", "area", "bbox", "crop_box", "point_coords")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of the shards.
+
+    Args:
+        size: Short side of the images, pixels; smaller ones are left as they are.
+        min_area_px: Masks of fewer pixels are dropped, counted in the new image and by connected
+            component.
+        jpg_quality: Of images that had to be encoded anew, 1 to 95.
+        shard_mb: Size of a shard, 10^6 bytes, that is not passed (but by a single sample).
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    size: int = 512
+    min_area_px: int = 16
+    jpg_quality: int = 90
+    shard_mb: float = 256.0
+
+    def __post_init__(self) -> None:
+        if self.size < 16:
+            raise ValueError(f"size must be at least 16 pixels, got {self.size}")
+        if self.min_area_px < 2:
+            raise ValueError(
+                f"min_area_px must be at least 2, below which masks say nothing, "
+                f"got {self.min_area_px}"
+            )
+        if not 1 <= self.jpg_quality <= 95:
+            raise ValueError(f"jpg_quality must lie in 1 to 95, got {self.jpg_quality}")
+        if not (self.shard_mb > 0 and math.isfinite(self.shard_mb)):
+            raise ValueError(f"shard_mb must be above 0, got {self.shard_mb}")
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSample:
+    """A sample as a source holds it.
+
+    Attributes:
+        picture: A JPEG or PNG file.
+        size: Height and width of its masks, pixels; the picture is turned to lie as they do.
+        runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
+        entries: What else is known of each annotation, for the json.
+        image: What is known of the image.
+    """
+
+    picture: bytes
+    size: tuple[int, int]
+    runs: RawRuns
+    entries: Sequence[Mapping[str, Any]]
+    image: Mapping[str, Any]
+
+
+class Record(Protocol):
+    """Where a sample lies: small, and fit to be sent to another process."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the source."""
+
+    def read(self) -> SourceSample:
+        """Read it.
+
+        Raises:
+            SampleError: If that cannot be, with the reason.
+        """
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A sample that is not whole, and so is reported when its turn comes."""
+
+    key: str
+    detail: str
+
+    def read(self) -> SourceSample:
+        """Say what is missing."""
+        raise SampleError("incomplete", self.detail)
+
+
+def shrink(
+    key: str, number: int, sample: SourceSample, settings: Settings
+) -> tuple[bytes, bytes, int]:
+    """Reduce a sample, and part its masks into connected components.
+
+    Components that are apart in the source stay apart, also where the coarser grid would join
+    them; one that the coarser grid tears becomes several.
+
+    Args:
+        key: Its new name.
+        number: Its `image_id`, should the source give none.
+        sample: The sample.
+        settings: Sizes and quality.
+
+    Returns:
+        The jpg, the json, and its number of masks.
+
+    Raises:
+        SampleError: "no masks" if none is left, or as `maskfeat.data.picture.decode_picture`.
+    """
+    size = reduced_size(sample.size, settings.size)
+    whole = part_runs(*sample.runs, sample.size, min_area_px=1)
+    runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px)
+    if runs.num_masks == 0:
+        raise SampleError(
+            "no masks", f"no mask has {settings.min_area_px} connected pixels at {size}"
+        )
+    annotation_of = whole.annotation[runs.annotation]
+    entries = [sample.entries[i] for i in annotation_of]
+    image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
+    image["file_name"] = f"{key}.jpg"
+    content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
+    jpg = _reduce_jpg(sample.picture, sample.size, size, settings.jpg_quality)
+    return jpg, annotation_bytes(content), runs.num_masks
+
+
+def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
+    """The picture at `size` (height, width); the file itself if it is a JPEG of that size."""
+    scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
+    picture = decode_picture(data, old, at_least=scale)
+    if size == old and _is_upright_jpg(data):
+        return data
+    if picture.size != size[::-1]:
+        # Of Pillow's filters the nearest to the mean over each pixel's area, by 9 dB nearer than
+        # BOX, which gives a source pixel to one new pixel alone, however they lie.
+        picture = picture.resize(size[::-1], Image.Resampling.HAMMING)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
+
+
+def _is_upright_jpg(data: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            return bool(picture.getexif().get(0x0112, 1) == 1)
+    except OSError:
+        return False  # a PNG
+
+
+def _describe(
+    runs: Runs, entries: Sequence[Mapping[str, Any]], old: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """The annotations of masks, in the layout of SA-1B."""
+    height, width = runs.size
+    scale_yx = (height / old[0], width / old[1])
+    boxes = boxes_xywh(runs).astype(float).tolist()
+    points = _points_inside(runs, entries, scale_yx)
+    return [
+        {
+            "id": number + 1,
+            "segmentation": {"size": [height, width], "counts": counts},
+            "area": int(runs.areas[number]),
+            "bbox": boxes[number],
+            "predicted_iou": 1.0,
+            "stability_score": 1.0,
+            **{name: value for name, value in entry.items() if name not in _MADE_ANEW},
+            "crop_box": _crop_box(entry, old, runs.size),
+            "point_coords": [points[number]],
+        }
+        for number, (counts, entry) in enumerate(zip(encode_runs(runs), entries, strict=True))
+    ]
+
+
+def _points_inside(
+    runs: Runs, entries: Sequence[Mapping[str, Any]], scale_yx: tuple[float, float]
+) -> list[list[float]]:
+    """A point (x, y) in each mask: the source's where it lies there, else one of ours."""
+    points = middles_yx(runs)
+    theirs = [_numbers(entry.get("point_coords"), 2) for entry in entries]
+    given = [n for n, point in enumerate(theirs) if point is not None]
+    scaled = np.array([theirs[n] for n in given]).reshape(-1, 2)[:, ::-1] * scale_yx
+    most = np.array(runs.size) - 1
+    pixels = np.clip(np.nan_to_num(scaled), 0, most).astype(np.int64)
+    is_inside = membership(runs, pixels)[given, np.arange(len(given))]
+    points[np.array(given, np.int64)[is_inside]] = pixels[is_inside]
+    return [[float(x), float(y)] for y, x in points.tolist()]
+
+
+def _crop_box(entry: Mapping[str, Any], old: tuple[int, int], size: tuple[int, int]) -> list[float]:
+    box = _numbers(entry.get("crop_box"), 4) or [0.0, 0.0, old[1], old[0]]
+    scale_y, scale_x = size[0] / old[0], size[1] / old[1]
+    scales = (scale_x, scale_y, scale_x, scale_y)
+    return [round(value * scale, 2) for value, scale in zip(box, scales, strict=True)]
+
+
+def _numbers(value: object, count: int) -> list[float] | None:
+    """So many finite numbers, perhaps as the first of a list; None for anything else."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        value = value[0]
+    if not isinstance(value, list) or len(value) != count:
+        return None
+    if not all(type(one) in (int, float) and abs(one) < 1e9 for one in value):
+        return None
+    return [float(one) for one in value]

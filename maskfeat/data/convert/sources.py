@@ -1,0 +1,191 @@
+"""From the words of the command to inputs: what each holds, and the name of its shards."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from maskfeat.data.convert.ade20k import list_ade20k
+from maskfeat.data.convert.bsds500 import find_splits, list_bsds500
+from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
+from maskfeat.data.convert.folders import list_folder
+from maskfeat.data.convert.sample import Record
+from maskfeat.data.convert.tars import list_tar
+
+FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
+# What does not come as tars is cut into inputs of so many samples, to be shared out.
+SAMPLES_PER_INPUT = 5000
+_LONGEST_KEY = 90  # bytes: a name in a plain tar has a hundred
+
+
+@dataclass(frozen=True)
+class Input:
+    """What becomes one series of shards, NAME-000000.tar and so on.
+
+    Attributes:
+        name: First part of the names of its shards.
+        source: What it is read from, for reports.
+        measure: By which it is noticed that a source has changed: of a tar the size and its
+            first headers, of others the number and names of samples.
+        list_records: Lists its samples. Reads the headers of a tar, so it is not done before the
+            input's turn.
+    """
+
+    name: str
+    source: str
+    measure: str
+    list_records: Callable[[], Sequence[Record]]
+
+
+def find_inputs(
+    sources: Sequence[str],
+    kind: str = "auto",
+    images_dir: str | None = None,
+    index_dir: str | None = None,
+) -> list[Input]:
+    """Tell what the sources are.
+
+    Args:
+        sources: Files and folders, see `maskfeat shards convert --help`; globs of tars too.
+        kind: One of `FORMATS`, the same for all sources.
+        images_dir: Where the images of a COCO JSON are, if not in a usual place.
+        index_dir: Where to keep the indexes of tars, if not beside them.
+
+    Returns:
+        The inputs, sorted by name.
+
+    Raises:
+        FileNotFoundError: If a source is missing.
+        ValueError: If one is of no known kind, or two would give shards of the same name.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got '{kind}'")
+    inputs: dict[str, Input] = {}
+    for source in sources:
+        for found in _inputs_of(source, kind, images_dir, index_dir):
+            other = inputs.setdefault(found.name, found)
+            if other.source != found.source:
+                raise ValueError(
+                    f"'{other.source}' and '{found.source}' would both become '{found.name}'; "
+                    "convert them to folders of their own"
+                )
+    if not inputs:
+        raise FileNotFoundError("no source is given; name tars, a JSON of COCO, or a folder")
+    return [inputs[name] for name in sorted(inputs)]
+
+
+def clean_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Names for samples that any reader of tars takes: no dots, no slashes, not too long.
+
+    Args:
+        keys: Names in the source, each once.
+
+    Returns:
+        New name of each: what webdataset would stumble over becomes "_"; where two would become
+        one, those later in order of the old names are numbered.
+    """
+    cleaned: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in sorted(keys):
+        base = name = _clean(key)
+        number = 2
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        cleaned[key] = name
+    return cleaned
+
+
+def _clean(key: str) -> str:
+    name = re.sub(r"[./\\\s\x00-\x1f]", "_", key) or "_"
+    data = name.encode(errors="replace")
+    if len(data) <= _LONGEST_KEY and data.isascii():
+        return name
+    digest = _digest(key.encode(errors="surrogatepass"))
+    return re.sub(rb"[^\x20-\x7e]", b"_", data)[:60].decode("ascii") + "_" + digest
+
+
+def _name(name: str) -> str:
+    """The first part of names of shards."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", _clean(name))
+
+
+def _inputs_of(
+    source: str, kind: str, images_dir: str | None, index_dir: str | None
+) -> list[Input]:
+    path = Path(source).expanduser()
+    tars = _tars(source)
+    if kind == "sa1b" or (kind == "auto" and tars):
+        if not tars:
+            raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
+        listers = [(tar, partial(list_tar, tar, index_dir)) for tar in tars]
+        return [Input(_name(tar.stem), str(tar), _measure_tar(tar), do) for tar, do in listers]
+    if not path.exists():
+        raise FileNotFoundError(f"no source '{source}'; name tars, a JSON of COCO, or a folder")
+    kind = _kind_of(path) if kind == "auto" else kind
+    wants_file = kind.startswith("coco")
+    if wants_file != path.is_file():
+        wanted = "a JSON file" if wants_file else "a folder"
+        raise ValueError(f"the format {kind} is read from {wanted}, got '{source}'")
+    if wants_file:
+        content = read_coco(path)
+        is_segments = is_panoptic(content) if kind == "coco" else True
+        return _cut(path.stem, source, list_coco(path, content, images_dir, is_segments))
+    if kind == "bsds500":
+        splits = find_splits(path)
+        if not splits:
+            raise ValueError(f"'{source}' holds no groundTruth/SPLIT/KEY.mat, as BSDS500 does")
+        found = [(f"bsds500_{name}", place) for name, place in splits.items()]
+        return [one for name, place in found for one in _cut(name, place, list_bsds500(place))]
+    records = list_ade20k(path) if kind == "ade20k" else list_folder(path)
+    if not records:
+        raise ValueError(f"'{source}' holds no KEY_seg.png, as ADE20K does")
+    return _cut(path.resolve().name, source, records)
+
+
+def _tars(source: str) -> list[Path]:
+    """The tars that a name stands for: itself, those of a folder or a glob; else none."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        names = list(path.glob("*.tar"))
+    else:
+        names = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
+    return sorted(name for name in names if name.suffix == ".tar" and name.is_file())
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_file():
+        if path.suffix == ".json":
+            return "coco"  # panoptic or not is seen when it is read
+        raise ValueError(f"'{path}' is neither a .tar nor a .json; set format if it is one")
+    if find_splits(path):
+        return "bsds500"
+    return "ade20k" if next(path.rglob("*_seg.png"), None) else "folder"
+
+
+def _cut(name: str, source: str | Path, records: Sequence[Record]) -> list[Input]:
+    """One input, or several if it is large."""
+    records = sorted(records, key=lambda record: record.key)
+    starts = range(0, max(1, len(records)), SAMPLES_PER_INPUT)
+    inputs = []
+    for number, start in enumerate(starts):
+        some = records[start : start + SAMPLES_PER_INPUT]
+        numbered = f"{name}_{number:03d}" if len(starts) > 1 else name
+        names = "\n".join(record.key for record in some)
+        measure = f"{len(some)} samples {_digest(names.encode(errors='surrogatepass'))}"
+        inputs.append(Input(_name(numbered), str(source), measure, partial(list, some)))
+    return inputs
+
+
+def _measure_tar(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.stat().st_size} bytes {_digest(file.read(2**16))}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

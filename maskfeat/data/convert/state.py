@@ -1,0 +1,207 @@
+"""What a folder of shards remembers, so that a conversion that was stopped goes on.
+
+All of it lies in the folder `.convert`, in small files that are written whole:
+
+    plan.json           the settings, and the inputs seen so far
+    NAME-000000.json    what is in the shard NAME-000000.tar; written when the shard is whole
+    NAME.done.json      written when all shards of an input are whole
+
+Jobs that share out the inputs write no file of another's. `index.json`, beside the shards, is
+written by whichever finds that all inputs are done: it is then the same for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from maskfeat.data.convert.sample import Settings
+from maskfeat.data.convert.sources import Input
+from maskfeat.files import whole_file
+
+Json = dict[str, Any]
+
+INDEX_NAME = "index.json"
+_VERSION = 1
+
+
+class ConvertState:
+    """The memory of one folder of shards.
+
+    Args:
+        folder: Where the shards go; made if absent.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._notes = self.folder / ".convert"
+
+    def adopt(self, inputs: Sequence[Input], settings: Settings) -> None:
+        """Take up the folder for some inputs; more may be added to what it has.
+
+        Raises:
+            ValueError: If it was begun with other settings, if an input is no longer the same, or
+                if it holds tars of someone else.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan, wanted = self.read_plan(), {"version": _VERSION, "settings": asdict(settings)}
+        if plan is None:
+            if any(self.folder.glob("*.tar")):
+                raise ValueError(
+                    f"'{self.folder}' holds tars that `shards convert` did not write; "
+                    "choose another folder"
+                )
+            plan = {**wanted, "inputs": {}}
+        _refuse_other_settings(self.folder, plan, wanted)
+        known = dict(plan["inputs"])
+        for one in inputs:
+            entry = {"source": Path(one.source).name, "measure": one.measure}
+            if known.setdefault(one.name, entry) != entry:
+                raise ValueError(
+                    f"'{one.source}' is not what '{self.folder}' was begun with under that name; "
+                    "choose another folder"
+                )
+        if known != plan["inputs"] or not self._plan_path.is_file():
+            write_json(self._plan_path, {**plan, "inputs": dict(sorted(known.items()))})
+
+    def read_plan(self) -> Json | None:
+        """The settings and inputs; None for a folder that is new."""
+        return read_json(self._plan_path) if self._plan_path.is_file() else None
+
+    def finished_shards(self, name: str) -> list[Json]:
+        """Notes on the shards of an input that are whole, up to the first that is not."""
+        notes: list[Json] = []
+        while (path := self._notes / f"{name}-{len(notes):06d}.json").is_file():
+            note = read_json(path)
+            shard = self.folder / note["shard"]
+            if not shard.is_file() or shard.stat().st_size != note["bytes"]:
+                break
+            notes.append(note)
+        return notes
+
+    def is_done(self, name: str) -> bool:
+        """Whether all shards of an input are there."""
+        path = self._notes / f"{name}.done.json"
+        return path.is_file() and len(self.finished_shards(name)) == read_json(path)["shards"]
+
+    def clear_unfinished(self, name: str, num_finished: int) -> None:
+        """Remove what a run that was killed has left of an input, beyond its finished shards."""
+        (self._notes / f"{name}.done.json").unlink(missing_ok=True)
+        digits = "[0-9]" * 6
+        for path in self.folder.glob(f".{name}-{digits}.tar.*.part"):
+            path.unlink(missing_ok=True)
+        for pattern in (f"{name}-{digits}.tar", f".convert/{name}-{digits}.json"):
+            for path in self.folder.glob(pattern):
+                if int(path.stem[-6:]) >= num_finished:
+                    path.unlink(missing_ok=True)
+
+    def note_shard(self, note: Json) -> None:
+        """Remember that a shard is whole."""
+        write_json(self._notes / Path(note["shard"]).with_suffix(".json").name, note)
+
+    def note_done(self, name: str, num_shards: int, skipped: Sequence[Json]) -> None:
+        """Remember that an input is done, with what was skipped after its last sample."""
+        write_json(
+            self._notes / f"{name}.done.json", {"shards": num_shards, "skipped": list(skipped)}
+        )
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        """Hold an input; gives False if another process does. A killed process holds nothing."""
+        with (self._notes / f"{name}.lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:
+                pass  # a file system without locks
+            yield True
+
+    def write_index(self) -> Json | None:
+        """Write `index.json` if all inputs are done.
+
+        Returns:
+            Its content; None if some input is not done.
+        """
+        plan = self.read_plan()
+        assert plan is not None
+        if not all(self.is_done(name) for name in plan["inputs"]):
+            return None
+        index = self.summary()
+        write_json(self.folder / INDEX_NAME, index)
+        return index
+
+    def summary(self) -> Json:
+        """What `index.json` holds, of what is finished so far."""
+        plan = self.read_plan()
+        assert plan is not None
+        shards: list[Json] = []
+        inputs: Json = {}
+        skipped: Counter[str] = Counter()
+        for name, source in plan["inputs"].items():
+            notes = self.finished_shards(name)
+            lost = [one for note in notes for one in note["skipped"]]
+            if self.is_done(name):
+                lost += read_json(self._notes / f"{name}.done.json")["skipped"]
+            reasons = Counter(str(one["reason"]) for one in lost)
+            skipped += reasons
+            shards += [{k: v for k, v in note.items() if k != "skipped"} for note in notes]
+            inputs[name] = {
+                "source": source["source"],
+                "shards": len(notes),
+                "samples": sum(note["samples"] for note in notes),
+                "skipped": dict(sorted(reasons.items())),
+            }
+        totals = {what: sum(s[what] for s in shards) for what in ("samples", "masks", "bytes")}
+        return {
+            "version": _VERSION,
+            "settings": plan["settings"],
+            **totals,
+            "skipped": dict(sorted(skipped.items())),
+            "inputs": inputs,
+            "shards": shards,
+        }
+
+    @property
+    def _plan_path(self) -> Path:
+        return self._notes / "plan.json"
+
+
+def read_json(path: Path) -> Json:
+    """Read an object from a JSON file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"'{path}' cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' must hold a JSON object")
+    return content
+
+
+def write_json(path: Path, content: Json) -> None:
+    """Write a JSON file, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _refuse_other_settings(folder: Path, plan: Json, wanted: Json) -> None:
+    if plan.get("version") != wanted["version"]:
+        raise ValueError(f"'{folder}' was begun by another version; choose another folder")
+    before, now = plan["settings"], wanted["settings"]
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        told = ", ".join(f"{name} {before.get(name)} and not {now[name]}" for name in other)
+        raise ValueError(
+            f"'{folder}' was begun with {told}; use the same settings or choose another folder"
+        )

@@ -1,0 +1,163 @@
+"""`maskfeat shards stats`: what is in shards, in numbers and as a sheet of pictures."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.data.convert.nesting import nesting_depths
+from maskfeat.data.convert.pool import OrderedPool
+from maskfeat.data.convert.progress import Progress
+from maskfeat.data.convert.state import INDEX_NAME, read_json
+from maskfeat.data.index import index_shard
+from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+class Place(NamedTuple):
+    """Where a sample lies."""
+
+    key: str
+    shard: str
+    span: tuple[int, int, int, int]
+
+
+class Facts(NamedTuple):
+    """What is counted of one sample."""
+
+    size: tuple[int, int]
+    areas: npt.NDArray[np.int64]
+    depth: int
+    num_annotators: int
+    levels: dict[str, int]
+
+
+def find_places(
+    shards: Sequence[str], index_dir: str | None = None
+) -> tuple[list[Place], list[str], int]:
+    """The samples of shards, in order of shards and keys.
+
+    Args:
+        shards: Tars, folders of tars, or globs.
+        index_dir: Where to keep their indexes, if not beside them.
+
+    Returns:
+        The complete samples, the paths of the shards, and the number of incomplete samples.
+
+    Raises:
+        FileNotFoundError: If a name stands for no tar.
+        ValueError: If a shard is no tar.
+    """
+    paths: list[str] = []
+    for name in shards:
+        found = sorted(str(one) for one in Path(name).glob("*.tar")) if Path(name).is_dir() else []
+        found = found or ([name] if Path(name).is_file() else sorted(glob.glob(name)))
+        if not found:
+            raise FileNotFoundError(f"no shard matches '{name}'; name tars or a folder of them")
+        paths += [path for path in found if path not in paths]
+    indexes = [index_shard(path, index_dir) for path in paths]
+    places = [
+        Place(key, index.path, (span[0], span[1], span[2], span[3]))
+        for index in indexes
+        for key, span in zip(index.keys, index.spans.tolist(), strict=True)
+    ]
+    return places, paths, sum(len(index.incomplete) for index in indexes)
+
+
+def read_place(place: Place) -> AnnotatedImage:
+    """Read a sample.
+
+    Raises:
+        SampleError: If that cannot be, with the reason.
+    """
+    jpg_at, jpg_size, json_at, json_size = place.span
+    with Path(place.shard).open("rb") as file:
+        file.seek(jpg_at)
+        jpg = file.read(jpg_size)
+        file.seek(json_at)
+        return read_sample(place.key, place.shard, jpg, file.read(json_size))
+
+
+def count_up(
+    places: Sequence[Place], num_workers: int | None = None, show_progress: bool = False
+) -> tuple[list[Facts], Counter[str]]:
+    """Read samples and count.
+
+    Returns:
+        The facts of those that can be read, in order; and how many were skipped, by reason.
+    """
+    facts: list[Facts] = []
+    skipped: Counter[str] = Counter()
+    with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
+        progress.start("samples", len(places))
+        for result in pool.map(_facts_of, places):
+            if isinstance(result, Facts):
+                facts.append(result)
+            else:
+                skipped[result] += 1
+            progress.advance()
+    return facts, skipped
+
+
+def summarize(facts: Sequence[Facts]) -> dict[str, Any]:
+    """Counts and quantiles over samples.
+
+    Args:
+        facts: Of at least one sample.
+
+    Returns:
+        What the JSON file of the command holds.
+    """
+    areas = np.concatenate([one.areas for one in facts])
+    shares = np.concatenate([one.areas / (one.size[0] * one.size[1]) for one in facts])
+    depths = Counter(one.depth for one in facts)
+    levels: Counter[str] = Counter()
+    for one in facts:
+        levels.update(one.levels)
+    return {
+        "samples": len(facts),
+        "masks": len(areas),
+        "short_side_px": _quantiles([min(one.size) for one in facts]),
+        "masks_per_image": _quantiles([len(one.areas) for one in facts]),
+        "mask_area_px": _quantiles(areas),
+        "mask_area_share": _quantiles(shares),
+        "nesting_depth": _quantiles([one.depth for one in facts]),
+        "images_by_nesting_depth": {str(depth): depths[depth] for depth in sorted(depths)},
+        "annotators_per_image": _quantiles([one.num_annotators for one in facts]),
+        "masks_by_level": dict(sorted(levels.items())),
+    }
+
+
+def skipped_at_conversion(shards: Sequence[str]) -> dict[str, int]:
+    """What `shards convert` skipped, by reason, from the indexes in those that are folders."""
+    total: Counter[str] = Counter()
+    for name in shards:
+        path = Path(name) / INDEX_NAME
+        if path.is_file():
+            total.update(read_json(path).get("skipped", {}))
+    return dict(sorted(total.items()))
+
+
+def _facts_of(place: Place) -> Facts | str:
+    try:
+        sample = read_place(place)
+    except SampleError as error:
+        return error.reason
+    runs = sample.runs
+    words = Counter(sample.levels[i] or "none" for i in runs.annotation)
+    annotators = {one for one in sample.annotators if one is not None}
+    depth = int(nesting_depths(runs).max())
+    return Facts(runs.size, runs.areas, depth, len(annotators), dict(words))
+
+
+def _quantiles(values: npt.ArrayLike) -> dict[str, float]:
+    numbers = np.asarray(values, np.float64)
+    found = {f"{q:g}": float(np.quantile(numbers, q)) for q in QUANTILES}
+    return {**found, "mean": float(numbers.mean())}

@@ -1,0 +1,193 @@
+"""`maskfeat shards verify`: is all that the index promises there, and can it be read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskfeat.data.convert.pool import OrderedPool
+from maskfeat.data.convert.progress import Progress
+from maskfeat.data.convert.run import checksum
+from maskfeat.data.convert.runs import boxes_xywh
+from maskfeat.data.convert.state import INDEX_NAME, ConvertState, read_json
+from maskfeat.data.index import ShardIndex, scan_shard
+from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
+
+Json = dict[str, Any]
+
+
+class Problem(NamedTuple):
+    """Something that is wrong with a shard."""
+
+    shard: str
+    what: str
+    num: int = 1  # how often
+    example: str = ""
+
+
+class ShardReport(NamedTuple):
+    """What was found in one shard."""
+
+    num_samples: int
+    num_masks: int
+    problems: list[Problem]
+
+
+def verify_folder(
+    folder: str | Path, num_workers: int | None = None, show_progress: bool = False
+) -> tuple[ShardReport, int]:
+    """Check a folder of converted shards: checksums, every sample, every mask.
+
+    Args:
+        folder: What `maskfeat shards convert` wrote.
+        num_workers: Processes; 0 works in this one, None takes all cores.
+        show_progress: Whether to show a bar in the terminal.
+
+    Returns:
+        All samples, masks and problems together; and the number of shards read.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or neither index nor shard in it.
+    """
+    folder = Path(folder)
+    tars = {path.name: path for path in sorted(folder.glob("*.tar"))}
+    index_path = folder / INDEX_NAME
+    if not tars and not index_path.is_file():
+        raise FileNotFoundError(f"'{folder}' holds neither shards nor an {INDEX_NAME}")
+    promised = _promised(index_path) if index_path.is_file() else None
+    problems = _unfinished(folder) if promised is None else []
+    notes = promised or {}
+    problems += [
+        Problem(name, "the shard is missing") for name in sorted(notes.keys() - tars.keys())
+    ]
+    if promised is not None:
+        extra = sorted(tars.keys() - notes.keys())
+        problems += [Problem(name, f"the shard is not in {INDEX_NAME}") for name in extra]
+    num_samples = num_masks = 0
+    jobs = [(path, notes.get(name)) for name, path in tars.items()]
+    with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
+        progress.start("shards", len(jobs))
+        for report in pool.map(_verify_job, jobs):
+            num_samples += report.num_samples
+            num_masks += report.num_masks
+            problems += report.problems
+            progress.advance()
+    return ShardReport(num_samples, num_masks, problems), len(jobs)
+
+
+def _promised(path: Path) -> dict[str, Json] | None:
+    """The notes on shards in an index, by name; None if it cannot be read."""
+    try:
+        return {str(note["shard"]): note for note in read_json(path)["shards"]}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _unfinished(folder: Path) -> list[Problem]:
+    """Why there is no index that can be read."""
+    plan = ConvertState(folder).read_plan()
+    if plan is None:
+        return [Problem(INDEX_NAME, "it is missing or broken, and so are the notes of convert")]
+    state = ConvertState(folder)
+    names = [name for name in plan["inputs"] if not state.is_done(name)]
+    if not names:
+        return [Problem(INDEX_NAME, "it is missing or broken; run shards convert again")]
+    what = f"of {len(plan['inputs'])} inputs some are not done; run shards convert again"
+    return [Problem(INDEX_NAME, what, len(names), names[0])]
+
+
+def _verify_job(job: tuple[Path, Json | None]) -> ShardReport:
+    return verify_shard(*job)
+
+
+def verify_shard(path: Path, note: Json | None = None) -> ShardReport:
+    """Check one shard.
+
+    Args:
+        path: The tar.
+        note: What the index says of it, if there is an index.
+
+    Returns:
+        What was found; samples are those that can be read.
+    """
+    problems: list[Problem] = []
+    if note is not None and path.stat().st_size != note["bytes"]:
+        what = f"it has {path.stat().st_size} bytes, the index says {note['bytes']}"
+        problems.append(Problem(path.name, what))
+    elif note is not None and checksum(path) != note["sha256"]:
+        problems.append(Problem(path.name, "its checksum is not that of the index"))
+    try:
+        index = scan_shard(path)
+    except ValueError as error:
+        return ShardReport(0, 0, [*problems, Problem(path.name, str(error))])
+    problems += _layout_problems(index, path.name)
+    wrong: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    num_samples = num_masks = 0
+    for key, fault, masks in _read_all(index):
+        num_samples += fault is None
+        num_masks += masks
+        if fault is not None:
+            wrong[fault] += 1
+            examples.setdefault(fault, key)
+    problems += [Problem(path.name, what, num, examples[what]) for what, num in wrong.items()]
+    found = {"samples": num_samples, "masks": num_masks}
+    if note is not None and not wrong:
+        problems += [
+            Problem(path.name, f"it has {num} {what}, the index says {note[what]}")
+            for what, num in found.items()
+            if num != note[what]
+        ]
+    return ShardReport(num_samples, num_masks, problems)
+
+
+def _layout_problems(index: ShardIndex, name: str) -> list[Problem]:
+    problems = []
+    if index.cut_after is not None:
+        problems.append(Problem(name, "it is cut short", 1, index.cut_after))
+    if index.incomplete:
+        what = "samples lack a half"
+        problems.append(Problem(name, what, len(index.incomplete), index.incomplete[0][0]))
+    if (np.diff(index.spans[:, [0, 2]].ravel()) <= 0).any():
+        problems.append(Problem(name, "its members are not sorted by key, jpg before json"))
+    return problems
+
+
+def _read_all(index: ShardIndex) -> Iterator[tuple[str, str | None, int]]:
+    """Key, what is wrong or None, and number of masks of each sample."""
+    with Path(index.path).open("rb") as file:
+        for key, (jpg_at, jpg_size, json_at, json_size) in zip(
+            index.keys, index.spans.tolist(), strict=True
+        ):
+            file.seek(jpg_at)
+            jpg = file.read(jpg_size)
+            file.seek(json_at)
+            text = file.read(json_size)
+            try:
+                sample = read_sample(key, index.path, jpg, text)
+                sample.decode()
+                what = _mask_problem(sample, text)
+            except SampleError as error:
+                yield key, f"samples cannot be read ({error.reason})", 0
+                continue
+            yield key, what, sample.runs.num_masks
+
+
+def _mask_problem(sample: AnnotatedImage, text: bytes) -> str | None:
+    """What a json says of its masks that they are not, if anything."""
+    content, runs = json.loads(text), sample.runs
+    annotations, image = content["annotations"], content.get("image", {})
+    if [image.get("height"), image.get("width")] != list(runs.size):
+        return "the json gives the image another size than its masks"
+    if runs.annotation.tolist() != list(range(len(annotations))):
+        return "some masks are not one connected component of two pixels or more"
+    if [one.get("area") for one in annotations] != runs.areas.tolist():
+        return "some areas are not those of the masks"
+    if [one.get("bbox") for one in annotations] != boxes_xywh(runs).tolist():
+        return "some boxes are not those of the masks"
+    return None
