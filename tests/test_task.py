@@ -97,6 +97,43 @@ def test_averaged_weights_are_the_recurrence_written_out(tmp_path) -> None:
     assert torch.allclose(task.encoder.heads[1].weight, expected, atol=1e-6)
 
 
+def test_a_slow_backbone_moves_less_and_a_rate_of_one_keeps_the_groups_of_old_checkpoints(
+    tmp_path,
+) -> None:
+    def moved(rate):
+        task = small_task(backbone_rate=rate, weight_decay=0.0, ema_decay=0.0)
+        start = task.net.backbone.stem_in_conv.conv.weight.detach().clone()
+        trainer = fit(task, 3, tmp_path)
+        change = (task.net.backbone.stem_in_conv.conv.weight - start).abs().max().item()
+        return change, len(trainer.optimizers[0].param_groups)
+
+    (fast, one_set), (slow, two_sets) = moved(1.0), moved(0.01)
+    assert 0 < slow < 0.05 * fast
+    assert (one_set, two_sets) == (2, 4)
+
+
+def test_a_rate_of_the_backbone_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ValueError, match="backbone_rate must be positive, got 0"):
+        small_task(backbone_rate=0)
+
+
+def test_a_compiled_network_learns_the_same_and_its_checkpoint_has_the_same_names(
+    tmp_path,
+) -> None:
+    plain, compiled = small_task(), small_task(compile_backend="eager")
+    fit(plain, 3, tmp_path), fit(compiled, 3, tmp_path)
+    assert compiled.net._compiled_call_impl is not None
+    weights = compiled.state_dict()
+    assert list(weights) == list(plain.state_dict())
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(weights[name].double(), value.double(), atol=1e-5), name
+
+
+def test_an_unknown_compiler_is_refused() -> None:
+    with pytest.raises(ValueError, match="compile_backend must be one of .*inductor.*, got 'gcc'"):
+        small_task(compile_backend="gcc")
+
+
 def test_without_averaging_the_raw_weights_are_evaluated() -> None:
     task = small_task(ema_decay=0.0)
     assert task.encoder is task.net
