@@ -1,0 +1,47 @@
+"""What a run was set to and where it ended, on one line of TensorBoard's HPARAMS page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+# Settings of the datamodule that runs are compared by.
+_OF_DATA = ("batch_size", "crop_size", "num_points", "max_masks", "epoch_images", "short_side")
+
+
+class RunSummary(Callback):
+    """Writes the hyper-parameters of a fit with its last metrics when training ends.
+
+    Runs below one `save_dir` can then be sorted and plotted by either. Needs a TensorBoardLogger
+    with `default_hp_metric: false`; with other loggers nothing is written.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line, once, by the first process."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not metrics or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings_of(trainer, pl_module), metrics)
+
+
+def settings_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Settings of the task, its network and loss, the data and the trainer, by dotted names."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"steps": trainer.global_step, "precision": trainer.precision}
+    found["images_per_step"] = trainer.world_size * trainer.accumulate_grad_batches
+    found["images_per_step"] *= getattr(datamodule, "batch_size", None) or 1
+    found |= dict(pl_module.hparams)
+    net, loss = getattr(pl_module, "net", None), getattr(pl_module, "loss", None)
+    found |= _dotted("net", getattr(net, "config", {}))
+    found["loss"] = type(loss).__name__
+    of_data = {name: getattr(datamodule, name, None) for name in _OF_DATA}
+    return found | _dotted("data", of_data)
+
+
+def _dotted(prefix: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{name}": value for name, value in settings.items() if value is not None}
