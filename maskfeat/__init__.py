@@ -18,13 +18,17 @@ _HOMES = {
     "hierarchy": "maskfeat.segment.hierarchy",
     "Hierarchy": "maskfeat.segment.hierarchy",
     "InteractiveSegmenter": "maskfeat.segment.interactive",
+    "score_cut": "maskfeat.segment.hill",
+    "Labeler": "maskfeat.hill.labeler",
 }
 
 if TYPE_CHECKING:
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load
+    from maskfeat.hill.labeler import Labeler
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy
+    from maskfeat.segment.hill import score_cut
     from maskfeat.segment.interactive import InteractiveSegmenter
     from maskfeat.segment.partition import Partition, partition
 
@@ -33,11 +37,13 @@ __all__ = [
     "Features",
     "Hierarchy",
     "InteractiveSegmenter",
+    "Labeler",
     "Partition",
     "__version__",
     "hierarchy",
     "load",
     "partition",
+    "score_cut",
 ]
 
 

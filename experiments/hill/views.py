@@ -1,0 +1,309 @@
+"""One image as each method sees it: what a click covers, and how scores become labels.
+
+The scores are the same for all: probabilities of patches of 16 x 16 pixels, by one classifier on
+one set of descriptors. Only the method "labeler" describes atoms, as `maskfeat.Labeler` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scenes import Scene
+from skimage.segmentation import felzenszwalb
+
+import maskfeat
+from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.hill.clicks import Click
+from maskfeat.hill.evidence import Examples, examples_of, labeled_atoms
+from maskfeat.hill.prepared import PreparedImage
+from maskfeat.hill.sources import default_source, describe
+from maskfeat.segment.atoms import atoms
+from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.hill import class_cut_of_atoms, cut_costs
+from maskfeat.segment.judge import default_judge
+from maskfeat.segment.score_maps import RegionReader
+
+PATCH = 16
+PER_MEGAPIXEL = 8_000
+MOST_PER_REGION = 24
+
+# What each method has to choose; see README.md for how it was chosen.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cut": {"smoothness": 10.0, "granularity": 0.5},
+    "upsampled": {"window": 64},
+    "partition": {"num_segments": 100},
+    "felzenszwalb": {"scale": 100.0},
+    "color_cut": {"smoothness": 10.0, "granularity": 0.5},
+    "labeler": {"smoothness": 10.0, "granularity": 0.5},
+    "cut_of_segments": {"smoothness": 10.0, "num_segments": 100},
+}
+
+
+@dataclass
+class Patches:
+    """What all methods share of one image.
+
+    Attributes:
+        scene: The image and its true classes.
+        grid: Rows and columns of patches.
+        descriptors: float16, shape (rows * columns, D).
+        atom_descriptors: Of our atoms, float16, shape (K, D).
+        graphs: Prepared atoms and trees of "ours" and "color".
+        features: Ours, for the partition.
+    """
+
+    scene: Scene
+    grid: tuple[int, int]
+    descriptors: np.ndarray
+    graphs: dict[str, PreparedImage]
+    features: maskfeat.Features
+
+    @cached_property
+    def patch_of_pixel(self) -> np.ndarray:
+        """Number of the patch of each pixel, (H, W)."""
+        return patch_numbers(self.scene.classes.shape, self.grid)
+
+    def upsampled(self, chances: np.ndarray) -> np.ndarray:
+        """Probabilities of patches, (rows * columns, L), on pixels, (L, H, W)."""
+        maps = torch.from_numpy(chances.reshape(*self.grid, -1).transpose(2, 0, 1))[None].float()
+        return F.interpolate(maps, self.scene.classes.shape, mode="bilinear")[0].numpy()
+
+
+def patch_numbers(size: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:
+    """Number of the patch of each pixel, row by row."""
+    rows, columns = (np.arange(n) * cells // n for n, cells in zip(size, grid, strict=True))
+    return rows[:, None] * grid[1] + columns
+
+
+def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
+    """Compute all that the methods need."""
+    features = model.features(scene.rgb)
+    maps = default_source(model)(scene.rgb, features)
+    size = scene.classes.shape
+    grid = round(size[0] / PATCH), round(size[1] / PATCH)
+    reader = RegionReader(patch_numbers(size, grid), grid[0] * grid[1])
+    color = LabEncoder(sigma=1).features(scene.rgb)
+    graphs = {}
+    for name, space in (("ours", features), ("color", color)):
+        graph = atoms(space, PER_MEGAPIXEL)
+        tree = atom_hierarchy(graph, judge=default_judge() if name == "ours" else None).tree
+        found = np.zeros((0, 0))
+        if name == "ours":
+            found = describe(maps, RegionReader(graph.labels, graph.num_atoms))
+        graphs[name] = PreparedImage(graph, cut_costs(graph), tree, found.astype(np.float16), size)
+    half = describe(maps, reader).astype(np.float16)
+    return Patches(scene, grid, half, graphs, features)
+
+
+class View:
+    """One image and one method.
+
+    Args:
+        patches: The image.
+        settings: Of the method.
+    """
+
+    def __init__(self, patches: Patches, settings: dict[str, Any]) -> None:
+        self.patches = patches
+        self.settings = settings
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """Of all places that get a probability."""
+        return self.patches.descriptors
+
+    def regions(self, clicks: Sequence[Click]) -> list[tuple[np.ndarray, int]]:
+        """Pixels that each click covers, bool (H, W), and their class."""
+        raise NotImplementedError
+
+    def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
+        """Class of each pixel, (H, W)."""
+        raise NotImplementedError
+
+    def locked(self, clicks: Sequence[Click]) -> np.ndarray | None:
+        """Where another click can do nothing, bool (H, W)."""
+        return None
+
+    def examples(self, clicks: Sequence[Click]) -> Examples:
+        """The patches that lie most in each region; see `evidence.examples_of` for weights."""
+        parts = []
+        numbers = self.patches.patch_of_pixel.ravel()
+        for mask, number in self.regions(clicks):
+            covered = np.bincount(numbers, mask.ravel(), len(self.descriptors)) / PATCH**2
+            best = np.argsort(-covered, kind="stable")[:MOST_PER_REGION]
+            # A region smaller than a patch is learned from the patch that holds most of it.
+            best = best[covered[best] >= min(0.5, covered.max())]
+            share = covered[best] / covered[best].sum() * np.sqrt(covered.sum())
+            parts.append((self.descriptors[best], np.full(len(best), number), share))
+        descriptors, classes, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Examples(descriptors, classes, weights)
+
+
+class CutView(View):
+    """A cut of atoms along the borders of a feature space; a click covers a node of its tree."""
+
+    space = "ours"
+
+    @property
+    def image(self) -> PreparedImage:
+        """The atoms."""
+        return self.patches.graphs[self.space]
+
+    @cached_property
+    def _reader(self) -> RegionReader:
+        return RegionReader(self.image.graph.labels, self.image.graph.num_atoms)
+
+    def regions(self, clicks: Sequence[Click]) -> list[tuple[np.ndarray, int]]:
+        """As in `View`."""
+        labeled = labeled_atoms(self.image, clicks)
+        found = []
+        for atoms_of_region in labeled.regions:
+            inside = np.zeros(len(labeled.is_held), bool)
+            inside[atoms_of_region] = True
+            found.append((inside[self.image.graph.labels], labeled.classes[atoms_of_region[0]]))
+        return found
+
+    def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
+        """As in `View`."""
+        labeled = labeled_atoms(self.image, clicks)
+        return class_cut_of_atoms(
+            self._of_atoms(chances),
+            self.image.graph,
+            self.image.costs,
+            self.settings["smoothness"],
+            labeled.is_held,
+            labeled.classes,
+        ).labels
+
+    def _of_atoms(self, chances: np.ndarray) -> np.ndarray:
+        return self._reader.means(chances.reshape(*self.patches.grid, -1))
+
+
+class ColorCutView(CutView):
+    """The same on Lab color."""
+
+    space = "color"
+
+
+class LabelerView(CutView):
+    """The same with descriptors of atoms in place of patches."""
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """As in `View`."""
+        return self.image.descriptors
+
+    def examples(self, clicks: Sequence[Click]) -> Examples:
+        """As in `View`."""
+        labeled = labeled_atoms(self.image, clicks)
+        return examples_of(self.image, labeled, MOST_PER_REGION)
+
+    def _of_atoms(self, chances: np.ndarray) -> np.ndarray:
+        return chances
+
+
+class UpsampledView(View):
+    """Scores enlarged to pixels, the best class of each; a click covers a square around it."""
+
+    def regions(self, clicks: Sequence[Click]) -> list[tuple[np.ndarray, int]]:
+        """As in `View`."""
+        found, reach = [], self.settings["window"] // 2
+        for click in clicks:
+            mask = np.zeros(self.patches.scene.classes.shape, bool)
+            top, left = max(0, click.row - reach), max(0, click.column - reach)
+            mask[top : click.row + reach, left : click.column + reach] = True
+            found.append((mask, click.class_number))
+        return found
+
+    def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
+        """As in `View`."""
+        labels = self.patches.upsampled(chances).argmax(axis=0)
+        for mask, number in self.regions(clicks):
+            labels[mask] = number
+        return labels
+
+
+class SegmentView(View):
+    """Segments made beforehand: each takes the class of most score; a click covers its segment."""
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        """Segment of each pixel, (H, W)."""
+        return maskfeat.partition(self.patches.features, self.settings["num_segments"])
+
+    @cached_property
+    def _reader(self) -> RegionReader:
+        return RegionReader(self.segments, int(self.segments.max()) + 1)
+
+    def regions(self, clicks: Sequence[Click]) -> list[tuple[np.ndarray, int]]:
+        """As in `View`."""
+        last = {int(self.segments[c.row, c.column]): c.class_number for c in clicks}
+        return [(self.segments == segment, number) for segment, number in last.items()]
+
+    def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
+        """As in `View`."""
+        means = self._reader.means(chances.reshape(*self.patches.grid, -1))
+        of_segment = means.argmax(axis=1)
+        for click in clicks:
+            of_segment[self.segments[click.row, click.column]] = click.class_number
+        return of_segment[self.segments]
+
+    def locked(self, clicks: Sequence[Click]) -> np.ndarray | None:
+        """As in `View`."""
+        clicked = [self.segments[click.row, click.column] for click in clicks]
+        return np.isin(self.segments, clicked)
+
+
+class CutOfSegmentsView(SegmentView):
+    """The cut of our atoms again, but a click covers a segment made beforehand, as in `partition`.
+
+    It tells the two parts of the cut's result apart: how labels spread, and what a click covers.
+    """
+
+    @cached_property
+    def _atom_reader(self) -> RegionReader:
+        graph = self.patches.graphs["ours"].graph
+        return RegionReader(graph.labels, graph.num_atoms)
+
+    def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
+        """As in `View`."""
+        image = self.patches.graphs["ours"]
+        held, held_at = np.zeros(image.graph.num_atoms, bool), np.zeros(image.graph.num_atoms, int)
+        regions = self.regions(clicks)
+        for mask, number in regions:
+            inside = np.bincount(image.graph.labels.ravel(), mask.ravel(), len(held))
+            is_mostly = inside > image.graph.sizes / 2
+            held[is_mostly], held_at[is_mostly] = True, number
+        means = self._atom_reader.means(chances.reshape(*self.patches.grid, -1))
+        smoothness = self.settings["smoothness"]
+        found = class_cut_of_atoms(means, image.graph, image.costs, smoothness, held, held_at)
+        for mask, number in regions:
+            found.labels[mask] = number
+        return found.labels
+
+
+class FelzenszwalbView(SegmentView):
+    """The same with the segments of Felzenszwalb and Huttenlocher."""
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        """As in `View`."""
+        rgb, scale = self.patches.scene.rgb, self.settings["scale"]
+        return felzenszwalb(rgb, scale=scale, sigma=0.8, min_size=50)
+
+
+METHODS: dict[str, type[View]] = {
+    "cut": CutView,
+    "upsampled": UpsampledView,
+    "partition": SegmentView,
+    "felzenszwalb": FelzenszwalbView,
+    "color_cut": ColorCutView,
+    "labeler": LabelerView,
+    "cut_of_segments": CutOfSegmentsView,
+}

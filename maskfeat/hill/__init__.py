@@ -1,0 +1,1 @@
+"""Labeling a set of images with a human in the loop: score sources, classifier, loop."""

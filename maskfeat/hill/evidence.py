@@ -1,0 +1,94 @@
+"""Clicks become labeled atoms, and labeled atoms become examples to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.hill.clicks import Click
+from maskfeat.hill.prepared import PreparedImage
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class LabeledAtoms(NamedTuple):
+    """What clicks say of the atoms of an image.
+
+    Attributes:
+        is_held: Which atoms lie in the region of a click, bool, shape (K,).
+        classes: Their classes, int64, shape (K,), 0 elsewhere.
+        regions: The atoms of each region, one for each click of which something is left.
+    """
+
+    is_held: BoolArray
+    classes: IntArray
+    regions: list[IntArray]
+
+
+class Examples(NamedTuple):
+    """Atoms to learn from.
+
+    Attributes:
+        descriptors: float16, shape (N, D).
+        classes: int64, shape (N,).
+        weights: float32, shape (N,).
+    """
+
+    descriptors: npt.NDArray[np.float16]
+    classes: IntArray
+    weights: npt.NDArray[np.float32]
+
+
+def labeled_atoms(image: PreparedImage, clicks: Sequence[Click]) -> LabeledAtoms:
+    """The regions of all clicks of an image.
+
+    A click means the largest region of the tree around it that holds together at its granularity
+    and holds no click of another class. So two regions of different classes never overlap, and
+    the order of clicks is nothing, but that of two clicks of one atom the later counts.
+    """
+    atoms = [atom_at(image, click.row, click.column) for click in clicks]
+    last = dict(zip(atoms, clicks, strict=True))
+    is_held = np.zeros(image.graph.num_atoms, bool)
+    classes = np.zeros(image.graph.num_atoms, np.int64)
+    regions = []
+    for atom, click in last.items():
+        number = click.class_number
+        barred = np.zeros(len(is_held), bool)
+        barred[[other for other, theirs in last.items() if theirs.class_number != number]] = True
+        region = image.region(atom, click.granularity, barred)
+        is_held |= region
+        classes[region] = number
+        regions.append(np.flatnonzero(region))
+    return LabeledAtoms(is_held, classes, regions)
+
+
+def atom_at(image: PreparedImage, row: int, column: int) -> int:
+    """The atom at a pixel of the picture."""
+    height, width = image.graph.labels.shape
+    y, x = row * height // image.size[0], column * width // image.size[1]
+    return int(image.graph.labels[y, x])
+
+
+def examples_of(image: PreparedImage, labeled: LabeledAtoms, most_per_region: int) -> Examples:
+    """Some atoms of each region; together they weigh as the root of the region's atoms.
+
+    Not as all of them, or a click on the sky would count for a hundred on a pole; and not all
+    alike, or a sliver would count as much as a house.
+    """
+    chosen, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for region in labeled.regions:
+        count = min(len(region), most_per_region)
+        # Evenly spread over the region in reading order: no dice.
+        picked = region[np.linspace(0, len(region) - 1, count).round().astype(int)]
+        chosen.append(picked)
+        weights.append(np.full(count, np.sqrt(len(region)) / count))
+    atoms = np.concatenate(chosen)
+    return Examples(
+        image.descriptors[atoms],
+        labeled.classes[atoms],
+        np.concatenate(weights).astype(np.float32),
+    )

@@ -1,0 +1,184 @@
+"""The images of a folder of thousands, prepared ahead and kept on disk; few are in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from maskfeat.data.folder import read_picture
+from maskfeat.files import whole_file
+from maskfeat.hill.prepared import PreparedImage, load_prepared, prepare, save_prepared
+from maskfeat.hill.sources import Source, source_key, weights_key
+from maskfeat.segment.feature_cache import FeatureCache
+from maskfeat.segment.interactive import FeatureModel
+from maskfeat.segment.resizing import reduced
+
+_LOG = logging.getLogger("maskfeat")
+# Half a megabyte each, more or less.
+_MOST_OPEN = 8
+# Atoms that stand for an image where all images are looked at: 40 kilobytes for each.
+SKETCH_ATOMS = 48
+
+
+class ImageStore:
+    """Prepares pictures, in a thread if wanted, and keeps what came out in files.
+
+    A file is named by the picture's name, size and time of change, in a folder named by model,
+    source and settings: so nothing stale is read, and a changed picture is computed again. Beside
+    it lies a sketch of the image, the descriptors of some of its atoms, all of which stay in
+    memory.
+
+    Args:
+        paths: The pictures, of different names without ending.
+        model: Gives features.
+        source: Gives descriptors.
+        folder: Where to keep things; made when it is needed.
+        per_megapixel: Atoms for a million pixels.
+        max_megapixels: Larger pictures are reduced to it.
+        cache_dir: Where features are kept for others that want them, see `FeatureCache`.
+
+    Attributes:
+        failed: What went wrong, by number of the picture that cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        model: FeatureModel,
+        source: Source,
+        folder: Path,
+        per_megapixel: int,
+        max_megapixels: float,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.paths = list(paths)
+        self.failed: dict[int, str] = {}
+        self._read = (
+            model.features if cache_dir is None else FeatureCache(cache_dir, model).features
+        )
+        self._source = source
+        self._per_megapixel, self._max_megapixels = per_megapixel, max_megapixels
+        model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
+        settings = f"{model_key} {source_key(source)} {per_megapixel} {max_megapixels}"
+        self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
+        self._open: OrderedDict[int, PreparedImage] = OrderedDict()
+        self._sketches: dict[int, npt.NDArray[np.float16]] = {}
+        self._lock, self._computing = threading.Lock(), threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        for number in range(len(self.paths)):
+            self._read_sketch(number)
+
+    @property
+    def num_prepared(self) -> int:
+        """How many images are on disk."""
+        return len(self._sketches)
+
+    def is_prepared(self, number: int) -> bool:
+        """Whether an image need only be read."""
+        return number in self._sketches
+
+    def sketches(self) -> dict[int, npt.NDArray[np.float16]]:
+        """Descriptors of some atoms of each image that is prepared, each float16, (n, D)."""
+        with self._lock:
+            return dict(self._sketches)
+
+    def get(self, number: int) -> PreparedImage:
+        """An image; computed if need be.
+
+        Raises:
+            ValueError: If the picture cannot be read.
+        """
+        with self._lock:
+            found = self._open.get(number)
+            if found is not None:
+                self._open.move_to_end(number)
+                return found
+        image = load_prepared(self._path(number)) if self.is_prepared(number) else None
+        if image is None:
+            image = self._computed(number)
+        with self._lock:
+            self._open[number] = image
+            while len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        return image
+
+    def prepare_all(self, in_background: bool = False) -> None:
+        """Prepare what is not yet; a picture that cannot be read is logged and left out.
+
+        Args:
+            in_background: Return at once; a thread does it.
+        """
+        if not in_background:
+            self._prepare_rest()
+        elif self._thread is None or not self._thread.is_alive():
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._prepare_rest, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the image it is at."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _prepare_rest(self) -> None:
+        for number in range(len(self.paths)):
+            if self._stop.is_set():
+                return
+            if number in self.failed or self.is_prepared(number):
+                continue
+            try:
+                self._computed(number)
+            except ValueError as error:
+                _LOG.warning("left out: %s", error)
+
+    def _computed(self, number: int) -> PreparedImage:
+        with self._computing:  # one network at a time, and no image twice
+            kept = load_prepared(self._path(number)) if self.is_prepared(number) else None
+            if kept is not None:
+                return kept
+            try:
+                rgb = read_picture(self.paths[number])
+            except ValueError as error:
+                self.failed[number] = str(error)
+                raise
+            size = (rgb.shape[0], rgb.shape[1])
+            small = reduced(rgb, self._max_megapixels)
+            image = prepare(small, self._read(small), self._source, size, self._per_megapixel)
+            path = self._path(number)
+            save_prepared(image, path)
+            rng = np.random.default_rng(0)
+            share = image.atom_pixels / image.atom_pixels.sum()
+            count = min(SKETCH_ATOMS, len(share))
+            sketch = image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
+            with whole_file(path.with_suffix(".npy")) as file:
+                np.save(file, sketch)
+            with self._lock:
+                self._sketches[number] = sketch
+            return image
+
+    def _read_sketch(self, number: int) -> None:
+        path = self._path(number)
+        if path.is_file() and path.with_suffix(".npy").is_file():
+            try:
+                self._sketches[number] = np.load(path.with_suffix(".npy"), allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                return  # it is computed again
+
+    def _path(self, number: int) -> Path:
+        path = self.paths[number]
+        try:
+            status = path.stat()
+        except OSError as error:
+            self.failed[number] = f"'{path}' cannot be read as a picture: {error}"
+            return self._folder / f"{path.stem}-missing.npz"
+        return self._folder / f"{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"

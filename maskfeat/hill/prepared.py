@@ -1,0 +1,157 @@
+"""All that labeling needs of an image, computed once and kept in one small file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.features.reading import Features
+from maskfeat.files import whole_file
+from maskfeat.hill.sources import Source, describe
+from maskfeat.segment.atoms import AtomGraph, atoms
+from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.hill import cut_costs
+from maskfeat.segment.judge import default_judge
+from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.tree import MergeTree
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The atoms of one image, described; its features are not needed any more.
+
+    Attributes:
+        graph: The atoms, without their features (K, 0); all arrays as in `AtomGraph`.
+        costs: What parting adjacent atoms costs, see `cut_costs`, float64, shape (E,).
+        tree: The merges of the atoms, see `Hierarchy`.
+        descriptors: What is known of each atom, float16, shape (K, D).
+        size: Height and width of the picture itself, pixels; the atoms may be of a reduced one.
+    """
+
+    graph: AtomGraph
+    costs: FloatArray
+    tree: MergeTree
+    descriptors: npt.NDArray[np.float16]
+    size: tuple[int, int]
+
+    @cached_property
+    def atom_pixels(self) -> FloatArray:
+        """Pixels of each atom, float64, (K,)."""
+        return self.graph.sizes.astype(np.float64)
+
+    def region(self, atom: int, granularity: float, is_barred: BoolArray) -> BoolArray:
+        """The atoms that a click on one of them means, bool, shape (K,).
+
+        Args:
+            atom: The clicked atom.
+            granularity: In (0, 1): the region is the largest node of the tree around the atom
+                whose probability to be one segment is at least this.
+            is_barred: Atoms that were said to be of another class, (K,): the region is smaller
+                where it would hold one of them.
+        """
+        path = self.tree.ancestors(atom)
+        is_joined = self.tree.levels[path] <= 1 - granularity
+        barred = is_barred.copy()
+        barred[atom] = False
+        is_free = self.tree.sums(barred.astype(np.float64))[path] == 0
+        node = path[is_joined & is_free][-1:]
+        return self.tree.leaves_under(node if node.size else path[:1])
+
+
+def prepare(
+    rgb: npt.NDArray[np.uint8],
+    features: Features,
+    source: Source,
+    size: tuple[int, int],
+    per_megapixel: int,
+) -> PreparedImage:
+    """Cut an image into atoms and describe them.
+
+    Args:
+        rgb: uint8, shape (h, w, 3), as the features were computed of.
+        features: Of it.
+        source: Gives descriptors.
+        size: Of the picture that rgb may be a reduced copy of.
+        per_megapixel: Atoms for a million pixels of rgb.
+    """
+    graph = atoms(features, per_megapixel)
+    tree = atom_hierarchy(graph, judge=default_judge()).tree
+    reader = RegionReader(graph.labels, graph.num_atoms)
+    descriptors = describe(source(rgb, features), reader)
+    limit = float(np.finfo(np.float16).max)
+    half = descriptors.clip(-limit, limit).astype(np.float16)
+    return PreparedImage(_without_features(graph), cut_costs(graph), tree, half, size)
+
+
+def save_prepared(image: PreparedImage, path: Path) -> None:
+    """Write a file of some hundred kilobytes, whole or not at all."""
+    graph, tree = image.graph, image.tree
+    small = np.uint16 if graph.num_atoms <= 2**16 else np.int32
+    with whole_file(path) as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            version=_VERSION,
+            labels=graph.labels.astype(small),
+            centroids_yx=graph.centroids_yx.astype(np.float16),
+            edges=graph.edges.astype(small),
+            border_lengths=graph.border_lengths.astype(np.float32),
+            border_contrasts=graph.border_contrasts.astype(np.float16),
+            scale=graph.scale,
+            costs=image.costs.astype(np.float32),
+            parents=tree.parents.astype(np.int32),
+            levels=tree.levels.astype(np.float32),
+            descriptors=image.descriptors,
+            size=np.array(image.size),
+        )
+
+
+def load_prepared(path: Path) -> PreparedImage | None:
+    """Read what `save_prepared` wrote; None if it is not there, or cannot be read and is stale."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if int(arrays["version"]) != _VERSION:
+                return None
+            labels = arrays["labels"].astype(np.int32)
+            sizes = np.bincount(labels.ravel()).astype(np.float32)
+            graph = AtomGraph(
+                labels=labels,
+                features=np.zeros((len(sizes), 0), np.float32),
+                sizes=sizes,
+                centroids_yx=arrays["centroids_yx"].astype(np.float32),
+                edges=arrays["edges"].astype(np.int32),
+                border_lengths=arrays["border_lengths"],
+                border_contrasts=arrays["border_contrasts"].astype(np.float32),
+                scale=float(arrays["scale"]),
+            )
+            parents = arrays["parents"].astype(np.int64)
+            tree = _tree_of(parents, arrays["levels"].astype(np.float64), sizes)
+            height, width = arrays["size"].tolist()
+            costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
+            return PreparedImage(graph, costs, tree, descriptors, (height, width))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None  # it is computed again
+
+
+def _tree_of(
+    parents: IntArray, levels: FloatArray, leaf_sizes: npt.NDArray[np.float32]
+) -> MergeTree:
+    bare = MergeTree(parents, levels, np.zeros(len(parents)))
+    return MergeTree(parents, levels, bare.sums(leaf_sizes))
+
+
+def _without_features(graph: AtomGraph) -> AtomGraph:
+    fields = {name: getattr(graph, name) for name in graph.__dataclass_fields__}
+    return AtomGraph(**{**fields, "features": np.zeros((graph.num_atoms, 0), np.float32)})

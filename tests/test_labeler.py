@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
+from PIL import Image
+
+from maskfeat import Labeler
+from maskfeat.data.rle import decode_annotations
+from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.hill.image_store import _MOST_OPEN
+
+CLASSES = ["ground", "disc", "square"]
+
+
+class CountingEncoder(LabEncoder):
+    """Lab color that counts how often it is asked."""
+
+    num_calls = 0
+
+    def features(self, rgb):
+        type(self).num_calls += 1
+        return super().features(rgb)
+
+
+def picture(number: int) -> np.ndarray:
+    """The drawn picture with noise of its own."""
+    noise = np.random.default_rng(number).normal(0, 6, (*SIZE, 3))
+    return (drawn() + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(4):
+        Image.fromarray(picture(number)).save(folder / f"p{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(photos, tmp_path_factory):
+    """A folder in which all is computed."""
+    out = tmp_path_factory.mktemp("labels")
+    labeler(photos, out).prepare()
+    return out
+
+
+@pytest.fixture
+def out(prepared, tmp_path):
+    """That folder, without clicks."""
+    (tmp_path / "prepared").symlink_to(prepared / "prepared")
+    return tmp_path
+
+
+def labeler(photos, out, **settings) -> Labeler:
+    settings = {"per_megapixel": 40_000, "smoothness": 3.0, "order": "given", **settings}
+    return Labeler(photos, CLASSES, CountingEncoder(sigma=1), out, **settings)
+
+
+def click_all(one: Labeler, image: int) -> None:
+    one.correct(image, tuple(ON_GROUND), "ground")
+    one.correct(image, tuple(ON_DISC), "disc")
+    one.correct(image, tuple(ON_SQUARE), "square")
+
+
+def test_a_click_gives_its_whole_region_the_class(photos, out) -> None:
+    one = labeler(photos, out)
+    one.correct(0, tuple(ON_GROUND), "ground")
+    proposal = one.correct(0, tuple(ON_DISC), "disc")
+    assert iou(proposal.labels == 1, disc()) > 0.95
+    assert proposal.labels[tuple(ON_GROUND)] == 0
+    assert proposal.confidence[tuple(ON_DISC)] == 1
+
+
+def test_what_was_learned_from_one_image_labels_the_next(photos, out) -> None:
+    one = labeler(photos, out)
+    assert iou(one.proposal(1).labels == 1, disc()) < 0.3
+    click_all(one, 0)
+    labels = one.proposal(1).labels
+    assert iou(labels == 1, disc()) > 0.9
+    assert iou(labels == 2, square()) > 0.9
+    assert len({click.image for click in one.clicks}) == 1
+
+
+def test_clicks_are_saved_at_once_and_another_labeler_goes_on(photos, out) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    one.set_done(0)
+    one.correct(2, tuple(ON_DISC), "disc")
+    saved = json.loads((out / "clicks.json").read_text())
+    assert saved["clicks"][-1] == ["p2.png", *ON_DISC, 1, 0.5]
+    assert saved["done"] == ["p0.png"]
+    again = labeler(photos, out)
+    assert again.clicks == one.clicks
+    assert again.progress == (4, 4, 1, 4, 0)
+    assert again.proposal(0).is_done
+    for image in range(4):
+        np.testing.assert_array_equal(again.proposal(image).labels, one.proposal(image).labels)
+
+
+def test_undo_takes_the_last_click_back_and_all_that_it_did(photos, out) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    before = one.proposal(1).labels
+    one.correct(1, tuple(ON_DISC), "square")
+    assert (one.proposal(1).labels != before).mean() > 0.05
+    assert one.undo() == 1
+    np.testing.assert_array_equal(one.proposal(1).labels, before)
+    assert len(labeler(photos, out).clicks) == 3
+    for _ in range(3):
+        one.undo()
+    with pytest.raises(ValueError, match="there is no click to take back"):
+        one.undo()
+
+
+def test_a_click_of_another_class_makes_the_region_of_the_first_smaller(photos, out) -> None:
+    one = labeler(photos, out, granularity=1e-9)  # a region is all of the image
+    assert (one.correct(0, tuple(ON_GROUND), "ground").labels == 0).all()
+    labels = one.correct(0, tuple(ON_DISC), "disc").labels
+    assert labels[tuple(ON_DISC)] == 1
+    assert labels[tuple(ON_GROUND)] == 0
+    other_way = labeler(photos, out / "other", granularity=1e-9)
+    other_way.correct(0, tuple(ON_DISC), "disc")
+    np.testing.assert_array_equal(other_way.correct(0, tuple(ON_GROUND), "ground").labels, labels)
+
+
+def test_the_dial_of_a_click_decides_how_much_it_covers(photos, out) -> None:
+    one = labeler(photos, out)
+    sizes = [one.region(0, tuple(ON_GROUND), dial).sum() for dial in (1e-9, 0.5, 1 - 1e-9)]
+    assert SIZE[0] * SIZE[1] == sizes[0] > sizes[1] > sizes[2] > 0
+    covered = one.correct(0, tuple(ON_GROUND), "ground", 1 - 1e-9).confidence == 1
+    one.correct(0, tuple(ON_DISC), "disc", 1 - 1e-9)
+    assert one.region(0, tuple(ON_GROUND), 1 - 1e-9)[tuple(ON_GROUND)]
+    assert covered[tuple(ON_GROUND)]
+    with pytest.raises(ValueError, match="granularity must lie in"):
+        one.correct(0, (0, 0), "disc", 0)
+
+
+def test_the_next_image_is_one_that_is_not_done(photos, out) -> None:
+    one = labeler(photos, out)
+    assert [one.next(), one.next(after=0), one.next(after=3)] == [0, 1, 0]
+    for image in (0, 1, 3):
+        one.set_done(image)
+    assert one.next() == one.next(after=2) == 2
+    one.set_done(2)
+    assert one.next() is None
+    one.set_done(1, False)
+    assert one.next() == 1
+    one.correct(3, tuple(ON_DISC), "disc")
+    assert one.next(after=1) == 3
+
+
+@pytest.mark.parametrize("order", ["uncertain", "energy"])
+def test_the_image_that_differs_is_proposed_first(order, photos, tmp_path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        rgb = picture(number)
+        if number == 2:  # between the colors of the classes, and unknown
+            rgb[:] = (
+                np.random.default_rng(5).integers(0, 255, (9, 13, 3)).repeat(10, 0).repeat(10, 1)
+            )
+        Image.fromarray(rgb).save(folder / f"p{number}.png")
+    one = labeler(folder, tmp_path / "out", order=order)
+    one.prepare()
+    click_all(one, 0)
+    assert one.next(after=0) == 2
+
+
+def test_images_are_computed_once_and_few_are_held(photos, tmp_path) -> None:
+    one = labeler(photos, tmp_path)
+    CountingEncoder.num_calls = 0
+    one.prepare(in_background=True)
+    one.proposal(3)
+    one.prepare()
+    one.close()
+    assert CountingEncoder.num_calls == 4
+    again = labeler(photos, tmp_path)
+    assert again.progress.num_prepared == 4
+    again.proposal(1)
+    assert CountingEncoder.num_calls == 4
+    assert len(again.store._open) <= _MOST_OPEN
+    for file in tmp_path.glob("prepared/*/p0-*.npz"):
+        file.write_bytes(file.read_bytes()[:100])  # cut short: computed again
+    labeler(photos, tmp_path).proposal(0)
+    assert CountingEncoder.num_calls == 5
+
+
+def test_threads_may_click_at_once(photos, out) -> None:
+    one = labeler(photos, out)
+    threads = [threading.Thread(target=click_all, args=(one, image)) for image in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(labeler(photos, out).clicks) == 12
+
+
+def test_exports_say_the_same_in_three_formats(photos, out, tmp_path) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    one.set_done(0)
+    folder = tmp_path / "exported"
+    assert one.export(folder) == 1
+    labels = np.asarray(Image.open(folder / "p0_classes.png")).astype(int) - 1
+    np.testing.assert_array_equal(labels, one.proposal(0).labels)
+    assert (folder / "classes.txt").read_text().split() == CLASSES
+    coco = json.loads((folder / "coco.json").read_text())
+    assert [one["name"] for one in coco["categories"]] == CLASSES
+    sa1b = json.loads((folder / "p0.json").read_text())
+    assert sa1b["image"] == {"image_id": 0, "width": 130, "height": 90, "file_name": "p0.png"}
+    for found, number_of in (
+        (coco["annotations"], lambda a: a["category_id"] - 1),
+        (sa1b["annotations"], lambda a: CLASSES.index(a["label"])),
+    ):
+        masks = decode_annotations([a["segmentation"]["counts"] for a in found], SIZE)
+        painted = np.full(SIZE, -1)
+        for annotation, mask in zip(found, masks, strict=True):
+            assert annotation["area"] == mask.sum() >= 16
+            painted[mask] = number_of(annotation)
+        np.testing.assert_array_equal(painted[painted >= 0], labels[painted >= 0])
+        assert (painted >= 0).mean() > 0.99
+    assert one.export(folder, ["png"], only_done=False) == 4
+
+
+def test_a_broken_picture_is_named_and_passed_over(photos, tmp_path, caplog) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    Image.fromarray(picture(0)).save(folder / "b.png")
+    one = labeler(folder, tmp_path / "out")
+    one.prepare()
+    assert "a.png' cannot be read as a picture" in caplog.text
+    assert one.next() == 1
+    assert one.progress.num_failed == 1
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        one.proposal(0)
+
+
+def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
+    one = labeler(photos, out)
+    with pytest.raises(ValueError, match="there is no image 4 among 4"):
+        one.correct(4, (0, 0), "disc")
+    with pytest.raises(ValueError, match="the class must be one of"):
+        one.correct(0, (0, 0), "cat")
+    with pytest.raises(ValueError, match=r"the click .* = \(90, 0\) lies outside the picture"):
+        one.correct(0, (90, 0), "disc")
+    assert not one.clicks
+    with pytest.raises(ValueError, match="formats must be of png, coco and sa1b, got 'gif'"):
+        one.export(out / "exported", ["gif"])
+    with pytest.raises(ValueError, match="classes must be at least two different names"):
+        Labeler(photos, ["a", "a"], LabEncoder(), out)
+    with pytest.raises(ValueError, match="granularity must lie in"):
+        labeler(photos, out, granularity=1)
+    with pytest.raises(ValueError, match="order must be uncertain, energy or given"):
+        labeler(photos, out, order="random")
+    with pytest.raises(ValueError, match="out must be another folder"):
+        labeler(photos, photos)
+    with pytest.raises(FileNotFoundError, match="no picture or folder"):
+        labeler(photos / "nowhere", out)
+    one.correct(0, (1, 1), "disc")
+    with pytest.raises(ValueError, match="was written for the classes"):
+        Labeler(photos, ["x", "y"], LabEncoder(), out)
+    with pytest.raises(ValueError, match=r"has clicks on 'p0\.png', which is not among"):
+        Labeler([photos / "p1.png"], CLASSES, LabEncoder(), out)
+    (out / "clicks.json").write_text("{")
+    with pytest.raises(ValueError, match=r"cannot be read: .*; move it away to begin anew"):
+        labeler(photos, out)
