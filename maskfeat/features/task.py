@@ -37,7 +37,7 @@ class FeatureTask(L.LightningModule):
             leads there. It stays at the peak when neither max_steps nor max_epochs is set.
         ema_decay: How much of the averaged weights is kept at each optimizer step; they are what
             is evaluated and exported. 0 evaluates the raw weights.
-        compile_backend: Compile the network with torch.compile and this backend, "inductor" on GPUs;
+        compile_backend: Compile the network by torch.compile and this backend, "inductor" on GPUs;
             null leaves it as it is. Minutes at the start, faster steps after; weights and
             checkpoints stay the same. Evaluation, whose images have many sizes, is not compiled.
         untrained_seed: Seed of the untrained network that results are compared with.
