@@ -40,8 +40,8 @@ def load(
 
     Args:
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
-            the name of a network that comes with the package: "maskfeat-b0", trained on BSDS500
-            train, for research as its data are (experiments/bsds500).
+            the name of a network that comes with the package: "maskfeat-b0", trained on train
+            splits of photographs, for research as its data are (experiments/shipped).
         device: Where to put it.
 
     Returns:

