@@ -56,8 +56,7 @@ class Rank:
 
 def keys_of(data: ShardDataModule, epoch: int = 0) -> list[str]:
     loader = data.train_dataloader()
-    sampler = getattr(loader, "schedule", loader.sampler)
-    sampler.set_epoch(epoch)
+    loader.set_epoch(epoch)
     return [key for batch in loader for key in batch["keys"]]
 
 
@@ -140,7 +139,7 @@ def test_unreadable_samples_are_skipped_counted_and_logged_once(tmp_path, caplog
     with caplog.at_level(logging.WARNING, logger="maskfeat"):
         for epoch in range(3):
             loader = data.train_dataloader()
-            loader.schedule.set_epoch(epoch)
+            loader.set_epoch(epoch)
             for batch in loader:
                 assert len(batch["keys"]) == 8
                 data.on_before_batch_transfer(batch, 0)
@@ -190,6 +189,7 @@ def test_streams_give_whole_batches_and_ranks_share_the_shards(shards, tmp_path)
             train=str(tmp_path / "sorted-*.tar"),
             mode="streaming",
             epoch_images=20,
+            num_readers=1,
             batch_size=2,
             num_workers=1,
         )

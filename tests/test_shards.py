@@ -13,7 +13,8 @@ from shard_factory import FAULTS, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.sample import SampleError
-from maskfeat.data.shards import IndexedShards, SkipLedger, expand_shards
+from maskfeat.data.shards import IndexedShards, expand_shards
+from maskfeat.data.skips import SkipLedger
 
 
 @pytest.fixture

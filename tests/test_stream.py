@@ -1,52 +1,20 @@
 from __future__ import annotations
 
-import functools
-import http.server
-import itertools
+import gzip
 import logging
 import os
 import tarfile
-import threading
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from shard_factory import FAULTS, write_members, write_shard
-from torch.utils.data import DataLoader
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.sample import AnnotatedImage, SampleError
+from maskfeat.data.remote import ShardSource
+from maskfeat.data.sample import AnnotatedImage
 from maskfeat.data.shards import IndexedShards
-from maskfeat.data.stream import StreamedShards, stream_samples
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    handler = functools.partial(QuietHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
-
-
-def take_key(sample: AnnotatedImage, rng: np.random.Generator) -> tuple[str, int]:
-    return sample.key, int(rng.integers(2**31))
-
-
-def refuse_odd(sample: AnnotatedImage, rng: np.random.Generator) -> str:
-    if int(sample.key[-1]) % 2:
-        raise SampleError("bad jpg", "odd")
-    return sample.key
+from maskfeat.data.stream import raw_samples, stream_samples
 
 
 def write_shards(folder: Path, num_shards: int, num_samples: int) -> set[str]:
@@ -56,10 +24,6 @@ def write_shards(folder: Path, num_shards: int, num_samples: int) -> set[str]:
         scenes = write_shard(path, num_samples, n, size=(16, 16), first_id=100 * (n + 1))
         keys |= {scene.key for scene in scenes}
     return keys
-
-
-def first_keys(stream: Any, num: int) -> list[str]:
-    return [key for key, _ in itertools.islice(stream, num)]
 
 
 def test_sorted_shards_give_what_the_index_finds(tmp_path: Path) -> None:
@@ -147,8 +111,6 @@ def test_a_pipe_is_run_only_where_it_is_allowed(tmp_path: Path) -> None:
     url = f"pipe:cat {tmp_path}/a.tar; touch {tmp_path}/was_run"
     with pytest.raises(ValueError, match="would run a shell command"):
         list(stream_samples(url))
-    with pytest.raises(ValueError, match="would run a shell command"):
-        StreamedShards(url, 0, 0, 1, transform=take_key)
     assert not (tmp_path / "was_run").exists()
     assert len(list(stream_samples(url, allow_pipe=True))) == 2
     assert (tmp_path / "was_run").exists()
@@ -165,109 +127,23 @@ def test_no_file_stays_open_even_when_the_stream_is_left_early(tmp_path: Path) -
     assert len(os.listdir("/proc/self/fd")) == num_open
 
 
-def test_shards_on_a_server_are_read_in_one_request_each(tmp_path: Path, server: str) -> None:
-    write_shards(tmp_path, 2, 3)
-    local = [s.jpg for s in stream_samples(f"{tmp_path}/*.tar")]
-    assert [s.jpg for s in stream_samples(f"{server}/{{000..001}}.tar")] == local
-    with pytest.raises(FileNotFoundError, match=r"none\.tar"):
-        list(stream_samples(f"{server}/none.tar"))
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_two_ranks_of_two_workers_read_each_sample_once_in_a_pass(
-    tmp_path: Path, server: str, method: str
-) -> None:
-    keys = write_shards(tmp_path, 4, 3)
-    next(iter(stream_samples(f"{server}/000.tar")))  # a fork must not inherit the connection
-    found: list[str] = []
-    for rank, way in enumerate((method, "fork")):  # other ways of starting take seconds
-        dataset = StreamedShards(f"{server}/{{000..003}}.tar", 0, rank, 2, transform=take_key)
-        loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=way)
-        found += first_keys(loader, 6)
-    assert len(found) == 12
-    assert set(found) == keys
-
-
-@pytest.mark.parametrize(
-    ("num_shards", "world_size", "num_samples"),
-    [(1, 1, 7), (1, 4, 9), (2, 3, 6), (3, 2, 4), (5, 3, 2), (4, 4, 3)],
-)
-def test_consumers_are_disjoint_and_complete_in_every_pass(
-    tmp_path: Path, num_shards: int, world_size: int, num_samples: int
-) -> None:
-    keys = write_shards(tmp_path, num_shards, num_samples)
-    for number in range(4):
-        read: Counter[str] = Counter()
-        for rank in range(world_size):
-            stream = StreamedShards(f"{tmp_path}/*.tar", 5, rank, world_size, transform=take_key)
-            parts = stream._deal(number, rank, world_size)
-            read.update(raw.key for raw in stream._read_parts(parts))
-        assert read == Counter(dict.fromkeys(keys, 1))
-
-
-def test_work_is_even_over_the_passes(tmp_path: Path) -> None:
-    write_shards(tmp_path, 5, 1)
-    stream = StreamedShards(f"{tmp_path}/*.tar", 0, 0, 1, transform=take_key)
-    loads = [sum(len(stream._deal(p, c, 3)) for p in range(3)) for c in range(3)]
-    assert loads == [5, 5, 5]
-
-
-def test_one_consumer_reads_each_sample_once_in_each_pass_in_ever_new_order(tmp_path: Path) -> None:
-    keys = write_shards(tmp_path, 3, 4)
-    stream = StreamedShards(f"{tmp_path}/*.tar", 7, 0, 1, transform=take_key)
-    got = first_keys(stream, 36)
-
-    passes = [got[i : i + 12] for i in (0, 12, 24)]
-    for one in passes:
-        assert set(one) == keys
-    assert len({tuple(one) for one in passes}) == 3
-    assert passes[0] != sorted(passes[0])
-
-
-def test_the_stream_is_a_function_of_seed_and_epoch_and_of_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_shards(tmp_path, 3, 4)
-
-    def read(seed: int, epoch: int) -> list[tuple[str, int]]:
-        stream = StreamedShards(f"{tmp_path}/*.tar", seed, 0, 1, transform=take_key)
-        stream.set_epoch(epoch)
-        return list(itertools.islice(stream, 12))
-
-    first = read(0, 0)
-    monkeypatch.setenv("WDS_SEED", "77")
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    np.random.seed(1)  # noqa: NPY002 - to show that nobody listens
-    assert read(0, 0) == first
-    assert read(0, 1) != first
-    assert read(1, 0) != first
-
-
-def test_a_buffer_of_one_keeps_the_order_within_a_shard(tmp_path: Path) -> None:
-    write_shards(tmp_path, 1, 6)
-    stream = StreamedShards(str(tmp_path / "000.tar"), 0, 0, 1, 1, transform=take_key)
-    assert first_keys(stream, 6) == [f"sa_{i}" for i in range(100, 106)]
-
-
-def test_what_cannot_be_read_or_transformed_is_given_as_a_skip(tmp_path: Path) -> None:
+def test_what_is_not_wanted_is_passed_over_and_places_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    write_shard(path, 4, faults={0: "bad json"})
-    got = list(itertools.islice(StreamedShards(str(path), 0, 0, 1, transform=refuse_odd), 4))
-
-    reasons = {s.key: s.reason for s in got if isinstance(s, SkippedSample)}
-    assert reasons == {"sa_100": "bad json", "sa_101": "bad jpg", "sa_103": "bad jpg"}
-    assert [s for s in got if isinstance(s, str)] == ["sa_102"]
-
-
-def test_an_unsorted_shard_stops_a_worker_with_its_sentence(tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.tar", 6, order="halves")
-    dataset = StreamedShards(str(tmp_path / "a.tar"), 0, 0, 1, transform=take_key)
-    with pytest.raises(ValueError, match="is not sorted"):
-        next(iter(DataLoader(dataset, batch_size=None, num_workers=1)))
+    write_shard(path, 6, faults={2: "missing json", 5: "missing jpg"})
+    places = dict(raw_samples(str(path), ShardSource()))
+    assert [places[place].key for place in range(6)] == [
+        *("sa_100", "sa_101", "sa_103", "sa_104"),  # complete ones first
+        *("sa_102", "sa_105"),
+    ]
+    for kept in ({0, 3, 5}, {1}, set(), {4, 5}):
+        assert dict(raw_samples(str(path), ShardSource(), kept.__contains__)) == {
+            place: places[place] for place in sorted(kept)
+        }
 
 
-def test_a_rank_outside_the_world_is_refused(tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.tar", 1)
-    with pytest.raises(ValueError, match=r"rank must lie in \[0, world_size\)"):
-        StreamedShards(str(tmp_path / "a.tar"), 0, 2, 2, transform=take_key)
+def test_compressed_tars_are_read_too(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", 3)
+    plain = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(gzip.compress(plain))
+    one, other = (list(stream_samples(f"{tmp_path}/{name}.tar")) for name in "ab")
+    assert [s.jpg for s in one] == [s.jpg for s in other]

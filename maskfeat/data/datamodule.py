@@ -10,18 +10,18 @@ import torch
 from torch.utils.data import DataLoader
 
 from maskfeat.batch import HeldOutImage, normalize_images
-from maskfeat.data.augment import Augmentation, Example, ExampleMaker
-from maskfeat.data.examples import (
-    HeldOutExamples,
-    ScheduledExamples,
-    StreamedBatches,
-    collate,
-)
+from maskfeat.data.augment import Augmentation, ExampleMaker
+from maskfeat.data.examples import HeldOutExamples, collate
 from maskfeat.data.folder import Pictures, find_pictures
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.schedule import EpochLoader, PlaceSampler, ResumableLoader, spread_evenly
-from maskfeat.data.shards import IndexedShards, SkipLedger, expand_shards
-from maskfeat.data.stream import StreamedShards
+from maskfeat.data.loaders import ResumableLoader
+from maskfeat.data.mixture import sets_of
+from maskfeat.data.progress import State, go_on, state_of
+from maskfeat.data.remote import ShardSource
+from maskfeat.data.schedule import spread_evenly
+from maskfeat.data.shards import IndexedShards, expand_shards
+from maskfeat.data.skips import SkipLedger
+from maskfeat.data.training import indexed_loader, streaming_loader
 
 
 class ShardDataModule(L.LightningDataModule):
@@ -31,12 +31,17 @@ class ShardDataModule(L.LightningDataModule):
     "annotations" of COCO run-length masks. Each connected component of a mask is a mask.
 
     Args:
-        train: Shards to train on: a glob, a brace range, a url, or a list of these.
+        train: Shards to train on: a glob, a brace range, a url, or a list of these. Or several
+            sets and how much of what is read comes from each: {shards: weight, ...} or, where
+            ${references} are to work, {name: {shards: a pattern or a list, weight: a number}}.
+            The shares hold in any stretch of training, not only on average.
         val: Shards for validation, local.
         test: Shards for `lightning test`; null takes `val`.
         predict: A picture or a folder of pictures for `lightning predict`.
         mode: "indexed" reads local tars with members in any order by an index of offsets;
             "streaming" reads sorted tars front to back, from disk or from http(s), s3, gs urls.
+            Either goes on in mid-epoch from a checkpoint, with any number of workers; indexed
+            also on another number of devices, if batch_size times devices stays the same.
         batch_size: Images per device.
         crop_size: Height and width of training examples, pixels.
         short_side: Images count as reduced to this short side, pixels, before augmentation
@@ -46,12 +51,27 @@ class ShardDataModule(L.LightningDataModule):
         max_masks: At most so many masks per example, a random choice where there are more.
         augmentation: How much training examples vary.
         epoch_images: Images per epoch, all devices together; null is one pass over the training
-            set. Needed in streaming mode, where the size of the set is not known.
-        num_train_images: Train on at most so many images, evenly spread; null takes all.
+            set. Needed in streaming mode, where the size of the set is not known. An epoch goes
+            on in the set where the one before ended.
+        num_train_images: Train on at most so many images of each set, evenly spread; null takes
+            all. For indexed mode.
         num_val_images: At most so many held-out images, for the loss and for evaluations.
         num_workers: Worker processes per device; 0 reads in the training process.
         start_method: How workers are started: fork, spawn or forkserver; null is the system's.
-        shuffle_buffer: Samples held for shuffling in streaming mode, per worker.
+        shuffle_buffer: Samples held for shuffling in streaming mode, at most, per reader.
+        shuffle_buffer_mb: Memory for shuffling in streaming mode, at most, MB per device, all its
+            readers together (JPEG and JSON as they lie in the tar; 1 MB a sample in SA-1B).
+        num_readers: Shards that are read side by side in streaming mode, per device; the order
+            depends on it, so keep it. Workers share the readers: it should be a multiple of
+            num_workers, and more workers than readers are not started. With more readers on all
+            devices than shards, each shard is read by several, each of which keeps its part.
+        cache_dir: Folder on a local disk that shards at urls are kept in, whole, for later
+            epochs and other processes; null reads them over the network each time.
+        cache_gb: Bound on that folder, GB; shards used longest ago make room. Keep room for one
+            more per reader: those being fetched or read come on top.
+        url_attempts: A url that failed so often in a row stops training, in one sentence.
+        url_wait_s: Pause after the first failure, seconds; doubles with each, up to a minute.
+        url_timeout_s: Seconds without a byte after which a connection counts as failed.
         max_skipped_share: Training stops when a larger share of the samples could not be read.
         index_dir: Where indexes are kept if not beside the tars.
         allow_pipe: Let `pipe:` urls run shell commands. Only for urls that you wrote yourself.
@@ -60,7 +80,7 @@ class ShardDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train: str | list[str] = "data_shards/train-*.tar",
+        train: dict[str, Any] | list[str] | str = "data_shards/train-*.tar",
         val: str | list[str] = "data_shards/val-*.tar",
         test: str | list[str] | None = None,
         predict: str | None = None,
@@ -78,6 +98,13 @@ class ShardDataModule(L.LightningDataModule):
         num_workers: int = 2,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
         shuffle_buffer: int = 200,
+        shuffle_buffer_mb: float = 1000,
+        num_readers: int = 4,
+        cache_dir: str | None = None,
+        cache_gb: float = 50,
+        url_attempts: int = 5,
+        url_wait_s: float = 1,
+        url_timeout_s: float = 60,
         max_skipped_share: float = 0.05,
         index_dir: str | None = None,
         allow_pipe: bool = False,
@@ -99,52 +126,39 @@ class ShardDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.start_method = start_method
         self.shuffle_buffer = shuffle_buffer
+        self.shuffle_buffer_mb = shuffle_buffer_mb
+        self.num_readers = num_readers
+        self.source = ShardSource(
+            allow_pipe, url_attempts, url_wait_s, url_timeout_s, cache_dir, cache_gb
+        )
         self.index_dir = index_dir
         self.allow_pipe = allow_pipe
         self.seed = seed
         self.skips = SkipLedger(max_share=max_skipped_share)
         self._num_read = 0
-        self._num_done = 0  # batches of the first epoch that a resumed run passes over
+        self._num_train_batches = 0  # of this process
+        self._num_logged = -1  # skipped samples, so that a run without any shows its zero
+        self._resume: State | None = None
         self._train_loader: ResumableLoader | None = None
         self._indexed: dict[str, IndexedShards] = {}
 
     def setup(self, stage: str) -> None:
         """Look at the shards, so that a missing or empty one is an error before anything starts."""
         if stage == "fit":
-            if self.mode == "streaming":
-                expand_shards(self.train, allow_pipe=self.allow_pipe)
-                if self.epoch_images is None:
-                    raise ValueError(
-                        "data.epoch_images must be set in streaming mode, where the number of "
-                        "images is not known; take about the number of images of the set"
-                    )
-            else:
-                num_images = len(self._shards(self.train))
-                self._check_epoch(min(num_images, self.num_train_images or num_images))
+            self._check_training()
         if stage in ("fit", "validate"):
-            self._check_held_out(self._shards(self.val))
+            self._check_held_out(self.indexed(self.val))
         if stage == "test":
-            self._check_held_out(self._shards(self.test or self.val))
+            self._check_held_out(self.indexed(self.test or self.val))
         if stage == "predict":
             find_pictures(self.predict)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of this rank."""
-        rank, world_size = self._rank()
-        example = self._example_maker(self.augmentation)
-        if self.mode == "streaming":
-            return self._streaming_loader(example, rank, world_size)
-        shards = self._shards(self.train)
-        indices = spread_evenly(len(shards), self.num_train_images)
-        epoch_images = self.epoch_images or len(indices)
-        places = PlaceSampler(epoch_images, self.batch_size, rank, world_size)
-        dataset = ScheduledExamples(shards, indices, example, self.seed)
-        self._train_loader = ResumableLoader(
-            dataset, places, persistent_workers=self.num_workers > 0, **self._loading()
-        )
-        # A checkpoint at the end of an epoch goes on with the next one, from its start.
-        if self._num_done < len(self._train_loader):
-            places.num_done = self._num_done
+        """Batches of this rank; after a checkpoint was loaded, those that it had not had."""
+        make_loader = streaming_loader if self.mode == "streaming" else indexed_loader
+        self._train_loader = make_loader(self, self._rank())
+        if self._resume is not None:
+            go_on(self._train_loader, self._resume, self)
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -161,16 +175,16 @@ class ShardDataModule(L.LightningDataModule):
         pictures = find_pictures(self.predict)[rank::world_size]
         return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where training stands in its epoch, for the checkpoint."""
+    def state_dict(self) -> State:
+        """Where training stands in its epoch, and what was skipped, for the checkpoint."""
         # Not the state of the loader itself, which Lightning would keep too: it restores that
         # only if nobody has asked for the number of steps before, and our optimizer has.
-        loader = self._train_loader
-        return {"num_batches": loader.num_given if loader is not None else 0}
+        return state_of(self._train_loader, self)
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Pass over the batches that were handed out before the checkpoint."""
-        self._num_done = state_dict["num_batches"]
+    def load_state_dict(self, state_dict: State) -> None:
+        """Go on after the batches that were trained on before the checkpoint."""
+        self._resume = state_dict
+        self.skips.restore(state_dict.get("skipped", ()))
 
     def held_out(self, stage: str) -> Sequence[HeldOutImage]:
         """Whole held-out images with their masks, for evaluation callbacks.
@@ -186,13 +200,11 @@ class ShardDataModule(L.LightningDataModule):
         if "skipped" not in batch:
             return batch
         self._num_read += len(batch["keys"])
-        num_before = self.skips.total
         for skipped in batch["skipped"]:
             self.skips.add(skipped)
-        first = self._num_read == len(batch["keys"])
-        if first or self.skips.total != num_before:
-            self._log_skips()
         self.skips.check(self._num_read)
+        if self._is_training():
+            self._watch_skips()
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
@@ -201,39 +213,33 @@ class ShardDataModule(L.LightningDataModule):
             batch["images"] = normalize_images(batch["images"])
         return batch
 
-    def _log_skips(self) -> None:
-        if self.trainer is None or not self.trainer.training or self.trainer.logger is None:
-            return
-        counts = {f"data/skipped/{reason}": n for reason, n in self.skips.counts.items()}
-        self.trainer.logger.log_metrics(
-            {"data/skipped": self.skips.total, **counts}, step=self.trainer.global_step
-        )
+    def _watch_skips(self) -> None:
+        """Count and log over all ranks, at steps that are the same on all of them."""
+        loader, trainer = self._train_loader, self.trainer
+        assert trainer is not None
+        is_last = loader is not None and loader.progress.num_batches == len(loader)
+        every = max(1, getattr(trainer, "log_every_n_steps", 1))
+        if self._num_train_batches % every == 0 or is_last:
+            self.skips.share()
+            if trainer.logger is not None and self.skips.total != self._num_logged:
+                counts = {f"data/skipped/{name}": float(n) for name, n in self.skips.counts.items()}
+                totals = {"data/skipped": float(self.skips.total), **counts}
+                trainer.logger.log_metrics(totals, step=trainer.global_step)
+                self._num_logged = self.skips.total
+        self._num_train_batches += 1
 
-    def _streaming_loader(
-        self, example: ExampleMaker, rank: int, world_size: int
-    ) -> DataLoader[Any]:
-        assert self.epoch_images is not None  # setup refused it
-        stream: StreamedShards[Example] = StreamedShards(
-            self.train,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer=self.shuffle_buffer,
-            allow_pipe=self.allow_pipe,
-            transform=example,
-        )
-        num_batches = self.epoch_images // (self.batch_size * world_size)
-        dataset = StreamedBatches(stream, self.batch_size, num_batches)
-        return EpochLoader(dataset, **{**self._loading(), "collate_fn": None}, batch_size=None)
+    def _is_training(self) -> bool:
+        return self.trainer is not None and self.trainer.training
 
     def _held_out_loader(self, shards: str | list[str]) -> DataLoader[Any]:
         rank, world_size = self._rank()
-        found = self._shards(shards)
+        found = self.indexed(shards)
         mine = spread_evenly(len(found), self.num_val_images)[rank::world_size]
-        dataset = HeldOutExamples(found, mine, self._example_maker(None))
-        return DataLoader(dataset, batch_size=self.batch_size, **self._loading())
+        dataset = HeldOutExamples(found, mine, self.example_maker(None))
+        return DataLoader(dataset, batch_size=self.batch_size, **self.loading())
 
-    def _example_maker(self, augmentation: Augmentation | None) -> ExampleMaker:
+    def example_maker(self, augmentation: Augmentation | None) -> ExampleMaker:
+        """Cuts examples as the settings say; None takes the middle of the image."""
         return ExampleMaker(
             self.crop_size,
             self.num_points,
@@ -243,7 +249,8 @@ class ShardDataModule(L.LightningDataModule):
             self.border_share,
         )
 
-    def _loading(self) -> dict[str, Any]:
+    def loading(self) -> dict[str, Any]:
+        """What all loaders have in common."""
         return {
             "num_workers": self.num_workers,
             "collate_fn": collate,
@@ -254,7 +261,8 @@ class ShardDataModule(L.LightningDataModule):
     def _context(self) -> Any:  # noqa: ANN401 - None or a multiprocessing context
         return torch.multiprocessing.get_context(self.start_method) if self.start_method else None
 
-    def _shards(self, shards: str | list[str]) -> IndexedShards:
+    def indexed(self, shards: str | list[str]) -> IndexedShards:
+        """A set of local tars; indexed once."""
         name = str(shards)
         if name not in self._indexed:
             self._indexed[name] = IndexedShards(shards, index_dir=self.index_dir)
@@ -266,12 +274,27 @@ class ShardDataModule(L.LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _check_epoch(self, num_images: int) -> None:
+    def _check_training(self) -> None:
+        sets = sets_of(self.train)
+        num_images = self.epoch_images
+        if self.mode == "streaming":
+            for one in sets:
+                expand_shards(one.shards, allow_pipe=self.allow_pipe)
+            if num_images is None:
+                raise ValueError(
+                    "data.epoch_images must be set in streaming mode, where the number of "
+                    "images is not known; take about the number of images of the set"
+                )
+        else:
+            found = [self.indexed(one.shards) for one in sets]
+            sizes = [min(len(shards), self.num_train_images or len(shards)) for shards in found]
+            num_images = num_images or sum(sizes)
+            incomplete = [one for shards in found for one in shards.incomplete]
+            self.skips.add_known(incomplete, sum(len(shards) for shards in found))
         world_size = self._rank()[1]
-        needed = self.batch_size * world_size
-        if (self.epoch_images or num_images) < needed:
+        if num_images < self.batch_size * world_size:
             raise ValueError(
-                f"an epoch of {self.epoch_images or num_images} images has no whole batch of "
+                f"an epoch of {num_images} images has no whole batch of "
                 f"{self.batch_size} images on {world_size} devices; lower data.batch_size or "
                 "set data.epoch_images"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from maskfeat.batch import Batch, SkippedSample
 from maskfeat.data.augment import Example
+from maskfeat.data.mixture import Mixture, seed_of_set
+from maskfeat.data.readers import Standing, StreamPlan, StreamReader, finish
 from maskfeat.data.sample import AnnotatedImage, SampleError
-from maskfeat.data.schedule import sample_at
+from maskfeat.data.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards import IndexedShards
 
 # Makes an example of a photograph; all randomness comes from the generator.
@@ -27,35 +29,44 @@ class ScheduledExamples(Dataset[Any]):
     """Training examples by their place in the endless order of `maskfeat.data.schedule`.
 
     An example depends on its place alone: not on the worker, the rank or what was read before.
-    A sample that cannot be read is replaced by another, chosen by the place too.
+    Several sets take turns by their weights (`maskfeat.data.mixture`), each in its own endless
+    order. A sample that cannot be read is replaced by another of its set, chosen by the place too.
 
     Args:
-        shards: The photographs.
-        indices: Which of them.
+        sets: The photographs of each set.
+        indices: Which of each set.
+        weights: How much of what is read comes from each set; only their proportions count.
         make_example: Cuts an example out of one.
         seed: Of the order and of all augmentation.
     """
 
     def __init__(
         self,
-        shards: IndexedShards,
-        indices: Sequence[int],
+        sets: Sequence[IndexedShards],
+        indices: Sequence[Sequence[int]],
+        weights: Sequence[float],
         make_example: MakeExample,
         seed: int,
     ) -> None:
-        self.shards = shards
+        self.sets = sets
         self.indices = indices
+        self.mixture = Mixture(weights, seed)
         self.make_example = make_example
         self.seed = seed
 
     def __getitem__(self, place: int) -> list[Example | SkippedSample]:
         """The example at one place, after the samples that were skipped on the way to it."""
         rng = np.random.default_rng([self.seed, place])
-        num_images = len(self.indices)
-        others = (int(rng.integers(num_images)) for _ in itertools.count())
-        numbers = itertools.chain([sample_at(place, num_images, self.seed)], others)
-        indices = (self.indices[number] for number in numbers)
-        return _first_readable(self.shards, indices, lambda s: self.make_example(s, rng))
+        which, turn = self.mixture.at(place)
+        indices = self.indices[which]
+        first = sample_at(turn, len(indices), seed_of_set(self.seed, which, len(self.sets)))
+        others = (int(rng.integers(len(indices))) for _ in itertools.count())
+        numbers = itertools.chain([first], others)
+        return _first_readable(
+            self.sets[which],
+            (indices[number] for number in numbers),
+            lambda s: self.make_example(s, rng),
+        )
 
 
 class HeldOutExamples(Dataset[Any]):
@@ -88,38 +99,69 @@ class HeldOutExamples(Dataset[Any]):
 
 
 class StreamedBatches(IterableDataset[Any]):
-    """Whole batches out of an endless stream of examples.
+    """Whole batches out of streams, made by the virtual readers of one rank in turn.
 
     Args:
-        stream: Gives `Example` and `SkippedSample`; has `set_epoch`.
+        plan: What is streamed.
+        make_example: Cuts an example out of a photograph.
         batch_size: Examples in a batch.
-        num_batches: Batches in an epoch, all workers of this rank together.
+
+    Attributes:
+        start: Number of the next batch, counted from the beginning of training.
+        stop: The one after the last of the epoch.
+        standings: Where each reader stands before batch `start`.
     """
 
-    def __init__(self, stream: Any, batch_size: int, num_batches: int) -> None:  # noqa: ANN401
-        self.stream = stream
+    def __init__(self, plan: StreamPlan, make_example: MakeExample, batch_size: int) -> None:
+        self.plan = plan
+        self.make_example = make_example
         self.batch_size = batch_size
-        self.num_batches = num_batches
+        self.start = self.stop = 0
+        self.standings = [plan.start()] * plan.num_readers
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next epoch reads the shards in another order."""
-        self.stream.set_epoch(epoch)
+    def __iter__(self) -> Iterator[ReadBatch | Exception | None]:
+        """Give what falls to this worker: see `maskfeat.data.schedule.batches_of_worker`.
 
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[Batch]:
+        What a user can mend is given, not raised: a loader would wrap it into a traceback.
+        """
         worker = torch.utils.data.get_worker_info()
-        number, total = (worker.id, worker.num_workers) if worker else (0, 1)
-        mine = len(range(number, self.num_batches, total))
-        batch: list[Example | SkippedSample] = []
-        for item in self.stream:
-            if mine == 0:
+        number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        readers: dict[int, StreamReader] = {}
+        turns = batches_of_worker(number, num_workers, self.plan.num_readers, self.start, self.stop)
+        for turn in turns:
+            if turn is None:
+                yield None
+                continue
+            name = turn % self.plan.num_readers
+            if name not in readers:
+                readers[name] = StreamReader(self.plan, name, self.standings[name])
+            try:
+                batch = self._read(readers[name])
+            except (ValueError, OSError) as error:
+                yield error
                 return
-            batch.append(item)
-            if sum(isinstance(one, Example) for one in batch) == self.batch_size:
-                yield collate([batch])
-                batch, mine = [], mine - 1
+            yield ReadBatch(name, readers[name].standing, batch)
+
+    def _read(self, reader: StreamReader) -> Batch:
+        found: list[Example | SkippedSample] = []
+        num_examples = num_missed = 0
+        for raw, seeds in reader:
+            found.append(finish(raw, seeds, self.make_example))
+            num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
+            num_examples += isinstance(found[-1], Example)
+            if num_examples == self.batch_size:
+                break
+            if num_missed == _MAX_TRIES:
+                raise RuntimeError(_too_many(num_missed, found[-1]))
+        return collate([found])
+
+
+class ReadBatch(NamedTuple):
+    """A batch, and where its reader stands after it."""
+
+    reader: int
+    standing: Standing
+    batch: Batch
 
 
 def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
@@ -161,7 +203,8 @@ def _first_readable(
         except SampleError as error:
             key, shard = shards.key(index), shards.shard(index)
             found.append(SkippedSample(error.reason, shard, key, str(error)))
-    raise RuntimeError(
-        f"{len(found)} samples in a row could not be read, the last was {found[-1]}; look at the "
-        "shards"
-    )
+    raise RuntimeError(_too_many(len(found), found[-1]))
+
+
+def _too_many(number: int, last: Example | SkippedSample) -> str:
+    return f"{number} samples in a row could not be read, the last was {last}; look at the shards"

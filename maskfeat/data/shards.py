@@ -1,4 +1,4 @@
-"""The indexed set: tars on disk as one sequence of samples, and the account of what is skipped."""
+"""Names of shards, and the indexed set: tars on disk as one sequence of samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.index import index_shard
+from maskfeat.data.remote import is_url
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 _LOG = logging.getLogger("maskfeat")
@@ -52,11 +52,6 @@ def expand_shards(shards: str | Sequence[str], allow_pipe: bool = False) -> list
         for name in _expand_braces(pattern):
             found.update([name] if is_url(name) else _match(name))
     return sorted(found)
-
-
-def is_url(name: str) -> bool:
-    """Whether a shard is read over the network (`http://`, `s3://`, ...) and not from a path."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", name) is not None
 
 
 class IndexedShards(Sequence[AnnotatedImage]):
@@ -151,66 +146,6 @@ class IndexedShards(Sequence[AnnotatedImage]):
         i = int(i) % len(self)
         shard = int(np.searchsorted(self._ends, i, side="right"))
         return shard, i - int(self._ends[shard]) + len(self._indexes[shard].keys)
-
-
-class SkipLedger:
-    """Counts the samples that could not be read, and stops training when they are too many.
-
-    Each sample counts and is logged once, however often it is met.
-
-    Args:
-        max_share: Largest share of skipped samples among all samples, in [0, 1].
-        min_samples: Below so many samples, read or skipped, nothing is judged.
-
-    Attributes:
-        counts: Distinct skipped samples by reason.
-    """
-
-    def __init__(self, max_share: float = 0.05, min_samples: int = 20) -> None:
-        if not 0 <= max_share <= 1:
-            raise ValueError(f"max_share must lie in [0, 1], got {max_share}")
-        self.max_share = max_share
-        self.min_samples = min_samples
-        self.counts: Counter[str] = Counter()
-        self._seen: set[tuple[str, str]] = set()
-
-    @property
-    def total(self) -> int:
-        """Distinct skipped samples."""
-        return len(self._seen)
-
-    def add(self, skipped: SkippedSample) -> None:
-        """Count and log a sample, unless it has been before."""
-        if (skipped.shard, skipped.key) in self._seen:
-            return
-        self._seen.add((skipped.shard, skipped.key))
-        self.counts[skipped.reason] += 1
-        _LOG.warning(
-            "skipped sample '%s' of %s (%s): %s",
-            skipped.key,
-            skipped.shard,
-            skipped.reason,
-            skipped.detail,
-        )
-
-    def check(self, num_read: int) -> None:
-        """Stop when too large a share was skipped.
-
-        Args:
-            num_read: Samples that were read well so far. Reading some again counts again, so the
-                share can only come out smaller than it is.
-
-        Raises:
-            RuntimeError: If the share is above `max_share`.
-        """
-        num_seen = num_read + self.total
-        if num_seen >= self.min_samples and self.total > self.max_share * num_seen:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common())
-            raise RuntimeError(
-                f"{self.total} of {num_seen} samples could not be read ({reasons}), more than the "
-                f"allowed share of {self.max_share:g}; look at the log, mend the shards or raise "
-                "data.max_skipped_share"
-            )
 
 
 def _expand_braces(pattern: str) -> list[str]:

@@ -1,0 +1,121 @@
+"""Several sets as one: whose turn it is, at each place of the endless order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+# Places after which the shares are exact: so finely are they rounded.
+_CYCLE = 10_000
+
+# A set by its patterns alone, or several with their weights, as `data.train` takes them.
+Train = str | Sequence[str] | Mapping[str, Any]
+
+
+class WeightedSet(NamedTuple):
+    """Shards of one set, and how much of what is read is to come from it."""
+
+    shards: str | list[str]
+    weight: float
+
+
+def sets_of(train: Train) -> list[WeightedSet]:
+    """Take apart what `data.train` says.
+
+    Args:
+        train: Shards, for one set; else {shards: weight} or {name: {"shards": a pattern or a list,
+            "weight": a number}}. Only their proportions count.
+
+    Returns:
+        The sets, in the order given.
+
+    Raises:
+        ValueError: If a weight is no number above 0, or an entry has other keys.
+    """
+    if not isinstance(train, Mapping):
+        return [WeightedSet(train if isinstance(train, str) else list(train), 1.0)]
+    if not train:
+        raise ValueError("data.train is an empty mapping; give at least one set with its weight")
+    found = []
+    for name, value in train.items():
+        shards, weight = name, value
+        if isinstance(value, Mapping):
+            if set(value) != {"shards", "weight"}:
+                raise ValueError(
+                    f"a set of data.train needs 'shards' and 'weight', got {sorted(value)} "
+                    f"for '{name}'"
+                )
+            shards, weight = value["shards"], value["weight"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e9:
+            raise ValueError(
+                f"the weight of a set in data.train must be a number above 0, got {weight!r} "
+                f"for '{name}'"
+            )
+        found.append(WeightedSet(shards, float(weight)))
+    return found
+
+
+class Mixture:
+    """Whose turn it is, as a pure function of the place.
+
+    In each cycle of 10,000 places each set has its share exactly, rounded to whole places (at
+    least one). Within the cycle its j-th of n places falls due at a random moment of the j-th of
+    n equal spans of time, and the sets take turns as they fall due. So the number of places of a
+    set with share w among the first so many is less than 1 + (K - 2) w away from w times as many,
+    K sets given; and no regular pattern falls in step with the ranks. Stratified sampling, in
+    other words, in time.
+
+    Args:
+        weights: Of each of K sets, above 0; only their proportions count.
+        seed: Of the moments.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self.quotas = _quotas(tuple(weights))
+        self.seed = seed
+
+    def at(self, place: int) -> tuple[int, int]:
+        """The set at a place, and which of its own places 0, 1, ... this is."""
+        if len(self.quotas) == 1:
+            return 0, place
+        cycle, position = divmod(place, _CYCLE)
+        owner, rank = _turns(self.quotas, self.seed, cycle)
+        number = int(owner[position])
+        return number, cycle * self.quotas[number] + int(rank[position])
+
+
+def seed_of_set(seed: int, number: int, num_sets: int) -> int:
+    """The seed of one set's own order; a single set has the seed itself."""
+    if num_sets == 1:
+        return seed
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+@lru_cache
+def _quotas(weights: tuple[float, ...]) -> tuple[int, ...]:
+    """Whole numbers in these proportions that sum to the cycle, each at least 1."""
+    shares = np.array(weights) / sum(weights) * _CYCLE
+    quotas = np.maximum(1, np.floor(shares + 1e-6)).astype(np.int64)
+    order = np.argsort(quotas - shares, kind="stable")  # who is furthest below comes first
+    while (rest := _CYCLE - int(quotas.sum())) > 0:
+        quotas[order[:rest]] += 1
+    while (excess := int(quotas.sum()) - _CYCLE) > 0:  # from small sets that were given one
+        quotas[np.argmax(quotas)] -= excess
+    return tuple(quotas.tolist())
+
+
+@lru_cache(maxsize=32)
+def _turns(
+    quotas: tuple[int, ...], seed: int, cycle: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each place of a cycle, its set, and how many of the cycle's were the set's before."""
+    rng = np.random.default_rng([seed, cycle, len(quotas)])
+    due = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in quotas])
+    order = np.argsort(due, kind="stable")
+    owner = np.repeat(np.arange(len(quotas)), quotas)
+    rank = np.concatenate([np.arange(n) for n in quotas])
+    return owner[order], rank[order]

@@ -1,0 +1,145 @@
+"""The state of the input in a checkpoint: written at any step, read by a run of another shape.
+
+It is plain: numbers, words and lists, which `torch.load(weights_only=True)` reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed
+
+from maskfeat.data.loaders import Progress, ResumableLoader, StreamLoader
+from maskfeat.data.readers import Cursor, Standing
+
+if TYPE_CHECKING:
+    from maskfeat.data.datamodule import ShardDataModule
+
+_LOG = logging.getLogger("maskfeat")
+State = dict[str, Any]
+
+
+def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
+    """Where training stands.
+
+    Args:
+        loader: The training loader; None before there is one.
+        data: The settings.
+
+    Returns:
+        "epoch", "num_batches" (of it, trained on by each rank), "seed", "global_batch" (images),
+        "skipped" (reason, shard, key of each), and in streaming mode "readers", where those of
+        each rank stand: [samples given, [pass, part, start, samples of the block] of each set].
+        In streaming mode on several ranks all of them must ask at once, as for any checkpoint.
+    """
+    epoch, num_given = loader.progress if loader is not None else (0, 0)
+    num_batches = min(num_given, _num_trained(data, num_given))
+    state: State = {
+        "epoch": epoch,
+        "num_batches": num_batches,
+        "seed": data.seed,
+        "global_batch": _global_batch(data),
+        "skipped": [list(entry) for entry in data.skips.entries()],
+    }
+    if isinstance(loader, StreamLoader):
+        own = loader.standings_after(num_batches)
+        listed = None if own is None else [_to_list(one) for one in own]
+        state["readers"] = _gathered(listed, is_together=num_batches == num_given)
+    return state
+
+
+def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
+    """Let a new loader go on where a checkpoint says.
+
+    Args:
+        loader: The training loader, before its first batch.
+        state: Of `state_of`, or of an older version: {"num_batches": n}.
+        data: The settings of this run; where they say that what was read cannot be told from what
+            was not, that is logged.
+    """
+    num_batches = state["num_batches"]
+    if state.get("seed", data.seed) != data.seed:
+        _LOG.warning(
+            "data.seed was %d in the checkpoint and is %d now, so the order is another one: "
+            "images of this epoch may come again or be left out",
+            state["seed"],
+            data.seed,
+        )
+    before, now = state.get("global_batch", _global_batch(data)), _global_batch(data)
+    if before != now:
+        num_batches = num_batches * before // now
+        _LOG.warning(
+            "a step had %d images of all devices in the checkpoint and has %d now; training goes "
+            "on after the images that were read, up to a batch of them, and this epoch has "
+            "another number of steps",
+            before,
+            now,
+        )
+    loader.go_on_after(Progress(state.get("epoch"), num_batches))
+    if isinstance(loader, StreamLoader):
+        _go_on_streaming(loader, state, data)
+
+
+def _go_on_streaming(loader: StreamLoader, state: State, data: ShardDataModule) -> None:
+    plan: Any = loader.dataset.plan  # type: ignore[attr-defined]
+    readers = state.get("readers") or []
+    is_same = len(readers) == plan.world_size and all(
+        own is None or {len(one) for one in own} == {1 + len(plan.sets)} for own in readers
+    )
+    own = readers[plan.rank] if is_same else None
+    if own is not None and len(own) == plan.num_readers:
+        loader.standings = [_from_list(one) for one in own]
+        return
+    if loader.progress == Progress(0, 0):
+        return
+    # Shards were dealt out otherwise. A pass that nobody has begun is at least a whole one.
+    last = max(
+        (cursor[0] for own in readers if own for one in own for cursor in one[1:]),
+        default=loader.progress.epoch or 0,
+    )
+    loader.standings = [plan.start(last + 1)] * plan.num_readers
+    _LOG.warning(
+        "the checkpoint does not say where the %d readers of rank %d of %d stand, so they begin "
+        "a new pass over the shards: images of this epoch may come again; to go on exactly, keep "
+        "the number of devices, data.num_readers and the sets",
+        plan.num_readers,
+        plan.rank,
+        plan.world_size,
+    )
+
+
+def _num_trained(data: ShardDataModule, num_given: int) -> int:
+    """Batches of the epoch that the trainer is done with."""
+    # A signal can ask for a checkpoint in mid-step; the batch at work then counts as not read,
+    # as it does for the trainer.
+    loop = getattr(data.trainer, "fit_loop", None)
+    if loop is None or not data.trainer.training:  # type: ignore[union-attr]
+        return num_given
+    return int(loop.epoch_loop.batch_progress.current.processed)
+
+
+def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:
+    """What each rank says; of the others nothing where they may not be asking, too."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [own]
+    heard: list[Any] = [None] * torch.distributed.get_world_size()
+    if is_together:
+        torch.distributed.all_gather_object(heard, own)
+    else:  # in mid-step, at a signal: waiting for the others could be for ever
+        heard[torch.distributed.get_rank()] = own
+    return heard
+
+
+def _global_batch(data: ShardDataModule) -> int:
+    world_size = data.trainer.world_size if data.trainer is not None else 1
+    return data.batch_size * world_size
+
+
+def _to_list(standing: Standing) -> list[Any]:
+    return [standing.num_items, *(list(cursor) for cursor in standing.cursors)]
+
+
+def _from_list(listed: list[Any]) -> Standing:
+    num_items, *cursors = listed
+    return Standing(num_items, tuple(Cursor(*cursor) for cursor in cursors))

@@ -1,0 +1,76 @@
+"""A server on loopback that fails, stalls and cuts as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class BadServer(http.server.ThreadingHTTPServer):
+    """Serves the files of a folder.
+
+    Attributes:
+        plans: For each path what to do with its next requests, in turn: a status (503), "stall"
+            (send half, then nothing), "cut" (send half, then close), "no range" (ignore that the
+            middle was asked for); what comes after the last is served well.
+        requests: How often each path was asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plans: dict[str, list[int | str]] = defaultdict(list)
+        self.requests: Counter[str] = Counter()
+        self.is_over = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: BadServer
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        self.server.requests[name] += 1
+        plans = self.server.plans[name]
+        plan = plans.pop(0) if plans else "well"
+        path = self.server.folder / name
+        if isinstance(plan, int) or not path.is_file():
+            self.send_error(plan if isinstance(plan, int) else 404)
+            return
+        content, start = path.read_bytes(), 0
+        asked = self.headers.get("Range")
+        if asked and plan != "no range":
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        rest = content[start:]
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(rest if plan in ("well", "no range") else rest[: len(rest) // 2])
+            self.wfile.flush()
+            if plan == "stall":
+                self.server.is_over.wait(20)
+
+
+@contextlib.contextmanager
+def bad_server(folder: Path) -> Iterator[BadServer]:
+    """A running server."""
+    with BadServer(folder) as server:
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+        thread.start()
+        yield server
+        server.is_over.set()
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,220 @@
+"""Shards at urls: servers that fail, and the cache on disk. Loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bad_server import BadServer, bad_server
+from shard_factory import write_shard
+
+from maskfeat.data.cache import ShardCache
+from maskfeat.data.remote import ShardSource, UnreachableError
+from maskfeat.data.stream import raw_samples, stream_samples
+
+QUICK = {"attempts": 3, "wait_s": 0.001, "timeout_s": 0.3}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[BadServer]:
+    (tmp_path / "served").mkdir()
+    with bad_server(tmp_path / "served") as running:
+        yield running
+
+
+def read_all(source: ShardSource, url: str) -> bytes:
+    stream = source.open(url)
+    chunks = iter(lambda: stream.read(1000), b"")
+    content = b"".join(chunks)
+    stream.close()
+    return content
+
+
+def put(server: BadServer, name: str, size: int = 5000) -> bytes:
+    content = os.urandom(size)
+    (server.folder / name).write_bytes(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [[503, 503], ["cut", "cut"], ["stall"], ["cut", 500, "stall"], ["cut", "no range"], [429]],
+)
+def test_a_url_that_fails_for_a_while_is_read_to_the_last_byte(
+    server: BadServer, plan: list[int | str]
+) -> None:
+    content = put(server, "a.tar")
+    server.plans["a.tar"] = list(plan)
+    assert read_all(ShardSource(**QUICK), f"{server.url}/a.tar") == content
+    assert server.requests["a.tar"] == len(plan) + 1 - plan.count("no range")
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ([503] * 3, "HTTP Error 503"),
+        (["stall", 503, 503], "HTTP Error 503"),
+        ([503, 503, "refuse"], "Connection refused"),
+    ],
+)
+def test_a_url_that_goes_on_failing_is_named_in_one_sentence(
+    server: BadServer, plan: list[int | str], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(server, "a.tar")
+    server.plans["a.tar"] = list(plan)
+    url = f"{server.url}/a.tar"
+    if plan[-1] == "refuse":
+        url = "http://127.0.0.1:9/a.tar"  # nobody listens there
+    with caplog.at_level(logging.WARNING, "maskfeat"), pytest.raises(UnreachableError) as error:
+        read_all(ShardSource(**QUICK), url)
+    assert f"shard '{url}' failed 3 times in a row, the last time with" in str(error.value)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "trying again in 0.002 s" in caplog.text  # the pause has doubled
+
+
+def test_pauses_double(server: BadServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    server.plans["a.tar"] = [503] * 9
+    with pytest.raises(UnreachableError, match="failed 9 times"):
+        read_all(ShardSource(attempts=9, wait_s=1), f"{server.url}/a.tar")
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_what_asking_again_cannot_mend_is_told_at_once(server: BadServer) -> None:
+    put(server, "a.tar")
+    server.plans["a.tar"] = [403]
+    with pytest.raises(UnreachableError, match=r"a.tar' is refused: HTTPError: HTTP Error 403"):
+        read_all(ShardSource(**QUICK), f"{server.url}/a.tar")
+    with pytest.raises(FileNotFoundError, match=r"no shard at '.*none\.tar'"):
+        read_all(ShardSource(**QUICK), f"{server.url}/none.tar")
+    assert server.requests == {"a.tar": 1, "none.tar": 1}
+
+
+def test_a_file_that_changes_in_mid_reading_is_not_patched_together(server: BadServer) -> None:
+    put(server, "a.tar")
+    stream = ShardSource(**QUICK).open(f"{server.url}/a.tar")
+    server.plans["a.tar"] = ["cut"]
+    stream.read(1000)
+    put(server, "a.tar", 7000)
+    with pytest.raises(UnreachableError, match="has changed while it was read"):
+        list(iter(lambda: stream.read(1000), b""))
+
+
+def test_shards_on_a_server_give_what_those_on_disk_give(server: BadServer) -> None:
+    for number in range(2):
+        write_shard(server.folder / f"{number}.tar", 3, number, first_id=10 * number)
+    local = [s.jpg for s in stream_samples(f"{server.folder}/*.tar")]
+    assert [s.jpg for s in stream_samples(f"{server.url}/{{0..1}}.tar")] == local
+    assert server.requests == {"0.tar": 1, "1.tar": 1}
+    server.plans["0.tar"] = ["cut", "stall"]
+    got = [raw.jpg for _, raw in raw_samples(f"{server.url}/0.tar", ShardSource(**QUICK))]
+    assert got == local[:3]
+
+
+def cached(folder: Path, kilobytes: float) -> ShardSource:
+    return ShardSource(**QUICK, cache_dir=str(folder / "cache"), cache_gb=kilobytes / 1e6)
+
+
+def kept(folder: Path) -> int:
+    total = 0
+    for path in (folder / "cache").glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may just remove it
+            total += path.stat().st_size
+    return total
+
+
+def test_a_kept_shard_is_not_asked_for_again_and_old_ones_make_room(
+    server: BadServer, tmp_path: Path
+) -> None:
+    source = cached(tmp_path, 12)
+    contents = {name: put(server, name) for name in ("a.tar", "b.tar", "c.tar")}
+
+    def read(name: str) -> None:
+        time.sleep(0.01)  # so that the times of use differ
+        assert read_all(source, f"{server.url}/{name}") == contents[name]
+        assert kept(tmp_path) <= 12_000
+
+    for name in ("a.tar", "b.tar", "a.tar", "c.tar", "a.tar"):
+        read(name)
+    assert server.requests == {"a.tar": 1, "b.tar": 1, "c.tar": 1}
+    read("b.tar")  # it made room for c, being used longest ago
+    assert server.requests["b.tar"] == 2
+
+
+def test_only_whole_shards_are_kept(server: BadServer, tmp_path: Path) -> None:
+    content = put(server, "a.tar")
+    source = cached(tmp_path, 12)
+    server.plans["a.tar"] = ["cut", 503, 503]
+    with pytest.raises(UnreachableError):
+        read_all(source, f"{server.url}/a.tar")
+    assert kept(tmp_path) == 0
+    assert not list((tmp_path / "cache").glob(".*.part"))
+    server.plans["a.tar"] = ["cut"]
+    assert read_all(source, f"{server.url}/a.tar") == content
+    with pytest.raises(ValueError, match=r"more than the cache may hold .* raise data.cache_gb"):
+        read_all(cached(tmp_path, 1), f"{server.url}/b.tar" if put(server, "b.tar") else "")
+
+
+def test_a_shard_that_is_removed_while_it_is_read_is_read_to_its_end(
+    server: BadServer, tmp_path: Path
+) -> None:
+    first, second = put(server, "a.tar"), put(server, "b.tar")
+    source = cached(tmp_path, 6)
+    stream = source.open(f"{server.url}/a.tar")
+    start = stream.read(100)
+    assert read_all(source, f"{server.url}/b.tar") == second
+    assert kept(tmp_path) == 5000  # a is gone
+    assert start + stream.read(10_000) == first
+    stream.close()
+
+
+def test_what_a_killed_process_leaves_is_swept_and_foreign_files_are_not(
+    server: BadServer, tmp_path: Path
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 6000)
+    part = tmp_path / "cache" / f".{cache.path('http://h/x.tar').name}.part"
+    part.write_bytes(b"half")
+    (tmp_path / "cache" / "notes.txt").write_bytes(bytes(9000))
+    put(server, "a.tar")
+    read_all(cached(tmp_path, 6), f"{server.url}/a.tar")
+    assert not part.exists()
+    assert (tmp_path / "cache" / "notes.txt").exists()
+
+
+def _read_many(folder: Path, url: str, seed: int, sums: list[int]) -> None:
+    source = cached(folder, 13)
+    for step in range(12):
+        name = (step * (seed + 1) + seed) % 4
+        assert sum(read_all(source, f"{url}/{name}.tar")) == sums[name]
+        assert kept(folder) <= 13_000
+
+
+def test_many_processes_share_a_cache_that_is_too_small_for_them(
+    server: BadServer, tmp_path: Path
+) -> None:
+    sums = [sum(put(server, f"{number}.tar")) for number in range(4)]
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_read_many, args=(tmp_path, server.url, seed, sums))
+        for seed in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+
+
+def test_wrong_settings_get_a_sentence() -> None:
+    with pytest.raises(ValueError, match="url_attempts must be at least 1"):
+        ShardSource(attempts=0)
+    with pytest.raises(ValueError, match="cache_gb above 0"):
+        ShardSource(cache_gb=0)
