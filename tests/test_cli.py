@@ -83,6 +83,23 @@ def test_bsds500_trains_two_steps_on_photographs(command, tmp_path, shared_data)
     assert (tmp_path / "runs/bsds500/config.yaml").exists()
 
 
+def test_photos_trains_two_steps_on_a_mixture_of_sets(command, tmp_path, shared_data) -> None:
+    command(
+        "fit",
+        "--config=conf/bsds500.yaml",
+        "--config=conf/photos.yaml",
+        f"--data_root={shared_data}",
+        f"--data.index_dir={tmp_path}",
+        *TWO_STEPS,
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.val_check_interval=2",
+        *CHECKPOINTS,
+    )
+    settings = yaml.safe_load((tmp_path / "runs/photos/config.yaml").read_text())
+    assert settings["model"]["backbone_rate"] == 0.2
+    assert set(settings["data"]["init_args"]["train"]) == {"bsds500", "coco128", "ccp"}
+
+
 def test_sa1b_trains_two_steps_on_tars_of_the_genuine_layout(command, tmp_path) -> None:
     for number in (0, 990):
         write_shard(

@@ -1,0 +1,273 @@
+"""1,000 shards on 64 ranks of 8 workers, with the very code that deals samples out in training.
+
+    python experiments/scale/simulate.py --out experiments/scale
+
+No image is read. Indexed mode is simulated at the full size of SA-1B: every place of one pass, by
+the sampler of every rank. Streaming mode runs the real readers over shards whose samples are bare
+numbers, a hundredth as many. Either is stopped at random steps and gone on from, with another
+number of workers, and indexed mode with another number of ranks, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from maskfeat.data import readers
+from maskfeat.data.loaders import PlaceSampler
+from maskfeat.data.readers import Standing, StreamPlan, StreamReader
+from maskfeat.data.schedule import batches_of_worker, sample_at
+
+Rows = dict[str, Any]
+
+
+def indexed(
+    num_shards: int,
+    per_shard: int,
+    world_size: int,
+    num_workers: int,
+    batch_size: int,
+    num_resumes: int,
+    seed: int = 0,
+) -> Rows:
+    """One pass in indexed mode.
+
+    Args:
+        num_shards: Shards of the set.
+        per_shard: Samples in each.
+        world_size: Ranks.
+        num_workers: Workers of each; a loader gives them the batches in turn.
+        batch_size: Images in a batch of a rank.
+        num_resumes: How often the pass is stopped at a random step.
+        seed: Of the order, and of where it is stopped.
+
+    Returns:
+        What is to be said about it, by name.
+    """
+    rng = np.random.default_rng(seed)
+    total, step = num_shards * per_shard, batch_size * world_size
+    order = first_pass(total, seed)
+    counts = np.zeros(total, np.uint8)
+    batches = []
+    for rank in range(world_size):
+        places = places_after(0, total, batch_size, rank, world_size)
+        batches.append(len(places) / batch_size)
+        np.add.at(counts, order[places], 1)
+    num_steps = total // step
+    asked = rng.integers(0, total, 1000)
+    assert all(order[place] == sample_at(int(place), total, seed) for place in asked)
+
+    num_wrong = 0
+    for number in range(num_resumes):
+        done = int(rng.integers(0, num_steps))
+        new_world = (world_size, world_size // 2, world_size * 2)[number % 3]
+        new_batch = step // new_world
+        seen = np.zeros(total, np.uint8)
+        for rank in range(world_size):
+            places = places_after(0, total, batch_size, rank, world_size)
+            seen[places[: done * batch_size]] += 1
+        for rank in range(new_world):
+            seen[places_after(done, total, new_batch, rank, new_world)] += 1
+        num_wrong += int((seen[: num_steps * step] != 1).sum() + (seen[num_steps * step :]).sum())
+    of_worker = np.bincount(np.arange(num_steps) % num_workers, minlength=num_workers)
+    return {
+        "samples": total,
+        "read once": int((counts == 1).sum()),
+        "read twice or more": int((counts > 1).sum()),
+        "left over, less than a global batch": int((counts == 0).sum()),
+        "batches per rank, least and most": [int(min(batches)), int(max(batches))],
+        "batches per worker, least and most": [int(of_worker.min()), int(of_worker.max())],
+        "resumes": num_resumes,
+        "samples lost or repeated by them": num_wrong,
+    }
+
+
+def first_pass(total: int, seed: int) -> np.ndarray:
+    """The samples of the first pass, in order."""
+    from maskfeat.data import schedule
+
+    return schedule._shuffled(total, seed, 0)
+
+
+def places_after(
+    num_done: int, total: int, batch_size: int, rank: int, world_size: int
+) -> np.ndarray:
+    """Places that a rank's sampler gives after so many batches."""
+    sampler = PlaceSampler(total, batch_size, rank, world_size)
+    sampler.num_done = num_done
+    rest = sampler._places()[num_done * batch_size :]
+    first = list(itertools.islice(iter(sampler), 3))
+    assert first == list(rest[:3])  # what iteration gives, without a Python loop over all of it
+    return np.arange(rest.start, rest.stop, rest.step)
+
+
+def streaming(
+    num_shards: int,
+    per_shard: int,
+    world_size: int,
+    num_workers: int,
+    num_readers: int,
+    batch_size: int,
+    num_resumes: int,
+    num_epochs: int = 4,
+    seed: int = 0,
+) -> Rows:
+    """Epochs in streaming mode, each as long as the set.
+
+    Args:
+        num_shards: Shards of the set.
+        per_shard: Samples in each.
+        world_size: Ranks.
+        num_workers: Workers of each.
+        num_readers: Readers of each.
+        batch_size: Images in a batch of a rank.
+        num_resumes: How many ranks are stopped at a random batch.
+        num_epochs: How many epochs are read.
+        seed: Of the order, and of where it is stopped.
+
+    Returns:
+        What is to be said about it, by name.
+    """
+    rng = np.random.default_rng(seed)
+    total = num_shards * per_shard
+    num_batches = total // (batch_size * world_size)  # per rank and epoch
+    shards = tuple(str(number) for number in range(num_shards))
+    opened = np.zeros((world_size, num_readers), int)
+    at_work = [0, 0]
+    is_counted = True
+
+    def raw_samples(url: str, source: object, wanted: Callable[[int], bool]) -> Iterator[Any]:
+        opened[tuple(at_work)] += is_counted
+        first = int(url) * per_shard
+        for place in range(per_shard):
+            if wanted(place):
+                yield place, first + place
+
+    def run(rank: int, start: int, stop: int, workers: int, standings: list[Standing]) -> list:
+        """Batches of a rank, in the order in which its loader gives them; moves `standings`."""
+        plan = plan_of(rank)
+        own = {n: StreamReader(plan, n, standings[n]) for n in range(num_readers)}
+        streams = {n: iter(reader) for n, reader in own.items()}
+        turns = [
+            batches_of_worker(worker, workers, num_readers, start, stop)
+            for worker in range(workers)
+        ]
+        given = []
+        for round_of_turns in itertools.zip_longest(*turns):
+            for batch in round_of_turns:
+                if batch is not None:
+                    name = batch % num_readers
+                    at_work[:] = [rank, name]
+                    given.append([raw for raw, _ in itertools.islice(streams[name], batch_size)])
+                    standings[name] = own[name].standing
+        return given
+
+    def plan_of(rank: int) -> StreamPlan:
+        buffer = max(1, per_shard // 10)
+        return StreamPlan((shards,), (1.0,), seed, rank, world_size, num_readers, buffer)
+
+    counts = np.zeros((num_epochs, total), np.uint8)
+    lengths, lost = [], 0
+    stopped = set(rng.permutation(world_size)[:num_resumes].tolist())
+    with mock.patch.object(readers, "raw_samples", raw_samples):
+        for rank in range(world_size):
+            standings = [plan_of(rank).start()] * num_readers
+            whole = []
+            is_counted = True
+            for epoch in range(num_epochs):
+                begin = epoch * num_batches
+                given = run(rank, begin, begin + num_batches, num_workers, standings)
+                np.add.at(counts[epoch], np.concatenate(given), 1)
+                lengths.append(len(given))
+                whole += given
+            if rank in stopped:
+                is_counted = False
+                done = int(rng.integers(1, num_batches * num_epochs))
+                standings = [plan_of(rank).start()] * num_readers
+                first = run(rank, 0, done, num_workers, standings)
+                workers = int(rng.integers(1, num_readers + 1))
+                again = run(rank, done, len(whole), workers, standings)
+                lost += sum(one != other for one, other in zip(whole, first + again, strict=True))
+    first, all_of_them = counts[0], counts.sum(0, dtype=int)
+    return {
+        "samples": total,
+        "share read once in the first epoch": float((first == 1).mean()),
+        "share read twice in it": float((first > 1).mean()),
+        "share not read in it": float((first == 0).mean()),
+        f"times read in {num_epochs} epochs, least and most": [
+            int(all_of_them.min()),
+            int(all_of_them.max()),
+        ],
+        "batches per rank and epoch, least and most": [min(lengths), max(lengths)],
+        "shards opened per reader, least and most": [int(opened.min()), int(opened.max())],
+        "resumes": num_resumes,
+        "batches that differ after them": lost,
+    }
+
+
+def table(found: dict[str, Rows]) -> str:
+    """Markdown."""
+    lines = ["| mode | what | figure |", "|---|---|--:|"]
+    for mode, rows in found.items():
+        for name, value in rows.items():
+            lines.append(f"| {mode} | {name} | {_said(value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_said, value))
+    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
+
+
+def main() -> None:
+    """Simulate both modes, print and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for simulation.json, .md")
+    parser.add_argument("--num_shards", type=int, default=1000)
+    parser.add_argument("--per_shard", type=int, default=11186, help="samples in each")
+    parser.add_argument("--world_size", type=int, default=64)
+    parser.add_argument("--num_workers", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_resumes", type=int, default=6)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    sizes = (options.num_shards, options.world_size, options.num_workers, options.batch_size)
+    num_shards, world_size, num_workers, batch_size = sizes
+    found = {
+        "indexed": indexed(
+            num_shards,
+            options.per_shard,
+            world_size,
+            num_workers,
+            batch_size,
+            options.num_resumes,
+        ),
+        "streaming": streaming(
+            num_shards,
+            max(1, options.per_shard // 100),
+            world_size,
+            num_workers,
+            num_workers,
+            batch_size,
+            options.num_resumes,
+        ),
+    }
+    text = table(found)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "simulation.md").write_text(text)
+    (options.out / "simulation.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(text)
+    print(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
