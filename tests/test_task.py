@@ -130,7 +130,7 @@ def test_a_compiled_network_learns_the_same_and_its_checkpoint_has_the_same_name
 
 
 def test_an_unknown_compiler_is_refused() -> None:
-    with pytest.raises(ValueError, match="compile_backend must be one of .*inductor.*, got 'gcc'"):
+    with pytest.raises(ValueError, match=r"compile_backend must be one of .*inductor.*, got 'gcc'"):
         small_task(compile_backend="gcc")
 
 
