@@ -113,9 +113,10 @@ class ExampleMaker:
         """
         size, runs = self.crop_size, sample.runs
         window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
-        image = cut_window(sample, window, size)
+        picture = _cut_picture(sample, window, size)
         if self.augmentation is not None:
-            image = jitter_color(image, self.augmentation, rng)
+            picture = picture.convert("RGB", _color_matrix(self.augmentation, rng))
+        image = np.asarray(picture)
         points = sample_points(runs, window, size, self.num_points, self.border_share, rng)
         held = _membership_in(runs, window, size, points)
         held = held[held.any(axis=1)]
@@ -159,46 +160,15 @@ def choose_window(
 
 def cut_window(sample: AnnotatedImage, window: Window, crop_size: int) -> npt.NDArray[np.uint8]:
     """Decode, crop and resize in one go, uint8 (crop_size, crop_size, 3)."""
-    scale = crop_size / max(window.height, window.width)
-    pixels = sample.decode(at_least=min(1.0, scale))
-    height, width = pixels.shape[:2]
-    shrink_y, shrink_x = height / sample.runs.size[0], width / sample.runs.size[1]
-    top, left = window.top * shrink_y, window.left * shrink_x
-    bottom = top + window.height * shrink_y
-    right = left + window.width * shrink_x
-    before = [max(0, int(np.ceil(-edge))) for edge in (top, left)]
-    after = [max(0, int(np.ceil(e - s))) for e, s in ((bottom, height), (right, width))]
-    if any(before) or any(after):  # a small photograph: repeat its border
-        spread = ((before[0], after[0]), (before[1], after[1]), (0, 0))
-        pixels = np.pad(pixels, spread, mode="edge")
-        top, bottom = top + before[0], bottom + before[0]
-        left, right = left + before[1], right + before[1]
-    box = (left, top, min(right, pixels.shape[1]), min(bottom, pixels.shape[0]))
-    crop = Image.fromarray(pixels).resize(
-        (crop_size, crop_size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
-    )
-    array = np.asarray(crop)
-    return np.ascontiguousarray(array[:, ::-1]) if window.flip else array
+    return np.asarray(_cut_picture(sample, window, crop_size))
 
 
 def jitter_color(
     image: npt.NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """Change brightness, contrast, saturation and hue by one affine map, uint8 to uint8."""
-    contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
-    saturation = 1 + augmentation.saturation * rng.uniform(-1, 1)
-    if rng.random() < augmentation.grey:
-        saturation = 0.0
-    turn = np.deg2rad(augmentation.hue_degrees * rng.uniform(-1, 1))
-    offset = 255 * augmentation.brightness * rng.uniform(-1, 1)
-
-    grey = np.outer(np.ones(3), _LUMA)  # rgb -> luminance in every channel
-    color = saturation * (_hue_rotation(turn) @ (np.eye(3) - grey)) + grey
-    matrix = (contrast * color).astype(np.float32)
-    middle = np.float32(127.5 * (1 - contrast) + offset)
-    changed = image.reshape(-1, 3).astype(np.float32) @ matrix.T + middle
-    jittered: npt.NDArray[np.uint8] = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
-    return jittered.reshape(image.shape)
+    picture = Image.fromarray(image)
+    return np.asarray(picture.convert("RGB", _color_matrix(augmentation, rng)))
 
 
 def sample_points(
@@ -224,6 +194,44 @@ def sample_points(
     near = _to_crop(border, window, crop_size) + rng.integers(-2, 3, size=border.shape)
     uniform = rng.integers(0, crop_size, size=(num_points - len(near), 2))
     return np.concatenate([near.clip(0, crop_size - 1), uniform])
+
+
+def _cut_picture(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.Image:
+    """As `cut_window`; it stays a picture of Pillow's, for each way to NumPy and back is a copy."""
+    scale = crop_size / max(window.height, window.width)
+    picture = sample.decode_picture(at_least=min(1.0, scale))
+    width, height = picture.size
+    shrink_y, shrink_x = height / sample.runs.size[0], width / sample.runs.size[1]
+    top, left = window.top * shrink_y, window.left * shrink_x
+    bottom = top + window.height * shrink_y
+    right = left + window.width * shrink_x
+    before = [max(0, int(np.ceil(-edge))) for edge in (top, left)]
+    after = [max(0, int(np.ceil(e - s))) for e, s in ((bottom, height), (right, width))]
+    if any(before) or any(after):  # a small photograph: repeat its border
+        spread = ((before[0], after[0]), (before[1], after[1]), (0, 0))
+        picture = Image.fromarray(np.pad(np.asarray(picture), spread, mode="edge"))
+        top, bottom = top + before[0], bottom + before[0]
+        left, right = left + before[1], right + before[1]
+    box = (left, top, min(right, picture.size[0]), min(bottom, picture.size[1]))
+    crop = picture.resize(
+        (crop_size, crop_size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
+    )
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if window.flip else crop
+
+
+def _color_matrix(augmentation: Augmentation, rng: np.random.Generator) -> tuple[float, ...]:
+    """A random affine map of colors, as Pillow takes it: three rows of r, g, b and offset."""
+    contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
+    saturation = 1 + augmentation.saturation * rng.uniform(-1, 1)
+    if rng.random() < augmentation.grey:
+        saturation = 0.0
+    turn = np.deg2rad(augmentation.hue_degrees * rng.uniform(-1, 1))
+    offset = 255 * augmentation.brightness * rng.uniform(-1, 1)
+
+    grey = np.outer(np.ones(3), _LUMA)  # rgb -> luminance in every channel
+    color = saturation * (_hue_rotation(turn) @ (np.eye(3) - grey)) + grey
+    middle = np.full((3, 1), 127.5 * (1 - contrast) + offset)
+    return tuple(np.hstack([contrast * color, middle]).ravel().tolist())
 
 
 def _membership_in(

@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+# What one image may have: a photograph of SA-1B has some 20,000. A mask of the whole image is a
+# few characters in the file and as many runs as columns here, so a small file could fill memory.
+MAX_RUNS = 2**22
+
+
 @dataclass(frozen=True, eq=False)
 class Runs:
     """All masks of one image as runs of pixels; each connected component is a mask.
@@ -68,9 +73,14 @@ def runs_from_counts(counts: Sequence[Counts], size: tuple[int, int], min_area_p
         The components as runs; there may be none.
 
     Raises:
-        ValueError: If counts are malformed or do not fill `size` (see `parse_counts`).
+        ValueError: If counts are malformed or do not fill `size` (see `parse_counts`), or if the
+            masks cross more than `MAX_RUNS` columns in all.
     """
-    return part_runs(*parse_counts(counts, size), size, min_area_px)
+    starts, stops, owner = parse_counts(counts, size)
+    num_runs = int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
+    if num_runs > MAX_RUNS:
+        raise ValueError(f"masks must have at most {MAX_RUNS} runs in columns, got {num_runs}")
+    return part_runs(starts, stops, owner, size, min_area_px)
 
 
 def part_runs(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.picture import SampleError, check_picture, decode_rgb
+from maskfeat.data.picture import SampleError, check_picture, decode_picture, decode_rgb
 from maskfeat.data.rle import Runs, decode, runs_from_counts
 
 if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
@@ -65,6 +65,10 @@ class AnnotatedImage:
             SampleError: If the file is broken ("bad jpg").
         """
         return decode_rgb(self.jpg, self.runs.size, at_least)
+
+    def decode_picture(self, at_least: float = 1.0) -> Image.Image:
+        """As `decode`, but a picture of Pillow's, of mode RGB."""
+        return decode_picture(self.jpg, self.runs.size, at_least)
 
 
 def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> AnnotatedImage:
@@ -189,10 +193,10 @@ def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:
     first = sizes[0]
     if not isinstance(first, list) or [type(side) for side in first] != [int, int]:
         raise SampleError("bad rle", f"size must be [height, width], got {str(first)[:80]}")
-    other = next((size for size in sizes if size != first), None)
-    if other is not None:
+    others = [size for size in sizes if size != first]
+    if others:
         raise SampleError(
-            "size mismatch", f"masks have sizes {first} and {str(other)[:80]} in one image"
+            "size mismatch", f"masks have sizes {first} and {str(others[0])[:80]} in one image"
         )
     return first[0], first[1]
 
