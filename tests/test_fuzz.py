@@ -79,7 +79,7 @@ def test_five_hundred_corrupted_annotations_are_skipped_or_read_right() -> None:
     check(fuzz(500, seed=0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_corrupted_annotations_are_skipped_or_read_right() -> None:
     outcomes = fuzz(10_000, seed=1)
     print(dict(outcomes))

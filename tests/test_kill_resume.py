@@ -18,8 +18,8 @@ from resume_runs import Run, compare
     [
         ("indexed", 1, 48),
         ("streaming", 2, 48),
-        pytest.param("indexed", 20, 480, marks=pytest.mark.slow),
-        pytest.param("streaming", 20, 480, marks=pytest.mark.slow),
+        pytest.param("indexed", 20, 480, marks=pytest.mark.long),
+        pytest.param("streaming", 20, 480, marks=pytest.mark.long),
     ],
 )
 def test_after_kill_9_at_random_moments_training_is_what_it_would_have_been(
