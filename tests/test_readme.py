@@ -91,7 +91,7 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
 
 
 def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
-    (code,) = blocks(repository, "python")
+    code = next(block for block in blocks(repository, "python") if "InteractiveSegmenter" in block)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save("photo.jpg")
@@ -104,6 +104,18 @@ def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
     assert names["mask"][60, 80]
     assert not names["mask"][5, 5]
     assert set(maskfeat.__all__) >= {"load", "partition", "InteractiveSegmenter", "Features"}
+
+
+def test_the_python_lines_that_label_run(repository, monkeypatch, tmp_path) -> None:
+    code = next(block for block in blocks(repository, "python") if "Labeler" in block)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photos/a.png")
+    names: dict = {}
+    exec(code, names)
+    assert names["proposal"].labels[20, 30] == 1
+    assert any((tmp_path / "exported").iterdir())
 
 
 @pytest.mark.parametrize("name", sorted(set(maskfeat.__all__) - {"__version__"}))
