@@ -1,6 +1,9 @@
 """Nobody ever reads half a file."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +43,30 @@ def test_others_may_read_it_as_the_umask_says(tmp_path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_a_living_one_is_let_be(
+    tmp_path,
+) -> None:
+    path = tmp_path / "a.txt"
+    program = (
+        "import sys, time; from maskfeat.files import whole_file\n"
+        "with whole_file(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); print('half', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", program, str(path)]
+    killed, living = (subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2))
+    try:
+        for process in (killed, living):
+            assert process.stdout.readline() == b"half\n"
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert len(list(tmp_path.iterdir())) == 2
+        with whole_file(path) as file:
+            file.write(b"whole")
+        (left,) = (p.name for p in tmp_path.iterdir() if p != path)
+        assert str(living.pid) in left
+        assert path.read_bytes() == b"whole"
+    finally:
+        living.kill()
+        living.wait()

@@ -139,6 +139,57 @@ def test_the_dial_of_a_click_decides_how_much_it_covers(photos, out) -> None:
         one.correct(0, (0, 0), "disc", 0)
 
 
+def test_a_click_may_take_one_of_a_number_of_segments(photos, out) -> None:
+    one = labeler(photos, out)
+    sizes = [one.region(0, tuple(ON_DISC), num_segments=num).sum() for num in (1, 3, 10**6)]
+    assert SIZE[0] * SIZE[1] == sizes[0] > sizes[1] > sizes[2] > 0
+    tree, atoms = one.store.get(0).tree, one.store.get(0).graph.labels
+    segment = tree.groups(5)[atoms]
+    covered = one.region(0, tuple(ON_DISC), num_segments=5)
+    np.testing.assert_array_equal(covered, segment == segment[tuple(ON_DISC)])
+    one.correct(0, tuple(ON_DISC), "disc", num_segments=5)
+    held = one.atom_proposal(0).is_held[atoms]
+    np.testing.assert_array_equal(held, covered)
+    again = labeler(photos, out, num_segments=5)  # read back as a number
+    assert again.clicks == one.clicks
+    np.testing.assert_array_equal(again.atom_proposal(0).is_held[atoms], covered)
+    with pytest.raises(ValueError, match="give granularity or num_segments, not both"):
+        labeler(photos, out, num_segments=5, granularity=0.5)
+    with pytest.raises(ValueError, match="num_segments must be at least 1, got 0"):
+        one.region(0, (0, 0), num_segments=0)
+
+
+def test_what_was_taken_back_can_be_given_again(photos, out) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    clicks, before = one.clicks, one.proposal(1).labels
+    one.undo()
+    one.undo()
+    again = labeler(photos, out)
+    assert (again.redo(), again.redo(), again.num_undone) == (0, 0, 0)
+    assert again.clicks == clicks
+    np.testing.assert_array_equal(again.proposal(1).labels, before)
+    with pytest.raises(ValueError, match="there is no click to do again"):
+        again.redo()
+    with pytest.raises(ValueError, match="was changed by another program"):
+        one.undo()  # the first labeler does not know what the second did
+
+
+def test_a_proposal_without_learning_holds_the_click_by_what_was_known(photos, out) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    before = one.atom_proposal(1).classes
+    one.click(1, tuple(ON_DISC), "square")
+    quick = one.atom_proposal(1, learn=False)
+    assert not one.is_fresh
+    assert (quick.classes[quick.is_held] == 2).all()
+    assert (quick.classes == before)[~quick.is_held].mean() > 0.9
+    one.learn()
+    assert one.is_fresh
+    expected = labeler(photos, out).atom_proposal(1).classes
+    np.testing.assert_array_equal(one.atom_proposal(1).classes, expected)
+
+
 def test_the_next_image_is_one_that_is_not_done(photos, out) -> None:
     one = labeler(photos, out)
     assert [one.next(), one.next(after=0), one.next(after=3)] == [0, 1, 0]
@@ -238,6 +289,14 @@ def test_a_broken_picture_is_named_and_passed_over(photos, tmp_path, caplog) -> 
     assert one.progress.num_failed == 1
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         one.proposal(0)
+
+
+def test_a_file_that_cannot_be_written_ends_preparing_with_a_word(photos, tmp_path, caplog) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prepared").write_text("no folder")
+    one = labeler(photos, tmp_path / "out")
+    one.prepare()
+    assert caplog.text.count("preparing ahead ended: a file could not be written") == 1
 
 
 def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:

@@ -80,7 +80,7 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
         ran.append(words[1])
-    once = ["fit", "segment", "segment", "annotate", "predict", "export", "fit"]
+    once = ["fit", "segment", "segment", "annotate", "predict", "export", "fit", "annotate"]
     assert ran == once + ["shards"] * 5
     assert (tmp_path / "own.safetensors").exists()
     assert (tmp_path / "small/index.json").exists()

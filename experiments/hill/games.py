@@ -40,8 +40,8 @@ def play(views: Sequence[View], num_classes: int, num_rounds: int, seed: int) ->
             found = worst_error(labels, view.patches.scene.classes, view.locked(clicks[image]), rng)
             if found is None:
                 continue
-            granularity = view.settings.get("granularity", 0.5)
-            clicks[image].append(Click(int(image), *found, granularity))
+            size = view.settings.get("granularity"), view.settings.get("num_segments")
+            clicks[image].append(Click(int(image), *found, *size))
             examples[image] = view.examples(clicks[image])
             learn(classifier, examples)
         curve.append({"clicks": sum(map(len, clicks)), **score(views, clicks, classifier)})

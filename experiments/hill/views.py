@@ -42,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "color_cut": {"smoothness": 10.0, "granularity": 0.5},
     "labeler": {"smoothness": 10.0, "granularity": 0.5},
     "cut_of_segments": {"smoothness": 10.0, "num_segments": 100},
+    "cut_by_number": {"smoothness": 10.0, "num_segments": 100},
 }
 
 
@@ -185,6 +186,10 @@ class CutView(View):
         return self._reader.means(chances.reshape(*self.patches.grid, -1))
 
 
+class CutByNumberView(CutView):
+    """The same, but a click covers the segment of `Hierarchy.cut(num_segments)` around it."""
+
+
 class ColorCutView(CutView):
     """The same on Lab color."""
 
@@ -306,4 +311,5 @@ METHODS: dict[str, type[View]] = {
     "color_cut": ColorCutView,
     "labeler": LabelerView,
     "cut_of_segments": CutOfSegmentsView,
+    "cut_by_number": CutByNumberView,
 }

@@ -8,8 +8,13 @@ import socket
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from maskfeat.app.label_command import check_order, class_names, label_app
 from maskfeat.app.segment_command import check_names
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 _NUM_PORTS = 20
 
@@ -22,8 +27,10 @@ def annotate(
     port: int = 8765,
     open_browser: bool = True,
     max_megapixels: float = 1.0,
+    classes: str | None = None,
+    order: str = "uncertain",
 ) -> None:
-    """Cut objects out of pictures by clicks, on a local web page.
+    """Cut objects out of pictures by clicks, or give whole sets of pictures classes, on a web page.
 
     Left click what belongs to the object, right click what does not, or drag a line along it;
     Enter finishes the object, D the picture. The key ? on the page lists all that can be done. Each
@@ -43,11 +50,24 @@ def annotate(
     A picture of more than `max_megapixels` is reduced to that size before its features are taken,
     and its masks are enlarged back to the pixels of the picture.
 
+    With --classes sky,road,car the page gives every pixel of many pictures one of these classes: it
+    proposes a picture and its classes, a click corrects the whole region under the cursor, and what
+    was learned from all clicks makes the next proposal. Keys 1 to 9 choose the class, D or Enter
+    keeps the labels and goes to the next picture. Pictures are prepared in the background. Files
+    in `out`:
+
+    - clicks.json: all clicks, written before each is answered: the same command goes on there.
+    - labels/KEY.png: number of the class plus 1 of each pixel of a picture that is done, 16 bit.
+    - exported/, when you ask for it or the last picture is done: KEY_classes.png and classes.txt,
+      coco.json, and KEY.json in the layout of SA-1B.
+    - prepared/: what was computed ahead, 3 MB a picture of 640 x 480; it can be deleted.
+
     Args:
         pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif). They are turned
             upright as their EXIF data say.
         out: Folder to write to, made if it is not there; not that of the pictures. None is
-            PHOTOS_annotations beside the folder PHOTOS that holds the pictures.
+            PHOTOS_annotations beside the folder PHOTOS that holds the pictures, with classes
+            PHOTOS_labels.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
         host: Address to listen on. Whoever can reach it can see and mark the pictures: other than
@@ -56,43 +76,56 @@ def annotate(
         open_browser: Whether to show the page; else its address is printed only.
         max_megapixels: Size to work with, millions of pixels. At 2, a click takes twice as long,
             and the server 2 GB instead of 1.5.
+        classes: Names of at least two classes, with commas between. When started again, new ones
+            may come at the end.
+        order: With classes, which picture comes next: uncertain, the one whose classes are least
+            sure; energy, of the least sure ones that whose classes fit its borders least; given, by
+            name.
     """
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not 0 <= port < 2**16:
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
+    names = None if classes is None else class_names(classes)
+    check_order(order)
     from maskfeat.data.folder import find_pictures
 
     paths = find_pictures(pictures)
-    folder = _beside(Path(pictures)) if out is None else Path(out)
+    kind = "annotations" if names is None else "labels"
+    folder = _beside(Path(pictures), kind) if out is None else Path(out)
     check_names(paths, folder)
-    _serve(paths, folder, model, host, port, open_browser, max_megapixels)
+    if names is None:
+        app, said = _object_app(paths, folder, model, host, max_megapixels)
+    else:
+        app, said = label_app(paths, names, folder, model, host, order, max_megapixels)
+    _serve(app, said, host, port, open_browser)
 
 
-def _beside(pictures: Path) -> Path:
+def _beside(pictures: Path, kind: str) -> Path:
     """Not one folder for all: two folders often hold pictures of equal names."""
     place = pictures.resolve()
     photos = place if place.is_dir() else place.parent
-    return photos.with_name(f"{photos.name}_annotations")
+    return photos.with_name(f"{photos.name}_{kind}")
 
 
-def _serve(
-    paths: Sequence[Path],
-    folder: Path,
-    model: str,
-    host: str,
-    port: int,
-    open_browser: bool,
-    max_megapixels: float,
-) -> None:
-    import uvicorn
-
-    from maskfeat.app.annotate_server import create_app, is_loopback
+def _object_app(
+    paths: Sequence[Path], folder: Path, model: str, host: str, max_megapixels: float
+) -> tuple[Starlette, str]:
+    """The application, and what is to be said when it starts."""
+    from maskfeat.app.annotate_server import create_app
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_pictures import OpenPictures, feature_model
 
     store = AnnotationStore(folder, paths)
     app = create_app(OpenPictures(store, feature_model(model), max_megapixels), host)
+    return app, f"{store.num_done} of {len(paths)} pictures done; marks and masks go to '{folder}'"
+
+
+def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) -> None:
+    import uvicorn
+
+    from maskfeat.app.own_page import is_loopback
+
     with listening(host, port) as listener:
         url = _url(host, listener.getsockname()[1])
         if not is_loopback(host):
@@ -100,7 +133,7 @@ def _serve(
                 "everyone who can reach %s can see and mark these pictures; there is no password",
                 host,
             )
-        print(f"{store.num_done} of {len(paths)} pictures done; marks and masks go to '{folder}'")
+        print(said)
         print(f"open {url}  (Ctrl+C ends it)", flush=True)
         if open_browser:
             webbrowser.open(url)  # the socket listens already: the page waits for the server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
 from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask
 from maskfeat.app.annotation_results import write_results
 from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.picture_at_work import PictureAtWork
 from maskfeat.data.rle import decode_annotations, encode
 from maskfeat.segment.interactive import InteractiveSegmenter
@@ -74,24 +74,12 @@ class OpenPicture:
             return self._view(self._loaded(), with_finished=True)
 
     def partition(self) -> bytes:
-        """The tree behind the dial, gzipped.
-
-        Little endian: uint32 height, width, K atoms, 0; float64 levels (2 K - 1); int32 parents
-        (2 K - 1); int32 atom of each pixel (height x width).
-        """
+        """The tree behind the dial, see `partition_bytes`."""
         segmenter = self.segmenter.result()
         with self._lock:
             if self._partition is None:
                 hierarchy = segmenter.hierarchy
-                labels, tree = hierarchy.atom_labels, hierarchy.tree
-                parts = [
-                    np.array([*labels.shape, tree.num_leaves, 0], "<u4"),
-                    tree.levels.astype("<f8"),
-                    tree.parents.astype("<i4"),
-                    labels.astype("<i4"),
-                ]
-                content = b"".join(part.tobytes() for part in parts)
-                self._partition = gzip.compress(content, compresslevel=1)
+                self._partition = partition_bytes(hierarchy.atom_labels, hierarchy.tree)
             return self._partition
 
     def act(self, request: JsonDict) -> JsonDict:

@@ -8,9 +8,7 @@ import math
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +16,11 @@ import numpy.typing as npt
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_picture import OpenPicture
 from maskfeat.app.picture_at_work import read_at_work
+from maskfeat.app.worker import Worker
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.segment.inputs import features_of
 from maskfeat.segment.interactive import FeatureModel, InteractiveSegmenter
-
-T = TypeVar("T")
 
 # What may be held at once besides the picture at hand and the one computed ahead.
 _MOST_OPEN = 6
@@ -44,7 +41,7 @@ class OpenPictures:
         self._model = model
         self._max_megapixels = max_megapixels
         # A picture can be looked at while the features of another are computed.
-        self._reader, self._computer = _Worker("read"), _Worker("compute")
+        self._reader, self._computer = Worker("read"), Worker("compute")
         self._lock = threading.Lock()
         self._open: OrderedDict[int, OpenPicture] = OrderedDict()
         self._num_users: dict[int, int] = {}
@@ -136,42 +133,3 @@ def _return_free_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has no such function
             ctypes.CDLL(None).malloc_trim(0)
-
-
-class _Worker:
-    """One thread that does first what was asked for last; what is done ahead waits."""
-
-    def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, function: Callable[[], T], is_ahead: bool) -> Future[T]:
-        """Have a function called; the future can be canceled until then."""
-        future: Future[T] = Future()
-        with self._lock:
-            self._waiting.insert(0 if is_ahead else len(self._waiting), (future, function))
-        self._pool.submit(self._work)
-        return future
-
-    def hurry(self, future: Future[Any]) -> None:
-        """Do this next, if it still waits."""
-        with self._lock:
-            self._waiting.sort(key=lambda job: job[0] is future)
-
-    def close(self) -> None:
-        """Do no more of what waits."""
-        with self._lock:
-            for future, _ in self._waiting:
-                future.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _work(self) -> None:
-        with self._lock:
-            future, function = self._waiting.pop()
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function())
-        except BaseException as error:  # the one who waits for the result gets it
-            future.set_exception(error)

@@ -20,14 +20,17 @@ class Click(NamedTuple):
         row: Clicked pixel of the picture.
         column: Clicked pixel of the picture.
         class_number: What the region there is.
-        granularity: How large that region may be, in (0, 1), see `PreparedImage.region`.
+        granularity: How large that region may be, in (0, 1), see `PreparedImage.region`; or None,
+            and `num_segments` says it.
+        num_segments: How large it may be, at least 1; or None.
     """
 
     image: int
     row: int
     column: int
     class_number: int
-    granularity: float
+    granularity: float | None
+    num_segments: int | None = None
 
 
 @dataclass
@@ -53,17 +56,18 @@ class ClickFile:
 
     def __post_init__(self) -> None:
         self.clicks: list[Click] = []
+        self.undone: list[Click] = []
         self._of_image: dict[int, list[Click]] = {}
         self.done: set[int] = set()
-        if self.path.is_file():
+        self._stamp = self._stamp_now()
+        if self._stamp is not None:
             self._read()
 
     def add(self, click: Click) -> None:
-        """Keep a click; its image is not done then."""
-        self.clicks.append(click)
-        self._of_image.setdefault(click.image, []).append(click)
-        self.done.discard(click.image)
-        self._write()
+        """Keep a click; its image is not done then. What was taken back cannot come again."""
+        self._check_stamp()
+        self.undone.clear()
+        self._keep(click)
 
     def pop(self) -> Click:
         """Take the last click back.
@@ -73,14 +77,30 @@ class ClickFile:
         """
         if not self.clicks:
             raise ValueError("there is no click to take back")
+        self._check_stamp()
         click = self.clicks.pop()
         self._of_image[click.image].pop()
+        self.undone.append(click)
         self.done.discard(click.image)
         self._write()
         return click
 
+    def restore(self) -> Click:
+        """Keep again what was taken back last.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not self.undone:
+            raise ValueError("there is no click to do again")
+        self._check_stamp()
+        click = self.undone.pop()
+        self._keep(click)
+        return click
+
     def set_done(self, image: int, is_done: bool) -> None:
         """Call an image done, or not."""
+        self._check_stamp()
         (self.done.add if is_done else self.done.discard)(image)
         self._write()
 
@@ -91,25 +111,49 @@ class ClickFile:
     @property
     def images(self) -> list[int]:
         """The images that were clicked, by rising number."""
-        return sorted(image for image, clicks in self._of_image.items() if clicks)
+        return sorted(image for image, clicks in list(self._of_image.items()) if clicks)
+
+    def _keep(self, click: Click) -> None:
+        self.clicks.append(click)
+        self._of_image.setdefault(click.image, []).append(click)
+        self.done.discard(click.image)
+        self._write()
+
+    def _stamp_now(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _check_stamp(self) -> None:
+        if self._stamp_now() != self._stamp:
+            raise ValueError(
+                f"'{self.path}' was changed by another program; end both and start one again"
+            )
 
     def _write(self) -> None:
         content = {
             "version": _VERSION,
             "classes": self.classes,
-            "clicks": [[self.names[click.image], *click[1:]] for click in self.clicks],
+            "clicks": [self._row(click) for click in self.clicks],
+            "undone": [self._row(click) for click in self.undone],
             "done": sorted(self.names[image] for image in self.done),
         }
         with whole_file(self.path) as file:
             file.write(json.dumps(content, separators=(",", ":")).encode())
+        self._stamp = self._stamp_now()
+
+    def _row(self, click: Click) -> list[Any]:
+        size = click.num_segments if click.granularity is None else click.granularity
+        return [self.names[click.image], *click[1:4], size]
 
     def _read(self) -> None:
         try:
             content: dict[str, Any] = json.loads(self.path.read_bytes())
             known = [str(name) for name in content["classes"]]
-            rows = [
-                (str(n), int(y), int(x), int(c), float(g)) for n, y, x, c, g in content["clicks"]
-            ]
+            rows = [_parsed(row) for row in content["clicks"]]
+            undone = [_parsed(row) for row in content.get("undone", [])]
             done = [str(name) for name in content["done"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
@@ -121,13 +165,23 @@ class ClickFile:
                 "name these first, or choose another folder"
             )
         number = {name: place for place, name in enumerate(self.names)}
-        missing = sorted(({name for name, *_ in rows} | set(done)) - set(number))
+        named = {row[0] for row in [*rows, *undone]} | set(done)
+        missing = sorted(named - set(number))
         if missing:
             raise ValueError(
                 f"'{self.path}' has clicks on '{missing[0]}', which is not among the "
                 f"{len(self.names)} pictures; put it back, or choose another folder"
             )
-        self.clicks = [Click(number[name], y, x, c, g) for name, y, x, c, g in rows]
+        self.clicks, self.undone = (
+            [Click(number[row[0]], *row[1:]) for row in some] for some in (rows, undone)
+        )
         for click in self.clicks:
             self._of_image.setdefault(click.image, []).append(click)
         self.done = {number[name] for name in done}
+
+
+def _parsed(row: Any) -> tuple[str, int, int, int, float | None, int | None]:  # noqa: ANN401
+    """A row of the file, which has one number for granularity and num_segments."""
+    name, y, x, number, size = row
+    sizes = (float(size), None) if 0 < size < 1 else (None, max(1, int(size)))
+    return str(name), int(y), int(x), int(number), *sizes

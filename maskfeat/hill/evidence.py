@@ -46,9 +46,9 @@ class Examples(NamedTuple):
 def labeled_atoms(image: PreparedImage, clicks: Sequence[Click]) -> LabeledAtoms:
     """The regions of all clicks of an image.
 
-    A click means the largest region of the tree around it that holds together at its granularity
-    and holds no click of another class. So two regions of different classes never overlap, and
-    the order of clicks is nothing, but that of two clicks of one atom the later counts.
+    A click means the segment around it, cut as its granularity or number says, or as much of its
+    branch of the tree as holds no click of another class. So two regions of different classes
+    never overlap, and the order of clicks is nothing, but that of two of one atom the later counts.
     """
     atoms = [atom_at(image, click.row, click.column) for click in clicks]
     last = dict(zip(atoms, clicks, strict=True))
@@ -59,7 +59,9 @@ def labeled_atoms(image: PreparedImage, clicks: Sequence[Click]) -> LabeledAtoms
         number = click.class_number
         barred = np.zeros(len(is_held), bool)
         barred[[other for other, theirs in last.items() if theirs.class_number != number]] = True
-        region = image.region(atom, click.granularity, barred)
+        region = image.region(
+            atom, barred, granularity=click.granularity, num_segments=click.num_segments
+        )
         is_held |= region
         classes[region] = number
         regions.append(np.flatnonzero(region))

@@ -22,9 +22,9 @@ from maskfeat.segment.interactive import FeatureModel
 from maskfeat.segment.resizing import reduced
 
 _LOG = logging.getLogger("maskfeat")
-# Half a megabyte each, more or less.
+# Some megabytes each: 3 at 640 x 480.
 _MOST_OPEN = 8
-# Atoms that stand for an image where all images are looked at: 40 kilobytes for each.
+# Atoms that stand for an image where all images are looked at: 65 kilobytes for each.
 SKETCH_ATOMS = 48
 
 
@@ -140,6 +140,9 @@ class ImageStore:
                 self._computed(number)
             except ValueError as error:
                 _LOG.warning("left out: %s", error)
+            except OSError as error:  # a full disk, say: each picture is prepared when looked at
+                _LOG.warning("preparing ahead ended: a file could not be written: %s", error)
+                return
 
     def _computed(self, number: int) -> PreparedImage:
         with self._computing:  # one network at a time, and no image twice

@@ -5,59 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.folder import find_pictures
+from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
+from maskfeat.hill.checks import check_settings, checked_paths, checked_size
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import atom_at
 from maskfeat.hill.export import Format, export_labels, read_label_map, write_label_map
 from maskfeat.hill.image_store import ImageStore
-from maskfeat.hill.learner import Learner
+from maskfeat.hill.learner import AtomLabels, Learner
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
 from maskfeat.segment.interactive import FeatureModel
-from maskfeat.segment.resizing import enlarged_labels
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 Order = Literal["uncertain", "energy", "given"]
 
-# Of 0.25, 0.5 and 0.75 on eight images of camvid train (experiments/hill); the three are close.
+# Of other granularities and of 50 and 100 segments none is better beyond chance (experiments/hill).
 GRANULARITY = 0.5
 # Of so many images the least sure of, one is chosen by its energy: each takes a cut.
 _SHORT_LIST = 6
-
-
-class Proposal(NamedTuple):
-    """What an image may be.
-
-    Attributes:
-        labels: Class of each pixel, int64, shape (H, W), 0 to L - 1.
-        confidence: Probability of that class by the classifier, float32, shape (H, W); 1 in the
-            regions of clicks.
-        energy: Of the cut, nats for each pixel: the higher, the less classifier, borders and
-            clicks agree.
-        is_done: Whether the image was called done: then these are the labels it was left with.
-    """
-
-    labels: IntArray
-    confidence: npt.NDArray[np.float32]
-    energy: float
-    is_done: bool
-
-
-class Progress(NamedTuple):
-    """How far it is."""
-
-    num_images: int
-    num_prepared: int
-    num_done: int
-    num_clicks: int
-    num_failed: int
 
 
 class Labeler:
@@ -77,8 +49,9 @@ class Labeler:
     (`segment.hill.class_cut`). Every click is in the file `OUT/clicks.json` before it is answered;
     a new Labeler on the same folder goes on where the last one ended.
 
-    An instance may be used by many threads; each call is done before the next begins. In memory
-    are the last few images, some descriptors of every image (40 kB) and what is learned from.
+    An instance may be used by many threads; but for `learn`, each call is done before the next
+    begins. In memory are the last few images, some descriptors of every image (65 kB) and what is
+    learned from.
 
     Args:
         pictures: A folder, or paths; of different names without ending.
@@ -88,8 +61,10 @@ class Labeler:
         source: Descriptors of places, see `maskfeat.hill.sources`; None is `default_source`.
         classifier: None is a `RegionClassifier` with its defaults.
         smoothness: What a border between like atoms costs, see `class_cut`.
-        granularity: In (0, 1): how large the region of a click may be, see `Hierarchy.cut`; near
+        granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
             0 large, near 1 small.
+        num_segments: Instead, the region is one of so many segments of the image. None of both is
+            `GRANULARITY`.
         order: Which image comes next: the one the classifier is least sure of ("uncertain"), of the
             least sure ones that with the highest energy ("energy"), or the next one ("given").
         per_megapixel: Atoms for a million pixels.
@@ -112,16 +87,18 @@ class Labeler:
         source: Source | None = None,
         classifier: RegionClassifier | None = None,
         smoothness: float = CLASS_SMOOTHNESS,
-        granularity: float = GRANULARITY,
+        granularity: float | None = None,
+        num_segments: int | None = None,
         order: Order = "uncertain",
         per_megapixel: int = 8_000,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
     ) -> None:
-        paths = _checked_paths(pictures, Path(out))
-        _check_settings(classes, smoothness, granularity, order, max_megapixels)
-        self.classes = list(classes)
-        self.granularity, self.order = granularity, order
+        paths = checked_paths(pictures, Path(out))
+        check_settings(classes, smoothness, order, max_megapixels)
+        self.classes, self.order = list(classes), order
+        given = checked_size(granularity, num_segments)
+        self._size = (GRANULARITY, None) if given == (None, None) else given
         self.out = Path(out)
         self.store = ImageStore(
             paths,
@@ -136,7 +113,7 @@ class Labeler:
         self._clicks = ClickFile(self.out / "clicks.json", names, self.classes)
         classifier = classifier or RegionClassifier(len(self.classes))
         self._learner = Learner(self.store, self._clicks, classifier, smoothness)
-        self._lock = threading.RLock()
+        self._lock, self._learning = threading.RLock(), threading.Lock()
 
     @property
     def paths(self) -> list[Path]:
@@ -155,6 +132,42 @@ class Labeler:
         """All clicks, in their order."""
         return list(self._clicks.clicks)
 
+    @property
+    def num_undone(self) -> int:
+        """How many clicks were taken back and can come again."""
+        return len(self._clicks.undone)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether all clicks were learned from."""
+        return self._learner.is_fresh
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether anything was learned yet."""
+        return self._learner.knows_classes
+
+    @property
+    def num_examples(self) -> int:
+        """How many places were learned from last."""
+        return self._learner.num_examples
+
+    def clicks_on(self, image: int) -> list[Click]:
+        """The clicks on one image, in their order."""
+        return list(self._clicks.of_image(image))
+
+    def is_done(self, image: int) -> bool:
+        """Whether an image was called done."""
+        return image in self._clicks.done
+
+    def learn(self) -> None:
+        """Learn from new clicks, if there are any; other calls go on meanwhile with what was known.
+
+        What asks for a proposal does so first, unless it is told not to.
+        """
+        with self._learning:
+            self._learner.learn()
+
     def prepare(self, in_background: bool = False) -> None:
         """Compute ahead, see `ImageStore.prepare_all`."""
         self.store.prepare_all(in_background)
@@ -165,6 +178,7 @@ class Labeler:
         Args:
             after: The image at hand, which is not proposed if there is another.
         """
+        self.learn()
         with self._lock:
             num = len(self.paths)
             start = 0 if after is None else after + 1
@@ -191,17 +205,42 @@ class Labeler:
         Raises:
             ValueError: If there is no such image, or it cannot be read.
         """
+        self.learn()
         with self._lock:
             self._check_image(image)
-            found, prepared = self._learner.labels(image), self.store.get(image)
-            atoms = enlarged_labels(prepared.graph.labels.astype(np.int64), prepared.size)
+            found = self._learner.labels(image)
             kept = self._kept_labels(image)
-            labels = found.classes[atoms] if kept is None else kept
-            confidence = found.confidence.astype(np.float32)[atoms]
+            labels = on_pixels(self.store.get(image), found.classes) if kept is None else kept
+            confidence = on_pixels(self.store.get(image), found.confidence.astype(np.float32))
             return Proposal(labels, confidence, found.energy, kept is not None)
 
+    def atom_proposal(self, image: int, learn: bool = True) -> AtomLabels:
+        """The same for the atoms of `store.get(image)`: a few thousand numbers, not millions.
+
+        Args:
+            image: Number of the image.
+            learn: Whether to learn from new clicks first; their regions are held anyway.
+
+        Raises:
+            ValueError: As `proposal`.
+        """
+        if learn:
+            self.learn()
+        with self._lock:
+            self._check_image(image)
+            found, kept = self._learner.labels(image), self._kept_labels(image)
+            return (
+                found
+                if kept is None
+                else found._replace(classes=on_atoms(self.store.get(image), kept))
+            )
+
     def region(
-        self, image: int, click_yx: tuple[int, int], granularity: float | None = None
+        self,
+        image: int,
+        click_yx: tuple[int, int],
+        granularity: float | None = None,
+        num_segments: int | None = None,
     ) -> BoolArray:
         """What a click would cover if nothing else were clicked, bool, shape (H, W).
 
@@ -212,11 +251,11 @@ class Labeler:
             row, column = self._checked_click(image, click_yx)
             prepared = self.store.get(image)
             none = np.zeros(prepared.graph.num_atoms, bool)
-            level = self._checked_granularity(granularity)
-            region = prepared.region(atom_at(prepared, row, column), level, none)
-            return (
-                enlarged_labels(region[prepared.graph.labels].astype(np.int64), prepared.size) > 0
-            )
+            level, number = self._checked_size(granularity, num_segments)
+            atom = atom_at(prepared, row, column)
+            region = prepared.region(atom, none, granularity=level, num_segments=number)
+            covered: BoolArray = on_pixels(self.store.get(image), region)
+            return covered
 
     def correct(
         self,
@@ -224,31 +263,39 @@ class Labeler:
         click_yx: tuple[int, int],
         class_name: str,
         granularity: float | None = None,
+        num_segments: int | None = None,
     ) -> Proposal:
-        """Give the region of a click its class; the click is saved first.
+        """Give the region of a click its class, see `click`; the new proposal for this image."""
+        self.click(image, click_yx, class_name, granularity, num_segments)
+        return self.proposal(image)
 
-        An image that was done is no longer.
+    def click(
+        self,
+        image: int,
+        click_yx: tuple[int, int],
+        class_name: str,
+        granularity: float | None = None,
+        num_segments: int | None = None,
+    ) -> None:
+        """Save that the region of a click has this class. An image that was done is no longer.
 
         Args:
             image: Number of the image.
             click_yx: Row and column, pixels of the picture.
             class_name: One of `classes`.
-            granularity: Of this click; None is that of the Labeler.
-
-        Returns:
-            The new proposal for this image.
+            granularity: Of this click.
+            num_segments: Of this click; None of both is as the Labeler was made.
 
         Raises:
-            ValueError: If there is no such image or class, the click lies outside, or the
-                granularity is out of range. Nothing has changed then.
+            ValueError: If there is no such image or class, the click lies outside, a setting is
+                out of range, or another program changed the file. Nothing has changed then.
         """
         with self._lock:
             row, column = self._checked_click(image, click_yx)
             if class_name not in self.classes:
                 raise ValueError(f"the class must be one of {self.classes}, got {class_name!r}")
-            level = self._checked_granularity(granularity)
-            self._clicks.add(Click(image, row, column, self.classes.index(class_name), level))
-            return self.proposal(image)
+            size = self._checked_size(granularity, num_segments)
+            self._clicks.add(Click(image, row, column, self.classes.index(class_name), *size))
 
     def undo(self) -> int:
         """Take the last click back; the image it was on.
@@ -257,19 +304,34 @@ class Labeler:
             ValueError: If there is no click.
         """
         with self._lock:
-            click = self._clicks.pop()
-            return click.image
+            return self._clicks.pop().image
 
-    def set_done(self, image: int, is_done: bool = True) -> None:
+    def redo(self) -> int:
+        """Give the click again that was taken back last; the image it is on.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        with self._lock:
+            return self._clicks.restore().image
+
+    def set_done(self, image: int, is_done: bool = True, learn: bool = True) -> None:
         """Keep the proposed labels of an image, or take that back.
+
+        Args:
+            image: Number of the image.
+            is_done: Whether it is.
+            learn: Whether to learn from new clicks first.
 
         Raises:
             ValueError: If there is no such image, or it cannot be read.
         """
+        if learn:
+            self.learn()
         with self._lock:
             self._check_image(image)
             if is_done:
-                write_label_map(self._label_path(image), self.proposal(image).labels)
+                write_label_map(self._label_path(image), self._labels(image))
             self._clicks.set_done(image, is_done)
 
     def export(
@@ -295,12 +357,22 @@ class Labeler:
                 if number in self._clicks.done
                 or (not only_done and number not in self.store.failed)
             ]
-        labeled = ((self.paths[n], n, self.proposal(n).labels) for n in numbers)
+        self.learn()
+        labeled = ((self.paths[n], n, self._labels(n)) for n in numbers)
         return export_labels(Path(folder), labeled, self.classes, formats)
 
     def close(self) -> None:
         """End what computes ahead."""
         self.store.close()
+
+    def _labels(self, image: int) -> IntArray:
+        """The labels an image was left with, or those proposed now, of each pixel."""
+        with self._lock:
+            kept = self._kept_labels(image)
+            if kept is not None:
+                return kept
+            labels: IntArray = on_pixels(self.store.get(image), self._learner.labels(image).classes)
+            return labels
 
     def _kept_labels(self, image: int) -> IntArray | None:
         """The labels an image was left with when it was done."""
@@ -324,43 +396,8 @@ class Labeler:
             )
         return row, column
 
-    def _checked_granularity(self, granularity: float | None) -> float:
-        level = self.granularity if granularity is None else float(granularity)
-        if not 0 < level < 1:
-            raise ValueError(f"granularity must lie in (0, 1), got {level}")
-        return level
-
-
-def _checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
-    if isinstance(pictures, str | Path):
-        paths = find_pictures(str(pictures))
-    else:
-        paths = [Path(path) for path in pictures]
-    if not paths:
-        raise FileNotFoundError("no picture is given; name a folder or at least one file")
-    if out.resolve() == paths[0].parent.resolve():
-        raise ValueError(f"out must be another folder than that of the pictures, '{out}'")
-    first_of: dict[str, Path] = {}
-    for path in paths:
-        first = first_of.setdefault(path.stem, path)
-        if first is not path:
-            raise ValueError(
-                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
-                "rename one of them"
-            )
-    return paths
-
-
-def _check_settings(
-    classes: Sequence[str], smoothness: float, granularity: float, order: str, max_megapixels: float
-) -> None:
-    if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(f"classes must be at least two different names, got {classes!r}")
-    if not smoothness >= 0:
-        raise ValueError(f"smoothness must not be negative, got {smoothness}")
-    if not 0 < granularity < 1:
-        raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-    if order not in ("uncertain", "energy", "given"):
-        raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
-    if not max_megapixels > 0:
-        raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
+    def _checked_size(
+        self, granularity: float | None, num_segments: int | None
+    ) -> tuple[float | None, int | None]:
+        given = checked_size(granularity, num_segments)
+        return self._size if given == (None, None) else given

@@ -19,10 +19,11 @@ const at = (number) => `/api/pictures/${number}`;
 
 export const getFolder = async () => (await answer("/api/folder")).json();
 
-// With isWaiting it comes half a second later, or as soon as the features are there. The signal
-// ends what no one waits for any more: a browser has few connections to one server.
-export const getView = async (number, { signal, isWaiting = false } = {}) =>
-  (await answer(at(number) + (isWaiting ? "?wait=1" : ""), { signal })).json();
+// With isWaiting it comes half a second later, or as soon as the features are there; with
+// isLearning when the classifier knows the last clicks. The signal ends what no one waits for any
+// more: a browser has few connections to one server.
+export const getView = async (number, { signal, isWaiting = false, isLearning = false } = {}) =>
+  (await answer(at(number) + (isWaiting ? "?wait=1" : isLearning ? "?learn=1" : ""), { signal })).json();
 
 export const getBitmap = async (number, signal) =>
   createImageBitmap(await (await answer(`${at(number)}/picture`, { signal })).blob());
@@ -30,19 +31,21 @@ export const getBitmap = async (number, signal) =>
 export const getPartition = async (number, signal) =>
   (await answer(`${at(number)}/partition`, { signal })).arrayBuffer();
 
+// In labeling mode alone.
+export const getProgress = async () => (await answer("/api/progress")).json();
+export const getNext = async (after) => (await (await answer(`/api/next?after=${after}`)).json()).number;
+export const exportAll = () => post("/api/export", {});
+
+async function post(path, content) {
+  const headers = { "Content-Type": "application/json" };
+  return (await answer(path, { method: "POST", headers, body: JSON.stringify(content) })).json();
+}
+
 let last = Promise.resolve();
 
 // Actions reach the server in the order in which they were made.
 export function act(number, action) {
-  const send = async () => {
-    const options = {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(action),
-    };
-    return (await answer(`${at(number)}/actions`, options)).json();
-  };
-  const answered = last.then(send);
+  const answered = last.then(() => post(`${at(number)}/actions`, action));
   last = answered.catch(() => {});
   return answered;
 }

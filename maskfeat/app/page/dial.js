@@ -18,17 +18,22 @@ export class Partition {
 
   // As Hierarchy.cut(granularity=...): a merge is kept while its level is at most 1 - granularity.
   cut(granularity) {
-    const { levels, parents, tops } = this;
+    this.join(granularity);
+    this.drawBorders();
+  }
+
+  // The same without drawing; merges that are barred are cut, too.
+  join(granularity, isBarred = []) {
+    const { levels, parents, tops, numAtoms } = this;
+    const isWhole = (node) => levels[node] <= 1 - granularity && !isBarred[node];
     const root = parents.length - 1;
     this.numSegments = 0;
     for (let node = root; node >= 0; node--) { // parents come after their children
-      const isJoined = node !== root && levels[parents[node]] <= 1 - granularity;
+      const isJoined = node !== root && isWhole(parents[node]);
       tops[node] = isJoined ? tops[parents[node]] : node;
-      const isWhole = node < this.numAtoms || levels[node] <= 1 - granularity;
-      if (tops[node] === node && isWhole) this.numSegments++;
+      if (tops[node] === node && (node < numAtoms || isWhole(node))) this.numSegments++;
     }
     this.hovered = -1;
-    this.drawBorders();
   }
 
   drawBorders() {

@@ -31,6 +31,28 @@ const MOUSE = [
   ["1 ... 9", "choose a label"],
 ];
 
+export const LABEL_TABLE = [
+  [["d", "Enter"], "picture done, on to the next proposed", "done"],
+  [["s"], "on to the next proposed, this one stays open", "skip"],
+  [["b", "Backspace"], "back to the picture shown before", "back"],
+  [["Ctrl+z", "u"], "undo the last click, wherever it was", "undo"],
+  [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
+  [["["], "a click takes more", "coarser"],
+  [["]"], "a click takes less", "finer"],
+  [["g"], "show or hide all segments", "toggleBorders"],
+  [["h"], "show or hide the classes", "toggleTints"],
+  ...TABLE.filter(([, , action]) => "fit zoomIn zoomOut previous next".split(" ").includes(action)),
+  [["Ctrl+s"], "export what is done (clicks are always saved)", "export"],
+  [["?"], "this help", "help"],
+];
+export const LABEL_MOUSE = [
+  ["left click", "the region takes the class chosen"],
+  ["right click", "choose the class that is there"],
+  ["wheel", "zoom"],
+  ["Space + drag, middle button", "move the picture"],
+  ["1 ... 9", "choose a class"],
+];
+
 function named(event) {
   const isLetter = event.key.length === 1;
   const key = isLetter ? event.key.toLowerCase() : event.key;
@@ -39,8 +61,8 @@ function named(event) {
   return (isCtrl ? "Ctrl+" : "") + (isCtrl && event.shiftKey ? "Shift+" : "") + key;
 }
 
-export function listen(actions, chooseLabel) {
-  const byKey = new Map(TABLE.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
+export function listen(actions, chooseLabel, table = TABLE) {
+  const byKey = new Map(table.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
   window.addEventListener("keydown", (event) => {
     const { target } = event;
     if (event.altKey || document.querySelector("dialog[open]")) return;
@@ -57,10 +79,10 @@ export function listen(actions, chooseLabel) {
   });
 }
 
-export function fillHelp(mouse, keyboard) {
+export function fillHelp(mouse, keyboard, gestures = MOUSE, table = TABLE) {
   const spelled = { ArrowLeft: "\u2190", ArrowRight: "\u2192" };
-  for (const [gesture, text] of MOUSE) addRow(mouse, [gesture], text);
-  for (const [keys, text] of TABLE) addRow(keyboard, keys.map((key) => spelled[key] ?? key), text);
+  for (const [gesture, text] of gestures) addRow(mouse, [gesture], text);
+  for (const [keys, text] of table) addRow(keyboard, keys.map((key) => spelled[key] ?? key), text);
 }
 
 function addRow(table, keys, text) {

@@ -15,6 +15,7 @@ export class Stage {
     this.shades = []; // canvases without outline: borders, the segment under the cursor
     this.marks = [];
     this.mode = "object";
+    this.colorOf = colorOf; // a label
     this.isWaiting = false;
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
@@ -149,7 +150,7 @@ export class Stage {
   }
 
   colorOfMark(label) {
-    if (this.mode === "labels") return colorOf(label);
+    if (this.mode === "labels") return this.colorOf(label);
     return label ? OBJECT_COLOR : BACKGROUND_COLOR;
   }
 }

@@ -1,0 +1,63 @@
+"""`maskfeat annotate --classes`: a set of pictures gets classes, on a local web page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_ORDERS = ("uncertain", "energy", "given")
+
+
+def class_names(text: str) -> list[str]:
+    """Names with commas between.
+
+    Raises:
+        ValueError: If they are not at least two different ones.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"classes must be at least two different names with commas between, got {text!r}"
+        )
+    return names
+
+
+def check_order(order: str) -> None:
+    """Refuse an order that there is not."""
+    if order not in _ORDERS:
+        raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
+
+
+def label_app(
+    paths: Sequence[Path],
+    classes: Sequence[str],
+    folder: Path,
+    model: str,
+    host: str,
+    order: str,
+    max_megapixels: float,
+) -> tuple[Starlette, str]:
+    """The application, and what is to be said when it starts."""
+    from maskfeat.app.label_server import create_label_app
+    from maskfeat.app.label_views import LabelViews
+    from maskfeat.app.open_pictures import feature_model
+    from maskfeat.hill.labeler import Labeler
+
+    labeler = Labeler(
+        paths,
+        classes,
+        feature_model(model),
+        folder,
+        order=order,  # type: ignore[arg-type]
+        max_megapixels=max_megapixels,
+    )
+    done = labeler.progress
+    said = (
+        f"{done.num_done} of {done.num_images} pictures done, {done.num_prepared} prepared; "
+        f"clicks and labels go to '{folder}'"
+    )
+    return create_label_app(LabelViews(labeler), host), said

@@ -1,0 +1,110 @@
+"""The web server behind `maskfeat annotate --classes`; it answers its own page alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from maskfeat.app.label_views import LabelViews
+from maskfeat.app.own_page import ERROR_HANDLERS, json_of, own_page_only
+from maskfeat.app.picture_at_work import read_at_work
+
+# The page asks again: who turns many pages at once leaves no threads behind that wait.
+_WAIT_S = 0.5
+
+
+def create_label_app(views: LabelViews, host: str = "127.0.0.1") -> Starlette:
+    """The application.
+
+    Args:
+        views: What it serves.
+        host: The address it listens on, see `own_page_only`.
+
+    Returns:
+        An ASGI application. Errors come as `{"error": sentence}`, 400 for what the user caused.
+    """
+    return Starlette(
+        routes=[
+            Route("/", _index),
+            Route("/api/folder", _folder),
+            Route("/api/progress", _progress),
+            Route("/api/next", _next),
+            Route("/api/export", _export, methods=["POST"]),
+            Route("/api/pictures/{number:int}", _view),
+            Route("/api/pictures/{number:int}/picture", _picture),
+            Route("/api/pictures/{number:int}/partition", _partition),
+            Route("/api/pictures/{number:int}/actions", _act, methods=["POST"]),
+            Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
+        ],
+        middleware=own_page_only(host),
+        exception_handlers=ERROR_HANDLERS,
+        lifespan=_lifespan(views),
+    )
+
+
+def _lifespan(views: LabelViews) -> Callable[[Starlette], Any]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, LabelViews]]:
+        views.labeler.prepare(in_background=True)
+        yield {"views": views}
+        views.close()
+
+    return lifespan
+
+
+def _index(request: Request) -> Response:
+    content = files("maskfeat.app").joinpath("page/label.html").read_bytes()
+    return Response(content, media_type="text/html")
+
+
+def _folder(request: Request) -> Response:
+    return JSONResponse(request.state.views.folder())
+
+
+def _progress(request: Request) -> Response:
+    return JSONResponse(request.state.views.progress())
+
+
+def _next(request: Request) -> Response:
+    text = request.query_params.get("after", "")
+    after = int(text) if text.isdecimal() and len(text) < 10 else None
+    return JSONResponse({"number": request.state.views.labeler.next(after)})
+
+
+def _view(request: Request) -> Response:
+    timeout_s = _WAIT_S if "wait" in request.query_params else 0
+    number, learn = request.path_params["number"], "learn" in request.query_params
+    return JSONResponse(request.state.views.view(number, timeout_s, learn))
+
+
+def _picture(request: Request) -> Response:
+    paths, number = request.state.views.labeler.paths, request.path_params["number"]
+    if number >= len(paths):
+        raise ValueError(f"there is no picture {number} among {len(paths)}")
+    return Response(read_at_work(paths[number], max_megapixels=1).jpeg, media_type="image/jpeg")
+
+
+def _partition(request: Request) -> Response:
+    content = request.state.views.partition(request.path_params["number"])
+    headers = {"Content-Encoding": "gzip"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+async def _act(request: Request) -> Response:
+    views, action = request.state.views, await json_of(request)
+    answer = await run_in_threadpool(views.act, request.path_params["number"], action)
+    return JSONResponse(answer)
+
+
+async def _export(request: Request) -> Response:
+    views, action = request.state.views, await json_of(request)
+    return JSONResponse(await run_in_threadpool(views.export, action))

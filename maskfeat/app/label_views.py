@@ -1,0 +1,187 @@
+"""What the page of `maskfeat annotate --classes` shows of the pictures, and what it may do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, wait
+from typing import Any
+
+from maskfeat.app.annotation_json import JsonDict
+from maskfeat.app.partition_bytes import partition_bytes
+from maskfeat.app.worker import Worker
+from maskfeat.hill.evidence import atom_at
+from maskfeat.hill.labeler import GRANULARITY, Labeler
+from maskfeat.hill.prepared import PreparedImage
+
+
+class LabelViews:
+    """A `Labeler` as the page sees it. Its methods may be called from any thread.
+
+    Args:
+        labeler: Holds the pictures and all that was said of them.
+    """
+
+    def __init__(self, labeler: Labeler) -> None:
+        self.labeler = labeler
+        # A picture that is asked for comes before those that are prepared ahead.
+        self._worker = Worker("prepare")
+        self._lock = threading.Lock()
+        self._preparing: dict[int, Future[PreparedImage]] = {}
+
+    def folder(self) -> JsonDict:
+        """All that does not change by clicks, and which picture comes first."""
+        labeler = self.labeler
+        numbers = range(len(labeler.paths))
+        return {
+            "names": [path.name for path in labeler.paths],
+            "classes": labeler.classes,
+            "is_done": [labeler.is_done(number) for number in numbers],
+            "first": labeler.next(),
+            "granularity": GRANULARITY,
+            "out": str(labeler.out),
+            "progress": self.progress(),
+        }
+
+    def progress(self) -> JsonDict:
+        """How far it is, and what went wrong, by name of the picture."""
+        failed = dict(self.labeler.store.failed)
+        names = {self.labeler.paths[number].name: text for number, text in failed.items()}
+        return {**self.labeler.progress._asdict(), "failed": names}
+
+    def view(self, number: int, timeout_s: float = 0, learn: bool = False) -> JsonDict:
+        """What a picture may be.
+
+        Args:
+            number: Of the picture.
+            timeout_s: How long to wait until it is prepared.
+            learn: Whether to learn from new clicks first.
+
+        Raises:
+            ValueError: If there is no such picture, or it cannot be read.
+        """
+        if not self._is_prepared(number, timeout_s):
+            return {"number": number, "is_ready": False, "progress": self.progress()}
+        labeler = self.labeler
+        if learn:
+            labeler.learn()
+        state = self._state(number)
+        found = labeler.atom_proposal(number, learn=False)
+        return {
+            **state,
+            "knows_classes": labeler.knows_classes,
+            "classes": found.classes.tolist(),
+            "held": found.is_held.nonzero()[0].tolist(),
+        }
+
+    def _state(self, number: int) -> JsonDict:
+        """What is known of a prepared picture without any computing."""
+        labeler = self.labeler
+        moment, is_fresh, prepared = (
+            time.monotonic_ns(),
+            labeler.is_fresh,
+            labeler.store.get(number),
+        )
+        return {
+            "moment": moment,  # views overtake one another on their way
+            "number": number,
+            "is_ready": True,
+            "size": list(prepared.size),
+            "is_fresh": is_fresh,
+            "is_done": labeler.is_done(number),
+            "can_undo": bool(labeler.clicks),
+            "can_redo": labeler.num_undone > 0,
+            "clicks": [
+                {
+                    "at_yx": [click.row, click.column],
+                    "atom": atom_at(prepared, click.row, click.column),
+                    "class": click.class_number,
+                }
+                for click in labeler.clicks_on(number)
+            ],
+            "progress": self.progress(),
+        }
+
+    def partition(self, number: int) -> bytes:
+        """The tree of a picture that is prepared, see `partition_bytes`."""
+        self._is_prepared(number, timeout_s=60)
+        prepared = self.labeler.store.get(number)
+        return partition_bytes(prepared.graph.labels, prepared.tree)
+
+    def act(self, number: int, request: JsonDict) -> JsonDict:
+        """Do what the page asks: it is saved before the answer, which comes before it is learned.
+
+        So the answer says no classes, and the next click need not wait for those.
+
+        Args:
+            number: Of the picture that is shown.
+            request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`,
+                `{"do": "undo" | "redo"}` or `{"do": "done", "is_done": true | false}`.
+
+        Returns:
+            What `view` says but for the classes, of the picture that changed: the last click may
+            be on another one.
+
+        Raises:
+            ValueError: If it cannot be done; then nothing has changed, in the files neither.
+        """
+        labeler, what = self.labeler, str(request.get("do"))[:80]
+        if what == "click":
+            row, column = _numbers(request.get("at_yx"), 2, "at_yx")
+            (place,) = _numbers([request.get("class")], 1, "class")
+            if not 0 <= place < len(labeler.classes):
+                raise ValueError(f"there is no class {place} among {len(labeler.classes)}")
+            size = request.get("granularity")
+            if type(size) not in (int, float):
+                raise ValueError(f"granularity must be a number, got {str(size)[:80]}")
+            labeler.click(number, (row, column), labeler.classes[place], granularity=size)
+        elif what in ("undo", "redo"):
+            number = labeler.undo() if what == "undo" else labeler.redo()
+        elif what == "done":
+            # The labels that were seen are kept: not those of what is learned at this moment.
+            labeler.set_done(number, request.get("is_done") is True, learn=False)
+        else:
+            raise ValueError(f"an action must be click, undo, redo or done, got {what!r}")
+        return self._state(number)
+
+    def export(self, request: JsonDict) -> JsonDict:
+        """Write the labels of all pictures that are done, `{"formats": ["png", ...]}`."""
+        formats: Any = request.get("formats", ["png", "coco", "sa1b"])
+        if not isinstance(formats, list) or not all(isinstance(one, str) for one in formats):
+            raise ValueError(f"formats must be a list of words, got {str(formats)[:80]}")
+        folder = self.labeler.out / "exported"
+        return {"num": self.labeler.export(folder, formats), "folder": str(folder)}
+
+    def close(self) -> None:
+        """Begin nothing more; what is being computed ends first."""
+        self._worker.close()
+        self.labeler.close()
+
+    def _is_prepared(self, number: int, timeout_s: float) -> bool:
+        if 0 <= number and self.labeler.store.is_prepared(number):
+            return True  # to be read in a moment
+        future = self._future(number)
+        wait([future], timeout_s)
+        if not future.done():
+            return False
+        with self._lock:
+            self._preparing.pop(number, None)
+        future.result()  # what went wrong is said here
+        return True
+
+    def _future(self, number: int) -> Future[PreparedImage]:
+        if not 0 <= number < len(self.labeler.paths):
+            raise ValueError(f"there is no picture {number} among {len(self.labeler.paths)}")
+        with self._lock:
+            future = self._preparing.get(number)
+            if future is None:
+                future = self._worker.submit(lambda: self.labeler.store.get(number), is_ahead=False)
+                self._preparing[number] = future
+            return future
+
+
+def _numbers(given: Any, count: int, name: str) -> list[int]:  # noqa: ANN401
+    is_right = isinstance(given, list) and len(given) == count
+    if not is_right or not all(type(value) is int for value in given):
+        raise ValueError(f"{name} must be whole numbers, got {str(given)[:80]}")
+    return [int(value) for value in given]

@@ -1,0 +1,275 @@
+// The page of `maskfeat annotate --classes`: the next picture, its proposed classes, and clicks.
+
+import * as api from "./api.js";
+import * as keys from "./keys.js";
+import { ClassLayer, classColor } from "./label_layers.js";
+import * as side from "./label_panel.js";
+import { element, say, showBusy } from "./panel.js";
+import * as pointer from "./pointer.js";
+import { Stage } from "./stage.js";
+
+const QUIET_MS = 300; // what takes no longer is not worth a word
+const stage = new Stage(element("canvas"));
+stage.mode = "labels";
+stage.colorOf = (label) => classColor(label - 1);
+
+let folder;
+let number = -1; // of the picture that is shown
+let turning = new AbortController(); // ends what was asked of the picture before
+let learning = new AbortController(); // ends what was asked before the last click
+let view = null; // the server's last word on the picture
+let layer = null;
+let pending = []; // clicks that the server has not answered yet
+let past = []; // pictures shown before
+let chosen = 0;
+let areTintsShown = true;
+
+async function open(next, isBack = false) {
+  if (next === null || folder.names[next] === undefined) return;
+  if (number >= 0 && number !== next && !isBack) past.push(number);
+  turning.abort();
+  learning.abort();
+  turning = new AbortController();
+  const { signal } = turning;
+  number = next;
+  view = layer = null;
+  pending = [];
+  stage.setPicture(null, [1, 1]);
+  say("");
+  showBusy("reading the picture");
+  side.showPlace(folder, number);
+  side.showView(null, past.length > 0);
+  document.body.dataset.ready = "false";
+  history.replaceState(null, "", `#${number + 1}`);
+  try {
+    const bitmap = await api.getBitmap(next, signal);
+    if (signal.aborted) return;
+    stage.setPicture(bitmap, [bitmap.height, bitmap.width]);
+    showBusy("computing features");
+    let first = await api.getView(next, { signal });
+    while (!first.is_ready) first = await api.getView(next, { signal, isWaiting: true });
+    const buffer = await api.getPartition(next, signal);
+    if (signal.aborted) return;
+    if (String(stage.size) !== String(first.size)) Object.assign(stage, { size: first.size }).fit();
+    layer = new ClassLayer(buffer);
+    take(first);
+    if (!first.is_fresh) await learn();
+  } catch (error) {
+    if (!signal.aborted) say(error.message, true);
+  }
+  if (signal.aborted) return;
+  showBusy("");
+  document.body.dataset.ready = "true";
+}
+
+// Show what the server says, unless something newer is shown. Answers to actions say no classes:
+// what was painted stays until the classifier has learned.
+function take(answer) {
+  side.showProgress(answer.progress);
+  if (answer.number !== number || !layer || (view && answer.moment < view.moment)) return;
+  view = { ...view, ...answer };
+  folder.is_done[number] = view.is_done;
+  if (answer.classes) layer.take(view);
+  for (const { region, ...mark } of pending) layer.paint(region, mark.class);
+  document.body.dataset.fresh = view.is_fresh;
+  side.showPlace(folder, number);
+  side.showView(view, past.length > 0);
+  side.showShares(layer.shares(folder.classes.length));
+  cut();
+}
+
+function show() {
+  const { partition } = layer ?? {};
+  const borders = element("borders-on").checked ? [partition?.borders] : [];
+  stage.shades = partition ? [...(areTintsShown ? [layer.canvas] : []), ...borders, partition.hover] : [];
+  stage.marks = [...(view?.clicks ?? []), ...pending].map((click) => ({
+    kind: "click", points_yx: [click.at_yx], label: click.class + 1, isPending: click.isPending }));
+  stage.redraw();
+}
+
+// What the classifier makes of the last clicks: asked for apart, so that no click waits for it.
+async function learn() {
+  learning.abort();
+  learning = new AbortController();
+  const { signal } = learning;
+  const timer = setTimeout(() => showBusy("learning"), QUIET_MS);
+  try {
+    const answer = await api.getView(number, { signal, isLearning: true });
+    if (!signal.aborted) take(answer);
+  } catch (error) {
+    if (!signal.aborted) say(error.message, true);
+  }
+  clearTimeout(timer);
+  if (signal.aborted) return;
+  showBusy("");
+}
+
+async function act(action) {
+  const at = number;
+  learning.abort();
+  document.body.dataset.fresh = "false";
+  try {
+    const answer = await api.act(at, action);
+    if (number === at) say("");
+    take(answer);
+    if (answer.number !== at) open(answer.number); // the last click was on another picture
+    else if (number === at && !answer.is_fresh) learn();
+    return true;
+  } catch (error) {
+    if (number === at) {
+      await api.getView(at).then(take, () => {});
+      say(error.message, true);
+    }
+    return false;
+  }
+}
+
+async function click([y, x]) {
+  if (!view) return;
+  const atom = layer.atomAt(...cellAt([y, x]));
+  const region = layer.regionOf(atom);
+  const mark = { at_yx: [y, x], class: chosen, atom, region, isPending: true };
+  layer.paint(region, chosen); // at once; the server says the same a moment later
+  pending = [...pending, mark];
+  show();
+  await act({ do: "click", at_yx: [y, x], class: chosen, granularity: granularity() });
+  pending = pending.filter((one) => one !== mark);
+  show();
+}
+
+const cellAt = ([y, x]) => [
+  Math.floor(((y + 0.5) * layer.partition.height) / stage.size[0]),
+  Math.floor(((x + 0.5) * layer.partition.width) / stage.size[1]),
+];
+
+const granularity = () => Number(element("dial").value);
+
+function cut() {
+  if (!layer) return;
+  layer.cut(granularity(), [...(view?.clicks ?? []), ...pending], chosen);
+  if (element("borders-on").checked) layer.partition.drawBorders();
+  const { numSegments } = layer.partition;
+  element("num-segments").textContent = `${numSegments.toLocaleString("en")} segments`;
+  show();
+}
+
+function moveDial(step) {
+  element("dial").value = Number(element("dial").value) + step;
+  cut();
+}
+
+function choose(one) {
+  if (one < 0 || one >= folder.classes.length) return;
+  chosen = one;
+  side.showChosen(chosen);
+  cut();
+}
+
+async function finishPicture() {
+  const at = number;
+  if (!view) return;
+  if (!view.is_done && !(await act({ do: "done", is_done: true }))) return;
+  if (number === at) await proceed();
+}
+
+// On to the picture that the server proposes.
+async function proceed() {
+  const timer = setTimeout(() => showBusy("choosing the next picture"), QUIET_MS);
+  try {
+    const next = await api.getNext(number);
+    clearTimeout(timer);
+    showBusy("");
+    if (next !== null && next !== number) await open(next);
+    else if (next === null) await exportAll("all pictures are done; ");
+  } catch (error) {
+    clearTimeout(timer);
+    showBusy("");
+    say(error.message, true);
+  }
+}
+
+async function exportAll(before = "") {
+  showBusy("writing files");
+  try {
+    const { num, folder: place } = await api.exportAll();
+    const what = num === 1 ? "1 picture" : `${num} pictures`;
+    say(`${before}${what} written to ${place}`);
+  } catch (error) {
+    say(error.message, true);
+  }
+  showBusy("");
+}
+
+async function watchProgress() {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const progress = await api.getProgress().catch(() => null);
+    if (!progress) continue;
+    side.showProgress(progress);
+    if (progress.num_prepared + progress.num_failed >= progress.num_images) return;
+  }
+}
+
+const actions = {
+  done: finishPicture,
+  skip: proceed,
+  undo: () => view?.can_undo && act({ do: "undo" }),
+  redo: () => view?.can_redo && act({ do: "redo" }),
+  back: () => past.length && open(past.pop(), true),
+  reopen: () => view?.is_done && act({ do: "done", is_done: false }),
+  export: () => exportAll(),
+  toggleBorders() {
+    element("borders-on").checked = !element("borders-on").checked;
+    cut();
+  },
+  toggleTints() {
+    areTintsShown = !areTintsShown;
+    show();
+  },
+  coarser: () => moveDial(-0.02),
+  finer: () => moveDial(0.02),
+  fit: () => stage.fit(),
+  zoomIn: () => stage.zoom(1.25),
+  zoomOut: () => stage.zoom(0.8),
+  previous: () => open(number - 1),
+  next: () => open(number + 1),
+  help: () => element("help").showModal(),
+};
+
+function wire() {
+  const buttons = "previous next undo redo back export skip reopen done".split(" ");
+  for (const name of buttons) element(name).addEventListener("click", () => actions[name]());
+  element("help-button").addEventListener("click", actions.help);
+  element("borders-on").addEventListener("change", cut);
+  element("dial").addEventListener("input", cut);
+  pointer.listen(stage, {
+    click: (pixel, event) => (event.button === 2 ? pick(pixel) : click(pixel)),
+    draft() {},
+    scribble: ([pixel], event) => stage.holds(pixel) && event.button === 0 && click(pixel),
+    hover: (pixel) => layer?.partition.hoverAt(...cellAt(pixel)) && stage.redraw(),
+  });
+  side.makeLegend(folder.classes, choose);
+  choose(0);
+  keys.listen(actions, (one) => choose(one - 1), keys.LABEL_TABLE);
+  keys.fillHelp(element("mouse-help"), element("key-help"), keys.LABEL_MOUSE, keys.LABEL_TABLE);
+}
+
+const pick = (pixel) => layer && view?.knows_classes && choose(layer.classes[layer.atomAt(...cellAt(pixel))]);
+
+async function start() {
+  try {
+    folder = await api.getFolder();
+  } catch (error) {
+    say(error.message, true);
+    return;
+  }
+  element("dial").value = folder.granularity;
+  wire();
+  side.showProgress(folder.progress);
+  watchProgress();
+  // A reloaded page shows the picture it had shown.
+  const asked = Number(location.hash.slice(1)) - 1;
+  open(folder.names[asked] === undefined ? folder.first ?? 0 : asked);
+}
+
+start();

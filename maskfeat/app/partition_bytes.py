@@ -1,0 +1,29 @@
+"""A tree of merges as the page gets it, which cuts it itself."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.segment.tree import MergeTree
+
+
+def partition_bytes(atom_labels: npt.NDArray[np.integer], tree: MergeTree) -> bytes:
+    """The tree behind the dial, gzipped.
+
+    Little endian: uint32 height, width, K atoms, 0; float64 levels (2 K - 1); int32 parents
+    (2 K - 1); int32 atom of each pixel (height x width).
+
+    Args:
+        atom_labels: Atom of each pixel, shape (H, W).
+        tree: Their merges.
+    """
+    parts = [
+        np.array([*atom_labels.shape, tree.num_leaves, 0], "<u4"),
+        tree.levels.astype("<f8"),
+        tree.parents.astype("<i4"),
+        atom_labels.astype("<i4"),
+    ]
+    return gzip.compress(b"".join(part.tobytes() for part in parts), compresslevel=1)

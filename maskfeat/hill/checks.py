@@ -1,0 +1,58 @@
+"""What a `Labeler` refuses: each check says in one sentence what was expected, and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskfeat.data.folder import find_pictures
+
+
+def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
+    """The pictures, of different names without ending and not in `out`."""
+    if isinstance(pictures, str | Path):
+        paths = find_pictures(str(pictures))
+    else:
+        paths = [Path(path) for path in pictures]
+    if not paths:
+        raise FileNotFoundError("no picture is given; name a folder or at least one file")
+    if out.resolve() == paths[0].parent.resolve():
+        raise ValueError(f"out must be another folder than that of the pictures, '{out}'")
+    first_of: dict[str, Path] = {}
+    for path in paths:
+        first = first_of.setdefault(path.stem, path)
+        if first is not path:
+            raise ValueError(
+                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
+                "rename one of them"
+            )
+    return paths
+
+
+def check_settings(
+    classes: Sequence[str], smoothness: float, order: str, max_megapixels: float
+) -> None:
+    """Refuse settings that are out of range."""
+    if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"classes must be at least two different names, got {classes!r}")
+    if not smoothness >= 0:
+        raise ValueError(f"smoothness must not be negative, got {smoothness}")
+    if order not in ("uncertain", "energy", "given"):
+        raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
+    if not max_megapixels > 0:
+        raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
+
+
+def checked_size(
+    granularity: float | None, num_segments: int | None
+) -> tuple[float | None, int | None]:
+    """How large the region of a click may be, said in one of two ways."""
+    if granularity is not None and num_segments is not None:
+        raise ValueError(
+            f"give granularity or num_segments, not both, got {granularity} and {num_segments}"
+        )
+    if granularity is not None and not 0 < granularity < 1:
+        raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
+    if num_segments is not None and not num_segments >= 1:
+        raise ValueError(f"num_segments must be at least 1, got {num_segments}")
+    return granularity, num_segments
