@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +17,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     It is written beside its final place (a rename between file systems would be a copy, which a
     kill can cut in half), flushed to disk, then renamed. Several processes may write the same
-    file; the last one to finish stays. After an exception nothing is left.
+    file; the last one to finish stays. After an exception nothing is left; what a killed process
+    left beside the file is removed by the next that writes it on the same machine.
 
     Args:
         path: Where the file is to be; folders are made.
@@ -25,7 +28,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    host = socket.gethostname()
+    temporary = final.with_name(f".{final.name}.{os.getpid()}@{host}.part")
+    _remove_leftovers(final, host)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -34,3 +39,22 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(final: Path, host: str) -> None:
+    """Remove parts of this file that processes of this machine left when they were killed."""
+    named = re.compile(rf"\.{re.escape(final.name)}\.(\d+)@{re.escape(host)}\.part")
+    for path in final.parent.iterdir():
+        match = named.fullmatch(path.name)
+        if match and not _is_alive(int(match.group(1))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
