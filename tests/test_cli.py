@@ -232,7 +232,7 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
         (["--data.train=empty.tar"], "empty.tar"),
         (["--data.batch_size=1000"], "has no whole batch of 1000 images"),
         (["--data.train=pipe:cat x.tar", "--data.mode=streaming"], "pipe:"),
-        (["--data.mode=streaming", "--data.epoch_images=null"], "data.epoch_images must be set"),
+        (["--data.train=empty.tar", "--data.mode=streaming"], "empty.tar"),
         (["--model.net.init_args.backbone=nonet"], "timm knows no model named 'nonet'"),
         (["--model.ema_decay=2"], "ema_decay must lie in"),
         (["--data.no_such_setting=1"], "no_such_setting"),

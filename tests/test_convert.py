@@ -599,3 +599,28 @@ def test_a_genuine_json_of_sa1b_is_read(shared_data: Path, tmp_path: Path) -> No
     scores = {one["predicted_iou"] for one in content["annotations"]}
     assert {one["predicted_iou"] for one in new["annotations"]} <= scores
     assert len(new["annotations"]) >= len(content["annotations"]) - 2
+
+
+def test_what_training_refuses_for_its_number_of_runs_is_not_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read and converted by the same limit: one run more, in columns, and both skip it."""
+    whole = {"segmentation": {"size": [16, 20], "counts": [0, 320]}, "id": 1}
+    jpg, how = jpg_bytes(np.zeros((16, 20, 3), np.uint8)), Settings(size=16)
+    monkeypatch.setattr("maskfeat.data.rle.MAX_RUNS", 3 * 20)
+    for num in (3, 4):
+        text = json.dumps({"annotations": [whole] * num}).encode()
+        (tmp_path / "a").write_bytes(jpg + text)
+        span = (0, len(jpg), len(jpg), len(text))
+        source = TarRecord("a", str(tmp_path / "a"), span).read()
+        if num == 3:
+            assert read_sample("a", "a.tar", jpg, text).runs.num_masks == 3
+            assert shrink("a", 1, source, how)[2] == 3
+            continue
+        for attempt in (
+            lambda source=source: shrink("a", 1, source, how),
+            lambda text=text: read_sample("a", "a.tar", jpg, text),
+        ):
+            with pytest.raises(SampleError, match="at most 60 runs in columns, got 80") as caught:
+                attempt()
+            assert caught.value.reason == "bad rle"

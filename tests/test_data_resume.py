@@ -139,7 +139,7 @@ def test_old_checkpoints_are_read_and_what_cannot_be_exact_is_said(
         streamed = at_work(shards, **STREAM)
         streamed.load_state_dict({"num_batches": 3})
         assert len(epoch_of(streamed, 0)) == 9
-        assert "begin a new pass over the shards" in caplog.text
+        assert "for the rest of this epoch images may come again" in caplog.text
         other = at_work(shards, **INDEXED, seed=5)
         epoch_of(other, 0, 3)
         larger = at_work(shards, **{**INDEXED, "batch_size": 4})
@@ -147,6 +147,26 @@ def test_old_checkpoints_are_read_and_what_cannot_be_exact_is_said(
         epoch_of(larger, 0, 1)
         assert "data.seed was 5 in the checkpoint and is 0 now" in caplog.text
         assert "a step had 2 images of all devices in the checkpoint and has 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_readers": 3}, {"shuffle_buffer": 5}, {"epoch_images": 22}, {"batch_size": 1}]
+)
+def test_a_stream_that_is_dealt_out_otherwise_says_so_and_the_next_epoch_is_whole_again(
+    shards: Path, caplog: pytest.LogCaptureFixture, change: dict
+) -> None:
+    first = at_work(shards, **STREAM)
+    epoch_of(first, 0, 5)
+    settings = {**STREAM, **change}
+    resumed = at_work(shards, **settings)
+    resumed.load_state_dict(through_disk(first.state_dict(), shards))
+    logging.getLogger("maskfeat").propagate = True
+    with caplog.at_level(logging.WARNING, "maskfeat"):
+        rest = epoch_of(resumed, 0)
+    assert "for the rest of this epoch images may come again" in caplog.text
+    num_done = 5 * 2 // settings.get("batch_size", 2)
+    assert len(rest) == len(resumed._train_loader) - num_done
+    assert epoch_of(resumed, 1) == epoch_of(at_work(shards, **settings), 1)
 
 
 @pytest.mark.parametrize("settings", [INDEXED, STREAM], ids=["indexed", "streaming"])
@@ -162,10 +182,9 @@ def test_sets_are_mixed_by_weight_in_both_modes(shards: Path, settings: dict) ->
     assert abs(sum(key < "sa_2" for key in keys) - 24) <= 2
     counts = Counter(keys)
     assert set(counts) == {f"sa_{100 * s + i}" for s in (1, 2, 3) for i in range(6)}
-    if settings is INDEXED:  # each set in its own endless order
-        for first in (True, False):
-            each = [num for key, num in counts.items() if (key < "sa_2") == first]
-            assert max(each) - min(each) <= 1
+    for first in (True, False):  # each set in its own endless order
+        each = [num for key, num in counts.items() if (key < "sa_2") == first]
+        assert max(each) - min(each) <= 1
 
     broken = at_work(shards, train=train, **{**settings, "epoch_images": 48})
     begun = epoch_of(broken, 0, 7)
@@ -263,7 +282,7 @@ def _count_on_two_ranks(rank: int, folder: str) -> None:
         state = data.state_dict()
         own = data.skips._met.total()
         Path(folder, f"{rank}.json").write_text(
-            json.dumps({"counts": data.skips.counts, "own": own, "readers": state["readers"]})
+            json.dumps({"counts": data.skips.counts, "own": own, "standings": state["standings"]})
         )
     finally:
         torch.distributed.destroy_process_group()
@@ -277,8 +296,8 @@ def test_two_processes_count_what_either_skipped_and_know_all_readers(tmp_path: 
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0]["counts"] == found[1]["counts"] == dict(truth)
     assert 0 < found[0]["own"] < sum(truth.values())  # neither has met them all
-    assert found[0]["readers"] == found[1]["readers"]
-    assert [len(own) for own in found[0]["readers"]] == [2, 2]
+    assert found[0]["standings"] == found[1]["standings"]
+    assert [len(own) for own in found[0]["standings"]] == [2, 2]
 
 
 def test_what_is_restored_counts_once() -> None:

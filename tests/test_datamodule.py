@@ -188,7 +188,7 @@ def test_streams_give_whole_batches_and_ranks_share_the_shards(shards, tmp_path)
             shards,
             train=str(tmp_path / "sorted-*.tar"),
             mode="streaming",
-            epoch_images=20,
+            epoch_images=None,  # one pass: the samples are counted
             num_readers=1,
             batch_size=2,
             num_workers=1,
@@ -200,6 +200,32 @@ def test_streams_give_whole_batches_and_ranks_share_the_shards(shards, tmp_path)
         seen.append(keys_of(data))
     assert [len(keys) for keys in seen] == [10, 10]
     assert set(seen[0]).isdisjoint(seen[1])
+
+
+def test_an_unequal_pair_of_shards_is_streamed_once_by_three_readers_of_two_ranks(
+    shards, tmp_path
+) -> None:
+    for number, (size, first) in enumerate([(13, 100), (6, 200)]):
+        write_shard(tmp_path / f"sorted-{number}.tar", size, seed=number, first_id=first)
+    everything = {f"sa_{100 + i}" for i in range(13)} | {f"sa_{200 + i}" for i in range(6)}
+    for epoch in range(3):
+        seen = []
+        for rank in range(2):
+            data = module(
+                shards,
+                train=str(tmp_path / "sorted-*.tar"),
+                mode="streaming",
+                epoch_images=None,
+                num_readers=3,
+                batch_size=2,
+                num_workers=0,
+            )
+            data.trainer = Rank(rank, 2)
+            data.setup("fit")
+            data.train_dataloader().set_epoch(epoch)
+            seen += [key for batch in data._train_loader for key in batch["keys"]]
+        assert len(seen) == len(set(seen)) == 16  # four steps; three samples are left over
+        assert set(seen) <= everything
 
 
 def test_held_out_images_are_split_over_ranks_without_repeats(shards) -> None:

@@ -49,6 +49,16 @@ def test_each_set_counts_its_own_places_without_a_gap() -> None:
         assert one == list(range(len(one)))
 
 
+@pytest.mark.parametrize("weights", [[3.0], [2, 5, 3], [1e6, 1]])
+def test_turns_before_a_place_are_those_counted_one_by_one(weights: list[float]) -> None:
+    mixture = Mixture(weights, 4)
+    counted = [0] * len(weights)
+    for place in range(20_050):
+        if place % 37 == 0 or place in (9_999, 10_000, 10_001):
+            assert mixture.turns_before(place) == counted
+        counted[mixture.at(place)[0]] += 1
+
+
 def test_equal_weights_do_not_fall_in_step_with_the_ranks() -> None:
     mixture = Mixture([1, 1], 0)
     shares = [np.mean([mixture.at(place)[0] for place in range(r, 4000, 2)]) for r in (0, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections import Counter
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from maskfeat.data.schedule import (
     batches_of_worker,
     block_order,
-    consumer_of,
-    deal_shards,
+    parts_of,
     places_of,
     sample_at,
+    stretch_of,
 )
 
 
@@ -70,33 +71,68 @@ def test_a_global_step_reads_the_same_places_on_any_number_of_ranks() -> None:
 
 
 @given(
-    num_shards=st.integers(1, 12),
-    num_consumers=st.integers(1, 20),
-    seed=st.integers(0, 3),
-    pass_number=st.integers(0, 5),
-    num_samples=st.integers(1, 30),
+    epoch=st.integers(0, 4),
+    epoch_images=st.integers(0, 300),
+    world_size=st.integers(1, 5),
+    batch_size=st.integers(1, 6),
+    num_readers=st.integers(1, 7),
 )
-@settings(max_examples=100, deadline=None)
-def test_a_pass_deals_out_every_sample_of_every_shard_once(
-    num_shards: int, num_consumers: int, seed: int, pass_number: int, num_samples: int
+@settings(max_examples=200, deadline=None)
+def test_the_stretches_of_all_readers_are_the_epoch_but_for_less_than_a_global_batch(
+    epoch: int, epoch_images: int, world_size: int, batch_size: int, num_readers: int
 ) -> None:
-    dealt: Counter[tuple[int, int]] = Counter()
-    loads = []
-    for consumer in range(num_consumers):
-        parts = deal_shards(num_shards, seed, pass_number, consumer, num_consumers)
-        loads.append(len(parts))
-        for shard, number, num_parts in parts:
-            dealt.update((shard, i) for i in range(number, num_samples, num_parts))
-    assert dealt == Counter({(s, i): 1 for s in range(num_shards) for i in range(num_samples)})
-    assert min(loads) >= 1  # also where there are fewer shards than consumers
-    assert max(loads) - min(loads) <= 1
+    num_batches = epoch_images // (batch_size * world_size)
+    places = []
+    for rank in range(world_size):
+        own = [
+            stretch_of(epoch, epoch_images, rank, world_size, batch_size, reader, num_readers)
+            for reader in range(num_readers)
+        ]
+        # What the reader needs for its batches, counted one by one.
+        made = Counter(batch % num_readers for batch in range(num_batches))
+        assert [len(one) for one in own] == [made[r] * batch_size for r in range(num_readers)]
+        places += [place for one in own for place in one]
+    first = epoch * epoch_images
+    assert sorted(places) == list(range(first, first + num_batches * batch_size * world_size))
+    assert epoch_images - len(places) < batch_size * world_size
 
 
-def test_passes_deal_otherwise_and_over_them_nobody_gets_more() -> None:
-    passes = [[tuple(deal_shards(5, 0, p, c, 3)) for c in range(3)] for p in range(3)]
-    assert len({tuple(one) for one in passes}) == 3
-    assert [sum(len(one[c]) for one in passes) for c in range(3)] == [5, 5, 5]
-    assert deal_shards(5, 1, 0, 0, 3) != deal_shards(5, 0, 0, 0, 3)
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any),
+    seed=st.integers(0, 3),
+    cuts=st.lists(st.integers(0, 150), min_size=2, max_size=12),
+)
+@settings(max_examples=200, deadline=None)
+def test_shards_of_any_sizes_cut_anywhere_give_every_sample_once_in_a_pass(
+    sizes: list[int], seed: int, cuts: list[int]
+) -> None:
+    """However the endless order is cut, its pieces laid end to end are the shards in turn."""
+    total = sum(sizes)
+    cuts = sorted(cuts)
+    found: dict[int, Counter[tuple[int, int]]] = {}
+    order = []
+    for start, stop in itertools.pairwise(cuts):
+        parts = parts_of(sizes, seed, start, stop)
+        assert sum(part.stop - part.start for part in parts) == stop - start
+        for shard, begin, end, number in parts:
+            order += [(number, shard, i) for i in range(begin, end)]
+            found.setdefault(number, Counter()).update((shard, i) for i in range(begin, end))
+    one_piece = parts_of(sizes, seed, cuts[0], cuts[-1])
+    assert order == [(n, s, i) for s, begin, end, n in one_piece for i in range(begin, end)]
+    whole = Counter((s, i) for s, size in enumerate(sizes) for i in range(size))
+    for number, samples in found.items():
+        assert samples <= whole
+        if cuts[0] <= number * total and (number + 1) * total <= cuts[-1]:
+            assert samples == whole
+
+
+def test_passes_and_seeds_have_other_orders_of_shards() -> None:
+    orders = {
+        tuple(part.shard for part in parts_of([1] * 20, seed, number * 20, number * 20 + 20))
+        for seed in range(3)
+        for number in range(3)
+    }
+    assert len(orders) == 9
 
 
 @given(
@@ -125,10 +161,8 @@ def test_workers_asked_in_turn_give_the_batches_in_order_however_many_they_are(
         )
 
 
-def test_readers_of_all_ranks_have_different_numbers_and_blocks_different_orders() -> None:
-    numbers = {consumer_of(rank, 4, reader) for rank in range(4) for reader in range(3)}
-    assert numbers == set(range(12))
-    orders = {tuple(block_order(20, 0, p, c, 0, s)) for p in (0, 1) for c in (0, 1) for s in (0, 9)}
+def test_blocks_have_different_orders() -> None:
+    orders = {tuple(block_order(20, 0, place, lap, 0)) for place in range(4) for lap in (0, 1)}
     assert len(orders) == 8
     assert all(sorted(order) == list(range(20)) for order in orders)
 

@@ -45,13 +45,18 @@ def kill_often(mode: str, options: argparse.Namespace, shards: Path) -> dict:
     whole, broken = Run(folder / "whole", words), Run(folder / "broken", words)
     start = time.perf_counter()
     whole.finish("--data.num_workers=1")
-    seconds = time.perf_counter() - start
+    total = len(whole.lines())
+    longest_s = 2 * (time.perf_counter() - start) / total  # so that it falls anywhere in a step
     rng = np.random.default_rng(options.seed)
-    # So long a life, on average, that the kills are spread over the epoch.
-    longest_s = 1.2 * seconds / options.num_kills
     num_kills = 0
     while num_kills < options.num_kills:
-        if not broken.kill_at_random(rng, longest_s, f"--data.num_workers={num_kills % 4}"):
+        # So many steps a life that the kills are spread over the epoch, and all come to pass.
+        num_left = total - max((line["step"] for line in broken.lines()), default=0)
+        kills_left = options.num_kills - num_kills
+        most = min(2 * num_left // (kills_left + 1), num_left - 2 * kills_left)
+        num_steps = int(rng.integers(1, max(2, most)))
+        workers = f"--data.num_workers={num_kills % 4}"
+        if not broken.kill_at_random(rng, longest_s, workers, num_steps=num_steps):
             break
         num_kills += 1
     broken.finish("--data.num_workers=2")

@@ -64,15 +64,17 @@ class Run:
         if process.exitcode != 0:
             raise RuntimeError(f"training failed: {(self.folder / 'log.txt').read_text()[-3000:]}")
 
-    def kill_at_random(self, rng: np.random.Generator, longest_s: float, *more: str) -> bool:
-        """Start, kill -9 at a random moment after the first new step; whether it still ran.
+    def kill_at_random(
+        self, rng: np.random.Generator, longest_s: float, *more: str, num_steps: int = 1
+    ) -> bool:
+        """Start, kill -9 at a random moment after so many new steps; whether it still ran.
 
         Raises:
             RuntimeError: If training ended by a fault, or left a checkpoint that is not whole.
         """
-        num_lines = len(self.lines())
+        wanted = len(self.lines()) + num_steps
         process = self.start(*more)
-        while len(self.lines()) == num_lines and process.is_alive():
+        while len(self.lines()) < wanted and process.is_alive():
             time.sleep(0.005)
         process.join(timeout=rng.uniform(0, longest_s))
         was_running = process.is_alive()

@@ -3,9 +3,9 @@
     python experiments/scale/simulate.py --out experiments/scale
 
 No image is read. Indexed mode is simulated at the full size of SA-1B: every place of one pass, by
-the sampler of every rank. Streaming mode runs the real readers over shards whose samples are bare
-numbers, a hundredth as many. Either is stopped at random steps and gone on from, with another
-number of workers, and indexed mode with another number of ranks, too.
+the sampler of every rank. Streaming mode runs the real readers over shards of unequal sizes whose
+samples are bare numbers, a hundredth as many. Either is stopped at random steps and gone on from,
+with another number of workers, and indexed mode with another number of ranks, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,8 +23,9 @@ import numpy as np
 
 from maskfeat.data import readers
 from maskfeat.data.loaders import PlaceSampler
-from maskfeat.data.readers import Standing, StreamPlan, StreamReader
+from maskfeat.data.readers import StreamPlan, StreamReader
 from maskfeat.data.schedule import batches_of_worker, sample_at
+from maskfeat.data.sizes import CountedShard
 
 Rows = dict[str, Any]
 
@@ -124,7 +125,7 @@ def streaming(
 
     Args:
         num_shards: Shards of the set.
-        per_shard: Samples in each.
+        per_shard: Samples in each on average; sizes differ by up to a tenth.
         world_size: Ranks.
         num_workers: Workers of each.
         num_readers: Readers of each.
@@ -137,24 +138,27 @@ def streaming(
         What is to be said about it, by name.
     """
     rng = np.random.default_rng(seed)
-    total = num_shards * per_shard
-    num_batches = total // (batch_size * world_size)  # per rank and epoch
-    shards = tuple(str(number) for number in range(num_shards))
-    opened = np.zeros((world_size, num_readers), int)
-    at_work = [0, 0]
+    sizes = rng.integers(round(0.9 * per_shard), round(1.1 * per_shard) + 1, num_shards)
+    firsts = np.cumsum(sizes) - sizes
+    total = int(sizes.sum())
+    shards = tuple(CountedShard(str(n), int(size)) for n, size in enumerate(sizes))
+    # Of one rank's reader in one epoch.
+    opened, passed_over = np.zeros((num_epochs, world_size, num_readers), int), 0
+    at_work = (0, 0, 0)
     is_counted = True
 
-    def raw_samples(url: str, source: object, wanted: Callable[[int], bool]) -> Iterator[Any]:
-        opened[tuple(at_work)] += is_counted
-        first = int(url) * per_shard
-        for place in range(per_shard):
-            if wanted(place):
-                yield place, first + place
+    def raw_samples(url: str, source: object, wanted: range) -> Iterator[Any]:
+        nonlocal passed_over
+        opened[at_work] += is_counted
+        passed_over += wanted.start * is_counted
+        for place in wanted:
+            yield place, firsts[int(url)] + place
 
-    def run(rank: int, start: int, stop: int, workers: int, standings: list[Standing]) -> list:
+    def run(rank: int, epoch: int, start: int, stop: int, workers: int, standings: list) -> list:
         """Batches of a rank, in the order in which its loader gives them; moves `standings`."""
+        nonlocal at_work
         plan = plan_of(rank)
-        own = {n: StreamReader(plan, n, standings[n]) for n in range(num_readers)}
+        own = {n: StreamReader(plan, n, epoch, standings[n]) for n in range(num_readers)}
         streams = {n: iter(reader) for n, reader in own.items()}
         turns = [
             batches_of_worker(worker, workers, num_readers, start, stop)
@@ -165,51 +169,50 @@ def streaming(
             for batch in round_of_turns:
                 if batch is not None:
                     name = batch % num_readers
-                    at_work[:] = [rank, name]
+                    at_work = (epoch, rank, name)
                     given.append([raw for raw, _ in itertools.islice(streams[name], batch_size)])
                     standings[name] = own[name].standing
         return given
 
     def plan_of(rank: int) -> StreamPlan:
         buffer = max(1, per_shard // 10)
-        return StreamPlan((shards,), (1.0,), seed, rank, world_size, num_readers, buffer)
+        ranks = {"rank": rank, "world_size": world_size, "num_readers": num_readers}
+        return StreamPlan(
+            (shards,), (1.0,), total, batch_size, seed=seed, max_samples=buffer, **ranks
+        )
 
     counts = np.zeros((num_epochs, total), np.uint8)
     lengths, lost = [], 0
     stopped = set(rng.permutation(world_size)[:num_resumes].tolist())
+    num_batches = plan_of(0).num_batches
     with mock.patch.object(readers, "raw_samples", raw_samples):
-        for rank in range(world_size):
-            standings = [plan_of(rank).start()] * num_readers
-            whole = []
+        for rank, epoch in itertools.product(range(world_size), range(num_epochs)):
             is_counted = True
-            for epoch in range(num_epochs):
-                begin = epoch * num_batches
-                given = run(rank, begin, begin + num_batches, num_workers, standings)
-                np.add.at(counts[epoch], np.concatenate(given), 1)
-                lengths.append(len(given))
-                whole += given
+            begun = [plan_of(rank).start()] * num_readers
+            whole = run(rank, epoch, 0, num_batches, num_workers, list(begun))
+            np.add.at(counts[epoch], np.concatenate(whole), 1)
+            lengths.append(len(whole))
             if rank in stopped:
                 is_counted = False
-                done = int(rng.integers(1, num_batches * num_epochs))
-                standings = [plan_of(rank).start()] * num_readers
-                first = run(rank, 0, done, num_workers, standings)
+                done = int(rng.integers(1, num_batches))
+                standings = list(begun)
+                first = run(rank, epoch, 0, done, num_workers, standings)
                 workers = int(rng.integers(1, num_readers + 1))
-                again = run(rank, done, len(whole), workers, standings)
+                again = run(rank, epoch, done, num_batches, workers, standings)
                 lost += sum(one != other for one, other in zip(whole, first + again, strict=True))
-    first, all_of_them = counts[0], counts.sum(0, dtype=int)
     return {
         "samples": total,
-        "share read once in the first epoch": float((first == 1).mean()),
-        "share read twice in it": float((first > 1).mean()),
-        "share not read in it": float((first == 0).mean()),
-        f"times read in {num_epochs} epochs, least and most": [
-            int(all_of_them.min()),
-            int(all_of_them.max()),
-        ],
+        "read once in each epoch, least": int((counts == 1).sum(1).min()),
+        "read twice or more in an epoch, most": int((counts > 1).sum(1).max()),
+        "left over in an epoch, most": int((counts == 0).sum(1).max()),
         "batches per rank and epoch, least and most": [min(lengths), max(lengths)],
-        "shards opened per reader, least and most": [int(opened.min()), int(opened.max())],
-        "resumes": num_resumes,
-        "batches that differ after them": lost,
+        "shards opened per reader and epoch, least and most": [
+            int(opened.min()),
+            int(opened.max()),
+        ],
+        "passed over, share of what is read": passed_over / counts.sum(dtype=int),
+        "resumes": num_resumes * num_epochs,
+        "batches that differ after resumes": lost,
     }
 
 

@@ -20,6 +20,7 @@ from maskfeat.data.progress import State, go_on, state_of
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.schedule import spread_evenly
 from maskfeat.data.shards import IndexedShards, expand_shards
+from maskfeat.data.sizes import CountedShard, count_samples
 from maskfeat.data.skips import SkipLedger
 from maskfeat.data.training import indexed_loader, streaming_loader
 
@@ -40,6 +41,8 @@ class ShardDataModule(L.LightningDataModule):
         predict: A picture or a folder of pictures for `lightning predict`.
         mode: "indexed" reads local tars with members in any order by an index of offsets;
             "streaming" reads sorted tars front to back, from disk or from http(s), s3, gs urls.
+            Streamed shards are counted first: by the index.json of `maskfeat shards convert`
+            beside them, by a scan of the headers of local ones, else by reading them once.
             Either goes on in mid-epoch from a checkpoint, with any number of workers; indexed
             also on another number of devices, if batch_size times devices stays the same.
         batch_size: Images per device.
@@ -51,8 +54,8 @@ class ShardDataModule(L.LightningDataModule):
         max_masks: At most so many masks per example, a random choice where there are more.
         augmentation: How much training examples vary.
         epoch_images: Images per epoch, all devices together; null is one pass over the training
-            set. Needed in streaming mode, where the size of the set is not known. An epoch goes
-            on in the set where the one before ended.
+            set: all of it once, but for less than one step. An epoch goes on in the set where the
+            one before ended.
         num_train_images: Train on at most so many images of each set, evenly spread; null takes
             all. For indexed mode.
         num_val_images: At most so many held-out images, for the loss and for evaluations.
@@ -63,8 +66,9 @@ class ShardDataModule(L.LightningDataModule):
             readers together (JPEG and JSON as they lie in the tar; 1 MB a sample in SA-1B).
         num_readers: Shards that are read side by side in streaming mode, per device; the order
             depends on it, so keep it. Workers share the readers: it should be a multiple of
-            num_workers, and more workers than readers are not started. With more readers on all
-            devices than shards, each shard is read by several, each of which keeps its part.
+            num_workers, and more workers than readers are not started. Each epoch is cut into as
+            many stretches of equally many batches as there are readers on all devices; one that
+            begins in the middle of a shard passes over its front.
         cache_dir: Folder on a local disk that shards at urls are kept in, whole, for later
             epochs and other processes; null reads them over the network each time.
         cache_gb: Bound on that folder, GB; shards used longest ago make room. Keep room for one
@@ -141,6 +145,7 @@ class ShardDataModule(L.LightningDataModule):
         self._resume: State | None = None
         self._train_loader: ResumableLoader | None = None
         self._indexed: dict[str, IndexedShards] = {}
+        self._counted: dict[str, tuple[CountedShard, ...]] = {}
 
     def setup(self, stage: str) -> None:
         """Look at the shards, so that a missing or empty one is an error before anything starts."""
@@ -268,6 +273,14 @@ class ShardDataModule(L.LightningDataModule):
             self._indexed[name] = IndexedShards(shards, index_dir=self.index_dir)
         return self._indexed[name]
 
+    def counted(self, shards: str | list[str]) -> tuple[CountedShard, ...]:
+        """A set of streamed tars; counted once."""
+        name = str(shards)
+        if name not in self._counted:
+            urls = expand_shards(shards, self.allow_pipe)
+            self._counted[name] = count_samples(urls, self.source, self.index_dir)
+        return self._counted[name]
+
     def _rank(self) -> tuple[int, int]:
         """Rank and world size, asked where they are known: workers are told, they do not ask."""
         if self.trainer is None:
@@ -278,13 +291,8 @@ class ShardDataModule(L.LightningDataModule):
         sets = sets_of(self.train)
         num_images = self.epoch_images
         if self.mode == "streaming":
-            for one in sets:
-                expand_shards(one.shards, allow_pipe=self.allow_pipe)
-            if num_images is None:
-                raise ValueError(
-                    "data.epoch_images must be set in streaming mode, where the number of "
-                    "images is not known; take about the number of images of the set"
-                )
+            counted = [shard for one in sets for shard in self.counted(one.shards)]
+            num_images = num_images or sum(shard.num_samples for shard in counted)
         else:
             found = [self.indexed(one.shards) for one in sets]
             sizes = [min(len(shards), self.num_train_images or len(shards)) for shards in found]

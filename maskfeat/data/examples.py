@@ -104,19 +104,17 @@ class StreamedBatches(IterableDataset[Any]):
     Args:
         plan: What is streamed.
         make_example: Cuts an example out of a photograph.
-        batch_size: Examples in a batch.
 
     Attributes:
-        start: Number of the next batch, counted from the beginning of training.
-        stop: The one after the last of the epoch.
-        standings: Where each reader stands before batch `start`.
+        epoch: The epoch whose batches are given.
+        start: Number of the next batch of it.
+        standings: Where each reader stands before that batch.
     """
 
-    def __init__(self, plan: StreamPlan, make_example: MakeExample, batch_size: int) -> None:
+    def __init__(self, plan: StreamPlan, make_example: MakeExample) -> None:
         self.plan = plan
         self.make_example = make_example
-        self.batch_size = batch_size
-        self.start = self.stop = 0
+        self.epoch = self.start = 0
         self.standings = [plan.start()] * plan.num_readers
 
     def __iter__(self) -> Iterator[ReadBatch | Exception | None]:
@@ -126,15 +124,17 @@ class StreamedBatches(IterableDataset[Any]):
         """
         worker = torch.utils.data.get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        readers: dict[int, StreamReader] = {}
-        turns = batches_of_worker(number, num_workers, self.plan.num_readers, self.start, self.stop)
+        plan, readers = self.plan, dict[int, StreamReader]()
+        turns = batches_of_worker(
+            number, num_workers, plan.num_readers, self.start, plan.num_batches
+        )
         for turn in turns:
             if turn is None:
                 yield None
                 continue
-            name = turn % self.plan.num_readers
+            name = turn % plan.num_readers
             if name not in readers:
-                readers[name] = StreamReader(self.plan, name, self.standings[name])
+                readers[name] = StreamReader(plan, name, self.epoch, self.standings[name])
             try:
                 batch = self._read(readers[name])
             except (ValueError, OSError) as error:
@@ -149,7 +149,7 @@ class StreamedBatches(IterableDataset[Any]):
             found.append(finish(raw, seeds, self.make_example))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
-            if num_examples == self.batch_size:
+            if num_examples == self.plan.batch_size:
                 break
             if num_missed == _MAX_TRIES:
                 raise RuntimeError(_too_many(num_missed, found[-1]))

@@ -131,24 +131,20 @@ class PlaceLoader(ResumableLoader):
 class StreamLoader(ResumableLoader):
     """Batches of streaming mode; it knows where the readers stand.
 
-    The readers go on from epoch to epoch, so all of a large set is seen, whatever an epoch's
-    length.
-
     Args:
         dataset: Makes the batches of this rank.
-        num_batches: Batches in an epoch.
         settings: Anything else that a DataLoader takes, but for persistent workers: each epoch
             starts them anew from where the readers stand.
 
     Attributes:
-        standings: Where each reader stands after the batches handed out; None before there are
-            any and without a checkpoint: then epoch n begins with pass n.
+        standings: Where each reader stands after the batches handed out, in this epoch; None
+            before there are any, and where a checkpoint does not say.
     """
 
-    def __init__(self, dataset: StreamedBatches, num_batches: int, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, dataset: StreamedBatches, **settings: Any) -> None:  # noqa: ANN401
         self._turns = _Turns()
         super().__init__(dataset, batch_size=None, collate_fn=_as_it_is, **settings)
-        self.num_batches = num_batches
+        self.num_batches = dataset.plan.num_batches
         self.standings: list[Standing] | None = None
         self._before_last: list[Standing] | None = None
 
@@ -180,11 +176,10 @@ class StreamLoader(ResumableLoader):
 
     def _batches(self, num_done: int) -> Iterator[Batch]:
         data: Any = self.dataset
-        if self.standings is None:
-            self.standings = [data.plan.start(self.epoch)] * data.plan.num_readers
+        if self.standings is None or num_done == 0:
+            self.standings = [data.plan.start()] * data.plan.num_readers
+        data.epoch, data.start = self.epoch, num_done
         data.standings = list(self.standings)
-        data.start = self.epoch * self.num_batches + num_done
-        data.stop = (self.epoch + 1) * self.num_batches
         for item in DataLoader.__iter__(self):
             if isinstance(item, Exception):
                 raise item

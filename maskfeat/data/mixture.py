@@ -87,6 +87,15 @@ class Mixture:
         number = int(owner[position])
         return number, cycle * self.quotas[number] + int(rank[position])
 
+    def turns_before(self, place: int) -> list[int]:
+        """How many of the places before this one are each set's: the number of its next turn."""
+        if len(self.quotas) == 1:
+            return [place]
+        cycle, position = divmod(place, _CYCLE)
+        owner, _ = _turns(self.quotas, self.seed, cycle)
+        begun = np.bincount(owner[:position], minlength=len(self.quotas))
+        return [cycle * quota + int(n) for quota, n in zip(self.quotas, begun, strict=True)]
+
 
 def seed_of_set(seed: int, number: int, num_sets: int) -> int:
     """The seed of one set's own order; a single set has the seed itself."""

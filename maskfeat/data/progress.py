@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 
 from maskfeat.data.loaders import Progress, ResumableLoader, StreamLoader
-from maskfeat.data.readers import Cursor, Standing
+from maskfeat.data.readers import Cursor, Standing, StreamPlan
 
 if TYPE_CHECKING:
     from maskfeat.data.datamodule import ShardDataModule
@@ -29,8 +29,9 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
 
     Returns:
         "epoch", "num_batches" (of it, trained on by each rank), "seed", "global_batch" (images),
-        "skipped" (reason, shard, key of each), and in streaming mode "readers", where those of
-        each rank stand: [samples given, [pass, part, start, samples of the block] of each set].
+        "skipped" (reason, shard, key of each), and in streaming mode "deal" (see
+        `StreamPlan.deal`) and "standings", where the readers of each rank stand in the epoch:
+        [samples given, [lap, part, start, samples of the block] of each set].
         In streaming mode on several ranks all of them must ask at once, as for any checkpoint.
     """
     epoch, num_given = loader.progress if loader is not None else (0, 0)
@@ -45,7 +46,8 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
     if isinstance(loader, StreamLoader):
         own = loader.standings_after(num_batches)
         listed = None if own is None else [_to_list(one) for one in own]
-        state["readers"] = _gathered(listed, is_together=num_batches == num_given)
+        state["deal"] = _plan_of(loader).deal
+        state["standings"] = _gathered(listed, is_together=num_batches == num_given)
     return state
 
 
@@ -78,35 +80,29 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
         )
     loader.go_on_after(Progress(state.get("epoch"), num_batches))
     if isinstance(loader, StreamLoader):
-        _go_on_streaming(loader, state, data)
+        _go_on_streaming(loader, state)
 
 
-def _go_on_streaming(loader: StreamLoader, state: State, data: ShardDataModule) -> None:
-    plan: Any = loader.dataset.plan  # type: ignore[attr-defined]
-    readers = state.get("readers") or []
-    is_same = len(readers) == plan.world_size and all(
-        own is None or {len(one) for one in own} == {1 + len(plan.sets)} for own in readers
-    )
-    own = readers[plan.rank] if is_same else None
-    if own is not None and len(own) == plan.num_readers:
+def _go_on_streaming(loader: StreamLoader, state: State) -> None:
+    plan = _plan_of(loader)
+    own = state["standings"][plan.rank] if state.get("deal") == plan.deal else None
+    if own is not None:
         loader.standings = [_from_list(one) for one in own]
-        return
-    if loader.progress == Progress(0, 0):
-        return
-    # Shards were dealt out otherwise. A pass that nobody has begun is at least a whole one.
-    last = max(
-        (cursor[0] for own in readers if own for one in own for cursor in one[1:]),
-        default=loader.progress.epoch or 0,
-    )
-    loader.standings = [plan.start(last + 1)] * plan.num_readers
-    _LOG.warning(
-        "the checkpoint does not say where the %d readers of rank %d of %d stand, so they begin "
-        "a new pass over the shards: images of this epoch may come again; to go on exactly, keep "
-        "the number of devices, data.num_readers and the sets",
-        plan.num_readers,
-        plan.rank,
-        plan.world_size,
-    )
+    elif 0 < loader.progress.num_batches < len(loader):
+        _LOG.warning(
+            "the checkpoint does not say where the %d readers of rank %d of %d stand, so for the "
+            "rest of this epoch images may come again or be left out; to go on exactly, keep the "
+            "shards, the number of devices, and data.batch_size, epoch_images, num_readers, "
+            "shuffle_buffer, shuffle_buffer_mb and seed",
+            plan.num_readers,
+            plan.rank,
+            plan.world_size,
+        )
+
+
+def _plan_of(loader: StreamLoader) -> StreamPlan:
+    plan: StreamPlan = loader.dataset.plan  # type: ignore[attr-defined]
+    return plan
 
 
 def _num_trained(data: ShardDataModule, num_given: int) -> int:

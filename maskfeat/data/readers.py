@@ -13,31 +13,35 @@ from maskfeat.batch import SkippedSample
 from maskfeat.data.mixture import Mixture, seed_of_set
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.sample import AnnotatedImage, SampleError
-from maskfeat.data.schedule import Part, block_order, consumer_of, deal_shards
+from maskfeat.data.schedule import Part, block_order, parts_of, stretch_of
+from maskfeat.data.sizes import CountedShard
 from maskfeat.data.stream import RawSample, raw_samples, read_raw
 
 T = TypeVar("T")
 Raw = RawSample | SkippedSample
+# A sample, and the pass over its set that it is read in.
+Passed = tuple[Raw, int]
 
 
 class Cursor(NamedTuple):
-    """Where a reader stands in the endless order of one set.
+    """Where a reader stands in its stretch of one set.
 
     Attributes:
-        pass_number: Passes over the set that are done.
-        part: Of the parts of shards dealt to the reader in this pass, those that are done.
+        lap: How often the stretch was read to its end in this epoch: 0, or more where samples
+            that could not be read are made up for by others.
+        part: Parts of shards that are done.
         start: Where in its shard the first sample of the current block lies.
         num_given: Samples of that block that were given out.
     """
 
-    pass_number: int = 0
+    lap: int = 0
     part: int = 0
     start: int = 0
     num_given: int = 0
 
 
 class Standing(NamedTuple):
-    """Where a reader stands: samples given out in all, and its cursor in each set."""
+    """Where a reader stands in an epoch: samples given out in all, and its cursor in each set."""
 
     num_items: int
     cursors: tuple[Cursor, ...]
@@ -50,6 +54,8 @@ class StreamPlan:
     Args:
         sets: The shards of each set.
         weights: How much of what is read comes from each.
+        epoch_images: Images in an epoch, all ranks together.
+        batch_size: Images in a batch of one rank.
         seed: Of all order.
         rank: This process.
         world_size: Number of processes.
@@ -59,8 +65,10 @@ class StreamPlan:
         source: Opens the shards.
     """
 
-    sets: tuple[tuple[str, ...], ...]
+    sets: tuple[tuple[CountedShard, ...], ...]
     weights: tuple[float, ...]
+    epoch_images: int
+    batch_size: int
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -77,78 +85,113 @@ class StreamPlan:
                 f"{self.num_readers}, shuffle_buffer {self.max_samples}"
             )
 
-    def start(self, pass_number: int = 0) -> Standing:
-        """Where every reader stands before it has given anything."""
-        return Standing(0, tuple(Cursor(pass_number) for _ in self.sets))
+    @property
+    def num_batches(self) -> int:
+        """Batches of each rank in an epoch."""
+        return self.epoch_images // (self.batch_size * self.world_size)
+
+    @property
+    def deal(self) -> int:
+        """A number that is the same where what each reader of each rank gives is the same."""
+        counts = [[shard.num_samples for shard in shards] for shards in self.sets]
+        told = (counts, self.weights, self.epoch_images, self.batch_size, self.seed)
+        shape = (self.world_size, self.num_readers, self.max_samples, self.max_bytes)
+        return zlib.crc32(repr((told, shape)).encode())
+
+    def start(self) -> Standing:
+        """Where every reader stands at the start of an epoch."""
+        return Standing(0, tuple(Cursor() for _ in self.sets))
+
+    def stretch(self, reader: int, epoch: int) -> range:
+        """The places that a reader of this rank reads in an epoch."""
+        ranks = (self.rank, self.world_size, self.batch_size)
+        return stretch_of(epoch, self.epoch_images, *ranks, reader, self.num_readers)
 
 
 class StreamReader:
-    """Gives the samples of one reader without end, from wherever it stands.
+    """Gives the samples of one reader in one epoch, from wherever it stands.
 
-    Each set is read pass by pass. A pass deals shuffled shards out to all readers of all ranks
-    (`maskfeat.data.schedule.deal_shards`); a reader reads its own one after the other, a block of
-    samples at a time, and gives out each block shuffled. So it can go on from (pass, part, start
-    of the block, samples given) after reading one block, and passing over the front of one shard.
+    Its stretch of the endless order is, in each set, a list of parts of shards. It reads one after
+    the other, a block of samples at a time, and gives out each block shuffled. So it can go on from
+    (part, start of the block, samples given) after reading one block, and passing over the front of
+    one shard. At the end of the stretch it begins anew: as many samples come again as could not be
+    read, and batches are full.
 
     Args:
         plan: What is streamed.
         number: This reader, of those of its rank.
+        epoch: The epoch.
         standing: Where to go on.
     """
 
-    def __init__(self, plan: StreamPlan, number: int, standing: Standing) -> None:
+    def __init__(self, plan: StreamPlan, number: int, epoch: int, standing: Standing) -> None:
         self.plan = plan
         self.standing = standing
-        self._consumer = consumer_of(plan.rank, plan.world_size, number)
-        # Readers must not take turns in step, or a global batch could come from one set alone.
-        name = f"{plan.seed} {self._consumer}".encode()
-        self._mixture = Mixture(plan.weights, seed=zlib.crc32(name))
+        self._places = plan.stretch(number, epoch)
+        self._mixture = Mixture(plan.weights, plan.seed)
+        first, last = (
+            self._mixture.turns_before(place) for place in (self._places.start, self._places.stop)
+        )
         self._streams = [
-            self._read_set(number, cursor) for number, cursor in enumerate(standing.cursors)
+            self._read_set(which, first[which], last[which], cursor)
+            for which, cursor in enumerate(standing.cursors)
         ]
 
-    def __iter__(self) -> Iterator[tuple[Raw, tuple[int, int]]]:
-        """Give samples without end; `standing` is where it stands after each.
+    def __iter__(self) -> Iterator[tuple[Raw, tuple[int, ...]]]:
+        """Give samples without end, unless it has none; `standing` is where it stands after each.
 
         Yields:
-            The files of a sample, or why there are none, and (seed of its set, pass number).
+            The files of a sample, or why there are none, and (seed of its set, pass number, lap).
+
+        Raises:
+            ValueError: If the shards hold fewer samples than was counted.
         """
-        while True:
+        while self._places:
             num_items, cursors = self.standing
-            which, _ = self._mixture.at(num_items)
-            raw, cursor = next(self._streams[which])
+            which, _ = self._mixture.at(self._places[num_items % len(self._places)])
+            (raw, pass_number), cursor = next(self._streams[which])
             self.standing = Standing(
                 num_items + 1, (*cursors[:which], cursor, *cursors[which + 1 :])
             )
-            yield raw, (self._seed_of(which), cursor.pass_number)
+            yield raw, (self._seed_of(which), pass_number, cursor.lap)
 
-    def _read_set(self, number: int, cursor: Cursor) -> Iterator[tuple[Raw, Cursor]]:
-        """The samples of one set, each with the cursor that goes on after it."""
-        seed, num_consumers = self._seed_of(number), self.plan.world_size * self.plan.num_readers
-        shards = self.plan.sets[number]
+    def _read_set(
+        self, which: int, first: int, last: int, cursor: Cursor
+    ) -> Iterator[tuple[Passed, Cursor]]:
+        """Samples of one set, from turn `first` up to `last`, each with the cursor after it."""
+        seed, shards = self._seed_of(which), self.plan.sets[which]
+        parts = parts_of([shard.num_samples for shard in shards], seed, first, last)
         while True:
-            pass_number = cursor.pass_number
-            parts = deal_shards(len(shards), seed, pass_number, self._consumer, num_consumers)
-            num_given = cursor.num_given
+            lap, _, _, num_given = cursor
+            is_empty = True
             for begin, block in self._blocks(shards, parts, cursor.part, cursor.start):
-                order = block_order(len(block), seed, pass_number, self._consumer, *begin)
+                is_empty = False
+                order = block_order(len(block), seed, first, lap, *begin)
                 size, rest = len(block), [block[i] for i in reversed(order)]
                 block.clear()  # what was given out is let go of
                 while rest:
-                    raw = rest.pop()
+                    passed = rest.pop()
                     if size - len(rest) > num_given:
-                        yield raw, Cursor(pass_number, *begin, size - len(rest))
+                        yield passed, Cursor(lap, *begin, size - len(rest))
                 num_given = 0
-            cursor = Cursor(pass_number + 1)
+            if is_empty:
+                names = sorted({shards[part.shard].url for part in parts})
+                raise ValueError(
+                    f"shard '{names[0]}' holds fewer samples than its index says; make the index "
+                    "anew (maskfeat shards verify compares them)"
+                )
+            cursor = Cursor(lap + 1)
 
     def _blocks(
-        self, shards: Sequence[str], parts: Sequence[Part], first: int, start: int
-    ) -> Iterator[tuple[tuple[int, int], list[Raw]]]:
+        self, shards: Sequence[CountedShard], parts: Sequence[Part], first: int, start: int
+    ) -> Iterator[tuple[tuple[int, int], list[Passed]]]:
         """What fits into the buffer at a time, with part and place of its first sample."""
-        begin, block, num_bytes = (first, start), list[Raw](), 0
+        begin, block, num_bytes = (first, start), list[Passed](), 0
         for number in range(first, len(parts)):
-            wanted = _Wanted(parts[number], start if number == first else 0)
-            for place, raw in raw_samples(shards[parts[number].shard], self.plan.source, wanted):
+            part = parts[number]
+            wanted = range(max(part.start, start if number == first else 0), part.stop)
+            url = shards[part.shard].url
+            for place, raw in raw_samples(url, self.plan.source, wanted):
                 size = len(raw.jpg) + len(raw.json) if isinstance(raw, RawSample) else 0
                 is_full = num_bytes + size > self.plan.max_bytes
                 if block and (is_full or len(block) == self.plan.max_samples):
@@ -156,13 +199,13 @@ class StreamReader:
                     block, num_bytes = [], 0
                 if not block:
                     begin = (number, place)
-                block.append(raw)
+                block.append((raw, part.pass_number))
                 num_bytes += size
         if block:
             yield begin, block
 
-    def _seed_of(self, number: int) -> int:
-        return seed_of_set(self.plan.seed, number, len(self.plan.sets))
+    def _seed_of(self, which: int) -> int:
+        return seed_of_set(self.plan.seed, which, len(self.plan.sets))
 
 
 def finish(
@@ -174,7 +217,7 @@ def finish(
 
     Args:
         raw: Its files, or why there are none.
-        seeds: Of its set and pass.
+        seeds: Of its set, pass and lap.
         transform: Makes of a sample what is to be given; may raise `SampleError`. Its generator
             depends on the seeds and the key alone.
     """
@@ -186,14 +229,3 @@ def finish(
         return transform(sample, np.random.default_rng([*seeds, name]))
     except SampleError as error:
         return SkippedSample(error.reason, sample.shard, sample.key, error.detail)
-
-
-class _Wanted:
-    """Whether a place of a shard belongs to a part and has not been given out."""
-
-    def __init__(self, part: Part, start: int) -> None:
-        self.part = part
-        self.start = start
-
-    def __call__(self, place: int) -> bool:
-        return place >= self.start and place % self.part.num_parts == self.part.number

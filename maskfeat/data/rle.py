@@ -74,12 +74,9 @@ def runs_from_counts(counts: Sequence[Counts], size: tuple[int, int], min_area_p
 
     Raises:
         ValueError: If counts are malformed or do not fill `size` (see `parse_counts`), or if the
-            masks cross more than `MAX_RUNS` columns in all.
+            masks have too many runs (see `part_runs`).
     """
     starts, stops, owner = parse_counts(counts, size)
-    num_runs = int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
-    if num_runs > MAX_RUNS:
-        raise ValueError(f"masks must have at most {MAX_RUNS} runs in columns, got {num_runs}")
     return part_runs(starts, stops, owner, size, min_area_px)
 
 
@@ -102,7 +99,13 @@ def part_runs(
 
     Returns:
         The components as runs, numbered by annotation, then by first pixel; there may be none.
+
+    Raises:
+        ValueError: If the masks cross more than `MAX_RUNS` columns in all.
     """
+    num_runs = int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
+    if num_runs > MAX_RUNS:
+        raise ValueError(f"masks must have at most {MAX_RUNS} runs in columns, got {num_runs}")
     starts, stops, owner = _split_at_columns(starts, stops, owner, size[0])
     label, num = _components(starts, stops, owner, size)
     areas = np.bincount(label, weights=stops - starts, minlength=num).astype(np.int64)

@@ -2,24 +2,27 @@
 
 Nothing here reads a file or needs torch, so that a cluster can be simulated in seconds.
 
-**Indexed mode.** The samples of a set, shuffled anew for each pass over it and laid end to end,
-form one endless order. Place i of it belongs to epoch i // epoch_images; step s of an epoch takes
-the next batch_size * world_size places, dealt out to the ranks in turn. So no sample is read twice
-in a pass, all ranks have equally many batches, and the places of a global step are the same for
-any number of ranks that share the same global batch.
+The samples of a set, shuffled anew for each pass over it and laid end to end, form one endless
+order. Place i of it belongs to epoch i // epoch_images; of these places each epoch reads as many
+whole batches as every rank can have, and what is left over belongs to none. So no sample is read
+twice in a pass, and all ranks have equally many batches.
 
-**Streaming mode.** Each rank has a fixed number of readers, virtual ones: a reader is no process
-but an order, the shards that are dealt to it in each pass laid end to end. Batch b of a rank, from
-the first epoch on, comes from reader b % num_readers, and reader r is run by worker
-r % num_workers. So batches and their order do not depend on the number of workers. They do depend
-on the number of ranks and readers: a tar that is read front to back by one process cannot give
-its samples to another in the middle, so whole shards are dealt out, and to whom is decided by how
-many there are.
+**Indexed mode.** Every sample is shuffled by itself. Step s of an epoch takes the next
+batch_size * world_size places, dealt out to the ranks in turn: the places of a global step are the
+same for any number of ranks that share the same global batch.
+
+**Streaming mode.** Shards are shuffled, their samples left in the order of the tar. Each rank has
+a fixed number of readers, virtual ones: a reader is no process but a stretch of the epoch's
+places, next to that of another reader, as long as the batches it makes. So where shards do not
+divide evenly among readers, some are read by two, each of which passes over what is the other's.
+Batch b of an epoch comes from reader b % num_readers, and reader r is run by worker
+r % num_workers: batches and their order do not depend on the number of workers. They do depend on
+the number of ranks and readers, which says where the stretches end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +61,41 @@ def places_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_s
     return range(start + rank, start + num_steps * batch_size * world_size, world_size)
 
 
+def stretch_of(
+    epoch: int,
+    epoch_images: int,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    reader: int,
+    num_readers: int,
+) -> range:
+    """Places that one reader of a rank reads in one epoch, in streaming mode.
+
+    Args:
+        epoch: 0, 1, ...
+        epoch_images: Images in an epoch, all ranks together.
+        rank: This process.
+        world_size: Number of processes.
+        batch_size: Images in a batch of one rank.
+        reader: This reader of the rank.
+        num_readers: Readers of each rank.
+
+    Returns:
+        Places without a gap, batch_size for each batch that the reader makes; there may be none.
+        Those of all readers of all ranks are the first whole global batches of the epoch.
+    """
+    num_steps = epoch_images // (batch_size * world_size)
+    num_before = sum(_num_batches(num_steps, other, num_readers) for other in range(reader))
+    num_own = _num_batches(num_steps, reader, num_readers)
+    start = epoch * epoch_images + (num_before * world_size + rank * num_own) * batch_size
+    return range(start, start + num_own * batch_size)
+
+
+def _num_batches(num_steps: int, reader: int, num_readers: int) -> int:
+    return len(range(reader, num_steps, num_readers))
+
+
 def batches_of_worker(
     worker: int, num_workers: int, num_readers: int, start: int, stop: int
 ) -> Iterator[int | None]:
@@ -70,7 +108,7 @@ def batches_of_worker(
         worker: This worker.
         num_workers: Workers of the rank; each has equally many turns.
         num_readers: Virtual readers of the rank.
-        start: First batch, counted from the beginning of training.
+        start: First batch, counted from the beginning of the epoch.
         stop: The one after the last.
 
     Yields:
@@ -87,61 +125,49 @@ def batches_of_worker(
 
 
 class Part(NamedTuple):
-    """Samples `number`, `number` + `num_parts`, ... of a shard, given by its place in the list."""
+    """Samples `start` up to `stop` of a shard, given by its place in the list, in one pass."""
 
     shard: int
-    number: int
-    num_parts: int
+    start: int
+    stop: int
+    pass_number: int
 
 
-def deal_shards(
-    num_shards: int, seed: int, pass_number: int, consumer: int, num_consumers: int
-) -> list[Part]:
-    """What one consumer reads in one pass, in order.
-
-    All shards are shuffled, then dealt out in turn. Where there are fewer shards than consumers,
-    each is dealt out in parts: several consumers read it, and each keeps its own samples.
+def parts_of(sizes: Sequence[int], seed: int, start: int, stop: int) -> list[Part]:
+    """Where the samples at some places of the endless order of shards lie.
 
     Args:
-        num_shards: Shards of the set.
-        seed: Of the shuffling.
-        pass_number: 0, 1, ...
-        consumer: One reader of one rank, see `consumer_of`.
-        num_consumers: Readers of all ranks.
+        sizes: Samples in each shard of the set, one at least in all.
+        seed: Of the shuffling of shards, anew for each pass.
+        start: First place, 0 or above.
+        stop: The one after the last.
 
     Returns:
-        Its parts of shards. Over all consumers each sample appears once.
+        Parts of shards, in order; over all places of a pass each sample appears once.
     """
-    num_parts = -(-num_consumers // num_shards)
-    total = num_shards * num_parts
-    order = np.random.default_rng([seed, pass_number]).permutation(total)
-    # The passes laid end to end are dealt out in turn, so that no consumer gets more.
-    first = (consumer - pass_number * total) % num_consumers
-    return [Part(*divmod(int(i), num_parts), num_parts) for i in order[first::num_consumers]]
+    total, parts = sum(sizes), list[Part]()
+    for pass_number in range(start // total, -(-stop // total)):
+        end = pass_number * total
+        for shard in np.random.default_rng([seed, pass_number]).permutation(len(sizes)).tolist():
+            begin, end = end, end + sizes[shard]
+            low, high = max(start, begin), min(stop, end)
+            if low < high:
+                parts.append(Part(shard, low - begin, high - begin, pass_number))
+    return parts
 
 
-def consumer_of(rank: int, world_size: int, reader: int) -> int:
-    """Number of a reader among those of all ranks; what is left over goes to different ranks."""
-    return reader * world_size + rank
-
-
-def block_order(
-    size: int, seed: int, pass_number: int, consumer: int, part: int, start: int
-) -> np.ndarray:
+def block_order(size: int, seed: int, *where: int) -> np.ndarray:
     """In which order the samples of a full shuffle buffer are given out.
 
     Args:
         size: Samples in the buffer.
         seed: Of the shuffling.
-        pass_number: The pass they were read in.
-        consumer: The reader.
-        part: Which of the parts dealt to it the first one lies in.
-        start: Place of the first one in its shard.
+        where: Tells one buffer from another.
 
     Returns:
         A permutation of 0..size-1.
     """
-    return np.random.default_rng([seed, pass_number, consumer, part, start]).permutation(size)
+    return np.random.default_rng([seed, *where]).permutation(size)
 
 
 def spread_evenly(total: int, num: int | None) -> list[int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import IO, NamedTuple, cast
 
 from maskfeat.batch import SkippedSample
@@ -16,6 +17,7 @@ from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards import expand_shards
 
 _LOG = logging.getLogger("maskfeat")
+_ALL = range(sys.maxsize)
 
 
 class RawSample(NamedTuple):
@@ -62,15 +64,15 @@ def read_raw(raw: RawSample | SkippedSample) -> AnnotatedImage | SkippedSample:
 
 
 def raw_samples(
-    url: str, source: ShardSource, is_wanted: Callable[[int], bool] = lambda place: True
+    url: str, source: ShardSource, wanted: range = _ALL
 ) -> Iterator[tuple[int, RawSample | SkippedSample]]:
     """Pair the members of a shard; those that miss their half come last.
 
     Args:
         url: The shard.
         source: Opens it.
-        is_wanted: Whether the sample at this place of the shard is to be read; others are passed
-            over without their content.
+        wanted: Places in the shard that are to be read. Those before are passed over without their
+            content, and the shard is closed after the last.
 
     Yields:
         Place in the shard (0, 1, ..., first all that are complete) and files, of those wanted.
@@ -80,24 +82,27 @@ def raw_samples(
     place = 0
 
     def is_next_wanted() -> bool:
-        return is_wanted(place)  # of the pair at hand, for both of its halves
+        return place in wanted  # of the pair at hand, for both of its halves
 
-    for key_now, kind, data in _members(url, source, is_next_wanted):
-        if key_now != key:
-            lone.update({(key, half): None for half in held})
-            key, held = key_now, {}
-        other = "json" if kind == "jpg" else "jpg"
-        if (key, other) in lone:
-            raise ValueError(
-                f"shard '{url}' is not sorted (member {key}.{other} is not followed by its "
-                f"{kind}); read it in indexed mode or re-shard it"
-            )
-        held[kind] = data
-        if len(held) == 2:
-            if is_wanted(place):
-                yield place, RawSample(key, url, held["jpg"], held["json"])
-            key, held = "", {}
-            place += 1
+    with contextlib.closing(_members(url, source, is_next_wanted)) as members:
+        for key_now, kind, data in members:
+            if key_now != key:
+                lone.update({(key, half): None for half in held})
+                key, held = key_now, {}
+            other = "json" if kind == "jpg" else "jpg"
+            if (key, other) in lone:
+                raise ValueError(
+                    f"shard '{url}' is not sorted (member {key}.{other} is not followed by its "
+                    f"{kind}); read it in indexed mode or re-shard it"
+                )
+            held[kind] = data
+            if len(held) == 2:
+                if place in wanted:
+                    yield place, RawSample(key, url, held["jpg"], held["json"])
+                key, held = "", {}
+                place += 1
+                if place >= wanted.stop:
+                    return
     lone.update({(key, half): None for half in held})
     if place == 0:
         raise ValueError(
@@ -106,14 +111,14 @@ def raw_samples(
         )
     for number, (key, half) in enumerate(lone, start=place):
         missing = "json" if half == "jpg" else "jpg"
-        if is_wanted(number):
+        if number in wanted:
             detail = f"the shard has no {key}.{missing}"
             yield number, SkippedSample("incomplete", url, key, detail)
 
 
 def _members(
     url: str, source: ShardSource, is_wanted: Callable[[], bool]
-) -> Iterator[tuple[str, str, bytes]]:
+) -> Generator[tuple[str, str, bytes]]:
     """Key, kind and content of the jpg and json members of a shard, in order.
 
     The content is empty where `is_wanted` says at the time that it need not be read. A shard that

@@ -10,7 +10,6 @@ from maskfeat.data.loaders import PlaceLoader, PlaceSampler, ResumableLoader, St
 from maskfeat.data.mixture import sets_of
 from maskfeat.data.readers import StreamPlan
 from maskfeat.data.schedule import spread_evenly
-from maskfeat.data.shards import expand_shards
 
 if TYPE_CHECKING:
     from maskfeat.data.datamodule import ShardDataModule
@@ -49,11 +48,13 @@ def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> Resumable
         ranks: This rank and the number of ranks.
     """
     rank, world_size = ranks
-    assert data.epoch_images is not None  # setup refused it
     sets = sets_of(data.train)
+    shards = tuple(data.counted(one.shards) for one in sets)
     plan = StreamPlan(
-        sets=tuple(tuple(expand_shards(one.shards, data.allow_pipe)) for one in sets),
+        sets=shards,
         weights=tuple(one.weight for one in sets),
+        epoch_images=data.epoch_images or sum(one.num_samples for each in shards for one in each),
+        batch_size=data.batch_size,
         seed=data.seed,
         rank=rank,
         world_size=world_size,
@@ -62,8 +63,7 @@ def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> Resumable
         max_bytes=data.shuffle_buffer_mb * 1e6 / data.num_readers / len(sets),
         source=data.source,
     )
-    dataset = StreamedBatches(plan, data.example_maker(data.augmentation), data.batch_size)
-    num_batches = data.epoch_images // (data.batch_size * world_size)
+    dataset = StreamedBatches(plan, data.example_maker(data.augmentation))
     settings = data.loading()
     del settings["collate_fn"]  # the workers make whole batches
     if data.num_workers > data.num_readers:
@@ -73,4 +73,4 @@ def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> Resumable
             data.num_workers,
         )
         settings["num_workers"] = data.num_readers
-    return StreamLoader(dataset, num_batches, **settings)
+    return StreamLoader(dataset, **settings)

@@ -125,11 +125,15 @@ def shrink(
         The jpg, the json, and its number of masks.
 
     Raises:
-        SampleError: "no masks" if none is left, or as `maskfeat.data.picture.decode_picture`.
+        SampleError: "no masks" if none is left, "bad rle" if they have more runs than training
+            reads, or as `maskfeat.data.picture.decode_picture`.
     """
     size = reduced_size(sample.size, settings.size)
-    whole = part_runs(*sample.runs, sample.size, min_area_px=1)
-    runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px)
+    try:
+        whole = part_runs(*sample.runs, sample.size, min_area_px=1)
+        runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px)
+    except ValueError as error:
+        raise SampleError("bad rle", str(error)) from error
     if runs.num_masks == 0:
         raise SampleError(
             "no masks", f"no mask has {settings.min_area_px} connected pixels at {size}"

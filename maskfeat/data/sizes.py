@@ -1,0 +1,109 @@
+"""How many samples streamed shards hold, which is known before any is read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskfeat.data.index import index_shard
+from maskfeat.data.remote import Readable, ShardSource, is_url
+from maskfeat.data.stream import raw_samples
+
+_LOG = logging.getLogger("maskfeat")
+# What `maskfeat shards convert` writes beside its shards.
+_INDEX = "index.json"
+
+
+class CountedShard(NamedTuple):
+    """A shard, and how many samples it has, complete or not."""
+
+    url: str
+    num_samples: int
+
+
+def count_samples(
+    urls: Sequence[str], source: ShardSource, index_dir: str | Path | None = None
+) -> tuple[CountedShard, ...]:
+    """Count the samples of shards, in the cheapest way that there is.
+
+    Args:
+        urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.expand_shards` gives them.
+        source: Opens them.
+        index_dir: Where indexes of local tars are kept, see `maskfeat.data.index.index_shard`.
+
+    Returns:
+        Each with its number of samples: what the `index.json` beside it says (that of
+        `maskfeat shards convert`; a local shard must have the size that it tells); else, of a
+        local tar, by a scan of its headers, which is kept; else by reading it once, which the log
+        tells.
+
+    Raises:
+        FileNotFoundError: If a shard is missing.
+        UnreachableError: If a url failed again and again.
+        ValueError: If a shard is no tar, or has no complete sample.
+    """
+    known: dict[str, dict[str, Any]] = {}  # by folder
+    unknown = []
+    counts = dict[str, int]()
+    for url in urls:
+        folder, _, name = url.rpartition("/")
+        if folder not in known:
+            known[folder] = {} if url.startswith("pipe:") else _indexed(folder, source)
+        entry = known[folder].get(name)
+        if entry is not None and (is_url(url) or os.path.getsize(url) == entry["bytes"]):
+            counts[url] = int(entry["samples"])
+            continue
+        num_samples = None if is_url(url) or url.startswith("pipe:") else _scanned(url, index_dir)
+        if num_samples is None:
+            unknown.append(url)
+        else:
+            counts[url] = num_samples
+    if unknown:
+        _LOG.warning(
+            "%d shards are read once to count their samples, e.g. '%s'; an index.json beside them, "
+            "as maskfeat shards convert writes it, would spare this",
+            len(unknown),
+            unknown[0],
+        )
+    for url in unknown:
+        counts[url] = sum(1 for _ in raw_samples(url, source))
+    return tuple(CountedShard(url, counts[url]) for url in urls)
+
+
+def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
+    """Entries of the index of a folder, by name of the shard; none if there is no such index."""
+    path = f"{folder}/{_INDEX}" if folder else _INDEX
+    try:
+        # Not from the cache, which takes what lies at a url not to change.
+        with contextlib.closing(replace(source, cache_dir=None).open(path)) as file:
+            found = json.loads(_read_all(file))
+        return {entry["shard"]: entry for entry in found["shards"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # not there, or of something else; some stores refuse what they do not have
+
+
+def _read_all(file: Readable) -> bytes:
+    chunks = []
+    while chunk := file.read(2**20):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _scanned(path: str, index_dir: str | Path | None) -> int | None:
+    """Samples of a local tar; None where it is compressed, which an index cannot be of."""
+    try:
+        index = index_shard(path, index_dir)
+    except ValueError:
+        return None
+    if not index.keys:
+        raise ValueError(
+            f"shard '{path}' has no complete sample; it should hold KEY.jpg with KEY.json, "
+            "as in SA-1B"
+        )
+    return len(index.keys) + len(index.incomplete)
