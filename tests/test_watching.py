@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import lightning as L
@@ -9,9 +10,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.data import DataLoader, Dataset
 
 from maskfeat.evaluate.run_summary import RunSummary
+from maskfeat.evaluate.scalar_layout import LAYOUT, ScalarLayout
 from maskfeat.evaluate.throughput import Throughput
 
 
@@ -53,7 +56,7 @@ def fit(tmp_path, loading: float, training: float) -> EventAccumulator:
         accelerator="cpu",
         max_epochs=1,
         logger=TensorBoardLogger(tmp_path, version="", default_hp_metric=False),
-        callbacks=[Throughput(), RunSummary()],
+        callbacks=[Throughput(), RunSummary(), ScalarLayout()],
         log_every_n_steps=3,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -94,3 +97,54 @@ def test_the_summary_holds_settings_and_the_last_metrics(tmp_path) -> None:
     assert b"images_per_step" in start
     experiment = found["_hparams_/experiment"].plugin_data.content
     assert b"train/loss" in experiment
+    assert b"_instantiator" not in start
+
+
+def test_no_curve_turns_back_at_the_end(tmp_path) -> None:
+    events = fit(tmp_path, loading=0.0, training=0.0)
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert steps == sorted(steps), tag
+    assert events.Scalars("train/loss")[-1].step == 9
+
+
+def test_the_layout_of_curves_is_written_once(tmp_path) -> None:
+    events = fit(tmp_path, loading=0.0, training=0.0)
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    found = {
+        group.title: {chart.title: list(chart.multiline.tag) for chart in group.chart}
+        for group in layout.category
+    }
+    assert found == LAYOUT
+
+
+def test_every_chart_shows_what_is_meant_for_it_and_nothing_else() -> None:
+    """Matched as TensorBoard does it, from the start of the tag."""
+    expected = {
+        "loss": "train/loss val/loss",
+        "parts of the loss": "train/loss_similar train/loss_dissimilar",
+        "learning rate": "train/lr",
+        "gradient norm before clipping": "train/grad_norm",
+        "images and masks per second, all devices": "throughput/images_per_s "
+        "throughput/masks_per_s",
+        "share of the time spent waiting for the input": "throughput/input_wait_share",
+        "GPU memory, GB": "throughput/gpu_memory_gb",
+        "skipped samples": "data/skipped data/skipped/bad_jpg",
+        "achievable segmentation accuracy": "val/partition/asa_25 val/partition/asa_100",
+        "boundary recall": "val/partition/boundary_recall_25",
+        "covering": "val/partition/covering_25 val/hierarchy/covering_ods",
+        "variation of information": "val/hierarchy/voi_ods",
+        "AUC of pixel pairs": "val/pairs/auc",
+        "clicks to an IoU, percent": "val/interactive/noc_85 val/interactive/noc_90",
+        "IoU after so many clicks": "val/interactive/iou_5 val/interactive/iou_20",
+    }
+    tags = {name: line.split() for name, line in expected.items()}
+    others = "train/scale epoch val/pairs/auc_votes val/interactive/iou_mean final/Lab/asa_25"
+    known = [tag for some in tags.values() for tag in some] + others.split()
+    found = {
+        name: [tag for tag in known if any(re.match(pattern, tag) for pattern in patterns)]
+        for charts in LAYOUT.values()
+        for name, patterns in charts.items()
+    }
+    assert found == tags

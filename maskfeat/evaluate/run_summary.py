@@ -26,7 +26,9 @@ class RunSummary(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(settings_of(trainer, pl_module), metrics)
+                # With the step, or the metrics stand at step 0, and every curve turns back there.
+                settings = settings_of(trainer, pl_module)
+                logger.log_hyperparams(settings, metrics, trainer.global_step)
 
 
 def settings_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def settings_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": trainer.global_step, "precision": trainer.precision}
     found["images_per_step"] = trainer.world_size * trainer.accumulate_grad_batches
     found["images_per_step"] *= getattr(datamodule, "batch_size", None) or 1
-    found |= dict(pl_module.hparams)
+    # Lightning's own entries, such as `_instantiator`, begin with an underscore.
+    found |= {name: value for name, value in pl_module.hparams.items() if name[0] != "_"}
     net, loss = getattr(pl_module, "net", None), getattr(pl_module, "loss", None)
     found |= _dotted("net", getattr(net, "config", {}))
     found["loss"] = type(loss).__name__
