@@ -126,8 +126,8 @@ def test_every_chart_shows_what_is_meant_for_it_and_nothing_else() -> None:
         "parts of the loss": "train/loss_similar train/loss_dissimilar",
         "learning rate": "train/lr",
         "gradient norm before clipping": "train/grad_norm",
-        "images and masks per second, all devices": "throughput/images_per_s "
-        "throughput/masks_per_s",
+        "images per second, all devices": "throughput/images_per_s",
+        "masks per second, all devices": "throughput/masks_per_s",
         "share of the time spent waiting for the input": "throughput/input_wait_share",
         "GPU memory, GB": "throughput/gpu_memory_gb",
         "skipped samples": "data/skipped data/skipped/bad_jpg",

@@ -15,7 +15,8 @@ LAYOUT = {
         "gradient norm before clipping": ["train/grad_norm$"],
     },
     "throughput": {
-        "images and masks per second, all devices": ["throughput/(images|masks)_per_s$"],
+        "images per second, all devices": ["throughput/images_per_s$"],
+        "masks per second, all devices": ["throughput/masks_per_s$"],
         "share of the time spent waiting for the input": ["throughput/input_wait_share$"],
         "GPU memory, GB": ["throughput/gpu_memory_gb$"],
         "skipped samples": ["data/skipped.*"],
