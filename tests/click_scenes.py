@@ -10,7 +10,7 @@ from maskfeat.segment.atoms import atoms
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import atom_hierarchy
-from maskfeat.segment.scene import default_networks
+from maskfeat.segment.networks import default_networks
 
 
 def two_discs() -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from click_scenes import GRAPH
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS, ClickEvidence
+from maskfeat.segment.evidence import ATOM_MEASURES, CONTEXT_MEASURES, WAYS, ClickEvidence
 from maskfeat.segment.hierarchy import atom_hierarchy, ward_tree
 
 TREE = atom_hierarchy(GRAPH).tree
@@ -94,9 +94,10 @@ def test_without_a_click_of_a_kind_it_is_far_and_another_click_can_only_bring_it
     none = np.empty(0, np.int64)
     before = evidence.measures(INSIDE, none)
     after = evidence.measures(INSIDE, OUTSIDE[:1])
-    signs = np.array(ATOM_SIGNS)[:, None]
-    # What a background click changes speaks against the object, whatever is measured.
-    assert ((after - before) * signs <= 0).all()
+    of_background = [name.startswith("background: ") for name in ATOM_MEASURES]
+    assert (after[of_background] <= before[of_background]).all()
+    of_object = [name.startswith("object: ") for name in ATOM_MEASURES]
+    np.testing.assert_array_equal(after[of_object], before[of_object])
     np.testing.assert_array_equal(evidence.measures(INSIDE, none), before)
 
 
@@ -107,6 +108,30 @@ def test_distances_to_both_kinds_are_compared_by_their_ratio() -> None:
         np.log((inside + 0.02) / (outside + 0.02)),
         atol=1e-5,
     )
+
+
+def test_the_context_of_a_click_is_how_near_the_nearest_others_are() -> None:
+    evidence = ClickEvidence(GRAPH, TREE, COLORS)
+    contexts = evidence.contexts(INSIDE, OUTSIDE)
+    assert contexts.shape == (3, len(CONTEXT_MEASURES))
+    for context, atom in zip(contexts, INSIDE, strict=True):
+        known = dict(zip(CONTEXT_MEASURES, context, strict=True))
+        for row, way in enumerate(WAYS):
+            same = min(evidence.ways(atom)[row, other] for other in INSIDE if other != atom)
+            other = min(evidence.ways(atom)[row, other] for other in OUTSIDE)
+            assert known[f"same kind: {way}"] == same
+            assert known[f"other kind: {way}"] == other
+        same, other = (known[f"{kind} kind: feature distance"] for kind in ("same", "other"))
+        ratio = np.log((same + 0.02) / (other + 0.02))
+        np.testing.assert_allclose(known["same against other kind: feature distance"], ratio, 1e-4)
+
+
+def test_a_click_alone_is_far_from_all_others() -> None:
+    none = np.empty(0, np.int64)
+    (context,) = ClickEvidence(GRAPH, TREE, COLORS).contexts(INSIDE[:1], none)
+    known = dict(zip(CONTEXT_MEASURES, context, strict=True))
+    assert known["same kind: distance in the image"] == 1.5
+    assert known["other kind: feature distance"] == 5.0
 
 
 def test_without_colors_all_have_one() -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(FOLDER))
 
 import fit_networks  # noqa: E402
 
-from maskfeat.segment.scene import load_networks  # noqa: E402
+from maskfeat.segment.networks import load_networks  # noqa: E402
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from maskfeat.segment.graphcut import AtomCutter, CutNetwork
 from maskfeat.segment.hierarchy import merge_tree, salient_node
+from maskfeat.segment.networks import default_networks
 
 NONE = np.zeros(0, int)
 
@@ -127,20 +128,6 @@ def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
     np.testing.assert_array_equal(found.odds, again.odds)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(0, 6))
-def test_another_click_moves_atoms_its_own_way_alone(
-    seed: int, num_inside: int, num_outside: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    inside = rng.choice(GRAPH.num_atoms, size=num_inside)
-    outside = rng.choice(GRAPH.num_atoms, size=num_outside)
-    more = rng.choice(GRAPH.num_atoms, size=1)  # perhaps on an atom clicked the other way
-    found = CUTTER.cut(inside, outside).is_object
-    assert (found <= CUTTER.cut(np.append(inside, more), outside).is_object).all()
-    assert (found >= CUTTER.cut(inside, np.append(outside, more)).is_object).all()
-
-
 def test_the_outline_does_not_grow_longer_when_smoothness_grows() -> None:
     inside, outside = [GRAPH.labels[30, 25]], [GRAPH.labels[30, 48], GRAPH.labels[5, 5]]
 
@@ -204,7 +191,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match="object_atoms must be integers, got float64"):
         CUTTER.cut([1.5], [2])
     with pytest.raises(ValueError, match="smoothness must not be negative"):
-        AtomCutter(CUTTER.evidence, CUTTER.network, smoothness=-1)
+        AtomCutter(CUTTER.evidence, default_networks().atoms, smoothness=-1)
 
 
 CUTTER = cutter_of()

@@ -169,22 +169,6 @@ def test_clicks_without_an_image_are_refused() -> None:
         InteractiveSegmenter(Lab()).predict([[0, 0]], [True])
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 100_000), st.integers(1, 20))
-def test_another_click_only_adds_or_only_takes_away(seed: int, num_clicks: int) -> None:
-    rng = np.random.default_rng(seed)
-    pixels = rng.choice(RING.size, size=num_clicks + 1, replace=False)
-    clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
-    signs = rng.random(num_clicks + 1) < 0.5
-    signs[0] = True
-    before = SEGMENTER.predict(clicks[:-1], signs[:-1])
-    signs[-1] = True
-    assert (before <= SEGMENTER.predict(clicks, signs)).all()
-    signs[-1] = False
-    if signs.any():
-        assert (before >= SEGMENTER.predict(clicks, signs)).all()
-
-
 def test_scribbles_are_obeyed_pixel_by_pixel() -> None:
     line, other = [[32, x] for x in range(24, 36)], [[y, 48] for y in range(28, 37)]
     mask = SEGMENTER.predict((), (), scribbles=[(line, True), (other, False)])

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS
-from maskfeat.segment.monotone import MonotoneNet, load_network, save_networks
+from maskfeat.segment.monotone import MonotoneNet
+from maskfeat.segment.networks import default_networks
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
-from maskfeat.segment.scene import default_networks
 
 
 def small_net() -> MonotoneNet:
@@ -38,9 +37,9 @@ def test_the_odds_are_those_worked_by_hand() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(["atoms", "pixels"]))
-def test_the_networks_that_come_along_go_the_way_of_their_signs(seed: int, name: str) -> None:
-    network = getattr(default_networks(), name)
+@given(st.integers(0, 10_000))
+def test_the_network_that_comes_along_goes_the_way_of_its_signs(seed: int) -> None:
+    network = default_networks().pixels
     rng = np.random.default_rng(seed)
     before = network.mean[:, None] + 3 * network.spread[:, None] * rng.normal(
         size=(len(network.signs), 50)
@@ -50,27 +49,22 @@ def test_the_networks_that_come_along_go_the_way_of_their_signs(seed: int, name:
     assert (network(after) >= network(before) - 1e-5).all()
 
 
-def test_they_judge_by_the_measures_that_there_are() -> None:
-    networks = default_networks()
-    assert networks.atoms.measures == ATOM_MEASURES
-    assert networks.atoms.signs == ATOM_SIGNS
-    assert networks.pixels.measures == PIXEL_MEASURES
-    assert networks.pixels.signs == PIXEL_SIGNS
+def test_it_judges_by_the_measures_that_there_are() -> None:
+    assert default_networks().pixels.measures == PIXEL_MEASURES
+    assert default_networks().pixels.signs == PIXEL_SIGNS
 
 
-def test_what_is_saved_is_loaded(tmp_path) -> None:
-    save_networks(tmp_path / "a.json", {"one": small_net()})
-    loaded = load_network(tmp_path / "a.json", "one", ("for", "against"))
+def test_what_is_written_is_read() -> None:
+    content = json.loads(json.dumps(small_net().as_json()))
+    read = MonotoneNet.of_json(content, ("for", "against"))
     for field in dataclasses.fields(MonotoneNet):
-        np.testing.assert_equal(getattr(loaded, field.name), getattr(small_net(), field.name))
+        np.testing.assert_equal(getattr(read, field.name), getattr(small_net(), field.name))
     with pytest.raises(ValueError, match="other measures than this version has; refit it"):
-        load_network(tmp_path / "a.json", "one", ("for", "neither"))
+        MonotoneNet.of_json(content, ("for", "neither"))
 
 
-def test_weights_that_go_the_wrong_way_are_refused(tmp_path) -> None:
-    save_networks(tmp_path / "a.json", {"one": small_net()})
-    content = json.loads((tmp_path / "a.json").read_bytes())
-    content["one"]["weights"][0] = [[1, 1]]
-    (tmp_path / "a.json").write_text(json.dumps(content))
+def test_weights_that_go_the_wrong_way_are_refused() -> None:
+    content = small_net().as_json()
+    content["weights"][0] = [[1, 1]]
     with pytest.raises(ValueError, match="must go the way of its signs"):
-        load_network(tmp_path / "a.json", "one", ("for", "against"))
+        MonotoneNet.of_json(content, ("for", "against"))

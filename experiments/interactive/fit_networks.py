@@ -6,8 +6,8 @@ Objects of the train splits of BSDS500, ccp and coco128 and of drawn scenes are 
 for a start, then by robot users against the networks fitted so far, on features of several kinds,
 so that the networks are not made for one alone. Every state of these games is a sample: how near
 atoms and pixels are to the clicks, and whether they are the object. The networks learn it by
-cross-entropy, with weights that can only go one way (see maskfeat/segment/monotone.py). Nothing of
-iis/ or of BSDS500 val is read.
+cross-entropy; that of pixels has weights that can only go one way (maskfeat/segment/monotone.py).
+Nothing of iis/ or of BSDS500 val is read.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import argparse
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
 import maskfeat
 from maskfeat.batch import ClickTarget
@@ -29,16 +29,18 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, played_rounds
 from maskfeat.evaluate.robots import DeepestRobot, RandomRobot
-from maskfeat.segment.evidence import ATOM_MEASURES, ATOM_SIGNS
+from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.monotone import CLIP, MonotoneNet, save_networks
+from maskfeat.segment.monotone import CLIP, MonotoneNet
+from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
-from maskfeat.segment.scene import ClickNetworks, Scene, load_networks
+from maskfeat.segment.scene import Scene
 
+BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
-ATOMS_PER_STATE, PIXELS_PER_STATE = 400, 500
+ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
 PHOTOS = "../shared/data"
@@ -50,6 +52,44 @@ PLAYED = [
 ]
 
 Samples = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # (F, N), (N,), (N,)
+
+
+class State(NamedTuple):
+    """A moment of a game, for `ClickNet.forward`: of clicks on background, then on object.
+
+    Attributes:
+        rows: Places of the clicks in `Game.clicked`, (N,) and (M,).
+        contexts: Of these clicks, (N, C) and (M, C).
+        measures: Of the atoms of the game, (A, F).
+    """
+
+    rows: list[Tensor]
+    contexts: list[Tensor]
+    measures: Tensor
+
+
+class Game(NamedTuple):
+    """A game as examples for the network of atoms.
+
+    Attributes:
+        atoms: Some atoms of the image, (A,).
+        clicked: All that were clicked, each once, rising, (N,).
+        ways: From each of these to each of those, (N, A, W).
+        fraction: Share of object in each atom, (A,).
+        weights: Of each atom in the loss, (A,).
+        states: Moments of the game.
+    """
+
+    atoms: np.ndarray
+    clicked: np.ndarray
+    ways: Tensor
+    fraction: Tensor
+    weights: Tensor
+    states: list[State]
+
+    def odds(self, net: ClickNet, state: State) -> Tensor:
+        """Log odds of the atoms in a state, (A,)."""
+        return net([self.ways[rows] for rows in state.rows], state.contexts, state.measures)
 
 
 def targets_of(played: Sequence[str], num_images: int) -> list[tuple[Any, ClickTarget]]:
@@ -77,10 +117,10 @@ def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> A
     return np.stack(np.divmod(pixels, target.shape[1]), axis=1), signs[order]
 
 
-def atom_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.Generator) -> Any:
-    """Measures of some atoms after some clicks, their share of object, and their weight."""
-    inside, outside = (np.unique(scene.graph.labels[tuple(c.T)]).astype(np.int64) for c in clicks)
-    measures = scene.cutter.evidence.measures(inside, outside)
+def game_of_atoms(
+    scene: Scene, target: np.ndarray, clicks_yx: np.ndarray, rng: np.random.Generator
+) -> Game:
+    """Some atoms of an image, and what all clicks of a game are to them, without states yet."""
     labels, count = scene.graph.labels, scene.graph.num_atoms
     is_counted = target >= 0
     pixels = np.bincount(labels[is_counted], minlength=count)
@@ -89,9 +129,24 @@ def atom_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.G
     fraction = objects / np.maximum(pixels, 1)
     on, off = share * fraction, share * (1 - fraction)
     probability = 0.5 * on / on.sum() + 0.5 * off / off.sum()
-    chosen = rng.choice(count, ATOMS_PER_STATE, p=probability)
+    chosen = rng.choice(count, ATOMS_PER_GAME, p=probability)
     weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
-    return measures[:, chosen], fraction[chosen], weights
+    clicked = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
+    ways = np.stack([scene.cutter.evidence.ways(int(atom))[:, chosen].T for atom in clicked])
+    tensors = (torch.from_numpy(v.astype(np.float32)) for v in (ways, fraction[chosen], weights))
+    return Game(chosen, clicked, *tensors, [])
+
+
+def state_of_atoms(scene: Scene, game: Game, clicks: Any) -> State:
+    """What is known after some clicks, on the object and on the background."""
+    evidence, labels = scene.cutter.evidence, scene.graph.labels
+    inside, outside = (np.unique(labels[tuple(c.T)]).astype(np.int64) for c in clicks)
+    measures = evidence.measures(inside, outside)[:, game.atoms].T
+    rows, contexts = [], []
+    for own, other in ((outside, inside), (inside, outside)):
+        rows.append(torch.from_numpy(np.searchsorted(game.clicked, own)))
+        contexts.append(torch.from_numpy(evidence.contexts(own, other)))
+    return State(rows, contexts, torch.from_numpy(np.ascontiguousarray(measures)))
 
 
 def pixel_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.Generator) -> Any:
@@ -104,6 +159,42 @@ def pixel_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.
     chosen = chosen[target.ravel()[places[chosen]] >= 0]
     is_object = (target.ravel()[places[chosen]] == 1).astype(np.float64)
     return measures[:, chosen], is_object, np.ones(len(chosen))
+
+
+def fit_atoms(games: Sequence[Game], epochs: int, seed: int, origin: str) -> ClickNet:
+    """Cross-entropy, AdamW, one cycle."""
+    torch.manual_seed(seed)
+    net = ClickNet(origin=origin)
+    places = [(game, state) for game in games for state in game.states]
+    contexts = [context for _, state in places for context in state.contexts]
+    with torch.no_grad():
+        net.standardize("ways", torch.cat([game.ways.flatten(0, 1)[::37] for game in games]))
+        net.standardize("contexts", torch.cat(contexts))
+        net.standardize("measures", torch.cat([state.measures[::7] for _, state in places]))
+    steps = epochs * (len(places) // BATCH)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    for _ in track(range(epochs), f"fitting {len(places)} states of {len(games)} games"):
+        order = torch.randperm(len(places))
+        total = 0.0
+        for chosen in order[: len(places) // BATCH * BATCH].split(BATCH):
+            loss = torch.stack([loss_of(net, *places[i]) for i in chosen.tolist()]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+    print(f"cross-entropy of atoms {total / (len(places) // BATCH):.4f}")
+    return net.requires_grad_(False).eval()
+
+
+def loss_of(net: ClickNet, game: Game, state: State) -> Tensor:
+    """Weighted cross-entropy of the atoms of one state."""
+    costs = nn.functional.binary_cross_entropy_with_logits(
+        game.odds(net, state), game.fraction, reduction="none"
+    )
+    return (costs * game.weights).mean()
 
 
 def fit(
@@ -178,7 +269,7 @@ def play(
     clicks: int,
     number: int,
     rng: np.random.Generator,
-) -> tuple[Samples, Samples]:
+) -> tuple[list[Game], Samples]:
     """Samples of one game; every second one is played by the robot that clicks at random."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     robot = (RandomRobot(), DeepestRobot())[number % 2]
@@ -197,18 +288,19 @@ def samples_of(
     is_positive: np.ndarray,
     states: Sequence[int],
     rng: np.random.Generator,
-) -> tuple[Samples, Samples]:
+) -> tuple[list[Game], Samples]:
     """Samples of atoms and of pixels, after so many of the clicks."""
     scene = segmenter.scene
-    of_atoms, of_pixels = [], []
+    game = game_of_atoms(scene, target, clicks_yx, rng)
+    of_pixels = []
     for count in states:
         if count > len(clicks_yx):
             break
         signs = is_positive[:count]
         clicks = clicks_yx[:count][signs], clicks_yx[:count][~signs]
-        of_atoms.append(atom_samples(scene, target, clicks, rng))
+        game.states.append(state_of_atoms(scene, game, clicks))
         of_pixels.append(pixel_samples(scene, target, clicks, rng))
-    return of_atoms, of_pixels
+    return [game], of_pixels
 
 
 def flat_networks() -> ClickNetworks:
@@ -221,7 +313,10 @@ def flat_networks() -> ClickNetworks:
         mean, spread = np.zeros(count, np.float32), np.ones(count, np.float32)
         return MonotoneNet(tuple(measures), tuple(signs), mean, spread, weights, (zero,) * 3)
 
-    return ClickNetworks(flat(ATOM_MEASURES, ATOM_SIGNS), flat(PIXEL_MEASURES, PIXEL_SIGNS))
+    atoms = ClickNet().requires_grad_(False)
+    for values in atoms.atoms[-1].parameters():
+        values.zero_()
+    return ClickNetworks(atoms, flat(PIXEL_MEASURES, PIXEL_SIGNS))
 
 
 def main() -> None:
@@ -238,7 +333,6 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="networks to start from, instead of a round at random"
     )
-    parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
@@ -254,17 +348,15 @@ def main() -> None:
         f"started from {args.start or 'random clicks'}, commit {commit}"
     )
 
-    def fitted(of_atoms: Samples, of_pixels: Samples) -> ClickNetworks:
+    def fitted(of_atoms: list[Game], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
-        return ClickNetworks(
-            fit(of_atoms, ATOM_MEASURES, ATOM_SIGNS, args.width, *settings),
-            fit(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings),
-        )
+        pixels = fit(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
+        return ClickNetworks(fit_atoms(of_atoms, *settings), pixels)
 
     rng = np.random.default_rng(args.seed)
     networks = flat_networks() if args.start is None else load_networks(args.start)
     for clicks in (*([None] if args.start is None else []), *args.clicks):
-        of_atoms: Samples = []
+        of_atoms: list[Game] = []
         of_pixels: Samples = []
         title = f"{clicks or 'random'} clicks"
         for number, (encoder, target) in enumerate(track(targets, title)):
@@ -278,7 +370,7 @@ def main() -> None:
             of_atoms += found[0]
             of_pixels += found[1]
         networks = fitted(of_atoms, of_pixels)
-        save_networks(args.out, networks._asdict())
+        save_networks(args.out, networks)
     print(f"written to {args.out}: {origin}")
 
 

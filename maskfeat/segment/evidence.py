@@ -44,15 +44,21 @@ _COMPARED = (
 _COMPARED_ROWS = [list(_WAYS).index(way) for way in _COMPARED]
 _LEAST = 0.02
 
-# Inputs of the network of atoms, and which way each may push.
+WAYS = tuple(_WAYS)
+# What is known of an atom beside the single clicks.
 ATOM_MEASURES = (
-    *(f"object: {way}" for way in _WAYS),
-    *(f"background: {way}" for way in _WAYS),
+    *(f"object: {way}" for way in WAYS),
+    *(f"background: {way}" for way in WAYS),
     *(f"object against background: {way}" for way in _COMPARED),
     "under a salient node",
     "distance to the rim of the image",
 )
-ATOM_SIGNS = (*(-1,) * len(_WAYS), *(1,) * len(_WAYS), *(-1,) * len(_COMPARED), 1, 0)
+# What is known of a click: how near the nearest others are.
+CONTEXT_MEASURES = (
+    *(f"same kind: {way}" for way in WAYS),
+    *(f"other kind: {way}" for way in WAYS),
+    *(f"same against other kind: {way}" for way in _COMPARED),
+)
 
 # Rows of measures that are kept: some 50 MB for 8,000 atoms.
 _KEPT_ROWS = 128
@@ -61,8 +67,7 @@ _KEPT_ROWS = 128
 class ClickEvidence:
     """Measures of the atoms of one image for sets of clicked atoms.
 
-    Each measure is the least over the clicks of one kind, so it depends on their set alone, bit
-    for bit, and another click can only lower it.
+    All depends on the sets of clicks alone, bit for bit.
 
     Args:
         graph: The atoms.
@@ -82,6 +87,9 @@ class ClickEvidence:
         self._path_tree = _path_tree(graph)
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+        # Atoms that were ever clicked, in turn, and how near they are to one another.
+        self._places_of_clicks: dict[int, int] = {}
+        self._between = np.empty((0, 0, len(WAYS)), np.float32)
 
     def measures(self, object_atoms: IntArray, background_atoms: IntArray) -> FloatArray:
         """The inputs of the network of atoms.
@@ -96,16 +104,32 @@ class ClickEvidence:
         salient = self.salient(object_atoms, background_atoms)
         inside = self._nearest(True, object_atoms)
         outside = self._nearest(False, background_atoms)
-        compared = np.log((inside[_COMPARED_ROWS] + _LEAST) / (outside[_COMPARED_ROWS] + _LEAST))
         return np.concatenate(
             [
                 inside,
                 outside,
-                compared,
+                _compared(inside, outside),
                 salient[None].astype(np.float32),
                 self._rim_distances[None],
             ]
         )
+
+    def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
+        """How near the nearest other clicks are to each click of one kind.
+
+        Args:
+            clicked: Atoms clicked in one way, each once, (N,).
+            others: Atoms clicked in the other way, each once, (M,).
+
+        Returns:
+            float32, shape (N, C), in the order of `CONTEXT_MEASURES`.
+        """
+        to_same, to_other = self._pairs(clicked, clicked), self._pairs(clicked, others)
+        to_same[np.eye(len(clicked), dtype=bool)] = np.inf
+        same, other = (
+            np.minimum(ways.min(axis=1, initial=np.inf), _FAR[:, 0]) for ways in (to_same, to_other)
+        )
+        return np.concatenate([same, other, _compared(same.T, other.T).T], axis=1)
 
     def salient(self, object_atoms: IntArray, background_atoms: IntArray) -> BoolArray:
         """The atoms under those ancestors of object clicks that stand out most, (K,)."""
@@ -122,12 +146,26 @@ class ClickEvidence:
         if least is None or not known <= wanted:
             known, least = frozenset(), np.repeat(_FAR, self.graph.num_atoms, axis=1)
         for atom in wanted - known:
-            least = np.minimum(least, self._row(atom))
+            least = np.minimum(least, self.ways(atom))
         self._last[is_object] = wanted, least
         return least
 
-    def _row(self, atom: int) -> FloatArray:
-        """The measures for one clicked atom, (ways, K)."""
+    def _pairs(self, one: IntArray, other: IntArray) -> FloatArray:
+        """How near clicked atoms are to one another, (N, M, W); of each pair it is found once."""
+        for atom in {*one.tolist(), *other.tolist()} - self._places_of_clicks.keys():
+            place = self._places_of_clicks[atom] = len(self._places_of_clicks)
+            if place >= len(self._between):
+                grown = np.empty((2 * place + 16,) * 2 + (len(WAYS),), np.float32)
+                grown[:place, :place] = self._between[:place, :place]
+                self._between = grown
+            known = np.fromiter(self._places_of_clicks, np.int64)
+            ways = self.ways(atom)[:, known].T
+            self._between[place, : place + 1] = self._between[: place + 1, place] = ways
+        places = [[self._places_of_clicks[int(atom)] for atom in atoms] for atoms in (one, other)]
+        return self._between[np.ix_(*(np.array(p, np.int64) for p in places))]
+
+    def ways(self, atom: int) -> FloatArray:
+        """How near all atoms are to one, in the order of `WAYS`, float32, (W, K)."""
         if atom in self._rows:
             self._rows.move_to_end(atom)
             return self._rows[atom]
@@ -152,7 +190,7 @@ class ClickEvidence:
                 color + 2 * place,
             ]
         )
-        self._rows[atom] = row.astype(np.float32)
+        self._rows[atom] = np.minimum(row, _FAR, dtype=np.float32)
         if len(self._rows) > _KEPT_ROWS:
             self._rows.popitem(last=False)
         return self._rows[atom]
@@ -190,6 +228,12 @@ class ClickEvidence:
         rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
         shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
         return shares
+
+
+def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
+    """By how many times one distance is the other, as a logarithm, (ways, ...) -> (4, ...)."""
+    ratios: FloatArray = np.log((one[_COMPARED_ROWS] + _LEAST) / (other[_COMPARED_ROWS] + _LEAST))
+    return ratios
 
 
 def _path_tree(graph: AtomGraph) -> MergeTree:

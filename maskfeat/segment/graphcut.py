@@ -9,8 +9,9 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from maskfeat.segment.click_net import ClickNet
+from maskfeat.segment.click_reader import ClickReader
 from maskfeat.segment.evidence import ClickEvidence
-from maskfeat.segment.monotone import MonotoneNet
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -47,32 +48,30 @@ class AtomCutter:
     over atoms i and edges ij, exactly, by maximum flow, see `CutNetwork`.
 
     - u is the log odds of "object", bounded by 4, that a small network gives an atom for how near
-      it is to the clicks of either kind, in many ways of being near, see `ClickEvidence`. The
-      network can only go one way: nearer to an object click never speaks for background.
+      it is to the clicks of either kind, in many ways of being near, and for how near these are to
+      one another, see `ClickNet`.
     - w = 2 / (1 + exp(t * contrast of the border)), with the t that makes the median border 0.8:
       borders compete with one another within an image, and so the cut works for features that
       were never calibrated.
 
-    An atom clicked both ways is held at neither label. Another object click, all else equal,
-    never takes an atom from the object, another background click never adds one: u can only rise
-    or fall, and minimal cuts are nested then (parametric maximum flow: Gallo, Grigoriadis, Tarjan,
-    SIAM J. Comput. 1989). The answer depends on the sets of clicked atoms alone, is bit for bit the
-    same in any order, and of several minima it is the one with the smallest object.
+    An atom clicked both ways is held at neither label. The answer depends on the sets of clicked
+    atoms alone, is bit for bit the same in any order, and of several minima it is the one with the
+    smallest object.
 
     Args:
         evidence: Measures the atoms of the image.
-        network: Turns the measures into u.
+        network: Reads clicks and gives u.
         smoothness: What a pixel side of a border without contrast costs, in units of u.
     """
 
     def __init__(
-        self, evidence: ClickEvidence, network: MonotoneNet, smoothness: float = SMOOTHNESS
+        self, evidence: ClickEvidence, network: ClickNet, smoothness: float = SMOOTHNESS
     ) -> None:
         if not smoothness >= 0:
             raise ValueError(f"smoothness must not be negative, got {smoothness}")
         self.graph = evidence.graph
         self.evidence = evidence
-        self.network = network
+        self._reader = ClickReader(evidence, network)
         self.smoothness = smoothness
         self._border_scale = _border_scale(self.graph.border_contrasts)
         costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
@@ -107,7 +106,7 @@ class AtomCutter:
         barred = self._checked(barred_atoms, "barred_atoms")
         if not inside.size:
             raise ValueError("object_atoms must name at least one atom, got none; click the object")
-        odds = self.network(self.evidence.measures(inside, outside))
+        odds = self._reader.odds(inside, outside)
         if prior is not None:
             odds = odds + prior
         torn = np.intersect1d(inside, outside)

@@ -23,8 +23,9 @@ from maskfeat.segment.marks import (
     clicks_and_scribbles,
     labeled_marks,
 )
+from maskfeat.segment.networks import ClickNetworks, default_networks
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
-from maskfeat.segment.scene import ClickNetworks, Scene, default_networks
+from maskfeat.segment.scene import Scene
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -42,9 +43,7 @@ class InteractiveSegmenter:
     """Marks objects by clicks, scribbles, a box, or a mask to start from.
 
     The mask is a function of the image and the set of marks: their order cannot matter, and every
-    click is obeyed. Another click on the object never takes a pixel away that is connected
-    to it, another on the background never adds one. The object consists of the 4-connected
-    parts that hold marks of it.
+    click is obeyed. The object consists of the 4-connected parts that hold marks of it.
 
         segmenter = InteractiveSegmenter(model)
         segmenter.set_image(rgb)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from maskfeat.files import whole_file
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -75,34 +71,21 @@ class MonotoneNet:
         }
 
     @classmethod
-    def of_json(cls, content: dict[str, Any]) -> MonotoneNet:
-        """The network that `as_json` described."""
+    def of_json(cls, content: dict[str, Any], wanted: Sequence[str]) -> MonotoneNet:
+        """The network that `as_json` described.
+
+        Raises:
+            ValueError: If it was fitted to other measures than those wanted.
+        """
         mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
         weights, biases = (
             tuple(np.array(values, np.float32) for values in content[name])
             for name in ("weights", "biases")
         )
         measures, signs = tuple(content["measures"]), tuple(content["signs"])
+        if measures != tuple(wanted):
+            raise ValueError("it judges by other measures than this version has; refit it")
         return cls(measures, signs, mean, spread, weights, biases, content["origin"])
-
-
-def save_networks(path: str | Path, networks: dict[str, MonotoneNet]) -> None:
-    """Write some networks as one json, whole or not at all."""
-    content = {name: network.as_json() for name, network in networks.items()}
-    with whole_file(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
-
-
-def load_network(path: str | Path, name: str, measures: Sequence[str]) -> MonotoneNet:
-    """Read one network that `save_networks` wrote.
-
-    Raises:
-        ValueError: If it was fitted to other measures than `measures`.
-    """
-    network = MonotoneNet.of_json(json.loads(Path(path).read_bytes())[name])
-    if network.measures != tuple(measures):
-        raise ValueError(f"'{path}' judges by other measures than this version has; refit it")
-    return network
 
 
 def _rounded(values: FloatArray) -> list[float]:

@@ -42,7 +42,8 @@ class Refiner:
     """Decides pixels near the outline of a cut, and near clicks that the cut did not expect.
 
     Of the pixels whose surroundings are all object only those near a background click are asked
-    about, and the other way round; so another object click never takes a pixel away.
+    about, and the other way round; so another object click never takes a pixel away, as long as
+    the cut itself takes none.
 
     Args:
         labels: Atom of each pixel, shape (H, W).

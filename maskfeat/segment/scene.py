@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +12,14 @@ from skimage.color import rgb2lab
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
 from maskfeat.segment.coloring import SeedForest, steps_of_tree
-from maskfeat.segment.evidence import ATOM_MEASURES, ClickEvidence
+from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
 from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
-from maskfeat.segment.monotone import MonotoneNet, load_network
+from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
-from maskfeat.segment.refine import PIXEL_MEASURES, Refiner
+from maskfeat.segment.refine import Refiner
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -33,35 +31,6 @@ _FINE_STRIDE = 2
 _COLOR_BLUR = 0.7
 # What a box or an initial mask says of an atom, as log odds.
 _PRIOR_ODDS = 6.0
-
-
-class ClickNetworks(NamedTuple):
-    """What judges atoms and pixels.
-
-    Attributes:
-        atoms: Log odds of "object" of an atom, see `evidence.ATOM_MEASURES`.
-        pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
-    """
-
-    atoms: MonotoneNet
-    pixels: MonotoneNet
-
-
-@lru_cache(maxsize=1)
-def default_networks() -> ClickNetworks:
-    """Those that come with the package, fitted by experiments/interactive/fit_networks.py."""
-    return load_networks(Path(__file__).with_name("clicks.json"))
-
-
-def load_networks(path: str | Path) -> ClickNetworks:
-    """Read what `monotone.save_networks` wrote under the names of `ClickNetworks`.
-
-    Raises:
-        ValueError: If they were fitted to other measures than this version has.
-    """
-    return ClickNetworks(
-        load_network(path, "atoms", ATOM_MEASURES), load_network(path, "pixels", PIXEL_MEASURES)
-    )
 
 
 class Scene:

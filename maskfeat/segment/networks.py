@@ -1,0 +1,52 @@
+"""What judges clicks: the networks that come with the package, and files of them."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from maskfeat.files import whole_file
+from maskfeat.segment.click_net import ClickNet
+from maskfeat.segment.monotone import MonotoneNet
+from maskfeat.segment.refine import PIXEL_MEASURES
+
+
+class ClickNetworks(NamedTuple):
+    """What judges atoms and pixels.
+
+    Attributes:
+        atoms: Log odds of "object" of an atom.
+        pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
+    """
+
+    atoms: ClickNet
+    pixels: MonotoneNet
+
+
+@lru_cache(maxsize=1)
+def default_networks() -> ClickNetworks:
+    """Those that come with the package, fitted by experiments/interactive/fit_networks.py."""
+    return load_networks(Path(__file__).with_name("clicks.json"))
+
+
+def load_networks(path: str | Path) -> ClickNetworks:
+    """Read what `save_networks` wrote.
+
+    Raises:
+        ValueError: If they were fitted to other measures than this version has.
+    """
+    content = json.loads(Path(path).read_bytes())
+    try:
+        pixels = MonotoneNet.of_json(content["pixels"], PIXEL_MEASURES)
+        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels)
+    except ValueError as error:
+        raise ValueError(f"'{path}' cannot be used: {error}") from error
+
+
+def save_networks(path: str | Path, networks: ClickNetworks) -> None:
+    """Write them as one json, whole or not at all."""
+    content = {name: network.as_json() for name, network in networks._asdict().items()}
+    with whole_file(path) as file:
+        file.write((json.dumps(content) + "\n").encode())
