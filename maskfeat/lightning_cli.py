@@ -93,6 +93,23 @@ class MaskfeatCLI(LightningCLI):
             aside,
         )
 
+    def before_validate(self) -> None:
+        """A last checkpoint that is asked for must be there, or random weights were judged."""
+        self._check_last()
+
+    before_test = before_predict = before_validate
+
+    def _check_last(self) -> None:
+        if self._get(self.config, "ckpt_path") != "last":
+            return
+        saver = self.trainer.checkpoint_callback
+        folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
+        if not list(Path(folder).glob("last*.ckpt")):
+            raise ValueError(
+                f"--ckpt_path last found no checkpoint in {folder}; give the path of one, or the "
+                "--run_name of a run that has one"
+            )
+
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several
     if value is None:

@@ -188,6 +188,13 @@ def test_a_second_run_moves_the_first_aside(command, tmp_path) -> None:
     assert (aside / "config.yaml").stat().st_ino == first
 
 
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_a_last_checkpoint_that_is_not_there_is_refused(command, name: str) -> None:
+    words = ["--config=conf/base.yaml", *TWO_STEPS, "--run_name=none", "--ckpt_path=last"]
+    with pytest.raises(SystemExit, match=r"last found no checkpoint in .*runs/none"):
+        command(name, *words)
+
+
 def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> None:
     import maskfeat
 
