@@ -29,8 +29,8 @@ IntArray = npt.NDArray[np.int64]
 _FINE_STRIDE = 2
 # Color is smoothed by so many pixels before neighbors are compared: photographs have noise.
 _COLOR_BLUR = 0.7
-# What a box or an initial mask says of an atom, as log odds.
-_PRIOR_ODDS = 6.0
+# What a box or an initial mask says of an atom, as log odds: beside clicks, and without any.
+_PRIOR_ODDS, _LONE_PRIOR_ODDS = 6.0, 24.0
 
 
 class Scene:
@@ -100,7 +100,7 @@ class Scene:
         """
         if prior is None and box is not None:
             prior = self._best_node(box)
-        odds = None if prior is None else self._prior_odds(prior)
+        odds = None if prior is None else self._prior_odds(prior, is_alone=not len(object_yx))
         barred = np.empty(0, np.int64) if box is None else self._atoms_beyond(box)
         labels = self.graph.labels
         inside, outside = labels[tuple(object_yx.T)], labels[tuple(background_yx.T)]
@@ -184,9 +184,10 @@ class Scene:
         filled[box[0] : box[2], box[1] : box[3]] = tree.leaves_under(node)[window]
         return filled
 
-    def _prior_odds(self, prior: BoolArray) -> FloatArray:
+    def _prior_odds(self, prior: BoolArray, is_alone: bool) -> FloatArray:
         inside = np.bincount(self.graph.labels.ravel(), prior.ravel(), self.graph.num_atoms)
-        return (_PRIOR_ODDS * (2 * inside / self.graph.sizes - 1)).astype(np.float32)
+        most = _LONE_PRIOR_ODDS if is_alone else _PRIOR_ODDS
+        return (most * (2 * inside / self.graph.sizes - 1)).astype(np.float32)
 
     def _atoms_beyond(self, box: tuple[int, int, int, int]) -> IntArray:
         reached = np.zeros(self.graph.num_atoms, bool)
