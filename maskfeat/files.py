@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and under names of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -58,3 +58,19 @@ def _is_alive(process: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
+
+
+def check_stems(paths: Sequence[Path]) -> None:
+    """Refuse files of one stem: what is made of them would have one name.
+
+    Raises:
+        ValueError: Names the first two of one stem.
+    """
+    first_of: dict[str, Path] = {}
+    for path in paths:
+        first = first_of.setdefault(path.stem, path)
+        if first is not path:
+            raise ValueError(
+                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
+                "rename one of them"
+            )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.open_pictures import OpenPictures
-from maskfeat.app.own_page import ERROR_HANDLERS, json_of, own_page_only
+from maskfeat.app.own_page import ERROR_HANDLERS, gzipped, json_of, own_page_only, page_of
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
 _WAIT_S = 0.5
@@ -62,8 +61,7 @@ def _lifespan(pictures: OpenPictures) -> Callable[[Starlette], Any]:
 
 
 def _index(request: Request) -> Response:
-    content = files("maskfeat.app").joinpath("page/index.html").read_bytes()
-    return Response(content, media_type="text/html")
+    return page_of("index.html")
 
 
 def _folder(request: Request) -> Response:
@@ -95,9 +93,7 @@ def _picture(request: Request) -> Response:
 
 def _partition(request: Request) -> Response:
     with request.state.pictures.hold(request.path_params["number"]) as picture:
-        content = picture.partition()
-    headers = {"Content-Encoding": "gzip"}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+        return gzipped(picture.partition())
 
 
 async def _act(request: Request) -> Response:

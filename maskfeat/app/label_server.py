@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.own_page import ERROR_HANDLERS, json_of, own_page_only
+from maskfeat.app.own_page import ERROR_HANDLERS, gzipped, json_of, own_page_only, page_of
 from maskfeat.app.picture_at_work import read_at_work
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
@@ -62,8 +61,7 @@ def _lifespan(views: LabelViews) -> Callable[[Starlette], Any]:
 
 
 def _index(request: Request) -> Response:
-    content = files("maskfeat.app").joinpath("page/label.html").read_bytes()
-    return Response(content, media_type="text/html")
+    return page_of("label.html")
 
 
 def _folder(request: Request) -> Response:
@@ -94,9 +92,7 @@ def _picture(request: Request) -> Response:
 
 
 def _partition(request: Request) -> Response:
-    content = request.state.views.partition(request.path_params["number"])
-    headers = {"Content-Encoding": "gzip"}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+    return gzipped(request.state.views.partition(request.path_params["number"]))
 
 
 async def _act(request: Request) -> Response:

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterable
+from importlib.resources import files
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -145,3 +146,15 @@ class _OwnPageOnly:
         except ValueError:
             return name in ("localhost", socket.gethostname(), socket.getfqdn())
         return True
+
+
+def page_of(name: str) -> Response:
+    """A page that comes with the package, from `maskfeat/app/page`."""
+    content = files("maskfeat.app").joinpath("page", name).read_bytes()
+    return Response(content, media_type="text/html")
+
+
+def gzipped(content: bytes) -> Response:
+    """Bytes that were packed by gzip already."""
+    headers = {"Content-Encoding": "gzip"}
+    return Response(content, media_type="application/octet-stream", headers=headers)

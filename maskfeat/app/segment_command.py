@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskfeat.files import check_stems
+
 
 def segment(
     pictures: str,
@@ -105,14 +107,7 @@ def check_names(paths: Sequence[Path], folder: Path) -> None:
             f"out must be another folder than that of the pictures, '{paths[0].parent}', whose "
             "files could be written over"
         )
-    first_of: dict[str, Path] = {}
-    for path in paths:
-        first = first_of.setdefault(path.stem, path)
-        if first is not path:
-            raise ValueError(
-                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
-                "rename one of them"
-            )
+    check_stems(paths)
 
 
 def _tracked(numbered: Sequence[tuple[int, Path]]) -> Iterable[tuple[int, Path]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskfeat.data.folder import find_pictures
+from maskfeat.files import check_stems
 
 
 def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
@@ -18,14 +19,7 @@ def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> lis
         raise FileNotFoundError("no picture is given; name a folder or at least one file")
     if out.resolve() == paths[0].parent.resolve():
         raise ValueError(f"out must be another folder than that of the pictures, '{out}'")
-    first_of: dict[str, Path] = {}
-    for path in paths:
-        first = first_of.setdefault(path.stem, path)
-        if first is not path:
-            raise ValueError(
-                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
-                "rename one of them"
-            )
+    check_stems(paths)
     return paths
 
 
