@@ -47,6 +47,10 @@ PHOTOS = "../shared/data"
 PLAYED = [
     *(f"maskfeat-b0={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")),
     *(f"lab={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "coco128")),
+    *(
+        f"runs/bsds500.safetensors={PHOTOS}/{name}/train-*.tar"
+        for name in ("bsds500", "ccp", "coco128")
+    ),
     "runs/base/checkpoints/last.ckpt=data_shards/train-*.tar",
     "lab=data_shards/train-*.tar",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph
@@ -22,8 +23,10 @@ from maskfeat.segment.marks import (
     checked_mask,
     clicks_and_scribbles,
     labeled_marks,
+    strokes_with_reach,
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
+from maskfeat.segment.reach import LayeredMasks, Stroke, obeying, reach_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.scene import Scene
 
@@ -54,6 +57,9 @@ class InteractiveSegmenter:
         mask = segmenter.click(120, 200)
         mask = segmenter.click(30, 40, is_positive=False)
         mask = segmenter.undo()
+
+    These clicks carry their reach, how far from the outline of the mask of that moment they were
+    made (`reach_of`): a click near the outline changes little. `predict` can be told it, too.
 
     An instance may be used by many threads; each call is done before the next begins.
 
@@ -98,7 +104,9 @@ class InteractiveSegmenter:
         self._lock = threading.RLock()
         self._scene: Scene | None = None
         self._size = (0, 0)
+        self._layers = LayeredMasks()
         self._history: list[tuple[list[tuple[int, int]], bool]] = []
+        self._reaches: list[float] = []
 
     def set_image(self, rgb: npt.NDArray[np.uint8]) -> None:
         """Take the image that the next clicks are for.
@@ -141,6 +149,7 @@ class InteractiveSegmenter:
         box_yxyx: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         keep_all: bool = False,
+        reach_px: npt.ArrayLike | None = None,
     ) -> BoolArray:
         """The mask for all marks so far.
 
@@ -153,6 +162,9 @@ class InteractiveSegmenter:
                 exclusive.
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
             keep_all: Keep parts that hold no mark, too.
+            reach_px: Of each click, then of each scribble, see `maskfeat.segment.reach.reach_of`,
+                pixels, shape (N + number of scribbles,). Marks that reach less change less, see
+                `LayeredMasks`. None: each may change everything.
 
         Returns:
             The object, bool, shape (H, W).
@@ -168,15 +180,13 @@ class InteractiveSegmenter:
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)
             _check_place(marks, box, prior)
-            inside, outside = (scaled(marks.of(n), size, scene.features.size) for n in (1, 0))
-            if self.method == "coloring" and box is None and prior is None:
-                found = _two_colors(scene, inside, outside)
-            else:
-                small = None if prior is None else resized(prior, scene.features.size)
-                small_box = scaled_box(box, size, scene.features.size)
-                on_pixels = self.method == "pixelcut"
-                found = scene.object_mask(inside, outside, small_box, small, on_pixels)
-            return _obeying(resized(found, size), marks, keep_all)
+            strokes = strokes_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
+            small = [_reduced(stroke, size, scene.features.size) for stroke in strokes]
+            small_box = scaled_box(box, size, scene.features.size)
+            found = self._mask_of(small, small_box, prior, keep_all)
+            whole = resized(found, size)
+            whole = whole.copy() if whole is found else whole
+            return obeying(whole, marks.of(1), marks.of(0), keep_all)
 
     def predict_labels(
         self,
@@ -225,9 +235,14 @@ class InteractiveSegmenter:
             ValueError: As `predict` does; the stroke is not kept then.
         """
         with self._lock:
+            _, size = self._ready()
+            clicks_and_scribbles((), (), [(points_yx, is_positive)], size)
+            shown = self._kept_mask()
+            reach = np.inf if shown is None else reach_of(shown, points_yx)
             history = [*self._history, (list(points_yx), is_positive)]
-            mask = self.predict((), (), scribbles=history)
-            self._history = history
+            reaches = [*self._reaches, reach]
+            mask = self.predict((), (), scribbles=history, reach_px=reaches)
+            self._history, self._reaches = history, reaches
             return mask
 
     def undo(self) -> BoolArray | None:
@@ -242,15 +257,43 @@ class InteractiveSegmenter:
         with self._lock:
             if not self._history:
                 raise ValueError("there is no click to take back")
-            self._history = self._history[:-1]
-            if not any(is_positive for _, is_positive in self._history):
-                return None
-            return self.predict((), (), scribbles=self._history)
+            self._history, self._reaches = self._history[:-1], self._reaches[:-1]
+            return self._kept_mask()
 
     def reset(self) -> None:
         """Forget all clicks and strokes; the image stays."""
         with self._lock:
-            self._history = []
+            self._history, self._reaches = [], []
+
+    def _kept_mask(self) -> BoolArray | None:
+        """The mask for what is kept; None if none of that is on the object."""
+        if not any(is_positive for _, is_positive in self._history):
+            return None
+        return self.predict((), (), scribbles=self._history, reach_px=self._reaches)
+
+    def _mask_of(
+        self,
+        strokes: Sequence[Stroke],
+        box: tuple[int, int, int, int] | None,
+        prior: BoolArray | None,
+        keep_all: bool,
+    ) -> BoolArray:
+        """The mask in pixels of the scene, not to be changed."""
+        scene = self.scene
+        prior = None if prior is None else resized(prior, scene.features.size)
+
+        def cut(inside: IntArray, outside: IntArray) -> BoolArray:
+            if self.method == "coloring" and box is None and prior is None:
+                return _two_colors(scene, inside, outside)
+            return scene.object_mask(inside, outside, box, prior, self.method == "pixelcut")
+
+        none = np.empty((0, 2), np.int64)
+        start = np.zeros(scene.features.size, bool)
+        if box is not None or prior is not None:
+            start = cut(none, none)
+        hint = None if prior is None else sha256(prior.tobytes()).digest()
+        context: Hashable = (box, hint, keep_all)
+        return self._layers.mask(strokes, cut, start, keep_all, context)
 
     @property
     def scene(self) -> Scene:
@@ -288,7 +331,9 @@ class InteractiveSegmenter:
         return Scene(features, rgb, self.networks, self.per_megapixel, self.smoothness)
 
     def _take(self, scene: Scene, size: tuple[int, int]) -> None:
-        self._scene, self._size, self._history = scene, size, []
+        self._scene, self._size = scene, size
+        self._layers = LayeredMasks()
+        self._history, self._reaches = [], []
 
 
 def _check_place(
@@ -320,17 +365,10 @@ def _two_colors(scene: Scene, inside: IntArray, outside: IntArray) -> BoolArray:
     return mask
 
 
-def _obeying(mask: BoolArray, marks: Marks, keep_all: bool) -> BoolArray:
-    """The mask with every mark obeyed, reduced to the parts that are marked."""
-    inside = marks.of(1)
-    mask[tuple(marks.of(0).T)] = False
-    mask[tuple(inside.T)] = True
-    if keep_all or not len(inside):
-        return mask
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    parts, count = ndimage.label(mask[window])
-    is_kept = np.zeros(count + 1, bool)
-    is_kept[parts[tuple((inside - (rows[0], columns[0])).T)]] = True
-    mask[window] = is_kept[parts]
-    return mask
+def _reduced(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:
+    """A stroke in pixels of a reduced image."""
+    if size == to:
+        return stroke
+    pixels = np.unique(scaled(stroke.pixels_yx, size, to), axis=0)
+    factor = float(np.sqrt(np.prod(to) / np.prod(size)))
+    return replace(stroke, pixels_yx=pixels, reach=stroke.reach * factor)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.segment.reach import Stroke
+
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
@@ -109,6 +111,44 @@ def labeled_marks(
             f"and as {both[1]}; take one of the two back"
         )
     return Marks(pixels[~repeats], all_labels[~repeats])
+
+
+def strokes_with_reach(
+    clicks_yx: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]],
+    is_positive: npt.ArrayLike,
+    reach_px: npt.ArrayLike | None,
+    size: tuple[int, int],
+) -> list[Stroke]:
+    """Each click and each scribble by itself, with its reach.
+
+    Args:
+        clicks_yx: As `clicks_and_scribbles` has checked them, likewise the next two.
+        scribbles: See there.
+        is_positive: See there.
+        reach_px: One for each click, then one for each scribble, pixels, not negative, inf for one
+            that was made on no outline, shape (N + M,); None is inf for all.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If there are more or fewer, or one is negative or no number.
+    """
+    clicks = _pixels(clicks_yx, size)
+    signs = [bool(sign) for sign in np.asarray(is_positive)]
+    groups = [*zip(clicks[:, None], signs, strict=True)]
+    groups += [(_pixels(points, size), bool(sign)) for points, sign in scribbles]
+    groups = [(np.unique(pixels, axis=0), sign) for pixels, sign in groups]
+    reaches = np.full(len(groups), np.inf) if reach_px is None else np.asarray(reach_px, np.float64)
+    if reaches.shape != (len(groups),) or not (reaches >= 0).all():
+        raise ValueError(
+            "reach_px must be one number of pixels, not negative, for each click and scribble "
+            f"({len(groups)}), got {reach_px!r}"
+        )
+    return [
+        Stroke(pixels, sign, float(reach))
+        for (pixels, sign), reach in zip(groups, reaches, strict=True)
+        if len(pixels)
+    ]
 
 
 def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, int, int, int]:
