@@ -69,7 +69,12 @@ def score_image(
     trained = maskfeat.load(checkpoint)
     torch.manual_seed(0)
     untrained = maskfeat.FeaturePyramid(**trained.config)
-    encoders: dict[str, Encoder] = {"trained": trained, "untrained": untrained, "Lab": LabEncoder()}
+    encoders: dict[str, Encoder] = {
+        "trained": trained,
+        "untrained": untrained,
+        "Lab": LabEncoder(),
+        "Lab, smoothed": LabEncoder(sigma=1.0),  # needs fewer clicks than unsmoothed
+    }
     scores = {name: score_encoder(e, image, num_segments) for name, e in encoders.items()}
     return scores | {"SLIC": score_slic(image, num_segments)}
 
