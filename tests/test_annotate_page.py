@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import shutil
-import threading
 
 import numpy as np
 import pytest
-import uvicorn
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, square, write_pictures
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_pictures
 from PIL import Image
+from served_pages import chromium, opened, served
 
-from maskfeat.app.annotate_command import listening
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_pictures import OpenPictures, feature_model
 
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
-
 
 @pytest.fixture(scope="module")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser to test with: none of {', '.join(names)} is on the path")
-    with playwright.sync_playwright() as driver:
-        # Chromium's own sandbox does not work for root, as tests in containers are.
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -46,81 +32,14 @@ def url(tmp_path, out):
     pictures = OpenPictures(
         AnnotationStore(out, write_pictures(tmp_path / "photos")), feature_model("lab"), 2.0
     )
-    with listening("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(pictures), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(10)
-
-
-class Page:
-    """The page as a person sees it: places are [row, column] of the picture."""
-
-    def __init__(self, page, url: str) -> None:
-        self.page = page
-        self.problems: list[str] = []
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", self._hear)
-        page.on("request", lambda one: one.url.startswith((url, "blob:")) or self._blame(one.url))
-        page.goto(url)
-        self.wait()
-
-    def _hear(self, message) -> None:
-        # What the server refuses, browsers write down as errors; the page shows it.
-        if message.type == "error" and "400" not in message.text:
-            self._blame(message.text)
-
-    def _blame(self, text: str) -> None:
-        self.problems.append(text)
-
-    def wait(self) -> None:
-        self.page.wait_for_selector('body[data-ready="true"]')
-
-    def text(self, selector: str):
-        return expect(self.page.locator(selector))
-
-    def spot(self, place) -> tuple[float, float]:
-        """Where a pixel is on the screen while the picture is fitted in."""
-        box = self.page.locator("#canvas").bounding_box()
-        scale = min((box["width"] - 32) / SIZE[1], (box["height"] - 32) / SIZE[0])
-        left = box["x"] + (box["width"] - SIZE[1] * scale) / 2
-        top = box["y"] + (box["height"] - SIZE[0] * scale) / 2
-        return left + (place[1] + 0.5) * scale, top + (place[0] + 0.5) * scale
-
-    def click(self, place, button: str = "left", shift: bool = False) -> None:
-        if shift:
-            self.page.keyboard.down("Shift")
-        self.page.mouse.click(*self.spot(place), button=button)
-        if shift:
-            self.page.keyboard.up("Shift")
-
-    def drag(self, *places, button: str = "left") -> None:
-        self.page.mouse.move(*self.spot(places[0]))
-        self.page.mouse.down(button=button)
-        for place in places[1:]:
-            self.page.mouse.move(*self.spot(place), steps=5)
-        self.page.mouse.up(button=button)
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-
-    def color_at(self, place) -> np.ndarray:
-        self.page.mouse.move(*self.spot([89, 129]))
-        self.page.wait_for_timeout(50)  # two frames
-        shot = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        return np.array(shot.getpixel(tuple(map(round, self.spot(place)))))
+    with served(create_app(pictures)) as url:
+        yield url
 
 
 @pytest.fixture
 def page(browser, url):
-    tab = browser.new_page(viewport={"width": 1100, "height": 750})
-    tab.set_default_timeout(10_000)
-    opened = Page(tab, url)
-    yield opened
-    tab.close()
-    assert opened.problems == []
+    with opened(browser, url) as page:
+        yield page
 
 
 def marks_in(out, name: str = "p0") -> list[dict]:
@@ -227,11 +146,10 @@ def test_pages_turned_in_haste_end_at_the_last_one(page, out) -> None:
 def test_the_dial_shows_the_partition_and_gives_its_segments(page, out) -> None:
     page.press("g")
     page.text("#num-segments").to_have_text(re.compile(r"^\d+ segments$"))
-    coarse = int(page.page.inner_text("#num-segments").split()[0])
+    coarse = page.number("#num-segments")
     page.press("]")
     page.page.locator("#dial").fill("0.99")
-    fine = int(page.page.inner_text("#num-segments").replace(",", "").split()[0])
-    assert fine >= coarse >= 3
+    assert page.number("#num-segments") >= coarse >= 3
     page.page.locator("#dial").fill("0.5")
     page.click(ON_SQUARE, shift=True)
     page.text("#open-area").to_contain_text(f"{square().sum()} px")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -27,12 +23,12 @@ from drawn_pictures import (
     write_pictures,
 )
 from PIL import Image
+from served_pages import act, client_of, ready_view, refusal, refused_start, running
 from starlette.testclient import TestClient
 
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_pictures import OpenPictures, feature_model
-from maskfeat.cli import main
 from maskfeat.data.rle import decode_annotations
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
@@ -42,7 +38,7 @@ from maskfeat.segment.inputs import features_of
 def serve(paths, folder, model=None, max_megapixels=2.0, host="127.0.0.1") -> TestClient:
     store = AnnotationStore(folder, paths)
     app = create_app(OpenPictures(store, model or feature_model("lab"), max_megapixels), host)
-    return TestClient(app, base_url="http://127.0.0.1:8765")
+    return client_of(app)
 
 
 @pytest.fixture
@@ -61,29 +57,14 @@ def client(paths, out):
         yield client
 
 
-def act(client, action, number: int = 0) -> dict:
-    response = client.post(f"/api/pictures/{number}/actions", json=action)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def view_of(client, number: int = 0) -> dict:
-    """With its masks."""
-    for _ in range(20):
-        view = client.get(f"/api/pictures/{number}?wait=1").json()
-        if view["is_ready"]:
-            return view
-    raise AssertionError("the features do not come")
-
-
-def refusal(response, status: int = 400) -> str:
-    assert response.status_code == status
-    assert "\n" not in response.json()["error"]
-    return response.json()["error"]
-
-
 def mask_of(encoded: dict) -> np.ndarray:
     return decode_annotations([encoded["counts"]], tuple(encoded["size"]))[0]
+
+
+def distance_to_outline(mask: np.ndarray, place: list[int]) -> float:
+    """To the nearest pixel of the other label."""
+    others = np.argwhere(mask != mask[tuple(place)])
+    return float(np.hypot(*(others - place).T).min())
 
 
 class Slow:
@@ -98,7 +79,7 @@ class Slow:
 
 
 def test_a_click_a_finished_object_and_a_done_picture_end_in_files(client, out) -> None:
-    view_of(client)
+    ready_view(client)
     act(client, click(ON_GROUND, 0))
     (encoded,) = act(client, click(ON_DISC))["masks"]
     assert iou(mask_of(encoded), disc()) > 0.9
@@ -141,9 +122,9 @@ def test_every_mark_is_in_its_file_before_the_answer_comes(client, paths, out) -
     content = json.loads((out / "p0.marks.json").read_text())
     assert [step["mark"]["points_yx"] for step in content["steps"]] == [[ON_DISC], [ON_SQUARE]]
     assert [path.name for path in out.iterdir()] == ["p0.marks.json"]  # nothing half written
-    expected = view_of(client)
+    expected = ready_view(client)
     with serve(paths, out) as again:  # as after a kill: nothing is kept but the files
-        view = view_of(again)
+        view = ready_view(again)
         assert {**view, "moment": 0} == {**expected, "moment": 0}
         assert act(again, {"do": "undo"})["can_redo"]
 
@@ -156,11 +137,11 @@ def test_a_mark_made_before_the_features_are_there_is_saved_at_once(paths, out) 
         assert (len(view["marks"]), view["masks"]) == (1, [])
         assert len(json.loads((out / "p0.marks.json").read_text())["steps"]) == 1
         model.go.set()
-        assert iou(mask_of(view_of(client)["masks"][0]), disc()) > 0.9
+        assert iou(mask_of(ready_view(client)["masks"][0]), disc()) > 0.9
 
 
 def test_a_refused_mark_leaves_marks_file_and_redo_as_they_were(client, out) -> None:
-    view_of(client)
+    ready_view(client)
     act(client, click(ON_DISC))
     act(client, click(ON_SQUARE))
     act(client, {"do": "undo"})
@@ -168,7 +149,7 @@ def test_a_refused_mark_leaves_marks_file_and_redo_as_they_were(client, out) -> 
     post = client.post("/api/pictures/0/actions", json=click(ON_DISC, 0))
     assert "clicked" in refusal(post) or "marked" in refusal(post)
     assert (out / "p0.marks.json").read_bytes() == before
-    view = view_of(client)
+    view = ready_view(client)
     assert (len(view["marks"]), view["can_redo"]) == (1, True)
 
 
@@ -181,17 +162,77 @@ def test_marks_that_contradict_one_another_in_the_file_can_be_taken_back(paths, 
     content["position"] = 2
     path.write_text(json.dumps(content))
     with serve(paths, out) as client:
-        assert view_of(client)["problem"]
+        assert ready_view(client)["problem"]
         view = act(client, {"do": "undo"})
         assert "problem" not in view
         assert view["masks"]
+
+
+def test_a_later_click_carries_its_reach_whatever_the_browser_says(client, out) -> None:
+    ready_view(client)
+    act(client, click(ON_DISC, reach=0.0))  # nothing is shown yet
+    act(client, click(ON_GROUND, 0))
+    beside = [45, 67]
+    expected = distance_to_outline(mask_of(ready_view(client)["masks"][0]), beside)
+    assert expected < 5
+    act(client, click(beside, reach=500.0))
+    act(client, click([50, 105], kind="segment", granularity=0.5, reach=7.0))
+    shown = mask_of(ready_view(client)["masks"][0])
+    assert shown[50, 105]
+    view = act(client, click([70, 100], 0))  # below the segment
+    reaches = [one.get("reach") for one in view["marks"]]
+    assert reaches[::3] == [None, None]
+    assert reaches[2] == pytest.approx(expected)
+    assert reaches[4] == pytest.approx(distance_to_outline(shown, [70, 100]))
+    content = json.loads((out / "p0.marks.json").read_text())
+    assert [step["mark"] for step in content["steps"]] == view["marks"]
+
+
+def test_the_reach_of_a_large_picture_is_in_its_own_pixels(paths, out) -> None:
+    with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
+        ready_view(client)
+        act(client, click(ON_GROUND, 0))
+        small = mask_of(act(client, click(ON_DISC))["masks"][0])
+        reach = act(client, click([45, 80], 0))["marks"][2]["reach"]
+    assert reach == pytest.approx(2 * distance_to_outline(small, [22, 40]))
+
+
+def test_marks_that_label_and_marks_before_the_features_are_there_have_no_reach(paths, out) -> None:
+    model = Slow()
+    with serve(paths, out, model) as client:
+        act(client, click(ON_DISC))
+        act(client, click(ON_GROUND, 0, reach=1.0))
+        model.go.set()
+        ready_view(client)
+        act(client, {"do": "mode", "mode": "labels"})
+        act(client, click(ON_SQUARE, 2))
+        act(client, click(ON_DISC, 3, reach=1.0))
+    marks = [
+        one.get("mark", {}) for one in json.loads((out / "p0.marks.json").read_text())["steps"]
+    ]
+    assert len(marks) == 5
+    assert not any("reach" in one for one in marks)
+
+
+def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> None:
+    ready_view(client)
+    clicks = (click(ON_DISC), click([45, 67]), click([24, 40], 0), click([62, 40], 0))
+    masks = [act(client, one)["masks"] for one in clicks]
+    assert len({one["counts"] for (one,) in masks}) == 4
+    for back in (2, 1, 0):
+        assert act(client, {"do": "undo"})["masks"] == masks[back]
+    for forth in (1, 2, 3):
+        assert act(client, {"do": "redo"})["masks"] == masks[forth]
+    with serve(paths, out) as again:  # also after a new start
+        assert ready_view(again)["masks"] == masks[3]
+        assert act(again, {"do": "undo"})["masks"] == masks[2]
 
 
 def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     for place, label in ((ON_DISC, 3), (ON_SQUARE, 5), (ON_GROUND, 1)):
         view = act(client, click(place, label))
-    masks = {one["label"]: mask_of(one) for one in view_of(client)["masks"]}
+    masks = {one["label"]: mask_of(one) for one in ready_view(client)["masks"]}
     assert set(masks) == {1, 3, 5}
     assert sum(mask.sum() for mask in masks.values()) == SIZE[0] * SIZE[1]
     assert iou(masks[5], square()) > 0.9
@@ -233,7 +274,7 @@ def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
 
 def test_a_large_picture_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -> None:
     with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
-        view_of(client)
+        ready_view(client)
         act(client, click(ON_GROUND, 0))
         view = act(client, click(ON_DISC))
         assert view["masks"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
@@ -242,20 +283,20 @@ def test_a_large_picture_is_worked_on_reduced_and_its_masks_enlarged(paths, out)
     assert labels.shape == SIZE
     assert iou(labels == 1, disc()) > 0.9
     with serve(paths, out) as client:  # worked on whole the next time: the mask is the same
-        assert view_of(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
+        assert ready_view(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
 
 
 def test_only_a_few_of_many_pictures_are_open_and_the_next_is_ready(tmp_path, out) -> None:
     paths = write_pictures(tmp_path / "many", 15)
     pictures = OpenPictures(AnnotationStore(out, paths), feature_model("lab"), 2.0)
-    with TestClient(create_app(pictures), base_url="http://localhost") as client:
+    with client_of(create_app(pictures)) as client:
         for number in range(15):
-            view_of(client, number)
+            ready_view(client, number)
             act(client, click(ON_DISC), number)
             assert len(pictures._open) <= 7
         assert len(list(out.glob("*.marks.json"))) == 15
-        assert len(view_of(client, 0)["marks"]) == 1  # closed meanwhile, read again
-        view_of(client, 3)
+        assert len(ready_view(client, 0)["marks"]) == 1  # closed meanwhile, read again
+        ready_view(client, 3)
         deadline = time.monotonic() + 10
         while not client.get("/api/pictures/4").json()["is_ready"]:
             assert time.monotonic() < deadline
@@ -267,7 +308,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> 
     with serve(paths, out) as client:
         assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1?wait=1"))
         assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1/picture"))
-        assert view_of(client, 2)["is_ready"]
+        assert ready_view(client, 2)["is_ready"]
 
 
 def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
@@ -349,36 +390,14 @@ def test_a_malformed_action_is_refused_in_one_sentence(client, body, match) -> N
 @pytest.mark.slow
 def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
     write_pictures(tmp_path / "photos", 2)
-    words = [sys.executable, "-m", "maskfeat", "annotate", str(tmp_path / "photos"), "--model"]
-    words += ["lab", "--port", "0", "--open-browser", "false"]
-
-    def start() -> tuple[subprocess.Popen, str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-        server.stdout.readline()
-        return server, server.stdout.readline().split()[1]
-
-    def ask(url: str, action: dict | None = None) -> dict:
-        data = None if action is None else json.dumps(action).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    server, url = start()
-    try:
-        ask(f"{url}api/pictures/0/actions", {"do": "done", "is_done": True})
-        ask(f"{url}api/pictures/1/actions", click(ON_DISC))
-        server.send_signal(signal.SIGKILL)
-        server.wait(10)
-        server, url = start()
-        assert ask(f"{url}api/folder")["first"] == 1
-        assert len(ask(f"{url}api/pictures/1?wait=1")["marks"]) == 1
+    with running(tmp_path / "photos") as server:
+        server.ask("pictures/0/actions", {"do": "done", "is_done": True})
+        server.ask("pictures/1/actions", click(ON_DISC))
+    with running(tmp_path / "photos") as server:
+        assert server.ask("folder")["first"] == 1
+        assert len(server.ask("pictures/1?wait=1")["marks"]) == 1
         assert (tmp_path / "photos_annotations" / "p0.json").exists()
-        server.send_signal(signal.SIGINT)
-        assert server.wait(10) in (0, -signal.SIGINT)
-    finally:
-        server.kill()
-        server.stdout.close()
+        assert server.status_after(signal.SIGINT) in (0, -signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +413,4 @@ def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_pa
 def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, words, match) -> None:
     write_pictures(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["annotate", *words, "--open_browser", "false"])
-    assert match in str(stop.value.code)
-    assert "\n" not in str(stop.value.code)
+    assert match in refused_start(*words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from maskfeat.app.annotation import (
     SetMode,
 )
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
-from maskfeat.app.annotation_masks import label_map, object_mask
+from maskfeat.app.annotation_masks import label_map, object_mask, reach_on
 from maskfeat.app.annotation_results import write_results
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_pictures import feature_model
@@ -44,8 +45,15 @@ def after(*steps) -> Annotation:
     return annotation
 
 
-def mark(place: list[int], label: int = 1, kind: str = "click", granularity=None) -> Mark:
-    return Mark(kind, (tuple(place),), label, granularity)
+def mark(place: list[int], label: int = 1, kind="click", granularity=None, reach=None) -> Mark:
+    return Mark(kind, (tuple(place),), label, granularity, reach)
+
+
+def scaled_mark(one: Mark, factor: float) -> Mark:
+    points = tuple(
+        (int(y * factor + factor / 2), int(x * factor + factor / 2)) for y, x in one.points_yx
+    )
+    return replace(one, points_yx=points, reach=one.reach and one.reach * factor)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +166,26 @@ def test_json_that_is_no_step_is_refused_in_one_sentence(entry, match) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_a_reach_is_kept_in_json_and_marks_of_older_files_have_none() -> None:
+    near = Mark("click", ((45, 40),), 1, reach=0.1 + 0.2)
+    drawn = Mark("scribble", ((1, 1), (-2, 300)), 0, reach=12.0)
+    for annotation in (after(AddMark(near), AddMark(drawn)), after(RED, AddMark(near)).undone()):
+        text = json.dumps(annotation_to_json(annotation))
+        assert annotation_from_json(json.loads(text), SIZE) == annotation
+    old = '{"do": "mark", "mark": {"kind": "click", "points_yx": [[45, 40]], "label": 1}}'
+    content = json.loads(f'{{"position": 1, "steps": [{old}]}}')
+    assert annotation_from_json(content, SIZE) == after(RED)
+    assert json.loads(json.dumps(annotation_to_json(after(RED)))) == content
+
+
+@pytest.mark.parametrize("reach", ["-0.5", "NaN", "Infinity", "1e999", "true", '"3"', "[3]", "1e9"])
+def test_a_reach_that_is_no_number_of_pixels_is_refused_in_one_sentence(reach) -> None:
+    fields = f'"kind": "click", "points_yx": [[1, 1]], "label": 1, "reach": {reach}'
+    entry = json.loads(f'{{"do": "mark", "mark": {{{fields}}}}}')
+    with pytest.raises(ValueError, match=r"a reach lies in 0 to 1000000 pixels, got \S+$"):
+        step_from_json(entry, SIZE)
+
+
 def test_a_click_on_each_side_cuts_the_disc(segmenter) -> None:
     mask = object_mask(segmenter, [mark(ON_DISC), mark(ON_GROUND, 0)], SIZE)
     assert iou(mask, disc()) > 0.9
@@ -209,6 +237,49 @@ def test_marks_of_a_reduced_picture_lie_where_they_were_made(segmenter) -> None:
     mask = object_mask(segmenter, [mark([67, 60]), mark([66, 60], 0)], half_more)
     assert mask[45, 40]
     assert not mask[44, 40]
+
+
+def test_the_reach_of_a_mark_is_its_distance_to_the_outline_that_was_shown() -> None:
+    mask = square()  # rows 30 to 59, columns 85 to 114
+    assert reach_on(mask, mark([45, 80], 1), SIZE) == 5
+    assert reach_on(mask, mark([33, 100], 0), SIZE) == 4
+    crossing = Mark("scribble", ((45, 110), (45, 400)), 1)  # the last pixel inside is 129
+    assert reach_on(mask, crossing, SIZE) == 15
+    twice = (2 * SIZE[0], 2 * SIZE[1])  # a picture that was reduced to the mask's size
+    assert reach_on(mask, mark([91, 161], 1), twice) == 10
+    outside = Mark("scribble", ((-9, 3), (-9, 50)), 1)
+    for none in (outside, mark([45, 80], 1, "segment", 0.5)):
+        assert reach_on(mask, none, SIZE) is None
+    for whole in (np.zeros(SIZE, bool), np.ones(SIZE, bool)):
+        assert reach_on(whole, mark([45, 80], 1), SIZE) is None
+
+
+def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmenter) -> None:
+    outside = Mark("scribble", ((-9, 3), (-9, 50)), 0, reach=30.0)
+    drawn = Mark("scribble", ((45, 69), (45, 72)), 1, reach=6.0)
+    marks = [outside, drawn, mark(ON_DISC), mark(ON_GROUND, 0), mark([30, 40], 0, reach=9.0)]
+    expected = segmenter.predict(
+        [ON_DISC, ON_GROUND, [30, 40]],
+        [True, False, False],
+        scribbles=[([(45, x) for x in range(69, 73)], True)],
+        reach_px=[np.inf, np.inf, 9, 6],
+    )
+    np.testing.assert_array_equal(object_mask(segmenter, marks, SIZE), expected)
+    half_more = (SIZE[0] * 3 // 2, SIZE[1] * 3 // 2)
+    larger = [scaled_mark(one, 1.5) for one in marks]
+    np.testing.assert_array_equal(object_mask(segmenter, larger, half_more), expected)
+
+
+def test_a_mark_of_little_reach_changes_the_mask_around_itself_alone(segmenter) -> None:
+    clicks = [mark(ON_DISC), mark(ON_GROUND, 0)]
+    before = object_mask(segmenter, clicks, SIZE)
+    beside = mark([45, 67])
+    reach = reach_on(before, beside, SIZE)
+    assert reach < 5
+    far = object_mask(segmenter, [*clicks, beside], SIZE) != before
+    near = object_mask(segmenter, [*clicks, replace(beside, reach=reach)], SIZE) != before
+    assert near[45, 67]
+    assert 0 < near.sum() < far.sum() / 4
 
 
 def test_three_labels_color_the_picture(segmenter) -> None:

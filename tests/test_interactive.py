@@ -13,6 +13,7 @@ from skimage.measure import label
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.reach import reach_of
 
 
 class Lab:
@@ -263,7 +264,10 @@ def test_clicks_that_are_kept_can_be_undone_and_forgotten() -> None:
     segmenter = segmenter_of(RGB)
     first = segmenter.click(32, 30)
     second = segmenter.click(5, 5, is_positive=False)
-    np.testing.assert_array_equal(second, segmenter.predict([[32, 30], [5, 5]], [True, False]))
+    reach = reach_of(first, [5, 5])
+    clicks = [[5, 5], [32, 30]], [False, True]
+    again = segmenter.predict(*clicks, reach_px=[reach, np.inf])
+    np.testing.assert_array_equal(second, again)
     with pytest.raises(ValueError, match="inside the image"):
         segmenter.click(99, 0)
     np.testing.assert_array_equal(segmenter.undo(), first)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
-import threading
 
 import numpy as np
 import pytest
-import uvicorn
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, iou, write_pictures
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, disc, iou, write_pictures
 from PIL import Image
+from served_pages import chromium, opened, served
 
 from maskfeat import Labeler
-from maskfeat.app.annotate_command import listening
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
 from maskfeat.app.open_pictures import feature_model
-
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
 
 CLASSES = ["ground", "disc", "square"]
 BESIDE = [60, 40]  # on the disc, away from the click
@@ -28,15 +21,8 @@ BESIDE = [60, 40]  # on the disc, away from the click
 
 @pytest.fixture(scope="module")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser to test with: none of {', '.join(names)} is on the path")
-    with playwright.sync_playwright() as driver:
-        # Chromium's own sandbox does not work for root, as tests in containers are.
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,76 +43,14 @@ def url(photos, out):
     model = feature_model("lab")
     settings = {"per_megapixel": 40_000, "smoothness": 3, "order": "given"}
     labeler = Labeler(photos, CLASSES, model, out, **settings)
-    with listening("127.0.0.1", 0) as listener:
-        app = create_label_app(LabelViews(labeler))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(20)
-
-
-class Page:
-    """The page as a person sees it: places are [row, column] of the picture."""
-
-    def __init__(self, page, url: str) -> None:
-        self.page = page
-        self.problems: list[str] = []
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", self._hear)
-        page.on("request", lambda one: one.url.startswith((url, "blob:")) or self._blame(one.url))
-        page.goto(url)
-        self.wait()
-
-    def _hear(self, message) -> None:
-        # What the server refuses, browsers write down as errors; the page shows it.
-        if message.type == "error" and "400" not in message.text:
-            self._blame(message.text)
-
-    def _blame(self, text: str) -> None:
-        self.problems.append(text)
-
-    def wait(self) -> None:
-        self.page.wait_for_selector('body[data-ready="true"]')
-
-    def wait_fresh(self) -> None:
-        """Until the classifier has learned from the last click."""
-        self.page.wait_for_selector('body[data-fresh="true"]')
-
-    def text(self, selector: str):
-        return expect(self.page.locator(selector))
-
-    def spot(self, place) -> tuple[float, float]:
-        box = self.page.locator("#canvas").bounding_box()
-        scale = min((box["width"] - 32) / SIZE[1], (box["height"] - 32) / SIZE[0])
-        left = box["x"] + (box["width"] - SIZE[1] * scale) / 2
-        top = box["y"] + (box["height"] - SIZE[0] * scale) / 2
-        return left + (place[1] + 0.5) * scale, top + (place[0] + 0.5) * scale
-
-    def click(self, place, key: str = "", button: str = "left") -> None:
-        if key:
-            self.press(key)
-        self.page.mouse.click(*self.spot(place), button=button)
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-
-    def color_at(self, place) -> np.ndarray:
-        self.page.mouse.move(*self.spot([89, 129]))
-        self.page.wait_for_timeout(50)  # two frames
-        shot = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        return np.array(shot.getpixel(tuple(map(round, self.spot(place)))))
+    with served(create_label_app(LabelViews(labeler))) as url:
+        yield url
 
 
 @pytest.fixture
 def page(browser, url):
-    tab = browser.new_page(viewport={"width": 1100, "height": 750})
-    tab.set_default_timeout(20_000)
-    opened = Page(tab, url)
-    yield opened
-    tab.close()
-    assert opened.problems == []
+    with opened(browser, url) as page:
+        yield page
 
 
 def clicks_in(out) -> list:
@@ -135,9 +59,10 @@ def clicks_in(out) -> list:
 
 def click_all(page) -> None:
     for count, (place, key) in enumerate(((ON_GROUND, "1"), (ON_DISC, "2"), (ON_SQUARE, "3")), 1):
-        page.click(place, key)
+        page.press(key)
+        page.click(place)
         page.text("#num-clicks").to_have_text("1 click" if count == 1 else f"{count} clicks")
-    page.wait_fresh()
+    page.wait("fresh")
 
 
 def test_click_see_the_tint_change_undo_done_next_reload(page, out) -> None:
@@ -154,7 +79,7 @@ def test_click_see_the_tint_change_undo_done_next_reload(page, out) -> None:
     page.text("#num-clicks").to_have_text("2 clicks")
     page.press("Control+Shift+z")
     page.text("#num-clicks").to_have_text("3 clicks")
-    page.wait_fresh()
+    page.wait("fresh")
     np.testing.assert_allclose(page.color_at(BESIDE), tinted, atol=2)
 
     page.press("d")
@@ -206,26 +131,22 @@ def test_the_last_picture_done_exports_and_what_is_left_out_is_named(page, out) 
 
 
 def test_what_is_under_the_cursor_lights_up_and_a_right_click_chooses(page) -> None:
-    page.page.mouse.move(*page.spot([89, 129]))
-    page.page.wait_for_timeout(100)
     dark = page.color_at(BESIDE)
-    page.page.mouse.move(*page.spot(ON_DISC))
-    page.page.wait_for_timeout(100)
-    shot = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
-    assert np.abs(shot.getpixel(tuple(map(round, page.spot(BESIDE)))) - dark).max() > 15
+    assert np.abs(page.color_at(BESIDE, pointing_at=ON_DISC) - dark).max() > 15
     click_all(page)
     page.click(ON_DISC, button="right")
     page.text('#legend [data-class="1"] button').to_have_class("chosen")
-    coarse = int(page.page.inner_text("#num-segments").split()[0])
+    coarse = page.number("#num-segments")
     page.page.locator("#dial").fill("0.98")
     page.press("]")
-    assert int(page.page.inner_text("#num-segments").split()[0]) > coarse
+    assert page.number("#num-segments") > coarse
 
 
 def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:
     places = [[y, x] for y in (4, 84) for x in range(10, 130, 20)]
     for place in places:
-        page.click(place, "1")
+        page.press("1")
+        page.click(place)
     page.text("#num-clicks").to_have_text(f"{len(places)} clicks")
     drawn = np.array([row[1:3] for row in clicks_in(out)])
     assert np.abs(drawn - places).max() <= 1

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import urllib.request
 
 import numpy as np
 import pytest
 from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, iou, write_pictures
 from PIL import Image
+from served_pages import act, client_of, ready_view, refusal, refused_start, running
 from starlette.testclient import TestClient
 
 from maskfeat import Labeler
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
 from maskfeat.app.open_pictures import feature_model
-from maskfeat.cli import main
 
 CLASSES = ["ground", "disc", "square"]
 
@@ -28,8 +24,7 @@ def serve(paths, out) -> TestClient:
     labeler = Labeler(
         paths, CLASSES, feature_model("lab"), out, per_megapixel=40_000, smoothness=3, order="given"
     )
-    app = create_label_app(LabelViews(labeler))
-    return TestClient(app, base_url="http://127.0.0.1:8765")
+    return client_of(create_label_app(LabelViews(labeler)))
 
 
 @pytest.fixture
@@ -52,12 +47,6 @@ def click(place, number: int, granularity: float = 0.5) -> dict:
     return {"do": "click", "at_yx": list(place), "class": number, "granularity": granularity}
 
 
-def act(client, action, number: int = 0) -> dict:
-    response = client.post(f"/api/pictures/{number}/actions", json=action)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
 def click_all(client, number: int = 0) -> dict:
     for place, of in ((ON_GROUND, 0), (ON_DISC, 1), (ON_SQUARE, 2)):
         answer = act(client, click(place, of), number)
@@ -66,11 +55,8 @@ def click_all(client, number: int = 0) -> dict:
 
 def view_of(client, number: int = 0) -> dict:
     """When it is prepared and all is learned."""
-    for _ in range(60):
-        view = client.get(f"/api/pictures/{number}?wait=1").json()
-        if view["is_ready"]:
-            return client.get(f"/api/pictures/{number}?learn=1").json()
-    raise AssertionError("the features do not come")
+    ready_view(client, number)
+    return client.get(f"/api/pictures/{number}?learn=1").json()
 
 
 def labels_of(client, number: int = 0) -> np.ndarray:
@@ -79,12 +65,6 @@ def labels_of(client, number: int = 0) -> np.ndarray:
     height, width, num_atoms, _ = np.frombuffer(content, "<u4", 4)
     atoms = np.frombuffer(content, "<i4", offset=16 + 12 * (2 * int(num_atoms) - 1))
     return np.array(view_of(client, number)["classes"])[atoms.reshape(height, width)]
-
-
-def refusal(response, status: int = 400) -> str:
-    assert response.status_code == status
-    assert "\n" not in response.json()["error"]
-    return response.json()["error"]
 
 
 def test_clicks_teach_the_classes_of_all_pictures(client) -> None:
@@ -207,42 +187,19 @@ def test_two_programs_do_not_write_over_each_other(client, paths, out) -> None:
 @pytest.mark.slow
 def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
     write_pictures(tmp_path / "photos", 2)
-    words = [sys.executable, "-m", "maskfeat", "annotate", str(tmp_path / "photos"), "--model"]
-    words += ["lab", "--port", "0", "--open-browser", "false", "--classes", ",".join(CLASSES)]
-    words += ["--order", "given"]
-
-    def start() -> tuple[subprocess.Popen, str, str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-        said = server.stdout.readline()
-        return server, said, server.stdout.readline().split()[1]
-
-    def ask(url: str, action: dict | None = None) -> dict:
-        data = None if action is None else json.dumps(action).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    server, said, url = start()
-    try:
-        assert "0 of 2 pictures done" in said
-        ask(f"{url}api/pictures/0/actions", click(ON_DISC, 1))
-        ask(f"{url}api/pictures/0/actions", {"do": "done", "is_done": True})
-        ask(f"{url}api/pictures/1/actions", click(ON_SQUARE, 2))
-        server.send_signal(signal.SIGKILL)
-        server.wait(10)
-        server.stdout.close()
-        server, said, url = start()
-        assert "1 of 2 pictures done" in said
-        folder = ask(f"{url}api/folder")
+    words = ("--classes", ",".join(CLASSES), "--order", "given")
+    with running(tmp_path / "photos", *words) as server:
+        assert "0 of 2 pictures done" in server.said
+        server.ask("pictures/0/actions", click(ON_DISC, 1))
+        server.ask("pictures/0/actions", {"do": "done", "is_done": True})
+        server.ask("pictures/1/actions", click(ON_SQUARE, 2))
+    with running(tmp_path / "photos", *words) as server:
+        assert "1 of 2 pictures done" in server.said
+        folder = server.ask("folder")
         assert (folder["first"], folder["is_done"]) == (1, [True, False])
         assert folder["progress"]["num_clicks"] == 2
         assert (tmp_path / "photos_labels" / "labels" / "p0.png").exists()
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) in (0, -signal.SIGINT)
-    finally:
-        server.kill()
-        server.stdout.close()
+        assert server.status_after(signal.SIGINT) in (0, -signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +219,4 @@ def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, wo
     content = {"version": 1, "classes": ["x", "y"], "clicks": [], "done": []}
     (tmp_path / "labeled" / "clicks.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["annotate", "photos", "--model", "lab", "--open_browser", "false", *words])
-    assert match in str(stop.value.code)
-    assert "\n" not in str(stop.value.code)
+    assert match in refused_start("photos", "--model", "lab", *words)

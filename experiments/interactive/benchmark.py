@@ -40,7 +40,7 @@ from maskfeat.batch import ClickTarget
 from maskfeat.data.schedule import spread_evenly
 
 SLOW = ("grabcut", "random_walker", "geodesic", "nearest_click")
-OURS = ("cut", "coloring", "tree", "ward_tree")
+OURS = ("reach", "cut", "coloring", "tree", "ward_tree")
 
 
 class Job(NamedTuple):

@@ -18,6 +18,7 @@ from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, played_rounds
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
+from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.robots import BorderRobot, LargestRobot, RandomRobot, RealisticRobot, Robot
 from maskfeat.segment.interactive import InteractiveSegmenter
 
@@ -25,10 +26,12 @@ Row = dict[str, Any]
 
 # Name to what makes the segmenter, given the name or path of the model.
 METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
+    "reach": lambda model: ReachingClicks(InteractiveSegmenter(load(model))),
     "cut": lambda model: InteractiveSegmenter(load(model)),
     "coloring": lambda model: InteractiveSegmenter(load(model), method="coloring"),
     "tree": lambda model: peers.TreeSegmenter(load(model), "nearest"),
     "ward_tree": lambda model: peers.TreeSegmenter(load(model), "ward"),
+    "lab_reach": lambda model: ReachingClicks(InteractiveSegmenter(lab())),
     "lab_cut": lambda model: InteractiveSegmenter(lab()),
     "lab_ward_tree": lambda model: peers.TreeSegmenter(lab(), "ward"),
     "grabcut": lambda model: peers.GrabCut(),

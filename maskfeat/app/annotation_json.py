@@ -24,7 +24,7 @@ from maskfeat.app.annotation import (
 JsonDict = dict[str, Any]
 
 _KINDS: dict[str, MarkKind] = {kind: kind for kind in get_args(MarkKind)}
-_FARTHEST = 10**6  # pixels outside of a picture: a line to there takes no long time to draw
+_FARTHEST = 10**6  # pixels: a line to outside of a picture takes no long time to draw
 
 _NAMES: dict[type[Any], str] = {
     AddMark: "mark",
@@ -101,7 +101,7 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
     """Read a mark.
 
     Args:
-        entry: The fields of `Mark`; `granularity` only with a segment.
+        entry: The fields of `Mark`; `granularity` only with a segment, `reach` only without.
         size: Height and width of the picture, pixels; points of a scribble may lie outside.
 
     Raises:
@@ -123,7 +123,9 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
     granularity = entry.get("granularity")
     if kind == "segment" and not (isinstance(granularity, float) and 0 < granularity < 1):
         raise ValueError(f"a segment needs a granularity in (0, 1), got {str(granularity)[:80]}")
-    return Mark(kind, points, label, granularity if kind == "segment" else None)
+    if kind == "segment":
+        return Mark(kind, points, label, granularity)
+    return Mark(kind, points, label, reach=_reach_from_json(entry.get("reach")))
 
 
 def mark_to_json(mark: Mark) -> JsonDict:
@@ -148,6 +150,15 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
         if not is_pair or not all(_is_int(value, -_FARTHEST, _FARTHEST) for value in point):
             raise ValueError(f"a point is two whole numbers [row, column], got {str(point)[:80]}")
     return tuple((y, x) for y, x in entry)
+
+
+def _reach_from_json(entry: object) -> float | None:
+    if entry is None:  # marks of older files have none
+        return None
+    # True and False are numbers to Python, which reads NaN and Infinity as JSON.
+    if isinstance(entry, int | float) and type(entry) is not bool and 0 <= entry <= _FARTHEST:
+        return float(entry)
+    raise ValueError(f"a reach lies in 0 to {_FARTHEST} pixels, got {str(entry)[:80]}")
 
 
 def _is_int(value: object, low: int, high: int) -> bool:

@@ -10,18 +10,20 @@ import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Mark
 from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.reach import reach_of
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 Size = tuple[int, int]
 
 
 def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> BoolArray:
     """Cut out the object that some marks stand for.
 
-    Clicks and scribbles are cut first. Then each segment is added or taken away whole, in the
-    order of the marks, so that one sees beforehand what one gets; but for the atoms in which a
-    click or scribble says the opposite.
+    Clicks and scribbles are cut first, those of little reach changing little. Then each segment
+    is added or taken away whole, in the order of the marks, so that one sees beforehand what one
+    gets; but for the atoms in which a click or scribble says the opposite.
 
     Args:
         segmenter: Holds the picture, or a smaller one made from it, h x w pixels.
@@ -41,10 +43,30 @@ def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Si
             strokes.clicks_yx,
             strokes.click_labels == OBJECT,
             scribbles=[(points, label == OBJECT) for points, label in strokes.lines],
+            reach_px=strokes.reach_px,
         )
     for segment in strokes.segments:
-        mask[_reach(segmenter, segment, strokes)] = segment.label == OBJECT
+        mask[_decided_by(segmenter, segment, strokes)] = segment.label == OBJECT
     return mask
+
+
+def reach_on(mask: BoolArray, mark: Mark, size: Size) -> float | None:
+    """How far from the outline of a mask a click or scribble is made, see `Mark`.
+
+    Args:
+        mask: What is shown when the mark is made, see `object_mask`, shape (h, w).
+        mark: Of a scribble, what lies inside the picture counts.
+        size: Height and width of the picture, pixels.
+
+    Returns:
+        Pixels of the picture; None for a segment, for a scribble that never touches the picture,
+        and for a mask without outline.
+    """
+    strokes = _Strokes([mark], size, mask.shape)
+    if not len(strokes.pixels_yx):
+        return None
+    reach = reach_of(mask, strokes.pixels_yx)
+    return None if np.isinf(reach) else reach / strokes.shrinkage
 
 
 def label_map(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> IntArray:
@@ -63,7 +85,7 @@ def label_map(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size
             strokes.clicks_yx, strokes.click_labels, scribbles=strokes.lines
         )
     for segment in strokes.segments:
-        labels[_reach(segmenter, segment, strokes)] = segment.label
+        labels[_decided_by(segmenter, segment, strokes)] = segment.label
     return labels
 
 
@@ -79,15 +101,29 @@ class _Strokes:
     def __init__(self, marks: Sequence[Mark], size: Size, small: tuple[int, ...]) -> None:
         self.small = small
         self._scale = np.array(small) / np.array(size)
+        self.shrinkage = float(np.sqrt(np.prod(self._scale)))
         self.clicks = [mark for mark in marks if mark.kind == "click"]
         scribbles = [mark for mark in marks if mark.kind == "scribble"]
         self.segments = [mark for mark in marks if mark.kind == "segment"]
         points = [self.pixel(mark) for mark in self.clicks]
         self.clicks_yx = np.array(points, np.int64).reshape(-1, 2)
         self.click_labels = np.array([mark.label for mark in self.clicks], np.int64)
-        drawn = [(self._drawn(mark), mark.label) for mark in scribbles]
+        drawn = [(mark, self._drawn(mark)) for mark in scribbles]
         # A scribble that never touches the picture says nothing.
-        self.lines = [(points, label) for points, label in drawn if len(points)]
+        drawn = [(mark, points) for mark, points in drawn if len(points)]
+        self.lines = [(points, mark.label) for mark, points in drawn]
+        self._reaching = [*self.clicks, *(mark for mark, _ in drawn)]
+
+    @property
+    def reach_px(self) -> FloatArray:
+        """The reach of each click, then of each line, inf where there is none, shape (N,)."""
+        reaches = [np.inf if mark.reach is None else mark.reach for mark in self._reaching]
+        return np.array(reaches) * self.shrinkage
+
+    @property
+    def pixels_yx(self) -> IntArray:
+        """All that clicks and scribbles mark, shape (M, 2)."""
+        return np.concatenate([self.clicks_yx, *(points for points, _ in self.lines)])
 
     def pixel(self, mark: Mark) -> IntArray:
         """Where a click or a segment was marked, shape (2,)."""
@@ -121,7 +157,7 @@ def _line(start: IntArray, end: IntArray) -> IntArray:
     return np.rint(np.linspace(start, end, num_steps + 1)).astype(np.int64)
 
 
-def _reach(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) -> BoolArray:
+def _decided_by(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) -> BoolArray:
     """The pixels that a segment decides, shape (h, w)."""
     assert segment.granularity is not None
     hierarchy = segmenter.hierarchy
@@ -133,5 +169,5 @@ def _reach(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) ->
     is_taken = tree.leaves_under(node)
     against = strokes.pixels_with_other_label(segment.label)
     is_taken[atoms[against[:, 0], against[:, 1]]] = False
-    reach: BoolArray = is_taken[atoms]
-    return reach
+    decided: BoolArray = is_taken[atoms]
+    return decided

@@ -6,21 +6,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from maskfeat.app.annotation import (
     OBJECT,
+    AddMark,
     Annotation,
     FinishObject,
+    Mark,
     MaskRuns,
     ReopenObject,
     SetDone,
     State,
 )
 from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
-from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask
+from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, reach_on
 from maskfeat.app.annotation_results import write_results
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.partition_bytes import partition_bytes
@@ -83,13 +86,13 @@ class OpenPicture:
             return self._partition
 
     def act(self, request: JsonDict) -> JsonDict:
-        """Do what the page asks: save it first, then compute.
+        """Do what the page asks: save it, then compute what it changes.
 
         A mark made before the features are there is saved, and answered without masks.
 
         Args:
-            request: A step, see `step_from_json`, but that "finish" comes without a mask; or
-                `{"do": "undo" | "redo" | "save"}`.
+            request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
+                a mark's reach is found here; or `{"do": "undo" | "redo" | "save"}`.
 
         Returns:
             As `view`, the finished objects only if they changed.
@@ -117,7 +120,11 @@ class OpenPicture:
             return view
 
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
-        return before.with_step(step_from_json(request, self.size))
+        step = step_from_json(request, self.size)
+        if isinstance(step, AddMark):
+            reach = self._reach_of(step.mark, before.state)
+            step = AddMark(replace(step.mark, reach=reach))
+        return before.with_step(step)
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
         if before.state.mode != "object":
@@ -169,7 +176,7 @@ class OpenPicture:
 
     def _view(self, annotation: Annotation, with_finished: bool) -> JsonDict:
         state = annotation.state
-        is_ready = self.segmenter.done() and not self.segmenter.exception()
+        is_ready = self._is_ready()
         view: JsonDict = {
             "moment": time.monotonic_ns(),  # views overtake one another on their way
             "number": self.number,
@@ -199,6 +206,9 @@ class OpenPicture:
                 view["problem"] = str(error)
         return view
 
+    def _is_ready(self) -> bool:
+        return self.segmenter.done() and not self.segmenter.exception()
+
     def _masks_at_hand(self, state: State) -> dict[int, BoolArray]:
         """What the marks that are shown stand for, by label."""
         if state.mode == "object":
@@ -208,6 +218,12 @@ class OpenPicture:
 
     def _open_mask(self, state: State) -> BoolArray:
         return object_mask(self.segmenter.result(), state.open_marks, self.size)
+
+    def _reach_of(self, mark: Mark, state: State) -> float | None:
+        """The reach of a mark on what is shown; None before the features are there."""
+        if state.mode != "object" or not self._is_ready():
+            return None
+        return reach_on(self._open_mask(state), mark, self.size)
 
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
         labels = label_map(self.segmenter.result(), state.label_marks, self.size)

@@ -48,6 +48,32 @@ class ClickReader:
         odds: FloatArray = self.net.odds(largest, measures.T).numpy()
         return odds
 
+    @torch.inference_mode()
+    def odds_at(
+        self, atoms: IntArray, object_atoms: IntArray, background_atoms: IntArray
+    ) -> FloatArray:
+        """As `odds`, but for a rounding, for some atoms alone: float32, shape (A,).
+
+        Nothing is kept; worth it for a small part of the atoms.
+
+        Args:
+            atoms: Which, (A,).
+            object_atoms: See `odds`.
+            background_atoms: See `odds`.
+        """
+        clicked = background_atoms, object_atoms
+        ways = [self.evidence.ways_at(clicks, atoms) for clicks in clicked]
+        measures = self.evidence.measures_at(
+            atoms, object_atoms, background_atoms, ways[1], ways[0]
+        )
+        contexts = [self.evidence.contexts(clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
+        odds: FloatArray = self.net(
+            [torch.from_numpy(of_kind.transpose(0, 2, 1)) for of_kind in ways],
+            [torch.from_numpy(of_kind) for of_kind in contexts],
+            torch.from_numpy(measures.T),
+        ).numpy()
+        return odds
+
     def _largest(self, kind: int, clicked: IntArray, others: IntArray) -> Tensor:
         """The largest effects over the clicks of one kind, (K, effects)."""
         if not clicked.size:

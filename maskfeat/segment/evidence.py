@@ -104,15 +104,41 @@ class ClickEvidence:
         salient = self.salient(object_atoms, background_atoms)
         inside = self._nearest(True, object_atoms)
         outside = self._nearest(False, background_atoms)
-        return np.concatenate(
-            [
-                inside,
-                outside,
-                _compared(inside, outside),
-                salient[None].astype(np.float32),
-                self._rim_distances[None],
-            ]
+        return _as_measures(inside, outside, salient, self._rim_distances)
+
+    def measures_at(
+        self,
+        atoms: IntArray,
+        object_atoms: IntArray,
+        background_atoms: IntArray,
+        object_ways: FloatArray,
+        background_ways: FloatArray,
+    ) -> FloatArray:
+        """The same numbers as `measures`, for some atoms alone.
+
+        Args:
+            atoms: Which, (A,).
+            object_atoms: Atoms clicked as object, (N,).
+            background_atoms: Atoms clicked as background, (M,).
+            object_ways: See `ways_at`, (N, W, A).
+            background_ways: Likewise, (M, W, A).
+
+        Returns:
+            float32, shape (F, A).
+        """
+        inside, outside = (
+            np.minimum(ways.min(axis=0, initial=np.inf), _FAR)
+            for ways in (object_ways, background_ways)
         )
+        salient = self.salient(object_atoms, background_atoms)[atoms]
+        return _as_measures(inside, outside, salient, self._rim_distances[atoms])
+
+    def ways_at(self, clicked: IntArray, atoms: IntArray) -> FloatArray:
+        """How near some atoms are to each of some others, float32, (N, W, A)."""
+        ways = np.empty((len(clicked), len(WAYS), len(atoms)), np.float32)
+        for place, atom in enumerate(clicked):
+            np.take(self.ways(int(atom)), atoms, axis=1, out=ways[place])
+        return ways
 
     def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
         """How near the nearest other clicks are to each click of one kind.
@@ -228,6 +254,15 @@ class ClickEvidence:
         rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
         shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
         return shares
+
+
+def _as_measures(
+    inside: FloatArray, outside: FloatArray, salient: BoolArray, rim: FloatArray
+) -> FloatArray:
+    """In the order of `ATOM_MEASURES`, (F, K)."""
+    ratios = _compared(inside, outside)
+    flags = salient[None].astype(np.float32)
+    return np.concatenate([inside, outside, ratios, flags, rim[None]])
 
 
 def _compared(one: FloatArray, other: FloatArray) -> FloatArray:

@@ -75,6 +75,7 @@ class AtomCutter:
         self.smoothness = smoothness
         self._border_scale = _border_scale(self.graph.border_contrasts)
         costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
+        self._border_costs = costs
         self._cuts = CutNetwork(
             self.graph.num_atoms, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
         )
@@ -113,6 +114,58 @@ class AtomCutter:
         unary = np.clip(odds, -MAX_ODDS, MAX_ODDS) * self.graph.sizes
         held = np.union1d(np.setdiff1d(outside, torn), barred)
         return AtomCut(self._cuts.cut(unary, np.setdiff1d(inside, torn), held), odds)
+
+    def cut_within(
+        self,
+        is_free: BoolArray,
+        labels: BoolArray,
+        object_atoms: npt.ArrayLike,
+        background_atoms: npt.ArrayLike,
+        prior: FloatArray | None = None,
+        barred_atoms: npt.ArrayLike = (),
+    ) -> AtomCut:
+        """As `cut`, for some atoms alone, while all others are held at labels they have.
+
+        Args:
+            is_free: The atoms to be labeled, shape (K,), at least one.
+            labels: Of all the others, bool, shape (K,).
+            object_atoms: See `cut`; there may be none.
+            background_atoms: See `cut`.
+            prior: See `cut`.
+            barred_atoms: See `cut`.
+
+        Returns:
+            The cut; the odds of atoms that are held are infinite.
+
+        Raises:
+            ValueError: If an atom does not exist.
+        """
+        inside = self._checked(object_atoms, "object_atoms")
+        outside = self._checked(background_atoms, "background_atoms")
+        barred = self._checked(barred_atoms, "barred_atoms")
+        free = np.flatnonzero(is_free)
+        odds = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
+        odds[free] = self._reader.odds_at(free, inside, outside)
+        if prior is not None:
+            odds += prior
+        place = np.full(len(labels), -1)
+        place[free] = np.arange(len(free))
+        one, other = self.graph.edges.T
+        unary = np.clip(odds[free], -MAX_ODDS, MAX_ODDS) * self.graph.sizes[free].astype(np.float64)
+        for own, beyond in ((one, other), (other, one)):  # borders with what is held
+            held = np.flatnonzero(is_free[own] & ~is_free[beyond])
+            costs = np.where(labels[beyond[held]], 1, -1) * self._border_costs[held]
+            unary += np.bincount(place[own[held]], costs, len(free))
+        within = np.flatnonzero(is_free[one] & is_free[other])
+        pairwise = self._border_costs[within]
+        total = float(np.abs(unary).sum())
+        cuts = CutNetwork(len(free), place[self.graph.edges[within]], pairwise, total)
+        torn = np.intersect1d(inside, outside)
+        objects = place[np.setdiff1d(inside, torn)]
+        grounds = place[np.union1d(np.setdiff1d(outside, torn), barred)]
+        cut = labels.copy()
+        cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
+        return AtomCut(cut, odds)
 
     def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
         """What it costs to part two pixels, by their contrast: smoothness * w, any shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,7 +26,7 @@ from maskfeat.segment.marks import (
     strokes_with_reach,
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
-from maskfeat.segment.reach import LayeredMasks, Stroke, obeying, reach_of
+from maskfeat.segment.reach import LayeredMasks, LocalCut, Stroke, Window, obeying, reach_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.scene import Scene
 
@@ -184,9 +184,9 @@ class InteractiveSegmenter:
             small = [_reduced(stroke, size, scene.features.size) for stroke in strokes]
             small_box = scaled_box(box, size, scene.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)
-            whole = resized(found, size)
-            whole = whole.copy() if whole is found else whole
-            return obeying(whole, marks.of(1), marks.of(0), keep_all)
+            if found.shape == size:
+                return found.copy()
+            return obeying(resized(found, size), marks.of(1), marks.of(0), keep_all)
 
     def predict_labels(
         self,
@@ -281,19 +281,13 @@ class InteractiveSegmenter:
         """The mask in pixels of the scene, not to be changed."""
         scene = self.scene
         prior = None if prior is None else resized(prior, scene.features.size)
-
-        def cut(inside: IntArray, outside: IntArray) -> BoolArray:
-            if self.method == "coloring" and box is None and prior is None:
-                return _two_colors(scene, inside, outside)
-            return scene.object_mask(inside, outside, box, prior, self.method == "pixelcut")
-
-        none = np.empty((0, 2), np.int64)
+        cutter = _MarkCutter(scene, self.method, box, prior)
         start = np.zeros(scene.features.size, bool)
         if box is not None or prior is not None:
-            start = cut(none, none)
+            start = cutter.whole(*np.empty((2, 0, 2), np.int64))
         hint = None if prior is None else sha256(prior.tobytes()).digest()
         context: Hashable = (box, hint, keep_all)
-        return self._layers.mask(strokes, cut, start, keep_all, context)
+        return self._layers.mask(strokes, cutter, start, keep_all, context)
 
     @property
     def scene(self) -> Scene:
@@ -334,6 +328,42 @@ class InteractiveSegmenter:
         self._scene, self._size = scene, size
         self._layers = LayeredMasks()
         self._history, self._reaches = [], []
+
+
+@dataclass(frozen=True)
+class _MarkCutter:
+    """Masks from marks by one method, with a box or a mask to start from, see `reach.Cutter`."""
+
+    scene: Scene
+    method: str
+    box: tuple[int, int, int, int] | None
+    prior: BoolArray | None
+
+    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
+        """The mask, (H, W)."""
+        if self.method == "coloring" and self.box is None and self.prior is None:
+            return _two_colors(self.scene, inside, outside)
+        on_pixels = self.method == "pixelcut"
+        return self.scene.object_mask(inside, outside, self.box, self.prior, on_pixels)
+
+    def within(
+        self, inside: IntArray, outside: IntArray, below: BoolArray, windows: Sequence[Window]
+    ) -> LocalCut:
+        """The mask in some windows, the rest held as it is if the method can do that."""
+        if self.method != "cut":
+            return _WholeCut(self.whole(inside, outside))
+        return self.scene.cut_within(inside, outside, below, windows, self.box, self.prior)
+
+
+@dataclass(frozen=True)
+class _WholeCut:
+    """A mask that was made everywhere, see `reach.LocalCut`."""
+
+    rough: BoolArray
+
+    def refined(self, window: Window) -> BoolArray:
+        """The mask in a window."""
+        return self.rough[window]
 
 
 def _check_place(

@@ -137,7 +137,7 @@ def strokes_with_reach(
     signs = [bool(sign) for sign in np.asarray(is_positive)]
     groups = [*zip(clicks[:, None], signs, strict=True)]
     groups += [(_pixels(points, size), bool(sign)) for points, sign in scribbles]
-    groups = [(np.unique(pixels, axis=0), sign) for pixels, sign in groups]
+    groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
     reaches = np.full(len(groups), np.inf) if reach_px is None else np.asarray(reach_px, np.float64)
     if reaches.shape != (len(groups),) or not (reaches >= 0).all():
         raise ValueError(

@@ -88,6 +88,39 @@ class Refiner:
         mask.ravel()[places] = network(measures) > 0
         return mask
 
+    def refine_within(
+        self,
+        network: MonotoneNet,
+        mask: BoolArray,
+        odds: FloatArray,
+        clicks: tuple[IntArray, IntArray],
+        window: tuple[slice, slice],
+    ) -> BoolArray:
+        """The mask in a window alone, as clicks near it and the mask around it have it.
+
+        Args:
+            network: See `refine`.
+            mask: To be refined in the window, bool, shape (H, W).
+            odds: See `refine`; infinite where the atom is held.
+            clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
+            window: Rows and columns.
+
+        Returns:
+            bool, of the shape of the window. Clicks may still be wrong.
+        """
+        around = _grown(window, _MARGIN, mask.shape)
+        inner = tuple(
+            slice(w.start - a.start, w.stop - a.start) for w, a in zip(window, around, strict=True)
+        )
+        near = self._nearest_in(clicks[0], around), self._nearest_in(clicks[1], around)
+        is_asked, levels = _levels(mask[around], odds, self.labels[around], near)
+        refined = mask[around].copy()
+        asked = np.nonzero(is_asked[inner])
+        asked = asked[0] + inner[0].start, asked[1] + inner[1].start
+        measures = np.stack([level[asked].astype(np.float32) for level in levels])
+        refined[asked] = network(measures) > 0
+        return refined[inner]
+
     def measures(
         self,
         mask: BoolArray,
@@ -102,24 +135,21 @@ class Refiner:
         """
         near = self._nearest(True, object_pixels), self._nearest(False, background_pixels)
         window = _window_around(mask)
-        picture, labels = mask[window].astype(np.uint8) * 255, self.labels[window]
-        blurred = _blurred(picture, _FINE_BLUR)
-        is_asked = (blurred > 1) & (blurred < 254)
-        is_asked |= (blurred <= 1) & (near[0][0][window] < _NEAR)
-        is_asked |= (blurred >= 254) & (near[1][0][window] < _NEAR)
+        near = near[0][:, window[0], window[1]], near[1][:, window[0], window[1]]
+        is_asked, levels = _levels(mask[window], odds, self.labels[window], near)
         asked = np.nonzero(is_asked)
-        clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
-        as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
-        levels: list[npt.NDArray[Any]] = [
-            blurred,
-            _blurred(picture, _COARSE_BLUR, reduced=_REDUCED),
-            clipped[labels],
-            _blurred(as_bytes[labels], _ODDS_BLUR),
-            *(of_way for maps in near for of_way in maps[:, window[0], window[1]]),
-        ]
         measures = np.stack([level[asked].astype(np.float32) for level in levels])
         places = (asked[0] + window[0].start) * mask.shape[1] + asked[1] + window[1].start
         return places, measures
+
+    def _nearest_in(self, clicks_yx: IntArray, window: tuple[slice, slice]) -> FloatArray:
+        """As `_nearest`, in a window, of the clicks that are felt there."""
+        low, high = np.array([(side.start, side.stop) for side in window]).T
+        is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
+        maps = np.full((len(_WAYS), *(high - low)), _FAR, np.float32)
+        for row, column in clicks_yx[is_felt].tolist():
+            self._add(maps, row, column, window)
+        return maps
 
     def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
         """The least of each measure over clicks of one kind, (ways, H, W)."""
@@ -128,20 +158,26 @@ class Refiner:
         if maps is None or not known <= wanted:
             known = frozenset()
             maps = np.full((len(_WAYS), *self.labels.shape), _FAR, np.float32)
+        height, width = self.labels.shape
         for pixel in wanted - known:
-            self._add(maps, pixel)
+            row, column = divmod(pixel, width)
+            self._add(maps, row, column, (slice(0, height), slice(0, width)))
         self._last[is_object] = wanted, maps
         return maps
 
-    def _add(self, maps: FloatArray, pixel: int) -> None:
-        height, width = self.labels.shape
-        row, column = divmod(pixel, width)
-        rows = slice(max(0, row - RADIUS), min(height, row + RADIUS + 1))
-        columns = slice(max(0, column - RADIUS), min(width, column + RADIUS + 1))
+    def _add(self, maps: FloatArray, row: int, column: int, window: tuple[slice, slice]) -> None:
+        """Lower the maps of a window, (ways, h, w), to what one click says."""
+        rows, columns = (
+            slice(max(side.start, place - RADIUS), min(side.stop, place + RADIUS + 1))
+            for side, place in zip(window, (row, column), strict=True)
+        )
         down = np.arange(rows.start, rows.stop, dtype=np.float32) - row
         right = np.arange(columns.start, columns.stop, dtype=np.float32) - column
         distance = np.sqrt(down[:, None] ** 2 + right**2)
-        window = maps[:, rows, columns]
+        top, left = window[0].start, window[1].start
+        part = maps[
+            :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
         ways = [distance]
         for values, pixels_per_unit in ((self._fine, _FEATURE_PX), (self._colors, _COLOR_PX)):
             if values is None:
@@ -151,7 +187,37 @@ class Refiner:
             ways.append(
                 distance + pixels_per_unit * np.sqrt(np.einsum("yxc,yxc->yx", steps, steps))
             )
-        np.minimum(window, np.stack(ways), out=window)
+        np.minimum(part, np.stack(ways), out=part)
+
+
+def _levels(
+    mask: BoolArray,
+    odds: FloatArray,
+    labels: npt.NDArray[np.int32],
+    near: tuple[FloatArray, FloatArray],
+) -> tuple[BoolArray, list[npt.NDArray[Any]]]:
+    """Which pixels are in doubt, (h, w), and the maps of `PIXEL_MEASURES`, (h, w) each.
+
+    Args:
+        mask: The cut, (h, w).
+        odds: Of all atoms, (K,).
+        labels: Atom of each pixel, (h, w).
+        near: How near clicks on the object and on the background are, (ways, h, w).
+    """
+    picture = mask.astype(np.uint8) * 255
+    blurred = _blurred(picture, _FINE_BLUR)
+    is_asked = (blurred > 1) & (blurred < 254)
+    is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
+    is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
+    clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
+    as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
+    return is_asked, [
+        blurred,
+        _blurred(picture, _COARSE_BLUR, reduced=_REDUCED),
+        clipped[labels],
+        _blurred(as_bytes[labels], _ODDS_BLUR),
+        *(of_way for maps in near for of_way in maps),
+    ]
 
 
 def _window_around(mask: BoolArray) -> tuple[slice, slice]:
@@ -166,6 +232,15 @@ def _window_around(mask: BoolArray) -> tuple[slice, slice]:
         start = max(0, first - _MARGIN) // _REDUCED * _REDUCED
         sides.append(slice(start, min(length, last + 1 + _MARGIN)))
     return sides[0], sides[1]
+
+
+def _grown(window: tuple[slice, slice], margin: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """The window with a margin, starting at multiples of `_REDUCED`, see `_window_around`."""
+    rows, columns = (
+        slice(max(0, side.start - margin) // _REDUCED * _REDUCED, min(length, side.stop + margin))
+        for side, length in zip(window, size, strict=True)
+    )
+    return rows, columns
 
 
 def _blurred(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
+from maskfeat.segment.reach import Window
 from maskfeat.segment.refine import Refiner
 
 BoolArray = npt.NDArray[np.bool_]
@@ -29,8 +33,18 @@ IntArray = npt.NDArray[np.int64]
 _FINE_STRIDE = 2
 # Color is smoothed by so many pixels before neighbors are compared: photographs have noise.
 _COLOR_BLUR = 0.7
+# Atoms are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
+_FREE_MARGIN = 12
 # What a box or an initial mask says of an atom, as log odds: beside clicks, and without any.
 _PRIOR_ODDS, _LONE_PRIOR_ODDS = 6.0, 24.0
+
+
+class _Hints(NamedTuple):
+    """Atoms marked as object, log odds to be added or None, and atoms that are background."""
+
+    inside: IntArray
+    odds: FloatArray | None
+    barred: IntArray
 
 
 class Scene:
@@ -98,27 +112,71 @@ class Scene:
         Raises:
             ModuleNotFoundError: If pixels are to be cut and PyMaxflow is not installed.
         """
-        if prior is None and box is not None:
-            prior = self._best_node(box)
-        odds = None if prior is None else self._prior_odds(prior, is_alone=not len(object_yx))
-        barred = np.empty(0, np.int64) if box is None else self._atoms_beyond(box)
+        hints = self._hints(object_yx, box, prior)
         labels = self.graph.labels
-        inside, outside = labels[tuple(object_yx.T)], labels[tuple(background_yx.T)]
-        if not inside.size:
-            assert prior is not None
-            inside = labels[_deepest(prior)].reshape(1)
-        cut = self.cutter.cut(inside, outside, odds, np.setdiff1d(barred, inside))
+        outside = labels[tuple(background_yx.T)]
+        cut = self.cutter.cut(hints.inside, outside, hints.odds, hints.barred)
         width = labels.shape[1]
         if on_pixels:
             mask = self._cut_pixels(cut.odds, object_yx, background_yx)
         else:
             pixels = object_yx @ (width, 1), background_yx @ (width, 1)
             mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
-        if box is not None:
-            is_in = np.zeros_like(mask)
-            is_in[box[0] : box[2], box[1] : box[3]] = True
-            mask &= is_in
-        return mask
+        return mask if box is None else mask & _filled(box, mask.shape)
+
+    def cut_within(
+        self,
+        object_yx: IntArray,
+        background_yx: IntArray,
+        below: BoolArray,
+        windows: Sequence[Window],
+        box: tuple[int, int, int, int] | None = None,
+        prior: BoolArray | None = None,
+    ) -> SceneCut:
+        """The object in some windows, all else held as it is; before clicks are enforced.
+
+        Args:
+            object_yx: See `object_mask`, likewise the rest.
+            background_yx: See there.
+            below: What is held, bool, shape (H, W).
+            windows: Rows and columns.
+            box: See there.
+            prior: See there.
+        """
+        hints = self._hints(object_yx, box, prior)
+        labels = self.graph.labels
+        windows = [_grown(window, _FREE_MARGIN, labels.shape) for window in windows]
+        is_free = np.zeros(self.graph.num_atoms, bool)
+        for window in windows:
+            is_free[labels[window]] = True
+        held = below.ravel()[self._pixels_of_atoms]
+        outside = labels[tuple(background_yx.T)]
+        cut = self.cutter.cut_within(is_free, held, hints.inside, outside, hints.odds, hints.barred)
+        rough = below.copy()
+        for window in windows:
+            rough[window] = cut.is_object[labels[window]]
+        return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
+
+    def _hints(
+        self,
+        object_yx: IntArray,
+        box: tuple[int, int, int, int] | None,
+        prior: BoolArray | None,
+    ) -> _Hints:
+        """What marks, a box and a mask to start from say of atoms."""
+        if prior is None and box is not None:
+            prior = self._best_node(box)
+        inside: IntArray = self.graph.labels[tuple(object_yx.T)].astype(np.int64)
+        odds = None if prior is None else self._prior_odds(prior, is_alone=not inside.size)
+        if not inside.size and prior is not None:
+            inside = self.graph.labels[_deepest(prior)].reshape(1).astype(np.int64)
+        barred = np.empty(0, np.int64) if box is None else self._atoms_beyond(box)
+        return _Hints(inside, odds, np.setdiff1d(barred, inside))
+
+    @cached_property
+    def _pixels_of_atoms(self) -> IntArray:
+        """A pixel of each atom, numbered in reading order, (K,)."""
+        return np.unique(self.graph.labels, return_index=True)[1]
 
     def _cut_pixels(
         self, odds: FloatArray, object_yx: IntArray, background_yx: IntArray
@@ -195,6 +253,33 @@ class Scene:
         return np.flatnonzero(~reached)
 
 
+@dataclass(frozen=True)
+class SceneCut:
+    """A cut of some atoms, in pixels where that is wanted, see `reach.LocalCut`.
+
+    Attributes:
+        scene: What was cut.
+        rough: The mask of whole atoms, (H, W); of no meaning where nothing was cut.
+        odds: Log odds of "object" of all atoms, (K,); infinite where they were held.
+        clicks: On the object and on the background, (N, 2) and (M, 2).
+        box: What holds the object, or None.
+    """
+
+    scene: Scene
+    rough: BoolArray
+    odds: FloatArray
+    clicks: tuple[IntArray, IntArray]
+    box: tuple[int, int, int, int] | None
+
+    def refined(self, window: Window) -> BoolArray:
+        """The mask in pixels, in a window where it was cut."""
+        network, refiner = self.scene.networks.pixels, self.scene.refiner
+        refined = refiner.refine_within(network, self.rough, self.odds, self.clicks, window)
+        return (
+            refined if self.box is None else refined & _filled(self.box, self.rough.shape)[window]
+        )
+
+
 def split_by_marks(
     regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
 ) -> tuple[npt.NDArray[np.int32], IntArray]:
@@ -227,6 +312,22 @@ def split_by_marks(
             parents.append(np.array([region]))
             count += 1
     return split, np.concatenate(parents)
+
+
+def _filled(box: tuple[int, int, int, int], size: tuple[int, ...]) -> BoolArray:
+    """The pixels of a box, (H, W)."""
+    filled = np.zeros(size, bool)
+    filled[box[0] : box[2], box[1] : box[3]] = True
+    return filled
+
+
+def _grown(window: Window, margin: int, size: tuple[int, ...]) -> Window:
+    """The window with a margin, as far as the image goes."""
+    rows, columns = (
+        slice(max(0, side.start - margin), min(length, side.stop + margin))
+        for side, length in zip(window, size, strict=True)
+    )
+    return rows, columns
 
 
 def _with_color(
