@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -334,3 +335,61 @@ def test_threads_that_share_a_segmenter_get_what_they_asked_for() -> None:
         found = list(pool.map(lambda marks: SEGMENTER.predict(*marks), asked * 3))
     for mask, wanted in zip(found, expected * 3, strict=True):
         np.testing.assert_array_equal(mask, wanted)
+
+
+def test_a_click_with_little_reach_leaves_the_rest_as_it_is_and_undo_restores_it() -> None:
+    segmenter = segmenter_of(RGB)
+    rng = np.random.default_rng(1)
+    pixels = rng.choice(RING.size, size=30, replace=False)
+    clicks = [(32, 30), *zip(*np.unravel_index(pixels, RING.shape), strict=True)]
+    masks, reaches = [], []
+    for row, column in clicks:
+        reaches.append(reach_of(masks[-1], [row, column]) if masks else np.inf)
+        masks.append(segmenter.click(int(row), int(column), bool(RING[row, column])))
+    changed = [np.argwhere(before != after) for before, after in itertools.pairwise(masks)]
+    num_local = 0
+    for number, places in enumerate(changed, start=1):
+        reach = reaches[number]
+        if len(places) and reach == min(reaches[: number + 1]):
+            # 1.5 times the reach, 5.5 times as long; steps are half octaves.
+            allowed = max(24, 5.5 * (1.5 * 1.2 * reach + 1) + 1)
+            assert np.abs(places - clicks[number]).max() <= allowed
+            num_local += 1
+    assert num_local >= 3
+    for mask in masks[-2::-1]:
+        np.testing.assert_array_equal(segmenter.undo(), mask)
+
+
+def test_clicks_with_reach_give_one_mask_in_any_order() -> None:
+    rng = np.random.default_rng(2)
+    pixels = rng.choice(RING.size, size=20, replace=False)
+    clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
+    signs = RING[tuple(clicks.T)]
+    signs[0] = True
+    reaches = np.where(rng.random(20) < 0.2, np.inf, rng.uniform(0, 30, 20))
+    mask = SEGMENTER.predict(clicks, signs, reach_px=reaches)
+    np.testing.assert_array_equal(mask[tuple(clicks.T)], signs)
+    order = rng.permutation(20)
+    other = segmenter_of(RGB).predict(clicks[order], signs[order], reach_px=reaches[order])
+    np.testing.assert_array_equal(mask, other)
+    whole = SEGMENTER.predict(clicks, signs, reach_px=np.full(20, np.inf))
+    np.testing.assert_array_equal(whole, SEGMENTER.predict(clicks, signs))
+
+
+@pytest.mark.parametrize("reach_px", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
+def test_bad_reaches_are_refused(reach_px) -> None:
+    with pytest.raises(ValueError, match=r"reach_px must be one number .* \(2\), got"):
+        SEGMENTER.predict([[32, 30], [5, 5]], [True, False], reach_px=reach_px)
+
+
+def test_a_box_and_a_hint_go_with_clicks_that_have_a_reach() -> None:
+    box = [4, 20, 60, 76]
+    shown = SEGMENTER.predict((), (), box_yxyx=box)
+    assert shown.any()
+    click = [int(v) for v in np.argwhere(shown)[0]]
+    reach = [reach_of(shown, click)]
+    mask = SEGMENTER.predict([click], [False], box_yxyx=box, reach_px=reach)
+    assert not mask[tuple(click)]
+    assert (mask & shown).sum() > 0.5 * shown.sum()
+    hint = SEGMENTER.predict([click], [False], mask=shown, reach_px=[1e300])
+    assert not hint[tuple(click)]

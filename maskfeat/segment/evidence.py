@@ -286,6 +286,5 @@ def _path_tree(graph: AtomGraph) -> MergeTree:
 def _distances(values: FloatArray, atom: int) -> FloatArray:
     """Euclidean distance of one atom's values to those of all, (K, C) -> (K,)."""
     steps = values - values[atom]
-    np.square(steps, out=steps)
-    distances: FloatArray = np.sqrt(steps.sum(axis=1))
+    distances: FloatArray = np.sqrt(np.einsum("kc,kc->k", steps, steps))
     return distances

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -33,6 +34,8 @@ _ANYWHERE = 10**6  # the level of marks that were made on no outline
 _LENGTH, _LEAST_LENGTH = 5.5, 24
 _MARGIN = 16  # pixels by which a refined outline may leave that of the atoms
 _FINE = 8.0  # pixels of thickness that are measured exactly; more on a coarser grid
+_FEW = 8  # pixels whose reach is looked for one by one
+_FARTHEST = 2.0**20  # pixels; no image is larger
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
 
@@ -56,7 +59,7 @@ class Stroke:
         """Strokes of one level count as made at once: half octaves of their reach."""
         if math.isinf(self.reach):
             return _ANYWHERE
-        return round(_LEVELS_PER_OCTAVE * math.log2(max(self.reach, 1.0)))
+        return round(_LEVELS_PER_OCTAVE * math.log2(min(max(self.reach, 1.0), _FARTHEST)))
 
     @cached_property
     def key(self) -> tuple[int, bool, bytes]:
@@ -106,7 +109,27 @@ def reach_of(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
         of the mask has one label.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
-    return max(_to_other_label(mask, row, column) for row, column in pixels.tolist())
+    if len(pixels) <= _FEW:
+        return max(_to_other_label(mask, row, column) for row, column in pixels.tolist())
+    own, borders = mask[tuple(pixels.T)], _bordering(mask)
+    reaches = [0.0]
+    for value in np.unique(own):
+        others = np.argwhere(borders & (mask != value))
+        if not len(others):
+            return math.inf
+        reaches.append(float(cKDTree(others).query(pixels[own == value])[0].max()))
+    return max(reaches)
+
+
+def _bordering(mask: BoolArray) -> BoolArray:
+    """Pixels with a pixel of the other label above, below, left or right."""
+    borders = np.zeros_like(mask)
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    borders[1:] |= down
+    borders[:-1] |= down
+    borders[:, 1:] |= right
+    borders[:, :-1] |= right
+    return borders
 
 
 def _to_other_label(mask: BoolArray, row: int, column: int) -> float:

@@ -23,6 +23,7 @@ _FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
 _REDUCED = 4  # pixels that are one when blurring the most
 _MARGIN = 32  # around the mask: four standard deviations of the widest blur
 _MAX_ODDS = 6.0
+_KEPT_PATCHES = 4096  # clicks, 20 kB each
 # Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
 _FEATURE_PX, _COLOR_PX = 8.0, 30.0
 
@@ -62,6 +63,7 @@ class Refiner:
         self._fine = fine
         self._colors = colors
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+        self._patches: dict[tuple[int, int], tuple[FloatArray, tuple[int, int]]] = {}
 
     def refine(
         self,
@@ -167,17 +169,25 @@ class Refiner:
 
     def _add(self, maps: FloatArray, row: int, column: int, window: tuple[slice, slice]) -> None:
         """Lower the maps of a window, (ways, h, w), to what one click says."""
-        rows, columns = (
-            slice(max(side.start, place - RADIUS), min(side.stop, place + RADIUS + 1))
-            for side, place in zip(window, (row, column), strict=True)
-        )
+        ways, corner = self._felt(row, column)
+        into, part = [], []
+        for side, first, length in zip(window, corner, ways.shape[1:], strict=True):
+            start, stop = max(side.start, first), min(side.stop, first + length)
+            into.append(slice(start - side.start, stop - side.start))
+            part.append(slice(start - first, stop - first))
+        felt = maps[:, into[0], into[1]]
+        np.minimum(felt, ways[:, part[0], part[1]], out=felt)
+
+    def _felt(self, row: int, column: int) -> tuple[FloatArray, tuple[int, int]]:
+        """How near a click is to the pixels around it, (ways, h, w), and the first of these."""
+        if (row, column) in self._patches:
+            return self._patches[row, column]
+        height, width = self.labels.shape
+        rows = slice(max(0, row - RADIUS), min(height, row + RADIUS + 1))
+        columns = slice(max(0, column - RADIUS), min(width, column + RADIUS + 1))
         down = np.arange(rows.start, rows.stop, dtype=np.float32) - row
         right = np.arange(columns.start, columns.stop, dtype=np.float32) - column
         distance = np.sqrt(down[:, None] ** 2 + right**2)
-        top, left = window[0].start, window[1].start
-        part = maps[
-            :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-        ]
         ways = [distance]
         for values, pixels_per_unit in ((self._fine, _FEATURE_PX), (self._colors, _COLOR_PX)):
             if values is None:
@@ -187,7 +197,10 @@ class Refiner:
             ways.append(
                 distance + pixels_per_unit * np.sqrt(np.einsum("yxc,yxc->yx", steps, steps))
             )
-        np.minimum(part, np.stack(ways), out=part)
+        if len(self._patches) >= _KEPT_PATCHES:
+            self._patches.clear()
+        self._patches[row, column] = np.stack(ways), (rows.start, columns.start)
+        return self._patches[row, column]
 
 
 def _levels(
