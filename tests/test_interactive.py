@@ -345,15 +345,17 @@ def test_a_click_with_little_reach_leaves_the_rest_as_it_is_and_undo_restores_it
     is_ground.ravel()[pixels[~RING.ravel()[pixels]]] = True
     for row, column in zip(*np.unravel_index(pixels, RING.shape), strict=True):
         masks.append(segmenter.click(int(row), int(column), bool(RING[row, column])))
+    near: list[np.ndarray] = []
     for _ in range(8):
-        # The pixel that is nearest to the outline, of those missing: no click reaches less.
+        # Missing and next to the outline: no click reaches less.
         missing = np.argwhere(~masks[-1] & binary_dilation(masks[-1]) & ~is_ground)
         click = missing[rng.integers(len(missing))]
         assert reach_of(masks[-1], click) == 1
         masks.append(segmenter.click(*click.tolist()))
+        near.append(click)
         changed = np.argwhere(masks[-1] != masks[-2])
-        assert masks[-1][tuple(changed.T)].all()
-        assert np.abs(changed - click).max() <= 24
+        # What it may change lies around it, or around clicks of the same reach.
+        assert np.abs(changed[:, None] - near).max(axis=2).min(axis=1).max() <= 24
     for mask in masks[-2::-1]:
         np.testing.assert_array_equal(segmenter.undo(), mask)
 

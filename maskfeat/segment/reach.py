@@ -160,7 +160,8 @@ class LayeredMasks:
 
     This cut is made around the strokes of level l alone, the rest held as x_(l-1) has it. Strokes
     that were made on no outline may change everything. So all of it is a function of the set of
-    strokes, and a stroke of little reach leaves what lies elsewhere as it is, bit for bit.
+    strokes, and one of little reach leaves what strokes of more reach made of other places as it
+    is, bit for bit, but for parts that it cuts off from all marks.
     """
 
     def __init__(self) -> None:
