@@ -23,6 +23,7 @@ from maskfeat.evaluate.protocol import (
     score_pairs,
     score_partition,
 )
+from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -125,12 +126,13 @@ def click_scores(
     Args:
         trainer: Knows the processes.
         pl_module: Its device holds the sums.
-        encoder: What is evaluated, in an `InteractiveSegmenter`.
+        encoder: What is evaluated, in an `InteractiveSegmenter`, by clicks that
+            carry their reach.
         items: All held-out images or click targets; may read each one when it is asked for.
         num_targets: How many objects to click.
         max_clicks: Clicks per object.
     """
-    segmenter = InteractiveSegmenter(encoder)
+    segmenter = ReachingClicks(InteractiveSegmenter(encoder))
 
     def score(place: tuple[int, int]) -> dict[str, float]:
         index, turn = place

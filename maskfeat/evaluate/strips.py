@@ -15,6 +15,7 @@ from maskfeat.evaluate.pictures import (
     strip,
 )
 from maskfeat.evaluate.protocol import Encoder
+from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.partition import partition
@@ -46,7 +47,8 @@ def draw_strip(
     clicked = image.image
     target = pick_target(image)
     if target is not None:
-        mask, clicks_yx, signs = click_rounds(InteractiveSegmenter(encoder), target, num_clicks)[-1]
+        segmenter = ReachingClicks(InteractiveSegmenter(encoder))
+        mask, clicks_yx, signs = click_rounds(segmenter, target, num_clicks)[-1]
         clicked = draw_clicks(overlay_mask(image.image, mask), clicks_yx, signs)
     segments = draw_borders(label_colors(labels), labels)
     return strip([image.image, feature_colors(features, projection), segments, clicked])
