@@ -17,6 +17,7 @@ from maskfeat.evaluate.clicking import (
     summarize_clicks,
 )
 from maskfeat.evaluate.metrics import iou
+from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.robots import RandomRobot
 from maskfeat.segment.interactive import InteractiveSegmenter
 
@@ -187,3 +188,24 @@ def test_order_iou_is_one_for_those_who_do_not_care_and_less_for_those_who_do() 
     mask = careful.predict(clicks_yx, signs)
     found = {order_iou(careful, Round(mask, clicks_yx, signs), rng) for _ in range(20)}
     assert found == {1.0, 0.25}  # as it was; 2 of 8 rows
+
+
+def test_clicks_with_reach_give_one_mask_in_any_order_and_games_start_afresh() -> None:
+    rows, columns = np.mgrid[:48, :64]
+    disc = (rows - 24) ** 2 + (columns - 32) ** 2 < 300
+    noise = np.random.default_rng(0).normal(size=(48, 64, 1))
+    image = np.where(disc[..., None], [190, 80, 60], [60, 90, 150]) + 25 * noise
+    target = ClickTarget("disc", image.clip(0, 255).astype(np.uint8), disc.astype(np.int8))
+    segmenter = ReachingClicks(InteractiveSegmenter(LabEncoder()))
+    games = [played_rounds(segmenter, target, 6, RandomRobot(), seed=1) for _ in range(2)]
+    for one, other in zip(*games, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+    assert len(games[0]) > 2
+    assert order_iou(segmenter, games[1][-1], np.random.default_rng(0)) == 1
+    # The same as when the segmenter keeps the clicks itself.
+    own = InteractiveSegmenter(LabEncoder())
+    own.set_image(target.image)
+    last = games[0][-1]
+    for (row, column), sign in zip(last.clicks_yx.tolist(), last.is_positive, strict=True):
+        mask = own.click(row, column, bool(sign))
+    np.testing.assert_array_equal(mask, last.mask)
