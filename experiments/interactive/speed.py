@@ -2,13 +2,14 @@
 
     python experiments/interactive/speed.py
 
-The robot user clicks objects of coco128 train, enlarged to the size. Prints a table, writes
-speed.json.
+The robot user clicks objects of coco128 train, enlarged to the size: with clicks that carry their
+reach, as those of the page do, and with places and signs alone. Prints a table, writes speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ from PIL import Image
 import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.clicking import pick_target, played_rounds
+from maskfeat.evaluate.clicking import ClickSegmenter, pick_target, played_rounds
+from maskfeat.evaluate.reaching import ReachingClicks
 
 SIZES = ((640, 480), (1024, 768), (2048, 2048))  # width, height
 
@@ -28,7 +30,7 @@ SIZES = ((640, 480), (1024, 768), (2048, 2048))  # width, height
 class Timed:
     """A segmenter with a clock; wall seconds."""
 
-    def __init__(self, segmenter: maskfeat.InteractiveSegmenter) -> None:
+    def __init__(self, segmenter: ClickSegmenter) -> None:
         self.segmenter = segmenter
         self.image_s: list[float] = []
         self.click_s: list[float] = []
@@ -68,14 +70,17 @@ def main() -> None:
     found = [pick_target(image) for image in ShardImages(args.shards, args.num_targets)]
     targets = [target for target in found if target is not None]
     rows = []
-    print("| size | s/image, median | ms/click, median | ms/click, 95 % |\n|---|--:|--:|--:|")
-    for size in SIZES:
-        timed = Timed(maskfeat.InteractiveSegmenter(model))
+    print("| size | clicks | s/image, median | ms/click, median | ms/click, 95 % |")
+    print("|---|---|--:|--:|--:|")
+    for size, has_reach in itertools.product(SIZES, (True, False)):
+        segmenter = maskfeat.InteractiveSegmenter(model)
+        timed = Timed(ReachingClicks(segmenter) if has_reach else segmenter)
         for target in targets:
             played_rounds(timed, resized(target, size), args.clicks)
         clicks = np.array(timed.click_s) * 1000
         row = {
             "size": list(size),
+            "has_reach": has_reach,
             "image_s": round(float(np.median(timed.image_s)), 3),
             "click_ms": round(float(np.median(clicks)), 1),
             "click_ms_95": round(float(np.percentile(clicks, 95)), 1),
@@ -83,7 +88,8 @@ def main() -> None:
         }
         rows.append(row)
         figures = " | ".join(str(row[name]) for name in ("image_s", "click_ms", "click_ms_95"))
-        print(f"| {size[0]} x {size[1]} | {figures} |")
+        kind = "with reach" if has_reach else "places and signs"
+        print(f"| {size[0]} x {size[1]} | {kind} | {figures} |")
     args.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -19,6 +19,7 @@ import statistics
 import time
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning as L
 import torch
@@ -140,7 +141,8 @@ def main() -> None:
     ratios, bare, fit = [], [], []
     for turn in range(args.turns):
         bare.append(bare_loop(args.steps))
-        fit.append(lightning_loop(args.steps, args.out / "runs"))
+        with TemporaryDirectory() as folder:
+            fit.append(lightning_loop(args.steps, Path(folder)))
         ratios.append(fit[-1] / bare[-1])
         print(f"turn {turn}: bare {bare[-1]:.2f}, Lightning {fit[-1]:.2f} images/s")
     result = {
