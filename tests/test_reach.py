@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.segment.reach import LayeredMasks, Stroke, reach_of
+from maskfeat.segment.layers import LayeredMasks
+from maskfeat.segment.reach import Stroke, reach_of
 
 SIZE = (24, 30)
 

@@ -154,3 +154,37 @@ def _checked_seeds(
     if twice.size:
         raise ValueError(f"region {twice[0]} has two labels; split it, or take one back")
     return pairs[:, 0], pairs[:, 1]
+
+
+def split_by_marks(
+    regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
+) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """Cut regions that hold marks of several labels: each pixel goes with the nearest mark.
+
+    Args:
+        regions: Region of each pixel, shape (H, W), 0 to K - 1.
+        pixels_yx: Marked pixels, shape (N, 2).
+        labels: Their labels, shape (N,).
+
+    Returns:
+        Regions with marks of one label each, int32, shape (H, W): the old ones keep their numbers
+        for the smallest label, more follow; and the old region of each new one. Of marks
+        equally near the one with the smaller label, then the first in reading order, counts.
+    """
+    marked = regions[tuple(pixels_yx.T)].astype(np.int64)
+    pairs = np.unique(np.stack([marked, labels], axis=1), axis=0)
+    torn = np.unique(pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]])
+    count = int(regions.max()) + 1
+    parents = [np.arange(count)]
+    split = regions.copy()
+    for region in torn:
+        seeds, seed_labels = pixels_yx[marked == region], labels[marked == region]
+        places = np.argwhere(regions == region)
+        order = np.lexsort((seeds[:, 1], seeds[:, 0], seed_labels))
+        squares = ((places[:, None] - seeds[order]) ** 2).sum(axis=2)
+        nearest = seed_labels[order][squares.argmin(axis=1)]
+        for label in np.unique(seed_labels)[1:]:
+            split[tuple(places[nearest == label].T)] = count
+            parents.append(np.array([region]))
+            count += 1
+    return split, np.concatenate(parents)

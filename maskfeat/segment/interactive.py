@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,6 +17,8 @@ from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.feature_cache import FeatureCache
 from maskfeat.segment.graphcut import SMOOTHNESS
 from maskfeat.segment.hierarchy import Hierarchy
+from maskfeat.segment.layers import LayeredMasks, obeying
+from maskfeat.segment.mark_cutter import MarkCutter
 from maskfeat.segment.marks import (
     Marks,
     checked_box,
@@ -26,7 +28,7 @@ from maskfeat.segment.marks import (
     strokes_with_reach,
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
-from maskfeat.segment.reach import LayeredMasks, LocalCut, Stroke, Window, obeying, reach_of
+from maskfeat.segment.reach import Stroke, reach_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.scene import Scene
 
@@ -164,7 +166,7 @@ class InteractiveSegmenter:
             keep_all: Keep parts that hold no mark, too.
             reach_px: Of each click, then of each scribble, see `maskfeat.segment.reach.reach_of`,
                 pixels, shape (N + number of scribbles,). Marks that reach less change less, see
-                `LayeredMasks`. None: each may change everything.
+                `maskfeat.segment.layers.LayeredMasks`. None: each may change everything.
 
         Returns:
             The object, bool, shape (H, W).
@@ -281,7 +283,7 @@ class InteractiveSegmenter:
         """The mask in pixels of the scene, not to be changed."""
         scene = self.scene
         prior = None if prior is None else resized(prior, scene.features.size)
-        cutter = _MarkCutter(scene, self.method, box, prior)
+        cutter = MarkCutter(scene, self.method, box, prior)
         start = np.zeros(scene.features.size, bool)
         if box is not None or prior is not None:
             start = cutter.whole(*np.empty((2, 0, 2), np.int64))
@@ -330,42 +332,6 @@ class InteractiveSegmenter:
         self._history, self._reaches = [], []
 
 
-@dataclass(frozen=True)
-class _MarkCutter:
-    """Masks from marks by one method, with a box or a mask to start from, see `reach.Cutter`."""
-
-    scene: Scene
-    method: str
-    box: tuple[int, int, int, int] | None
-    prior: BoolArray | None
-
-    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
-        """The mask, (H, W)."""
-        if self.method == "coloring" and self.box is None and self.prior is None:
-            return _two_colors(self.scene, inside, outside)
-        on_pixels = self.method == "pixelcut"
-        return self.scene.object_mask(inside, outside, self.box, self.prior, on_pixels)
-
-    def within(
-        self, inside: IntArray, outside: IntArray, below: BoolArray, windows: Sequence[Window]
-    ) -> LocalCut:
-        """The mask in some windows, the rest held as it is if the method can do that."""
-        if self.method != "cut":
-            return _WholeCut(self.whole(inside, outside))
-        return self.scene.cut_within(inside, outside, below, windows, self.box, self.prior)
-
-
-@dataclass(frozen=True)
-class _WholeCut:
-    """A mask that was made everywhere, see `reach.LocalCut`."""
-
-    rough: BoolArray
-
-    def refined(self, window: Window) -> BoolArray:
-        """The mask in a window."""
-        return self.rough[window]
-
-
 def _check_place(
     marks: Marks, box: tuple[int, int, int, int] | None, prior: BoolArray | None
 ) -> None:
@@ -384,15 +350,6 @@ def _check_place(
             f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
             f"the box {box}; enlarge the box, or take the click back"
         )
-
-
-def _two_colors(scene: Scene, inside: IntArray, outside: IntArray) -> BoolArray:
-    """Coloring with two labels; without background the salient nodes are the object."""
-    if not len(outside):
-        return scene.salient_mask(inside)
-    signs = np.repeat([1, 0], [len(inside), len(outside)])
-    mask: BoolArray = scene.color(np.concatenate([inside, outside]), signs) == 1
-    return mask
 
 
 def _reduced(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.tree import BoolArray, IntArray
+from maskfeat.segment.windows import Window, grown, whole, window_of
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -96,7 +97,7 @@ class Refiner:
         mask: BoolArray,
         odds: FloatArray,
         clicks: tuple[IntArray, IntArray],
-        window: tuple[slice, slice],
+        window: Window,
     ) -> BoolArray:
         """The mask in a window alone, as clicks near it and the mask around it have it.
 
@@ -110,7 +111,7 @@ class Refiner:
         Returns:
             bool, of the shape of the window. Clicks may still be wrong.
         """
-        around = _grown(window, _MARGIN, mask.shape)
+        around = _aligned(grown(window, _MARGIN, whole(mask.shape)))
         inner = tuple(
             slice(w.start - a.start, w.stop - a.start) for w, a in zip(window, around, strict=True)
         )
@@ -144,7 +145,7 @@ class Refiner:
         places = (asked[0] + window[0].start) * mask.shape[1] + asked[1] + window[1].start
         return places, measures
 
-    def _nearest_in(self, clicks_yx: IntArray, window: tuple[slice, slice]) -> FloatArray:
+    def _nearest_in(self, clicks_yx: IntArray, window: Window) -> FloatArray:
         """As `_nearest`, in a window, of the clicks that are felt there."""
         low, high = np.array([(side.start, side.stop) for side in window]).T
         is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
@@ -160,14 +161,14 @@ class Refiner:
         if maps is None or not known <= wanted:
             known = frozenset()
             maps = np.full((len(_WAYS), *self.labels.shape), _FAR, np.float32)
-        height, width = self.labels.shape
+        everywhere = whole(self.labels.shape)
         for pixel in wanted - known:
-            row, column = divmod(pixel, width)
-            self._add(maps, row, column, (slice(0, height), slice(0, width)))
+            row, column = divmod(pixel, self.labels.shape[1])
+            self._add(maps, row, column, everywhere)
         self._last[is_object] = wanted, maps
         return maps
 
-    def _add(self, maps: FloatArray, row: int, column: int, window: tuple[slice, slice]) -> None:
+    def _add(self, maps: FloatArray, row: int, column: int, window: Window) -> None:
         """Lower the maps of a window, (ways, h, w), to what one click says."""
         ways, corner = self._felt(row, column)
         into, part = [], []
@@ -233,26 +234,17 @@ def _levels(
     ]
 
 
-def _window_around(mask: BoolArray) -> tuple[slice, slice]:
-    """Rows and columns beyond which nothing is asked, nor seen by the blurs of what is asked.
-
-    It starts at multiples of `_REDUCED`, so that a reduced picture of it is part of that of all.
-    """
-    sides = []
-    for axis, length in enumerate(mask.shape):
-        used = np.flatnonzero(mask.any(axis=1 - axis))
-        first, last = (int(used[0]), int(used[-1])) if used.size else (0, 0)
-        start = max(0, first - _MARGIN) // _REDUCED * _REDUCED
-        sides.append(slice(start, min(length, last + 1 + _MARGIN)))
-    return sides[0], sides[1]
+def _window_around(mask: BoolArray) -> Window:
+    """Rows and columns beyond which nothing is asked, nor seen by the blurs of what is asked."""
+    used = window_of(mask)
+    if used[0].stop == 0:
+        used = slice(0, 1), slice(0, 1)
+    return _aligned(grown(used, _MARGIN, whole(mask.shape)))
 
 
-def _grown(window: tuple[slice, slice], margin: int, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """The window with a margin, starting at multiples of `_REDUCED`, see `_window_around`."""
-    rows, columns = (
-        slice(max(0, side.start - margin) // _REDUCED * _REDUCED, min(length, side.stop + margin))
-        for side, length in zip(window, size, strict=True)
-    )
+def _aligned(window: Window) -> Window:
+    """Started at multiples of `_REDUCED`: a reduced picture of it is part of that of all."""
+    rows, columns = (slice(side.start // _REDUCED * _REDUCED, side.stop) for side in window)
     return rows, columns
 
 
@@ -260,9 +252,9 @@ def _blurred(
     picture: npt.NDArray[np.uint8], sigma: float, reduced: int = 1
 ) -> npt.NDArray[np.uint8]:
     """Blur, on means of `reduced` x `reduced` pixels: blurs that are wide enough show no blocks."""
-    whole = Image.fromarray(picture)
+    image = Image.fromarray(picture)
     if reduced == 1:
-        return np.asarray(whole.filter(ImageFilter.GaussianBlur(sigma)))
-    blurred = whole.reduce(reduced).filter(ImageFilter.GaussianBlur(sigma / reduced))
-    box = (0, 0, whole.width / reduced, whole.height / reduced)
-    return np.asarray(blurred.resize(whole.size, Image.Resampling.BILINEAR, box=box))
+        return np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))
+    blurred = image.reduce(reduced).filter(ImageFilter.GaussianBlur(sigma / reduced))
+    box = (0, 0, image.width / reduced, image.height / reduced)
+    return np.asarray(blurred.resize(image.size, Image.Resampling.BILINEAR, box=box))

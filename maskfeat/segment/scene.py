@@ -14,7 +14,7 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
-from maskfeat.segment.coloring import SeedForest, steps_of_tree
+from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
@@ -22,8 +22,8 @@ from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
-from maskfeat.segment.reach import Window
 from maskfeat.segment.refine import Refiner
+from maskfeat.segment.windows import Window, grown, whole
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -145,7 +145,7 @@ class Scene:
         """
         hints = self._hints(object_yx, box, prior)
         labels = self.graph.labels
-        windows = [_grown(window, _FREE_MARGIN, labels.shape) for window in windows]
+        windows = [grown(window, _FREE_MARGIN, whole(labels.shape)) for window in windows]
         is_free = np.zeros(self.graph.num_atoms, bool)
         for window in windows:
             is_free[labels[window]] = True
@@ -255,7 +255,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneCut:
-    """A cut of some atoms, in pixels where that is wanted, see `reach.LocalCut`.
+    """A cut of some atoms, in pixels where that is wanted, see `layers.LocalCut`.
 
     Attributes:
         scene: What was cut.
@@ -280,54 +280,11 @@ class SceneCut:
         )
 
 
-def split_by_marks(
-    regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
-) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """Cut regions that hold marks of several labels: each pixel goes with the nearest mark.
-
-    Args:
-        regions: Region of each pixel, shape (H, W), 0 to K - 1.
-        pixels_yx: Marked pixels, shape (N, 2).
-        labels: Their labels, shape (N,).
-
-    Returns:
-        Regions with marks of one label each, int32, shape (H, W): the old ones keep their numbers
-        for the smallest label, more follow; and the old region of each new one. Of marks
-        equally near the one with the smaller label, then the first in reading order, counts.
-    """
-    marked = regions[tuple(pixels_yx.T)].astype(np.int64)
-    pairs = np.unique(np.stack([marked, labels], axis=1), axis=0)
-    torn = np.unique(pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]])
-    count = int(regions.max()) + 1
-    parents = [np.arange(count)]
-    split = regions.copy()
-    for region in torn:
-        seeds, seed_labels = pixels_yx[marked == region], labels[marked == region]
-        places = np.argwhere(regions == region)
-        order = np.lexsort((seeds[:, 1], seeds[:, 0], seed_labels))
-        squares = ((places[:, None] - seeds[order]) ** 2).sum(axis=2)
-        nearest = seed_labels[order][squares.argmin(axis=1)]
-        for label in np.unique(seed_labels)[1:]:
-            split[tuple(places[nearest == label].T)] = count
-            parents.append(np.array([region]))
-            count += 1
-    return split, np.concatenate(parents)
-
-
 def _filled(box: tuple[int, int, int, int], size: tuple[int, ...]) -> BoolArray:
     """The pixels of a box, (H, W)."""
     filled = np.zeros(size, bool)
     filled[box[0] : box[2], box[1] : box[3]] = True
     return filled
-
-
-def _grown(window: Window, margin: int, size: tuple[int, ...]) -> Window:
-    """The window with a margin, as far as the image goes."""
-    rows, columns = (
-        slice(max(0, side.start - margin), min(length, side.stop + margin))
-        for side, length in zip(window, size, strict=True)
-    )
-    return rows, columns
 
 
 def _with_color(

@@ -1,0 +1,61 @@
+"""Marks on a scene -> masks by one of the methods: everywhere, or around the marks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.segment.layers import LocalCut
+from maskfeat.segment.scene import Scene
+from maskfeat.segment.windows import Window
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MarkCutter:
+    """Masks from marks by one method, with a box or a mask to start from, see `layers.Cutter`."""
+
+    scene: Scene
+    method: str
+    box: tuple[int, int, int, int] | None
+    prior: BoolArray | None
+
+    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
+        """The mask, (H, W)."""
+        if self.method == "coloring" and self.box is None and self.prior is None:
+            return _two_colors(self.scene, inside, outside)
+        on_pixels = self.method == "pixelcut"
+        return self.scene.object_mask(inside, outside, self.box, self.prior, on_pixels)
+
+    def within(
+        self, inside: IntArray, outside: IntArray, below: BoolArray, windows: Sequence[Window]
+    ) -> LocalCut:
+        """The mask in some windows, the rest held as it is if the method can do that."""
+        if self.method != "cut":
+            return _WholeCut(self.whole(inside, outside))
+        return self.scene.cut_within(inside, outside, below, windows, self.box, self.prior)
+
+
+@dataclass(frozen=True)
+class _WholeCut:
+    """A mask that was made everywhere, see `layers.LocalCut`."""
+
+    rough: BoolArray
+
+    def refined(self, window: Window) -> BoolArray:
+        """The mask in a window."""
+        return self.rough[window]
+
+
+def _two_colors(scene: Scene, inside: IntArray, outside: IntArray) -> BoolArray:
+    """Coloring with two labels; without background the salient nodes are the object."""
+    if not len(outside):
+        return scene.salient_mask(inside)
+    signs = np.repeat([1, 0], [len(inside), len(outside)])
+    mask: BoolArray = scene.color(np.concatenate([inside, outside]), signs) == 1
+    return mask
