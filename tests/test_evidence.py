@@ -136,3 +136,14 @@ def test_a_click_alone_is_far_from_all_others() -> None:
 
 def test_without_colors_all_have_one() -> None:
     assert (measured("object: color distance", colors=None) == 0).all()
+
+
+def test_some_atoms_alone_are_measured_as_among_all() -> None:
+    evidence = ClickEvidence(GRAPH, TREE, COLORS)
+    atoms = np.array([5, 17, 100, 399])
+    ways = [evidence.ways_at(clicks, atoms) for clicks in (INSIDE, OUTSIDE)]
+    some = evidence.measures_at(atoms, INSIDE, OUTSIDE, *ways)
+    np.testing.assert_array_equal(some, evidence.measures(INSIDE, OUTSIDE)[:, atoms])
+    none = np.empty(0, np.int64)
+    some = evidence.measures_at(atoms, INSIDE, none, ways[0], evidence.ways_at(none, atoms))
+    np.testing.assert_array_equal(some, evidence.measures(INSIDE, none)[:, atoms])

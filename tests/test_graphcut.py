@@ -195,3 +195,30 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
 
 
 CUTTER = cutter_of()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cutter = cutter_of()
+    count = GRAPH.num_atoms
+    clicks = rng.choice(count, 6, replace=False)
+    inside, outside = clicks[:3], clicks[3:]
+    everything = cutter.cut_within(np.ones(count, bool), np.zeros(count, bool), inside, outside)
+    whole = cutter.cut(inside, outside)
+    np.testing.assert_allclose(everything.odds, whole.odds, atol=1e-3)
+    np.testing.assert_array_equal(everything.is_object, whole.is_object)
+
+    is_free, labels = rng.random(count) < 0.3, rng.random(count) < 0.5
+    found = cutter.cut_within(is_free, labels, inside, outside).is_object
+    np.testing.assert_array_equal(found[~is_free], labels[~is_free])
+    costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.border_contrasts)
+    unary = np.clip(whole.odds, -4, 4) * GRAPH.sizes
+    free = np.isin(np.arange(count), clicks) & is_free
+    held = np.where(np.isin(np.arange(count), inside) & free, True, labels)
+    held = np.where(np.isin(np.arange(count), outside) & free, False, held)
+    is_held = free | ~is_free
+    network = CutNetwork(count, GRAPH.edges, costs, 4.0 * GRAPH.labels.size)
+    wanted = network.cut(unary, np.flatnonzero(is_held & held), np.flatnonzero(is_held & ~held))
+    np.testing.assert_array_equal(found, wanted)

@@ -90,3 +90,19 @@ def test_without_color_the_color_says_nothing() -> None:
         np.testing.assert_array_equal(
             measures[row_of(f"{kind}: distance and color")], measures[row_of(f"{kind}: distance")]
         )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 8))
+def test_a_window_is_refined_as_all_of_the_image(seed: int, num_clicks: int) -> None:
+    rng = np.random.default_rng(seed)
+    is_object, odds = cut_of(seed)
+    mask = is_object[LABELS]
+    pixels = rng.choice(HEIGHT * WIDTH, num_clicks, replace=False)
+    clicks = np.stack(np.divmod(pixels, WIDTH), axis=1)
+    half = num_clicks // 2
+    whole = refiner().refine(NETWORK, is_object, odds, pixels[:half], pixels[half:])
+    window = slice(8, 30), slice(20, 60)
+    both = clicks[:half], clicks[half:]
+    part = refiner().refine_within(NETWORK, mask, odds, both, window)
+    np.testing.assert_array_equal(part, whole[window])
