@@ -60,8 +60,10 @@ CONTEXT_MEASURES = (
     *(f"same against other kind: {way}" for way in _COMPARED),
 )
 
-# Rows of measures that are kept: some 50 MB for 8,000 atoms.
-_KEPT_ROWS = 128
+# Rows of measures that are kept: some 100 MB for 8,000 atoms.
+_KEPT_ROWS = 256
+# Atoms of which it is kept how near they are to one another: 50 MB.
+_KEPT_PAIRS = 1024
 
 
 class ClickEvidence:
@@ -178,7 +180,11 @@ class ClickEvidence:
 
     def _pairs(self, one: IntArray, other: IntArray) -> FloatArray:
         """How near clicked atoms are to one another, (N, M, W); of each pair it is found once."""
-        for atom in {*one.tolist(), *other.tolist()} - self._places_of_clicks.keys():
+        wanted = {*one.tolist(), *other.tolist()}
+        if len(wanted | self._places_of_clicks.keys()) > _KEPT_PAIRS:
+            self._places_of_clicks = {}
+            self._between = np.empty((0, 0, len(WAYS)), np.float32)
+        for atom in wanted - self._places_of_clicks.keys():
             place = self._places_of_clicks[atom] = len(self._places_of_clicks)
             if place >= len(self._between):
                 grown = np.empty((2 * place + 16,) * 2 + (len(WAYS),), np.float32)
