@@ -12,6 +12,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
+import click_samples  # noqa: E402
 import fit_networks  # noqa: E402
 
 from maskfeat.segment.networks import load_networks  # noqa: E402
@@ -20,7 +21,7 @@ from maskfeat.segment.networks import load_networks  # noqa: E402
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:
     target = np.zeros((20, 30), np.int8)
     target[5:9, 7:20], target[15:] = 1, -1
-    clicks, signs = fit_networks.random_clicks(target, 25, np.random.default_rng(0))
+    clicks, signs = click_samples.random_clicks(target, 25, np.random.default_rng(0))
     assert signs[0]
     assert len(np.unique(clicks, axis=0)) == len(clicks) == 25
     np.testing.assert_array_equal(target[tuple(clicks.T)] == 1, signs)
@@ -31,11 +32,11 @@ def test_a_fit_learns_which_way_is_up() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 4000)).astype(np.float32)
     is_object = (values[0] - values[1] > 0).astype(float)
-    network = fit_networks.fit(
+    network = fit_networks.fit_one_way(
         [(values, is_object, np.ones(4000))], ("up", "down"), (1, -1), 8, 400, 0, "here"
     )
     assert ((network(values) > 0) == (is_object > 0)).mean() > 0.95
-    wrong_way = fit_networks.fit(
+    wrong_way = fit_networks.fit_one_way(
         [(values, is_object, np.ones(4000))], ("up", "down"), (-1, 1), 8, 400, 0, "here"
     )
     assert ((wrong_way(values) > 0) == (is_object > 0)).mean() < 0.6
