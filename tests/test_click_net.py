@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.click_net import ClickNet
-from maskfeat.segment.click_reader import ClickReader, some_of
+from maskfeat.segment.click_reader import ClickReader
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.hierarchy import atom_hierarchy
 from maskfeat.segment.networks import default_networks, load_networks, save_networks
@@ -110,20 +110,6 @@ def test_what_is_saved_is_loaded_and_of_other_measures_refused(tmp_path) -> None
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="cannot be used: it judges by other measures"):
         load_networks(tmp_path / "a.json")
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.sets(st.integers(0, 2**20), min_size=1, max_size=60), st.integers(0, 2**20))
-def test_of_many_atoms_some_are_read_and_one_more_replaces_one_at_most(
-    numbers: set[int], another: int
-) -> None:
-    atoms = np.array(sorted(numbers), np.int64)
-    some = some_of(atoms, most=20)
-    assert len(some) == min(20, len(atoms))
-    assert set(some.tolist()) <= numbers
-    assert (np.diff(some) > 0).all()
-    more = some_of(np.array(sorted(numbers | {another}), np.int64), most=20)
-    assert len(set(some.tolist()) - set(more.tolist())) <= 1
 
 
 def test_a_scribble_over_all_atoms_takes_bounded_memory() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.marks import (
@@ -10,6 +10,7 @@ from maskfeat.segment.marks import (
     checked_mask,
     clicks_and_scribbles,
     labeled_marks,
+    some_of,
 )
 
 SIZE = (20, 30)
@@ -75,3 +76,17 @@ def test_a_mask_must_fit() -> None:
         checked_mask(mask.T, SIZE)
     with pytest.raises(ValueError, match="mask must be bool"):
         checked_mask(mask.astype(int), SIZE)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(st.integers(0, 2**20), min_size=1, max_size=60), st.integers(0, 2**20))
+def test_of_many_some_are_taken_and_one_more_replaces_one_at_most(
+    numbers: set[int], another: int
+) -> None:
+    atoms = np.array(sorted(numbers), np.int64)
+    some = some_of(atoms, most=20)
+    assert len(some) == min(20, len(atoms))
+    assert set(some.tolist()) <= numbers
+    assert (np.diff(some) > 0).all()
+    more = some_of(np.array(sorted(numbers | {another}), np.int64), most=20)
+    assert len(set(some.tolist()) - set(more.tolist())) <= 1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.evidence import ClickEvidence
+from maskfeat.segment.marks import some_of
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -19,23 +20,6 @@ IntArray = npt.NDArray[np.int64]
 _KEPT_EFFECTS = 512
 # Of so many atoms of one kind of click each is read; of more, as a scribble marks, so many.
 MOST_READ = 128
-
-
-def some_of(atoms: IntArray, most: int = MOST_READ) -> IntArray:
-    """At most so many of some atoms, all over them; one atom more replaces one at most.
-
-    Args:
-        atoms: Numbers below 2^32, each once, rising, (N,).
-        most: How many.
-
-    Returns:
-        Some of them, rising; a function of the set.
-    """
-    if len(atoms) <= most:
-        return atoms
-    # Multiplied as in Knuth's hashing, numbers lie in an order that is as good as random.
-    order = np.argsort(atoms.astype(np.uint64) * np.uint64(2_654_435_761) % np.uint64(2**32))
-    return np.sort(atoms[order[:most]])
 
 
 class ClickReader:
@@ -61,7 +45,7 @@ class ClickReader:
             object_atoms: Atoms clicked as object, each once, rising, (N,).
             background_atoms: Atoms clicked as background, likewise, (M,).
         """
-        clicked = some_of(background_atoms), some_of(object_atoms)
+        clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
         measures = torch.from_numpy(self.evidence.measures(clicked[1], clicked[0]))
         largest = [self._largest(kind, clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
         odds: FloatArray = self.net.odds(largest, measures.T).numpy()
@@ -80,7 +64,7 @@ class ClickReader:
             object_atoms: See `odds`.
             background_atoms: See `odds`.
         """
-        clicked = some_of(background_atoms), some_of(object_atoms)
+        clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
         ways = [self.evidence.ways_at(clicks, atoms) for clicks in clicked]
         measures = self.evidence.measures_at(
             atoms, object_atoms, background_atoms, ways[1], ways[0]

@@ -151,6 +151,23 @@ def strokes_with_reach(
     ]
 
 
+def some_of(numbers: IntArray, most: int) -> IntArray:
+    """At most so many of some atoms or pixels, spread; one more replaces one at most.
+
+    Args:
+        numbers: Below 2^32, each once, rising, (N,).
+        most: How many.
+
+    Returns:
+        Some of them, rising; a function of the set.
+    """
+    if len(numbers) <= most:
+        return numbers
+    # Multiplied as in Knuth's hashing, numbers lie in an order that is as good as random.
+    order = np.argsort(numbers.astype(np.uint64) * np.uint64(2_654_435_761) % np.uint64(2**32))
+    return np.sort(numbers[order[:most]])
+
+
 def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """A box (top, left, bottom, right), the last two exclusive, cut to the image.
 

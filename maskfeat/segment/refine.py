@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from maskfeat.segment.marks import some_of
 from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.tree import BoolArray, IntArray
 from maskfeat.segment.windows import Window, grown, whole, window_of
@@ -24,6 +25,7 @@ _FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
 _REDUCED = 4  # pixels that are one when blurring the most
 _MARGIN = 32  # around the mask: four standard deviations of the widest blur
 _MAX_ODDS = 6.0
+_MOST_FELT = 512  # pixels of one kind; of more, as a scribble marks, so many
 _KEPT_PATCHES = 4096  # clicks, 20 kB each
 # Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
 _FEATURE_PX, _COLOR_PX = 8.0, 30.0
@@ -150,13 +152,16 @@ class Refiner:
         low, high = np.array([(side.start, side.stop) for side in window]).T
         is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
         maps = np.full((len(_WAYS), *(high - low)), _FAR, np.float32)
-        for row, column in clicks_yx[is_felt].tolist():
+        width = self.labels.shape[1]
+        pixels = np.unique(clicks_yx[is_felt] @ (width, 1))
+        for pixel in some_of(pixels, _MOST_FELT).tolist():
+            row, column = divmod(pixel, width)
             self._add(maps, row, column, window)
         return maps
 
     def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
         """The least of each measure over clicks of one kind, (ways, H, W)."""
-        wanted = frozenset(pixels.tolist())
+        wanted = frozenset(some_of(np.unique(pixels), _MOST_FELT).tolist())
         known, maps = self._last.get(is_object, (frozenset[int](), None))
         if maps is None or not known <= wanted:
             known = frozenset()
