@@ -19,6 +19,7 @@ from maskfeat.evaluate.clicking import (
 from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.robots import RandomRobot
+from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
@@ -209,3 +210,20 @@ def test_clicks_with_reach_give_one_mask_in_any_order_and_games_start_afresh() -
     for (row, column), sign in zip(last.clicks_yx.tolist(), last.is_positive, strict=True):
         mask = own.click(row, column, bool(sign))
     np.testing.assert_array_equal(mask, last.mask)
+
+
+def test_an_image_that_is_set_is_not_prepared_again() -> None:
+    class Counted(LabEncoder):
+        calls = 0
+
+        def features(self, rgb: np.ndarray) -> Features:
+            self.calls += 1
+            return super().features(rgb)
+
+    encoder = Counted()
+    segmenter = ReachingClicks(InteractiveSegmenter(encoder))
+    image = four_fields().image
+    for rgb in (image, image.copy(), 255 - image, image):
+        segmenter.set_image(rgb)
+        assert segmenter.predict(np.array([[3, 4]]), np.array([True]))[3, 4]
+    assert encoder.calls == 3

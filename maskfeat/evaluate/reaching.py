@@ -21,12 +21,16 @@ class ReachingClicks:
 
     def __init__(self, segmenter: InteractiveSegmenter) -> None:
         self._segmenter = segmenter
+        self._image: npt.NDArray[np.uint8] | None = None
         self._shown: npt.NDArray[np.bool_] | None = None
         self._reaches: dict[tuple[int, int, bool], float] = {}
 
     def set_image(self, rgb: npt.NDArray[np.uint8]) -> None:
-        """Take an image, uint8, shape (H, W, 3), and forget all clicks."""
-        self._segmenter.set_image(rgb)
+        """Take an image, uint8, shape (H, W, 3), and forget all clicks; the same again is free."""
+        if self._image is None or not np.array_equal(self._image, rgb):
+            self._image = None
+            self._segmenter.set_image(rgb)
+            self._image = rgb.copy()
         self.reset()
 
     def reset(self) -> None:

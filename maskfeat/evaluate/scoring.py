@@ -149,6 +149,7 @@ def click_scores(
     places = (
         [(chosen[n % len(chosen)], n // len(chosen)) for n in range(num_targets)] if chosen else []
     )
+    places.sort()  # objects of one image in turn: it is prepared once
     names = click_score_names(max_clicks)
     return mean_scores(trainer, pl_module, names, places, score, "clicks")
 
