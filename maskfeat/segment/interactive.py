@@ -28,7 +28,7 @@ from maskfeat.segment.marks import (
     strokes_with_reach,
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
-from maskfeat.segment.reach import Stroke, reach_of
+from maskfeat.segment.reach import ANYWHERE, Stroke, reach_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.scene import Scene
 
@@ -285,7 +285,9 @@ class InteractiveSegmenter:
         prior = None if prior is None else resized(prior, scene.features.size)
         cutter = MarkCutter(scene, self.method, box, prior)
         start = np.zeros(scene.features.size, bool)
-        if box is not None or prior is not None:
+        has_hint = prior.any() if prior is not None else box is not None
+        # Strokes that may change everything ask for no mask to start from.
+        if has_hint and all(stroke.level < ANYWHERE for stroke in strokes):
             start = cutter.whole(*np.empty((2, 0, 2), np.int64))
         hint = None if prior is None else sha256(prior.tobytes()).digest()
         context: Hashable = (box, hint, keep_all)
