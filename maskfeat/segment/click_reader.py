@@ -66,9 +66,7 @@ class ClickReader:
         """
         clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
         ways = [self.evidence.ways_at(clicks, atoms) for clicks in clicked]
-        measures = self.evidence.measures_at(
-            atoms, object_atoms, background_atoms, ways[1], ways[0]
-        )
+        measures = self.evidence.measures_at(atoms, clicked[1], clicked[0], ways[1], ways[0])
         contexts = [self.evidence.contexts(clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
         odds: FloatArray = self.net(
             [torch.from_numpy(of_kind.transpose(0, 2, 1)) for of_kind in ways],

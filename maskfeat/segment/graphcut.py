@@ -38,6 +38,15 @@ class AtomCut(NamedTuple):
     odds: FloatArray
 
 
+class _Clicks(NamedTuple):
+    """Atoms clicked either way, each once, rising, and those that are held at either label."""
+
+    inside: IntArray
+    outside: IntArray
+    held_object: IntArray
+    held_background: IntArray
+
+
 class AtomCutter:
     """Cuts one image again and again; what does not depend on clicks is computed once.
 
@@ -102,18 +111,14 @@ class AtomCutter:
         Raises:
             ValueError: If there is no object click, or an atom that does not exist.
         """
-        inside = self._checked(object_atoms, "object_atoms")
-        outside = self._checked(background_atoms, "background_atoms")
-        barred = self._checked(barred_atoms, "barred_atoms")
-        if not inside.size:
+        clicks = self._clicks(object_atoms, background_atoms, barred_atoms)
+        if not clicks.inside.size:
             raise ValueError("object_atoms must name at least one atom, got none; click the object")
-        odds = self._reader.odds(inside, outside)
+        odds = self._reader.odds(clicks.inside, clicks.outside)
         if prior is not None:
             odds = odds + prior
-        torn = np.intersect1d(inside, outside)
         unary = np.clip(odds, -MAX_ODDS, MAX_ODDS) * self.graph.sizes
-        held = np.union1d(np.setdiff1d(outside, torn), barred)
-        return AtomCut(self._cuts.cut(unary, np.setdiff1d(inside, torn), held), odds)
+        return AtomCut(self._cuts.cut(unary, clicks.held_object, clicks.held_background), odds)
 
     def cut_within(
         self,
@@ -140,12 +145,10 @@ class AtomCutter:
         Raises:
             ValueError: If an atom does not exist.
         """
-        inside = self._checked(object_atoms, "object_atoms")
-        outside = self._checked(background_atoms, "background_atoms")
-        barred = self._checked(barred_atoms, "barred_atoms")
+        clicks = self._clicks(object_atoms, background_atoms, barred_atoms)
         free = np.flatnonzero(is_free)
         odds = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
-        odds[free] = self._reader.odds_at(free, inside, outside)
+        odds[free] = self._reader.odds_at(free, clicks.inside, clicks.outside)
         if prior is not None:
             odds += prior
         place = np.full(len(labels), -1)
@@ -160,9 +163,7 @@ class AtomCutter:
         pairwise = self._border_costs[within]
         total = float(np.abs(unary).sum())
         cuts = CutNetwork(len(free), place[self.graph.edges[within]], pairwise, total)
-        torn = np.intersect1d(inside, outside)
-        objects = place[np.setdiff1d(inside, torn)]
-        grounds = place[np.union1d(np.setdiff1d(outside, torn), barred)]
+        objects, grounds = place[clicks.held_object], place[clicks.held_background]
         cut = labels.copy()
         cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
         return AtomCut(cut, odds)
@@ -174,6 +175,16 @@ class AtomCutter:
             np.log(2) - np.logaddexp(0, scaled)
         )
         return costs
+
+    def _clicks(
+        self, object_atoms: npt.ArrayLike, background_atoms: npt.ArrayLike, barred: npt.ArrayLike
+    ) -> _Clicks:
+        """Clicked atoms, checked, and which of them are held at which label."""
+        inside = self._checked(object_atoms, "object_atoms")
+        outside = self._checked(background_atoms, "background_atoms")
+        torn = np.intersect1d(inside, outside)
+        held = np.union1d(np.setdiff1d(outside, torn), self._checked(barred, "barred_atoms"))
+        return _Clicks(inside, outside, np.setdiff1d(inside, torn), held)
 
     def _checked(self, atoms: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(atoms)

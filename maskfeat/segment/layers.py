@@ -136,9 +136,9 @@ def _with_layer(
                 seeds = _seeds_in(window, pixels_of(wrong, is_object))
                 _change(mask, below, local, window, seeds, is_object, limit)
     # What is added holds a mark; parts without one appear where something was taken away.
-    is_whole = not any(not stroke.is_object for stroke in wrong)
+    only_added = all(stroke.is_object for stroke in wrong)
     had_marks = any(stroke.is_object for stroke in so_far if stroke.level > layer[0].level)
-    return obeying(mask, inside, outside, keep_all or (is_whole and had_marks))
+    return obeying(mask, inside, outside, keep_all or (only_added and had_marks))
 
 
 def _change(
