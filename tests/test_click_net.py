@@ -38,11 +38,11 @@ def odds_at_once(net: ClickNet, inside: np.ndarray, outside: np.ndarray) -> np.n
     """As `ClickReader`, but all clicks and atoms in one pass."""
 
     def ways(clicked: np.ndarray) -> torch.Tensor:
-        rows = [EVIDENCE.ways(int(atom)).T for atom in clicked]
-        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0)
+        rows = [EVIDENCE.ways(int(atom)) for atom in clicked]
+        return torch.from_numpy(np.stack(rows, axis=1)) if rows else torch.empty(0)
 
     contexts = [EVIDENCE.contexts(*pair) for pair in ((outside, inside), (inside, outside))]
-    measures = torch.from_numpy(EVIDENCE.measures(inside, outside)).T
+    measures = torch.from_numpy(EVIDENCE.measures(inside, outside))
     with torch.no_grad():
         found = net([ways(outside), ways(inside)], list(map(torch.from_numpy, contexts)), measures)
     return found.numpy()
@@ -72,9 +72,9 @@ def test_the_odds_worked_by_hand() -> None:
     net.effects[1].weight[:] = 0.5
     for layer, weight in ((0, 1.0), (2, 1.0), (4, 1.0)):
         net.atoms[layer].weight[0, 1 if layer == 0 else 0] = weight
-    ways = torch.zeros(2, 1, 12)
-    ways[:, 0, 4] = torch.tensor([0.75, 2.0])
-    context, measures = torch.zeros(2, 28), torch.zeros(1, 30)
+    ways = torch.zeros(12, 2, 1)
+    ways[4, :, 0] = torch.tensor([0.75, 2.0])
+    context, measures = torch.zeros(2, 28), torch.zeros(30, 1)
     effect = max(0.5 * max(0, 2 * -0.75 + 3), 0.5 * max(0, 2 * -2.0 + 3))
     odds = net([torch.empty(0), ways], [torch.empty(0), context], measures)
     np.testing.assert_allclose(odds, [effect], atol=1e-6)
@@ -82,7 +82,7 @@ def test_the_odds_worked_by_hand() -> None:
 
 def test_a_click_in_another_context_says_another_thing() -> None:
     net = random_net()
-    ways = torch.from_numpy(EVIDENCE.ways(17)).T[None]
+    ways = torch.from_numpy(EVIDENCE.ways(17))[:, None]
     alone, beside = (EVIDENCE.contexts(np.array([17]), other) for other in (NONE, np.array([18])))
     one, two = (net.effect(1, ways, net.rounded(torch.from_numpy(c))) for c in (alone, beside))
     assert (one != two).any()

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from maskfeat.segment.layers import LayeredMasks
 from maskfeat.segment.reach import Stroke, reach_of
+from maskfeat.segment.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
 
@@ -31,6 +32,11 @@ class Cuts:
 
     def refined(self, window) -> np.ndarray:
         return self.rough[window]
+
+    def sliver(self, stroke, below, inside, outside) -> tuple[Window, np.ndarray]:
+        window = grown(window_around(stroke.pixels_yx), 5, whole(below.shape))
+        wanted = self.whole(inside, outside) == stroke.is_object
+        return window, (wanted & (below != stroke.is_object))[window]
 
 
 def arbitrary_mask(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class State(NamedTuple):
     Attributes:
         rows: Places of the clicks in `Game.clicked`, (N,) and (M,).
         contexts: Of these clicks, (N, C) and (M, C).
-        measures: Of the atoms of the game, (A, F).
+        measures: Of the atoms of the game, (F, A).
     """
 
     rows: list[Tensor]
@@ -50,7 +50,7 @@ class Game(NamedTuple):
     Attributes:
         atoms: Some atoms of the image, (A,).
         clicked: All that were clicked, each once, rising, (N,).
-        ways: From each of these to each of those, (N, A, W).
+        ways: From each of these to each of those, (W, N, A).
         fraction: Share of object in each atom, (A,).
         weights: Of each atom in the loss, (A,).
         states: Moments of the game.
@@ -65,7 +65,7 @@ class Game(NamedTuple):
 
     def odds(self, net: ClickNet, state: State) -> Tensor:
         """Log odds of the atoms in a state, (A,)."""
-        return net([self.ways[rows] for rows in state.rows], state.contexts, state.measures)
+        return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
 
 
 def targets_of(played: Sequence[str], num_images: int) -> list[tuple[Any, ClickTarget]]:
@@ -108,7 +108,7 @@ def game_of_atoms(
     chosen = rng.choice(count, ATOMS_PER_GAME, p=probability)
     weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
     clicked = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
-    ways = np.stack([scene.cutter.evidence.ways(int(atom))[:, chosen].T for atom in clicked])
+    ways = scene.cutter.evidence.ways_at(clicked, chosen)
     tensors = (torch.from_numpy(v.astype(np.float32)) for v in (ways, fraction[chosen], weights))
     return Game(chosen, clicked, *tensors, [])
 
@@ -117,7 +117,7 @@ def state_of_atoms(scene: Scene, game: Game, clicks: Any) -> State:
     """What is known after some clicks, on the object and on the background."""
     evidence, labels = scene.cutter.evidence, scene.graph.labels
     inside, outside = (np.unique(labels[tuple(c.T)]).astype(np.int64) for c in clicks)
-    measures = evidence.measures(inside, outside)[:, game.atoms].T
+    measures = evidence.measures(inside, outside)[:, game.atoms]
     rows, contexts = [], []
     for own, other in ((outside, inside), (inside, outside)):
         rows.append(torch.from_numpy(np.searchsorted(game.clicked, own)))

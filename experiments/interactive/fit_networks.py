@@ -26,7 +26,12 @@ from torch import Tensor, nn
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.monotone import CLIP, MonotoneNet
-from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
+from maskfeat.segment.networks import (
+    ClickNetworks,
+    default_networks,
+    load_networks,
+    save_networks,
+)
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
 
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
@@ -50,9 +55,9 @@ def fit_atoms(games: Sequence[Game], epochs: int, seed: int, origin: str) -> Cli
     places = [(game, state) for game in games for state in game.states]
     contexts = [context for _, state in places for context in state.contexts]
     with torch.no_grad():
-        net.standardize("ways", torch.cat([game.ways.flatten(0, 1)[::37] for game in games]))
+        net.standardize("ways", torch.cat([game.ways.flatten(1).T[::37] for game in games]))
         net.standardize("contexts", torch.cat(contexts))
-        net.standardize("measures", torch.cat([state.measures[::7] for _, state in places]))
+        net.standardize("measures", torch.cat([state.measures.T[::7] for _, state in places]))
     steps = epochs * (len(places) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
@@ -177,7 +182,7 @@ def flat_networks() -> ClickNetworks:
     atoms = ClickNet().requires_grad_(False)
     for values in atoms.atoms[-1].parameters():
         values.zero_()
-    return ClickNetworks(atoms, flat(PIXEL_MEASURES, PIXEL_SIGNS))
+    return ClickNetworks(atoms, flat(PIXEL_MEASURES, PIXEL_SIGNS), default_networks().slivers)
 
 
 def main() -> None:
@@ -212,7 +217,7 @@ def main() -> None:
     def fitted(of_atoms: list[Game], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
         pixels = fit_one_way(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
-        return ClickNetworks(fit_atoms(of_atoms, *settings), pixels)
+        return ClickNetworks(fit_atoms(of_atoms, *settings), pixels, networks.slivers)
 
     rng = np.random.default_rng(args.seed)
     networks = flat_networks() if args.start is None else load_networks(args.start)

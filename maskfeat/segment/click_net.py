@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ _CLIP = 4.0
 # Contexts are rounded to this share of a standard deviation: most clicks far from a new one keep
 # theirs then, and what was computed for them.
 _CONTEXT_STEP = 0.25
+# Pairs of click and atom that are read at once: what is computed of them stays in the cache.
+_AT_ONCE = 8192
 _LARGEST_GAIN = 2.0  # of the logarithm by which a context stretches what a click says
 _INPUTS = {"ways": WAYS, "contexts": CONTEXT_MEASURES, "measures": ATOM_MEASURES}
 
@@ -76,57 +79,74 @@ class ClickNet(nn.Module):
 
         Args:
             ways: From the clicks on the background and from those on the object to each atom,
-                (N, K, W) and (M, K, W).
+                (W, N, K) and (W, M, K).
             contexts: Of the same clicks, (N, C) and (M, C).
-            measures: Of each atom, (K, F).
+            measures: Of each atom, (F, K).
         """
-        largest = [self.no_click[kind].expand(len(measures), -1) for kind in (0, 1)]
+        largest = [self.without_clicks(kind, measures.shape[1]) for kind in (0, 1)]
         for kind in (0, 1):
-            if len(ways[kind]):
-                rounded = self.rounded(contexts[kind])
-                largest[kind] = self.effect(kind, ways[kind], rounded).amax(dim=0)
+            if len(contexts[kind]):
+                largest[kind] = self._largest(kind, ways[kind], self.rounded(contexts[kind]))
         return self.odds(largest, measures)
+
+    def without_clicks(self, kind: int, num_atoms: int) -> Tensor:
+        """What stands for the largest effects where nothing is clicked in one way, (E, K)."""
+        of_all: Tensor = self.no_click[kind][:, None].expand(-1, num_atoms)
+        return of_all
+
+    def _largest(self, kind: int, ways: Tensor, rounded: Tensor) -> Tensor:
+        """The largest effects over clicks of one kind, see `effect`, (E, K)."""
+        step = max(1, _AT_ONCE // ways.shape[2])
+        parts = [
+            self.effect(kind, ways[:, first : first + step], rounded[first : first + step])
+            for first in range(0, len(rounded), step)
+        ]
+        return reduce(torch.maximum, [effects.amax(dim=1) for effects in parts])
 
     def rounded(self, contexts: Tensor) -> Tensor:
         """Contexts (N, C) in standard deviations, in steps."""
-        return torch.round(self._standardized("contexts", contexts) / _CONTEXT_STEP) * _CONTEXT_STEP
+        steps = self._standardized("contexts", contexts.T).T / _CONTEXT_STEP
+        return torch.round(steps) * _CONTEXT_STEP
 
     def effect(self, kind: int, ways: Tensor, rounded: Tensor) -> Tensor:
         """What clicks say of atoms.
 
         Args:
             kind: 0 for clicks on the background, 1 for those on the object.
-            ways: From each click to each atom, (N, K, W).
+            ways: From each click to each atom, (W, N, K).
             rounded: Context of each click, see `rounded`, (N, C).
 
         Returns:
-            Shape (N, K, effects).
+            Shape (E, N, K).
         """
-        gains, shifts = self.contexts[kind](rounded).chunk(2, dim=1)
+        gains, shifts = self.contexts[kind](rounded).T.contiguous().chunk(2)
         gains = torch.exp(gains.clamp(-_LARGEST_GAIN, _LARGEST_GAIN))
-        read = self.ways[kind](self._standardized("ways", ways))
-        effects: Tensor = self.effects[kind](torch.relu(read * gains[:, None] + shifts[:, None]))
-        return effects
+        read = _applied(self.ways[kind], self._standardized("ways", ways))
+        shaped = torch.relu(torch.addcmul(shifts[:, :, None], read, gains[:, :, None]))
+        return _applied(self.effects[kind], shaped)
 
     def odds(self, largest: Sequence[Tensor], measures: Tensor) -> Tensor:
         """Log odds, shape (K,).
 
         Args:
             largest: Largest effects of the clicks on the background and of those on the object,
-                (K, effects) each.
-            measures: Of each atom, (K, F).
+                (E, K) each.
+            measures: Of each atom, (F, K).
         """
-        inputs = torch.cat([*largest, self._standardized("measures", measures)], dim=1)
-        odds: Tensor = self.atoms(inputs)
-        return odds[:, 0]
+        values = torch.cat([*largest, self._standardized("measures", measures)])
+        for layer in self.atoms:
+            values = _applied(layer, values) if isinstance(layer, nn.Linear) else layer(values)
+        return values[0]
 
     def standardize(self, name: str, values: Tensor) -> None:
-        """Take mean and spread of "ways", "contexts" or "measures" from examples, (N, F)."""
+        """Take mean and spread of "ways", "contexts" or "measures" from examples, (N, values)."""
         getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
         getattr(self, f"{name}_spread").copy_(values.std(dim=0) + 1e-3)
 
     def _standardized(self, name: str, values: Tensor) -> Tensor:
-        mean, spread = getattr(self, f"{name}_mean"), getattr(self, f"{name}_spread")
+        """Values in standard deviations from their mean, the different ones first, (F, ...)."""
+        shape = (-1, *[1] * (values.dim() - 1))
+        mean, spread = (getattr(self, f"{name}_{of}").view(shape) for of in ("mean", "spread"))
         standardized: Tensor = (values - mean) / spread
         return standardized.clamp(-_CLIP, _CLIP)
 
@@ -152,6 +172,13 @@ class ClickNet(nn.Module):
             {name: torch.tensor(values) for name, values in content["weights"].items()}
         )
         return net.requires_grad_(False).eval()
+
+
+def _applied(layer: nn.Module, values: Tensor) -> Tensor:
+    """A linear layer on values that come first, (F, ...): much faster than last, being few."""
+    assert isinstance(layer, nn.Linear)
+    flat = torch.addmm(layer.bias[:, None], layer.weight, values.flatten(1))
+    return flat.view(-1, *values.shape[1:])
 
 
 def _inputs() -> dict[str, list[str]]:

@@ -48,7 +48,7 @@ class ClickReader:
         clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
         measures = torch.from_numpy(self.evidence.measures(clicked[1], clicked[0]))
         largest = [self._largest(kind, clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
-        odds: FloatArray = self.net.odds(largest, measures.T).numpy()
+        odds: FloatArray = self.net.odds(largest, measures).numpy()
         return odds
 
     @torch.inference_mode()
@@ -69,30 +69,31 @@ class ClickReader:
         measures = self.evidence.measures_at(atoms, clicked[1], clicked[0], ways[1], ways[0])
         contexts = [self.evidence.contexts(clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
         odds: FloatArray = self.net(
-            [torch.from_numpy(of_kind.transpose(0, 2, 1)) for of_kind in ways],
+            [torch.from_numpy(of_kind) for of_kind in ways],
             [torch.from_numpy(of_kind) for of_kind in contexts],
-            torch.from_numpy(measures.T),
+            torch.from_numpy(measures),
         ).numpy()
         return odds
 
     def _largest(self, kind: int, clicked: IntArray, others: IntArray) -> Tensor:
-        """The largest effects over the clicks of one kind, (K, effects)."""
+        """The largest effects over the clicks of one kind, (E, K)."""
+        num_atoms = self.evidence.graph.num_atoms
         if not clicked.size:
-            return self.net.no_click[kind].expand(self.evidence.graph.num_atoms, -1)
+            return self.net.without_clicks(kind, num_atoms)
         contexts = torch.from_numpy(self.evidence.contexts(clicked, others))
-        largest = torch.full((self.evidence.graph.num_atoms, len(self.net.no_click[kind])), -np.inf)
+        largest = torch.full((len(self.net.no_click[kind]), num_atoms), -np.inf)
         for atom, context in zip(clicked, self.net.rounded(contexts), strict=True):
             torch.maximum(largest, self._effect(kind, int(atom), context[None]), out=largest)
         return largest
 
     def _effect(self, kind: int, atom: int, rounded: Tensor) -> Tensor:
-        """What one click says of all atoms, (K, effects)."""
+        """What one click says of all atoms, (E, K)."""
         key = kind, atom, rounded.numpy().tobytes()
         if key in self._effects:
             self._effects.move_to_end(key)
             return self._effects[key]
-        ways = torch.from_numpy(self.evidence.ways(atom)).T
-        effect = self.net.effect(kind, ways[None], rounded)[0]
+        ways = torch.from_numpy(self.evidence.ways(atom))
+        effect = self.net.effect(kind, ways[:, None], rounded)[:, 0]
         self._effects[key] = effect
         if len(self._effects) > _KEPT_EFFECTS:
             self._effects.popitem(last=False)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.segment.atoms import AtomGraph
-from maskfeat.segment.hierarchy import salient_node, ward_tree
+from maskfeat.segment.hierarchy import SalientPath, salient_path, ward_tree
 from maskfeat.segment.merging import Merges
 from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
 
@@ -82,13 +82,14 @@ class ClickEvidence:
     ) -> None:
         self.graph = graph
         self.tree = tree
-        self._features = graph.features * np.float32(np.sqrt(graph.scale))
-        self._places = graph.centroids_yx / np.float32(np.sqrt(graph.labels.size))
-        self._colors = None if colors is None else colors.astype(np.float32)
+        self._features = _columns(graph.features * np.float32(np.sqrt(graph.scale)))
+        self._places = _columns(graph.centroids_yx / np.float32(np.sqrt(graph.labels.size)))
+        self._colors = None if colors is None else _columns(colors)
         self._ward = ward_tree(graph.features, graph.sizes, graph.edges)
         self._path_tree = _path_tree(graph)
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+        self._salient_paths: dict[int, SalientPath] = {}
         # Atoms that were ever clicked, in turn, and how near they are to one another.
         self._places_of_clicks: dict[int, int] = {}
         self._between = np.empty((0, 0, len(WAYS)), np.float32)
@@ -122,24 +123,24 @@ class ClickEvidence:
             atoms: Which, (A,).
             object_atoms: Atoms clicked as object, (N,).
             background_atoms: Atoms clicked as background, (M,).
-            object_ways: See `ways_at`, (N, W, A).
-            background_ways: Likewise, (M, W, A).
+            object_ways: See `ways_at`, (W, N, A).
+            background_ways: Likewise, (W, M, A).
 
         Returns:
             float32, shape (F, A).
         """
         inside, outside = (
-            np.minimum(ways.min(axis=0, initial=np.inf), _FAR)
+            np.minimum(ways.min(axis=1, initial=np.inf), _FAR)
             for ways in (object_ways, background_ways)
         )
         salient = self.salient(object_atoms, background_atoms)[atoms]
         return _as_measures(inside, outside, salient, self._rim_distances[atoms])
 
     def ways_at(self, clicked: IntArray, atoms: IntArray) -> FloatArray:
-        """How near some atoms are to each of some others, float32, (N, W, A)."""
-        ways = np.empty((len(clicked), len(WAYS), len(atoms)), np.float32)
+        """How near some atoms are to each of some others, float32, (W, N, A)."""
+        ways = np.empty((len(WAYS), len(clicked), len(atoms)), np.float32)
         for place, atom in enumerate(clicked):
-            np.take(self.ways(int(atom)), atoms, axis=1, out=ways[place])
+            ways[:, place] = self.ways(int(atom))[:, atoms]
         return ways
 
     def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
@@ -164,8 +165,13 @@ class ClickEvidence:
         is_barred = np.zeros(len(self.tree.parents), bool)
         for atom in background_atoms:
             is_barred[self.tree.ancestors(int(atom))] = True
-        nodes = [salient_node(self._odds_tree, int(atom), is_barred) for atom in object_atoms]
+        nodes = [self._salient_path(int(atom)).best(is_barred) for atom in object_atoms]
         return self.tree.leaves_under(np.array(nodes, np.int64))
+
+    def _salient_path(self, atom: int) -> SalientPath:
+        if atom not in self._salient_paths:
+            self._salient_paths[atom] = salient_path(self._odds_tree, atom)
+        return self._salient_paths[atom]
 
     def _nearest(self, is_object: bool, atoms: IntArray) -> FloatArray:
         """The least of each measure over some clicks, (ways, K)."""
@@ -289,8 +295,14 @@ def _path_tree(graph: AtomGraph) -> MergeTree:
     return MergeTree.of_merges(Merges(parents, contrasts), graph.sizes)
 
 
+def _columns(values: npt.NDArray[np.floating]) -> FloatArray:
+    """Each value of all atoms side by side, (K, C) -> (C, K)."""
+    return np.ascontiguousarray(values.T, np.float32)
+
+
 def _distances(values: FloatArray, atom: int) -> FloatArray:
-    """Euclidean distance of one atom's values to those of all, (K, C) -> (K,)."""
-    steps = values - values[atom]
-    distances: FloatArray = np.sqrt(np.einsum("kc,kc->k", steps, steps))
+    """Euclidean distance of one atom's values to those of all, (C, K) -> (K,)."""
+    steps = values - values[:, atom : atom + 1]
+    steps *= steps
+    distances: FloatArray = np.sqrt(steps.sum(axis=0))
     return distances

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import higra as hg
 import numpy as np
@@ -259,38 +259,57 @@ def in_reading_order(labels: npt.NDArray[np.integer]) -> IntArray:
     return ordered
 
 
-def salient_node(
-    tree: MergeTree,
-    leaf: int,
-    is_barred: BoolArray,
-    min_share: float = 0.005,
-    max_share: float = 0.6,
-) -> int:
-    """The ancestor of a leaf that stands out most from what holds it.
+class SalientPath(NamedTuple):
+    """The ancestors of a leaf that may be an object, from small to large, and their merits.
+
+    Attributes:
+        nodes: The leaf and those of its ancestors that are not too large, (N,), N at least 1.
+        merits: (parent's level / level) * share^0.1, how much each stands out from what holds it;
+            -1 for those that are too small, shape (N,).
+    """
+
+    nodes: IntArray
+    merits: npt.NDArray[np.float64]
+
+    def best(self, is_barred: BoolArray) -> int:
+        """The node that stands out most.
+
+        Args:
+            is_barred: Nodes that cannot be meant, with all their ancestors, e.g. since they hold a
+                click on the background, bool, shape (2 K - 1,).
+
+        Returns:
+            The node with the largest merit of those that are not barred. Where all of these are
+            too small, the largest of them, and the leaf itself at the least.
+        """
+        count = max(1, int(np.count_nonzero(~is_barred[self.nodes])))
+        best = int(self.merits[:count].argmax())
+        return int(self.nodes[best if self.merits[best] >= 0 else count - 1])
+
+
+def salient_path(
+    tree: MergeTree, leaf: int, min_share: float = 0.005, max_share: float = 0.6
+) -> SalientPath:
+    """What a click on a leaf may mean.
 
     Args:
         tree: Merges of the regions of one image.
         leaf: A region, e.g. that of a click.
-        is_barred: Nodes that cannot be meant, with all their ancestors, e.g. since they hold a
-            click on the background, bool, shape (2 K - 1,).
         min_share: Smallest object to be guessed, as a share of the image.
         max_share: Largest one.
-
-    Returns:
-        The node with the largest (parent's level / level) * share^0.1 among the ancestors that are
-        neither barred nor too small nor too large. Where there is none, the largest that is
-        not barred and not too large, and the leaf itself at the least.
     """
-    path = tree.ancestors(leaf)
-    shares = tree.sizes[path] / tree.sizes[-1]
-    path = path[~is_barred[path] & (shares <= max_share)]
-    if not path.size:
-        return int(leaf)
-    shares = tree.sizes[path] / tree.sizes[-1]
+    nodes = tree.ancestors(leaf)
+    shares = tree.sizes[nodes] / tree.sizes[-1]
+    count = max(1, int(np.count_nonzero(shares <= max_share)))
+    nodes, shares = nodes[:count], shares[:count]
     floor = max(float(tree.levels[-1]) * 1e-12, np.finfo(np.float64).tiny)
     # A leaf has no level of its own, so its jump means nothing: the last choice.
-    jumps = tree.levels[tree.parents[path]] / np.maximum(tree.levels[path], floor)
-    jumps[path == leaf] = 0
+    jumps = tree.levels[tree.parents[nodes]] / np.maximum(tree.levels[nodes], floor)
+    jumps[0] = 0
     # Of two like jumps the larger region is more often meant.
-    merits = np.where(shares >= min_share, jumps * shares**0.1, -1.0)
-    return int(path[merits.argmax()] if (merits >= 0).any() else path[-1])
+    return SalientPath(nodes, np.where(shares >= min_share, jumps * shares**0.1, -1.0))
+
+
+def salient_node(tree: MergeTree, leaf: int, is_barred: BoolArray) -> int:
+    """The ancestor of a leaf that stands out most from what holds it, see `SalientPath.best`."""
+    return salient_path(tree, leaf).best(is_barred)

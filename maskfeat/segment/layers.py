@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.segment.reach import ANYWHERE, Stroke, pixels_of, reach_of_level
-from maskfeat.segment.windows import Window, grown, joined, moved, window_of
+from maskfeat.segment.slivers import is_sliver
+from maskfeat.segment.windows import Window, grown, joined, moved, whole, window_around, window_of
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -44,6 +45,12 @@ class Cutter(Protocol):
         """The mask in some windows, while all else is held as it is in `below`, (H, W)."""
         ...
 
+    def sliver(
+        self, stroke: Stroke, below: BoolArray, inside: IntArray, outside: IntArray
+    ) -> tuple[Window, BoolArray]:
+        """A window around a stroke, and what of it is to get its label, see `slivers`."""
+        ...
+
 
 class LocalCut(Protocol):
     """A mask in some windows."""
@@ -68,9 +75,11 @@ class LayeredMasks:
               thicker than 1.5 times its reach, or else near it.
 
     This cut is made around the strokes of level l alone, the rest held as x_(l-1) has it. Strokes
-    that were made on no outline may change everything. So all of it is a function of the set of
-    strokes, and one of little reach leaves what strokes of more reach made of other places as it
-    is, bit for bit, but for parts that it cuts off from all marks.
+    that were made within some pixels of the outline are not cut for: each changes the sliver that
+    it means by itself, see `slivers`. Strokes that were made on no outline may change everything.
+    So all of it is a function of the set of strokes, and one of little reach leaves what strokes of
+    more reach made of other places as it is, bit for bit, but for parts that it cuts off from all
+    marks.
     """
 
     def __init__(self) -> None:
@@ -128,12 +137,17 @@ def _with_layer(
     mask = below.copy()
     limit = _THICKNESS * reach_of_level(layer[0].level) + 1
     wrong = [stroke for stroke in layer if _is_wrong(below, stroke)]
-    windows = joined([_window_around(stroke, limit, below.shape) for stroke in wrong])
+    for stroke in filter(is_sliver, wrong):
+        window, change = cutter.sliver(stroke, below, inside, outside)
+        seeds = _seeds_in(window, stroke.pixels_yx)
+        mask[window][_parts_around(seeds, change.copy())] = stroke.is_object
+    broad = [stroke for stroke in wrong if not is_sliver(stroke)]
+    windows = joined([_window_around(stroke, limit, below.shape) for stroke in broad])
     if windows:
         local = cutter.within(inside, outside, below, windows)
         for window in windows:
             for is_object in (False, True):
-                seeds = _seeds_in(window, pixels_of(wrong, is_object))
+                seeds = _seeds_in(window, pixels_of(broad, is_object))
                 _change(mask, below, local, window, seeds, is_object, limit)
     # What is added holds a mark; parts without one appear where something was taken away.
     only_added = all(stroke.is_object for stroke in wrong)
@@ -170,9 +184,7 @@ def _is_wrong(mask: BoolArray, stroke: Stroke) -> bool:
 def _window_around(stroke: Stroke, limit: float, size: tuple[int, ...]) -> Window:
     """What a stroke may change at most."""
     length = max(_LEAST_LENGTH, math.ceil(_LENGTH * limit))
-    first = np.maximum(stroke.pixels_yx.min(axis=0) - length, 0).tolist()
-    last = np.minimum(stroke.pixels_yx.max(axis=0) + length + 1, size).tolist()
-    return slice(first[0], last[0]), slice(first[1], last[1])
+    return grown(window_around(stroke.pixels_yx), length, whole(size))
 
 
 def _seeds_in(window: Window, pixels: IntArray) -> IntArray:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.segment.layers import LocalCut
-from maskfeat.segment.scene import Scene
+from maskfeat.segment.reach import Stroke
+from maskfeat.segment.scene import Scene, filled
 from maskfeat.segment.windows import Window
 
 BoolArray = npt.NDArray[np.bool_]
@@ -39,6 +40,15 @@ class MarkCutter:
         if self.method != "cut":
             return _WholeCut(self.whole(inside, outside))
         return self.scene.cut_within(inside, outside, below, windows, self.box, self.prior)
+
+    def sliver(
+        self, stroke: Stroke, below: BoolArray, inside: IntArray, outside: IntArray
+    ) -> tuple[Window, BoolArray]:
+        """What a stroke near the outline means, by any method alike."""
+        window, change = self.scene.slivers.sliver(stroke, below, (outside, inside))
+        if self.box is not None and stroke.is_object:
+            change = change & filled(self.box, below.shape)[window]
+        return window, change
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,21 @@ from maskfeat.files import whole_file
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.refine import PIXEL_MEASURES
+from maskfeat.segment.slivers import SliverNet
 
 
 class ClickNetworks(NamedTuple):
-    """What judges atoms and pixels.
+    """What judges atoms, pixels and slivers.
 
     Attributes:
         atoms: Log odds of "object" of an atom.
         pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
+        slivers: Whether a pixel is meant by a mark near the outline.
     """
 
     atoms: ClickNet
     pixels: MonotoneNet
+    slivers: SliverNet
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +43,8 @@ def load_networks(path: str | Path) -> ClickNetworks:
     content = json.loads(Path(path).read_bytes())
     try:
         pixels = MonotoneNet.of_json(content["pixels"], PIXEL_MEASURES)
-        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels)
+        slivers = SliverNet.of_json(content["slivers"])
+        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels, slivers)
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be used: {error}") from error
 

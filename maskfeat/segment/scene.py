@@ -23,6 +23,7 @@ from maskfeat.segment.judge import default_judge
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
 from maskfeat.segment.refine import Refiner
+from maskfeat.segment.slivers import SliverReader
 from maskfeat.segment.windows import Window, grown, whole
 
 BoolArray = npt.NDArray[np.bool_]
@@ -88,6 +89,7 @@ class Scene:
         self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
         self.refiner = Refiner(self.graph.labels, fine, colors)
+        self.slivers = SliverReader(networks.slivers, fine, colors)
 
     def object_mask(
         self,
@@ -122,7 +124,7 @@ class Scene:
         else:
             pixels = object_yx @ (width, 1), background_yx @ (width, 1)
             mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
-        return mask if box is None else mask & _filled(box, mask.shape)
+        return mask if box is None else mask & filled(box, mask.shape)
 
     def cut_within(
         self,
@@ -275,12 +277,10 @@ class SceneCut:
         """The mask in pixels, in a window where it was cut."""
         network, refiner = self.scene.networks.pixels, self.scene.refiner
         refined = refiner.refine_within(network, self.rough, self.odds, self.clicks, window)
-        return (
-            refined if self.box is None else refined & _filled(self.box, self.rough.shape)[window]
-        )
+        return refined if self.box is None else refined & filled(self.box, self.rough.shape)[window]
 
 
-def _filled(box: tuple[int, int, int, int], size: tuple[int, ...]) -> BoolArray:
+def filled(box: tuple[int, int, int, int], size: tuple[int, ...]) -> BoolArray:
     """The pixels of a box, (H, W)."""
     filled = np.zeros(size, bool)
     filled[box[0] : box[2], box[1] : box[3]] = True

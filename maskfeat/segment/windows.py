@@ -24,6 +24,12 @@ def window_of(mask: BoolArray) -> Window:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
+def window_around(pixels_yx: npt.NDArray[np.int64]) -> Window:
+    """The rows and columns that some pixels need, (N, 2), at least one."""
+    first, last = pixels_yx.min(axis=0).tolist(), pixels_yx.max(axis=0).tolist()
+    return slice(first[0], last[0] + 1), slice(first[1], last[1] + 1)
+
+
 def moved(window: Window, into: Window) -> Window:
     """A window that was counted from the corner of another one."""
     rows, columns = (

@@ -1,0 +1,138 @@
+"""Fit the network that says what a mark near the outline means, to games of many clicks.
+
+    python experiments/interactive/fit_slivers.py
+
+The robot user clicks objects of the train splits a hundred times, with clicks that carry their
+reach, as those of the page do. Whenever a click near the outline is read, what was measured of the
+pixels around it becomes samples. The other networks in the file stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from click_samples import targets_of
+from fit_networks import PLAYED
+from rich.progress import track
+from torch import Tensor, nn
+
+from maskfeat.batch import ClickTarget
+from maskfeat.evaluate.clicking import played_rounds
+from maskfeat.evaluate.reaching import ReachingClicks
+from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
+from maskfeat.segment.slivers import CLIP, SLIVER_MEASURES, SliverNet, SliverReader
+
+WIDTH, BATCH, RATE = 24, 8192, 5e-3
+MOST_SAMPLES = 40_000  # of one game
+
+
+class Listening(SliverReader):
+    """A reader of slivers that keeps what its network was asked about."""
+
+    def __init__(self, reader: SliverReader) -> None:
+        super().__init__(reader.network, reader.fine, reader.colors)
+        self.heard: list[tuple[bool, Any, np.ndarray]] = []
+
+    def read(self, stroke: Any, mask: Any, others: Any, window: Any) -> Any:
+        """What is measured, kept with the places in the image and the sign of the stroke."""
+        asked, measures = super().read(stroke, mask, others, window)
+        places = tuple(axis + side.start for axis, side in zip(asked, window, strict=True))
+        self.heard.append((stroke.is_object, places, measures))
+        return asked, measures
+
+
+def samples_of(
+    target: ClickTarget, encoder: Any, networks: ClickNetworks, clicks: int, rng: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measures of pixels, float32, (F, N), and whether they were to change, bool, (N,)."""
+    segmenter = InteractiveSegmenter(encoder, networks=networks)
+    player = ReachingClicks(segmenter)
+    player.set_image(target.image)
+    listening = segmenter.scene.slivers = Listening(segmenter.scene.slivers)
+    played_rounds(player, target, clicks)
+    measures, wanted = [np.empty((len(SLIVER_MEASURES), 0), np.float32)], [np.empty(0, bool)]
+    for is_object, places, values in listening.heard:
+        truth = target.target[places]
+        measures.append(values[:, truth >= 0])
+        wanted.append((truth == int(is_object))[truth >= 0])
+    values, changes = np.concatenate(measures, axis=1), np.concatenate(wanted)
+    chosen = rng.permutation(len(changes))[:MOST_SAMPLES]
+    return values[:, chosen], changes[chosen]
+
+
+def fit(values: Tensor, wanted: Tensor, steps: int, seed: int, origin: str) -> SliverNet:
+    """Cross-entropy, AdamW, one cycle; values (F, N), wanted (N,), 0 or 1."""
+    torch.manual_seed(seed)
+    mean, spread = values.mean(dim=1), values.std(dim=1) + 1e-3
+    inputs = ((values - mean[:, None]) / spread[:, None]).clamp(-CLIP, CLIP).T
+    net = nn.Sequential(
+        nn.Linear(len(values), WIDTH),
+        nn.Tanh(),
+        nn.Linear(WIDTH, WIDTH),
+        nn.Tanh(),
+        nn.Linear(WIDTH, 1),
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    total = 0.0
+    for step in track(range(steps), f"fitting {len(wanted)} samples"):
+        chosen = torch.randint(len(wanted), (min(BATCH, len(wanted)),))
+        odds = net(inputs[chosen])[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(odds, wanted[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.item() if step >= steps * 0.9 else 0
+    print(f"cross-entropy {total / max(1, steps - int(np.ceil(steps * 0.9))):.4f}")
+    found = [values.detach().numpy() for values in net.parameters()]
+    return SliverNet(mean.numpy(), spread.numpy(), tuple(found[::2]), tuple(found[1::2]), origin)
+
+
+def main() -> None:
+    """Play, fit, write, round by round."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
+    parser.add_argument("--num_images", type=int, default=12, help="of each of these")
+    parser.add_argument("--clicks", type=int, default=100, help="of each game")
+    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
+    parser.add_argument("--steps", type=int, default=3000, help="of each fit")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--start", type=Path, default=Path("maskfeat/segment/clicks.json"), help="networks to play"
+    )
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    targets = targets_of(args.play, args.num_images)
+    networks = load_networks(args.start)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
+    origin = (
+        f"{len(targets)} objects of {', '.join(args.play)}, {args.clicks} clicks, "
+        f"{args.rounds} rounds, commit {commit}"
+    )
+    rng = np.random.default_rng(args.seed)
+    for _ in range(args.rounds):
+        samples = [
+            samples_of(target, encoder, networks, args.clicks, rng)
+            for encoder, target in track(targets, f"{args.clicks} clicks")
+        ]
+        values, wanted = (np.concatenate(kind, axis=-1) for kind in zip(*samples, strict=True))
+        samples_to_fit = torch.from_numpy(values), torch.from_numpy(wanted).float()
+        slivers = fit(*samples_to_fit, args.steps, args.seed, origin)
+        networks = networks._replace(slivers=slivers)
+        save_networks(args.out, networks)
+    print(f"written to {args.out}: {origin}")
+
+
+if __name__ == "__main__":
+    main()
