@@ -9,9 +9,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
 from bad_server import BadServer, bad_server
+from fsspec.implementations.memory import MemoryFileSystem
 from shard_factory import write_shard
 
 from maskfeat.data.cache import ShardCache
@@ -218,3 +221,59 @@ def test_wrong_settings_get_a_sentence() -> None:
         ShardSource(attempts=0)
     with pytest.raises(ValueError, match="cache_gb above 0"):
         ShardSource(cache_gb=0)
+
+
+class StoreError(Exception):
+    """As some stores raise: no OSError."""
+
+
+class BadStore(MemoryFileSystem):
+    """A store in memory whose reads fail as planned, each once."""
+
+    protocol = "badstore"
+    store: ClassVar[dict[str, Any]] = {}
+    plans: ClassVar[list[Exception]] = []
+
+    def _open(self, *args: Any, **kwargs: Any) -> Any:
+        if self.plans:
+            raise self.plans.pop(0)
+        return super()._open(*args, **kwargs)
+
+
+@pytest.fixture
+def store() -> Iterator[type[BadStore]]:
+    fsspec.register_implementation("badstore", BadStore, clobber=True)
+    with fsspec.open("badstore://bucket/a.tar", "wb") as file:
+        file.write(bytes(range(250)) * 20)
+    yield BadStore
+    BadStore.plans.clear()
+    BadStore.store.clear()
+
+
+def test_a_store_that_fails_in_its_own_way_is_asked_again(store: type[BadStore]) -> None:
+    store.plans[:] = [StoreError("try later"), ConnectionResetError()]
+    source = ShardSource(attempts=3, wait_s=0.001)
+    assert read_all(source, "badstore://bucket/a.tar") == bytes(range(250)) * 20
+    store.plans[:] = [StoreError("try later")] * 3
+    with pytest.raises(UnreachableError, match=r"failed 3 times in a row.*StoreError: try later"):
+        read_all(source, "badstore://bucket/a.tar")
+
+
+@pytest.mark.parametrize("error", [PermissionError("no key"), ImportError("Install s3fs")])
+def test_a_store_that_does_not_let_us_in_is_told_at_once(
+    store: type[BadStore], error: Exception
+) -> None:
+    store.plans[:] = [error] * 2
+    with pytest.raises(UnreachableError, match=rf"'badstore://bucket/a.tar' is refused: .*{error}"):
+        read_all(ShardSource(wait_s=0.001), "badstore://bucket/a.tar")
+    assert len(store.plans) == 1
+
+
+def test_what_a_store_does_not_have_is_missed() -> None:
+    with pytest.raises(FileNotFoundError, match="no shard at 'memory://nothing.tar'"):
+        read_all(ShardSource(), "memory://nothing.tar")
+
+
+def test_a_protocol_that_nobody_knows_is_named_at_once() -> None:
+    with pytest.raises(UnreachableError, match=r"'nobody://a.tar' is refused: .*nobody"):
+        read_all(ShardSource(), "nobody://a.tar")

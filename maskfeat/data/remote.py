@@ -19,6 +19,9 @@ _LONGEST_WAIT_S = 60.0
 # Answers of a server after which asking again may help; any other refusal is final.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FAILURES = (OSError, http.client.HTTPException, EOFError)
+# What the library behind a store says when asking again cannot help: it is not installed or does
+# not know the protocol, or the store does not let us in.
+_FINAL = (ImportError, PermissionError, ValueError)
 
 
 class UnreachableError(ConnectionError, ValueError):
@@ -93,6 +96,17 @@ def is_url(name: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", name) is not None
 
 
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again cannot help."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code not in _PASSING
+    return isinstance(error, _FINAL)
+
+
 class RemoteStream:
     """A file at a url, read front to back; where the connection fails it goes on after a pause.
 
@@ -122,10 +136,10 @@ class RemoteStream:
                 raise FileNotFoundError(f"no shard at '{self.url}'") from error
             except UnreachableError:
                 raise
-            except _FAILURES as error:
+            except self._failures as error:
                 self.close()
                 told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                if isinstance(error, urllib.error.HTTPError) and error.code not in _PASSING:
+                if _is_final(error):
                     raise UnreachableError(f"shard '{self.url}' is refused: {told}") from error
                 if failures == self.source.attempts:
                     raise UnreachableError(
@@ -143,6 +157,11 @@ class RemoteStream:
             self._stream.close()
             self._stream = None
 
+    @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What counts as a failed attempt; stores have exceptions of their own."""
+        return _FAILURES if _is_http(self.url) else (Exception,)
+
     def _read_once(self, size: int) -> bytes:
         if self._stream is None:
             self._connect()
@@ -155,7 +174,7 @@ class RemoteStream:
 
     def _connect(self) -> None:
         """Open the url at `position`."""
-        opened = _open_http if self.url.startswith(("http://", "https://")) else _open_other
+        opened = _open_http if _is_http(self.url) else _open_other
         self._stream, start, total = opened(self.url, self.position, self.source.timeout_s)
         if self.position and total != self._total:
             raise UnreachableError(f"shard '{self.url}' has changed while it was read")
