@@ -270,7 +270,7 @@ def test_a_store_that_does_not_let_us_in_is_told_at_once(
 
 
 def test_what_a_store_does_not_have_is_missed() -> None:
-    with pytest.raises(FileNotFoundError, match="no shard at 'memory://nothing.tar'"):
+    with pytest.raises(FileNotFoundError, match=r"no shard at 'memory://nothing.tar'"):
         read_all(ShardSource(), "memory://nothing.tar")
 
 

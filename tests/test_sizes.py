@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from multiprocessing import Manager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed as dist
 from bad_server import bad_server
 from shard_factory import write_shard
+from torch.multiprocessing import spawn
 
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.sizes import CountedShard, count_samples
@@ -80,3 +84,32 @@ def test_a_shard_without_a_sample_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 1, faults={0: "missing json"})
     with pytest.raises(ValueError, match=r"a.tar' has no complete sample"):
         count_samples([str(tmp_path / "a.tar")], QUICK)
+
+
+def _count_in_a_job(rank: int, folder: Path, urls: list[str], told: Any) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        told[rank] = count_samples(urls, ShardSource(attempts=1))
+    except FileNotFoundError as error:
+        told[rank] = str(error)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_processes_of_a_job_read_each_shard_once_and_fail_together(
+    shards: list[str], tmp_path: Path, missing: bool
+) -> None:
+    (tmp_path / "job").mkdir()
+    with bad_server(Path(shards[0]).parent) as server, Manager() as manager:
+        urls = [f"{server.url}/{Path(path).name}" for path in shards]
+        urls += [f"{server.url}/gone.tar"] if missing else []
+        told = manager.dict()
+        spawn(_count_in_a_job, (tmp_path / "job", urls, told), nprocs=2)
+        requests = [server.requests[Path(path).name] for path in shards]
+        assert requests == [1] * len(shards)
+        if missing:
+            assert told[0] == told[1] == f"no shard at '{server.url}/gone.tar'"
+        else:
+            expected = [count.num_samples for count in count_samples(shards, ShardSource())]
+            for rank in (0, 1):
+                assert [count.num_samples for count in told[rank]] == expected

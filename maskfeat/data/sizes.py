@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch.distributed as dist
+
 from maskfeat.data.index import index_shard
 from maskfeat.data.remote import Readable, ShardSource, is_url
 from maskfeat.data.stream import raw_samples
@@ -41,7 +43,7 @@ def count_samples(
         Each with its number of samples: what the `index.json` beside it says (that of
         `maskfeat shards convert`; a local shard must have the size that it tells); else, of a
         local tar, by a scan of its headers, which is kept; else by reading it once, which the log
-        tells.
+        tells. The processes of a job, who must all call this, each read a part of these.
 
     Raises:
         FileNotFoundError: If a shard is missing.
@@ -71,9 +73,40 @@ def count_samples(
             len(unknown),
             unknown[0],
         )
-    for url in unknown:
-        counts[url] = sum(1 for _ in raw_samples(url, source))
+    counts |= _read_together(unknown, source)
     return tuple(CountedShard(url, counts[url]) for url in urls)
+
+
+def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
+    """Samples of shards by reading them; each process of a job reads a part and tells the others.
+
+    If one fails, all raise its error, so that none waits for it.
+    """
+    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if _is_in_job() else (0, 1)
+    own: dict[str, int] | Exception = {}
+    try:
+        own = {url: _read_once(url, source) for url in urls[rank::num_ranks]}
+    except (OSError, ValueError) as error:
+        own = error
+    told: list[Any] = [own] * num_ranks
+    if _is_in_job():
+        dist.all_gather_object(told, own)
+    counts: dict[str, int] = {}
+    for of_one in told:
+        if isinstance(of_one, Exception):
+            raise of_one
+        counts |= of_one
+    # Nothing is left, unless a process saw an index that another could not reach.
+    return counts | {url: _read_once(url, source) for url in urls if url not in counts}
+
+
+def _is_in_job() -> bool:
+    """Whether this process is one of several that know each other."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _read_once(url: str, source: ShardSource) -> int:
+    return sum(1 for _ in raw_samples(url, source))
 
 
 def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
