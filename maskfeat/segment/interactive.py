@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ from maskfeat.segment.scene import Scene
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+
+
+class _Kept(NamedTuple):
+    """A stroke that the segmenter remembers: its pixels (row, column), sign and reach."""
+
+    points_yx: list[tuple[int, int]]
+    is_positive: bool
+    reach: float
 
 
 class FeatureModel(Protocol):
@@ -107,8 +115,7 @@ class InteractiveSegmenter:
         self._scene: Scene | None = None
         self._size = (0, 0)
         self._layers = LayeredMasks()
-        self._history: list[tuple[list[tuple[int, int]], bool]] = []
-        self._reaches: list[float] = []
+        self._history: list[_Kept] = []
 
     def set_image(self, rgb: npt.NDArray[np.uint8]) -> None:
         """Take the image that the next clicks are for.
@@ -241,10 +248,9 @@ class InteractiveSegmenter:
             clicks_and_scribbles((), (), [(points_yx, is_positive)], size)
             shown = self._kept_mask()
             reach = np.inf if shown is None else reach_of(shown, points_yx)
-            history = [*self._history, (list(points_yx), is_positive)]
-            reaches = [*self._reaches, reach]
-            mask = self.predict((), (), scribbles=history, reach_px=reaches)
-            self._history, self._reaches = history, reaches
+            history = [*self._history, _Kept(list(points_yx), is_positive, reach)]
+            mask = self._mask_for(history)
+            self._history = history
             return mask
 
     def undo(self) -> BoolArray | None:
@@ -259,19 +265,23 @@ class InteractiveSegmenter:
         with self._lock:
             if not self._history:
                 raise ValueError("there is no click to take back")
-            self._history, self._reaches = self._history[:-1], self._reaches[:-1]
+            self._history = self._history[:-1]
             return self._kept_mask()
 
     def reset(self) -> None:
         """Forget all clicks and strokes; the image stays."""
         with self._lock:
-            self._history, self._reaches = [], []
+            self._history = []
 
     def _kept_mask(self) -> BoolArray | None:
         """The mask for what is kept; None if none of that is on the object."""
-        if not any(is_positive for _, is_positive in self._history):
+        if not any(kept.is_positive for kept in self._history):
             return None
-        return self.predict((), (), scribbles=self._history, reach_px=self._reaches)
+        return self._mask_for(self._history)
+
+    def _mask_for(self, history: Sequence[_Kept]) -> BoolArray:
+        scribbles = [(kept.points_yx, kept.is_positive) for kept in history]
+        return self.predict((), (), scribbles=scribbles, reach_px=[kept.reach for kept in history])
 
     def _mask_of(
         self,
@@ -331,7 +341,7 @@ class InteractiveSegmenter:
     def _take(self, scene: Scene, size: tuple[int, int]) -> None:
         self._scene, self._size = scene, size
         self._layers = LayeredMasks()
-        self._history, self._reaches = [], []
+        self._history = []
 
 
 def _check_place(
