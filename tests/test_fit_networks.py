@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import click_samples  # noqa: E402
 import fit_networks  # noqa: E402
+import fit_slivers  # noqa: E402
 
-from maskfeat.segment.networks import load_networks  # noqa: E402
+from maskfeat.segment.networks import default_networks, load_networks  # noqa: E402
+from maskfeat.segment.slivers import SLIVER_MEASURES  # noqa: E402
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:
@@ -51,3 +54,26 @@ def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
     subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
     networks = load_networks(tmp_path / "clicks.json")
     assert "2 objects of lab=data_shards/small-000000.tar" in networks.atoms.origin
+
+
+def test_a_fit_of_slivers_learns_how_deep_they_are() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(len(SLIVER_MEASURES), 4000)).astype(np.float32)
+    depth = values[SLIVER_MEASURES.index("depth under the outline")]
+    wanted = torch.from_numpy(depth < 0.3).float()
+    network = fit_slivers.fit(torch.from_numpy(values), wanted, 200, 0, "here")
+    assert ((network(values) > 0) == (depth < 0.3)).mean() > 0.95
+
+
+@pytest.mark.slow
+def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> None:
+    repository = FOLDER.parents[1]
+    words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "15"]
+    words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
+    script = "experiments/interactive/fit_slivers.py"
+    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    networks = load_networks(tmp_path / "clicks.json")
+    assert "2 objects of lab=data_shards/small-000000.tar, 15 clicks" in networks.slivers.origin
+    assert networks.slivers.as_json() != default_networks().slivers.as_json()
+    assert networks.pixels.as_json() == default_networks().pixels.as_json()
+    assert networks.atoms.as_json() == default_networks().atoms.as_json()

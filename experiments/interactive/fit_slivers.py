@@ -127,6 +127,10 @@ def main() -> None:
             for encoder, target in track(targets, f"{args.clicks} clicks")
         ]
         values, wanted = (np.concatenate(kind, axis=-1) for kind in zip(*samples, strict=True))
+        if not len(wanted):
+            raise SystemExit(
+                f"no click of {len(targets)} games came near an outline; play more (--clicks)"
+            )
         samples_to_fit = torch.from_numpy(values), torch.from_numpy(wanted).float()
         slivers = fit(*samples_to_fit, args.steps, args.seed, origin)
         networks = networks._replace(slivers=slivers)
