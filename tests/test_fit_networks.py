@@ -18,7 +18,7 @@ import fit_networks  # noqa: E402
 import fit_slivers  # noqa: E402
 
 from maskfeat.segment.networks import default_networks, load_networks  # noqa: E402
-from maskfeat.segment.slivers import SLIVER_MEASURES  # noqa: E402
+from maskfeat.segment.sliver_net import SLIVER_MEASURES  # noqa: E402
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:

@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from maskfeat.segment.networks import default_networks
 from maskfeat.segment.reach import Stroke
-from maskfeat.segment.slivers import SLIVER_MEASURES, SliverNet, SliverReader, is_sliver
+from maskfeat.segment.sliver_net import SLIVER_MEASURES, SliverNet
+from maskfeat.segment.slivers import SliverReader, is_sliver
 
 SIZE = (40, 50)
 RNG = np.random.default_rng(0)

@@ -26,7 +26,8 @@ from maskfeat.evaluate.clicking import played_rounds
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
-from maskfeat.segment.slivers import CLIP, SLIVER_MEASURES, SliverNet, SliverReader
+from maskfeat.segment.sliver_net import CLIP, SLIVER_MEASURES, SliverNet
+from maskfeat.segment.slivers import SliverReader
 
 WIDTH, BATCH, RATE = 24, 8192, 5e-3
 MOST_SAMPLES = 40_000  # of one game

@@ -63,10 +63,10 @@ class MonotoneNet:
         return {
             "measures": list(self.measures),
             "signs": list(self.signs),
-            "mean": _rounded(self.mean),
-            "spread": _rounded(self.spread),
-            "weights": [_rounded(weight) for weight in self.weights],
-            "biases": [_rounded(bias) for bias in self.biases],
+            "mean": rounded(self.mean),
+            "spread": rounded(self.spread),
+            "weights": [rounded(weight) for weight in self.weights],
+            "biases": [rounded(bias) for bias in self.biases],
             "origin": self.origin,
         }
 
@@ -88,6 +88,7 @@ class MonotoneNet:
         return cls(measures, signs, mean, spread, weights, biases, content["origin"])
 
 
-def _rounded(values: FloatArray) -> list[float]:
-    rounded: list[float] = np.round(values.astype(np.float64), 5).tolist()
-    return rounded
+def rounded(values: FloatArray) -> list[Any]:
+    """Values of an array as json has them, with five digits."""
+    digits: list[Any] = np.round(values.astype(np.float64), 5).tolist()
+    return digits

@@ -11,7 +11,7 @@ from maskfeat.files import whole_file
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.refine import PIXEL_MEASURES
-from maskfeat.segment.slivers import SliverNet
+from maskfeat.segment.sliver_net import SliverNet
 
 
 class ClickNetworks(NamedTuple):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from maskfeat.segment.reach import Stroke
+from maskfeat.segment.sliver_net import SliverNet
 from maskfeat.segment.windows import Window, grown, whole, window_around
 
 BoolArray = npt.NDArray[np.bool_]
@@ -38,79 +38,6 @@ _FAR = 24.0
 _AROUND = 5
 _PLACES = np.array([2**31, 1])  # a number for each (row, column)
 _KEPT = 1024  # slivers, 10 kB each
-
-CLIP = 4.0  # inputs, in standard deviations from their mean
-SLIVER_MEASURES = (
-    "log reach",
-    "distance to the mark",
-    "depth under the outline",
-    "distance by reach",
-    "depth by reach",
-    "color: like the mark's side",
-    "features: like the mark's side",
-    "color of the mark: like its side",
-    "features of the mark: like its side",
-    "color distance to the mark",
-    "feature distance to the mark",
-    "distance to other marks of the other kind",
-    "distance to other marks of its kind",
-    "the mark is on the object",
-)
-
-
-@dataclass(frozen=True)
-class SliverNet:
-    """A small network with two hidden layers of tanh: is a pixel part of what a mark means?
-
-    Attributes:
-        mean: Of each of `SLIVER_MEASURES` where it was fitted, float32, shape (F,).
-        spread: Standard deviation of each, float32, shape (F,).
-        weights: Of the three layers, float32, shapes (D, F), (D, D), (1, D).
-        biases: Of the three layers, float32, shapes (D,), (D,), (1,).
-        origin: Where it was fitted, one sentence.
-    """
-
-    mean: FloatArray
-    spread: FloatArray
-    weights: tuple[FloatArray, ...]
-    biases: tuple[FloatArray, ...]
-    origin: str = ""
-
-    def __call__(self, measures: FloatArray) -> FloatArray:
-        """Log odds, float32, shape (N,), of measures (F, N)."""
-        values = (measures - self.mean[:, None]) / self.spread[:, None]
-        np.clip(values, -CLIP, CLIP, out=values)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            values = np.tanh(weight @ values + bias[:, None])
-        odds: FloatArray = (self.weights[-1] @ values)[0] + self.biases[-1]
-        return odds
-
-    def as_json(self) -> dict[str, Any]:
-        """What `of_json` reads."""
-        return {
-            "measures": list(SLIVER_MEASURES),
-            "mean": _rounded(self.mean),
-            "spread": _rounded(self.spread),
-            "weights": [_rounded(weight) for weight in self.weights],
-            "biases": [_rounded(bias) for bias in self.biases],
-            "origin": self.origin,
-        }
-
-    @classmethod
-    def of_json(cls, content: dict[str, Any]) -> SliverNet:
-        """The network that `as_json` described.
-
-        Raises:
-            ValueError: If it was fitted to other measures than this version has.
-        """
-        if content["measures"] != list(SLIVER_MEASURES):
-            raise ValueError("it judges by other measures than this version has; refit it")
-        mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
-        weights, biases = (
-            tuple(np.array(values, np.float32) for values in content[name])
-            for name in ("weights", "biases")
-        )
-        return cls(mean, spread, weights, biases, content["origin"])
 
 
 def is_sliver(stroke: Stroke) -> bool:
@@ -304,8 +231,3 @@ def _sums_around(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         last = np.minimum(places + _AROUND + 1, sums.shape[axis])
         sums = total.take(last, axis) - total.take(np.maximum(places - _AROUND, 0), axis)
     return sums
-
-
-def _rounded(values: FloatArray) -> list[Any]:
-    rounded: list[Any] = np.round(values.astype(np.float64), 5).tolist()
-    return rounded
