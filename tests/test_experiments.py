@@ -57,3 +57,13 @@ def test_partitions_and_times_are_compared_with_peers(repository, tmp_path) -> N
     run(repository, "experiments/partition/scaling.py", *words, "--sides", "64", "96")
     for name in ("result.json", "result.md", "result.png", "scaling.json", "scaling.png"):
         assert (tmp_path / name).stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_two_processes_are_timed_against_one(repository, tmp_path) -> None:
+    words = ["--steps=5", "--turns=1", "--crop_size=64", f"--out={tmp_path}"]
+    printed = run(repository, "experiments/step_speed/processes.py", *words)
+    assert "two processes over one:" in printed
+    record = json.loads((tmp_path / "processes.json").read_text())
+    assert record["two_over_one"] == pytest.approx(record["two"][0] / record["one"][0])
+    assert record["one"][0] > 0
