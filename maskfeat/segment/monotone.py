@@ -77,15 +77,23 @@ class MonotoneNet:
         Raises:
             ValueError: If it was fitted to other measures than those wanted.
         """
-        mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
-        weights, biases = (
-            tuple(np.array(values, np.float32) for values in content[name])
-            for name in ("weights", "biases")
-        )
+        mean, spread, weights, biases = arrays_of(content)
         measures, signs = tuple(content["measures"]), tuple(content["signs"])
         if measures != tuple(wanted):
             raise ValueError("it judges by other measures than this version has; refit it")
         return cls(measures, signs, mean, spread, weights, biases, content["origin"])
+
+
+def arrays_of(
+    content: dict[str, Any],
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
+    """Mean, spread, weights and biases of a network, as json has them, float32."""
+    mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
+    weights, biases = (
+        tuple(np.array(values, np.float32) for values in content[name])
+        for name in ("weights", "biases")
+    )
+    return mean, spread, weights, biases
 
 
 def rounded(values: FloatArray) -> list[Any]:

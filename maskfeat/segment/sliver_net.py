@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.monotone import rounded
+from maskfeat.segment.monotone import arrays_of, rounded
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -78,9 +78,4 @@ class SliverNet:
         """
         if content["measures"] != list(SLIVER_MEASURES):
             raise ValueError("it judges by other measures than this version has; refit it")
-        mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
-        weights, biases = (
-            tuple(np.array(values, np.float32) for values in content[name])
-            for name in ("weights", "biases")
-        )
-        return cls(mean, spread, weights, biases, content["origin"])
+        return cls(*arrays_of(content), content["origin"])
