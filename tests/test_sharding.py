@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from shard_factory import write_shard
+from test_cli import CHECKPOINTS, TWO_STEPS
 from torch.distributed.tensor import DTensor
 
 import maskfeat
@@ -206,3 +209,33 @@ def check_what_is_loaded(checkpoint: Path, seen: dict[str, Any]) -> None:
             assert torch.equal(value, seen["averaged"][f"module.{name}"]), name
     as_it_was, loaded = seen["test"]
     assert as_it_was == pytest.approx(loaded)
+
+
+@pytest.mark.slow
+def test_sharded_trains_and_evaluates_on_two_processes(tmp_path, repository) -> None:
+    """By its config, with evaluation of three images, uneven on two ranks."""
+    (tmp_path / "conf").symlink_to(repository / "conf")
+    for number in (0, 990):
+        write_shard(tmp_path / f"sa1b/sa_{number:06d}.tar", 8, seed=number, size=(64, 96))
+    words = [
+        *("--config=conf/base.yaml", "--config=conf/sa1b.yaml", "--config=conf/sharded.yaml"),
+        *(*TWO_STEPS, *CHECKPOINTS, "--trainer.devices=2", "--data.epoch_images=8"),
+        *("--model.net.init_args.backbone=efficientvit_b0", "--data.num_val_images=3"),
+        "--trainer.callbacks+={class_path: maskfeat.evaluate.callbacks.PartitionEvaluation, "
+        "init_args: {num_segments: [10], num_images: 3}}",
+        "--trainer.sync_batchnorm=false",  # torch's needs a GPU
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "maskfeat", "fit", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    path = tmp_path / "runs/sharded/checkpoints/last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    assert np.isfinite(maskfeat.load(path).features(rgb).dense()).all()
