@@ -18,6 +18,7 @@ from maskfeat.batch import Batch
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, sample_pyramid
+from maskfeat.features.sharding import gathered, whole
 from maskfeat.features.weights import net_entry
 
 
@@ -152,14 +153,15 @@ class FeatureTask(L.LightningModule):
         """Log the length of the gradient before it is clipped, and the learning rate."""
         if self._is_logged_step():
             gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+            self.log("train/grad_norm", whole(torch.nn.utils.get_total_norm(gradients)))
             self.log("train/lr", optimizer.param_groups[0]["lr"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
         """Step, then let the averaged weights follow."""
         super().optimizer_step(*args, **kwargs)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.net)
+            with gathered(self.net):
+                self.averaged.update_parameters(self.net)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what `maskfeat.load` needs to build the network again."""
