@@ -57,6 +57,8 @@ def out(prepared, tmp_path):
 
 def labeler(photos, out, **settings) -> Labeler:
     settings = {"per_megapixel": 40_000, "smoothness": 3.0, "order": "given", **settings}
+    if "num_segments" not in settings:  # the pictures are of three regions, not of 200
+        settings.setdefault("granularity", 0.5)
     return Labeler(photos, CLASSES, CountingEncoder(sigma=1), out, **settings)
 
 
@@ -99,6 +101,12 @@ def test_clicks_are_saved_at_once_and_another_labeler_goes_on(photos, out) -> No
     assert again.proposal(0).is_done
     for image in range(4):
         np.testing.assert_array_equal(again.proposal(image).labels, one.proposal(image).labels)
+
+
+def test_a_click_means_one_of_200_segments_unless_it_is_told_otherwise(photos, out) -> None:
+    labeler(photos, out, granularity=None).click(2, tuple(ON_DISC), "disc")
+    saved = json.loads((out / "clicks.json").read_text())
+    assert saved["clicks"] == [["p2.png", *ON_DISC, 1, 200]]
 
 
 def test_undo_takes_the_last_click_back_and_all_that_it_did(photos, out) -> None:

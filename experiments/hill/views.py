@@ -20,7 +20,7 @@ from skimage.segmentation import felzenszwalb
 import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import Examples, examples_of, labeled_atoms
+from maskfeat.hill.evidence import Examples, examples_of, labeled_atoms, with_clicks
 from maskfeat.hill.prepared import PreparedImage
 from maskfeat.hill.sources import default_source, describe
 from maskfeat.segment.atoms import atoms
@@ -35,14 +35,13 @@ MOST_PER_REGION = 24
 
 # What each method has to choose; see README.md for how it was chosen.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cut": {"smoothness": 10.0, "granularity": 0.5},
+    "cut": {"smoothness": 10.0, "num_segments": 200},
     "upsampled": {"window": 64},
-    "partition": {"num_segments": 100},
-    "felzenszwalb": {"scale": 100.0},
-    "color_cut": {"smoothness": 10.0, "granularity": 0.5},
-    "labeler": {"smoothness": 10.0, "granularity": 0.5},
-    "cut_of_segments": {"smoothness": 10.0, "num_segments": 100},
-    "cut_by_number": {"smoothness": 10.0, "num_segments": 100},
+    "partition": {"num_segments": 200},
+    "felzenszwalb": {"scale": 50.0},
+    "color_cut": {"smoothness": 10.0, "granularity": 0.97},
+    "labeler": {"smoothness": 10.0, "num_segments": 200},
+    "cut_of_segments": {"smoothness": 10.0, "num_segments": 200},
 }
 
 
@@ -132,14 +131,16 @@ class View:
         return None
 
     def examples(self, clicks: Sequence[Click]) -> Examples:
-        """The patches that lie most in each region; see `evidence.examples_of` for weights."""
+        """Patches that lie mostly in each region; see `evidence.examples_of` for weights."""
         parts = []
         numbers = self.patches.patch_of_pixel.ravel()
         for mask, number in self.regions(clicks):
             covered = np.bincount(numbers, mask.ravel(), len(self.descriptors)) / PATCH**2
-            best = np.argsort(-covered, kind="stable")[:MOST_PER_REGION]
             # A region smaller than a patch is learned from the patch that holds most of it.
-            best = best[covered[best] >= min(0.5, covered.max())]
+            best = np.flatnonzero(covered >= min(0.5, covered.max()))
+            if len(best) > MOST_PER_REGION:  # evenly over the region, in reading order
+                places = np.linspace(0, len(best) - 1, MOST_PER_REGION).round().astype(int)
+                best = best[places]
             share = covered[best] / covered[best].sum() * np.sqrt(covered.sum())
             parts.append((self.descriptors[best], np.full(len(best), number), share))
         descriptors, classes, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -147,7 +148,10 @@ class View:
 
 
 class CutView(View):
-    """A cut of atoms along the borders of a feature space; a click covers a node of its tree."""
+    """A cut of atoms along the borders of a feature space; a click covers a node of its tree.
+
+    Beyond that node it counts as far as the tree believes it, see `with_clicks`.
+    """
 
     space = "ours"
 
@@ -174,7 +178,7 @@ class CutView(View):
         """As in `View`."""
         labeled = labeled_atoms(self.image, clicks)
         return class_cut_of_atoms(
-            self._of_atoms(chances),
+            with_clicks(self._of_atoms(chances), labeled),
             self.image.graph,
             self.image.costs,
             self.settings["smoothness"],
@@ -184,10 +188,6 @@ class CutView(View):
 
     def _of_atoms(self, chances: np.ndarray) -> np.ndarray:
         return self._reader.means(chances.reshape(*self.patches.grid, -1))
-
-
-class CutByNumberView(CutView):
-    """The same, but a click covers the segment of `Hierarchy.cut(num_segments)` around it."""
 
 
 class ColorCutView(CutView):
@@ -311,5 +311,4 @@ METHODS: dict[str, type[View]] = {
     "color_cut": ColorCutView,
     "labeler": LabelerView,
     "cut_of_segments": CutOfSegmentsView,
-    "cut_by_number": CutByNumberView,
 }

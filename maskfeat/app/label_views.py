@@ -11,8 +11,11 @@ from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.worker import Worker
 from maskfeat.hill.evidence import atom_at
-from maskfeat.hill.labeler import GRANULARITY, Labeler
+from maskfeat.hill.labeler import Labeler
 from maskfeat.hill.prepared import PreparedImage
+
+# Where the dial stands at first: regions are about as large as the labeler's own.
+GRANULARITY = 0.85
 
 
 class LabelViews:

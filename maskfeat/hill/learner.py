@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
-from maskfeat.hill.evidence import Examples, LabeledAtoms, examples_of, labeled_atoms
+from maskfeat.hill.evidence import (
+    Examples,
+    LabeledAtoms,
+    examples_of,
+    labeled_atoms,
+    with_clicks,
+)
 from maskfeat.hill.image_store import ImageStore
 from maskfeat.segment.hill import class_cut_of_atoms
 
@@ -34,7 +40,7 @@ class AtomLabels(NamedTuple):
     Attributes:
         classes: int64, shape (K,).
         is_held: Which lie in the region of a click, bool, shape (K,).
-        confidence: Probability of that class by the classifier, 1 in regions of clicks, (K,).
+        confidence: Probability of that class, see `with_clicks`; 1 in regions of clicks, (K,).
         energy: Of the cut, nats for each pixel.
     """
 
@@ -77,13 +83,13 @@ class Learner:
         return self._classifier.is_fitted
 
     def labels(self, image: int) -> AtomLabels:
-        """The cut of the probabilities, with clicked regions held.
+        """The cut of the probabilities, with the clicks in them and clicked regions held.
 
         Raises:
             ValueError: If the image cannot be read.
         """
         prepared, clicked = self._store.get(image), self.clicked(image)
-        chances = self._classifier.probabilities(prepared.descriptors)
+        chances = with_clicks(self._classifier.probabilities(prepared.descriptors), clicked)
         cut = class_cut_of_atoms(
             chances,
             prepared.graph,
