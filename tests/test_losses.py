@@ -23,16 +23,21 @@ def random_case(seed, batch=2, points=7, masks=4, channels=3):
     return features, membership
 
 
-def naive_consistency(features, membership, scale):
-    """The docstring of `mask_consistency_loss`, as a double loop in float64."""
+def naive_consistency(features, membership, scale, points_yx=None, locality_px=math.inf):
+    """The docstring of `mask_consistency_loss`, as a double loop in float64, with `pull_far`."""
     per_image = []
-    for f, held in zip(features.double().tolist(), membership.tolist(), strict=True):
+    places = points_yx if points_yx is not None else torch.zeros(*features.shape[:2], 2)
+    for f, held, at in zip(
+        features.double().tolist(), membership.tolist(), places.tolist(), strict=True
+    ):
         sums = {"similar": [0.0, 0.0], "dissimilar": [0.0, 0.0]}
         for p in range(len(f)):
             for q in range(len(f)):
                 masks_p = {m for m, row in enumerate(held) if row[p]}
                 masks_q = {m for m, row in enumerate(held) if row[q]}
                 if p == q or not masks_p | masks_q:
+                    continue
+                if masks_p != masks_q and math.dist(at[p], at[q]) > locality_px:
                     continue
                 s = len(masks_p & masks_q) / len(masks_p | masks_q)
                 d2 = sum((a - b) ** 2 for a, b in zip(f[p], f[q], strict=True))
@@ -77,6 +82,19 @@ def test_far_pairs_do_not_count_under_a_locality() -> None:
     features[:, 2:] += 7.0
     moved = mask_consistency_loss(features, membership, 1.0, points, locality_px=10).total
     assert moved.item() == pytest.approx(near.item(), rel=1e-4)
+
+
+def test_far_points_of_the_same_masks_count_where_they_are_asked_to() -> None:
+    features, membership = random_case(seed=4, batch=3, points=30, masks=3)
+    points = torch.randint(0, 50, (3, 30, 2), generator=torch.Generator().manual_seed(0))
+    found = [
+        mask_consistency_loss(features, membership, 1.0, points, 12, pull_far=far).total.item()
+        for far in (True, False)
+    ]
+    assert found[0] == pytest.approx(
+        naive_consistency(features, membership, 1.0, points, 12), rel=1e-4
+    )
+    assert found[1] != pytest.approx(found[0], rel=1e-2)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

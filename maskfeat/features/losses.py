@@ -60,6 +60,7 @@ def mask_consistency_loss(
     graded: bool = True,
     softness: float = 1e-4,
     balance: float = 0.0,
+    pull_far: bool = False,
 ) -> Loss:
     """Cross-entropy between "same mask" as features predict it and as masks have it.
 
@@ -86,6 +87,9 @@ def mask_consistency_loss(
         balance: In [0, 1]. Components are the sets of points in exactly the same masks; a pair of
             points is weighed by the number of pairs between its two components to the power of
             -balance. 0 lets long borders count most, 1 all pairs of components alike.
+        pull_far: Whether points in exactly the same masks count at any distance, so that the
+            locality is one of all others. Else a large component may drift: be one thing at one
+            of its borders and another at the next.
 
     Returns:
         The loss, and its two halves as parts "similar" and "dissimilar".
@@ -103,8 +107,8 @@ def mask_consistency_loss(
     if locality_px is not None:
         if points_yx is None:
             raise ValueError("locality_px needs points_yx, got None; pass the sampled points")
-        apart = torch.cdist(points_yx.float(), points_yx.float())
-        counted *= apart <= locality_px
+        is_near = (torch.cdist(points_yx.float(), points_yx.float()) <= locality_px).float()
+        counted *= torch.maximum(is_near, is_same) if pull_far else is_near
     if balance:
         counted *= _pairs_between(is_same, counted).clamp(min=1) ** -balance
     similar *= counted
@@ -235,6 +239,7 @@ class MaskConsistencyLoss(nn.Module):
             subparts of a part are partly alike; false asks all components to be told apart.
         softness: Positive; bounds the cost of dissimilar points whose features coincide.
         balance: In [0, 1]; 0 weighs all pairs of points alike, 1 all pairs of components.
+        pull_far: Count points in exactly the same masks at any distance, whatever the locality.
     """
 
     def __init__(
@@ -243,6 +248,7 @@ class MaskConsistencyLoss(nn.Module):
         graded: bool = True,
         softness: float = 1e-4,
         balance: float = 0.0,
+        pull_far: bool = False,
     ) -> None:
         super().__init__()
         if locality_px is not None and locality_px <= 0:
@@ -255,6 +261,7 @@ class MaskConsistencyLoss(nn.Module):
         self.graded = graded
         self.softness = softness
         self.balance = balance
+        self.pull_far = pull_far
 
     def forward(
         self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
@@ -269,6 +276,7 @@ class MaskConsistencyLoss(nn.Module):
             self.graded,
             self.softness,
             self.balance,
+            self.pull_far,
         )
 
 
