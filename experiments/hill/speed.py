@@ -46,6 +46,7 @@ def main() -> None:
         print(f"prepared: {took:.2f} s of CPU for each picture, peak {peak_mb()} MB", flush=True)
         multiply(Path(place), args.num_images)
         play(labeler(), truth, args.clicks)
+        refit(labeler, truth, args.refit)
 
 
 def play(labeler: maskfeat.Labeler, truth: list[np.ndarray], stages: list[int]) -> None:
@@ -72,17 +73,37 @@ def play(labeler: maskfeat.Labeler, truth: list[np.ndarray], stages: list[int]) 
         print(f"| {stage} | {num} | " + " | ".join(cells) + f" | {peak_mb()} MB |", flush=True)
 
 
+def refit(
+    labeler: Callable[[], maskfeat.Labeler], truth: list[np.ndarray], num_images: int
+) -> None:
+    """Click on every picture up to a number, then time what a new labeler learns, and one more."""
+    one, rng = labeler(), np.random.default_rng(1)
+    for image in range(num_images):
+        click(one, truth, rng, image=image)
+    times: dict[str, list[tuple[float, float]]] = {}
+    again = labeler()
+    timed(times, "cold", again.learn)
+    for _ in range(10):
+        click(again, truth, rng)
+        timed(times, "warm", again.learn)
+    clicks = f"{len(again.clicks)} clicks on {num_images} pictures, {again.num_examples} examples"
+    print(f"refit, {clicks}: as a program starts {told(times['cold'])} ms")
+    print(f"refit, the same, with a click more: {told(times['warm'])} ms")
+
+
 def click(
     labeler: maskfeat.Labeler,
     truth: list[np.ndarray],
     rng: np.random.Generator,
     times: dict[str, list[tuple[float, float]]] | None = None,
+    image: int | None = None,
 ) -> int:
-    """Click a random place of a random picture that was prepared, with its true class."""
-    image = int(rng.integers(len(truth)))
-    known = np.argwhere(truth[image] != UNKNOWN)
+    """Click a random place of a picture with its true class, of a random one that was prepared."""
+    image = int(rng.integers(len(truth))) if image is None else image
+    classes = truth[image % len(truth)]  # of other names for the same pictures in turn
+    known = np.argwhere(classes != UNKNOWN)
     row, column = known[rng.integers(len(known))].tolist()
-    name = CAMVID[truth[image][row, column]]
+    name = CAMVID[classes[row, column]]
     labeler.store.get(image)
     timed({} if times is None else times, "save", lambda: labeler.click(image, (row, column), name))
     return image
@@ -140,6 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--num_real", type=int, default=16, help="photographs that are prepared")
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--clicks", type=int, nargs="+", default=[20, 100, 200, 400])
+    parser.add_argument("--refit", type=int, default=300, help="pictures that a refit learns from")
     return parser.parse_args()
 
 
