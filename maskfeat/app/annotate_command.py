@@ -60,7 +60,7 @@ def annotate(
     - labels/KEY.png: number of the class plus 1 of each pixel of a picture that is done, 16 bit.
     - exported/, when you ask for it or the last picture is done: KEY_classes.png and classes.txt,
       coco.json, and KEY.json in the layout of SA-1B.
-    - prepared/: what was computed ahead, 3 MB a picture of 640 x 480; it can be deleted.
+    - prepared/: what was computed ahead, 4 MB a picture of 640 x 480; it can be deleted.
 
     Args:
         pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif). They are turned
