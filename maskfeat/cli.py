@@ -17,7 +17,8 @@ from typing import Any
 _OWN_COMMANDS = """\
 of maskfeat's own:
   maskfeat segment        cut a picture or a folder of pictures into segments
-  maskfeat annotate       cut objects out of pictures by clicks, on a local web page
+  maskfeat annotate       cut objects out of pictures by clicks, or label a folder by classes,
+                          on a local web page
   maskfeat export         write the network of a checkpoint to one small file, to ship or share
   maskfeat shards synth   draw scenes with exact nested masks and write them as shards
   maskfeat shards index   index tars, so that members in any order can be read at random
@@ -53,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     try:
         # None, or Lightning warns that arguments came both ways.
-        MaskfeatCLI(args=None if args is None else words, epilog=_OWN_COMMANDS)
+        MaskfeatCLI(None if args is None else words, _OWN_COMMANDS, _as_it_stands())
     except (ValueError, FileNotFoundError) as error:
         if _is_debugging():
             raise
@@ -126,19 +127,24 @@ def _run_at_length(
     **settings: Any,  # noqa: ANN401
 ) -> None:
     """A command whose help is its docstring as it stands."""
-    import jsonargparse
-
-    class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
     _run(
         name,
         function,
         _spelled_out(function, words),
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
-        formatter_class=AsItStands,
+        formatter_class=_as_it_stands(),
         **settings,
     )
+
+
+def _as_it_stands() -> type[argparse.HelpFormatter]:
+    """A formatter of help that breaks no lines anew."""
+    import jsonargparse
+
+    class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    return AsItStands
 
 
 def _spelled_out(function: Callable[..., None], words: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from argparse import HelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,15 @@ class MaskfeatCLI(LightningCLI):
     Args:
         args: Words of the command line; None takes sys.argv.
         epilog: Shown under the help.
+        formatter_class: Of the help.
     """
 
-    def __init__(self, args: Any = None, epilog: str = "") -> None:  # noqa: ANN401 - Lightning's
+    def __init__(
+        self,
+        args: Any = None,  # noqa: ANN401 - Lightning's
+        epilog: str = "",
+        formatter_class: type[HelpFormatter] = jsonargparse.DefaultHelpFormatter,
+    ) -> None:
         super().__init__(
             FeatureTask,
             ShardDataModule,
@@ -48,6 +55,7 @@ class MaskfeatCLI(LightningCLI):
                 "parser_mode": "omegaconf+",
                 "description": "Learn a feature space from masks, and evaluate it.",
                 "epilog": epilog,
+                "formatter_class": formatter_class,
             },
         )
 
