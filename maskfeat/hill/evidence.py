@@ -15,8 +15,8 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# How sure a click is of an atom: the probability that both are one segment, to this power. Of 1, 2
-# and 4 the one with which fewest clicks are needed (experiments/hill).
+# How sure a click is of an atom: the probability that both are one segment, to this power. With 1
+# more clicks are needed on one of two sets (experiments/hill).
 _POWER = 2
 
 
