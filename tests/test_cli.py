@@ -272,6 +272,7 @@ def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
         done = subprocess.run([*start, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "fit" in done.stdout
+        assert "maskfeat shards synth" in done.stdout
         own = [line for line in done.stdout.splitlines() if line.startswith("  maskfeat ")]
         assert len(own) == 8  # a line each, which the formatter has not filled
     for name in ("conf", "data_shards"):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from fits import fit_in
 from test_cli import SMALL
 
 CONFIG = """
@@ -37,17 +35,7 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path, repository) -> N
     ]
 
     def fit(name: str, *more: str) -> dict:
-        command = [sys.executable, "-m", "maskfeat", "fit", *words, f"--run_name={name}", *more]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        fit_in(tmp_path, [*words, f"--run_name={name}", *more])
         record = json.loads((tmp_path / "runs" / name / "comparison.json").read_text())
         checkpoint = torch.load(
             tmp_path / "runs" / name / "checkpoints/last.ckpt", weights_only=True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from fits import fit_in
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
@@ -225,16 +224,7 @@ def test_sharded_trains_and_evaluates_on_two_processes(tmp_path, repository) -> 
         "init_args: {num_segments: [10], num_images: 3}}",
         "--trainer.sync_batchnorm=false",  # torch's needs a GPU
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "maskfeat", "fit", *words],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    fit_in(tmp_path, words)
     path = tmp_path / "runs/sharded/checkpoints/last.ckpt"
     assert torch.load(path, weights_only=True)["global_step"] == 2
     rgb = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)

@@ -20,7 +20,7 @@ from skimage.segmentation import felzenszwalb
 import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import Examples, examples_of, labeled_atoms, with_clicks
+from maskfeat.hill.evidence import Examples, evenly, examples_of, labeled_atoms, with_clicks
 from maskfeat.hill.prepared import PreparedImage
 from maskfeat.hill.sources import default_source, describe
 from maskfeat.segment.atoms import atoms
@@ -138,9 +138,7 @@ class View:
             covered = np.bincount(numbers, mask.ravel(), len(self.descriptors)) / PATCH**2
             # A region smaller than a patch is learned from the patch that holds most of it.
             best = np.flatnonzero(covered >= min(0.5, covered.max()))
-            if len(best) > MOST_PER_REGION:  # evenly over the region, in reading order
-                places = np.linspace(0, len(best) - 1, MOST_PER_REGION).round().astype(int)
-                best = best[places]
+            best = best[evenly(len(best), min(len(best), MOST_PER_REGION))]
             share = covered[best] / covered[best].sum() * np.sqrt(covered.sum())
             parts.append((self.descriptors[best], np.full(len(best), number), share))
         descriptors, classes, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -168,10 +166,10 @@ class CutView(View):
         """As in `View`."""
         labeled = labeled_atoms(self.image, clicks)
         found = []
-        for atoms_of_region in labeled.regions:
+        for atoms_of_region, number in zip(labeled.regions, labeled.region_classes, strict=True):
             inside = np.zeros(len(labeled.is_held), bool)
             inside[atoms_of_region] = True
-            found.append((inside[self.image.graph.labels], labeled.classes[atoms_of_region[0]]))
+            found.append((inside[self.image.graph.labels], int(number)))
         return found
 
     def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
@@ -268,6 +266,7 @@ class SegmentView(View):
 class CutOfSegmentsView(SegmentView):
     """The cut of our atoms again, but a click covers a segment made beforehand, as in `partition`.
 
+    Beyond its segment a click counts for nothing.
     It tells the two parts of the cut's result apart: how labels spread, and what a click covers.
     """
 

@@ -125,9 +125,7 @@ def examples_of(image: PreparedImage, labeled: LabeledAtoms, most_per_region: in
     chosen, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
     for region in labeled.regions:
         count = min(len(region), most_per_region)
-        # Evenly spread over the region in reading order: no dice.
-        picked = region[np.linspace(0, len(region) - 1, count).round().astype(int)]
-        chosen.append(picked)
+        chosen.append(region[evenly(len(region), count)])  # in reading order: no dice
         weights.append(np.full(count, np.sqrt(len(region)) / count))
     atoms = np.concatenate(chosen)
     return Examples(
@@ -135,3 +133,9 @@ def examples_of(image: PreparedImage, labeled: LabeledAtoms, most_per_region: in
         labeled.classes[atoms],
         np.concatenate(weights).astype(np.float32),
     )
+
+
+def evenly(total: int, count: int) -> IntArray:
+    """Places of `count` out of `total` things, the first and the last among them, rising."""
+    places: IntArray = np.linspace(0, total - 1, count).round().astype(np.int64)
+    return places

@@ -14,6 +14,7 @@ from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import (
     Examples,
     LabeledAtoms,
+    evenly,
     examples_of,
     labeled_atoms,
     with_clicks,
@@ -147,7 +148,7 @@ class Learner:
         owner = np.repeat(images, [len(part.classes) for part in parts])
         # Evenly over all: each region keeps its share.
         count = self.num_examples = min(len(owner), _MOST_EXAMPLES)
-        kept = np.linspace(0, len(owner) - 1, count).round().astype(int)
+        kept = evenly(len(owner), count)
         classifier.fit(
             np.concatenate([part.descriptors for part in parts])[kept],
             np.concatenate([part.classes for part in parts])[kept],
