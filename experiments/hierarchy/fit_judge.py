@@ -2,9 +2,11 @@
 
     python experiments/hierarchy/fit_judge.py runs/bsds500/checkpoints/last.ckpt
 
-For each merge of the trees of BSDS500's train images the target is the share of pixel pairs, one
-pixel from either side, that one true segment holds, averaged over annotators. A small network
-learns it by cross-entropy, a merge weighing as the root of its smaller side. Nothing of val or test
+For two regions of an image of BSDS500's train set the target is the share of pixel pairs, one
+pixel from either side, that one true segment holds, averaged over annotators. Samples are all
+pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
+that of the judges fitted so far; so a judge knows the regions that it makes itself. A small network
+learns it by cross-entropy, a pair weighing as the root of its smaller side. Nothing of val or test
 is read.
 """
 
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,52 +28,104 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics.nested import NestedOverlap
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, atom_tree
+from maskfeat.segment.atoms import AtomGraph, atoms
+from maskfeat.segment.hierarchy import atom_tree
 from maskfeat.segment.judge import MergeJudge, merge_measures
+from maskfeat.segment.regions import Regions
+from maskfeat.segment.remerging import NUM_REGIONS, merge_by_judge, remerged
 from maskfeat.segment.tree import MergeTree
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def samples_of(
-    checkpoint: str, image: HeldOutImage, border_weight: float, size_power: float
-) -> Samples:
-    """Measures (M, 15), targets (M,) and weights (M,) of the merges of one image."""
+@dataclass(frozen=True)
+class WatchedRegions(Regions):
+    """Regions that know their true segments, and note each pair that they are asked of.
+
+    Attributes:
+        held: Pixels of each region in each true segment of all annotators, shape (R, S).
+        num_annotators: How many annotators.
+        noted: Measures, targets and weights of the pairs asked for; one list for all rounds.
+    """
+
+    held: np.ndarray
+    num_annotators: int
+    noted: list[Samples]
+
+    def measures(self, which: np.ndarray) -> np.ndarray:
+        """As `Regions.measures`, and noted."""
+        found = super().measures(which)
+        smaller = self.sums.sizes[self.pairs[which]].min(axis=1) / self.num_pixels
+        shares = self.held * self.num_annotators / self.held.sum(axis=1, keepdims=True).clip(min=1)
+        first, second = self.pairs[which].T
+        together = (shares[first] * shares[second]).sum(axis=1) / self.num_annotators
+        self.noted.append((found, together, np.sqrt(smaller)))
+        return found
+
+    def grouped(self, groups: np.ndarray) -> WatchedRegions:
+        """As `Regions.grouped`."""
+        held = np.zeros((int(groups.max()) + 1, self.held.shape[1]))
+        np.add.at(held, groups, self.held)
+        fields = vars(self) | vars(super().grouped(groups)) | {"held": held}
+        return WatchedRegions(**fields)
+
+
+def graph_of(checkpoint: str, image: HeldOutImage) -> tuple[AtomGraph, np.ndarray]:
+    """The atoms, and how many pixels of each lie in each true segment, (K, S)."""
     torch.set_num_threads(1)
     graph = atoms(maskfeat.load(checkpoint).features(image.image))
-    tree = atom_tree(graph, border_weight=border_weight, size_power=size_power)
-    targets = np.mean([share_together(tree, graph.labels, t) for t in image.partitions], axis=0)
-    smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
-    return merge_measures(tree, graph), targets, np.sqrt(smaller)
+    one_tree = atom_tree(graph)
+    shared = [NestedOverlap(one_tree, graph.labels, t).shared for t in image.partitions]
+    return graph, np.concatenate(shared, axis=1)[: graph.num_atoms]
 
 
-def share_together(tree: MergeTree, labels: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """For each merge, how many pixel pairs across it lie in one true segment, as a share."""
-    overlap = NestedOverlap(tree, labels, target)
-    shares = overlap.shared / np.maximum(overlap.sizes, 1)[:, None]
+def first_samples(graph: AtomGraph, held: np.ndarray, num_annotators: int) -> Samples:
+    """Measures (M, 14), targets (M,) and weights (M,) of the merges of the fixed cost."""
+    tree = atom_tree(graph)
+    return _of_tree(tree, graph, held, num_annotators)
+
+
+def next_samples(
+    graph: AtomGraph, held: np.ndarray, num_annotators: int, judge: MergeJudge
+) -> Samples:
+    """Those of all pairs that come up while a judge merges, and of the merges of the whole tree."""
+    tree = atom_tree(graph)
+    watched = WatchedRegions(
+        **vars(Regions.of_atoms(graph)), held=held, num_annotators=num_annotators, noted=[]
+    )
+    merge_by_judge(watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_atoms))), judge)
+    noted = [*watched.noted, _of_tree(remerged(tree, graph, judge), graph, held, num_annotators)]
+    measures, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
+    return measures, targets, weights
+
+
+def _of_tree(tree: MergeTree, graph: AtomGraph, held: np.ndarray, num_annotators: int) -> Samples:
+    under = tree.sums(held)
+    shares = under * num_annotators / under.sum(axis=1, keepdims=True).clip(min=1)
     first, second = tree.children.T
-    return (shares[first] * shares[second]).sum(axis=1)
+    together = (shares[first] * shares[second]).sum(axis=1) / num_annotators
+    smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
+    return merge_measures(tree, graph), together, np.sqrt(smaller)
 
 
-def fit(samples: Samples, width: int, steps: int, seed: int, origin: str) -> MergeJudge:
+def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeJudge:
     """Cross-entropy, AdamW, a cosine."""
-    measures, targets, weights = samples
+    measures, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
     mean, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
     inputs = torch.tensor((measures - mean) / spread, dtype=torch.float32).clamp(-4, 4)
     wanted, weighs = (torch.tensor(v, dtype=torch.float32) for v in (targets, weights))
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
     net = nn.Sequential(
-        nn.Linear(inputs.shape[1], width),
+        nn.Linear(inputs.shape[1], args.width),
         nn.Tanh(),
-        nn.Linear(width, width),
+        nn.Linear(args.width, args.width),
         nn.Tanh(),
-        nn.Linear(width, 1),
+        nn.Linear(args.width, 1),
     )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in track(range(steps), "fitting"):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
+    for _ in track(range(args.steps), f"fitting {len(inputs)} pairs"):
         chosen = torch.randint(len(inputs), (4096,), generator=generator)
         costs = nn.functional.binary_cross_entropy_with_logits(
             net(inputs[chosen])[:, 0], wanted[chosen], reduction="none"
@@ -80,13 +136,19 @@ def fit(samples: Samples, width: int, steps: int, seed: int, origin: str) -> Mer
         optimizer.step()
         schedule.step()
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
-    return MergeJudge(
+    judge = MergeJudge(
         mean,
         spread,
         tuple(layer.weight.detach().double().numpy().T for layer in layers),
         tuple(layer.bias.detach().double().numpy() for layer in layers),
         origin,
     )
+    missed = np.average((judge(measures) - targets) ** 2, weights=weights)
+    spread_of_targets = np.average(
+        (targets - np.average(targets, weights=weights)) ** 2, weights=weights
+    )
+    print(f"{len(targets)} pairs, share of variance explained {1 - missed / spread_of_targets:.3f}")
+    return judge
 
 
 def main() -> None:
@@ -95,39 +157,36 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
     parser.add_argument("--num_images", type=int, help="at most so many, evenly spread")
-    parser.add_argument("--border_weight", type=float, default=BORDER_WEIGHT)
-    parser.add_argument("--size_power", type=float, default=SIZE_POWER)
-    parser.add_argument("--width", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=2, help="of merging by the judge so far")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/judge.json"))
     args = parser.parse_args()
 
     images = ShardImages(args.shards, args.num_images)
-    with ProcessPoolExecutor(args.processes) as pool:
-        jobs = [
-            pool.submit(samples_of, args.checkpoint, image, args.border_weight, args.size_power)
-            for image in track(images, "reading")
-        ]
-        parts = [job.result() for job in track(jobs, "merging")]
-    measures, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     origin = (
-        f"{len(images)} images of {args.shards}, features of {args.checkpoint}, border weight "
-        f"{args.border_weight}, size power {args.size_power}, commit {commit}"
+        f"{len(images)} images of {args.shards}, features of {args.checkpoint}, commit {commit}"
     )
-    judge = fit((measures, targets, weights), args.width, args.steps, args.seed, origin)
+    with ProcessPoolExecutor(args.processes) as pool:
+        jobs = [pool.submit(graph_of, args.checkpoint, image) for image in images]
+        numbers = [len(image.partitions) for image in images]
+        known = [
+            (*job.result(), number)
+            for job, number in zip(track(jobs, "atoms"), numbers, strict=True)
+        ]
+        parts = list(pool.map(first_samples, *zip(*known, strict=True)))
+        judge = fit(parts, args, origin)
+        for number in range(args.rounds):
+            jobs = [pool.submit(next_samples, *image, judge) for image in known]
+            parts += [job.result() for job in track(jobs, f"merging, round {number + 1}")]
+            judge = fit(parts, args, origin)
     judge.save(args.out)
-    found = judge(measures)
-    explained = (
-        1
-        - ((found - targets) ** 2 * weights).sum()
-        / ((targets - np.average(targets, weights=weights)) ** 2 * weights).sum()
-    )
-    print(f"{len(targets)} merges, share of variance explained {explained:.3f}, in {args.out}")
+    print(f"in {args.out}")
 
 
 if __name__ == "__main__":

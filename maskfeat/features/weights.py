@@ -49,7 +49,7 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no maskfeat network.
+        ValueError: If the file holds no maskfeat network, or one with a weight that is no number.
     """
     path = _found(path)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
@@ -59,6 +59,7 @@ def load(
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
+    _check_finite(net, str(path))
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
 
@@ -74,12 +75,16 @@ def save(
     Args:
         net: The network.
         path: Where to; the name should end in .safetensors.
-        dtype: Of the weights in the file. Half precision halves the file.
+        dtype: Of the weights in the file. Half precision halves the file. A tensor that it cannot
+            hold, as a norm's running variance above 65,504, stays as it is.
         card: What people should know of it: data, terms, command, scores; see `read_card`.
+
+    Raises:
+        ValueError: If a weight is no number. Nothing is written.
     """
+    _check_finite(net, "the network")
     weights = {
-        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in net.state_dict().items()
+        name: _cast(value, dtype).contiguous().cpu() for name, value in net.state_dict().items()
     }
     with whole_file(path) as file:
         metadata = {CONFIG_KEY: json.dumps(net.config)} | ({CARD_KEY: card} if card else {})
@@ -103,6 +108,27 @@ def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
     except SafetensorError as error:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     return card
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in `dtype`, or as it is where that would make infinities of its numbers."""
+    if not value.is_floating_point():
+        return value
+    cast = value.to(dtype)
+    return cast if cast.isfinite().all() else value
+
+
+def _check_finite(net: FeaturePyramid, origin: str) -> None:
+    broken = [
+        name
+        for name, value in net.state_dict().items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(
+            f"expected finite weights, but '{broken[0]}' of {origin} holds infinite or undefined "
+            "ones; take an earlier checkpoint, or train again with a lower learning rate"
+        )
 
 
 def _found(path: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.inputs import features_of
 from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
+from maskfeat.segment.remerging import remerged
 from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree
 
 Linkage = Literal["nearest", "average", "ward"]
@@ -168,7 +169,7 @@ def atom_hierarchy(
     """The hierarchy of atoms that are at hand; see `hierarchy`."""
     tree = atom_tree(graph, linkage, border_weight, size_power)
     if judge is not None:
-        return Hierarchy(graph.labels, judged(tree, graph, judge))
+        return Hierarchy(graph.labels, judged(remerged(tree, graph, judge), graph, judge))
     probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
     return Hierarchy(graph.labels, MergeTree(tree.parents, 1 - probabilities, tree.sizes))
 

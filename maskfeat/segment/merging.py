@@ -81,7 +81,7 @@ def merge_nearest(
     """
     if border_weight and borders is None:
         raise ValueError(f"border_weight {border_weight} needs borders, got None")
-    builder = _TreeBuilder(len(sizes))
+    builder = TreeBuilder(len(sizes))
     means = np.array(means, np.float32)
     shares = np.asarray(sizes, np.float64) / float(np.sum(sizes))
     nodes = np.arange(len(sizes))  # tree node of each region that is left
@@ -92,7 +92,7 @@ def merge_nearest(
         if border_weight:
             costs *= np.sqrt(sums / lengths) ** border_weight
         costs *= np.minimum(shares[ends[:, 0]], shares[ends[:, 1]]) ** size_power
-        chosen = _mutually_nearest(ends, costs, len(nodes))
+        chosen = mutually_nearest(ends, costs, len(nodes))
         first, second = ends[chosen, 0], ends[chosen, 1]
         nodes[first] = builder.join(nodes[first], nodes[second], costs[chosen])
         total = shares[first] + shares[second]
@@ -113,7 +113,7 @@ def merge_nearest(
     return numbered_by_level(Merges(builder.parents, builder.levels))[0]
 
 
-class _TreeBuilder:
+class TreeBuilder:
     """Nodes of a binary tree in the making; see `Merges`."""
 
     def __init__(self, num_leaves: int) -> None:
@@ -163,7 +163,7 @@ def _mean_distances(means: Float32Array, ends: IntArray) -> Float64Array:
     return np.sqrt(squares)
 
 
-def _mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> IntArray:
+def mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> IntArray:
     """The edges that are the cheapest of both their ends; at least the cheapest of all is one."""
     rank = np.empty(len(ends), np.int64)
     rank[np.argsort(costs, kind="stable")] = np.arange(len(ends))

@@ -1,0 +1,190 @@
+"""Regions of an image while they are merged, and what is known of two that border on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from maskfeat.segment.atoms import AtomGraph
+from maskfeat.segment.merging import simple_edges
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# What `pair_measures` measures, in its order. "Small" and "large" are the two sides by size.
+MEASURES = (
+    "log distance of the means",
+    "log mean squared contrast along the common border",
+    "log share of the image, small",
+    "log share of the image, large",
+    "log variance within, small",
+    "log variance within, large",
+    "log mean squared contrast along the outline, small",
+    "log mean squared contrast along the outline, large",
+    "log squared length of the common border over area, small",
+    "log squared perimeter over area, small",
+    "log squared perimeter over area, large",
+    "log share of the outline that is common, small",
+    "share of the image's rim, small",
+    "share of the image's rim, large",
+)
+_LEAST = 1e-6  # before a logarithm
+
+
+class RegionSums(NamedTuple):
+    """What is known of single regions; all float64 but `means`.
+
+    Attributes:
+        sizes: Pixels, shape (R,).
+        means: Mean feature, shape (R, C).
+        squares: Squared norms of the features of its atoms, summed over pixels, shape (R,).
+        outlines: Pixel sides of the outline, the image's rim left out, shape (R,).
+        contrasts: Squared feature distance across the outline, summed along it, shape (R,).
+        rims: Share of the pixels along the image's rim, shape (R,).
+    """
+
+    sizes: Float64Array
+    means: npt.NDArray[np.floating]
+    squares: Float64Array
+    outlines: Float64Array
+    contrasts: Float64Array
+    rims: Float64Array
+
+
+class PairSums(NamedTuple):
+    """What lies between two regions each, float64, shapes (M,).
+
+    Attributes:
+        lengths: Pixel sides of the common border.
+        contrasts: Squared feature distance across it, summed along it.
+    """
+
+    lengths: Float64Array
+    contrasts: Float64Array
+
+
+def pair_measures(
+    regions: RegionSums, pairs: IntArray, borders: PairSums, num_pixels: int, scale: float
+) -> Float64Array:
+    """What is known of pairs of adjacent regions, see `MEASURES`.
+
+    Distances count in units in which the probability of "same mask" is 2 / (1 + exp(d^2)), so
+    they mean the same for all features that have such a scale.
+
+    Args:
+        regions: Single ones. They may hold one another, as the nodes of a tree do.
+        pairs: Two regions each, shape (M, 2).
+        borders: Between the two of each pair.
+        num_pixels: Of the image.
+        scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
+
+    Returns:
+        float64, shape (M, 14).
+    """
+    sizes, means = regions.sizes, regions.means
+    first, second = pairs.T
+    swap = sizes[first] > sizes[second]  # of equal ones the first is the smaller
+    small, large = np.where(swap, second, first), np.where(swap, first, second)
+    steps = means[small] - means[large]
+    norms = np.einsum("rc,rc->r", means, means, dtype=np.float64)
+    variances = np.maximum(regions.squares / sizes - norms, 0) * scale
+    outlines = regions.outlines.clip(min=1)
+    contrasts = regions.contrasts / outlines * scale
+    shares = sizes / num_pixels
+    lengths = borders.lengths.clip(min=1)
+
+    def log(values: Float64Array) -> Float64Array:
+        return np.log(np.maximum(values, _LEAST))
+
+    return np.stack(
+        [
+            log(np.sqrt(np.einsum("mc,mc->m", steps, steps) * scale)),
+            log(borders.contrasts / lengths * scale),
+            log(shares[small]),
+            log(shares[large]),
+            log(variances[small]),
+            log(variances[large]),
+            log(contrasts[small]),
+            log(contrasts[large]),
+            log(borders.lengths**2 / sizes[small]),
+            log(outlines[small] ** 2 / sizes[small]),
+            log(outlines[large] ** 2 / sizes[large]),
+            log(borders.lengths / outlines[small]),
+            regions.rims[small],
+            regions.rims[large],
+        ],
+        axis=1,
+    )
+
+
+@dataclass(frozen=True)
+class Regions:
+    """All regions of an image, none of which overlap.
+
+    Attributes:
+        sums: What is known of each of the R regions.
+        pairs: The adjacent ones, int64, shape (M, 2), the smaller number first, rows sorted.
+        borders: Between the two of each pair.
+        num_pixels: Of the image.
+        scale: See `pair_measures`.
+    """
+
+    sums: RegionSums
+    pairs: IntArray
+    borders: PairSums
+    num_pixels: int
+    scale: float
+
+    @classmethod
+    def of_atoms(cls, graph: AtomGraph) -> Regions:
+        """Each atom a region."""
+        lengths = graph.border_lengths.astype(np.float64)
+        borders = PairSums(lengths, lengths * graph.border_contrasts)
+        pairs, count = graph.edges.astype(np.int64), graph.num_atoms
+        outlines, contrasts = (
+            np.bincount(pairs[:, 0], values, count) + np.bincount(pairs[:, 1], values, count)
+            for values in borders
+        )
+        sizes, labels = graph.sizes.astype(np.float64), graph.labels
+        squares = np.einsum("kc,kc->k", graph.features, graph.features, dtype=np.float64) * sizes
+        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        rims = np.bincount(rim, minlength=count) / len(rim)
+        sums = RegionSums(sizes, graph.features, squares, outlines, contrasts, rims)
+        return cls(sums, pairs, borders, labels.size, graph.scale)
+
+    def measures(self, which: IntArray) -> Float64Array:
+        """`pair_measures` of some pairs, (M',) -> (M', 14)."""
+        borders = PairSums(*(values[which] for values in self.borders))
+        return pair_measures(self.sums, self.pairs[which], borders, self.num_pixels, self.scale)
+
+    def grouped(self, groups: IntArray) -> Regions:
+        """Regions put together.
+
+        Args:
+            groups: Which new region holds each, shape (R,), 0 to R' - 1, none of them empty.
+        """
+        old, count = self.sums, int(groups.max()) + 1
+        gather = sparse.csc_array(
+            (np.ones(len(groups)), groups, np.arange(len(groups) + 1)), (count, len(groups))
+        )
+        ends = groups[self.pairs]
+        is_inside = ends[:, 0] == ends[:, 1]
+        # A border that comes to lie inside was part of two outlines.
+        lost = [
+            2 * np.bincount(ends[is_inside, 0], values[is_inside], count) for values in self.borders
+        ]
+        sizes = gather @ old.sizes
+        sums = RegionSums(
+            sizes,
+            gather @ (old.means * old.sizes[:, None]) / sizes[:, None],
+            gather @ old.squares,
+            gather @ old.outlines - lost[0],
+            gather @ old.contrasts - lost[1],
+            gather @ old.rims,
+        )
+        pairs, *borders = simple_edges(ends, count, *self.borders)
+        return Regions(sums, pairs, PairSums(*borders), self.num_pixels, self.scale)

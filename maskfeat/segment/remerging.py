@@ -1,0 +1,104 @@
+"""The upper part of a tree, merged anew in the order that a judge says."""
+
+from __future__ import annotations
+
+import higra as hg
+import numpy as np
+
+from maskfeat.segment.atoms import AtomGraph
+from maskfeat.segment.judge import MergeJudge
+from maskfeat.segment.merging import TreeBuilder, mutually_nearest
+from maskfeat.segment.regions import Regions
+from maskfeat.segment.tree import Float64Array, IntArray, MergeTree
+
+# So many regions are left to the judge. Below, one cost is as good as another, and faster.
+NUM_REGIONS = 600
+
+
+def remerged(
+    tree: MergeTree, graph: AtomGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
+) -> MergeTree:
+    """Undo the last merges of a tree, and do them again in the order that a judge says.
+
+    Merged first is what the judge holds most probable to be one segment, given what both regions
+    are at that moment. Pairs that are each other's most probable partners are merged at once, round
+    after round, as in `merging.merge_nearest`; only pairs that a merge has changed are judged
+    again. That is the learned agglomeration of Nunez-Iglesias et al. (Machine learning of
+    hierarchical clustering to segment 2D and 3D images, PLOS ONE, 2013); unlike there, small
+    regions come from a fixed cost.
+
+    Args:
+        tree: The merges of the atoms.
+        graph: The atoms.
+        judge: Gives the probabilities.
+        num_regions: How many regions to go back to.
+
+    Returns:
+        The tree. Only the order of its levels means something; see `judge.judged`.
+    """
+    count = min(num_regions, tree.num_leaves)
+    groups = tree.groups(count)
+    parents = merge_by_judge(Regions.of_atoms(graph).grouped(groups), judge)
+    return _grafted(tree, groups, parents)
+
+
+def merge_by_judge(regions: Regions, judge: MergeJudge) -> IntArray:
+    """Parents of the nodes of the tree of R connected regions, int64, shape (2 R - 1,)."""
+    builder = TreeBuilder(len(regions.sums.sizes))
+    nodes = np.arange(len(regions.sums.sizes))
+    doubts = 1 - judge(regions.measures(np.arange(len(regions.pairs))))
+    while len(regions.pairs):
+        count = len(regions.sums.sizes)
+        chosen = mutually_nearest(regions.pairs, doubts, count)
+        first, second = regions.pairs[chosen].T
+        nodes[first] = builder.join(nodes[first], nodes[second], doubts[chosen])
+
+        # The second of each pair becomes the first; then numbers without gaps.
+        target = np.arange(count)
+        target[second] = first
+        stays = target == np.arange(count)
+        number = (np.cumsum(stays) - 1)[target]
+        is_new = np.zeros(int(stays.sum()), bool)
+        is_new[number[first]] = True
+        nodes, before, regions = nodes[stays], number[regions.pairs], regions.grouped(number)
+        doubts = _carried(before, doubts, regions.pairs)
+        changed = np.flatnonzero(is_new[regions.pairs].any(axis=1))
+        doubts[changed] = 1 - judge(regions.measures(changed))
+    return builder.parents
+
+
+def _carried(before: IntArray, doubts: Float64Array, pairs: IntArray) -> Float64Array:
+    """Doubts of pairs that were there before; anything for pairs that have changed."""
+    is_apart = before[:, 0] != before[:, 1]
+    base = int(before.max()) + 1
+    keys = (before.min(axis=1) * base + before.max(axis=1))[is_apart]
+    kept = np.empty(len(pairs))
+    kept[np.searchsorted(pairs @ (base, 1), keys)] = doubts[is_apart]
+    return kept
+
+
+def _grafted(tree: MergeTree, groups: IntArray, parents: IntArray) -> MergeTree:
+    """The lower part of a tree, with another upper part.
+
+    Args:
+        tree: The tree of K leaves.
+        groups: Its leaves in R groups, as it gives them.
+        parents: Of the nodes of a tree of these groups, shape (2 R - 1,).
+    """
+    num_groups = int(groups.max()) + 1
+    num_kept = len(tree.parents) - (num_groups - 1)
+    tops = np.flatnonzero(tree.parents[:num_kept] >= num_kept)
+    if num_groups == 1:
+        return tree
+    group_of_node = hg.accumulate_sequential(
+        tree.tree, groups.astype(np.float64), hg.Accumulators.min
+    )
+    shift = num_kept - num_groups
+    grafted = np.concatenate([tree.parents[:num_kept], parents[num_groups:] + shift])
+    grafted[tops] = parents[group_of_node[tops].astype(np.int64)] + shift
+    lowest = tree.levels[num_kept - 1]
+    levels = np.concatenate([tree.levels[:num_kept], lowest + np.arange(1, num_groups)])
+    sizes = hg.accumulate_sequential(
+        hg.Tree(grafted), tree.sizes[: tree.num_leaves], hg.Accumulators.sum
+    )
+    return MergeTree(grafted, levels, np.asarray(sizes, np.float64))
