@@ -9,6 +9,7 @@ from skimage.color import rgb2lab
 from skimage.measure import label
 from sklearn.base import clone
 
+from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import atoms
 from maskfeat.segment.hierarchy import hierarchy, merge_tree, ward_tree
@@ -26,27 +27,37 @@ def num_parts(labels: np.ndarray) -> int:
     return int(label(labels, background=-1, connectivity=1).max())
 
 
-def test_four_noisy_quadrants_are_found_exactly() -> None:
+METHODS = pytest.mark.parametrize("method", ["tree", "k-means"])
+
+
+@METHODS
+def test_four_noisy_quadrants_are_found_exactly(method) -> None:
     quadrants, features = four_quadrants()
-    np.testing.assert_array_equal(partition(features, 4), quadrants)
+    np.testing.assert_array_equal(partition(features, 4, method=method), quadrants)
 
 
-def test_two_patches_of_one_color_are_two_segments_when_three_are_asked_for() -> None:
+@METHODS
+def test_two_patches_of_one_color_are_two_segments_when_three_are_asked_for(method) -> None:
     truth = np.zeros((30, 60), int)
     truth[10:20, 5:20], truth[10:20, 40:55] = 1, 2
     values = (truth > 0)[..., None].astype(float)
-    np.testing.assert_array_equal(partition(values, 3), truth)
+    np.testing.assert_array_equal(partition(values, 3, method=method), truth)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(1, 24), st.integers(1, 24), st.integers(1, 700), st.integers(0, 99), st.booleans()
+    st.integers(1, 24),
+    st.integers(1, 24),
+    st.integers(1, 700),
+    st.integers(0, 99),
+    st.booleans(),
+    st.sampled_from(["tree", "k-means"]),
 )
 def test_segments_are_connected_and_exactly_as_many_as_asked(
-    height: int, width: int, num_segments: int, seed: int, is_flat: bool
+    height: int, width: int, num_segments: int, seed: int, is_flat: bool, method: str
 ) -> None:
     values = np.random.default_rng(seed).normal(size=(height, width, 2)) * (not is_flat)
-    labels = partition(values, num_segments)
+    labels = partition(values, num_segments, method=method)
     expected = min(num_segments, height * width)
     assert labels.dtype == np.int64
     _, first = np.unique(labels, return_index=True)
@@ -57,7 +68,8 @@ def test_segments_are_connected_and_exactly_as_many_as_asked(
 
 def test_a_finer_partition_than_the_usual_atoms_is_still_exact() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
-    assert num_parts(partition(rgb, 900)) == 900
+    for method in ("tree", "k-means"):
+        assert num_parts(partition(rgb, 900, method=method)) == 900
 
 
 def test_an_rgb_image_is_cut_by_its_lab_color() -> None:
@@ -69,17 +81,28 @@ def test_an_rgb_image_is_cut_by_its_lab_color() -> None:
 def test_precomputed_atoms_give_the_same_partition() -> None:
     _, values = four_quadrants()
     graph = atoms(Features.from_dense(values))
-    np.testing.assert_array_equal(partition_atoms(graph, 9)[graph.labels], partition(values, 9))
+    by_kmeans = partition(values, 9, method="k-means")
+    np.testing.assert_array_equal(partition_atoms(graph, 9)[graph.labels], by_kmeans)
 
 
-def test_the_scale_of_features_does_not_matter() -> None:
+@METHODS
+def test_the_scale_of_features_does_not_matter(method) -> None:
     _, values = four_quadrants()
-    np.testing.assert_array_equal(partition(values, 12), partition(values * 64, 12))
+    larger = partition(values * 64, 12, method=method)
+    np.testing.assert_array_equal(partition(values, 12, method=method), larger)
+
+
+def test_partitions_by_the_tree_are_nested() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 50, 3))
+    assert nestedness([partition(values, k) for k in (100, 30, 7)]) == 1
 
 
 def test_position_makes_segments_of_more_even_size() -> None:
     values = np.random.default_rng(0).normal(size=(50, 50, 3))
-    sizes = [np.bincount(partition(values, 25, position_weight=w).ravel()) for w in (0, 10)]
+    sizes = [
+        np.bincount(partition(values, 25, method="k-means", position_weight=w).ravel())
+        for w in (0, 10)
+    ]
     assert sizes[1].std() < 0.5 * sizes[0].std()
 
 
@@ -125,6 +148,11 @@ def test_bad_input_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         partition(features, num_segments)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method must be tree or k-means, got 'slic'"):
+        partition(np.zeros((4, 4, 1)), 2, method="slic")
 
 
 def test_a_negative_position_weight_is_refused() -> None:

@@ -238,7 +238,9 @@ class SegmentView(View):
     @cached_property
     def segments(self) -> np.ndarray:
         """Segment of each pixel, (H, W)."""
-        return maskfeat.partition(self.patches.features, self.settings["num_segments"])
+        return maskfeat.partition(
+            self.patches.features, self.settings["num_segments"], method="k-means"
+        )
 
     @cached_property
     def _reader(self) -> RegionReader:

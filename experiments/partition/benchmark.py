@@ -40,7 +40,7 @@ from maskfeat.evaluate.protocol import num_components
 from maskfeat.segment.atoms import atoms
 from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree
 from maskfeat.segment.judge import default_judge
-from maskfeat.segment.partition import partition_atoms
+from maskfeat.segment.partition import EVEN_POWER, partition_atoms
 from maskfeat.segment.tree import MergeTree
 
 # Levels to cut at, the same for all images: of any tree, and of one whose levels are 1 - p.
@@ -85,6 +85,7 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
 
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {
+        "maskfeat partition": lambda: (graph.labels, atom_tree(graph, size_power=EVEN_POWER)),
         "maskfeat tree, not judged": lambda: (graph.labels, atom_tree(graph)),
         "maskfeat Ward": lambda: (graph.labels, atom_tree(graph, "ward")),
     }

@@ -19,9 +19,10 @@ from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import atoms, graph_of_labels
-from maskfeat.segment.hierarchy import ward_tree
+from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels
+from maskfeat.segment.hierarchy import atom_tree, ward_tree
 from maskfeat.segment.merging import Merges
+from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.tree import MergeTree
 
 Partition = Callable[[np.ndarray, int], np.ndarray]
@@ -121,8 +122,18 @@ def watershed_by_volume(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
 
 def ward_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
     """Ward's tree of Lab colors over atoms of Lab."""
-    graph = atoms(Features.from_dense(ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0))))
+    graph = _lab_atoms(rgb)
     return graph.labels, ward_tree(graph.features, graph.sizes, graph.edges)
+
+
+def partition_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
+    """The tree of `maskfeat.partition`, of Lab colors over atoms of Lab."""
+    graph = _lab_atoms(rgb)
+    return graph.labels, atom_tree(graph, size_power=EVEN_POWER)
+
+
+def _lab_atoms(rgb: np.ndarray) -> AtomGraph:
+    return atoms(Features.from_dense(ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0))))
 
 
 PARTITIONS: dict[str, Partition] = {
@@ -140,6 +151,7 @@ TREES: dict[str, Tree] = {
     "watershed by area": watershed_by_area,
     "watershed by volume": watershed_by_volume,
     "Ward on Lab": ward_on_lab,
+    "our partition on Lab": partition_on_lab,
 }
 
 

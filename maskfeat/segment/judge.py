@@ -128,7 +128,8 @@ def merge_measures(tree: MergeTree, graph: AtomGraph) -> Float64Array:
     """
     count, atoms = tree.num_leaves, Regions.of_atoms(graph)
     met = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
-    common = PairSums(*(np.bincount(met, values, count - 1) for values in atoms.borders))
+    lengths, contrasts = (np.bincount(met, values, count - 1) for values in atoms.borders)
+    common = PairSums(lengths.astype(np.float64), contrasts.astype(np.float64))
     sums = atoms.sums
     nodes = RegionSums(
         tree.sizes,

@@ -1,8 +1,9 @@
-"""Features become k connected segments."""
+"""Features become k connected segments, by a tree or by k-means."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,17 @@ from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
-from maskfeat.segment.hierarchy import hierarchy, ward_tree
+from maskfeat.segment.hierarchy import atom_tree, hierarchy, in_reading_order, ward_tree
 from maskfeat.segment.inputs import features_of
 from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.tree import MergeTree
 
+Method = Literal["tree", "k-means"]
+
+# How much the smaller of two regions counts in the tree that is cut to a number of segments: more
+# than in `maskfeat.hierarchy`, which would give few large segments and many crumbs (chosen on every
+# second image of BSDS500 val, experiments/partition).
+EVEN_POWER = 0.3
 # A segment is drawn along the borders of at least so many atoms.
 _ATOMS_PER_SEGMENT = 4
 
@@ -27,12 +34,15 @@ def partition(
     num_segments: int | None = None,
     *,
     granularity: float | None = None,
+    method: Method = "tree",
     position_weight: float = 0.001,
     per_megapixel: int = 26_000,
 ) -> IntArray:
     """Cut an image into connected segments of like features.
 
-    By k-means for a number of segments; by the tree of `maskfeat.hierarchy` for a granularity.
+    For a number of segments by a tree that weighs sizes, so that segments are of the same order,
+    or by k-means; for a granularity by the tree of `maskfeat.hierarchy`, whose segments are as
+    large as things are.
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
@@ -40,6 +50,9 @@ def partition(
         num_segments: Segments to be left with, at least 1.
         granularity: In place of a number, in (0, 1): regions stay together as long as the
             probability that they are one segment is at least this, see `Hierarchy.cut`.
+        method: How a number of segments is reached: "tree" is `atom_tree` with a size power of 0.3;
+            "k-means" is `partition_atoms`. The tree is more accurate, and its partitions are
+            nested (experiments/partition).
         position_weight: See `partition_atoms`; for k-means alone.
         per_megapixel: Atoms for a million pixels, see `atoms`; more where the segments need them.
 
@@ -50,18 +63,23 @@ def partition(
 
     Raises:
         ValueError: If not one of `num_segments` and `granularity` is given, one is out of range,
-            `position_weight` is negative, or the array has another shape or type or is not
-            finite.
+            there is no such method, `position_weight` is negative, or the array has another shape
+            or type or is not finite.
     """
     if granularity is not None or num_segments is None:
         tree = hierarchy(features, per_megapixel=per_megapixel)
         return tree.cut(num_segments, granularity=granularity)
     _check_settings(num_segments, position_weight)
+    if method not in ("tree", "k-means"):
+        raise ValueError(f"method must be tree or k-means, got {method!r}")
     held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
     num_segments = min(num_segments, num_pixels)
     needed = math.ceil(_ATOMS_PER_SEGMENT * num_segments / num_pixels * 1e6)
     graph = atoms(held, max(per_megapixel, needed))
+    if method == "tree":
+        segments = atom_tree(graph, size_power=EVEN_POWER).groups(num_segments)
+        return in_reading_order(segments[graph.labels])
     segments = partition_atoms(graph, num_segments, position_weight=position_weight)
     return segments[graph.labels]
 
@@ -74,6 +92,7 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         num_segments: See `partition`, as all that follow.
         granularity: In place of a number.
+        method: By a tree or by k-means.
         position_weight: How much place counts in k-means.
         per_megapixel: Atoms for a million pixels.
 
@@ -86,11 +105,13 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self,
         num_segments: int | None = None,
         granularity: float | None = None,
+        method: Method = "tree",
         position_weight: float = 0.001,
         per_megapixel: int = 26_000,
     ) -> None:
         self.num_segments = num_segments
         self.granularity = granularity
+        self.method = method
         self.position_weight = position_weight
         self.per_megapixel = per_megapixel
 
@@ -104,6 +125,7 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             features,
             self.num_segments,
             granularity=self.granularity,
+            method=self.method,
             position_weight=self.position_weight,
             per_megapixel=self.per_megapixel,
         )

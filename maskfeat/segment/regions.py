@@ -146,7 +146,7 @@ class Regions:
         borders = PairSums(lengths, lengths * graph.border_contrasts)
         pairs, count = graph.edges.astype(np.int64), graph.num_atoms
         outlines, contrasts = (
-            np.bincount(pairs[:, 0], values, count) + np.bincount(pairs[:, 1], values, count)
+            np.bincount(pairs.ravel(), np.repeat(values, 2), count).astype(np.float64)
             for values in borders
         )
         sizes, labels = graph.sizes.astype(np.float64), graph.labels
@@ -175,7 +175,8 @@ class Regions:
         is_inside = ends[:, 0] == ends[:, 1]
         # A border that comes to lie inside was part of two outlines.
         lost = [
-            2 * np.bincount(ends[is_inside, 0], values[is_inside], count) for values in self.borders
+            np.bincount(ends[is_inside, 0], 2 * values[is_inside], count).astype(np.float64)
+            for values in self.borders
         ]
         sizes = gather @ old.sizes
         sums = RegionSums(
