@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from maskfeat.features.losses import pair_similarity
-from maskfeat.features.ranking import RankingLoss, ranking_loss
+from maskfeat.features.losses import mask_consistency_loss, pair_similarity
+from maskfeat.features.ranking import RankedConsistencyLoss, RankingLoss, ranking_loss
 
 
 @pytest.fixture
@@ -83,7 +83,24 @@ def test_gradient_of_ranking_pulls_the_more_similar_point() -> None:
     assert features.grad[0, 3, 0] < 0  # and the other object away from them
 
 
+def test_ranked_consistency_adds_both_in_one_unit_and_the_ranking_leaves_the_scale_alone() -> None:
+    torch.manual_seed(0)
+    features, scale = torch.randn(1, 4, 3), torch.tensor(2.5, requires_grad=True)
+    membership, points = nested_case(), torch.zeros(1, 4, 2)
+    consistency = mask_consistency_loss(features, membership, scale)
+    (expected_slope,) = torch.autograd.grad(consistency.total, scale)
+    ranking = ranking_loss(features * 2.5**0.5, membership, margin=0.7, num_draws=20_000)
+    loss = RankedConsistencyLoss(weight=0.3, margin=0.7, num_draws=20_000)
+    found = loss(features, membership, scale, points)
+    expected = consistency.total.item() + 0.3 * ranking.total.item()
+    assert found.total.item() == pytest.approx(expected, rel=0.02)
+    assert torch.autograd.grad(found.total, scale)[0].item() == pytest.approx(expected_slope.item())
+    assert found.parts["consistency"].item() == pytest.approx(consistency.total.item())
+
+
 def test_ranking_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="weight must be positive, got 0; else take"):
+        RankedConsistencyLoss(weight=0)
     with pytest.raises(ValueError, match="margin must be positive"):
         RankingLoss(margin=0)
     with pytest.raises(ValueError, match="same batch size"):

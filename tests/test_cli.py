@@ -16,6 +16,9 @@ import torch
 import yaml
 from PIL import Image
 from shard_factory import write_shard
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import maskfeat
 
 # Words that make any config small enough for a test.
 SMALL = [
@@ -64,6 +67,26 @@ def test_base_trains_two_steps_and_ends_in_a_table(command, tmp_path, capsys) ->
     assert config["trainer"]["default_root_dir"] == "runs/base"
 
 
+def test_a_run_can_be_repeated_loss_for_loss_over_fifty_steps(command, tmp_path) -> None:
+    losses = []
+    for name in ("once", "again"):
+        command(
+            "fit",
+            "--config=conf/base.yaml",
+            f"--run_name={name}",
+            *TWO_STEPS,
+            "--data.epoch_images=100",
+            "--trainer.log_every_n_steps=1",
+            "--trainer.limit_val_batches=0",
+            *CHECKPOINTS,
+        )
+        events = EventAccumulator(str(tmp_path / "runs" / name)).Reload()
+        losses.append([event.value for event in events.Scalars("train/loss")])
+    assert len(losses[0]) == 50
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-6)
+    assert np.ptp(losses[0]) > 0.01
+
+
 def test_brightness_trains_two_steps(command, tmp_path, capsys) -> None:
     command("fit", "--config", "conf/mvp_brightness.yaml", *TWO_STEPS)
     assert "of neighboring components differ" in capsys.readouterr().out
@@ -98,6 +121,27 @@ def test_photos_trains_two_steps_on_a_mixture_of_sets(command, tmp_path, shared_
     settings = yaml.safe_load((tmp_path / "runs/photos/config.yaml").read_text())
     assert settings["model"]["backbone_rate"] == 0.2
     assert set(settings["data"]["init_args"]["train"]) == {"bsds500", "coco128", "ccp"}
+
+
+def test_training_goes_on_from_shipped_weights_in_two_steps(command, tmp_path, shared_data) -> None:
+    command(
+        "fit",
+        "--config=conf/bsds500.yaml",
+        "--config=conf/photos.yaml",
+        "--config=conf/photos_further.yaml",
+        f"--data_root={shared_data}",
+        f"--data.index_dir={tmp_path}",
+        *TWO_STEPS,
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.val_check_interval=2",
+        "--model.net.init_args.width=64",
+        "--model.learning_rate=1e-9",
+        *CHECKPOINTS,
+    )
+    (last,) = tmp_path.glob("runs/photos_further/**/last.ckpt")
+    trained, shipped = maskfeat.load(last), maskfeat.load()
+    for name, value in shipped.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(name), value, atol=1e-5, rtol=1e-3)
 
 
 def test_sa1b_trains_two_steps_on_tars_of_the_genuine_layout(command, tmp_path) -> None:

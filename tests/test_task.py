@@ -182,6 +182,55 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path) -> None:
         maskfeat.load(tmp_path / "cut.safetensors")
 
 
+def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path) -> None:
+    net = FeaturePyramid(width=8).eval()
+    norm = next(m for m in net.steps.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    norm.running_var[0] = 1e6  # half precision ends at 65,504
+    save(net, tmp_path / "net.safetensors")
+    again = maskfeat.load(tmp_path / "net.safetensors")
+    rgb = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    assert np.abs(again.features(rgb).dense() - net.features(rgb).dense()).max() < 0.02
+    assert max(value.max() for value in again.state_dict().values()) == 1e6
+
+
+def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(tmp_path) -> None:
+    task = small_task(ema_decay=0)
+    with torch.no_grad():
+        task.net.stem.blocks["1"][0].weight[0] = torch.nan
+    message = r"expected finite weights, but 'stem.blocks.1.0.weight' of .* take an earlier"
+    with pytest.raises(ValueError, match=message):
+        save(task.net, tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+    trainer = fit(small_task(ema_decay=0), 1, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    checkpoint["state_dict"]["net.stem.blocks.1.0.weight"][0] = torch.inf
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=message):
+        maskfeat.load(tmp_path / "a.ckpt")
+
+
+def test_training_starts_from_trained_weights_and_their_average_does(tmp_path) -> None:
+    trained = small_task(ema_decay=0.9)
+    fit(trained, 3, tmp_path)
+    save(trained.encoder, tmp_path / "net.safetensors", torch.float32)
+    task = small_task(ema_decay=0.9, start_from=str(tmp_path / "net.safetensors"))
+    for net in (task.net, task.encoder):
+        for name, value in trained.encoder.state_dict().items():
+            torch.testing.assert_close(net.state_dict()[name], value)
+    rgb = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    untrained = small_task().untrained_encoder().features(rgb).dense()
+    assert np.array_equal(task.untrained_encoder().features(rgb).dense(), untrained)
+
+
+def test_weights_of_another_build_are_refused(tmp_path) -> None:
+    save(FeaturePyramid(width=8), tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"expected .* width 16, .* but .* has width 8; set"):
+        FeatureTask(FeaturePyramid(width=16), start_from=str(tmp_path / "net.safetensors"))
+    with pytest.raises(FileNotFoundError, match="no model file at"):
+        small_task(start_from=str(tmp_path / "none.safetensors"))
+
+
 def test_a_pickle_that_would_run_code_is_not_run(tmp_path) -> None:
     class Bomb:
         def __reduce__(self):

@@ -1,11 +1,16 @@
-"""A ranking loss over triplets of points, the baseline of experiments beside `losses`."""
+"""A ranking loss over triplets of points: a baseline, and beside mask consistency a help to it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from maskfeat.features.losses import Loss, pair_distances, pair_similarity
+from maskfeat.features.losses import (
+    Loss,
+    mask_consistency_loss,
+    pair_distances,
+    pair_similarity,
+)
 
 
 def ranking_loss(
@@ -85,3 +90,40 @@ class RankingLoss(nn.Module):
     ) -> Loss:
         """See `ranking_loss`; `scale` and `points_yx` are not used."""
         return ranking_loss(features, membership, self.margin, self.num_draws)
+
+
+class RankedConsistencyLoss(nn.Module):
+    """`mask_consistency_loss` plus a share of `ranking_loss`.
+
+    Mask consistency fixes what a distance means, the ranking which of two is the larger one. Both
+    count in the same unit: the ranking's margin is one of scale * d2, and does not move the scale.
+
+    Args:
+        weight: Of the ranking; mask consistency counts as 1.
+        margin: See `ranking_loss`, in units of scale * d2.
+        num_draws: Triplets drawn per point.
+    """
+
+    def __init__(self, weight: float = 0.5, margin: float = 1.0, num_draws: int = 32) -> None:
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(
+                f"weight must be positive, got {weight}; else take MaskConsistencyLoss"
+            )
+        self.weight = weight
+        self.ranking = RankingLoss(margin, num_draws)
+
+    def forward(
+        self, features: Tensor, membership: Tensor, scale: Tensor, points_yx: Tensor
+    ) -> Loss:
+        """See `mask_consistency_loss` and `ranking_loss`; `points_yx` are not used."""
+        consistency = mask_consistency_loss(features, membership, scale)
+        calibrated = features.float() * scale.detach().sqrt()
+        ranking = self.ranking(calibrated, membership, scale, points_yx)
+        parts = {
+            **consistency.parts,
+            **ranking.parts,
+            "consistency": consistency.total.detach(),
+            "ranking": ranking.total.detach(),
+        }
+        return Loss(consistency.total + self.weight * ranking.total, parts)

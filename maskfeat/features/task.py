@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from maskfeat.batch import Batch
+from maskfeat.features import weights
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, sample_pyramid
 from maskfeat.features.sharding import gathered, whole
-from maskfeat.features.weights import net_entry
 
 
 class FeatureTask(L.LightningModule):
@@ -42,6 +42,9 @@ class FeatureTask(L.LightningModule):
             null leaves it as it is. Minutes at the start, faster steps after; weights and
             checkpoints stay the same. Evaluation, whose images have many sizes, is not compiled.
         untrained_seed: Seed of the untrained network that results are compared with.
+        start_from: Trained weights to start from, of a network of the same settings: a checkpoint,
+            a .safetensors file, or a name that comes with the package ("maskfeat-b0"). Null starts
+            from those of `net`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class FeatureTask(L.LightningModule):
         ema_decay: float = 0.998,
         compile_backend: str | None = None,
         untrained_seed: int = 0,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
@@ -63,6 +67,8 @@ class FeatureTask(L.LightningModule):
         if backbone_rate <= 0:
             raise ValueError(f"backbone_rate must be positive, got {backbone_rate}")
         self.save_hyperparameters(ignore=["net", "loss"])
+        if start_from is not None:  # before the average begins
+            weights.start_from(net, start_from)
         self.net = net.to(memory_format=torch.channels_last)
         self.loss = loss if loss is not None else MaskConsistencyLoss()
         self.learning_rate = learning_rate
@@ -166,7 +172,7 @@ class FeatureTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what `maskfeat.load` needs to build the network again."""
         checkpoint.update(
-            net_entry(self.net, "net" if self.averaged is None else "averaged.module")
+            weights.net_entry(self.net, "net" if self.averaged is None else "averaged.module")
         )
 
     def _is_logged_step(self) -> bool:

@@ -21,6 +21,8 @@ _SHIPPED = Path(__file__).parent.parent / "weights"
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
 CARD_KEY = "maskfeat_card"
+# What decides which weights a network has.
+_BUILD = ("backbone", "levels", "c0", "width", "bound")
 
 
 def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
@@ -52,8 +54,7 @@ def load(
         ValueError: If the file holds no maskfeat network, or one with a weight that is no number.
     """
     path = _found(path)
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
-    config, weights = read(path)
+    config, weights = _read(path)
     net = FeaturePyramid(**config)
     try:
         net.load_state_dict(weights)
@@ -62,6 +63,30 @@ def load(
     _check_finite(net, str(path))
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
+
+
+def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
+    """Give a network the weights of a trained one of the same build, to train it on.
+
+    Args:
+        net: The network; its weights are replaced.
+        path: As for `load`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no maskfeat network, or one of another build.
+    """
+    path = _found(path)
+    config, weights = _read(path)
+    differing = [f"{key} {config[key]}" for key in _BUILD if config[key] != net.config[key]]
+    if differing:
+        wanted = ", ".join(f"{key} {net.config[key]}" for key in _BUILD)
+        raise ValueError(
+            f"expected weights of a net with {wanted}, but '{path}' has {', '.join(differing)}; "
+            "set model.net as it was there, or model.start_from to null"
+        )
+    net.load_state_dict(weights)
+    _check_finite(net, str(path))
 
 
 def save(
@@ -142,6 +167,11 @@ def _found(path: str | os.PathLike[str]) -> Path:
             f".safetensors file made by maskfeat, or one of the names {names}"
         )
     return file
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and weights of the network in a file."""
+    return (_read_safetensors if path.suffix == ".safetensors" else _read_checkpoint)(path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
