@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from shard_factory import write_shard
 
 from maskfeat.segment.judge import MergeJudge
 
@@ -43,6 +45,27 @@ def test_linkages_are_compared(repository, tmp_path) -> None:
     rows = json.loads((tmp_path / "linkages_even.json").read_text())
     assert {row["variant"][0] for row in rows} == {"nearest", "average", "ward"}
     assert all(0 < row["covering ODS"] <= row["any node"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_levels_are_measured_and_pictures_drawn_of_sets_never_trained_on(
+    repository, tmp_path
+) -> None:
+    for number, name in enumerate(["ade20k_sample", "camvid", "carparts", "ccp"]):
+        split = "train" if name == "ade20k_sample" else "val"
+        (tmp_path / name).mkdir()
+        write_shard(tmp_path / name / f"{split}-000000.tar", 1, seed=number, size=(60, 80))
+    words = [f"--root={tmp_path}", f"--out={tmp_path}/out"]
+    run(repository, "experiments/hierarchy/levels.py", *words)
+    rows = json.loads((tmp_path / "out/levels.json").read_text())
+    assert {"camvid val", "drawn val"} < {row["set"] for row in rows}
+    assert all(0 <= share <= 1 for row in rows for share in row["recall"])
+    words += ["--count=1", f"--page={tmp_path}/page"]
+    run(repository, "experiments/beyond/pictures.py", *words)
+    assert len(list((tmp_path / "page").glob("*.png"))) == 4
+    widths = {path.stem: Image.open(path).width for path in (tmp_path / "out").glob("*.png")}
+    assert widths["drawn"] == 5 * 320 + 4 * 4
+    assert widths["camvid"] == 4 * 320 + 3 * 4  # without the image, which may not be handed on
 
 
 @pytest.mark.slow
