@@ -1,4 +1,4 @@
-"""Which linkage, which mix of means and borders, which power of size, judged or not.
+"""Which linkage, which mix of means and borders, which power of size, and what the judge gives.
 
     python experiments/hierarchy/linkages.py runs/bsds500/checkpoints/last.ckpt --half even
 
@@ -27,28 +27,34 @@ from maskfeat.evaluate.metrics import (
     NestedOverlap,
     OverScales,
     achievable_segmentation_accuracy,
+    boundary_f,
 )
 from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, atom_tree
 from maskfeat.segment.judge import default_judge, judged
+from maskfeat.segment.partition import EVEN_POWER
+from maskfeat.segment.remerging import remerged
 from maskfeat.segment.tree import MergeTree
 
-# Linkage, border weight, size power, judged.
+# Linkage, border weight, size power; what the judge decides: nothing, levels, the order too.
 VARIANTS = [
-    ("ward", 0.0, 0.0, False),
-    ("nearest", 0.0, 0.08, False),
-    ("nearest", 0.0, 0.15, False),
-    ("nearest", 1.0, 0.1, False),
-    ("average", 1.0, 0.1, False),
-    ("average", 0.5, 0.1, False),
-    ("nearest", 0.3, 0.1, False),
-    ("nearest", 0.45, 0.0, False),
-    ("nearest", 0.45, 0.05, False),
-    ("nearest", BORDER_WEIGHT, SIZE_POWER, False),
-    ("nearest", 0.45, 0.15, False),
-    ("nearest", 0.45, 0.22, False),
-    ("nearest", 0.6, 0.1, False),
-    ("nearest", BORDER_WEIGHT, SIZE_POWER, True),
+    ("ward", 0.0, 0.0, ""),
+    ("nearest", 0.0, 0.08, ""),
+    ("nearest", 0.0, 0.15, ""),
+    ("nearest", 1.0, 0.1, ""),
+    ("average", 1.0, 0.1, ""),
+    ("average", 0.5, 0.1, ""),
+    ("nearest", 0.3, 0.1, ""),
+    ("nearest", 0.45, 0.0, ""),
+    ("nearest", 0.45, 0.05, ""),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, ""),
+    ("nearest", 0.45, 0.15, ""),
+    ("nearest", 0.45, 0.22, ""),
+    ("nearest", 0.45, EVEN_POWER, ""),
+    ("nearest", 0.6, 0.1, ""),
+    ("nearest", 0.45, 0.4, ""),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, "levels"),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, "order"),
 ]
 LEVELS = np.geomspace(0.01, 5, 160)
 DOUBTS = np.linspace(0.01, 0.99, 99)
@@ -63,11 +69,15 @@ def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
 
 
 def variant_tree(
-    graph: AtomGraph, linkage: str, border_weight: float, size_power: float, is_judged: bool
+    graph: AtomGraph, linkage: str, border_weight: float, size_power: float, judges: str
 ) -> tuple[MergeTree, np.ndarray]:
     """The tree, and the levels to cut it at."""
     tree = atom_tree(graph, linkage, border_weight, size_power)
-    return (judged(tree, graph, default_judge()), DOUBTS) if is_judged else (tree, LEVELS)
+    if not judges:
+        return tree, LEVELS
+    if judges == "order":
+        tree = remerged(tree, graph, default_judge())
+    return judged(tree, graph, default_judge()), DOUBTS
 
 
 def score_tree(
@@ -81,10 +91,12 @@ def score_tree(
         "any node": float(np.mean([overlap.best_covering() for overlap in overlaps])),
     }
     for k in (25, 100):
-        labels = tree.groups(k)[graph.labels]
+        labels = tree.groups(k)[graph.labels].astype(np.int64)
         scores[f"ASA@{k}"] = float(
             np.mean([achievable_segmentation_accuracy(labels, t) for t in image.partitions])
         )
+        if k == 25:
+            scores["F@25"] = float(np.mean([boundary_f(labels, t) for t in image.partitions]))
     return scores
 
 
@@ -104,8 +116,8 @@ def main() -> None:
         jobs = [pool.submit(score_image, args.checkpoint, image) for image in images]
         rows = [job.result() for job in track(jobs, "scoring")]
     table = Table(title=f"{len(images)} images of val, {args.half}")
-    names = ["covering ODS", "OIS", "any node", "ASA@25", "ASA@100"]
-    for column in ("linkage", "border weight", "size power", "judged", *names):
+    names = ["covering ODS", "OIS", "any node", "F@25", "ASA@25", "ASA@100"]
+    for column in ("linkage", "border weight", "size power", "judge", *names):
         table.add_column(column)
     record = []
     for number, variant in enumerate(VARIANTS):

@@ -136,9 +136,11 @@ def hierarchy(
         linkage: See `atom_tree`, as the two that follow.
         border_weight: How much borders count against means.
         size_power: How much the smaller of two regions counts.
-        judge: Says how probable it is that a merge is one segment, see `judge.judged`. "default"
-            is the one that comes with the package, which knows features in calibrated units: it
-            is asked for `Features` alone. None takes probabilities from the levels of the tree.
+        judge: Says which of the last 600 regions are merged first, see `remerging.remerged`, and
+            how probable it is that a merge is one segment, see `judge.judged`. "default" is the
+            one that comes with the package, which knows features in calibrated units: it is asked
+            for `Features` alone. None keeps the order of the linkage, and takes probabilities
+            from its levels.
 
     Returns:
         The hierarchy; the same input always gives the same.
