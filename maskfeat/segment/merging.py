@@ -100,17 +100,32 @@ def merge_nearest(
         means[first] += weight * (means[second] - means[first])
         shares[first] = total
 
-        # The second of each pair becomes the first; then numbers without gaps.
-        target = np.arange(len(nodes))
-        target[second] = first
-        stays = target == np.arange(len(nodes))
-        number = (np.cumsum(stays) - 1)[target]
+        stays, number = numbers_when_joined(first, second, len(nodes))
         nodes, means, shares = nodes[stays], means[stays], shares[stays]
         ends, lengths, sums = simple_edges(number[ends], len(nodes), lengths, sums)
     for other in nodes[1:]:  # parts that do not touch
         level = np.array([builder.levels.max()])
         nodes[:1] = builder.join(nodes[:1], np.array([other]), level)
     return numbered_by_level(Merges(builder.parents, builder.levels))[0]
+
+
+def numbers_when_joined(
+    first: IntArray, second: IntArray, count: int
+) -> tuple[npt.NDArray[np.bool_], IntArray]:
+    """Which of some regions stay, and all their new numbers, when pairs of them become one.
+
+    Args:
+        first: What stays of each pair.
+        second: What becomes the first.
+        count: How many regions there are.
+
+    Returns:
+        bool, shape (count,); and the new number of each region, without gaps, shape (count,).
+    """
+    target = np.arange(count)
+    target[second] = first
+    stays = target == np.arange(count)
+    return stays, (np.cumsum(stays) - 1)[target]
 
 
 class TreeBuilder:

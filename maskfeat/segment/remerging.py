@@ -7,7 +7,7 @@ import numpy as np
 
 from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.judge import MergeJudge
-from maskfeat.segment.merging import TreeBuilder, mutually_nearest
+from maskfeat.segment.merging import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.tree import Float64Array, IntArray, MergeTree
 
@@ -53,11 +53,7 @@ def merge_by_judge(regions: Regions, judge: MergeJudge) -> IntArray:
         first, second = regions.pairs[chosen].T
         nodes[first] = builder.join(nodes[first], nodes[second], doubts[chosen])
 
-        # The second of each pair becomes the first; then numbers without gaps.
-        target = np.arange(count)
-        target[second] = first
-        stays = target == np.arange(count)
-        number = (np.cumsum(stays) - 1)[target]
+        stays, number = numbers_when_joined(first, second, count)
         is_new = np.zeros(int(stays.sum()), bool)
         is_new[number[first]] = True
         nodes, before, regions = nodes[stays], number[regions.pairs], regions.grouped(number)
