@@ -194,7 +194,7 @@ def main() -> None:
         default=PLAYED,
         help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
     )
-    parser.add_argument("--num_images", type=int, default=30, help="of each of these")
+    parser.add_argument("--num_images", type=int, default=90, help="of each of these")
     parser.add_argument("--clicks", type=int, nargs="+", default=[30], help="of each round")
     parser.add_argument(
         "--start", type=Path, help="networks to start from, instead of a round at random"
