@@ -12,12 +12,12 @@ import pytest
 def _path(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "experiments" / "hill"))
     yield
-    for name in ("games", "views", "scenes", "report"):
+    for name in ("labeling", "views", "scenes", "report"):
         sys.modules.pop(name, None)
 
 
 def test_the_robot_clicks_well_inside_the_largest_error_of_one_class() -> None:
-    from games import worst_error
+    from labeling import worst_error
 
     truth = np.zeros((40, 60), int)
     truth[:, 30:] = 1  # with 2 it makes the larger error, but of two classes

@@ -208,8 +208,9 @@ def test_parts_without_a_mark_stay_if_asked() -> None:
     rgb[20:40, 20:40] = rgb[20:40, 80:100] = (190, 80, 60)
     both = rgb[..., 0] == 190
     segmenter = segmenter_of(rgb)
-    one = segmenter.predict([[30, 30]], [True], mask=both)
-    two = segmenter.predict([[30, 30]], [True], mask=both, keep_all=True)
+    clicks, signs = [[30, 30], [5, 5]], [True, False]
+    one = segmenter.predict(clicks, signs, mask=both)
+    two = segmenter.predict(clicks, signs, mask=both, keep_all=True)
     assert one[30, 30]
     assert not one[30, 90]
     assert two[30, 90]

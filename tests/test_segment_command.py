@@ -16,6 +16,7 @@ from pycocotools import mask as coco
 import maskfeat
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.cli import main
+from maskfeat.data import rle
 from maskfeat.data.folder import read_picture
 from maskfeat.data.rle import decode
 from maskfeat.data.sample import read_sample
@@ -174,6 +175,22 @@ def test_scores_say_at_which_granularities_a_mask_is_a_segment():
             labels = tree.cut(granularity=granularity)
             found = labels == labels[mask][0]
             assert np.array_equal(found, mask) == is_segment
+
+
+def test_no_more_runs_are_written_than_are_read(monkeypatch, caplog):
+    tree = maskfeat.hierarchy(scene(48, 64))
+    everything = annotate_cut(tree, tree.cut(20), (48, 64))
+    runs = [
+        len(
+            np.flatnonzero(
+                np.diff(np.pad(coco.decode(one["segmentation"]), ((1, 1), (0, 0))).T) == 1
+            )
+        )
+        for one in everything
+    ]
+    monkeypatch.setattr(rle, "MAX_RUNS", sum(runs[:30]))
+    assert annotate_cut(tree, tree.cut(20), (48, 64)) == everything[:30]
+    assert f"the {len(everything) - 30} largest of {len(everything)} masks" in caplog.text
 
 
 @pytest.mark.parametrize("num_segments", [1, 2])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from games import play
+from labeling import play
 from scenes import CLASSES, read_scenes
 from views import METHODS, SETTINGS, Patches, open_patches
 

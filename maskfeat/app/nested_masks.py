@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.data import rle
 from maskfeat.data.counts import write_counts
 from maskfeat.data.write import depth_inside
 from maskfeat.evaluate.pictures import nearest_cells
@@ -62,11 +64,21 @@ def annotate_cut(
     outer = probabilities[hierarchy.parents]
     outer[-1] = 0  # the root is never merged
     found: list[dict[str, Any]] = []
+    num_runs = 0
     regions = dict(zip(nodes.tolist(), _segment_regions(labels, size), strict=True))
     for node in [*nodes.tolist(), *merges.tolist()]:
         if node not in regions:  # a part is merged once: then it is needed no more
             first, second = hierarchy.tree.children[node - hierarchy.tree.num_leaves].tolist()
             regions[node] = _joined(regions.pop(first), regions.pop(second))
+        num_runs += _num_runs(regions[node], size[0])
+        if num_runs > rle.MAX_RUNS:
+            logging.getLogger("maskfeat").warning(
+                "the %d largest of %d masks are left out: with them the file would hold more runs "
+                "than it may have to be read; a lower granularity gives fewer masks",
+                len(nodes) + len(merges) - len(found),
+                len(nodes) + len(merges),
+            )
+            break
         found.append(
             {
                 "id": len(found) + 1,
@@ -160,6 +172,12 @@ def _joined(first: _Region, second: _Region) -> _Region:
     box = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
     area_px = first.area_px + second.area_px
     return _Region(area_px, box, deeper.point_yx, deeper.depth, ends[is_kept])
+
+
+def _num_runs(region: _Region, height: int) -> int:
+    """Runs that leave no column, as they are read back."""
+    starts, stops = region.ends.reshape(-1, 2).T
+    return int(((stops - 1) // height - starts // height + 1).sum())
 
 
 def _described(region: _Region, size: tuple[int, int]) -> dict[str, Any]:
