@@ -2,7 +2,7 @@
 
 That depends on more than how far their features are apart: on sizes, shapes, contrasts, how
 uniform both sides are. The judge looks at all of that. It says in which order regions are merged
-(`rejudged.remerged`), and what each merge of a tree means (`judged`), so that a cut at one
+(`remerging.remerged`), and what each merge of a tree means (`judged`), so that a cut at one
 probability means the same everywhere.
 """
 

@@ -83,9 +83,9 @@ def _grafted(tree: MergeTree, groups: IntArray, parents: IntArray) -> MergeTree:
     """
     num_groups = int(groups.max()) + 1
     num_kept = len(tree.parents) - (num_groups - 1)
-    tops = np.flatnonzero(tree.parents[:num_kept] >= num_kept)
     if num_groups == 1:
         return tree
+    tops = np.flatnonzero(tree.parents[:num_kept] >= num_kept)
     group_of_node = hg.accumulate_sequential(
         tree.tree, groups.astype(np.float64), hg.Accumulators.min
     )
