@@ -20,6 +20,7 @@ from PIL import Image
 from rich.progress import track
 
 import maskfeat
+from maskfeat.data.folder import read_picture
 from maskfeat.data.shards import IndexedShards
 from maskfeat.evaluate.pictures import (
     ColorProjection,
@@ -30,6 +31,7 @@ from maskfeat.evaluate.pictures import (
     label_colors,
     strip,
 )
+from maskfeat.evaluate.scoring import spread
 from maskfeat.features.pyramid import FeaturePyramid
 
 SHARDS = {
@@ -46,11 +48,11 @@ def images_of(root: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
     """Name of the set and image, uint8 (H, W, 3); some of each set, spread evenly."""
     for name, folder in PHOTOGRAPHS.items():
         for path in sorted(Path(folder.format(root=root)).glob("*.jpg")):
-            yield name, np.asarray(Image.open(path).convert("RGB"))
+            yield name, read_picture(path)
     for name, pattern in SHARDS.items():
         shards = IndexedShards(pattern.format(root=root))
-        for number in np.linspace(0, len(shards) - 1, min(count, len(shards))).round():
-            yield name, shards[int(number)].decode()
+        for number in spread(len(shards), count):
+            yield name, shards[number].decode()
 
 
 def panels(net: FeaturePyramid, rgb: np.ndarray) -> list[Picture]:
@@ -65,10 +67,9 @@ def panels(net: FeaturePyramid, rgb: np.ndarray) -> list[Picture]:
     return [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in pictures]
 
 
-def stacked(strips: list[Picture], gap: int = 4) -> Picture:
-    """Strips of one width below each other, on white."""
-    spaced = [np.pad(s, ((0, gap), (0, 0), (0, 0)), constant_values=255) for s in strips]
-    return np.concatenate(spaced)[:-gap]
+def stacked(strips: list[Picture]) -> Picture:
+    """Strips of one width below each other: a strip turned on its side."""
+    return strip([one.swapaxes(0, 1) for one in strips]).swapaxes(0, 1)
 
 
 def main() -> None:

@@ -56,9 +56,7 @@ class WatchedRegions(Regions):
         """As `Regions.measures`, and noted."""
         found = super().measures(which)
         smaller = self.sums.sizes[self.pairs[which]].min(axis=1) / self.num_pixels
-        shares = self.held * self.num_annotators / self.held.sum(axis=1, keepdims=True).clip(min=1)
-        first, second = self.pairs[which].T
-        together = (shares[first] * shares[second]).sum(axis=1) / self.num_annotators
+        together = share_together(self.held, self.pairs[which], self.num_annotators)
         self.noted.append((found, together, np.sqrt(smaller)))
         return found
 
@@ -70,42 +68,69 @@ class WatchedRegions(Regions):
         return WatchedRegions(**fields)
 
 
-def graph_of(checkpoint: str, image: HeldOutImage) -> tuple[AtomGraph, np.ndarray]:
-    """The atoms, and how many pixels of each lie in each true segment, (K, S)."""
+@dataclass(frozen=True)
+class KnownImage:
+    """Atoms, their tree by the fixed cost, and what the annotators hold together.
+
+    Attributes:
+        graph: The atoms.
+        tree: Their merges.
+        held: Pixels of each node in each true segment of all annotators, shape (2 K - 1, S).
+        num_annotators: How many annotators.
+    """
+
+    graph: AtomGraph
+    tree: MergeTree
+    held: np.ndarray
+    num_annotators: int
+
+
+def known_image(checkpoint: str, image: HeldOutImage) -> KnownImage:
+    """The features of a checkpoint, in atoms."""
     torch.set_num_threads(1)
     graph = atoms(maskfeat.load(checkpoint).features(image.image))
-    one_tree = atom_tree(graph)
-    shared = [NestedOverlap(one_tree, graph.labels, t).shared for t in image.partitions]
-    return graph, np.concatenate(shared, axis=1)[: graph.num_atoms]
+    tree = atom_tree(graph)
+    held = [NestedOverlap(tree, graph.labels, target).shared for target in image.partitions]
+    return KnownImage(graph, tree, np.concatenate(held, axis=1), len(held))
 
 
-def first_samples(graph: AtomGraph, held: np.ndarray, num_annotators: int) -> Samples:
+def first_samples(known: KnownImage) -> Samples:
     """Measures (M, 14), targets (M,) and weights (M,) of the merges of the fixed cost."""
-    tree = atom_tree(graph)
-    return _of_tree(tree, graph, held, num_annotators)
+    return _of_tree(known.tree, known.held, known)
 
 
-def next_samples(
-    graph: AtomGraph, held: np.ndarray, num_annotators: int, judge: MergeJudge
-) -> Samples:
+def next_samples(known: KnownImage, judge: MergeJudge) -> Samples:
     """Those of all pairs that come up while a judge merges, and of the merges of the whole tree."""
-    tree = atom_tree(graph)
+    graph, tree = known.graph, known.tree
+    held = known.held[: graph.num_atoms]
     watched = WatchedRegions(
-        **vars(Regions.of_atoms(graph)), held=held, num_annotators=num_annotators, noted=[]
+        **vars(Regions.of_atoms(graph)), held=held, num_annotators=known.num_annotators, noted=[]
     )
     merge_by_judge(watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_atoms))), judge)
-    noted = [*watched.noted, _of_tree(remerged(tree, graph, judge), graph, held, num_annotators)]
+    merged = remerged(tree, graph, judge)
+    noted = [*watched.noted, _of_tree(merged, merged.sums(held), known)]
     measures, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
     return measures, targets, weights
 
 
-def _of_tree(tree: MergeTree, graph: AtomGraph, held: np.ndarray, num_annotators: int) -> Samples:
-    under = tree.sums(held)
-    shares = under * num_annotators / under.sum(axis=1, keepdims=True).clip(min=1)
-    first, second = tree.children.T
-    together = (shares[first] * shares[second]).sum(axis=1) / num_annotators
+def share_together(held: np.ndarray, pairs: np.ndarray, num_annotators: int) -> np.ndarray:
+    """For pairs of regions, (M, 2), how many pixel pairs across them a true segment holds.
+
+    Args:
+        held: Pixels of each region in each true segment of all annotators, shape (R, S).
+        pairs: Two regions each.
+        num_annotators: The share is the mean over them.
+    """
+    shares = held * num_annotators / held.sum(axis=1, keepdims=True).clip(min=1)
+    first, second = pairs.T
+    return (shares[first] * shares[second]).sum(axis=1) / num_annotators
+
+
+def _of_tree(tree: MergeTree, held: np.ndarray, known: KnownImage) -> Samples:
+    """Samples of all merges of a tree, of whose nodes it is known what holds them."""
     smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
-    return merge_measures(tree, graph), together, np.sqrt(smaller)
+    together = share_together(held, tree.children, known.num_annotators)
+    return merge_measures(tree, known.graph), together, np.sqrt(smaller)
 
 
 def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeJudge:
@@ -173,16 +198,12 @@ def main() -> None:
         f"{len(images)} images of {args.shards}, features of {args.checkpoint}, commit {commit}"
     )
     with ProcessPoolExecutor(args.processes) as pool:
-        jobs = [pool.submit(graph_of, args.checkpoint, image) for image in images]
-        numbers = [len(image.partitions) for image in images]
-        known = [
-            (*job.result(), number)
-            for job, number in zip(track(jobs, "atoms"), numbers, strict=True)
-        ]
-        parts = list(pool.map(first_samples, *zip(*known, strict=True)))
+        jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]
+        known = [job.result() for job in track(jobs, "atoms")]
+        parts = list(pool.map(first_samples, known))
         judge = fit(parts, args, origin)
         for number in range(args.rounds):
-            jobs = [pool.submit(next_samples, *image, judge) for image in known]
+            jobs = [pool.submit(next_samples, image, judge) for image in known]
             parts += [job.result() for job in track(jobs, f"merging, round {number + 1}")]
             judge = fit(parts, args, origin)
     judge.save(args.out)

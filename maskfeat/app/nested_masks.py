@@ -57,6 +57,8 @@ def annotate_cut(
         probability of what it is merged into, the share of all granularities in (0, 1) at
         which `cut` has this mask as a segment. Boxes are tight, [left, top, width, height]. The
         point is the pixel furthest from the mask's border; of a merge, that of the deeper part.
+        Where all masks together would have more runs than can be read back (`rle.MAX_RUNS`), the
+        last merges are left out, with a warning in the log.
     """
     nodes = _nodes_of_segments(hierarchy, labels)
     merges = _nodes_above(hierarchy, nodes)

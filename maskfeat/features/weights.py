@@ -56,11 +56,7 @@ def load(
     path = _found(path)
     config, weights = _read(path)
     net = FeaturePyramid(**config)
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
-    _check_finite(net, str(path))
+    _fill(net, weights, path)
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
 
@@ -85,8 +81,7 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
             f"expected weights of a net with {wanted}, but '{path}' has {', '.join(differing)}; "
             "set model.net as it was there, or model.start_from to null"
         )
-    net.load_state_dict(weights)
-    _check_finite(net, str(path))
+    _fill(net, weights, path)
 
 
 def save(
@@ -133,6 +128,15 @@ def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
     except SafetensorError as error:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     return card
+
+
+def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
+    """Put the weights of a file into a network that is built as the file says."""
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
+    _check_finite(net, str(path))
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,7 @@ Method = Literal["tree", "k-means"]
 
 # How much the smaller of two regions counts in the tree that is cut to a number of segments: more
 # than in `maskfeat.hierarchy`, which would give few large segments and many crumbs (chosen on every
-# second image of BSDS500 val, experiments/partition).
+# second image of BSDS500 val, experiments/hierarchy).
 EVEN_POWER = 0.3
 # A segment is drawn along the borders of at least so many atoms.
 _ATOMS_PER_SEGMENT = 4
