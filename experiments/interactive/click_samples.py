@@ -23,7 +23,7 @@ from maskfeat.segment.scene import Scene
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
-ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 250
+ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
 # Of the image, at least and at most, for objects that the usual targets are without.
