@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -68,6 +69,14 @@ class Game(NamedTuple):
     def odds(self, net: ClickNet, state: State) -> Tensor:
         """Log odds of the atoms in a state, (A,)."""
         return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
+
+
+def add_object_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which objects of each image are played, see `targets_of`."""
+    parser.add_argument("--objects", type=int, default=1, help="of each image")
+    parser.add_argument(
+        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
+    )
 
 
 def targets_of(

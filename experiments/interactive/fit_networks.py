@@ -19,7 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from click_samples import STATES, Game, Samples, State, play, random_clicks, samples_of, targets_of
+from click_samples import (
+    STATES,
+    Game,
+    Samples,
+    State,
+    add_object_arguments,
+    play,
+    random_clicks,
+    samples_of,
+    targets_of,
+)
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -195,10 +205,7 @@ def main() -> None:
         help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
     )
     parser.add_argument("--num_images", type=int, default=90, help="of each of these")
-    parser.add_argument("--objects", type=int, default=1, help="of each image")
-    parser.add_argument(
-        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
-    )
+    add_object_arguments(parser)
     parser.add_argument("--clicks", type=int, nargs="+", default=[30], help="of each round")
     parser.add_argument(
         "--start", type=Path, help="networks to start from, instead of a round at random"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from click_samples import targets_of
+from click_samples import add_object_arguments, targets_of
 from fit_networks import PLAYED
 from rich.progress import track
 from torch import Tensor, nn
@@ -101,10 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
     parser.add_argument("--num_images", type=int, default=12, help="of each of these")
-    parser.add_argument("--objects", type=int, default=1, help="of each image")
-    parser.add_argument(
-        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
-    )
+    add_object_arguments(parser)
     parser.add_argument("--clicks", type=int, default=100, help="of each game")
     parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
     parser.add_argument("--steps", type=int, default=3000, help="of each fit")
