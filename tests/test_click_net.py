@@ -120,5 +120,5 @@ def test_a_scribble_over_all_atoms_takes_bounded_memory() -> None:
     odds = reader.odds(everyone[:half], everyone[half:])
     assert np.isfinite(odds).all()
     assert evidence._between.size <= 12 * (2 * 256 + 16) ** 2
-    some = reader.odds_at(np.array([3, 4]), everyone[:half], everyone[half:])
+    some, _ = reader.odds_at(np.array([3, 4]), everyone[:half], everyone[half:])
     np.testing.assert_allclose(some, odds[[3, 4]], atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import click_samples  # noqa: E402
+import fit_changes  # noqa: E402
 import fit_networks  # noqa: E402
-import fit_slivers  # noqa: E402
+import small_fits  # noqa: E402
 
+from maskfeat.segment.changes import CHANGE_MEASURES  # noqa: E402
 from maskfeat.segment.networks import default_networks, load_networks  # noqa: E402
-from maskfeat.segment.sliver_net import SLIVER_MEASURES  # noqa: E402
+from maskfeat.segment.slivers import SLIVER_MEASURES  # noqa: E402
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:
@@ -72,7 +75,9 @@ def test_a_fit_of_slivers_learns_how_deep_they_are() -> None:
     values = rng.normal(size=(len(SLIVER_MEASURES), 4000)).astype(np.float32)
     depth = values[SLIVER_MEASURES.index("depth under the outline")]
     wanted = torch.from_numpy(depth < 0.3).float()
-    network = fit_slivers.fit(torch.from_numpy(values), wanted, 200, 0, "here")
+    network = small_fits.fit(
+        SLIVER_MEASURES, torch.from_numpy(values), wanted, steps=200, seed=0, origin="here"
+    )
     assert ((network(values) > 0) == (depth < 0.3)).mean() > 0.95
 
 
@@ -88,3 +93,38 @@ def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> Non
     assert networks.slivers.as_json() != default_networks().slivers.as_json()
     assert networks.pixels.as_json() == default_networks().pixels.as_json()
     assert networks.atoms.as_json() == default_networks().atoms.as_json()
+
+
+def test_samples_of_changes_say_how_much_of_an_atom_ought_to_change() -> None:
+    shards = str(FOLDER.parents[1] / "data_shards" / "small-000000.tar")
+    ((encoder, target),) = click_samples.targets_of([f"lab={shards}"], 1)
+    samples = fit_changes.samples_of(target, encoder, default_networks(), np.random.default_rng(0))
+    values, wanted, weights = fit_changes.joined(samples)
+    assert values.shape == (len(CHANGE_MEASURES), len(wanted))
+    assert ((wanted >= 0) & (wanted <= 1)).all()
+    assert (weights > 0).all()
+    odds = values[CHANGE_MEASURES.index("log odds of the change, by all marks")]
+    agrees = ((odds > 0) == (wanted > 0.5)).float()
+    assert (agrees * weights).mean() > 0.7  # drawn scenes are easy
+
+
+@pytest.mark.slow
+def test_the_command_fits_changes_and_leaves_the_other_networks(tmp_path) -> None:
+    repository = FOLDER.parents[1]
+    words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2"]
+    words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
+    script = "experiments/interactive/fit_changes.py"
+    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    networks, old = load_networks(tmp_path / "clicks.json"), default_networks()
+    assert "2 objects of lab=data_shards/small-000000.tar, 1 rounds" in networks.changes.origin
+    assert networks.changes.as_json() != old.changes.as_json()
+    for name in ("atoms", "pixels", "slivers"):
+        assert getattr(networks, name).as_json() == getattr(old, name).as_json()
+
+
+def test_a_file_without_one_of_the_networks_is_told_of_plainly(tmp_path) -> None:
+    content = {name: net.as_json() for name, net in default_networks()._asdict().items()}
+    del content["changes"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"it has no networks of \['changes'\]; refit them"):
+        load_networks(tmp_path / "old.json")

@@ -25,8 +25,9 @@ class Cuts:
     def __init__(self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         self.whole = mask_of
         self.rough = np.zeros(SIZE, bool)
+        self.weighs_reach = False
 
-    def within(self, inside, outside, below, windows) -> Cuts:
+    def within(self, inside, outside, layer, windows) -> Cuts:
         self.rough = self.whole(inside, outside)
         return self
 
@@ -155,6 +156,19 @@ def test_a_change_is_as_thick_as_the_reach_allows() -> None:
     assert area(64) == flood.sum()
     for reach in (8, 16, 23):  # a disc around the click within the flood, and the bridge
         assert area(reach) < 100 + np.pi * (1.5 * reach + 4) ** 2 / 2
+
+
+def test_a_cut_that_weighs_the_reach_is_taken_as_it_is() -> None:
+    first, both = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    first[8:16, :6] = True
+    both[:, :20] = True
+    cuts = Cuts(lambda inside, outside: first if len(inside) == 1 else both)
+    clicks = [stroke(12, 3, True), stroke(12, 12, True, 4)]
+    limited = LayeredMasks().mask(clicks, cuts, np.zeros(SIZE, bool))
+    cuts.weighs_reach = True
+    taken = LayeredMasks().mask(clicks, cuts, np.zeros(SIZE, bool))
+    assert first.sum() < limited.sum() < both.sum()
+    np.testing.assert_array_equal(taken, both)
 
 
 def test_parts_without_marks_are_kept_if_wanted() -> None:

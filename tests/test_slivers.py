@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from maskfeat.segment.networks import default_networks
 from maskfeat.segment.reach import Stroke
-from maskfeat.segment.sliver_net import SLIVER_MEASURES, SliverNet
-from maskfeat.segment.slivers import SliverReader, is_sliver
+from maskfeat.segment.slivers import SLIVER_MEASURES, SliverReader, is_sliver
+from maskfeat.segment.small_net import SmallNet
 
 SIZE = (40, 50)
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def mask_of(seed: int) -> np.ndarray:
     return ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SIZE), 4) > 0
 
 
-def net_of(**weights: float) -> SliverNet:
+def net_of(**weights: float) -> SmallNet:
     """A network whose odds are about 10 times a sum of measures, by their names, and of `bias`."""
     first = np.zeros((1, len(SLIVER_MEASURES)), np.float32)
     bias = np.full(1, weights.pop("bias", 0.0), np.float32)
@@ -33,8 +33,12 @@ def net_of(**weights: float) -> SliverNet:
     # No input is clipped, and tanh is about linear.
     spread = np.full(count, 1e3, np.float32)
     one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
-    return SliverNet(
-        np.zeros(count, np.float32), spread, (first, one, one), (bias / 1e3, zero, zero)
+    return SmallNet(
+        SLIVER_MEASURES,
+        np.zeros(count, np.float32),
+        spread,
+        (first, one, one),
+        (bias / 1e3, zero, zero),
     )
 
 
@@ -164,7 +168,7 @@ def test_without_colors_the_features_still_say_something() -> None:
 
 def test_networks_of_other_measures_are_refused() -> None:
     content = default_networks().slivers.as_json()
-    assert SliverNet.of_json(content).as_json() == content
+    assert SmallNet.of_json(content, SLIVER_MEASURES).as_json() == content
     content["measures"][0] = "another"
     with pytest.raises(ValueError, match="it judges by other measures"):
-        SliverNet.of_json(content)
+        SmallNet.of_json(content, SLIVER_MEASURES)

@@ -13,7 +13,6 @@ Nothing of iis/ or of BSDS500 val is read.
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from click_samples import (
     targets_of,
 )
 from rich.progress import track
+from small_fits import commit
 from torch import Tensor, nn
 
 from maskfeat.segment.click_net import ClickNet
@@ -192,7 +192,7 @@ def flat_networks() -> ClickNetworks:
     atoms = ClickNet().requires_grad_(False)
     for values in atoms.atoms[-1].parameters():
         values.zero_()
-    return ClickNetworks(atoms, flat(PIXEL_MEASURES, PIXEL_SIGNS), default_networks().slivers)
+    return default_networks()._replace(atoms=atoms, pixels=flat(PIXEL_MEASURES, PIXEL_SIGNS))
 
 
 def main() -> None:
@@ -217,18 +217,15 @@ def main() -> None:
 
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()
     origin = (
         f"{len(targets)} objects of {', '.join(args.play)}, rounds of {args.clicks} clicks, "
-        f"started from {args.start or 'random clicks'}, commit {commit}"
+        f"started from {args.start or 'random clicks'}, commit {commit()}"
     )
 
     def fitted(of_atoms: list[Game], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
         pixels = fit_one_way(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
-        return ClickNetworks(fit_atoms(of_atoms, *settings), pixels, networks.slivers)
+        return networks._replace(atoms=fit_atoms(of_atoms, *settings), pixels=pixels)
 
     rng = np.random.default_rng(args.seed)
     networks = flat_networks() if args.start is None else load_networks(args.start)

@@ -10,7 +10,6 @@ pixels around it becomes samples. The other networks in the file stay as they ar
 from __future__ import annotations
 
 import argparse
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ import torch
 from click_samples import add_object_arguments, targets_of
 from fit_networks import PLAYED
 from rich.progress import track
-from torch import Tensor, nn
+from small_fits import commit, fit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
-from maskfeat.segment.sliver_net import CLIP, SLIVER_MEASURES, SliverNet
-from maskfeat.segment.slivers import SliverReader
+from maskfeat.segment.slivers import SLIVER_MEASURES, SliverReader
 
-WIDTH, BATCH, RATE = 24, 8192, 5e-3
 MOST_SAMPLES = 40_000  # of one game
 
 
@@ -67,35 +64,6 @@ def samples_of(
     return values[:, chosen], changes[chosen]
 
 
-def fit(values: Tensor, wanted: Tensor, steps: int, seed: int, origin: str) -> SliverNet:
-    """Cross-entropy, AdamW, one cycle; values (F, N), wanted (N,), 0 or 1."""
-    torch.manual_seed(seed)
-    mean, spread = values.mean(dim=1), values.std(dim=1) + 1e-3
-    inputs = ((values - mean[:, None]) / spread[:, None]).clamp(-CLIP, CLIP).T
-    net = nn.Sequential(
-        nn.Linear(len(values), WIDTH),
-        nn.Tanh(),
-        nn.Linear(WIDTH, WIDTH),
-        nn.Tanh(),
-        nn.Linear(WIDTH, 1),
-    )
-    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
-    total = 0.0
-    for step in track(range(steps), f"fitting {len(wanted)} samples"):
-        chosen = torch.randint(len(wanted), (min(BATCH, len(wanted)),))
-        odds = net(inputs[chosen])[:, 0]
-        loss = nn.functional.binary_cross_entropy_with_logits(odds, wanted[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        total += loss.item() if step >= steps * 0.9 else 0
-    print(f"cross-entropy {total / max(1, steps - int(np.ceil(steps * 0.9))):.4f}")
-    found = [values.detach().numpy() for values in net.parameters()]
-    return SliverNet(mean.numpy(), spread.numpy(), tuple(found[::2]), tuple(found[1::2]), origin)
-
-
 def main() -> None:
     """Play, fit, write, round by round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -115,12 +83,9 @@ def main() -> None:
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     networks = load_networks(args.start)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()
     origin = (
         f"{len(targets)} objects of {', '.join(args.play)}, {args.clicks} clicks, "
-        f"{args.rounds} rounds, commit {commit}"
+        f"{args.rounds} rounds, commit {commit()}"
     )
     rng = np.random.default_rng(args.seed)
     for _ in range(args.rounds):
@@ -133,8 +98,10 @@ def main() -> None:
             raise SystemExit(
                 f"no click of {len(targets)} games came near an outline; play more (--clicks)"
             )
-        samples_to_fit = torch.from_numpy(values), torch.from_numpy(wanted).float()
-        slivers = fit(*samples_to_fit, args.steps, args.seed, origin)
+        inputs, truth = torch.from_numpy(values), torch.from_numpy(wanted).float()
+        slivers = fit(
+            SLIVER_MEASURES, inputs, truth, steps=args.steps, seed=args.seed, origin=origin
+        )
         networks = networks._replace(slivers=slivers)
         save_networks(args.out, networks)
     print(f"written to {args.out}: {origin}")

@@ -54,8 +54,8 @@ class ClickReader:
     @torch.inference_mode()
     def odds_at(
         self, atoms: IntArray, object_atoms: IntArray, background_atoms: IntArray
-    ) -> FloatArray:
-        """As `odds`, but for a rounding, for some atoms alone: float32, shape (A,).
+    ) -> tuple[FloatArray, FloatArray]:
+        """As `odds`, but for a rounding, for some atoms alone.
 
         Nothing is kept; worth it for a small part of the atoms.
 
@@ -63,6 +63,9 @@ class ClickReader:
             atoms: Which, (A,).
             object_atoms: See `odds`.
             background_atoms: See `odds`.
+
+        Returns:
+            Log odds, float32, shape (A,), and `evidence.ATOM_MEASURES`, float32, shape (F, A).
         """
         clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
         ways = [self.evidence.ways_at(clicks, atoms) for clicks in clicked]
@@ -73,7 +76,7 @@ class ClickReader:
             [torch.from_numpy(of_kind) for of_kind in contexts],
             torch.from_numpy(measures),
         ).numpy()
-        return odds
+        return odds, measures
 
     def _largest(self, kind: int, clicked: IntArray, others: IntArray) -> Tensor:
         """The largest effects over the clicks of one kind, (E, K)."""

@@ -35,13 +35,13 @@ _WAYS = {
 }
 _FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
 # Distances of which it counts by how many times one is the other.
-_COMPARED = (
+COMPARED = (
     "feature distance",
     "distance in the image",
     "features and 4 x image",
     "features and 16 x image",
 )
-_COMPARED_ROWS = [list(_WAYS).index(way) for way in _COMPARED]
+_COMPARED_ROWS = [list(_WAYS).index(way) for way in COMPARED]
 _LEAST = 0.02
 
 WAYS = tuple(_WAYS)
@@ -49,7 +49,7 @@ WAYS = tuple(_WAYS)
 ATOM_MEASURES = (
     *(f"object: {way}" for way in WAYS),
     *(f"background: {way}" for way in WAYS),
-    *(f"object against background: {way}" for way in _COMPARED),
+    *(f"object against background: {way}" for way in COMPARED),
     "under a salient node",
     "distance to the rim of the image",
 )
@@ -57,7 +57,7 @@ ATOM_MEASURES = (
 CONTEXT_MEASURES = (
     *(f"same kind: {way}" for way in WAYS),
     *(f"other kind: {way}" for way in WAYS),
-    *(f"same against other kind: {way}" for way in _COMPARED),
+    *(f"same against other kind: {way}" for way in COMPARED),
 )
 
 # Rows of measures that are kept: some 100 MB for 8,000 atoms.

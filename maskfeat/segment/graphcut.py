@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -128,6 +129,7 @@ class AtomCutter:
         background_atoms: npt.ArrayLike,
         prior: FloatArray | None = None,
         barred_atoms: npt.ArrayLike = (),
+        revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
     ) -> AtomCut:
         """As `cut`, for some atoms alone, while all others are held at labels they have.
 
@@ -138,6 +140,8 @@ class AtomCutter:
             background_atoms: See `cut`.
             prior: See `cut`.
             barred_atoms: See `cut`.
+            revise: Called with the free atoms, their log odds, (A,) both, and their
+                `evidence.ATOM_MEASURES`, (F, A); gives other log odds.
 
         Returns:
             The cut; the odds of atoms that are held are infinite.
@@ -148,9 +152,11 @@ class AtomCutter:
         clicks = self._clicks(object_atoms, background_atoms, barred_atoms)
         free = np.flatnonzero(is_free)
         odds = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
-        odds[free] = self._reader.odds_at(free, clicks.inside, clicks.outside)
+        odds[free], measures = self._reader.odds_at(free, clicks.inside, clicks.outside)
         if prior is not None:
             odds += prior
+        if revise is not None:
+            odds[free] = revise(free, odds[free], measures)
         place = np.full(len(labels), -1)
         place[free] = np.arange(len(free))
         one, other = self.graph.edges.T

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from maskfeat.segment.changes import Layer
 from maskfeat.segment.reach import ANYWHERE, Stroke, pixels_of, reach_of_level
 from maskfeat.segment.slivers import is_sliver
 from maskfeat.segment.windows import Window, grown, joined, moved, whole, window_around, window_of
@@ -40,9 +41,9 @@ class Cutter(Protocol):
         ...
 
     def within(
-        self, inside: IntArray, outside: IntArray, below: BoolArray, windows: Sequence[Window]
+        self, inside: IntArray, outside: IntArray, layer: Layer, windows: Sequence[Window]
     ) -> LocalCut:
-        """The mask in some windows, while all else is held as it is in `below`, (H, W)."""
+        """The mask in some windows, while all else is held as it is in the mask of a layer."""
         ...
 
     def sliver(
@@ -60,6 +61,11 @@ class LocalCut(Protocol):
         """The mask of whole atoms, (H, W); of no meaning outside the windows."""
         ...
 
+    @property
+    def weighs_reach(self) -> bool:
+        """Whether it knows how far its marks reach; else a change of theirs is limited."""
+        ...
+
     def refined(self, window: Window) -> BoolArray:
         """The mask in pixels in a part of one of the windows; marks may still be wrong."""
         ...
@@ -71,8 +77,11 @@ class LayeredMasks:
     With x_0 the mask without strokes, and the levels l of reach falling,
 
         x_l = x_(l-1), changed to the sign of each stroke of level l where the cut by all strokes
-              of level l or more says so, the change is connected to the stroke, and it is nowhere
-              thicker than 1.5 times its reach, or else near it.
+              of level l or more, which weighs what reach they have, says so and the change is
+              connected to the stroke.
+
+    Of cuts that do not weigh it, a change is taken only where it is no thicker than 1.5 times the
+    reach, or else near the stroke.
 
     This cut is made around the strokes of level l alone, the rest held as x_(l-1) has it. Strokes
     that were made within some pixels of the outline are not cut for: each changes the sliver that
@@ -144,7 +153,7 @@ def _with_layer(
     broad = [stroke for stroke in wrong if not is_sliver(stroke)]
     windows = joined([_window_around(stroke, limit, below.shape) for stroke in broad])
     if windows:
-        local = cutter.within(inside, outside, below, windows)
+        local = cutter.within(inside, outside, Layer(below, broad, len(so_far)), windows)
         for window in windows:
             for is_object in (False, True):
                 seeds = _seeds_in(window, pixels_of(broad, is_object))
@@ -173,6 +182,7 @@ def _change(
     part = grown(moved(part, window), _MARGIN, window)
     seeds = seeds + [w.start - p.start for w, p in zip(window, part, strict=True)]
     change = (local.refined(part) == is_object) & (below[part] != is_object)
+    limit = math.inf if local.weighs_reach else limit
     mask[part][_change_around(seeds, change, limit)] = is_object
 
 

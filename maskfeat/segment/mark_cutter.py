@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.segment.changes import Layer
 from maskfeat.segment.layers import LocalCut
 from maskfeat.segment.reach import Stroke
 from maskfeat.segment.scene import Scene, filled
@@ -34,12 +36,12 @@ class MarkCutter:
         return self.scene.object_mask(inside, outside, self.box, self.prior, on_pixels)
 
     def within(
-        self, inside: IntArray, outside: IntArray, below: BoolArray, windows: Sequence[Window]
+        self, inside: IntArray, outside: IntArray, layer: Layer, windows: Sequence[Window]
     ) -> LocalCut:
         """The mask in some windows, the rest held as it is if the method can do that."""
         if self.method != "cut":
             return _WholeCut(self.whole(inside, outside))
-        return self.scene.cut_within(inside, outside, below, windows, self.box, self.prior)
+        return self.scene.cut_within(inside, outside, layer, windows, self.box, self.prior)
 
     def sliver(
         self, stroke: Stroke, below: BoolArray, inside: IntArray, outside: IntArray
@@ -56,6 +58,7 @@ class _WholeCut:
     """A mask that was made everywhere, see `layers.LocalCut`."""
 
     rough: BoolArray
+    weighs_reach: ClassVar[bool] = False
 
     def refined(self, window: Window) -> BoolArray:
         """The mask in a window."""

@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskfeat.files import whole_file
+from maskfeat.segment.changes import CHANGE_MEASURES
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.refine import PIXEL_MEASURES
-from maskfeat.segment.sliver_net import SliverNet
+from maskfeat.segment.slivers import SLIVER_MEASURES
+from maskfeat.segment.small_net import SmallNet
 
 
 class ClickNetworks(NamedTuple):
-    """What judges atoms, pixels and slivers.
+    """What judges atoms, pixels, slivers and changes.
 
     Attributes:
         atoms: Log odds of "object" of an atom.
         pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
-        slivers: Whether a pixel is meant by a mark near the outline.
+        slivers: Whether a pixel is meant by a mark near the outline, see `slivers`.
+        changes: Log odds of an atom's changing its label for a mark, see `changes`.
     """
 
     atoms: ClickNet
     pixels: MonotoneNet
-    slivers: SliverNet
+    slivers: SmallNet
+    changes: SmallNet
 
 
 @lru_cache(maxsize=1)
@@ -38,13 +42,17 @@ def load_networks(path: str | Path) -> ClickNetworks:
     """Read what `save_networks` wrote.
 
     Raises:
-        ValueError: If they were fitted to other measures than this version has.
+        ValueError: If some are missing, or were fitted to other measures than this version has.
     """
     content = json.loads(Path(path).read_bytes())
+    missing = [name for name in ClickNetworks._fields if name not in content]
+    if missing:
+        raise ValueError(f"'{path}' cannot be used: it has no networks of {missing}; refit them")
     try:
         pixels = MonotoneNet.of_json(content["pixels"], PIXEL_MEASURES)
-        slivers = SliverNet.of_json(content["slivers"])
-        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels, slivers)
+        slivers = SmallNet.of_json(content["slivers"], SLIVER_MEASURES)
+        changes = SmallNet.of_json(content["changes"], CHANGE_MEASURES)
+        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels, slivers, changes)
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be used: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
+from maskfeat.segment.changes import ChangeReader, Layer
 from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
@@ -89,6 +90,7 @@ class Scene:
         self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
         self.refiner = Refiner(self.graph.labels, fine, colors)
+        self.changes = ChangeReader(networks.changes, self.graph)
         self.slivers = SliverReader(networks.slivers, fine, colors)
 
     def object_mask(
@@ -130,17 +132,17 @@ class Scene:
         self,
         object_yx: IntArray,
         background_yx: IntArray,
-        below: BoolArray,
+        layer: Layer,
         windows: Sequence[Window],
         box: tuple[int, int, int, int] | None = None,
         prior: BoolArray | None = None,
     ) -> SceneCut:
-        """The object in some windows, all else held as it is; before clicks are enforced.
+        """A mask, changed for some strokes in some windows; before clicks are enforced.
 
         Args:
             object_yx: See `object_mask`, likewise the rest.
             background_yx: See there.
-            below: What is held, bool, shape (H, W).
+            layer: The mask, and the strokes that are to change it.
             windows: Rows and columns.
             box: See there.
             prior: See there.
@@ -151,10 +153,16 @@ class Scene:
         is_free = np.zeros(self.graph.num_atoms, bool)
         for window in windows:
             is_free[labels[window]] = True
-        held = below.ravel()[self._pixels_of_atoms]
+        held = layer.below.ravel()[self._pixels_of_atoms]
         outside = labels[tuple(background_yx.T)]
-        cut = self.cutter.cut_within(is_free, held, hints.inside, outside, hints.odds, hints.barred)
-        rough = below.copy()
+
+        def revise(atoms: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
+            return self.changes.revised(odds, measures, atoms, held[atoms], layer, windows)
+
+        cut = self.cutter.cut_within(
+            is_free, held, hints.inside, outside, hints.odds, hints.barred, revise
+        )
+        rough = layer.below.copy()
         for window in windows:
             rough[window] = cut.is_object[labels[window]]
         return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
@@ -261,7 +269,7 @@ class SceneCut:
 
     Attributes:
         scene: What was cut.
-        rough: The mask of whole atoms, (H, W); of no meaning where nothing was cut.
+        rough: The mask of whole atoms, (H, W); as it was where nothing was cut.
         odds: Log odds of "object" of all atoms, (K,); infinite where they were held.
         clicks: On the object and on the background, (N, 2) and (M, 2).
         box: What holds the object, or None.
@@ -272,6 +280,7 @@ class SceneCut:
     odds: FloatArray
     clicks: tuple[IntArray, IntArray]
     box: tuple[int, int, int, int] | None
+    weighs_reach: ClassVar[bool] = True
 
     def refined(self, window: Window) -> BoolArray:
         """The mask in pixels, in a window where it was cut."""

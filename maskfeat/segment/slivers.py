@@ -20,12 +20,29 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from maskfeat.segment.reach import Stroke
-from maskfeat.segment.sliver_net import SliverNet
+from maskfeat.segment.small_net import SmallNet
 from maskfeat.segment.windows import Window, grown, whole, window_around
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+SLIVER_MEASURES = (
+    "log reach",
+    "distance to the mark",
+    "depth under the outline",
+    "distance by reach",
+    "depth by reach",
+    "color: like the mark's side",
+    "features: like the mark's side",
+    "color of the mark: like its side",
+    "features of the mark: like its side",
+    "color distance to the mark",
+    "feature distance to the mark",
+    "distance to other marks of the other kind",
+    "distance to other marks of its kind",
+    "the mark is on the object",
+)
 
 # Pixels that are looked at lie no further from a mark: so many times its reach, and so many more.
 _LENGTH, _LEAST_LENGTH = 5.0, 6
@@ -61,7 +78,7 @@ class SliverReader:
     """
 
     def __init__(
-        self, network: SliverNet, fine: FloatArray, colors: FloatArray | None = None
+        self, network: SmallNet, fine: FloatArray, colors: FloatArray | None = None
     ) -> None:
         self.network = network
         self.fine = fine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,11 @@ def joined(windows: Sequence[Window]) -> list[Window]:
             apart = [other for other in found if not _overlap(window, other)]
         found = [*apart, window]
     return found
+
+
+def hull(windows: Sequence[Window]) -> Window:
+    """The smallest window that holds some others, at least one."""
+    return reduce(_hull, windows)
 
 
 def _overlap(one: Window, other: Window) -> bool:

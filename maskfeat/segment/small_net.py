@@ -1,7 +1,8 @@
-"""The network that says which pixels a mark near the outline means."""
+"""A small network that judges by named measures; kept in numpy, written as json."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,36 +14,22 @@ from maskfeat.segment.monotone import arrays_of, rounded
 FloatArray = npt.NDArray[np.float32]
 
 CLIP = 4.0  # inputs, in standard deviations from their mean
-SLIVER_MEASURES = (
-    "log reach",
-    "distance to the mark",
-    "depth under the outline",
-    "distance by reach",
-    "depth by reach",
-    "color: like the mark's side",
-    "features: like the mark's side",
-    "color of the mark: like its side",
-    "features of the mark: like its side",
-    "color distance to the mark",
-    "feature distance to the mark",
-    "distance to other marks of the other kind",
-    "distance to other marks of its kind",
-    "the mark is on the object",
-)
 
 
 @dataclass(frozen=True)
-class SliverNet:
-    """A small network with two hidden layers of tanh: is a pixel part of what a mark means?
+class SmallNet:
+    """Two hidden layers of tanh, and log odds.
 
     Attributes:
-        mean: Of each of `SLIVER_MEASURES` where it was fitted, float32, shape (F,).
+        measures: Names of the inputs, F of them, in order.
+        mean: Of each input where it was fitted, float32, shape (F,).
         spread: Standard deviation of each, float32, shape (F,).
         weights: Of the three layers, float32, shapes (D, F), (D, D), (1, D).
         biases: Of the three layers, float32, shapes (D,), (D,), (1,).
         origin: Where it was fitted, one sentence.
     """
 
+    measures: tuple[str, ...]
     mean: FloatArray
     spread: FloatArray
     weights: tuple[FloatArray, ...]
@@ -61,7 +48,7 @@ class SliverNet:
     def as_json(self) -> dict[str, Any]:
         """What `of_json` reads."""
         return {
-            "measures": list(SLIVER_MEASURES),
+            "measures": list(self.measures),
             "mean": rounded(self.mean),
             "spread": rounded(self.spread),
             "weights": [rounded(weight) for weight in self.weights],
@@ -70,12 +57,12 @@ class SliverNet:
         }
 
     @classmethod
-    def of_json(cls, content: dict[str, Any]) -> SliverNet:
+    def of_json(cls, content: dict[str, Any], wanted: Sequence[str]) -> SmallNet:
         """The network that `as_json` described.
 
         Raises:
-            ValueError: If it was fitted to other measures than this version has.
+            ValueError: If it was fitted to other measures than those wanted.
         """
-        if content["measures"] != list(SLIVER_MEASURES):
+        if tuple(content["measures"]) != tuple(wanted):
             raise ValueError("it judges by other measures than this version has; refit it")
-        return cls(*arrays_of(content), content["origin"])
+        return cls(tuple(wanted), *arrays_of(content), content["origin"])

@@ -1,0 +1,141 @@
+"""Fit the network that says what a mark changes of the mask that it was made on.
+
+    python experiments/interactive/fit_changes.py
+
+Robot users click objects of the train splits: anywhere in errors, near their middle, and in it.
+Their clicks carry their reach, as those of the page do. Whenever it is asked whether atoms change
+their label, what was measured of some of them becomes samples: whether they ought to is known.
+The other networks in the file stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from click_samples import LEAST_AREA, add_object_arguments, targets_of
+from fit_networks import PLAYED
+from rich.progress import track
+from small_fits import commit, fit
+
+from maskfeat.batch import ClickTarget
+from maskfeat.evaluate.clicking import played_rounds
+from maskfeat.evaluate.reaching import ReachingClicks
+from maskfeat.evaluate.robots import DeepestRobot, RandomRobot, RealisticRobot
+from maskfeat.segment.changes import CHANGE_MEASURES, ChangeReader
+from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
+
+# Who plays, and how many clicks: those that reach far are made early.
+GAMES = ((RandomRobot(), 8), (RandomRobot(), 8), (DeepestRobot(), 16), (RealisticRobot(), 12))
+ATOMS_PER_LAYER = 200
+MOST_WEIGHT = 20.0  # of the mean: small objects' atoms weigh much
+WIDTH = 12
+
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # (F, N), (N,), (N,)
+
+
+class Listening(ChangeReader):
+    """A reader of changes that keeps what its network was asked about."""
+
+    def __init__(self, reader: ChangeReader) -> None:
+        super().__init__(reader.network, reader.graph)
+        self.heard: list[tuple[bool, np.ndarray, np.ndarray]] = []
+
+    def measures(
+        self,
+        odds: Any,
+        by_marks: Any,
+        atoms: np.ndarray,
+        to_object: bool,
+        layer: Any,
+        windows: Any,
+    ) -> np.ndarray:
+        """What is measured, kept with the atoms and the label they may get."""
+        measures = super().measures(odds, by_marks, atoms, to_object, layer, windows)
+        self.heard.append((to_object, atoms, measures))
+        return measures
+
+
+def samples_of(
+    target: ClickTarget, encoder: Any, networks: ClickNetworks, rng: np.random.Generator
+) -> list[Sample]:
+    """Measures of atoms, the share of each that ought to change, and its weight."""
+    segmenter = InteractiveSegmenter(encoder, networks=networks)
+    player = ReachingClicks(segmenter)
+    player.set_image(target.image)
+    listening = segmenter.scene.changes = Listening(segmenter.scene.changes)
+    for seed, (robot, clicks) in enumerate(GAMES):
+        played_rounds(player, target, clicks, robot, seed)
+    labels, count = listening.graph.labels, listening.graph.num_atoms
+    pixels = np.bincount(labels[target.target >= 0], minlength=count)
+    objects = np.bincount(labels[target.target == 1], minlength=count)
+    share = objects.sum() / labels.size + LEAST_AREA
+    samples = []
+    for to_object, atoms, measures in listening.heard:
+        asked = np.flatnonzero(pixels[atoms])
+        chosen = rng.choice(asked, min(ATOMS_PER_LAYER, len(asked)), replace=False)
+        wanted = objects[atoms[chosen]] / pixels[atoms[chosen]]
+        weights = pixels[atoms[chosen]] / labels.size / share * len(asked) / max(1, len(chosen))
+        samples.append((measures[:, chosen], wanted if to_object else 1 - wanted, weights))
+    return samples
+
+
+def joined(samples: Sequence[Sample]) -> list[torch.Tensor]:
+    """Values (F, N), what is wanted (N,) and weights of mean 1 (N,), float32."""
+    values, wanted, weights = (
+        torch.from_numpy(np.concatenate(kind, axis=-1).astype(np.float32))
+        for kind in zip(*samples, strict=True)
+    )
+    weights = weights / weights.mean()
+    return [values, wanted, weights.clamp(max=MOST_WEIGHT)]
+
+
+def main() -> None:
+    """Play, fit, write, round by round."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
+    parser.add_argument("--num_images", type=int, default=90, help="of each of these")
+    add_object_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
+    parser.add_argument("--steps", type=int, default=3000, help="of each fit")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--start", type=Path, default=Path("maskfeat/segment/clicks.json"), help="networks to play"
+    )
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
+    networks = load_networks(args.start)
+    origin = f"{len(targets)} objects of {', '.join(args.play)}, {args.rounds} rounds, {commit()}"
+    rng = np.random.default_rng(args.seed)
+    samples: list[Sample] = []
+    for number in range(args.rounds):
+        for encoder, target in track(targets, f"round {number + 1} of games"):
+            samples += samples_of(target, encoder, networks, rng)
+        if not samples:
+            raise SystemExit(f"no click of {len(targets)} games was cut for; play more objects")
+        values, wanted, weights = joined(samples)
+        changes = fit(
+            CHANGE_MEASURES,
+            values,
+            wanted,
+            weights=weights,
+            width=WIDTH,
+            steps=args.steps,
+            seed=args.seed,
+            origin=origin,
+        )
+        networks = networks._replace(changes=changes)
+        save_networks(args.out, networks)
+    print(f"written to {args.out}: {origin}")
+
+
+if __name__ == "__main__":
+    main()

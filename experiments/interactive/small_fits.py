@@ -1,0 +1,78 @@
+"""Fits of `SmallNet`, and what else the scripts that fit networks share."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from maskfeat.segment.small_net import CLIP, SmallNet
+
+BATCH, RATE = 8192, 5e-3
+
+
+def fit(
+    measures: Sequence[str],
+    values: Tensor,
+    wanted: Tensor,
+    *,
+    weights: Tensor | None = None,
+    width: int = 24,
+    steps: int,
+    seed: int,
+    origin: str,
+) -> SmallNet:
+    """Cross-entropy, AdamW, one cycle.
+
+    Args:
+        measures: Names of the inputs.
+        values: Inputs, (F, N).
+        wanted: 0 to 1, (N,).
+        weights: Of each in the loss, (N,).
+        width: Units of both hidden layers.
+        steps: Of `BATCH` samples.
+        seed: Of the start and the samples of each step.
+        origin: What is fitted to.
+    """
+    torch.manual_seed(seed)
+    mean, spread = values.mean(dim=1), values.std(dim=1) + 1e-3
+    inputs = ((values - mean[:, None]) / spread[:, None]).clamp(-CLIP, CLIP).T.contiguous()
+    net = nn.Sequential(
+        nn.Linear(len(values), width),
+        nn.Tanh(),
+        nn.Linear(width, width),
+        nn.Tanh(),
+        nn.Linear(width, 1),
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    last_losses = []
+    for step in track(range(steps), f"fitting {len(wanted)} samples"):
+        chosen = torch.randint(len(wanted), (min(BATCH, len(wanted)),))
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            net(inputs[chosen])[:, 0],
+            wanted[chosen],
+            None if weights is None else weights[chosen],
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step >= steps * 0.9:
+            last_losses.append(loss.item())
+    print(f"cross-entropy {np.mean(last_losses):.4f}")
+    found = [values.detach().numpy() for values in net.parameters()]
+    return SmallNet(
+        tuple(measures), mean.numpy(), spread.numpy(), tuple(found[::2]), tuple(found[1::2]), origin
+    )
+
+
+def commit() -> str:
+    """The commit of the working tree, marked if it was changed since."""
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
