@@ -113,7 +113,9 @@ def main() -> None:
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     networks = load_networks(args.start)
-    origin = f"{len(targets)} objects of {', '.join(args.play)}, {args.rounds} rounds, {commit()}"
+    origin = (
+        f"{len(targets)} objects of {', '.join(args.play)}, {args.rounds} rounds, commit {commit()}"
+    )
     rng = np.random.default_rng(args.seed)
     samples: list[Sample] = []
     for number in range(args.rounds):
