@@ -139,30 +139,24 @@ class ChangeReader:
         """
         reach = reach_of_level(layer.strokes[0].level)
         marks = cKDTree(layer.changing_to(to_object))
-        distance = marks.query(self.graph.centroids_yx[atoms])[0]
-        depth = self._depths(layer.below != to_object, windows)[atoms]
+        distance = marks.query(self.graph.centroids_yx[atoms])[0] + _LEAST_PIXELS
+        depth = self._depths(layer.below != to_object, windows)[atoms] + _LEAST_PIXELS
         share = max(float(layer.below.mean()), _LEAST_SHARE)
-        of_label = 1 - share if to_object else share
-        same = [
-            math.log(reach / self._root),
-            math.log(layer.num_strokes),
-            math.log(of_label + _LEAST_SHARE),
-            math.log(reach / (self._root * math.sqrt(share))),
-        ]
-        log_reach, log_number, log_share, log_object_reach = np.repeat(
-            np.array(same)[:, None], len(atoms), axis=1
-        )
+
+        def everywhere(value: float) -> FloatArray:
+            return np.full(len(atoms), value, np.float32)
+
         return np.stack(
             [
                 odds if to_object else -odds,
-                np.full(len(atoms), 1 if to_object else -1),
-                np.log((distance + _LEAST_PIXELS) / reach),
-                log_reach,
-                np.log((depth + _LEAST_PIXELS) / reach),
-                np.log((depth + _LEAST_PIXELS) / self._root),
-                log_number,
-                log_share,
-                log_object_reach,
+                everywhere(1 if to_object else -1),
+                np.log(distance / reach),
+                everywhere(math.log(reach / self._root)),
+                np.log(depth / reach),
+                np.log(depth / self._root),
+                everywhere(math.log(layer.num_strokes)),
+                everywhere(math.log((1 - share if to_object else share) + _LEAST_SHARE)),
+                everywhere(math.log(reach / (self._root * math.sqrt(share)))),
                 *_seen_from(to_object, by_marks),
             ]
         ).astype(np.float32)

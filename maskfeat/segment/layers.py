@@ -20,8 +20,8 @@ from maskfeat.segment.windows import Window, grown, joined, moved, whole, window
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-# A change is at most so many times as thick, from rim to middle, as the mark's reach. Of 1.5, 2
-# and 3, and of steps of 1/2 and 1 octave, chosen on 22 objects of the train splits.
+# Where a cut does not weigh the reach, a change is at most so many times as thick, from rim to
+# middle. Of 1.5, 2 and 3, and of steps of 1/2 and 1 octave, chosen on 22 objects of train splits.
 _THICKNESS = 1.5
 # Nothing is looked at that is further from a mark than so many times that thickness, pixels.
 _LENGTH, _LEAST_LENGTH = 5.5, 24

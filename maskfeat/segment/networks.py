@@ -34,7 +34,7 @@ class ClickNetworks(NamedTuple):
 
 @lru_cache(maxsize=1)
 def default_networks() -> ClickNetworks:
-    """Those that come with the package, fitted by experiments/interactive/fit_networks.py."""
+    """Those that come with the package, fitted by the scripts of experiments/interactive."""
     return load_networks(Path(__file__).with_name("clicks.json"))
 
 
