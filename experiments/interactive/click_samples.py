@@ -21,6 +21,17 @@ from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.scene import Scene
 
+PHOTOS = "../shared/data"
+PLAYED = [
+    *(f"maskfeat-b0={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")),
+    *(f"lab={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "coco128")),
+    *(
+        f"runs/bsds500.safetensors={PHOTOS}/{name}/train-*.tar"
+        for name in ("bsds500", "ccp", "coco128")
+    ),
+    "runs/base/checkpoints/last.ckpt=data_shards/train-*.tar",
+    "lab=data_shards/train-*.tar",
+]
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
@@ -71,8 +82,15 @@ class Game(NamedTuple):
         return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
 
 
-def add_object_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which objects of each image are played, see `targets_of`."""
+def add_object_arguments(parser: argparse.ArgumentParser, num_images: int) -> None:
+    """Which objects are played, see `targets_of`; of so many images unless told otherwise."""
+    parser.add_argument(
+        "--play",
+        nargs="+",
+        default=PLAYED,
+        help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
+    )
+    parser.add_argument("--num_images", type=int, default=num_images, help="of each of these")
     parser.add_argument("--objects", type=int, default=1, help="of each image")
     parser.add_argument(
         "--small_every", type=int, default=0, help="a small object, too, in each so many images"

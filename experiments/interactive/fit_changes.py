@@ -10,17 +10,14 @@ The other networks in the file stay as they are.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from click_samples import LEAST_AREA, add_object_arguments, targets_of
-from fit_networks import PLAYED
+from click_samples import LEAST_AREA, targets_of
 from rich.progress import track
-from small_fits import commit, fit
+from small_fits import commit, fit, fit_parser
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds
@@ -97,18 +94,7 @@ def joined(samples: Sequence[Sample]) -> list[torch.Tensor]:
 
 def main() -> None:
     """Play, fit, write, round by round."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
-    parser.add_argument("--num_images", type=int, default=90, help="of each of these")
-    add_object_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
-    parser.add_argument("--steps", type=int, default=3000, help="of each fit")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--start", type=Path, default=Path("maskfeat/segment/clicks.json"), help="networks to play"
-    )
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
-    args = parser.parse_args()
+    args = fit_parser(__doc__, num_images=90).parse_args()
 
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)

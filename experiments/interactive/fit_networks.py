@@ -45,17 +45,6 @@ from maskfeat.segment.networks import (
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
 
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
-PHOTOS = "../shared/data"
-PLAYED = [
-    *(f"maskfeat-b0={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "ccp", "coco128")),
-    *(f"lab={PHOTOS}/{name}/train-*.tar" for name in ("bsds500", "coco128")),
-    *(
-        f"runs/bsds500.safetensors={PHOTOS}/{name}/train-*.tar"
-        for name in ("bsds500", "ccp", "coco128")
-    ),
-    "runs/base/checkpoints/last.ckpt=data_shards/train-*.tar",
-    "lab=data_shards/train-*.tar",
-]
 
 
 def fit_atoms(games: Sequence[Game], epochs: int, seed: int, origin: str) -> ClickNet:
@@ -198,14 +187,7 @@ def flat_networks() -> ClickNetworks:
 def main() -> None:
     """Play, fit, play again, fit again, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--play",
-        nargs="+",
-        default=PLAYED,
-        help="MODEL=SHARDS: a name, a path, or lab for plain color, and the images to play on",
-    )
-    parser.add_argument("--num_images", type=int, default=90, help="of each of these")
-    add_object_arguments(parser)
+    add_object_arguments(parser, num_images=90)
     parser.add_argument("--clicks", type=int, nargs="+", default=[30], help="of each round")
     parser.add_argument(
         "--start", type=Path, help="networks to start from, instead of a round at random"

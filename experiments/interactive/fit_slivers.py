@@ -9,16 +9,13 @@ pixels around it becomes samples. The other networks in the file stay as they ar
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from click_samples import add_object_arguments, targets_of
-from fit_networks import PLAYED
+from click_samples import targets_of
 from rich.progress import track
-from small_fits import commit, fit
+from small_fits import commit, fit, fit_parser
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds
@@ -66,18 +63,8 @@ def samples_of(
 
 def main() -> None:
     """Play, fit, write, round by round."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--play", nargs="+", default=PLAYED, help="as in fit_networks.py")
-    parser.add_argument("--num_images", type=int, default=12, help="of each of these")
-    add_object_arguments(parser)
+    parser = fit_parser(__doc__, num_images=12)
     parser.add_argument("--clicks", type=int, default=100, help="of each game")
-    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
-    parser.add_argument("--steps", type=int, default=3000, help="of each fit")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--start", type=Path, default=Path("maskfeat/segment/clicks.json"), help="networks to play"
-    )
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
     args = parser.parse_args()
 
     torch.set_num_threads(1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from click_samples import add_object_arguments
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -69,6 +72,19 @@ def fit(
     return SmallNet(
         tuple(measures), mean.numpy(), spread.numpy(), tuple(found[::2]), tuple(found[1::2]), origin
     )
+
+
+def fit_parser(doc: str, num_images: int) -> argparse.ArgumentParser:
+    """What all fits of a `SmallNet` to games are told: the first line of `doc` is their help."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    add_object_arguments(parser, num_images)
+    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
+    parser.add_argument("--steps", type=int, default=3000, help="of each fit")
+    parser.add_argument("--seed", type=int, default=0)
+    networks = Path("maskfeat/segment/clicks.json")
+    parser.add_argument("--start", type=Path, default=networks, help="networks to play")
+    parser.add_argument("--out", type=Path, default=networks)
+    return parser
 
 
 def commit() -> str:
