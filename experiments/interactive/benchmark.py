@@ -24,7 +24,6 @@ import dataclasses
 import json
 import math
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -35,6 +34,7 @@ import report
 from games import METHODS, ROBOTS, Rules, play
 from rich.progress import Progress
 from targets import LAYOUTS, open_targets
+from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.data.schedule import spread_evenly
@@ -256,12 +256,6 @@ def main() -> None:
     (args.out / "result.md").write_text(text)
     report.plot(summaries, OURS, args.out / "result.png")
     print(text)
-
-
-def commit() -> str:
-    """The commit this runs at, with "-dirty" if files differ from it."""
-    words = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
 def without_nan(value: Any) -> Any:

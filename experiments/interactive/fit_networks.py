@@ -30,12 +30,12 @@ from click_samples import (
     targets_of,
 )
 from rich.progress import track
-from small_fits import commit
 from torch import Tensor, nn
+from versions import commit
 
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.monotone import CLIP, MonotoneNet
+from maskfeat.segment.monotone import MonotoneNet
 from maskfeat.segment.networks import (
     ClickNetworks,
     default_networks,
@@ -43,6 +43,7 @@ from maskfeat.segment.networks import (
     save_networks,
 )
 from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
+from maskfeat.segment.small_net import CLIP
 
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from click_samples import targets_of
 from rich.progress import track
-from small_fits import commit, fit, fit_parser
+from small_fits import fit, fit_parser
+from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds

@@ -1,9 +1,8 @@
-"""Fits of `SmallNet`, and what else the scripts that fit networks share."""
+"""Fits of `SmallNet`, and what the scripts that make them are told."""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,10 +84,3 @@ def fit_parser(doc: str, num_images: int) -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, default=networks, help="networks to play")
     parser.add_argument("--out", type=Path, default=networks)
     return parser
-
-
-def commit() -> str:
-    """The commit of the working tree, marked if it was changed since."""
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from maskfeat.segment.small_net import CLIP, arrays_of, content_of
 
-# Where a measure is clipped, in standard deviations from its mean.
-CLIP = 4.0
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,7 @@ class MonotoneNet:
 
     def as_json(self) -> dict[str, Any]:
         """What `of_json` reads."""
-        return {
-            "measures": list(self.measures),
-            "signs": list(self.signs),
-            "mean": rounded(self.mean),
-            "spread": rounded(self.spread),
-            "weights": [rounded(weight) for weight in self.weights],
-            "biases": [rounded(bias) for bias in self.biases],
-            "origin": self.origin,
-        }
+        return {"signs": list(self.signs), **content_of(self)}
 
     @classmethod
     def of_json(cls, content: dict[str, Any], wanted: Sequence[str]) -> MonotoneNet:
@@ -77,26 +68,5 @@ class MonotoneNet:
         Raises:
             ValueError: If it was fitted to other measures than those wanted.
         """
-        mean, spread, weights, biases = arrays_of(content)
-        measures, signs = tuple(content["measures"]), tuple(content["signs"])
-        if measures != tuple(wanted):
-            raise ValueError("it judges by other measures than this version has; refit it")
-        return cls(measures, signs, mean, spread, weights, biases, content["origin"])
-
-
-def arrays_of(
-    content: dict[str, Any],
-) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
-    """Mean, spread, weights and biases of a network, as json has them, float32."""
-    mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
-    weights, biases = (
-        tuple(np.array(values, np.float32) for values in content[name])
-        for name in ("weights", "biases")
-    )
-    return mean, spread, weights, biases
-
-
-def rounded(values: FloatArray) -> list[Any]:
-    """Values of an array as json has them, with five digits."""
-    digits: list[Any] = np.round(values.astype(np.float64), 5).tolist()
-    return digits
+        arrays = arrays_of(content, wanted)
+        return cls(tuple(wanted), tuple(content["signs"]), *arrays, content["origin"])

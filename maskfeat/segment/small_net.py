@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from maskfeat.segment.monotone import arrays_of, rounded
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -47,14 +45,7 @@ class SmallNet:
 
     def as_json(self) -> dict[str, Any]:
         """What `of_json` reads."""
-        return {
-            "measures": list(self.measures),
-            "mean": rounded(self.mean),
-            "spread": rounded(self.spread),
-            "weights": [rounded(weight) for weight in self.weights],
-            "biases": [rounded(bias) for bias in self.biases],
-            "origin": self.origin,
-        }
+        return content_of(self)
 
     @classmethod
     def of_json(cls, content: dict[str, Any], wanted: Sequence[str]) -> SmallNet:
@@ -63,6 +54,57 @@ class SmallNet:
         Raises:
             ValueError: If it was fitted to other measures than those wanted.
         """
-        if tuple(content["measures"]) != tuple(wanted):
-            raise ValueError("it judges by other measures than this version has; refit it")
-        return cls(tuple(wanted), *arrays_of(content), content["origin"])
+        return cls(tuple(wanted), *arrays_of(content, wanted), content["origin"])
+
+
+class _Layered(Protocol):
+    """What all small networks have."""
+
+    @property
+    def measures(self) -> tuple[str, ...]: ...
+    @property
+    def mean(self) -> FloatArray: ...
+    @property
+    def spread(self) -> FloatArray: ...
+    @property
+    def weights(self) -> tuple[FloatArray, ...]: ...
+    @property
+    def biases(self) -> tuple[FloatArray, ...]: ...
+    @property
+    def origin(self) -> str: ...
+
+
+def content_of(network: _Layered) -> dict[str, Any]:
+    """What json holds of a network: its measures, arrays and origin."""
+    return {
+        "measures": list(network.measures),
+        "mean": _rounded(network.mean),
+        "spread": _rounded(network.spread),
+        "weights": [_rounded(weight) for weight in network.weights],
+        "biases": [_rounded(bias) for bias in network.biases],
+        "origin": network.origin,
+    }
+
+
+def arrays_of(
+    content: dict[str, Any], wanted: Sequence[str]
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
+    """Mean, spread, weights and biases of a network, as json has them, float32.
+
+    Raises:
+        ValueError: If it was fitted to other measures than those wanted.
+    """
+    if tuple(content["measures"]) != tuple(wanted):
+        raise ValueError("it judges by other measures than this version has; refit it")
+    mean, spread = (np.array(content[name], np.float32) for name in ("mean", "spread"))
+    weights, biases = (
+        tuple(np.array(values, np.float32) for values in content[name])
+        for name in ("weights", "biases")
+    )
+    return mean, spread, weights, biases
+
+
+def _rounded(values: FloatArray) -> list[Any]:
+    """Values of an array as json has them, with five digits."""
+    digits: list[Any] = np.round(values.astype(np.float64), 5).tolist()
+    return digits
