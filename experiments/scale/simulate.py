@@ -110,6 +110,55 @@ def places_after(
     return np.arange(rest.start, rest.stop, rest.step)
 
 
+class Readings:
+    """Reads shards of bare numbers with the real readers, and keeps count of it.
+
+    Attributes:
+        opened: How many shards each reader opened, shape (epochs, ranks, readers).
+        passed_over: Samples that were skipped at the start of shards, by all of them.
+        is_counted: Whether to count just now.
+
+    Args:
+        sizes: Samples of each shard, (S,).
+        shape: Of `opened`.
+    """
+
+    def __init__(self, sizes: np.ndarray, shape: tuple[int, int, int]) -> None:
+        self.opened = np.zeros(shape, int)
+        self.passed_over = 0
+        self.is_counted = True
+        self._firsts = np.cumsum(sizes) - sizes
+        self._at_work = (0, 0, 0)
+
+    def raw_samples(self, url: str, source: object, wanted: range) -> Iterator[Any]:
+        """In place of `readers.raw_samples`: samples are numbers."""
+        self.opened[self._at_work] += self.is_counted
+        self.passed_over += wanted.start * self.is_counted
+        for place in wanted:
+            yield place, self._firsts[int(url)] + place
+
+    def batches(
+        self, plan: StreamPlan, epoch: int, wanted: range, num_workers: int, standings: list[Any]
+    ) -> list[Any]:
+        """Batches of a rank, in the order in which its loader gives them; moves `standings`."""
+        num_readers = plan.num_readers
+        own = {n: StreamReader(plan, n, epoch, standings[n]) for n in range(num_readers)}
+        streams = {n: iter(reader) for n, reader in own.items()}
+        turns = [
+            batches_of_worker(worker, num_workers, num_readers, wanted.start, wanted.stop)
+            for worker in range(num_workers)
+        ]
+        given = []
+        for batch in itertools.chain.from_iterable(itertools.zip_longest(*turns)):
+            if batch is not None:
+                name = batch % num_readers
+                self._at_work = (epoch, plan.rank, name)
+                samples = itertools.islice(streams[name], plan.batch_size)
+                given.append([raw for raw, _ in samples])
+                standings[name] = own[name].standing
+        return given
+
+
 def streaming(
     num_shards: int,
     per_shard: int,
@@ -139,67 +188,43 @@ def streaming(
     """
     rng = np.random.default_rng(seed)
     sizes = rng.integers(round(0.9 * per_shard), round(1.1 * per_shard) + 1, num_shards)
-    firsts = np.cumsum(sizes) - sizes
     total = int(sizes.sum())
     shards = tuple(CountedShard(str(n), int(size)) for n, size in enumerate(sizes))
-    # Of one rank's reader in one epoch.
-    opened, passed_over = np.zeros((num_epochs, world_size, num_readers), int), 0
-    at_work = (0, 0, 0)
-    is_counted = True
-
-    def raw_samples(url: str, source: object, wanted: range) -> Iterator[Any]:
-        nonlocal passed_over
-        opened[at_work] += is_counted
-        passed_over += wanted.start * is_counted
-        for place in wanted:
-            yield place, firsts[int(url)] + place
-
-    def run(rank: int, epoch: int, start: int, stop: int, workers: int, standings: list) -> list:
-        """Batches of a rank, in the order in which its loader gives them; moves `standings`."""
-        nonlocal at_work
-        plan = plan_of(rank)
-        own = {n: StreamReader(plan, n, epoch, standings[n]) for n in range(num_readers)}
-        streams = {n: iter(reader) for n, reader in own.items()}
-        turns = [
-            batches_of_worker(worker, workers, num_readers, start, stop)
-            for worker in range(workers)
-        ]
-        given = []
-        for round_of_turns in itertools.zip_longest(*turns):
-            for batch in round_of_turns:
-                if batch is not None:
-                    name = batch % num_readers
-                    at_work = (epoch, rank, name)
-                    given.append([raw for raw, _ in itertools.islice(streams[name], batch_size)])
-                    standings[name] = own[name].standing
-        return given
-
-    def plan_of(rank: int) -> StreamPlan:
-        buffer = max(1, per_shard // 10)
-        ranks = {"rank": rank, "world_size": world_size, "num_readers": num_readers}
-        return StreamPlan(
-            (shards,), (1.0,), total, batch_size, seed=seed, max_samples=buffer, **ranks
+    plans = [
+        StreamPlan(
+            (shards,),
+            (1.0,),
+            total,
+            batch_size,
+            seed=seed,
+            max_samples=max(1, per_shard // 10),
+            rank=rank,
+            world_size=world_size,
+            num_readers=num_readers,
         )
-
+        for rank in range(world_size)
+    ]
+    readings = Readings(sizes, (num_epochs, world_size, num_readers))
     counts = np.zeros((num_epochs, total), np.uint8)
     lengths, lost = [], 0
     stopped = set(rng.permutation(world_size)[:num_resumes].tolist())
-    num_batches = plan_of(0).num_batches
-    with mock.patch.object(readers, "raw_samples", raw_samples):
-        for rank, epoch in itertools.product(range(world_size), range(num_epochs)):
-            is_counted = True
-            begun = [plan_of(rank).start()] * num_readers
-            whole = run(rank, epoch, 0, num_batches, num_workers, list(begun))
+    num_batches = plans[0].num_batches
+    with mock.patch.object(readers, "raw_samples", readings.raw_samples):
+        for (rank, plan), epoch in itertools.product(enumerate(plans), range(num_epochs)):
+            begun = [plan.start()] * num_readers
+            readings.is_counted = True
+            whole = readings.batches(plan, epoch, range(num_batches), num_workers, list(begun))
             np.add.at(counts[epoch], np.concatenate(whole), 1)
             lengths.append(len(whole))
             if rank in stopped:
-                is_counted = False
+                readings.is_counted = False
                 done = int(rng.integers(1, num_batches))
                 standings = list(begun)
-                first = run(rank, epoch, 0, done, num_workers, standings)
+                first = readings.batches(plan, epoch, range(done), num_workers, standings)
                 workers = int(rng.integers(1, num_readers + 1))
-                again = run(rank, epoch, done, num_batches, workers, standings)
-                lost += sum(one != other for one, other in zip(whole, first + again, strict=True))
+                rest = range(done, num_batches)
+                again = first + readings.batches(plan, epoch, rest, workers, standings)
+                lost += sum(one != other for one, other in zip(whole, again, strict=True))
     return {
         "samples": total,
         "read once in each epoch, least": int((counts == 1).sum(1).min()),
@@ -207,10 +232,10 @@ def streaming(
         "left over in an epoch, most": int((counts == 0).sum(1).max()),
         "batches per rank and epoch, least and most": [min(lengths), max(lengths)],
         "shards opened per reader and epoch, least and most": [
-            int(opened.min()),
-            int(opened.max()),
+            int(readings.opened.min()),
+            int(readings.opened.max()),
         ],
-        "passed over, share of what is read": passed_over / counts.sum(dtype=int),
+        "passed over, share of what is read": readings.passed_over / counts.sum(dtype=int),
         "resumes": num_resumes * num_epochs,
         "batches that differ after resumes": lost,
     }
