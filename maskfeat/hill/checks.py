@@ -50,3 +50,14 @@ def checked_size(
     if num_segments is not None and not num_segments >= 1:
         raise ValueError(f"num_segments must be at least 1, got {num_segments}")
     return granularity, num_segments
+
+
+def checked_click(click_yx: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of a click inside a picture of this height and width."""
+    row, column = (int(value) for value in click_yx)
+    if not (0 <= row < size[0] and 0 <= column < size[1]):
+        raise ValueError(
+            f"the click (row, column) = {(row, column)} lies outside the picture of "
+            f"{size[0]} x {size[1]} pixels (height x width)"
+        )
+    return row, column

@@ -5,32 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
-from maskfeat.hill.checks import check_settings, checked_paths, checked_size
+from maskfeat.hill.checks import check_settings, checked_click, checked_paths, checked_size
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import atom_at
 from maskfeat.hill.export import Format, export_labels, read_label_map, write_label_map
 from maskfeat.hill.image_store import ImageStore
 from maskfeat.hill.learner import AtomLabels, Learner
+from maskfeat.hill.order import Order, from_there_on, most_wanted
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
 from maskfeat.segment.interactive import FeatureModel
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Order = Literal["uncertain", "energy", "given"]
 
 # Of 50, 100, 200 and 300, and of granularities from 0.5 to 0.87, the best on images of camvid and
 # ccp train (experiments/hill).
 NUM_SEGMENTS = 200
-# Of so many images the least sure of, one is chosen by its energy: each takes a cut.
-_SHORT_LIST = 6
 
 
 class Labeler:
@@ -182,24 +179,16 @@ class Labeler:
         """
         self.learn()
         with self._lock:
-            num = len(self.paths)
-            start = 0 if after is None else after + 1
-            circle = [n % num for n in range(start, start + num)]
             failed, done = self.store.failed, self._clicks.done
-            left = [n for n in circle if n not in done and n not in failed]
+            numbers = from_there_on(len(self.paths), after)
+            left = [n for n in numbers if n not in done and n not in failed]
             others = [n for n in left if n != after] or left
-            ready = [n for n in others if self.store.is_prepared(n)]
             if not others:
                 return None
-            if self.order == "given" or not ready:
+            if self.order == "given":
                 return others[0]
-            if not self._learner.knows_classes:
-                return ready[0]
-            doubts = self._learner.doubts(ready)
-            most = [ready[int(i)] for i in np.argsort(-doubts, kind="stable")[:_SHORT_LIST]]
-            if self.order == "uncertain":
-                return most[0]
-            return max(most, key=lambda image: self._learner.labels(image).energy)
+            ready = [n for n in others if self.store.is_prepared(n)]
+            return most_wanted(ready, self.order, self._learner) if ready else others[0]
 
     def proposal(self, image: int) -> Proposal:
         """What an image may be, by all that is known now.
@@ -389,14 +378,7 @@ class Labeler:
 
     def _checked_click(self, image: int, click_yx: tuple[int, int]) -> tuple[int, int]:
         self._check_image(image)
-        height, width = self.store.get(image).size
-        row, column = (int(value) for value in click_yx)
-        if not (0 <= row < height and 0 <= column < width):
-            raise ValueError(
-                f"the click (row, column) = {(row, column)} lies outside the picture of "
-                f"{height} x {width} pixels (height x width)"
-            )
-        return row, column
+        return checked_click(click_yx, self.store.get(image).size)
 
     def _checked_size(
         self, granularity: float | None, num_segments: int | None
