@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.segment.changes import Layer
+from maskfeat.segment.hints import filled
 from maskfeat.segment.layers import LocalCut
 from maskfeat.segment.reach import Stroke
-from maskfeat.segment.scene import Scene, filled
+from maskfeat.segment.scene import Scene
 from maskfeat.segment.windows import Window
 
 BoolArray = npt.NDArray[np.bool_]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
+from maskfeat.segment.hints import filled, hints_of
 from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.networks import ClickNetworks
@@ -37,16 +38,6 @@ _FINE_STRIDE = 2
 _COLOR_BLUR = 0.7
 # Atoms are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
 _FREE_MARGIN = 12
-# What a box or an initial mask says of an atom, as log odds: beside clicks, and without any.
-_PRIOR_ODDS, _LONE_PRIOR_ODDS = 6.0, 24.0
-
-
-class _Hints(NamedTuple):
-    """Atoms marked as object, log odds to be added or None, and atoms that are background."""
-
-    inside: IntArray
-    odds: FloatArray | None
-    barred: IntArray
 
 
 class Scene:
@@ -116,7 +107,7 @@ class Scene:
         Raises:
             ModuleNotFoundError: If pixels are to be cut and PyMaxflow is not installed.
         """
-        hints = self._hints(object_yx, box, prior)
+        hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
         outside = labels[tuple(background_yx.T)]
         cut = self.cutter.cut(hints.inside, outside, hints.odds, hints.barred)
@@ -147,7 +138,7 @@ class Scene:
             box: See there.
             prior: See there.
         """
-        hints = self._hints(object_yx, box, prior)
+        hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
         windows = [grown(window, _FREE_MARGIN, whole(labels.shape)) for window in windows]
         is_free = np.zeros(self.graph.num_atoms, bool)
@@ -166,22 +157,6 @@ class Scene:
         for window in windows:
             rough[window] = cut.is_object[labels[window]]
         return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
-
-    def _hints(
-        self,
-        object_yx: IntArray,
-        box: tuple[int, int, int, int] | None,
-        prior: BoolArray | None,
-    ) -> _Hints:
-        """What marks, a box and a mask to start from say of atoms."""
-        if prior is None and box is not None:
-            prior = self._best_node(box)
-        inside: IntArray = self.graph.labels[tuple(object_yx.T)].astype(np.int64)
-        odds = None if prior is None else self._prior_odds(prior, is_alone=not inside.size)
-        if not inside.size and prior is not None:
-            inside = self.graph.labels[_deepest(prior)].reshape(1).astype(np.int64)
-        barred = np.empty(0, np.int64) if box is None else self._atoms_beyond(box)
-        return _Hints(inside, odds, np.setdiff1d(barred, inside))
 
     @cached_property
     def _pixels_of_atoms(self) -> IntArray:
@@ -241,27 +216,6 @@ class Scene:
         steps = steps_of_tree(self.hierarchy.tree, parents[edges], contrasts)
         return SeedForest(len(parents), edges, steps)
 
-    def _best_node(self, box: tuple[int, int, int, int]) -> BoolArray:
-        """The node of the hierarchy that fills a box best, in pixels, (H, W)."""
-        labels, tree = self.graph.labels, self.hierarchy.tree
-        window = labels[box[0] : box[2], box[1] : box[3]]
-        within = tree.sums(np.bincount(window.ravel(), minlength=self.graph.num_atoms))
-        overlaps = within / (tree.sizes + window.size - within)
-        node = np.array([int(overlaps.argmax())], np.int64)
-        filled = np.zeros(labels.shape, bool)
-        filled[box[0] : box[2], box[1] : box[3]] = tree.leaves_under(node)[window]
-        return filled
-
-    def _prior_odds(self, prior: BoolArray, is_alone: bool) -> FloatArray:
-        inside = np.bincount(self.graph.labels.ravel(), prior.ravel(), self.graph.num_atoms)
-        most = _LONE_PRIOR_ODDS if is_alone else _PRIOR_ODDS
-        return (most * (2 * inside / self.graph.sizes - 1)).astype(np.float32)
-
-    def _atoms_beyond(self, box: tuple[int, int, int, int]) -> IntArray:
-        reached = np.zeros(self.graph.num_atoms, bool)
-        reached[self.graph.labels[box[0] : box[2], box[1] : box[3]]] = True
-        return np.flatnonzero(~reached)
-
 
 @dataclass(frozen=True)
 class SceneCut:
@@ -289,13 +243,6 @@ class SceneCut:
         return refined if self.box is None else refined & filled(self.box, self.rough.shape)[window]
 
 
-def filled(box: tuple[int, int, int, int], size: tuple[int, ...]) -> BoolArray:
-    """The pixels of a box, (H, W)."""
-    filled = np.zeros(size, bool)
-    filled[box[0] : box[2], box[1] : box[3]] = True
-    return filled
-
-
 def _with_color(
     distances: tuple[FloatArray, FloatArray], colors: FloatArray, scale: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -316,10 +263,3 @@ def _means(values: FloatArray, graph: AtomGraph) -> FloatArray:
     columns = values.reshape(-1, values.shape[2]).T
     sums = np.stack([np.bincount(regions, column) for column in columns], axis=1)
     return (sums / graph.sizes[:, None]).astype(np.float32)
-
-
-def _deepest(mask: BoolArray) -> tuple[int, int]:
-    """The pixel of a mask that lies furthest from its outline, the first in reading order."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
-    return int(row), int(column)
