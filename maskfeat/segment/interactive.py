@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -20,7 +19,7 @@ from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.layers import LayeredMasks, obeying
 from maskfeat.segment.mark_cutter import MarkCutter
 from maskfeat.segment.marks import (
-    Marks,
+    check_place,
     checked_box,
     checked_mask,
     clicks_and_scribbles,
@@ -29,7 +28,14 @@ from maskfeat.segment.marks import (
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
 from maskfeat.segment.reach import ANYWHERE, Stroke, reach_of
-from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
+from maskfeat.segment.resizing import (
+    enlarged_labels,
+    reduced,
+    resized,
+    scaled,
+    scaled_box,
+    scaled_stroke,
+)
 from maskfeat.segment.scene import Scene
 
 BoolArray = npt.NDArray[np.bool_]
@@ -188,9 +194,9 @@ class InteractiveSegmenter:
             marks = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)
-            _check_place(marks, box, prior)
+            check_place(marks, box, prior)
             strokes = strokes_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
-            small = [_reduced(stroke, size, scene.features.size) for stroke in strokes]
+            small = [scaled_stroke(stroke, size, scene.features.size) for stroke in strokes]
             small_box = scaled_box(box, size, scene.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)
             if found.shape == size:
@@ -342,32 +348,3 @@ class InteractiveSegmenter:
         self._scene, self._size = scene, size
         self._layers = LayeredMasks()
         self._history = []
-
-
-def _check_place(
-    marks: Marks, box: tuple[int, int, int, int] | None, prior: BoolArray | None
-) -> None:
-    """Is it said where the object is, and without contradiction?"""
-    inside = marks.of(1)
-    if not len(inside) and box is None and (prior is None or not prior.any()):
-        raise ValueError(
-            "at least one click must be positive, got none; click the object first, or give a box "
-            "or a mask that is not empty"
-        )
-    if box is None:
-        return
-    beyond = ((inside < box[:2]) | (inside >= box[2:])).any(axis=1)
-    if beyond.any():
-        raise ValueError(
-            f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
-            f"the box {box}; enlarge the box, or take the click back"
-        )
-
-
-def _reduced(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:
-    """A stroke in pixels of a reduced image."""
-    if size == to:
-        return stroke
-    pixels = np.unique(scaled(stroke.pixels_yx, size, to), axis=0)
-    factor = float(np.sqrt(np.prod(to) / np.prod(size)))
-    return replace(stroke, pixels_yx=pixels, reach=stroke.reach * factor)

@@ -203,6 +203,36 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
     return values
 
 
+def check_place(
+    marks: Marks, box: tuple[int, int, int, int] | None, prior: BoolArray | None
+) -> None:
+    """Refuse marks that do not say where the object is, or contradict its box.
+
+    Args:
+        marks: Of an object and its background.
+        box: What holds all of the object: (top, left, bottom, right), the last two exclusive.
+        prior: What the object was before, or may be, (H, W).
+
+    Raises:
+        ValueError: If nothing is positive and there is no box and no mask with a pixel, or a
+            positive mark lies outside the box.
+    """
+    inside = marks.of(1)
+    if not len(inside) and box is None and (prior is None or not prior.any()):
+        raise ValueError(
+            "at least one click must be positive, got none; click the object first, or give a box "
+            "or a mask that is not empty"
+        )
+    if box is None:
+        return
+    beyond = ((inside < box[:2]) | (inside >= box[2:])).any(axis=1)
+    if beyond.any():
+        raise ValueError(
+            f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
+            f"the box {box}; enlarge the box, or take the click back"
+        )
+
+
 def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:
     points = np.asarray(points_yx)
     if points.size == 0:
