@@ -6,6 +6,7 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import inspect
 import json
 import logging
@@ -39,6 +40,9 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The words after the command's name; None takes them from the command line.
     """
     _speak()
+    if not faulthandler.is_enabled():
+        # A library that crashes, hours into a run, leaves a trace of where, not just "SIGSEGV".
+        faulthandler.enable()
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
         _on_lists(words[1], words[2:])

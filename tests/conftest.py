@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# pytest says where its own process crashed; this is for those that tests start.
+os.environ["PYTHONFAULTHANDLER"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -328,6 +328,23 @@ def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_crash_of_a_library_says_where(tmp_path) -> None:
+    crashing = (
+        "import faulthandler, sys\n"
+        "from maskfeat.cli import main\n"
+        "try:\n    main(['shards', '--help'])\n"
+        "except SystemExit:\n    faulthandler._sigsegv()\n"
+    )
+    path = tmp_path / "crashing.py"
+    path.write_text(crashing)
+    without = {name: v for name, v in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    done = subprocess.run(
+        [sys.executable, str(path)], env=without, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGSEGV
+    assert f'File "{path}", line 6 in <module>' in done.stderr
+
+
 @pytest.mark.slow
 def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repository) -> None:
     for name in ("conf", "data_shards"):
