@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -163,7 +165,7 @@ def test_a_click_may_take_one_of_a_number_of_segments(photos, out) -> None:
     np.testing.assert_array_equal(again.atom_proposal(0).is_held[atoms], covered)
     with pytest.raises(ValueError, match="give granularity or num_segments, not both"):
         labeler(photos, out, num_segments=5, granularity=0.5)
-    with pytest.raises(ValueError, match="num_segments must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_segments must be a whole number"):
         one.region(0, (0, 0), num_segments=0)
 
 
@@ -328,6 +330,54 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         labeler(photos, photos)
     with pytest.raises(FileNotFoundError, match="no picture or folder"):
         labeler(photos / "nowhere", out)
+    with pytest.raises(ValueError, match="the folder to export to must be another folder"):
+        one.export(photos)
+    with pytest.raises(ValueError, match="num_segments must be a whole number of at least 1, got"):
+        one.click(0, (0, 0), "disc", num_segments=1.5)
+    for click in ((1.5, 2), (1, 2, 3), ("a", 1), None, (np.nan, 1)):
+        with pytest.raises(ValueError, match="a click must be two whole numbers"):
+            one.click(0, click, "disc")
+    for image in (0.5, "0", None):
+        with pytest.raises(ValueError, match=r"there is no image .* among 4"):
+            one.click(image, (0, 0), "disc")
+    assert not one.clicks
+
+
+def test_numbers_of_numpy_are_numbers(photos, out) -> None:
+    one = labeler(photos, out, granularity=None, num_segments=np.int64(100))
+    one.click(np.int64(0), np.array(ON_DISC), "disc")
+    one.click(0, np.array(ON_SQUARE), "square", num_segments=np.int32(50))
+    one.click(1, np.array(ON_SQUARE), "square", granularity=np.float32(0.5))
+    assert labeler(photos, out).clicks == one.clicks
+    assert [click[4:] for click in one.clicks] == [(None, 100), (None, 50), (0.5, None)]
+
+
+def test_what_cannot_be_written_has_not_happened(photos, out, monkeypatch) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    one.undo()
+    one.set_done(1)
+    before = one.clicks, one.num_undone, one.progress
+
+    @contextmanager
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr("maskfeat.hill.clicks.whole_file", full)
+    for change in (
+        lambda: one.click(0, tuple(ON_DISC), "ground"),
+        one.undo,
+        one.redo,
+        lambda: one.set_done(1, False),
+        lambda: one.set_done(2),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            change()
+        assert (one.clicks, one.num_undone, one.progress) == before
+    monkeypatch.undo()
+    one.redo()
+    assert labeler(photos, out).clicks == one.clicks
     one.correct(0, (1, 1), "disc")
     with pytest.raises(ValueError, match="was written for the classes"):
         Labeler(photos, ["x", "y"], LabEncoder(), out)

@@ -123,6 +123,17 @@ def test_labels_by_chance_make_the_temperature_rise() -> None:
     assert len(descriptors) == 120
 
 
+def test_the_temperature_is_found_as_soon_as_a_third_image_comes() -> None:
+    rng = np.random.default_rng(1)
+    wide, images = rng.normal(size=(120, 80)), np.repeat([0, 1, 2], [55, 55, 10])
+    guesses, weights = rng.integers(0, 3, 120), np.ones(120)
+    all_at_once, by_and_by = (RegionClassifier(3, class_power=0, strength=100) for _ in range(2))
+    all_at_once.fit(wide, guesses, weights, images)
+    for some in (slice(110), slice(120)):  # less than a quarter more
+        by_and_by.fit(wide[some], guesses[some], weights[some], images[some])
+    assert by_and_by.temperature == all_at_once.temperature > 2
+
+
 def test_a_refit_ends_where_a_first_fit_does() -> None:
     first, second = blobs(0, 1.0), blobs(3, 1.0)
     warm, cold = RegionClassifier(3), RegionClassifier(3)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
+
+import numpy as np
 
 from maskfeat.data.folder import find_pictures
 from maskfeat.files import check_stems
@@ -17,10 +20,15 @@ def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> lis
         paths = [Path(path) for path in pictures]
     if not paths:
         raise FileNotFoundError("no picture is given; name a folder or at least one file")
-    if out.resolve() == paths[0].parent.resolve():
-        raise ValueError(f"out must be another folder than that of the pictures, '{out}'")
+    check_is_elsewhere(out, paths, "out")
     check_stems(paths)
     return paths
+
+
+def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
+    """Refuse to write among the pictures, where others' annotations may lie."""
+    if folder.resolve() in {path.parent.resolve() for path in paths}:
+        raise ValueError(f"{name} must be another folder than that of the pictures, '{folder}'")
 
 
 def check_settings(
@@ -47,13 +55,24 @@ def checked_size(
         )
     if granularity is not None and not 0 < granularity < 1:
         raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-    if num_segments is not None and not num_segments >= 1:
-        raise ValueError(f"num_segments must be at least 1, got {num_segments}")
-    return granularity, num_segments
+    if num_segments is not None and not (is_whole(num_segments) and num_segments >= 1):
+        raise ValueError(f"num_segments must be a whole number of at least 1, got {num_segments}")
+    # numpy's numbers do not go into json
+    return (
+        None if granularity is None else float(granularity),
+        None if num_segments is None else int(num_segments),
+    )
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer, of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def checked_click(click_yx: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Row and column of a click inside a picture of this height and width."""
+    if np.shape(click_yx) != (2,) or not all(is_whole(value) for value in click_yx):
+        raise ValueError(f"a click must be two whole numbers (row, column), got {click_yx!r}")
     row, column = (int(value) for value in click_yx)
     if not (0 <= row < size[0] and 0 <= column < size[1]):
         raise ValueError(

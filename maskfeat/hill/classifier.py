@@ -134,10 +134,9 @@ class RegionClassifier:
         # The temperature moves slowly: it is found anew when a quarter more is labeled.
         if len(classes) >= 1.25 * self._calibrated_for or len(classes) < self._calibrated_for:
             some = slice(None, None, -(-len(classes) // _MOST_FOR_TEMPERATURE))
-            self.temperature = self._best_temperature(
-                values[some], classes[some], shares[some], images[some]
-            )
-            self._calibrated_for = len(classes)
+            best = self._best_temperature(values[some], classes[some], shares[some], images[some])
+            if best is not None:
+                self.temperature, self._calibrated_for = best, len(classes)
 
     def probabilities(self, descriptors: npt.NDArray[np.floating]) -> FloatArray:
         """Calibrated probabilities of all classes, float64, shape (N, L).
@@ -182,10 +181,11 @@ class RegionClassifier:
 
     def _best_temperature(
         self, values: Float32Array, classes: IntArray, weights: FloatArray, images: IntArray
-    ) -> float:
+    ) -> float | None:
+        """The best for images left out; None if too few say anything of it."""
         names = np.unique(images)
         if len(names) < _LEAST_IMAGES:
-            return self.temperature
+            return None
         fold_of = np.searchsorted(names, images) % _NUM_FOLDS
         losses = np.zeros(len(_TEMPERATURES))
         for fold in range(_NUM_FOLDS):
@@ -205,7 +205,7 @@ class RegionClassifier:
                     np.arange(len(rows)), place[rows]
                 ]
                 losses[number] -= weights[outside][rows] @ np.log(np.maximum(chance, 1e-9))
-        return float(_TEMPERATURES[losses.argmin()]) if losses.any() else self.temperature
+        return float(_TEMPERATURES[losses.argmin()]) if losses.any() else None
 
 
 def _fit(estimator: object, values: Float32Array, classes: IntArray, weights: FloatArray) -> object:

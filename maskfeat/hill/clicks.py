@@ -37,8 +37,8 @@ class Click(NamedTuple):
 class ClickFile:
     """All clicks, in their order, and which images are done.
 
-    The whole file is written anew and renamed after each change: a few milliseconds for some
-    thousand clicks.
+    The whole file is written anew and renamed with each change: a few milliseconds for some
+    thousand clicks. A change that cannot be written raises, and is none.
 
     Args:
         path: The file; made with the first change.
@@ -55,19 +55,14 @@ class ClickFile:
     classes: list[str]
 
     def __post_init__(self) -> None:
-        self.clicks: list[Click] = []
-        self.undone: list[Click] = []
-        self._of_image: dict[int, list[Click]] = {}
-        self.done: set[int] = set()
+        self._know([], [], set())
         self._stamp = self._stamp_now()
         if self._stamp is not None:
             self._read()
 
     def add(self, click: Click) -> None:
         """Keep a click; its image is not done then. What was taken back cannot come again."""
-        self._check_stamp()
-        self.undone.clear()
-        self._keep(click)
+        self._save([*self.clicks, click], [], self.done - {click.image})
 
     def pop(self) -> Click:
         """Take the last click back.
@@ -77,12 +72,8 @@ class ClickFile:
         """
         if not self.clicks:
             raise ValueError("there is no click to take back")
-        self._check_stamp()
-        click = self.clicks.pop()
-        self._of_image[click.image].pop()
-        self.undone.append(click)
-        self.done.discard(click.image)
-        self._write()
+        click = self.clicks[-1]
+        self._save(self.clicks[:-1], [*self.undone, click], self.done - {click.image})
         return click
 
     def restore(self) -> Click:
@@ -93,16 +84,14 @@ class ClickFile:
         """
         if not self.undone:
             raise ValueError("there is no click to do again")
-        self._check_stamp()
-        click = self.undone.pop()
-        self._keep(click)
+        click = self.undone[-1]
+        self._save([*self.clicks, click], self.undone[:-1], self.done - {click.image})
         return click
 
     def set_done(self, image: int, is_done: bool) -> None:
         """Call an image done, or not."""
-        self._check_stamp()
-        (self.done.add if is_done else self.done.discard)(image)
-        self._write()
+        done = self.done | {image} if is_done else self.done - {image}
+        self._save(self.clicks, self.undone, done)
 
     def of_image(self, image: int) -> list[Click]:
         """The clicks on one image, in their order."""
@@ -111,13 +100,22 @@ class ClickFile:
     @property
     def images(self) -> list[int]:
         """The images that were clicked, by rising number."""
-        return sorted(image for image, clicks in list(self._of_image.items()) if clicks)
+        return sorted(image for image, clicks in self._of_image.items() if clicks)
 
-    def _keep(self, click: Click) -> None:
-        self.clicks.append(click)
-        self._of_image.setdefault(click.image, []).append(click)
-        self.done.discard(click.image)
-        self._write()
+    def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
+        """Write what is known from now on, and know it only when it is written."""
+        if self._stamp_now() != self._stamp:
+            raise ValueError(
+                f"'{self.path}' was changed by another program; end both and start one again"
+            )
+        self._write(clicks, undone, done)
+        self._know(clicks, undone, done)
+
+    def _know(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
+        of_image: dict[int, list[Click]] = {}
+        for click in clicks:
+            of_image.setdefault(click.image, []).append(click)
+        self.clicks, self.undone, self.done, self._of_image = clicks, undone, done, of_image
 
     def _stamp_now(self) -> tuple[int, int] | None:
         try:
@@ -126,19 +124,13 @@ class ClickFile:
             return None
         return status.st_mtime_ns, status.st_ino
 
-    def _check_stamp(self) -> None:
-        if self._stamp_now() != self._stamp:
-            raise ValueError(
-                f"'{self.path}' was changed by another program; end both and start one again"
-            )
-
-    def _write(self) -> None:
+    def _write(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         content = {
             "version": _VERSION,
             "classes": self.classes,
-            "clicks": [self._row(click) for click in self.clicks],
-            "undone": [self._row(click) for click in self.undone],
-            "done": sorted(self.names[image] for image in self.done),
+            "clicks": [self._row(click) for click in clicks],
+            "undone": [self._row(click) for click in undone],
+            "done": sorted(self.names[image] for image in done),
         }
         with whole_file(self.path) as file:
             file.write(json.dumps(content, separators=(",", ":")).encode())
@@ -172,12 +164,10 @@ class ClickFile:
                 f"'{self.path}' has clicks on '{missing[0]}', which is not among the "
                 f"{len(self.names)} pictures; put it back, or choose another folder"
             )
-        self.clicks, self.undone = (
+        kept, taken_back = (
             [Click(number[row[0]], *row[1:]) for row in some] for some in (rows, undone)
         )
-        for click in self.clicks:
-            self._of_image.setdefault(click.image, []).append(click)
-        self.done = {number[name] for name in done}
+        self._know(kept, taken_back, {number[name] for name in done})
 
 
 def _parsed(row: Any) -> tuple[str, int, int, int, float | None, int | None]:  # noqa: ANN401

@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
-from maskfeat.hill.checks import check_settings, checked_click, checked_paths, checked_size
+from maskfeat.hill.checks import (
+    check_is_elsewhere,
+    check_settings,
+    checked_click,
+    checked_paths,
+    checked_size,
+    is_whole,
+)
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import atom_at
@@ -334,13 +341,14 @@ class Labeler:
         """Write the labels of the images, see `export_labels`; the number of images written.
 
         Args:
-            folder: Where to; made if it is not there.
+            folder: Where to; made if it is not there. Not that of the pictures.
             formats: Any of "png", "coco" and "sa1b".
             only_done: Leave out images that are not done; else their proposals are taken.
 
         Raises:
-            ValueError: If a format is unknown.
+            ValueError: If a format is unknown, or the folder is that of the pictures.
         """
+        check_is_elsewhere(Path(folder), self.paths, "the folder to export to")
         with self._lock:
             numbers = [
                 number
@@ -373,8 +381,8 @@ class Labeler:
         return self.out / "labels" / f"{self.paths[image].stem}.png"
 
     def _check_image(self, image: int) -> None:
-        if not 0 <= image < len(self.paths):
-            raise ValueError(f"there is no image {image} among {len(self.paths)}")
+        if not is_whole(image) or not 0 <= image < len(self.paths):
+            raise ValueError(f"there is no image {image!r} among {len(self.paths)}")
 
     def _checked_click(self, image: int, click_yx: tuple[int, int]) -> tuple[int, int]:
         self._check_image(image)
