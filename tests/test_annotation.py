@@ -270,6 +270,18 @@ def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmen
     np.testing.assert_array_equal(object_mask(segmenter, larger, half_more), expected)
 
 
+def test_marks_that_meet_on_the_reduced_picture_are_named_by_pixels_of_the_whole(segmenter) -> None:
+    twice = (2 * SIZE[0], 2 * SIZE[1])
+    apart, meeting = [mark([60, 60]), mark([62, 61], 0)], [mark([60, 60]), mark([61, 61], 0)]
+    assert object_mask(segmenter, apart, twice)[30, 30]
+    for cut in (object_mask, label_map):
+        with pytest.raises(ValueError, match=r"meet near \(row, column\) = \(61, 61\)"):
+            cut(segmenter, meeting, twice)
+    stroke = Mark("scribble", ((40, 60), (80, 60)), 2)
+    with pytest.raises(ValueError, match="take one of the two back"):
+        label_map(segmenter, [mark([60, 60]), stroke], twice)
+
+
 def test_a_mark_of_little_reach_changes_the_mask_around_itself_alone(segmenter) -> None:
     clicks = [mark(ON_DISC), mark(ON_GROUND, 0)]
     before = object_mask(segmenter, clicks, SIZE)

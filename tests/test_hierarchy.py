@@ -119,7 +119,8 @@ def test_tiny_images_have_hierarchies_too(pixels) -> None:
     [
         ({}, "give num_segments or granularity, one of the two, got None and None"),
         ({"num_segments": 3, "granularity": 0.5}, "one of the two, got 3 and 0.5"),
-        ({"num_segments": 0}, "num_segments must be at least 1, got 0"),
+        ({"num_segments": 0}, "num_segments must be a whole number of at least 1, got 0"),
+        ({"num_segments": 1.5}, "num_segments must be a whole number of at least 1, got 1.5"),
         ({"granularity": 1.0}, r"granularity must lie in \(0, 1\), got 1.0"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 from skimage.color import rgb2lab
 from skimage.measure import label
@@ -145,6 +146,7 @@ def test_features_can_be_set_without_a_model() -> None:
         ([[3, 4]], [1], "is_positive must be bool, got int64"),
         ([3, 4], [True], r"must have shape \(N, 2\)"),
         ([[3, 4]], [True, False], r"got \(2,\) for clicks of shape \(1, 2\)"),
+        ([[3, 4], [5]], [True, False], "got rows of different lengths"),
         ([[3, 4], [3, 4]], [True, False], r"\(3, 4\) is marked as background and as object"),
     ],
 )
@@ -156,6 +158,52 @@ def test_bad_clicks_are_refused_in_one_sentence_and_change_nothing(
     with pytest.raises(ValueError, match=message):
         SEGMENTER.predict(clicks, signs)  # type: ignore[arg-type]
     np.testing.assert_array_equal(SEGMENTER.predict(*good), before)
+
+
+@pytest.mark.parametrize("sign", [-1, 0, "no", None])
+def test_a_sign_is_true_or_false(sign: object) -> None:
+    segmenter = segmenter_of(RGB)
+    before = segmenter.click(32, 30)
+    for mark in (
+        lambda: segmenter.click(5, 5, sign),
+        lambda: segmenter.scribble([(5, 5), (5, 6)], sign),
+        lambda: segmenter.predict([[32, 30]], [True], scribbles=[([(5, 5)], sign)]),
+    ):
+        with pytest.raises(ValueError, match="is_positive must be True or False, got"):
+            mark()
+    segmenter.click(5, 5, np.False_)
+    np.testing.assert_array_equal(segmenter.undo(), before)
+
+
+def test_a_stroke_is_kept_as_it_was_drawn() -> None:
+    segmenter, pen = segmenter_of(RGB), np.array([[32, 30]])
+    segmenter.scribble(pen)
+    pen[0] = 5, 5  # a program that draws on with the same array
+    mask = segmenter.click(2, 90, False)
+    assert mask[32, 30]
+    assert not mask[5, 5]
+    with pytest.raises(ValueError, match="a stroke must have at least one pixel, got none"):
+        segmenter.scribble([], False)
+
+
+def test_nothing_beyond_the_box_is_object_where_the_image_is_reduced() -> None:
+    segmenter = InteractiveSegmenter(Lab(), max_megapixels=0.001)
+    segmenter.set_image(RGB)
+    for box in ((17, 11, 47, 49), (20, 20, 41, 42)):
+        for clicks in ((), [[32, 30]]):
+            mask = segmenter.predict(clicks, [True] * len(clicks), box_yxyx=box)
+            inside = np.zeros(mask.shape, bool)
+            inside[box[0] : box[2], box[1] : box[3]] = True
+            assert mask.any()
+            assert not (mask & ~inside).any()
+
+
+@pytest.mark.parametrize("rgb", [Image.fromarray(RGB), RGB.tolist(), None])
+def test_what_is_no_array_is_refused(rgb: object) -> None:
+    net = FeaturePyramid(pretrained=False)
+    for take in (net.features, InteractiveSegmenter(net).set_image):
+        with pytest.raises(ValueError, match=r"rgb must be a uint8 array .* got \w+; np.asarray"):
+            take(rgb)
 
 
 def test_an_image_that_the_model_refuses_leaves_the_one_before() -> None:

@@ -64,7 +64,7 @@ def test_labels_must_be_whole_and_not_negative() -> None:
 
 def test_a_box_is_cut_to_the_image() -> None:
     assert checked_box([-3, 2.5, 99, 7.5], SIZE) == (0, 2, 20, 8)
-    for box in ([5, 5, 5, 9], [21, 0, 30, 10], [np.nan, 0, 5, 5], [1, 2, 3]):
+    for box in ([5, 5, 5, 9], [21, 0, 30, 10], [np.nan, 0, 5, 5], [1, 2, 3], "abcd", [[1], [2, 3]]):
         with pytest.raises(ValueError, match="box_yxyx must"):
             checked_box(box, SIZE)
 

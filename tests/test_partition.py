@@ -136,7 +136,8 @@ def test_the_estimator_gives_what_the_function_gives() -> None:
 @pytest.mark.parametrize(
     ("features", "num_segments", "message"),
     [
-        (np.zeros((4, 4, 1)), 0, "num_segments must be at least 1, got 0"),
+        (np.zeros((4, 4, 1)), 0, "num_segments must be a whole number of at least 1, got 0"),
+        (np.zeros((4, 4, 1)), 2.7, "num_segments must be a whole number of at least 1, got 2.7"),
         (np.full((4, 4, 1), np.nan), 2, "features must be finite"),
         (np.zeros((4, 4)), 2, r"got float64 \(4, 4\)"),
         (np.zeros((4, 4, 1), np.uint8), 2, r"uint8 image must have shape \(H, W, 3\)"),

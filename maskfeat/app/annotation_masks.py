@@ -113,6 +113,8 @@ class _Strokes:
         drawn = [(mark, points) for mark, points in drawn if len(points)]
         self.lines = [(points, mark.label) for mark, points in drawn]
         self._reaching = [*self.clicks, *(mark for mark, _ in drawn)]
+        if np.any(self._scale < 1):
+            self._check_apart()
 
     @property
     def reach_px(self) -> FloatArray:
@@ -124,6 +126,22 @@ class _Strokes:
     def pixels_yx(self) -> IntArray:
         """All that clicks and scribbles mark, shape (M, 2)."""
         return np.concatenate([self.clicks_yx, *(points for points, _ in self.lines)])
+
+    def _check_apart(self) -> None:
+        """Refuse marks that contradict one another, in pixels that the user knows."""
+        pixels = self.pixels_yx
+        own = [np.full(len(points), label) for points, label in self.lines]
+        labels = np.concatenate([self.click_labels, *own])
+        order = np.lexsort((labels, pixels[:, 1], pixels[:, 0]))
+        pixels, labels = pixels[order], labels[order]
+        meets = (pixels[1:] == pixels[:-1]).all(axis=1) & (labels[1:] != labels[:-1])
+        if meets.any():
+            place = (pixels[1:][meets][0] + 0.5) / self._scale
+            raise ValueError(
+                f"two marks of different labels meet near (row, column) = "
+                f"{tuple(place.astype(int).tolist())}: the picture is worked on reduced, and both "
+                "lie on one pixel of that; take one of the two back"
+            )
 
     def pixel(self, mark: Mark) -> IntArray:
         """Where a click or a segment was marked, shape (2,)."""

@@ -129,6 +129,11 @@ class FeaturePyramid(nn.Module):
         Raises:
             ValueError: If `rgb` is no uint8 image of three channels.
         """
+        if not isinstance(rgb, np.ndarray):
+            raise ValueError(
+                "rgb must be a uint8 array of shape (H, W, 3), "
+                f"got {type(rgb).__name__}; np.asarray(picture) gives one"
+            )
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
             raise ValueError(
                 f"rgb must be a uint8 array of shape (H, W, 3), got {rgb.dtype} {rgb.shape}"

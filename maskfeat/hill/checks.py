@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
 from maskfeat.data.folder import find_pictures
 from maskfeat.files import check_stems
+from maskfeat.segment.inputs import check_num_segments, is_whole
 
 
 def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
@@ -55,18 +55,13 @@ def checked_size(
         )
     if granularity is not None and not 0 < granularity < 1:
         raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-    if num_segments is not None and not (is_whole(num_segments) and num_segments >= 1):
-        raise ValueError(f"num_segments must be a whole number of at least 1, got {num_segments}")
+    if num_segments is not None:
+        check_num_segments(num_segments)
     # numpy's numbers do not go into json
     return (
         None if granularity is None else float(granularity),
         None if num_segments is None else int(num_segments),
     )
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an integer, of Python or numpy; True and False are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def checked_click(click_yx: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from maskfeat.hill.checks import (
     checked_click,
     checked_paths,
     checked_size,
-    is_whole,
 )
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
@@ -27,6 +26,7 @@ from maskfeat.hill.learner import AtomLabels, Learner
 from maskfeat.hill.order import Order, from_there_on, most_wanted
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
+from maskfeat.segment.inputs import is_whole
 from maskfeat.segment.interactive import FeatureModel
 
 BoolArray = npt.NDArray[np.bool_]

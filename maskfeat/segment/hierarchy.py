@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.inputs import features_of
+from maskfeat.segment.inputs import check_num_segments, features_of
 from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
 from maskfeat.segment.remerging import remerged
@@ -77,8 +77,7 @@ class Hierarchy:
             groups = self.tree.groups_at(1 - granularity)
         else:
             assert num_segments is not None
-            if num_segments < 1:
-                raise ValueError(f"num_segments must be at least 1, got {num_segments}")
+            check_num_segments(num_segments)
             groups = self.tree.groups(min(num_segments, self.tree.num_leaves))
         return in_reading_order(groups[self.atom_labels])
 

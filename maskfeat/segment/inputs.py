@@ -1,6 +1,8 @@
-"""What users may pass where features are wanted."""
+"""What users may pass where features, or a number of segments, are wanted."""
 
 from __future__ import annotations
+
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -42,3 +44,14 @@ def features_of(
             f"features must be float, or uint8 for an RGB image, got {values.dtype}; cast them"
         )
     return Features.from_dense(values)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer, of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_num_segments(num_segments: object) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if not (is_whole(num_segments) and num_segments >= 1):  # type: ignore[operator]
+        raise ValueError(f"num_segments must be a whole number of at least 1, got {num_segments}")

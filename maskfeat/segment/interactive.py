@@ -16,6 +16,7 @@ from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.feature_cache import FeatureCache
 from maskfeat.segment.graphcut import SMOOTHNESS
 from maskfeat.segment.hierarchy import Hierarchy
+from maskfeat.segment.hints import filled
 from maskfeat.segment.layers import LayeredMasks, obeying
 from maskfeat.segment.mark_cutter import MarkCutter
 from maskfeat.segment.marks import (
@@ -45,7 +46,7 @@ IntArray = npt.NDArray[np.int64]
 class _Kept(NamedTuple):
     """A stroke that the segmenter remembers: its pixels (row, column), sign and reach."""
 
-    points_yx: list[tuple[int, int]]
+    points_yx: IntArray
     is_positive: bool
     reach: float
 
@@ -201,7 +202,10 @@ class InteractiveSegmenter:
             found = self._mask_of(small, small_box, prior, keep_all)
             if found.shape == size:
                 return found.copy()
-            return obeying(resized(found, size), marks.of(1), marks.of(0), keep_all)
+            enlarged = resized(found, size)
+            if box is not None:  # its sides lie inside pixels of the reduced image
+                enlarged &= filled(box, size)
+            return obeying(enlarged, marks.of(1), marks.of(0), keep_all)
 
     def predict_labels(
         self,
@@ -243,18 +247,24 @@ class InteractiveSegmenter:
         """
         return self.scribble([(row, column)], is_positive)
 
-    def scribble(self, points_yx: Sequence[tuple[int, int]], is_positive: bool = True) -> BoolArray:
+    def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:
         """Add a stroke to what is kept, pixel by pixel, and give the mask for all of it.
+
+        Args:
+            points_yx: Pixels (row, column), integers, shape (N, 2), at least one.
+            is_positive: True for a stroke on the object.
 
         Raises:
             ValueError: As `predict` does; the stroke is not kept then.
         """
         with self._lock:
             _, size = self._ready()
-            clicks_and_scribbles((), (), [(points_yx, is_positive)], size)
+            points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
+            if not len(points):
+                raise ValueError("a stroke must have at least one pixel, got none")
             shown = self._kept_mask()
-            reach = np.inf if shown is None else reach_of(shown, points_yx)
-            history = [*self._history, _Kept(list(points_yx), is_positive, reach)]
+            reach = np.inf if shown is None else reach_of(shown, points)
+            history = [*self._history, _Kept(points, is_positive, reach)]
             mask = self._mask_for(history)
             self._history = history
             return mask

@@ -53,10 +53,14 @@ def clicks_and_scribbles(
     signs = np.asarray(is_positive)
     if signs.dtype != np.bool_ and signs.size:
         raise ValueError(f"is_positive must be bool, got {signs.dtype}; compare with 0")
+    for _, sign in scribbles:
+        # -1 would count as True
+        if not isinstance(sign, bool | np.bool_):
+            raise ValueError(f"is_positive must be True or False, got {sign!r}; compare with 0")
     marks = labeled_marks(
         clicks_yx,
         signs.astype(np.int64),
-        [(points, int(bool(sign))) for points, sign in scribbles],
+        [(points, int(sign)) for points, sign in scribbles],
         size,
         ("background", "object"),
     )
@@ -174,7 +178,10 @@ def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, in
     Raises:
         ValueError: If it is not four finite numbers, or holds no pixel of the image.
     """
-    box = np.asarray(box_yxyx, dtype=np.float64)
+    try:
+        box = np.asarray(box_yxyx, dtype=np.float64)
+    except (TypeError, ValueError):  # ragged, or words
+        box = np.empty(0)
     if box.shape != (4,) or not np.isfinite(box).all():
         raise ValueError(
             f"box_yxyx must be four numbers (top, left, bottom, right), got {box_yxyx!r}"
@@ -234,7 +241,12 @@ def check_place(
 
 
 def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:
-    points = np.asarray(points_yx)
+    try:
+        points = np.asarray(points_yx)
+    except ValueError:
+        raise ValueError(
+            "clicks and scribbles must have shape (N, 2), got rows of different lengths"
+        ) from None
     if points.size == 0:
         return np.empty((0, 2), np.int64)
     if points.ndim != 2 or points.shape[1] != 2:

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
 from maskfeat.segment.hierarchy import atom_tree, hierarchy, in_reading_order, ward_tree
-from maskfeat.segment.inputs import features_of
+from maskfeat.segment.inputs import check_num_segments, features_of
 from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.tree import MergeTree
 
@@ -231,7 +231,6 @@ def _places(graph: AtomGraph, num_segments: int, position_weight: float) -> Floa
 
 
 def _check_settings(num_segments: int, position_weight: float) -> None:
-    if num_segments < 1:
-        raise ValueError(f"num_segments must be at least 1, got {num_segments}")
+    check_num_segments(num_segments)
     if not position_weight >= 0:
         raise ValueError(f"position_weight must not be negative, got {position_weight}")

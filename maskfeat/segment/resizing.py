@@ -19,7 +19,7 @@ def reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np
 
     What is no image, uint8 (H, W, 3), comes back as it is: whoever reads it complains.
     """
-    if rgb.ndim != 3 or not rgb.size:
+    if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or not rgb.size:
         return rgb
     height, width = rgb.shape[:2]
     scale = (max_megapixels * 1e6 / (height * width)) ** 0.5
