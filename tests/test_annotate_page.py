@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
 from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_pictures
 from PIL import Image
-from served_pages import chromium, opened, served
+from served_pages import chromium, opened, running, served
 
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
@@ -204,5 +205,57 @@ def test_the_help_names_the_keys_and_a_dead_server_is_said(page, url) -> None:
     page.text("#help").to_be_hidden()
     page.page.route("**/actions", lambda route: route.abort())
     page.click(ON_DISC)
-    page.text("#message.error").to_contain_text("cannot be reached")
+    page.text("#message.error").to_contain_text("cannot be reached: the last step is not saved")
+    page.click(ON_DISC)
+    page.click(ON_GROUND, button="right")
+    page.text("#message.error").to_contain_text("the last 3 steps are not saved")
     page.problems.clear()  # the browser says so too
+    page.page.unroute("**/actions")
+    page.click(ON_DISC)
+    page.text("#open-area").to_contain_text("no. 1")
+    page.text("#message").to_be_hidden()
+
+
+def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
+    browser, tmp_path
+) -> None:
+    folder = write_pictures(tmp_path / "photos")[0].parent
+    with running(folder) as first:
+        port = first.url.rstrip("/").rpartition(":")[2]
+        with opened(browser, first.url) as page:
+            page.click(ON_GROUND, button="right")
+            page.text("#undo").to_be_enabled()
+            first.status_after(signal.SIGKILL)
+            with running(folder, "--port", port):
+                page.click(ON_DISC)  # features are computed anew before there is a mask
+                page.text("#open-area").to_contain_text("no. 1")
+                page.text("#busy").to_be_hidden()
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
+    paths = write_pictures(tmp_path / "photos")
+    paths[1].write_bytes(b"no picture")
+    pictures = OpenPictures(AnnotationStore(out, paths), feature_model("lab"), 2.0)
+    with served(create_app(pictures)) as url, opened(browser, url) as page:
+        page.press("d")
+        page.text("#name").to_have_text("p1.png")
+        page.text("#message.error").to_contain_text("cannot be read")
+        page.press("d")
+        page.text("#name").to_have_text("p2.png")
+        page.wait()
+        page.press("d")
+        page.text("#message").to_have_text("all pictures are done, but 1 that cannot be read")
+
+
+def test_all_is_within_reach_in_a_small_window(page) -> None:
+    page.page.set_viewport_size({"width": 640, "height": 420})
+    page.press("?")
+    page.text("#help").to_be_visible()
+    sizes = page.page.evaluate("""() => {
+        const { scrollTop, scrollWidth, clientWidth } = document.getElementById("help");
+        return [scrollTop, scrollWidth - clientWidth];
+    }""")
+    assert sizes == [0, 0]
+    page.press("Escape")
+    page.page.click("#done")
+    page.text("#name").to_have_text("p1.png")

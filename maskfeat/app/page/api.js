@@ -6,7 +6,7 @@ async function answer(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server cannot be reached; all marks but this last one are saved");
+    throw Object.assign(new Error("the server cannot be reached"), { isUnreachable: true });
   }
   if (!response.ok) {
     const content = await response.json().catch(() => ({}));
@@ -42,10 +42,25 @@ async function post(path, content) {
 }
 
 let last = Promise.resolve();
+let numLost = 0; // actions in a row that did not reach the server
 
 // Actions reach the server in the order in which they were made.
 export function act(number, action) {
-  const answered = last.then(() => post(`${at(number)}/actions`, action));
+  const answered = last.then(() => post(`${at(number)}/actions`, action)).then(reached, lost);
   last = answered.catch(() => {});
   return answered;
+}
+
+function reached(content) {
+  numLost = 0;
+  return content;
+}
+
+function lost(error) {
+  numLost = error.isUnreachable ? numLost + 1 : 0;
+  if (numLost) {
+    const what = numLost === 1 ? "the last step is" : `the last ${numLost} steps are`;
+    error.message += `: ${what} not saved, all before that is`;
+  }
+  throw error;
 }

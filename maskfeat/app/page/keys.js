@@ -96,3 +96,10 @@ function addRow(table, keys, text) {
   });
   row.insertCell().textContent = text;
 }
+
+// From its top, though the button that closes it has the focus and lies at its end.
+export function showHelp() {
+  const help = document.getElementById("help");
+  help.showModal();
+  help.scrollTop = 0;
+}

@@ -233,7 +233,7 @@ const actions = {
   zoomOut: () => stage.zoom(0.8),
   previous: () => open(number - 1),
   next: () => open(number + 1),
-  help: () => element("help").showModal(),
+  help: keys.showHelp,
 };
 
 function wire() {

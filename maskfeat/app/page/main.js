@@ -22,6 +22,7 @@ let draft = null; // a scribble that is being drawn
 let partition = null;
 let label = 1;
 let areMasksShown = true;
+const unreadable = new Set(); // pictures that the server could not read
 const hidden = new Set(); // objects that are not shown
 
 async function open(next) {
@@ -45,15 +46,22 @@ async function open(next) {
     if (signal.aborted) return; // while the bitmap was decoded
     stage.setPicture(bitmap, first.size);
     take(first);
-    panel.showBusy("computing features");
-    while (!view.is_ready) take(await api.getView(next, { signal, isWaiting: true }));
+    await becomeReady(signal);
     if (element("dial-on").checked) await loadPartition();
   } catch (error) {
     if (!signal.aborted) panel.say(error.message, true);
+    if (!signal.aborted && !view && !error.isUnreachable) unreadable.add(next);
   }
   if (signal.aborted) return;
   panel.showBusy("");
   document.body.dataset.ready = "true";
+}
+
+// The mask comes with the features: also after a restart of the server, while the page was open.
+async function becomeReady(signal) {
+  if (view.is_ready) return;
+  panel.showBusy("computing features");
+  while (!view.is_ready) take(await api.getView(number, { signal, isWaiting: true }));
 }
 
 // Show what the server says, unless something newer is shown.
@@ -111,6 +119,7 @@ async function act(action) {
     if (action.do === "mark") pending = pending.filter((one) => one !== mark);
     if (number === at) panel.say("");
     take(answer);
+    if (number === at && !view.is_ready) waitAgain();
     return true;
   } catch (error) {
     if (action.do === "mark") pending = pending.filter((one) => one !== mark);
@@ -121,6 +130,21 @@ async function act(action) {
     }
     return false;
   }
+}
+
+let isWaitingAgain = false;
+
+async function waitAgain() {
+  if (isWaitingAgain || document.body.dataset.ready === "false") return; // somebody waits already
+  const { signal } = turning;
+  isWaitingAgain = true;
+  try {
+    await becomeReady(signal);
+  } catch (error) {
+    if (!signal.aborted) panel.say(error.message, true);
+  }
+  isWaitingAgain = false;
+  if (!signal.aborted) panel.showBusy("");
 }
 
 function addMark(kind, points_yx, event, extra = {}) {
@@ -209,9 +233,11 @@ function moveDial(step) {
 
 async function finishPicture() {
   const at = number;
-  if (!(await act({ do: "done", is_done: true })) || number !== at) return;
+  const isLeftOut = unreadable.has(at);
+  if (!isLeftOut && (!(await act({ do: "done", is_done: true })) || number !== at)) return;
   const next = firstNotDone(at + 1);
-  if (next === null) panel.say("all pictures are done");
+  const rest = unreadable.size ? `, but ${unreadable.size} that cannot be read` : "";
+  if (next === null) panel.say(`all pictures are done${rest}`);
   else open(next);
 }
 
@@ -219,7 +245,7 @@ function firstNotDone(start) {
   const num = folder.names.length;
   for (let step = 0; step < num; step++) {
     const one = (start + step) % num;
-    if (!folder.is_done[one]) return one;
+    if (!folder.is_done[one] && !unreadable.has(one)) return one;
   }
   return null;
 }
@@ -245,7 +271,7 @@ const actions = {
   previous: () => open(number - 1),
   next: () => open(number + 1),
   jump: () => firstNotDone(0) !== null && open(firstNotDone(0)),
-  help: () => element("help").showModal(),
+  help: keys.showHelp,
 };
 
 function wire() {
