@@ -60,7 +60,7 @@ function lost(error) {
   numLost = error.isUnreachable ? numLost + 1 : 0;
   if (numLost) {
     const what = numLost === 1 ? "the last step is" : `the last ${numLost} steps are`;
-    error.message += `: ${what} not saved, all before that is`;
+    error.message += `: ${what} not saved, those before are`;
   }
   throw error;
 }
