@@ -6,13 +6,15 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import inspect
 import json
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _OWN_COMMANDS = """\
@@ -56,14 +58,31 @@ def main(args: Sequence[str] | None = None) -> None:
     _quiet_libraries()
     from maskfeat.lightning_cli import MaskfeatCLI
 
-    try:
+    with _in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
         MaskfeatCLI(None if args is None else words, _OWN_COMMANDS, _as_it_stands())
-    except (ValueError, FileNotFoundError) as error:
+
+
+@contextlib.contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Say what a user can cause in one sentence, not in a page of traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
         if _is_debugging():
             raise
-        # What a user can cause is said in one sentence, not in a page of traceback.
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_sentence_of(error)}")
+
+
+def _sentence_of(error: ValueError | OSError) -> str:
+    """What was wrong, without the number of an error of the system, and with its file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"cannot read or write '{os.fsdecode(error.filename)}': {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = str(error)
+    # A worker of a loader hands over its whole traceback, of which the last line tells.
+    return said.strip().rpartition("\n")[2] if said.startswith("Caught ") else said
 
 
 def _shard_commands() -> dict[str, Any]:
@@ -77,12 +96,8 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
     """Give a typed, documented function, or several by name, to the command line."""
     import jsonargparse
 
-    try:
+    with _in_one_sentence():
         jsonargparse.auto_cli(functions, args=list(words), prog=f"maskfeat {name}", **settings)
-    except (ValueError, FileNotFoundError) as error:
-        if _is_debugging():
-            raise
-        sys.exit(f"error: {error}")
 
 
 def _on_files(name: str, words: Sequence[str]) -> None:

@@ -25,6 +25,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Yields:
         The open file, binary.
+
+    Raises:
+        OSError: If it cannot be written; `filename` is that of the file, or of a folder above it.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +40,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
+    except OSError as error:
+        # A full disk names no file, and the temporary one means nothing to the user.
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(final), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

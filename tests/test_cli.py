@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from shard_factory import write_shard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import maskfeat
+from maskfeat.cli import main
 
 # Words that make any config small enough for a test.
 SMALL = [
@@ -277,6 +280,29 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
 
 
 @pytest.mark.parametrize(
+    ("names", "folder", "message"),
+    [
+        (["k.jpg", "k.png"], "predictions", "'k.jpg' and 'k.png' would both be written as 'k'"),
+        (["k.png", "k_labels.png"], "predictions", "would both be written as 'k_labels.png'"),
+        (["k.png"], "pictures", "predictions must go to another folder"),
+    ],
+)
+def test_predictions_of_one_name_are_refused_before_any_is_written(
+    command, tmp_path, names, folder, message
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in names:
+        Image.new("RGB", (40, 30)).save(tmp_path / "pictures" / name)
+    writer = "{class_path: maskfeat.evaluate.predictions.PredictionWriter, init_args: {folder: %s}}"
+    with pytest.raises(SystemExit, match=message):
+        command(
+            *("predict", "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=pictures"),
+            f"--trainer.callbacks=[{writer % folder}]",
+        )
+    assert sorted(path.name for path in tmp_path.glob("p*/*")) == sorted(names)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--data.train=nowhere/*.tar"], "no shard matches 'nowhere/*.tar'"),
@@ -302,6 +328,52 @@ def test_mistakes_get_one_sentence(command, tmp_path, capsys, words, message) ->
     assert message in told
     assert stop.value.code not in (0, None)
     assert "Traceback" not in str(stop.value.code)
+
+
+def in_the_way(tmp_path: Path, *words: str) -> str:
+    """What a command says, which is to write below a file."""
+    (tmp_path / "file").write_bytes(b"in the way")
+    with pytest.raises(SystemExit) as stop:
+        main([*words])
+    assert str(stop.value.code).count("\n") == 0
+    return str(stop.value.code)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["shards", "synth", "--out=file/sc", "--num=1", "--size=[96,96]", "--num_workers=0"],
+        ["shards", "stats", "data_shards/small-000000.tar", "--num=1", "--json=file/a.json"],
+        ["shards", "convert", "data_shards/small-000000.tar", "--out=file/c", "--num_workers=0"],
+        ["segment", "a.png", "--model=lab", "--out=file/s"],
+        ["export", "maskfeat-b0", "file/a.safetensors"],
+        ["fit", "--config=conf/base.yaml", *TWO_STEPS, "--trainer.logger.save_dir=file"],
+    ],
+)
+def test_what_cannot_be_written_gets_one_sentence(command, tmp_path, words) -> None:
+    Image.new("RGB", (40, 30), (9, 200, 7)).save(tmp_path / "a.png")
+    assert re.fullmatch(
+        "error: cannot read or write '.*file.*': (Not a directory|File exists)",
+        in_the_way(tmp_path, *words),
+    )
+
+
+def test_scenes_that_are_there_already_get_one_sentence(command, tmp_path) -> None:
+    words = ["shards", "synth", "--out=sc", "--num=1", "--size=[96,96]", "--num_workers=0"]
+    main(words)
+    assert in_the_way(tmp_path, *words).startswith("error: ")
+
+
+def test_a_full_disk_is_said_with_the_file(command, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("maskfeat.files.os.fsync", full)
+    with pytest.raises(SystemExit, match=r"'a.safetensors': No space left on device"):
+        main(["export", "maskfeat-b0", "a.safetensors"])
+    words = ["fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
+    with pytest.raises(SystemExit, match=r"checkpoints/.*ckpt': No space left on device"):
+        main([*words, "--trainer.callbacks.every_n_train_steps=1"])
 
 
 @pytest.mark.slow

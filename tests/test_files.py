@@ -1,12 +1,15 @@
 """Nobody ever reads half a file."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.files import whole_file
 
 
@@ -70,3 +73,16 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_a_living_one_is_l
     finally:
         living.kill()
         living.wait()
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_named(tmp_path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*a\.ckpt'"):
+            WholeFileCheckpointIO().save_checkpoint(
+                {"a": torch.zeros(100_000)}, tmp_path / "a.ckpt"
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

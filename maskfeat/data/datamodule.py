@@ -23,6 +23,7 @@ from maskfeat.data.shards import IndexedShards, expand_shards
 from maskfeat.data.sizes import CountedShard, count_samples
 from maskfeat.data.skips import SkipLedger
 from maskfeat.data.training import indexed_loader, streaming_loader
+from maskfeat.files import check_stems
 
 
 class ShardDataModule(L.LightningDataModule):
@@ -156,7 +157,7 @@ class ShardDataModule(L.LightningDataModule):
         if stage == "test":
             self._check_held_out(self.indexed(self.test or self.val))
         if stage == "predict":
-            find_pictures(self.predict)
+            check_stems(find_pictures(self.predict))  # a key names what is written
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; after a checkpoint was loaded, those that it had not had."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
+from maskfeat.data.folder import find_pictures
 from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
@@ -36,6 +37,12 @@ class PredictionWriter(BasePredictionWriter):
         self.folder = Path(folder)
         self.num_segments = num_segments
         self.projection = ColorProjection()  # fitted to the first picture, the same for all
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse pictures that would be written over, or whose files would have one name."""
+        place = getattr(getattr(trainer, "datamodule", None), "predict", None)
+        if stage == "predict" and place is not None:
+            _check_names(find_pictures(place), self.folder)
 
     def write_on_batch_end(
         self,
@@ -69,6 +76,21 @@ class PredictionWriter(BasePredictionWriter):
         """Say where the files are."""
         if trainer.is_global_zero:
             print(f"predictions are in {self.folder}")
+
+
+def _check_names(paths: Sequence[Path], folder: Path) -> None:
+    if folder.resolve() == paths[0].parent.resolve():
+        raise ValueError(
+            f"predictions must go to another folder than that of the pictures, '{folder}', whose "
+            "files could be written over; set folder of PredictionWriter"
+        )
+    stems = {path.stem for path in paths}
+    doubled = [stem for stem in sorted(stems) if f"{stem}_labels" in stems]
+    if doubled:
+        raise ValueError(
+            f"pictures '{doubled[0]}' and '{doubled[0]}_labels' would both be written as "
+            f"'{doubled[0]}_labels.png'; rename one of them"
+        )
 
 
 def _half(level: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401 - a Tensor

@@ -30,4 +30,10 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with whole_file(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # Behind torch's words on positions in its zip stands, for one, a full disk.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
