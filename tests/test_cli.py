@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import maskfeat
 from maskfeat.cli import main
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.task import FeatureTask
 
 # Words that make any config small enough for a test.
 SMALL = [
@@ -277,6 +280,69 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
         assert len(np.unique(labels)) == 100
         assert Image.open(tmp_path / f"predictions/p{number}.png").size[1] >= size[0]
     assert not list((tmp_path / "predictions").glob("broken*"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Of a task of width 8, without averaged weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / "good.ckpt"
+    task = FeatureTask(FeaturePyramid(width=8, levels=(0, 1, 2), c0=2), ema_decay=0.0)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "is an empty file"),
+        (b"\xff\xd8\xff\xe0 a photograph", "is no checkpoint of `lightning fit`"),
+        (b"\x08\0\0\0\0\0\0\0{}      ", "is no checkpoint of `lightning fit`"),
+        (0.5, "is a checkpoint that is cut short"),
+        (0.999, "is a checkpoint that is cut short"),
+        ({"state_dict": {}}, "(is no checkpoint of|holds no maskfeat network)"),
+        ([1, 2], "(is no checkpoint of|holds no maskfeat network)"),
+        (Path("of pickled code"), "cannot be read as a checkpoint without unpickling code"),
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(
+    command, tmp_path, checkpoint, content, fault
+) -> None:
+    path = tmp_path / "bad.ckpt"
+    if isinstance(content, float):
+        whole = checkpoint.read_bytes()
+        content = whole[: int(content * len(whole))]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    said = f"bad.ckpt' {fault}(?!.*(weights_only|issue|Traceback|\n))"
+    with pytest.raises(ValueError, match=said):
+        maskfeat.load(path)
+    for name in ("fit", "validate") if content == b"" else ("validate",):
+        with pytest.raises(SystemExit, match=said + r".*; give --ckpt_path the path of one"):
+            command(name, "--config=conf/base.yaml", *TWO_STEPS, "--ckpt_path=bad.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ckpt_path=conf"], "'conf' is a folder, no checkpoint .*; give --ckpt_path"),
+        (["--ckpt_path=none.ckpt"], "no checkpoint at 'none.ckpt'; give --ckpt_path"),
+        (["--ckpt_path={}"], "model.ema_decay .* set these as they were"),
+        (
+            ["--ckpt_path={}", "--model.net.init_args.width=16"],
+            "expected .* width 16.* but '.*good.ckpt' has width 8; set model.net .* --ckpt_path",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["fit", "validate"])
+def test_a_checkpoint_that_does_not_fit_says_why(command, checkpoint, name, words, message) -> None:
+    words = [word.format(checkpoint) for word in words]
+    with pytest.raises(SystemExit, match=message):
+        command(name, "--config=conf/base.yaml", *TWO_STEPS, *words)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,9 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no model file at"):
         maskfeat.load(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"text\.ckpt' is no checkpoint of `lightning fit`; give a"
+    ):
         maskfeat.load(tmp_path / "text.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="holds no maskfeat network"):

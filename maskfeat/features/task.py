@@ -175,6 +175,34 @@ class FeatureTask(L.LightningModule):
             weights.net_entry(self.net, "net" if self.averaged is None else "averaged.module")
         )
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network before torch names all that does not fit.
+
+        Raises:
+            ValueError: If it holds no network, or one that was built otherwise.
+        """
+        path = None if self._trainer is None else self.trainer.ckpt_path
+        origin = f"'{path}'" if path else "the checkpoint"
+        if weights.CONFIG_KEY not in checkpoint:
+            raise ValueError(f"{origin} holds no maskfeat network; give one of `lightning fit`")
+        config = checkpoint[weights.CONFIG_KEY]
+        weights.check_build(self.net, config, origin, "give another --ckpt_path")
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's
+        """As torch's, with a sentence where the names or shapes of the weights do not fit.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except RuntimeError as error:
+            raise ValueError(
+                "the checkpoint's weights are not those of model.net, model.loss and "
+                "model.ema_decay (averaged weights, where it is above 0); set these as they were "
+                "for that run (its config.yaml), or give another --ckpt_path"
+            ) from error
+
     def _is_logged_step(self) -> bool:
         """Whether this step reaches the logger; each call of `log` costs milliseconds."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.unreadable import unreadable_in_a_sentence
 from maskfeat.files import whole_file
 
 # Networks that come with the package.
@@ -74,14 +75,31 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
     """
     path = _found(path)
     config, weights = _read(path)
-    differing = [f"{key} {config[key]}" for key in _BUILD if config[key] != net.config[key]]
-    if differing:
-        wanted = ", ".join(f"{key} {net.config[key]}" for key in _BUILD)
-        raise ValueError(
-            f"expected weights of a net with {wanted}, but '{path}' has {', '.join(differing)}; "
-            "set model.net as it was there, or model.start_from to null"
-        )
+    check_build(net, config, f"'{path}'", "model.start_from to null")
     _fill(net, weights, path)
+
+
+def check_build(net: FeaturePyramid, config: dict[str, Any], origin: str, instead: str) -> None:
+    """Refuse weights of a network that was built otherwise.
+
+    Args:
+        net: The network that is to have them.
+        config: That of the network that had them, as in `net_entry`.
+        origin: The name of their file.
+        instead: What to set if model.net is to stay as it is, the end of the sentence.
+
+    Raises:
+        ValueError: Says in what they differ.
+    """
+    differing = [
+        f"{key} {config.get(key)}" for key in _BUILD if config.get(key) != net.config.get(key)
+    ]
+    if differing:
+        wanted = ", ".join(f"{key} {net.config.get(key)}" for key in _BUILD)
+        raise ValueError(
+            f"expected weights of a net with {wanted}, but {origin} has {', '.join(differing)}; "
+            f"set model.net as it was there, or {instead}"
+        )
 
 
 def save(
@@ -135,7 +153,10 @@ def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"the weights in '{path}' do not fit its own config: {error}") from error
+        raise ValueError(
+            f"the weights in '{path}' do not fit its own config; take another file, it was changed "
+            "after maskfeat wrote it"
+        ) from error
     _check_finite(net, str(path))
 
 
@@ -191,12 +212,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
+    instead = (
+        "give a whole checkpoint that `lightning fit` wrote (.ckpt), or a .safetensors file made "
+        "by maskfeat"
+    )
+    with unreadable_in_a_sentence(path, instead):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and key errors here
-        raise ValueError(
-            f"'{path}' cannot be read as a checkpoint without unpickling code: {error}"
-        ) from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
         raise ValueError(f"'{path}' holds no maskfeat network; it was not written by FeatureTask")
     prefix = checkpoint[PREFIX_KEY] + "."
