@@ -212,6 +212,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The averaged weights are in eval mode throughout, and are meant to be.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # Said by maskfeat, with the folder.
+    warnings.filterwarnings("ignore", message=".*there is no last checkpoint available.*")
     # Calls of Lightning's own, which nobody here can change.
     warnings.filterwarnings("ignore", message=".*was deprecated in v4.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import time
 from argparse import HelpFormatter
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask
+
+_LOG = logging.getLogger("maskfeat")
 
 # A reference like ${run_name} means the key of the merged config, in whichever file it stands.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -82,8 +86,18 @@ class MaskfeatCLI(LightningCLI):
             plugins.append(WholeFileCheckpointIO())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
+    def before_instantiate_classes(self) -> None:
+        """A run's name is that of its folder: another would move, or lie among, those of others."""
+        name = self._get(self.config, "run_name")
+        if not name.strip() or name in (".", "..") or "/" in name or "\\" in name:
+            raise ValueError(
+                f"run_name must be the name of one folder, without slashes, got '{name}'"
+            )
+
     def before_fit(self) -> None:
         """A new run never writes over an old one of the same name: that is moved aside."""
+        if self.trainer.is_global_zero:
+            self._say_if_nothing_to_go_on_with()
         logger = self.trainer.logger
         if logger is None or logger.log_dir is None or not self.trainer.is_global_zero:
             return
@@ -91,32 +105,82 @@ class MaskfeatCLI(LightningCLI):
         goes_on = self._get(self.config, "ckpt_path") or list(folder.glob("hpc_ckpt_*"))
         if goes_on or not (folder / "config.yaml").exists():
             return
+        self._check_data()
         stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.localtime(folder.stat().st_mtime))
         aside = folder.with_name(f"{folder.name}.{stamp}")
         folder.rename(aside)
-        logging.getLogger("maskfeat").warning(
+        _LOG.warning(
             "%s held an earlier run, which now lies in %s (--ckpt_path last would have gone on "
             "with it)",
             folder,
             aside,
         )
 
+    def _say_if_nothing_to_go_on_with(self) -> None:
+        """A requeued job says `last` from its first start on, so beginning afresh is no error."""
+        checkpoints = self._folder_of_checkpoints()
+        if self._get(self.config, "ckpt_path") != "last" or _has_last(checkpoints):
+            return
+        run = Path(self.trainer.log_dir or ".")
+        moved = [path for path in _moved_aside(run) if _has_last(path / checkpoints.name)]
+        earlier = f"; an earlier run of that name lies in {moved[-1]}" if moved else ""
+        _LOG.warning(
+            "no checkpoint to go on with in %s, so training starts from the beginning%s",
+            checkpoints,
+            earlier,
+        )
+
+    def _check_data(self) -> None:
+        """Look at the data as Lightning soon will: a start that fails is to move nothing."""
+        if isinstance(self.datamodule, ShardDataModule):
+            self.datamodule.trainer = self.trainer  # which knows the number of devices
+            self.datamodule.setup("fit")
+
     def before_validate(self) -> None:
         """A last checkpoint that is asked for must be there, or random weights were judged."""
         self._check_last()
+        self._say_if_untrained()
 
     before_test = before_predict = before_validate
 
     def _check_last(self) -> None:
         if self._get(self.config, "ckpt_path") != "last":
             return
-        saver = self.trainer.checkpoint_callback
-        folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
-        if not list(Path(folder).glob("last*.ckpt")):
+        folder = self._folder_of_checkpoints()
+        if not _has_last(folder):
             raise ValueError(
                 f"--ckpt_path last found no checkpoint in {folder}; give the path of one, or the "
                 "--run_name of a run that has one"
             )
+
+    def _say_if_untrained(self) -> None:
+        """Random weights are no error, some compare with them, but seldom are they meant."""
+        has_weights = self._get(self.config, "ckpt_path") or self._get(
+            self.config, "model.start_from"
+        )
+        is_requeued = SLURMEnvironment.detect() and list(
+            Path(self.trainer.default_root_dir).glob("hpc_ckpt_*")  # which Lightning then takes
+        )
+        if self.trainer.is_global_zero and not has_weights and not is_requeued:
+            _LOG.warning(
+                "the weights are untrained, so what comes out means little; give --ckpt_path last, "
+                "for the run of that --run_name, or --ckpt_path with the path of a checkpoint"
+            )
+
+    def _folder_of_checkpoints(self) -> Path:
+        saver = self.trainer.checkpoint_callback
+        folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
+        return Path(folder)
+
+
+def _has_last(folder: Path) -> bool:
+    # What a url holds, here with one slash, only Lightning can tell.
+    return ":/" in str(folder) or any(folder.glob("last*.ckpt"))
+
+
+def _moved_aside(run: Path) -> list[Path]:
+    """Earlier runs of one name, the newest last."""
+    return sorted(run.parent.glob(f"{glob.escape(run.name)}.????-??-??T??-??-??"))
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several

@@ -238,6 +238,62 @@ def test_a_second_run_moves_the_first_aside(command, tmp_path) -> None:
     assert (aside / "config.yaml").stat().st_ino == first
 
 
+def test_a_start_that_fails_moves_no_earlier_run(command, tmp_path) -> None:
+    (tmp_path / "runs/base").mkdir(parents=True)
+    (tmp_path / "runs/base/config.yaml").touch()
+    for word, message in [
+        ("--data.batch_size=0", "data.batch_size must be at least 1, got 0"),
+        ("--data.batch_size=1000", "no whole batch of 1000"),
+        ("--data.train=conf", "no shard matches 'conf'"),
+        ("--model.learning_rate=-1", "learning_rate must be positive, got -1"),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            command("fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS, word)
+        assert [path.name for path in tmp_path.glob("runs/*")] == ["base"]
+        assert [path.name for path in tmp_path.glob("runs/base/*")] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "../x", "a/b", "/x", "a\\b"])
+def test_a_run_name_is_one_folder(command, tmp_path, name) -> None:
+    (tmp_path / "runs/other").mkdir(parents=True)
+    (tmp_path / "runs/config.yaml").touch()
+    with pytest.raises(SystemExit, match=r"run_name must be the name of one folder, .* got '"):
+        command("fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS, f"--run_name={name}")
+    assert (tmp_path / "runs/other").is_dir()
+
+
+def test_nothing_to_go_on_with_is_said_once_with_the_folder(
+    command, tmp_path, capsys, recwarn
+) -> None:
+    words = ["fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS, "--ckpt_path=last"]
+    words += ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0"]
+    command(*words)
+    said = capsys.readouterr().err
+    folder = "runs/base/checkpoints"
+    assert re.search(rf"WARNING: no checkpoint to go on with in \S*{folder}, so training", said)
+    assert "earlier run" not in said
+    assert not any("no last checkpoint" in str(warning.message) for warning in recwarn)
+    for stamp in ("2026-01-01T10-00-00", "2026-02-01T10-00-00"):
+        (tmp_path / f"runs/b.{stamp}/checkpoints").mkdir(parents=True)
+        (tmp_path / f"runs/b.{stamp}/checkpoints/last.ckpt").touch()
+    command(*words, "--run_name=b")
+    assert re.search(
+        r"earlier run of that name lies in \S*runs/b.2026-02-01T10", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("name", ["validate", "predict"])
+def test_untrained_weights_are_said_to_be(command, tmp_path, capsys, checkpoint, name) -> None:
+    Image.new("RGB", (40, 30), (9, 200, 7)).save(tmp_path / "a.png")
+    words = [name, "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=a.png"]
+    words += ["--trainer.callbacks=[]", "--model.ema_decay=0"]
+    command(*words)
+    assert "WARNING: the weights are untrained" in capsys.readouterr().err
+    for word in (f"--ckpt_path={checkpoint}", f"--model.start_from={checkpoint}"):
+        command(*words, word)
+        assert "untrained" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["validate", "test", "predict"])
 def test_a_last_checkpoint_that_is_not_there_is_refused(command, name: str) -> None:
     words = ["--config=conf/base.yaml", *TWO_STEPS, "--run_name=none", "--ckpt_path=last"]

@@ -287,3 +287,26 @@ def test_pictures_are_found_and_what_is_none_is_said(tmp_path) -> None:
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         read_picture(tmp_path / "a.png")
     assert np.array_equal(find_pictures(str(tmp_path / "a.png")), [tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("num_points", 1, "at least 2, got 1"),
+        ("max_masks", 0, "at least 1, got 0"),
+        ("crop_size", 0, "at least 1, got 0"),
+        ("crop_size", -5, "at least 1, got -5"),
+        ("batch_size", 0, "at least 1, got 0"),
+        ("epoch_images", 0, "at least 1, got 0"),
+        ("num_train_images", 0, "at least 1, got 0"),
+        ("num_val_images", 0, "at least 1, got 0"),
+        ("short_side", 0, "at least 1, got 0"),
+        ("num_readers", 0, "at least 1, got 0"),
+        ("num_workers", -1, "at least 0, got -1"),
+        ("border_share", 1.5, "between 0 and 1, got 1.5"),
+        ("max_skipped_share", -0.1, "between 0 and 1, got -0.1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_setting(tmp_path, name, value, told) -> None:
+    with pytest.raises(ValueError, match=rf"data\.{name} must (be|lie) {told}"):
+        module(tmp_path, **{name: value})

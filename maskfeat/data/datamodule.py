@@ -81,6 +81,9 @@ class ShardDataModule(L.LightningDataModule):
         index_dir: Where indexes are kept if not beside the tars.
         allow_pipe: Let `pipe:` urls run shell commands. Only for urls that you wrote yourself.
         seed: Of order and augmentation.
+
+    Raises:
+        ValueError: If a number is out of its range; names the setting.
     """
 
     def __init__(
@@ -116,6 +119,13 @@ class ShardDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        _check_least(1, batch_size=batch_size, crop_size=crop_size, max_masks=max_masks)
+        _check_least(2, num_points=num_points)  # a loss compares points
+        _check_least(1, num_val_images=num_val_images, num_readers=num_readers)
+        _check_least(1, short_side=short_side, epoch_images=epoch_images)
+        _check_least(1, num_train_images=num_train_images)
+        _check_least(0, num_workers=num_workers)
+        _check_share(border_share=border_share, max_skipped_share=max_skipped_share)
         self.train, self.val, self.test, self.predict = train, val, test, predict
         self.mode = mode
         self.batch_size = batch_size
@@ -315,6 +325,18 @@ class ShardDataModule(L.LightningDataModule):
                 f"{min(len(shards), self.num_val_images)} held-out images are fewer than the "
                 f"{world_size} devices; give more images or fewer devices"
             )
+
+
+def _check_least(least: int, **settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise ValueError(f"data.{name} must be at least {least}, got {value}")
+
+
+def _check_share(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"data.{name} must lie between 0 and 1, got {value}")
 
 
 def _as_it_is(picture: Any) -> Any:  # noqa: ANN401 - a picture stays an array
