@@ -31,6 +31,8 @@ of maskfeat's own:
 """
 
 
+_LIGHTNINGS = ("fit", "validate", "test", "predict")
+
 # Commands that take a list of words without an option, and the parameter these are for.
 _LISTS = {"convert": "sources", "verify": "folder", "stats": "shards"}
 
@@ -55,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] in (["segment"], ["annotate"], ["export"]):
         _on_files(words[0], words[1:])
         return
+    _check_command(words)
     _quiet_libraries()
     from maskfeat.lightning_cli import MaskfeatCLI
 
@@ -83,6 +86,18 @@ def _sentence_of(error: ValueError | OSError) -> str:
     said = str(error)
     # A worker of a loader hands over its whole traceback, of which the last line tells.
     return said.strip().rpartition("\n")[2] if said.startswith("Caught ") else said
+
+
+def _check_command(words: Sequence[str]) -> None:
+    """Refuse what is no command: Lightning would name its own commands alone."""
+    if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
+        return
+    known = ", ".join([*_LIGHTNINGS, "segment", "annotate", "export", "shards"])
+    got = f"got '{words[0]}'" if words else "got none"
+    print(
+        f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr
+    )
+    sys.exit(2)
 
 
 def _shard_commands() -> dict[str, Any]:

@@ -245,7 +245,7 @@ def test_a_start_that_fails_moves_no_earlier_run(command, tmp_path) -> None:
         ("--data.batch_size=0", "data.batch_size must be at least 1, got 0"),
         ("--data.batch_size=1000", "no whole batch of 1000"),
         ("--data.train=conf", "no shard matches 'conf'"),
-        ("--model.learning_rate=-1", "learning_rate must be positive, got -1"),
+        ("--model.learning_rate=-1", "learning_rate must not be negative, got -1"),
     ]:
         with pytest.raises(SystemExit, match=message):
             command("fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS, word)
@@ -450,6 +450,22 @@ def test_mistakes_get_one_sentence(command, tmp_path, capsys, words, message) ->
     assert message in told
     assert stop.value.code not in (0, None)
     assert "Traceback" not in str(stop.value.code)
+
+
+@pytest.mark.parametrize(("words", "got"), [([], "none"), (["segmnt", "x"], "'segmnt'")])
+def test_what_is_no_command_is_told_all_of_them(capsys, words, got) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    commands = "fit, validate, test, predict, segment, annotate, export, shards"
+    said = f"error: expected one of the commands {commands}, got {got}; see maskfeat --help\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("words", [["index", "--shards=none"], ["stats", "none"]])
+def test_the_shard_commands_name_no_setting_that_is_not_there(capsys, words) -> None:
+    with pytest.raises(SystemExit, match=r"no shard matches 'none'; name (?!.*data\.shards)"):
+        main(["shards", *words])
 
 
 def in_the_way(tmp_path: Path, *words: str) -> str:

@@ -65,7 +65,7 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
     """
     path = Path(os.path.abspath(path))
     if not path.is_file():
-        raise FileNotFoundError(f"no shard at '{path}'; put SA-1B shards there or set data.shards")
+        raise FileNotFoundError(f"no shard at '{path}'; name a tar in SA-1B's layout that is there")
     home = _home_of_index(path, index_dir)
     index = _load(home, path)
     if index is None:

@@ -17,6 +17,10 @@ from maskfeat.data.remote import is_url
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 _LOG = logging.getLogger("maskfeat")
+_INSTEAD = (
+    "name tars in SA-1B's layout that are there, or their folder (in a config by data.train, "
+    "data.val and data.test, or data_root)"
+)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
@@ -39,7 +43,7 @@ def expand_shards(shards: str | Sequence[str], allow_pipe: bool = False) -> list
     """
     patterns = [shards] if isinstance(shards, str) else list(shards)
     if not patterns:
-        raise FileNotFoundError("no shards are given; set data.shards to tars in SA-1B's layout")
+        raise FileNotFoundError(f"no shards are given; {_INSTEAD}")
     found: set[str] = set()
     for pattern in map(os.fspath, patterns):
         if pattern.startswith("pipe:"):
@@ -170,7 +174,5 @@ def _match(pattern: str) -> list[str]:
         path = os.path.join(glob.escape(path), "*.tar")
     found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
     if not found:
-        raise FileNotFoundError(
-            f"no shard matches '{pattern}'; put SA-1B shards there or set data.shards"
-        )
+        raise FileNotFoundError(f"no shard matches '{pattern}'; {_INSTEAD}")
     return found

@@ -66,8 +66,8 @@ class FeatureTask(L.LightningModule):
             raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
         if backbone_rate <= 0:
             raise ValueError(f"backbone_rate must be positive, got {backbone_rate}")
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if not learning_rate >= 0:
+            raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
         self.save_hyperparameters(ignore=["net", "loss"])
         if start_from is not None:  # before the average begins
             weights.start_from(net, start_from)
