@@ -80,7 +80,9 @@ def _in_one_sentence() -> Iterator[None]:
 def _sentence_of(error: ValueError | OSError) -> str:
     """What was wrong, without the number of an error of the system, and with its file."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"cannot read or write '{os.fsdecode(error.filename)}': {error.strerror}"
+        is_there = isinstance(error, FileExistsError)  # where a folder was to be made
+        reason = "a file of this name is in the way" if is_there else error.strerror
+        return f"cannot read or write '{os.fsdecode(error.filename)}': {reason}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = str(error)

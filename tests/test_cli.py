@@ -491,7 +491,7 @@ def in_the_way(tmp_path: Path, *words: str) -> str:
 def test_what_cannot_be_written_gets_one_sentence(command, tmp_path, words) -> None:
     Image.new("RGB", (40, 30), (9, 200, 7)).save(tmp_path / "a.png")
     assert re.fullmatch(
-        "error: cannot read or write '.*file.*': (Not a directory|File exists)",
+        "error: cannot read or write '.*file.*': (Not a directory|a file of this name is in .*)",
         in_the_way(tmp_path, *words),
     )
 
