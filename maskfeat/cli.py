@@ -207,7 +207,8 @@ def _speak() -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.handlers = [handler]  # not one more with each call from Python
     logger.propagate = False
-    logger.setLevel(logging.INFO)
+    if not _is_debugging():  # what a caller from Python has set for tracebacks stays
+        logger.setLevel(logging.INFO)
 
 
 class _Speaker(logging.Handler):

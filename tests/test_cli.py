@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import signal
@@ -494,6 +495,16 @@ def test_what_cannot_be_written_gets_one_sentence(command, tmp_path, words) -> N
         "error: cannot read or write '.*file.*': (Not a directory|a file of this name is in .*)",
         in_the_way(tmp_path, *words),
     )
+
+
+def test_a_traceback_is_kept_for_debugging(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    logging.getLogger("maskfeat").setLevel(logging.DEBUG)
+    try:
+        with pytest.raises(OSError, match="File exists"):
+            main(["export", "maskfeat-b0", str(tmp_path / "file/a.safetensors")])
+    finally:
+        logging.getLogger("maskfeat").setLevel(logging.INFO)
 
 
 def test_scenes_that_are_there_already_get_one_sentence(command, tmp_path) -> None:
