@@ -72,19 +72,19 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        if _is_debugging():
+        # What names no file, as a lost connection, nobody can mend without knowing where it was.
+        names_none = isinstance(error, OSError) and error.strerror and error.filename is None
+        if _is_debugging() or names_none:
             raise
         sys.exit(f"error: {_sentence_of(error)}")
 
 
 def _sentence_of(error: ValueError | OSError) -> str:
     """What was wrong, without the number of an error of the system, and with its file."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None:
         is_there = isinstance(error, FileExistsError)  # where a folder was to be made
         reason = "a file of this name is in the way" if is_there else error.strerror
         return f"cannot read or write '{os.fsdecode(error.filename)}': {reason}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     said = str(error)
     # A worker of a loader hands over its whole traceback, of which the last line tells.
     return said.strip().rpartition("\n")[2] if said.startswith("Caught ") else said

@@ -131,8 +131,12 @@ class MaskfeatCLI(LightningCLI):
         )
 
     def _check_data(self) -> None:
-        """Look at the data as Lightning soon will: a start that fails is to move nothing."""
-        if isinstance(self.datamodule, ShardDataModule):
+        """Look at the data as Lightning soon will: a start that fails is to move nothing.
+
+        Not at streamed ones: all ranks count these together, and the others are not here.
+        """
+        data = self.datamodule
+        if isinstance(data, ShardDataModule) and data.mode == "indexed":
             self.datamodule.trainer = self.trainer  # which knows the number of devices
             self.datamodule.setup("fit")
 
