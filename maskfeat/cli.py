@@ -34,7 +34,7 @@ of maskfeat's own:
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
 
 # Commands that take a list of words without an option, and the parameter these are for.
-_LISTS = {"convert": "sources", "verify": "folder", "stats": "shards"}
+_LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": "shards"}
 
 
 def main(args: Sequence[str] | None = None) -> None:

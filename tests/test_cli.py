@@ -463,7 +463,9 @@ def test_what_is_no_command_is_told_all_of_them(capsys, words, got) -> None:
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("words", [["index", "--shards=none"], ["stats", "none"]])
+@pytest.mark.parametrize(
+    "words", [["index", "--shards=none"], ["index", "none"], ["stats", "none"]]
+)
 def test_the_shard_commands_name_no_setting_that_is_not_there(capsys, words) -> None:
     with pytest.raises(SystemExit, match=r"no shard matches 'none'; name (?!.*data\.shards)"):
         main(["shards", *words])
