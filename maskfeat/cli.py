@@ -113,8 +113,11 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
     """Give a typed, documented function, or several by name, to the command line."""
     import jsonargparse
 
+    from maskfeat.parser_errors import OneLineErrors
+
+    settings = {"prog": f"maskfeat {name}", "parser_class": OneLineErrors, **settings}
     with _in_one_sentence():
-        jsonargparse.auto_cli(functions, args=list(words), prog=f"maskfeat {name}", **settings)
+        jsonargparse.auto_cli(functions, args=list(words), **settings)
 
 
 def _on_files(name: str, words: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask
+from maskfeat.parser_errors import OneLineErrors
 
 _LOG = logging.getLogger("maskfeat")
 
@@ -24,7 +25,7 @@ _LOG = logging.getLogger("maskfeat")
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
-class _Parser(LightningArgumentParser):
+class _Parser(OneLineErrors, LightningArgumentParser):
     """Says what is wrong without 80 lines of usage before it."""
 
     def format_usage(self) -> str:

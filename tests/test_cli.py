@@ -611,3 +611,28 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
         assert one["step"] == other["step"] == 60
         assert torch.allclose(one["exp_avg"], other["exp_avg"], atol=1e-5)
     assert not list((tmp_path / "runs/broken/checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "--model.learning_rate=abc"], "model.learning_rate: expected a float, got abc"),
+        (["fit", "--trainer.max_epochs=x"], "trainer.max_epochs: expected an int, got x"),
+        (["fit", "--data.batch_size=1.5"], "data.batch_size: expected an int, got 1.5"),
+        (
+            ["fit", "--data.mode=streamed"],
+            "data.mode: expected one of 'indexed', 'streaming', got streamed",
+        ),
+        (["fit", "--data.crop_sise=3"], "data: Option 'crop_sise' is not accepted"),
+        (["fit", "--model.net.init_args.width=x"], "model.net.width: expected an int, got x"),
+        (["fit", "--nope=3"], "unrecognized arguments: --nope=3"),
+        (["shards", "synth", "--num=x"], "num: expected an int, got x"),
+        (["segment", "x", "--granularity=fine"], "granularity: expected a float, got fine"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(command, capsys, words, said) -> None:
+    config = ["--config=conf/base.yaml"] if words[0] == "fit" else []
+    with pytest.raises(SystemExit) as stop:
+        command(words[0], *config, *words[1:])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"
