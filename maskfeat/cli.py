@@ -85,7 +85,9 @@ def _sentence_of(error: ValueError | OSError) -> str:
         is_there = isinstance(error, FileExistsError)  # where a folder was to be made
         reason = "a file of this name is in the way" if is_there else error.strerror
         return f"cannot read or write '{os.fsdecode(error.filename)}': {reason}"
-    said = str(error)
+    from maskfeat.parser_errors import in_one_line
+
+    said = in_one_line(str(error))
     # A worker of a loader hands over its whole traceback, of which the last line tells.
     return said.strip().rpartition("\n")[2] if said.startswith("Caught ") else said
 

@@ -33,15 +33,15 @@ def in_one_line(message: str) -> str:
     keys = list(dict.fromkeys(_KEY.findall(message)))
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     faults = list(dict.fromkeys(line for line in lines if line and not _NO_FAULT.match(line)))
-    if not keys or not faults:
+    if not faults or not (keys or "Does not validate" in message):
         return message
     said = _in_plain_words("; ".join(faults))
     given = _GIVEN.search(message)
-    if given and ", got " not in said and not given[1].startswith("NestedArg("):
+    if given and ", got " not in said and not given[1].startswith(("NestedArg(", "Namespace(")):
         said += f", got {given[1]}"
     # The parser of a class has said its part in one line already.
     joint = "." if re.match(r"[\w.]+: expected ", said) else ": "
-    return ".".join(keys) + joint + said
+    return ".".join(keys) + joint + said if keys else said
 
 
 def _in_plain_words(text: str) -> str:

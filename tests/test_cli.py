@@ -636,3 +636,9 @@ def test_a_value_that_does_not_fit_is_one_line(command, capsys, words, said) -> 
         command(words[0], *config, *words[1:])
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"
+
+
+def test_a_number_that_a_class_refuses_is_one_line(command) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--config=conf/base.yaml", "--data.num_points=0")
+    assert stop.value.code == "error: data.num_points must be at least 2, got 0"
