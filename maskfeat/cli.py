@@ -32,6 +32,7 @@ of maskfeat's own:
 
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
+_ON_FILES = ("segment", "annotate", "export")
 
 # Commands that take a list of words without an option, and the parameter these are for.
 _LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": "shards"}
@@ -54,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
-    if words[:1] in (["segment"], ["annotate"], ["export"]):
+    if words and words[0] in _ON_FILES:
         _on_files(words[0], words[1:])
         return
     _check_command(words)
@@ -96,7 +97,7 @@ def _check_command(words: Sequence[str]) -> None:
     """Refuse what is no command: Lightning would name its own commands alone."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
-    known = ", ".join([*_LIGHTNINGS, "segment", "annotate", "export", "shards"])
+    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "shards"])
     got = f"got '{words[0]}'" if words else "got none"
     print(
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr

@@ -68,6 +68,11 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:
+    """Whether a folder is the one in which some of these files lie."""
+    return folder.resolve() in {path.parent.resolve() for path in paths}
+
+
 def check_stems(paths: Sequence[Path]) -> None:
     """Refuse files of one stem: what is made of them would have one name.
 

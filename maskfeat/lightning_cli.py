@@ -138,8 +138,8 @@ class MaskfeatCLI(LightningCLI):
         """
         data = self.datamodule
         if isinstance(data, ShardDataModule) and data.mode == "indexed":
-            self.datamodule.trainer = self.trainer  # which knows the number of devices
-            self.datamodule.setup("fit")
+            data.trainer = self.trainer  # which knows the number of devices
+            data.setup("fit")
 
     def before_validate(self) -> None:
         """A last checkpoint that is asked for must be there, or random weights were judged."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Mark
 from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.marks import in_order
 from maskfeat.segment.reach import reach_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -129,14 +130,11 @@ class _Strokes:
 
     def _check_apart(self) -> None:
         """Refuse marks that contradict one another, in pixels that the user knows."""
-        pixels = self.pixels_yx
         own = [np.full(len(points), label) for points, label in self.lines]
         labels = np.concatenate([self.click_labels, *own])
-        order = np.lexsort((labels, pixels[:, 1], pixels[:, 0]))
-        pixels, labels = pixels[order], labels[order]
-        meets = (pixels[1:] == pixels[:-1]).all(axis=1) & (labels[1:] != labels[:-1])
-        if meets.any():
-            place = (pixels[1:][meets][0] + 0.5) / self._scale
+        pixels, _, _, twice = in_order(self.pixels_yx, labels)
+        if twice is not None:
+            place = (pixels[twice] + 0.5) / self._scale
             raise ValueError(
                 f"two marks of different labels meet near (row, column) = "
                 f"{tuple(place.astype(int).tolist())}: the picture is worked on reduced, and both "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskfeat.files import check_stems
+from maskfeat.files import check_stems, holds_one_of
 
 
 def segment(
@@ -102,7 +102,7 @@ def check_names(paths: Sequence[Path], folder: Path) -> None:
     """Refuse what would write one file over another."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder, but '{folder}' is a file")
-    if folder.resolve() == paths[0].parent.resolve():
+    if holds_one_of(folder, paths):
         raise ValueError(
             f"out must be another folder than that of the pictures, '{paths[0].parent}', whose "
             "files could be written over"

@@ -119,11 +119,18 @@ class ShardDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_least(1, batch_size=batch_size, crop_size=crop_size, max_masks=max_masks)
+        _check_least(
+            1,
+            batch_size=batch_size,
+            crop_size=crop_size,
+            short_side=short_side,
+            max_masks=max_masks,
+            epoch_images=epoch_images,
+            num_train_images=num_train_images,
+            num_val_images=num_val_images,
+            num_readers=num_readers,
+        )
         _check_least(2, num_points=num_points)  # a loss compares points
-        _check_least(1, num_val_images=num_val_images, num_readers=num_readers)
-        _check_least(1, short_side=short_side, epoch_images=epoch_images)
-        _check_least(1, num_train_images=num_train_images)
         _check_least(0, num_workers=num_workers)
         _check_share(border_share=border_share, max_skipped_share=max_skipped_share)
         self.train, self.val, self.test, self.predict = train, val, test, predict

@@ -15,7 +15,7 @@ from PIL import Image
 from maskfeat.data.folder import find_pictures
 from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
 from maskfeat.features.reading import Features
-from maskfeat.files import whole_file
+from maskfeat.files import holds_one_of, whole_file
 from maskfeat.segment.partition import partition
 
 
@@ -79,7 +79,7 @@ class PredictionWriter(BasePredictionWriter):
 
 
 def _check_names(paths: Sequence[Path], folder: Path) -> None:
-    if folder.resolve() == paths[0].parent.resolve():
+    if holds_one_of(folder, paths):
         raise ValueError(
             f"predictions must go to another folder than that of the pictures, '{folder}', whose "
             "files could be written over; set folder of PredictionWriter"

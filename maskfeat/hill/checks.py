@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.data.folder import find_pictures
-from maskfeat.files import check_stems
+from maskfeat.files import check_stems, holds_one_of
 from maskfeat.segment.inputs import check_num_segments, is_whole
 
 
@@ -27,7 +27,7 @@ def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> lis
 
 def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
     """Refuse to write among the pictures, where others' annotations may lie."""
-    if folder.resolve() in {path.parent.resolve() for path in paths}:
+    if holds_one_of(folder, paths):
         raise ValueError(f"{name} must be another folder than that of the pictures, '{folder}'")
 
 

@@ -100,7 +100,7 @@ class ClickFile:
     @property
     def images(self) -> list[int]:
         """The images that were clicked, by rising number."""
-        return sorted(image for image, clicks in self._of_image.items() if clicks)
+        return sorted(self._of_image)
 
     def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         """Write what is known from now on, and know it only when it is written."""

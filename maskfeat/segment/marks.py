@@ -102,19 +102,35 @@ def labeled_marks(
     )
     if (all_labels < 0).any():
         raise ValueError(f"labels must not be negative, got {all_labels.min()}")
-    places = pixels[:, 0] * size[1] + pixels[:, 1]
-    order = np.lexsort((all_labels, places))
-    places, all_labels, pixels = places[order], all_labels[order], pixels[order]
-    repeats = np.zeros(len(places), bool)
-    repeats[1:] = places[1:] == places[:-1]
-    twice = np.flatnonzero(repeats & (all_labels != np.roll(all_labels, 1)))
-    if twice.size:
-        both = [names[n] if names else str(n) for n in all_labels[twice[0] - 1 : twice[0] + 1]]
+    pixels, all_labels, repeats, twice = in_order(pixels, all_labels)
+    if twice is not None:
+        both = [names[n] if names else str(n) for n in all_labels[twice - 1 : twice + 1]]
         raise ValueError(
-            f"the pixel (row, column) = {tuple(pixels[twice[0]].tolist())} is marked as {both[0]} "
+            f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is marked as {both[0]} "
             f"and as {both[1]}; take one of the two back"
         )
     return Marks(pixels[~repeats], all_labels[~repeats])
+
+
+def in_order(
+    pixels_yx: IntArray, labels: IntArray
+) -> tuple[IntArray, IntArray, BoolArray, int | None]:
+    """Marked pixels in reading order, those of one pixel by label.
+
+    Args:
+        pixels_yx: (row, column), shape (N, 2).
+        labels: Of each, shape (N,).
+
+    Returns:
+        Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the place of
+        the first that does so with another label, or None.
+    """
+    order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
+    pixels_yx, labels = pixels_yx[order], labels[order]
+    repeats = np.zeros(len(labels), bool)
+    repeats[1:] = (pixels_yx[1:] == pixels_yx[:-1]).all(axis=1)
+    twice = np.flatnonzero(repeats & (labels != np.roll(labels, 1)))
+    return pixels_yx, labels, repeats, int(twice[0]) if twice.size else None
 
 
 def strokes_with_reach(
