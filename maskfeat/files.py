@@ -1,14 +1,30 @@
-"""Files that are written whole or not at all, and under names of their own."""
+"""Files that are written whole or not at all, and folders that one process works in at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import logging
 import os
 import re
+import secrets
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+_LOG = logging.getLogger("maskfeat")
+_LOCK_NAME = ".maskfeat.lock"
+# What file systems without locks answer.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class FolderInUseError(ValueError):
+    """Another process works in the folder."""
 
 
 @contextlib.contextmanager
@@ -16,9 +32,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name only when the block has ended well.
 
     It is written beside its final place (a rename between file systems would be a copy, which a
-    kill can cut in half), flushed to disk, then renamed. Several processes may write the same
-    file; the last one to finish stays. After an exception nothing is left; what a killed process
-    left beside the file is removed by the next that writes it on the same machine.
+    kill can cut in half), flushed to disk, then renamed, and the rename is flushed too. Several
+    threads and processes may write the same file; the last one to finish stays. After an exception
+    nothing is left; what a killed process left beside the file is removed by the next that writes
+    it on the same machine.
 
     Args:
         path: Where the file is to be; folders are made.
@@ -32,14 +49,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
-    temporary = final.with_name(f".{final.name}.{os.getpid()}@{host}.part")
-    _remove_leftovers(final, host)
+    start = _temporary_start(final)
+    _remove_leftovers(final.parent, start, host)
+    temporary = final.with_name(f"{start}.{os.getpid()}-{secrets.token_hex(4)}@{host}.part")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
+        sync_folder(final.parent)
     except OSError as error:
         # A full disk names no file, and the temporary one means nothing to the user.
         if error.filename in (None, str(temporary)):
@@ -49,13 +68,142 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_leftovers(final: Path, host: str) -> None:
-    """Remove parts of this file that processes of this machine left when they were killed."""
-    named = re.compile(rf"\.{re.escape(final.name)}\.(\d+)@{re.escape(host)}\.part")
-    for path in final.parent.iterdir():
-        match = named.fullmatch(path.name)
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk: without it, a power cut can undo a rename."""
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[None]:
+    """Work in a folder that no other process works in meanwhile.
+
+    The system drops the lock when the process ends, however it ends. Children made by fork do not
+    hold it. Within one process a folder may be held several times.
+
+    Args:
+        folder: The folder; it is made, unless the lock lies beside it.
+        what: What the process does with it, for the sentence that others get ("a training run").
+        beside: Put the lock's file beside the folder, so that the folder itself can be moved.
+
+    Raises:
+        FolderInUseError: If another process holds it; says who (process, machine, since when).
+        OSError: If the lock's file cannot be written.
+    """
+    lock = folder.parent / f".{folder.name}.lock" if beside else folder / _LOCK_NAME
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    _LOCKS.acquire(lock, folder, what)
+    try:
+        yield
+    finally:
+        _LOCKS.release(lock)
+
+
+class _ProcessLocks:
+    """The locked files of this process.
+
+    The system counts locks of one file once per process, and drops them when the process closes
+    any handle of the file. So each file is opened once, and its holders are counted here.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._files: dict[str, tuple[IO[str], int]] = {}  # by real path: file, number of holders
+
+    def acquire(self, lock: Path, folder: Path, what: str) -> None:
+        key = os.path.realpath(lock)
+        with self._guard:
+            if key in self._files:
+                file, count = self._files[key]
+            else:
+                file, count = _locked_file(lock, folder), 0
+                _write_holder(file, what)
+            self._files[key] = (file, count + 1)
+
+    def release(self, lock: Path) -> None:
+        key = os.path.realpath(lock)
+        with self._guard:
+            file, count = self._files.pop(key)
+            if count > 1:
+                self._files[key] = (file, count - 1)
+                return
+            lock.unlink(missing_ok=True)  # before the lock is dropped: nobody else has it yet
+            file.close()
+
+
+_LOCKS = _ProcessLocks()
+
+
+def _locked_file(lock: Path, folder: Path) -> IO[str]:
+    """Open the file of a lock and lock it.
+
+    Raises:
+        FolderInUseError: If another process has locked it.
+    """
+    import fcntl  # which not every system has
+
+    while True:
+        file = lock.open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have removed the file between our opening and our locking it.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                _LOG.warning("'%s' cannot be locked: %s; start nothing else there", folder, error)
+                return file
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                raise
+            file.seek(0)
+            holder = _read_holder(file.read())
+            file.close()
+            raise FolderInUseError(
+                f"'{folder}' is in use by {holder}; stop that first, or take another folder"
+            ) from error
+        file.close()
+
+
+def _write_holder(file: IO[str], what: str) -> None:
+    since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    holder = {"what": what, "process": os.getpid(), "machine": socket.gethostname(), "since": since}
+    file.seek(0)
+    file.truncate()
+    json.dump(holder, file)
+    file.flush()
+
+
+def _read_holder(text: str) -> str:
+    """Say who holds a lock, in the words that `_write_holder` left in its file."""
+    try:
+        holder: dict[str, Any] = json.loads(text)
+        return (
+            f"{holder['what']} (process {holder['process']} on {holder['machine']}, "
+            f"since {holder['since']})"
+        )
+    except (ValueError, KeyError, TypeError):  # read in the instant before it was written
+        return "another process"
+
+
+def _temporary_start(final: Path) -> str:
+    """How the names of a file's temporary files begin; short, for the file's may be 255 bytes."""
+    digest = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:12]
+    return f".{re.sub(r'[^A-Za-z0-9._-]', '_', final.name)[:40]}-{digest}"
+
+
+def _remove_leftovers(folder: Path, start: str, host: str) -> None:
+    """Remove parts of a file that processes of this machine left when they were killed."""
+    named = re.compile(rf"{re.escape(start)}\.(\d+)-[0-9a-f]+@{re.escape(host)}\.part")
+    for name in os.listdir(folder):
+        match = named.fullmatch(name)
         if match and not _is_alive(int(match.group(1))):
-            path.unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -3,14 +3,17 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.files import whole_file
+from maskfeat.files import FolderInUseError, held_folder, whole_file
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path) -> None:
@@ -86,3 +89,65 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_named(tmp_path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+def test_threads_that_write_one_file_never_show_half_of_it(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    texts = [bytes([letter]) * 50_000 for letter in b"abcd"]
+    path.write_bytes(texts[0])
+    stop = threading.Event()
+
+    def write(text: bytes) -> None:
+        while not stop.is_set():
+            with whole_file(path) as file:
+                file.write(text[:25_000])
+                file.write(text[25_000:])
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, text) for text in texts]
+        reads = {path.read_bytes() for _ in range(200)}
+        stop.set()
+        for writer in writers:
+            writer.result()  # no write failed
+    assert reads <= set(texts)
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path) -> None:
+    path = tmp_path / ("x" * 251 + ".png")
+    with whole_file(path) as file:
+        file.write(b"x")
+    assert path.read_bytes() == b"x"
+
+
+HOLDER = (
+    "import pathlib, sys, time; from maskfeat.files import held_folder\n"
+    "with held_folder(pathlib.Path(sys.argv[1]), 'a test'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
+
+
+def test_a_folder_has_one_owner_and_a_killed_one_leaves_it_free(tmp_path) -> None:
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        said = rf"is in use by a test \(process {holder.pid} on {socket.gethostname()}, since 20"
+        with pytest.raises(FolderInUseError, match=said), held_folder(tmp_path, "another"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with held_folder(tmp_path, "another"), held_folder(tmp_path, "the same process"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_held_twice_in_a_process_is_free_after_both_have_ended(tmp_path) -> None:
+    with held_folder(tmp_path, "outer"):
+        with held_folder(tmp_path, "inner"):
+            pass
+        second = subprocess.run(
+            [sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True
+        )
+    assert "is in use by outer" in second.stderr
