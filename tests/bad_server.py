@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import threading
 from collections import Counter, defaultdict
@@ -16,7 +17,10 @@ class BadServer(http.server.ThreadingHTTPServer):
     Attributes:
         plans: For each path what to do with its next requests, in turn: a status (503), "stall"
             (send half, then nothing), "cut" (send half, then close), "no range" (ignore that the
-            middle was asked for); what comes after the last is served well.
+            middle was asked for), "wrong range" (send another middle than was asked for), "no
+            length" (do not say how long it is), "cut, no length" (and send half), "drip" (a byte
+            now and then), a url (redirect to it); what comes after the last is served well.
+        with_versions: Whether each answer has an ETag, made from the content.
         requests: How often each path was asked for.
     """
 
@@ -26,6 +30,7 @@ class BadServer(http.server.ThreadingHTTPServer):
         self.folder = folder
         self.plans: dict[str, list[int | str]] = defaultdict(list)
         self.requests: Counter[str] = Counter()
+        self.with_versions = True
         self.is_over = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -49,16 +54,38 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(plan, int) or not path.is_file():
             self.send_error(plan if isinstance(plan, int) else 404)
             return
-        content, start = path.read_bytes(), 0
+        if "://" in plan:
+            self.send_response(302)
+            self.send_header("Location", plan)
+            self.end_headers()
+            return
+        content = path.read_bytes()
+        version = f'"{hashlib.sha256(content).hexdigest()}"'
+        start = 0
         asked = self.headers.get("Range")
-        if asked and plan != "no range":
+        if asked and plan != "no range" and self.headers.get("If-Range", version) == version:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if start and plan == "wrong range":
+            start -= 1
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if "no length" not in plan:
+            self.send_header("Content-Length", str(len(content) - start))
+        if self.server.with_versions:
+            self.send_header("ETag", version)
         self.end_headers()
-        rest = content[start:]
+        self._send(content[start:], plan)
+
+    def _send(self, content: bytes, plan: str) -> None:
+        is_whole = plan in ("well", "no range", "wrong range", "no length")
         with contextlib.suppress(ConnectionError):
-            self.wfile.write(rest if plan in ("well", "no range") else rest[: len(rest) // 2])
+            if plan == "drip":
+                for byte in content:
+                    self.wfile.write(bytes([byte]))
+                    if self.server.is_over.wait(0.02):
+                        return
+            self.wfile.write(content if is_whole else content[: len(content) // 2])
             self.wfile.flush()
             if plan == "stall":
                 self.server.is_over.wait(20)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import logging
 import multiprocessing
 import os
+import resource
+import tarfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +22,8 @@ from bad_server import BadServer, bad_server
 from fsspec.implementations.memory import MemoryFileSystem
 from shard_factory import write_shard
 
-from maskfeat.data.cache import ShardCache
+from maskfeat.data.cache import CacheFolderError, ShardCache
+from maskfeat.data.http_stream import RefusedError, _WebOnly
 from maskfeat.data.remote import ShardSource, UnreachableError
 from maskfeat.data.stream import raw_samples, stream_samples
 
@@ -40,7 +46,13 @@ def read_all(source: ShardSource, url: str) -> bytes:
 
 
 def put(server: BadServer, name: str, size: int = 5000) -> bytes:
-    content = os.urandom(size)
+    """Serve a tar of `size` bytes with one member that is random."""
+    member = tarfile.TarInfo("a.bin")
+    member.size = size - 2048
+    with tarfile.open(server.folder / name, "w") as tar:
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    content = (server.folder / name).read_bytes()[:size]
+    content += bytes(size - len(content))
     (server.folder / name).write_bytes(content)
     return content
 
@@ -111,6 +123,64 @@ def test_a_file_that_changes_in_mid_reading_is_not_patched_together(server: BadS
         list(iter(lambda: stream.read(1000), b""))
 
 
+@pytest.mark.parametrize("then", ["well", "no range"])
+@pytest.mark.parametrize("with_versions", [True, False])
+def test_a_file_that_changes_within_its_size_is_not_patched_together(
+    server: BadServer, then: str, with_versions: bool
+) -> None:
+    put(server, "a.tar")
+    server.with_versions = with_versions
+    stream = ShardSource(**QUICK).open(f"{server.url}/a.tar")
+    server.plans["a.tar"] = ["cut", then]
+    start = stream.read(1000)
+    changed = put(server, "a.tar")
+    assert start != changed[:1000]
+    if then == "well" and not with_versions:
+        return  # nothing in the answers tells such files apart
+    with pytest.raises(UnreachableError, match="has changed while it was read"):
+        stream.read(5000)
+
+
+def test_a_file_that_has_become_shorter_has_changed(server: BadServer) -> None:
+    put(server, "a.tar")
+    stream = ShardSource(**QUICK).open(f"{server.url}/a.tar")
+    server.plans["a.tar"] = ["cut", 416]
+    with pytest.raises(UnreachableError, match="has changed while it was read"):
+        stream.read(5000)
+
+
+def test_another_middle_than_was_asked_for_is_not_taken(server: BadServer) -> None:
+    content = put(server, "a.tar")
+    server.plans["a.tar"] = ["cut", "wrong range"]
+    assert read_all(ShardSource(**QUICK), f"{server.url}/a.tar") == content
+    server.plans["a.tar"] = ["cut", *["wrong range"] * 3]
+    with pytest.raises(UnreachableError, match=r"byte 2500 was asked for, Content-Range is 'bytes"):
+        read_all(ShardSource(**QUICK), f"{server.url}/a.tar")
+
+
+def test_a_server_that_drips_is_given_up(server: BadServer) -> None:
+    put(server, "a.tar")
+    server.plans["a.tar"] = ["drip"] * 9
+    source = ShardSource(attempts=3, wait_s=0.001, timeout_s=0.2)
+    with pytest.raises(UnreachableError, match="failed 3 times in a row"):
+        read_all(source, f"{server.url}/a.tar")
+    slow_but_wanted = ShardSource(wait_s=0.001, timeout_s=5, min_bytes_s=0)
+    (server.folder / "a.tar").write_bytes(bytes(30))
+    server.plans["a.tar"] = ["drip"]
+    assert read_all(slow_but_wanted, f"{server.url}/a.tar") == bytes(30)
+
+
+@pytest.mark.parametrize("target", ["ftp://h/a.tar", "file:///etc/passwd", "data://x"])
+def test_redirects_to_other_protocols_are_refused(server: BadServer, target: str) -> None:
+    put(server, "a.tar")
+    server.plans["a.tar"] = [target]
+    with pytest.raises(UnreachableError, match=rf"a.tar' is refused: .*'{target}'"):
+        read_all(ShardSource(**QUICK), f"{server.url}/a.tar")
+    server.plans["a.tar"] = [f"{server.url}/b.tar"]
+    content = put(server, "b.tar")
+    assert read_all(ShardSource(**QUICK), f"{server.url}/a.tar") == content
+
+
 def test_shards_on_a_server_give_what_those_on_disk_give(server: BadServer) -> None:
     for number in range(2):
         write_shard(server.folder / f"{number}.tar", 3, number, first_id=10 * number)
@@ -120,6 +190,17 @@ def test_shards_on_a_server_give_what_those_on_disk_give(server: BadServer) -> N
     server.plans["0.tar"] = ["cut", "stall"]
     got = [raw.jpg for _, raw in raw_samples(f"{server.url}/0.tar", ShardSource(**QUICK))]
     assert got == local[:3]
+
+
+def test_a_redirect_from_https_to_http_is_refused() -> None:
+    request = urllib.request.Request("https://h/a.tar")
+    headers = http.client.HTTPMessage()
+    follow = _WebOnly().redirect_request
+    with pytest.raises(RefusedError, match=r"redirects to 'http://h/b.tar'.*https never to http"):
+        follow(request, io.BytesIO(), 302, "Found", headers, "http://h/b.tar")
+    onward = follow(request, io.BytesIO(), 302, "Found", headers, "https://h/b.tar")
+    assert onward is not None
+    assert onward.full_url == "https://h/b.tar"
 
 
 def cached(folder: Path, kilobytes: float) -> ShardSource:
@@ -190,6 +271,88 @@ def test_what_a_killed_process_leaves_is_swept_and_foreign_files_are_not(
     read_all(cached(tmp_path, 6), f"{server.url}/a.tar")
     assert not part.exists()
     assert (tmp_path / "cache" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "plan"),
+    [
+        (b"<!DOCTYPE html><title>Log in</title>" + bytes(3000), "well"),
+        (b"", "well"),
+        (None, "cut, no length"),
+    ],
+)
+def test_what_is_no_whole_tar_is_not_kept(
+    server: BadServer, tmp_path: Path, content: bytes | None, plan: str
+) -> None:
+    whole = put(server, "a.tar")
+    if content is not None:
+        (server.folder / "a.tar").write_bytes(content)
+    server.plans["a.tar"] = [plan]
+    source = cached(tmp_path, 12)
+    with pytest.raises(ValueError, match=r"what lies at '.*a.tar' is no whole tar") as error:
+        read_all(source, f"{server.url}/a.tar")
+    assert "\n" not in str(error.value)
+    assert kept(tmp_path) == 0
+    (server.folder / "a.tar").write_bytes(whole)
+    server.plans["a.tar"] = ["no length"]
+    assert read_all(source, f"{server.url}/a.tar") == whole
+    assert kept(tmp_path) == len(whole)
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut", "link", "no size"])
+def test_an_entry_that_is_not_as_it_was_written_is_fetched_anew(
+    server: BadServer, tmp_path: Path, harm: str
+) -> None:
+    content = put(server, "a.tar")
+    source = cached(tmp_path, 12)
+    read_all(source, f"{server.url}/a.tar")
+    entry = ShardCache(tmp_path / "cache", 1).path(f"{server.url}/a.tar")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    if harm == "no size":
+        (entry.parent / f".{entry.name}.bytes").unlink()
+    elif harm == "link":
+        entry.unlink()
+        entry.symlink_to(outside)
+    else:
+        entry.write_bytes(content[: 0 if harm == "empty" else 2000])
+    assert read_all(source, f"{server.url}/a.tar") == content
+    assert server.requests["a.tar"] == 2
+    assert entry.read_bytes() == content
+    assert not entry.is_symlink()
+    assert outside.read_bytes() == b"precious"
+
+
+def test_links_in_a_cache_folder_are_not_followed(server: BadServer, tmp_path: Path) -> None:
+    content = put(server, "a.tar")
+    cache = ShardCache(tmp_path / "cache", 12_000)
+    name = cache.path(f"{server.url}/a.tar").name
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (cache.folder / f".{name}.part").symlink_to(outside)
+    assert read_all(cached(tmp_path, 12), f"{server.url}/a.tar") == content
+    lock = cache.folder / f".{name}.lock"
+    lock.unlink()
+    lock.symlink_to(outside)
+    with pytest.raises(CacheFolderError, match="cannot keep shards"):
+        read_all(cached(tmp_path, 12), f"{server.url}/a.tar")
+    assert outside.read_bytes() == b"precious"
+
+
+def test_a_cache_folder_that_cannot_be_used_is_named(server: BadServer, tmp_path: Path) -> None:
+    put(server, "a.tar", 200_000)
+    url = f"{server.url}/a.tar"
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CacheFolderError, match=r"data.cache_dir '.*file' cannot keep shards"):
+        read_all(ShardSource(cache_dir=str(tmp_path / "file")), url)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as a full disk
+    try:
+        with pytest.raises(CacheFolderError, match=r"cannot keep shards \(File too large\); make"):
+            read_all(cached(tmp_path, 999), url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert kept(tmp_path) == 0
 
 
 def _read_many(folder: Path, url: str, seed: int, sums: list[int]) -> None:

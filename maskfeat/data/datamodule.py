@@ -77,6 +77,7 @@ class ShardDataModule(L.LightningDataModule):
         url_attempts: A url that failed so often in a row stops training, in one sentence.
         url_wait_s: Pause after the first failure, seconds; doubles with each, up to a minute.
         url_timeout_s: Seconds without a byte after which a connection counts as failed.
+        url_min_bytes_s: So does one that gives fewer bytes a second, on average over that time.
         max_skipped_share: Training stops when a larger share of the samples could not be read.
         index_dir: Where indexes are kept if not beside the tars.
         allow_pipe: Let `pipe:` urls run shell commands. Only for urls that you wrote yourself.
@@ -113,6 +114,7 @@ class ShardDataModule(L.LightningDataModule):
         url_attempts: int = 5,
         url_wait_s: float = 1,
         url_timeout_s: float = 60,
+        url_min_bytes_s: float = 1000,
         max_skipped_share: float = 0.05,
         index_dir: str | None = None,
         allow_pipe: bool = False,
@@ -151,7 +153,13 @@ class ShardDataModule(L.LightningDataModule):
         self.shuffle_buffer_mb = shuffle_buffer_mb
         self.num_readers = num_readers
         self.source = ShardSource(
-            allow_pipe, url_attempts, url_wait_s, url_timeout_s, cache_dir, cache_gb
+            allow_pipe,
+            url_attempts,
+            url_wait_s,
+            url_timeout_s,
+            url_min_bytes_s,
+            cache_dir,
+            cache_gb,
         )
         self.index_dir = index_dir
         self.allow_pipe = allow_pipe

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
+from maskfeat.data.http_stream import Readable
 from maskfeat.data.index import index_shard
-from maskfeat.data.remote import Readable, ShardSource, is_url
+from maskfeat.data.remote import ShardSource, is_url
 from maskfeat.data.stream import raw_samples
 
 _LOG = logging.getLogger("maskfeat")

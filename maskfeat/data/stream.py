@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import IO, NamedTuple, cast
 
 from maskfeat.batch import SkippedSample
+from maskfeat.data.http_stream import Readable
 from maskfeat.data.index import member_key
-from maskfeat.data.remote import Readable, ShardSource
+from maskfeat.data.remote import ShardSource
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards import expand_shards
 
