@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import faulthandler
 import inspect
+import io
 import json
 import logging
 import os
@@ -215,6 +216,8 @@ def _speak() -> None:
     logger.propagate = False
     if not _is_debugging():  # what a caller from Python has set for tracebacks stays
         logger.setLevel(logging.INFO)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
 
 
 class _Speaker(logging.Handler):

@@ -9,11 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -70,6 +72,12 @@ class Program:
     process: subprocess.Popen
     said: str
     url: str
+    errors: IO[str]
+
+    def complaints(self) -> str:
+        """What it wrote to stderr."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     def ask(self, address: str, action: dict | None = None) -> dict:
         data = None if action is None else json.dumps(action).encode()
@@ -90,14 +98,18 @@ def running(folder: Path, *words: str) -> Iterator[Program]:
     command = [sys.executable, "-m", "maskfeat", "annotate", str(folder), "--model", "lab"]
     command += ["--port", "0", "--open-browser", "false", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    errors = tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+    )
     try:
         said, address = process.stdout.readline(), process.stdout.readline()
-        yield Program(process, said, address.split()[1])
+        yield Program(process, said, address.split()[1], errors)
     finally:
         process.kill()
         process.wait(10)
         process.stdout.close()
+        errors.close()
 
 
 @contextlib.contextmanager

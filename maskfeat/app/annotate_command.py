@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskfeat.app.label_command import check_order, class_names, label_app
 from maskfeat.app.segment_command import check_names
+from maskfeat.files import held_folder
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -35,7 +37,8 @@ def annotate(
     Left click what belongs to the object, right click what does not, or drag a line along it;
     Enter finishes the object, D the picture. The key ? on the page lists all that can be done. Each
     mark is saved as soon as it is made, so a closed page or a killed server loses nothing; when
-    started again, it goes on at the first picture that is not done.
+    started again, it goes on at the first picture that is not done. One server at a time works in
+    a folder `out`; a second one is told who does.
 
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
 
@@ -94,11 +97,26 @@ def annotate(
     kind = "annotations" if names is None else "labels"
     folder = _beside(Path(pictures), kind) if out is None else Path(out)
     check_names(paths, folder)
-    if names is None:
-        app, said = _object_app(paths, folder, model, host, max_megapixels)
-    else:
-        app, said = label_app(paths, names, folder, model, host, order, max_megapixels)
-    _serve(app, said, host, port, open_browser)
+    with _held(folder):
+        if names is None:
+            app, said = _object_app(paths, folder, model, host, max_megapixels)
+        else:
+            app, said = label_app(paths, names, folder, model, host, order, max_megapixels)
+        _serve(app, said, host, port, open_browser)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other servers out of the folder, and find out now whether it can be written to."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held_folder(folder, "maskfeat annotate"))
+        except OSError as error:
+            raise ValueError(
+                f"out must be a folder that can be written to, but '{folder}' is none: "
+                f"{error.strerror}; choose another one with --out"
+            ) from error
+        yield
 
 
 def _beside(pictures: Path, kind: str) -> Path:
@@ -138,7 +156,10 @@ def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) 
         if open_browser:
             webbrowser.open(url)  # the socket listens already: the page waits for the server
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listener])
+        # By Ctrl+C it is meant to end, and uvicorn passes that on when it has ended.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+        print("ended; all that was clicked is saved")
 
 
 def listening(host: str, port: int) -> socket.socket:

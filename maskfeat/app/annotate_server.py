@@ -12,13 +12,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.open_pictures import OpenPictures
-from maskfeat.app.own_page import ERROR_HANDLERS, gzipped, json_of, own_page_only, page_of
+from maskfeat.app.own_page import ERROR_HANDLERS, Json, gzipped, json_of, own_page_only, page_of
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
 _WAIT_S = 0.5
@@ -66,7 +66,7 @@ def _index(request: Request) -> Response:
 
 def _folder(request: Request) -> Response:
     store = request.state.pictures.store
-    return JSONResponse(
+    return Json(
         {
             "names": [path.name for path in store.paths],
             "is_done": [store.is_done(number) for number in range(len(store.paths))],
@@ -83,7 +83,7 @@ def _view(request: Request) -> Response:
         view = picture.view(_WAIT_S if "wait" in request.query_params else 0)
     if view["is_ready"]:
         pictures.prepare_next(number)
-    return JSONResponse(view)
+    return Json(view)
 
 
 def _picture(request: Request) -> Response:
@@ -104,4 +104,4 @@ async def _act(request: Request) -> Response:
             answer: JsonDict = picture.act(action)
             return answer
 
-    return JSONResponse(await run_in_threadpool(act))
+    return Json(await run_in_threadpool(act))

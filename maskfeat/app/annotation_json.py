@@ -24,7 +24,8 @@ from maskfeat.app.annotation import (
 JsonDict = dict[str, Any]
 
 _KINDS: dict[str, MarkKind] = {kind: kind for kind in get_args(MarkKind)}
-_FARTHEST = 10**6  # pixels: a line to outside of a picture takes no long time to draw
+_FARTHEST = 10**6  # pixels
+_MOST_CORNERS = 50_000  # of a scribble: minutes of drawing, and a second of computing
 
 _NAMES: dict[type[Any], str] = {
     AddMark: "mark",
@@ -84,17 +85,38 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
             return AddMark(mark_from_json(mark, size))
         case {"do": "clear"}:
             return ClearMarks()
-        case {"do": "finish", "mask": {"size": [int(h), int(w)], "counts": str(counts)}}:
-            return FinishObject(MaskRuns((h, w), counts))
-        case {"do": "reopen", "number": int(number)}:
+        case {"do": "finish", "mask": dict(mask)}:
+            return FinishObject(mask_from_json(mask, size))
+        # True is an int to Python, and no object's number.
+        case {"do": "reopen", "number": int(number)} if type(number) is int:
             return ReopenObject(number)
-        case {"do": "delete", "number": int(number)}:
+        case {"do": "delete", "number": int(number)} if type(number) is int:
             return DeleteObject(number)
         case {"do": "mode", "mode": mode} if mode in MODES:
             return SetMode(mode)
         case {"do": "done", "is_done": bool(is_done)}:
             return SetDone(is_done)
     raise ValueError(f"no such step: {str(entry)[:80]}")
+
+
+def mask_from_json(entry: JsonDict, size: tuple[int, int]) -> MaskRuns:
+    """Read a mask; its runs are not decoded.
+
+    Args:
+        entry: `{"size": [h, w], "counts": text}`.
+        size: Height and width of the picture, pixels; no mask is larger.
+
+    Raises:
+        ValueError: If it is malformed.
+    """
+    match entry:
+        case {"size": [h, w], "counts": str(counts)} if _is_int(h, 1, size[0]) and _is_int(
+            w, 1, size[1]
+        ):
+            return MaskRuns((h, w), counts)
+    raise ValueError(
+        f"a mask needs counts and a size (height, width) up to {size}, got {str(entry)[:80]}"
+    )
 
 
 def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
@@ -145,6 +167,8 @@ def _fields(step: Step) -> JsonDict:
 def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
     if not isinstance(entry, list) or not entry:
         raise ValueError(f"points_yx must be a list of [row, column], got {str(entry)[:80]}")
+    if len(entry) > _MOST_CORNERS:
+        raise ValueError(f"a mark has at most {_MOST_CORNERS} points, got {len(entry)}")
     for point in entry:
         is_pair = isinstance(point, list) and len(point) == 2
         if not is_pair or not all(_is_int(value, -_FARTHEST, _FARTHEST) for value in point):

@@ -154,11 +154,12 @@ class _Strokes:
     def _drawn(self, mark: Mark) -> IntArray:
         """The pixels of a scribble inside the picture, each once, shape (M, 2)."""
         corners = self._scaled(mark)
-        parts = [corners[:1]]
-        for start, end in itertools.pairwise(corners):
-            parts.append(_line(start, end))
-        pixels = np.unique(np.concatenate(parts), axis=0)
-        inside: IntArray = pixels[((pixels >= 0) & (pixels < self.small)).all(axis=1)]
+        # On a canvas: a scribble may cross the picture thousands of times.
+        is_drawn = np.zeros(self.small, bool)
+        for start, end in itertools.pairwise([corners[0], *corners]):
+            pixels = _line_inside(start, end, self.small)
+            is_drawn[pixels[:, 0], pixels[:, 1]] = True
+        inside: IntArray = np.argwhere(is_drawn)
         return inside
 
     def _scaled(self, mark: Mark) -> IntArray:
@@ -167,10 +168,22 @@ class _Strokes:
         return pixels
 
 
-def _line(start: IntArray, end: IntArray) -> IntArray:
-    """The pixels from one to another without gap, shape (M, 2)."""
+def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntArray:
+    """The pixels inside a picture from one to another without gap, shape (M, 2).
+
+    Only these are computed: the ends may lie a million pixels outside.
+    """
     num_steps = max(1, int(np.abs(end - start).max()))
-    return np.rint(np.linspace(start, end, num_steps + 1)).astype(np.int64)
+    slope = (end - start) / num_steps  # pixels a step, at most 1
+    first, last = 0, num_steps
+    for begin, rise, length in zip(start.tolist(), slope.tolist(), size, strict=True):
+        if rise:  # the steps that are inside on this axis, and a pixel more on both sides
+            enter, leave = sorted(((-1 - begin) / rise, (length - begin) / rise))
+            first, last = max(first, int(np.floor(enter))), min(last, int(np.ceil(leave)))
+    steps = np.arange(first, last + 1)[:, None]
+    pixels = np.rint(steps * slope + start).astype(np.int64)
+    inside: IntArray = pixels[((pixels >= 0) & (pixels < size)).all(axis=1)]
+    return inside
 
 
 def _decided_by(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) -> BoolArray:

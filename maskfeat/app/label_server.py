@@ -9,12 +9,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.own_page import ERROR_HANDLERS, gzipped, json_of, own_page_only, page_of
+from maskfeat.app.own_page import ERROR_HANDLERS, Json, gzipped, json_of, own_page_only, page_of
 from maskfeat.app.picture_at_work import read_at_work
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
@@ -65,23 +65,23 @@ def _index(request: Request) -> Response:
 
 
 def _folder(request: Request) -> Response:
-    return JSONResponse(request.state.views.folder())
+    return Json(request.state.views.folder())
 
 
 def _progress(request: Request) -> Response:
-    return JSONResponse(request.state.views.progress())
+    return Json(request.state.views.progress())
 
 
 def _next(request: Request) -> Response:
     text = request.query_params.get("after", "")
     after = int(text) if text.isdecimal() and len(text) < 10 else None
-    return JSONResponse({"number": request.state.views.labeler.next(after)})
+    return Json({"number": request.state.views.labeler.next(after)})
 
 
 def _view(request: Request) -> Response:
     timeout_s = _WAIT_S if "wait" in request.query_params else 0
     number, learn = request.path_params["number"], "learn" in request.query_params
-    return JSONResponse(request.state.views.view(number, timeout_s, learn))
+    return Json(request.state.views.view(number, timeout_s, learn))
 
 
 def _picture(request: Request) -> Response:
@@ -98,9 +98,9 @@ def _partition(request: Request) -> Response:
 async def _act(request: Request) -> Response:
     views, action = request.state.views, await json_of(request)
     answer = await run_in_threadpool(views.act, request.path_params["number"], action)
-    return JSONResponse(answer)
+    return Json(answer)
 
 
 async def _export(request: Request) -> Response:
     views, action = request.state.views, await json_of(request)
-    return JSONResponse(await run_in_threadpool(views.export, action))
+    return Json(await run_in_threadpool(views.export, action))

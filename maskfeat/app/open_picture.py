@@ -111,7 +111,7 @@ class OpenPicture:
                 view = self._view(after, with_finished=_has_other_objects(before, after))
                 if after.position > before.position and "problem" in view:
                     raise ValueError(view["problem"])
-            except ValueError:
+            except Exception:  # too little memory, say: what fails is not saved
                 self._keep(before)
                 raise
             is_newly_done = after.state.is_done and not before.state.is_done

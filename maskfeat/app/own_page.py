@@ -70,16 +70,32 @@ async def json_of(request: Request) -> JsonDict:
     return content
 
 
+class Json(JSONResponse):
+    """An answer in ASCII: names of files that are not UTF-8 hold what UTF-8 cannot encode."""
+
+    def render(self, content: Any) -> bytes:  # noqa: ANN401 - as Starlette has it
+        """Encode the content; characters beyond ASCII are escaped."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def _user_error(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=400)
+    return Json({"error": str(error)}, status_code=400)
+
+
+def _memory_error(request: Request, error: Exception) -> Response:
+    return Json({"error": "this takes more memory than there is; nothing was changed"}, 400)
 
 
 def _file_error(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"a file could not be written: {error}"}, status_code=500)
+    return Json({"error": f"a file could not be written: {error}"}, status_code=500)
 
 
 # Errors come as `{"error": sentence}`, 400 for what the user caused.
-ERROR_HANDLERS: Any = {ValueError: _user_error, OSError: _file_error}
+ERROR_HANDLERS: Any = {
+    ValueError: _user_error,
+    MemoryError: _memory_error,
+    OSError: _file_error,
+}
 
 
 def _own_names(host: str) -> frozenset[str] | None:
@@ -108,7 +124,7 @@ class _OwnPageOnly:
             return
         refusal = self._refusal(Headers(scope=scope), scope)
         if refusal:
-            response = JSONResponse({"error": refusal}, status_code=403, headers=_HEADERS)
+            response = Json({"error": refusal}, status_code=403, headers=_HEADERS)
             await response(scope, receive, send)
             return
 
