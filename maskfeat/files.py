@@ -216,6 +216,19 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def file_digest(path: Path) -> str:
+    """A short text that differs between contents: 32 hex digits (blake2b).
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:
     """Whether a folder is the one in which some of these files lie."""
     return folder.resolve() in {path.parent.resolve() for path in paths}

@@ -1,5 +1,6 @@
 """Nobody ever reads half a file."""
 
+import hashlib
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.files import FolderInUseError, held_folder, whole_file
+from maskfeat.files import FolderInUseError, file_digest, held_folder, whole_file
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path) -> None:
@@ -151,3 +152,12 @@ def test_a_folder_held_twice_in_a_process_is_free_after_both_have_ended(tmp_path
             [sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True
         )
     assert "is in use by outer" in second.stderr
+
+
+def test_the_digest_of_a_file_is_of_all_its_content(tmp_path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(3_000_000))
+    before = file_digest(path)
+    assert before == hashlib.blake2b(bytes(3_000_000), digest_size=16).hexdigest()
+    path.write_bytes(bytes(2_999_999) + b"x")
+    assert file_digest(path) != before
