@@ -1,22 +1,24 @@
-"""A timm backbone, by name, with or without its weights."""
+"""A timm backbone, by name, with or without its weights; where its maps lie."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[int], list[int]]:
     """Make a backbone that gives its feature maps.
 
     Args:
-        name: A timm model that supports `features_only` and inputs of any size.
+        name: A timm model that supports `features_only`.
         pretrained: False for random weights, True for timm's own (from its cache or the hub), or
             the path of a weights file in timm's format.
 
@@ -43,15 +45,87 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
     try:
         with _one_try_at_the_hub() if pretrained is True else contextlib.nullcontext():
             network = timm.create_model(name, **settings)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"timm model {name!r} cannot give feature maps: {error}") from error
     except OSError as error:  # huggingface_hub: LocalEntryNotFoundError and its kin
         raise FileNotFoundError(
             f"pretrained weights of {name!r} are neither in the cache nor to be had from the hub; "
             "set pretrained to the path of a weights file, or to false to train from scratch"
         ) from error
+    except (RuntimeError, AttributeError, TypeError, AssertionError, ValueError, LookupError) as e:
+        raise ValueError(f"timm model {name!r} cannot give feature maps: {_in_one_line(e)}") from e
     info: Any = network.feature_info
     return network, list(info.reduction()), list(info.channels())
+
+
+def backbone_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """The maps of a network of `build_backbone`, each (B, C, h, w), whatever their order inside.
+
+    Args:
+        network: The backbone.
+        images: Shape (B, 3, H, W).
+    """
+    maps: list[Tensor] = network(images)
+    if getattr(network, "output_fmt", None) == "NHWC":
+        return [one.permute(0, 3, 1, 2) for one in maps]
+    return maps
+
+
+def size_multiple(
+    name: str, network: nn.Module, strides: Sequence[int], channels: Sequence[int]
+) -> int:
+    """Of what sides must be a multiple so that every map lies at its stride, found by a trial.
+
+    Strides alone do not say it: some networks enlarge a map of odd sides.
+
+    Args:
+        name: Of the backbone, for the complaint.
+        network: As `build_backbone` gives it, likewise the next two.
+        strides: See there.
+        channels: See there.
+
+    Raises:
+        ValueError: If the network takes images of one size alone, or a map is larger or smaller
+            than its stride says.
+    """
+    least = math.lcm(*strides)
+    faults = []
+    for multiple in (least, 2 * least):
+        size = (multiple, 3 * multiple)  # neither square nor a size that networks are made for
+        fault = _fault_at(size, network, strides, channels)
+        if fault is None:
+            return multiple
+        faults.append(fault)
+    raise ValueError(
+        f"backbone {name!r} does not work for images of any size: {faults[0]}; take one that "
+        "does, such as efficientvit_b0, convnext_atto or resnet18"
+    )
+
+
+def _fault_at(
+    size: tuple[int, int], network: nn.Module, strides: Sequence[int], channels: Sequence[int]
+) -> str | None:
+    """What is wrong with the maps of an image of some size; None if nothing is."""
+    was_training = network.training
+    network.eval()
+    image = torch.zeros(1, 3, *size, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            maps = backbone_maps(network, image)
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
+        return f"it fails at {size[0]} x {size[1]} pixels ({_in_one_line(error)})"
+    finally:
+        network.train(was_training)
+    for one, stride, count in zip(maps, strides, channels, strict=True):
+        wanted = (count, size[0] // stride, size[1] // stride)
+        if tuple(one.shape[1:]) != wanted:
+            return (
+                f"its map of stride {stride} is {tuple(one.shape[1:])} and not {wanted} "
+                f"(channels, rows, columns) at {size[0]} x {size[1]} pixels"
+            )
+    return None
+
+
+def _in_one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ in the squared distance, summed over levels, an octave coarser can weigh four ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskfeat.batch import normalize_images
-from maskfeat.features.backbone import build_backbone
+from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
 from maskfeat.features.decoder import DecoderStep, Stem, width_at
 from maskfeat.features.reading import Features
 
@@ -25,8 +26,8 @@ class FeaturePyramid(nn.Module):
     """Image to feature pyramid.
 
     Args:
-        backbone: Any timm model that supports `features_only` (efficientvit_b0 to b3, l1 to l3,
-            mobilenetv4_*, convnext_*, resnet*, ...).
+        backbone: Any timm model that supports `features_only` and images of any size
+            (efficientvit_b0 to b3, l1 to l3, mobilenetv4_*, convnext_*, resnet*, ...).
         pretrained: False trains from scratch; True takes timm's weights from the cache or the
             hub; a path takes a weights file in timm's format.
         levels: Octaves to give features at; level l has stride 2^l. Consecutive, finest first.
@@ -66,7 +67,7 @@ class FeaturePyramid(nn.Module):
         self.strides = tuple(2**level for level in levels)
         self.bound = bound
         self.backbone, backbone_strides, backbone_channels = build_backbone(backbone, pretrained)
-        self.max_stride = max(*backbone_strides, *self.strides)
+        self.backbone_strides = tuple(backbone_strides)
 
         channels = dict(zip(backbone_strides, backbone_channels, strict=True))
         finest = min(self.strides)
@@ -79,6 +80,9 @@ class FeaturePyramid(nn.Module):
                 f"levels {list(levels)} need maps of stride {missing}, which backbone "
                 f"{backbone!r} (strides {sorted(backbone_strides)}) and the stem (1, 2) do not give"
             )
+        multiple = size_multiple(backbone, self.backbone, backbone_strides, backbone_channels)
+        # Sides are padded to a multiple of it, so that every map lies at its stride.
+        self.size_multiple = math.lcm(multiple, *path)
         widths = [width_at(stride, width) for stride in path]
         self.path = tuple(path)  # strides from coarse to fine
         self.steps = nn.ModuleList(
@@ -105,10 +109,12 @@ class FeaturePyramid(nn.Module):
 
         Returns:
             Features per level, finest first, shape (B, C_l, h_l, w_l) with h_l * stride >= H:
-            images are padded on the right and below to a multiple of the largest stride.
+            images are padded on the right and below to a multiple of `size_multiple`.
         """
-        padded = _pad_to_multiple(images, self.max_stride)
-        maps = {**self.stem(padded), **self._backbone_maps(padded)}
+        padded = _pad_to_multiple(images, self.size_multiple)
+        maps = self.stem(padded)
+        # Of several maps of one stride, as a transformer gives them, the last knows most.
+        maps |= zip(self.backbone_strides, backbone_maps(self.backbone, padded), strict=True)
         found: dict[int, Tensor] = {}
         above: Tensor | None = None
         for stride, step in zip(self.path, self.steps, strict=True):
@@ -149,10 +155,6 @@ class FeaturePyramid(nn.Module):
         size = (rgb.shape[0], rgb.shape[1])
         return Features([level[0] for level in maps], self.strides, size, self.scale.item())
 
-    def _backbone_maps(self, images: Tensor) -> dict[int, Tensor]:
-        height = images.shape[-2]
-        return {height // level.shape[-2]: level for level in self.backbone(images)}
-
     def _bounded(self, output: Tensor) -> Tensor:
         if self.bound == "tanh":
             return output.tanh()
@@ -162,7 +164,8 @@ class FeaturePyramid(nn.Module):
 def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     height, width = images.shape[-2:]
     down, right = -height % multiple, -width % multiple
-    if not (down or right):
+    # Sizes that torch.export leaves open are always padded, if only by nothing.
+    if isinstance(down, int) and isinstance(right, int) and not (down or right):
         return images
     return F.pad(images, (0, right, 0, down), mode="replicate")
 

@@ -20,7 +20,7 @@ from skimage.color import rgb2lab
 from torch import nn
 
 from maskfeat.batch import normalize_images
-from maskfeat.features.backbone import build_backbone
+from maskfeat.features.backbone import backbone_maps, build_backbone
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.segment.score_maps import RegionReader
@@ -95,16 +95,18 @@ class BackboneMaps:
 
     def __init__(self, model: FeaturePyramid, min_stride: int = 4) -> None:
         self._network = model.backbone
-        self._stride = model.max_stride
+        self._multiple = model.size_multiple
+        strides = model.backbone_strides
+        self._kept = [i for i, stride in enumerate(strides) if stride >= min_stride]
+        self._kept = self._kept or [len(strides) - 1]
         self.min_stride = min_stride
         self.key = f"backbone-1-{min_stride}-{weights_key(model.backbone)}"
 
     def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
         """The maps of stride `min_stride` and above, finest first."""
-        sides = tuple(max(1, round(n / self._stride)) * self._stride for n in rgb.shape[:2])
-        height = sides[0]
+        sides = tuple(max(1, round(n / self._multiple)) * self._multiple for n in rgb.shape[:2])
         maps = _maps_of(self._network, normalize_images(_resized(rgb, sides)))
-        return [one for one in maps if height // len(one) >= self.min_stride] or maps[-1:]
+        return [maps[place] for place in self._kept]
 
 
 class TimmMaps:
@@ -216,7 +218,8 @@ def _maps_of(network: nn.Module, images: torch.Tensor) -> list[FloatArray]:
     was_training = network.training
     network.eval()
     try:
-        return [one[0].float().permute(1, 2, 0).cpu().numpy() for one in network(images)]
+        maps = backbone_maps(network, images)
+        return [one[0].float().permute(1, 2, 0).cpu().numpy() for one in maps]
     finally:
         network.train(was_training)
 
