@@ -423,9 +423,9 @@ def test_a_folder_begun_otherwise_is_refused(tmp_path: Path) -> None:
     convert([source], tmp_path / "out")
     with pytest.raises(ValueError, match="was begun with size 40 and not 41"):
         convert([source], tmp_path / "out", Settings(41, 4, shard_mb=0.05))
-    write_shard(source, 4)
+    write_shard(tmp_path / "elsewhere/sa_000000.tar", 4)
     with pytest.raises(ValueError, match=r"is not what .* was begun with"):
-        convert([source], tmp_path / "out")
+        convert([tmp_path / "elsewhere/sa_000000.tar"], tmp_path / "out")
     (tmp_path / "other").mkdir()
     write_shard(tmp_path / "other/mine.tar", 1)
     with pytest.raises(ValueError, match="did not write"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.io import savemat
 from shard_factory import draw_scene, jpg_bytes, write_shard
+from source_layouts import SIZE, ade_map, blocks, save, write_bsds, write_coco, write_jpg
 
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
 from maskfeat.data.convert.coco import fill_polygons
@@ -27,8 +27,6 @@ from maskfeat.data.convert.sample import Record, SourceSample
 from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import decode, part_runs
 from maskfeat.data.write import label_components
-
-SIZE = (48, 64)
 
 
 @pytest.fixture
@@ -51,21 +49,6 @@ def masks_of(sample: SourceSample) -> np.ndarray:
     return masks.reshape(-1, sample.size[1], sample.size[0]).transpose(0, 2, 1)
 
 
-def save(path: Path, values: np.ndarray, mode: str | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values, mode).save(path)
-
-
-def write_jpg(path: Path, rgb: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpg_bytes(rgb))
-
-
-def blocks(*values: int) -> np.ndarray:
-    """A label map of upright stripes, one for each value."""
-    return np.repeat(np.array(values), SIZE[1] // len(values))[None].repeat(SIZE[0], 0)
-
-
 def uncompressed(mask: np.ndarray) -> list[int]:
     flat, counts, value = mask.T.ravel(), [0], False
     for pixel in flat:
@@ -74,28 +57,6 @@ def uncompressed(mask: np.ndarray) -> list[int]:
             value = bool(pixel)
         counts[-1] += 1
     return counts
-
-
-def write_coco(root: Path, images: dict[str, Sequence[dict[str, Any]]], rgb: np.ndarray) -> Path:
-    """`annotations/instances_val2017.json` and `val2017/`, as they are unpacked."""
-    content: dict[str, Any] = {
-        "info": {},
-        "licenses": [],
-        "categories": [{"id": 3, "name": "car", "supercategory": "vehicle"}],
-        "images": [],
-        "annotations": [],
-    }
-    for number, (name, instances) in enumerate(images.items(), 7):
-        write_jpg(root / "val2017" / name, rgb)
-        entry = {"id": number, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-        content["images"].append({**entry, "license": 1, "coco_url": "http://x"})
-        for one in instances:
-            more = {"id": 900 + len(content["annotations"]), "image_id": number, "category_id": 3}
-            content["annotations"].append({"iscrowd": 0, **more, **one})
-    path = root / "annotations/instances_val2017.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    return path
 
 
 def test_coco_polygons_and_both_kinds_of_counts_are_read(
@@ -221,20 +182,6 @@ def test_coco_images_are_found_or_asked_for(tmp_path: Path, rng: np.random.Gener
         records_of(path)
 
 
-def write_bsds(root: Path, rgb: np.ndarray, people: Sequence[np.ndarray], key: str) -> None:
-    """`images/train/KEY.jpg` and `groundTruth/train/KEY.mat`, the cells that MATLAB wrote."""
-    write_jpg(root / f"images/train/{key}.jpg", rgb)
-    cells = np.empty((1, len(people)), object)
-    for number, labels in enumerate(people):
-        cells[0, number] = {
-            "Segmentation": labels.astype(np.uint16),
-            "Boundaries": np.zeros(SIZE, np.uint8),
-        }
-    path = root / f"groundTruth/train/{key}.mat"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {"groundTruth": cells}, do_compression=True)
-
-
 @pytest.mark.parametrize("place", ["", "groundTruth/train", "/.."])
 def test_bsds500_keeps_every_annotators_partition(
     tmp_path: Path, rng: np.random.Generator, place: str
@@ -266,10 +213,6 @@ def test_a_broken_mat_is_a_skip(tmp_path: Path, rng: np.random.Generator) -> Non
         path.write_bytes(data)
         with pytest.raises(SampleError, match="bad mat"):
             records_of(tmp_path)["1"].read()
-
-
-def ade_map(category: np.ndarray, instance: np.ndarray) -> np.ndarray:
-    return np.stack([category // 256 * 10, category % 256, instance], -1).astype(np.uint8)
 
 
 def test_ade20k_gives_objects_parts_and_parts_of_parts(

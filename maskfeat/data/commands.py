@@ -91,9 +91,10 @@ def convert(
     cut every 5000 samples.
 
     The work goes on where it was stopped, even by kill -9: finished shards are not done again,
-    and all end in the same bytes as in one unbroken run. Samples that cannot be read are named
-    in the log and counted by reason. When all sources are done, OUT/index.json tells samples,
-    masks, bytes and a checksum of each shard.
+    and all end in the same bytes as in one unbroken run. A source that has changed since (a file
+    added, removed or written anew, by size and time) is converted anew. Samples that cannot be
+    read are named in the log and counted by reason. When all sources are done, OUT/index.json
+    tells samples, masks, bytes and a checksum of each shard.
 
     A cluster splits the work by `--part I/N`, I counted from 0: in a Slurm array given as
     --array=0-15 write --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT. If a job was lost, the
@@ -126,8 +127,9 @@ def verify(folder: str, num_workers: int | None = None) -> None:
     """Check converted shards: checksums, that every sample reads, that masks fit their images.
 
     Each shard is compared with the checksum and counts in index.json, each image is decoded,
-    and of each mask the run lengths, the area and the box are checked. What is wrong is printed
-    as a table, and the exit status is 1.
+    and of each mask the run lengths, the area and the box are checked. Sources that have changed
+    since they were converted are told, where they are within reach. What is wrong is printed as a
+    table, and the exit status is 1.
 
     Args:
         folder: What `maskfeat shards convert` wrote.

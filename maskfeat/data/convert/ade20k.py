@@ -31,6 +31,11 @@ class AdeRecord:
     maps: tuple[str, ...]  # of objects, then of parts, level by level
     names: str | None  # the .json of the release of 2021, which names the classes
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.jpg, *self.maps, *([self.names] if self.names else []))
+
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         names = self._class_names()

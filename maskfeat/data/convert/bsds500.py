@@ -23,6 +23,11 @@ class BsdsRecord:
     jpg: str
     mat: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.jpg, self.mat)
+
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         partitions = self._partitions()

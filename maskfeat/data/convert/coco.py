@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.data.convert.files import one_number, read_file, read_png
+from maskfeat.data.convert.measure import digest
 from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import Missing, Record, SourceSample
 from maskfeat.data.counts import MAX_PIXELS, parse_counts
@@ -33,6 +34,11 @@ class InstancesRecord:
     image: Json
     annotations: list[Json]
     labels: list[str | None]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.path,)
 
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
@@ -56,6 +62,11 @@ class PanopticRecord:
     segments: list[Json]
     labels: list[str | None]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.path, self.png)
+
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         labels = one_number(read_png(self.png, "panoptic PNG"))
@@ -78,21 +89,25 @@ class PanopticRecord:
         return starts[order], stops[order], owner[order]
 
 
-def read_coco(path: Path) -> Json:
+def read_coco(path: Path) -> tuple[Json, str]:
     """Read a JSON of COCO.
+
+    Returns:
+        Its content, and a digest of it.
 
     Raises:
         ValueError: If it is none.
     """
+    data = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not all(
         isinstance(content.get(name), list) for name in ("images", "annotations")
     ):
         raise ValueError(f"'{path}' must hold lists of images and annotations, as COCO's do")
-    return content
+    return content, digest(data)
 
 
 def is_panoptic(content: Json) -> bool:

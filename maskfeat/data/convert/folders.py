@@ -23,6 +23,11 @@ class LabelMapRecord:
     image: str
     labels: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.image, self.labels)
+
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         labels = one_number(read_png(self.labels, "label map"))
@@ -40,6 +45,11 @@ class BinaryMasksRecord:
     key: str
     image: str
     masks: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.image, *self.masks)
 
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""

@@ -33,7 +33,7 @@ def print_summary(state: ConvertState) -> None:
         ValueError: If all inputs are done and not one sample could be converted.
     """
     summary = state.summary()
-    num_done = sum(state.is_done(name) for name in summary["inputs"])
+    num_done = len(summary["inputs"]) - len(state.undone())
     table = _table("", "number")
     table.add_row("inputs done", f"{num_done:,} of {len(summary['inputs']):,}")
     table.add_row("shards", f"{len(summary['shards']):,}")

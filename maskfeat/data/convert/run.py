@@ -45,7 +45,8 @@ class _Skipped(NamedTuple):
 class _Tally:
     """What is written into the current shard, and what was skipped on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, made_of: str) -> None:
+        self.made_of = made_of
         self.skipped: list[_Skipped] = []
         self._start()
 
@@ -64,6 +65,7 @@ class _Tally:
         """The note on a finished shard; then counting starts anew."""
         note = {
             "shard": path.name,
+            "made_of": self.made_of,
             "samples": self.num_samples,
             "masks": self.num_masks,
             "bytes": path.stat().st_size,
@@ -105,7 +107,7 @@ def convert_inputs(
     state = ConvertState(out)
     state.adopt(inputs, settings)
     mine = inputs[part[0] :: part[1]]
-    todo = [one for one in mine if not state.is_done(one.name)]
+    todo = [one for one in mine if not state.is_done(one.name, one.measure)]
     if todo:
         with OrderedPool(num_workers) as pool, Progress(show_progress, len(todo)) as progress:
             for one in todo:
@@ -131,16 +133,18 @@ def _convert(
     one: Input, state: ConvertState, settings: Settings, pool: OrderedPool, progress: Progress
 ) -> None:
     """Write the shards of one input that are not there yet."""
-    notes = state.finished_shards(one.name)
+    notes = state.finished_shards(one.name, one.measure)
     state.clear_unfinished(one.name, len(notes))
     after = notes[-1]["last_key"] if notes else ""
     try:
         tasks = _tasks(one.list_records())
     except ValueError as error:  # a tar that is none, among a thousand
         _LOG.warning("skipped all of %s (bad tar): %s", one.source, error)
-        state.note_done(one.name, 0, [_as_json(_Skipped("*", "*", "bad tar", str(error)))])
+        skipped = [_as_json(_Skipped("*", "*", "bad tar", str(error)))]
+        done = {"made_of": one.measure, "shards": 0, "skipped": skipped}
+        state.note_done(one.name, done)
         return
-    tally = _Tally()
+    tally = _Tally(one.measure)
     todo = [task for task in tasks if task.key > after]
     writer = ShardWriter(
         state.folder,
@@ -156,7 +160,8 @@ def _convert(
                 _take(result, one, writer, tally)
                 progress.advance()
     num_shards = len(notes) + len(writer.paths)
-    state.note_done(one.name, num_shards, [_as_json(skipped) for skipped in tally.skipped])
+    skipped = [_as_json(skipped) for skipped in tally.skipped]
+    state.note_done(one.name, {"made_of": one.measure, "shards": num_shards, "skipped": skipped})
 
 
 def _take(result: _Done | _Skipped, one: Input, writer: ShardWriter, tally: _Tally) -> None:

@@ -87,6 +87,10 @@ class Record(Protocol):
     def key(self) -> str:
         """Its name in the source."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it is read from."""
+
     def read(self) -> SourceSample:
         """Read it.
 
@@ -101,6 +105,11 @@ class Missing:
 
     key: str
     detail: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """None: it counts as changed when it becomes whole."""
+        return ()
 
     def read(self) -> SourceSample:
         """Say what is missing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from maskfeat.data.convert.ade20k import list_ade20k
 from maskfeat.data.convert.bsds500 import find_splits, list_bsds500
 from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
 from maskfeat.data.convert.folders import list_folder
+from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
 from maskfeat.data.convert.tars import list_tar
 
@@ -29,17 +30,26 @@ class Input:
 
     Attributes:
         name: First part of the names of its shards.
-        source: What it is read from, for reports.
-        measure: By which it is noticed that a source has changed: of a tar the size and its
-            first headers, of others the number and names of samples.
+        source: What it is read from.
+        measure: By which it is noticed that a source has changed, see
+            `maskfeat.data.convert.measure`.
         list_records: Lists its samples. Reads the headers of a tar, so it is not done before the
             input's turn.
+        kind: The format that it was asked for by, for `find_inputs` to find it again.
+        images_dir: As in `find_inputs`.
     """
 
     name: str
     source: str
     measure: str
     list_records: Callable[[], Sequence[Record]]
+    kind: str = "auto"
+    images_dir: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The source as it is found from any folder."""
+        return os.path.abspath(os.path.expanduser(self.source))
 
 
 def find_inputs(
@@ -106,8 +116,8 @@ def _clean(key: str) -> str:
     data = name.encode(errors="replace")
     if len(data) <= _LONGEST_KEY and data.isascii():
         return name
-    digest = _digest(key.encode(errors="surrogatepass"))
-    return re.sub(rb"[^\x20-\x7e]", b"_", data)[:60].decode("ascii") + "_" + digest
+    told = digest(key.encode(errors="surrogatepass"))
+    return re.sub(rb"[^\x20-\x7e]", b"_", data)[:60].decode("ascii") + "_" + told
 
 
 def _name(name: str) -> str:
@@ -124,7 +134,9 @@ def _inputs_of(
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
         listers = [(tar, partial(list_tar, tar, index_dir)) for tar in tars]
-        return [Input(_name(tar.stem), str(tar), _measure_tar(tar), do) for tar, do in listers]
+        return [
+            Input(_name(tar.stem), str(tar), measure_tar(tar), do, "sa1b") for tar, do in listers
+        ]
     if not path.exists():
         raise FileNotFoundError(f"no source '{source}'; name tars, a JSON of COCO, or a folder")
     kind = _kind_of(path) if kind == "auto" else kind
@@ -133,19 +145,22 @@ def _inputs_of(
         wanted = "a JSON file" if wants_file else "a folder"
         raise ValueError(f"the format {kind} is read from {wanted}, got '{source}'")
     if wants_file:
-        content = read_coco(path)
+        content, hashed = read_coco(path)
         is_segments = is_panoptic(content) if kind == "coco" else True
-        return _cut(path.stem, source, list_coco(path, content, images_dir, is_segments))
+        records = list_coco(path, content, images_dir, is_segments)
+        return _cut(path.stem, source, records, kind, hashed, images_dir)
     if kind == "bsds500":
         splits = find_splits(path)
         if not splits:
             raise ValueError(f"'{source}' holds no groundTruth/SPLIT/KEY.mat, as BSDS500 does")
         found = [(f"bsds500_{name}", place) for name, place in splits.items()]
-        return [one for name, place in found for one in _cut(name, place, list_bsds500(place))]
+        return [
+            one for name, place in found for one in _cut(name, place, list_bsds500(place), kind)
+        ]
     records = list_ade20k(path) if kind == "ade20k" else list_folder(path)
     if not records:
         raise ValueError(f"'{source}' holds no KEY_seg.png, as ADE20K does")
-    return _cut(path.resolve().name, source, records)
+    return _cut(path.resolve().name, source, records, kind)
 
 
 def _tars(source: str) -> list[Path]:
@@ -168,7 +183,14 @@ def _kind_of(path: Path) -> str:
     return "ade20k" if next(path.rglob("*_seg.png"), None) else "folder"
 
 
-def _cut(name: str, source: str | Path, records: Sequence[Record]) -> list[Input]:
+def _cut(
+    name: str,
+    source: str | Path,
+    records: Sequence[Record],
+    kind: str,
+    basis: str = "",
+    images_dir: str | None = None,
+) -> list[Input]:
     """One input, or several if it is large."""
     records = sorted(records, key=lambda record: record.key)
     starts = range(0, max(1, len(records)), SAMPLES_PER_INPUT)
@@ -176,16 +198,7 @@ def _cut(name: str, source: str | Path, records: Sequence[Record]) -> list[Input
     for number, start in enumerate(starts):
         some = records[start : start + SAMPLES_PER_INPUT]
         numbered = f"{name}_{number:03d}" if len(starts) > 1 else name
-        names = "\n".join(record.key for record in some)
-        measure = f"{len(some)} samples {_digest(names.encode(errors='surrogatepass'))}"
-        inputs.append(Input(_name(numbered), str(source), measure, partial(list, some)))
+        measure = measure_records(some, basis)
+        list_some: Callable[[], Sequence[Record]] = partial(list, some)
+        inputs.append(Input(_name(numbered), str(source), measure, list_some, kind, images_dir))
     return inputs
-
-
-def _measure_tar(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"{path.stat().st_size} bytes {_digest(file.read(2**16))}"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

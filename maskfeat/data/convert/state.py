@@ -6,6 +6,9 @@ All of it lies in the folder `.convert`, in small files that are written whole:
     NAME-000000.json    what is in the shard NAME-000000.tar; written when the shard is whole
     NAME.done.json      written when all shards of an input are whole
 
+Each note says by which measure of its input it was made (`made_of`). One that was made of
+something else counts for nothing, so what has changed in the source is converted anew.
+
 Jobs that share out the inputs write no file of another's. `index.json`, beside the shards, is
 written by whichever finds that all inputs are done: it is then the same for each.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -29,6 +33,8 @@ Json = dict[str, Any]
 
 INDEX_NAME = "index.json"
 _VERSION = 1
+PLAN_VERSION = 2  # 1 did not say what shards were made of
+_LOG = logging.getLogger("maskfeat")
 
 
 class ConvertState:
@@ -45,12 +51,15 @@ class ConvertState:
     def adopt(self, inputs: Sequence[Input], settings: Settings) -> None:
         """Take up the folder for some inputs; more may be added to what it has.
 
+        An input whose source has changed is to be converted anew; one that its source no longer
+        gives is removed with its shards.
+
         Raises:
-            ValueError: If it was begun with other settings, if an input is no longer the same, or
-                if it holds tars of someone else.
+            ValueError: If it was begun with other settings, if an input comes from another place
+                and is not the same, or if it holds tars of someone else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan, wanted = self.read_plan(), {"version": _VERSION, "settings": asdict(settings)}
+        plan, wanted = self.read_plan(), {"version": PLAN_VERSION, "settings": asdict(settings)}
         if plan is None:
             if any(self.folder.glob("*.tar")):
                 raise ValueError(
@@ -61,34 +70,69 @@ class ConvertState:
         _refuse_other_settings(self.folder, plan, wanted)
         known = dict(plan["inputs"])
         for one in inputs:
-            entry = {"source": Path(one.source).name, "measure": one.measure}
-            if known.setdefault(one.name, entry) != entry:
-                raise ValueError(
-                    f"'{one.source}' is not what '{self.folder}' was begun with under that name; "
-                    "choose another folder"
-                )
+            before = known.get(one.name)
+            if before is not None and before["measure"] != one.measure:
+                if before["place"] != one.place:
+                    raise ValueError(
+                        f"'{one.source}' is not what '{self.folder}' was begun with under the name "
+                        f"{one.name}, '{before['place']}'; choose another folder"
+                    )
+                _LOG.warning("%s has changed and is converted anew", one.source)
+            known[one.name] = {
+                "place": one.place,
+                "kind": one.kind,
+                "images_dir": one.images_dir,
+                "measure": one.measure,
+            }
+        gone = _no_longer_given(known, inputs)
+        for name in gone:
+            _LOG.warning("%s is no longer in its source; its shards are removed", name)
+            self.clear_unfinished(name, 0)
+            del known[name]
         if known != plan["inputs"] or not self._plan_path.is_file():
+            # An index of before must not vouch for shards of before.
+            (self.folder / INDEX_NAME).unlink(missing_ok=True)
             write_json(self._plan_path, {**plan, "inputs": dict(sorted(known.items()))})
 
     def read_plan(self) -> Json | None:
-        """The settings and inputs; None for a folder that is new."""
+        """The settings and inputs; None for a folder that is new.
+
+        An input has the place of its source, `kind` and `images_dir` for `find_inputs` to find it
+        there again, and its measure.
+        """
         return read_json(self._plan_path) if self._plan_path.is_file() else None
 
-    def finished_shards(self, name: str) -> list[Json]:
-        """Notes on the shards of an input that are whole, up to the first that is not."""
+    def finished_shards(self, name: str, measure: str) -> list[Json]:
+        """Notes on the shards of an input that are whole, up to the first that is not.
+
+        Args:
+            name: The input.
+            measure: What it is now, see `Input.measure`.
+        """
         notes: list[Json] = []
         while (path := self._notes / f"{name}-{len(notes):06d}.json").is_file():
             note = read_json(path)
             shard = self.folder / note["shard"]
+            if note.get("made_of") != measure:
+                break
             if not shard.is_file() or shard.stat().st_size != note["bytes"]:
                 break
             notes.append(note)
         return notes
 
-    def is_done(self, name: str) -> bool:
-        """Whether all shards of an input are there."""
+    def is_done(self, name: str, measure: str) -> bool:
+        """Whether all shards of an input, as it is now, are there."""
         path = self._notes / f"{name}.done.json"
-        return path.is_file() and len(self.finished_shards(name)) == read_json(path)["shards"]
+        if not path.is_file():
+            return False
+        note = read_json(path)
+        is_same = note.get("made_of") == measure
+        return is_same and len(self.finished_shards(name, measure)) == note["shards"]
+
+    def undone(self) -> list[str]:
+        """The inputs of which not all shards are there."""
+        plan = self.read_plan() or {"inputs": {}}
+        return [n for n, one in plan["inputs"].items() if not self.is_done(n, one["measure"])]
 
     def clear_unfinished(self, name: str, num_finished: int) -> None:
         """Remove what a run that was killed has left of an input, beyond its finished shards."""
@@ -105,11 +149,9 @@ class ConvertState:
         """Remember that a shard is whole."""
         write_json(self._notes / Path(note["shard"]).with_suffix(".json").name, note)
 
-    def note_done(self, name: str, num_shards: int, skipped: Sequence[Json]) -> None:
+    def note_done(self, name: str, note: Json) -> None:
         """Remember that an input is done, with what was skipped after its last sample."""
-        write_json(
-            self._notes / f"{name}.done.json", {"shards": num_shards, "skipped": list(skipped)}
-        )
+        write_json(self._notes / f"{name}.done.json", note)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:
@@ -130,9 +172,7 @@ class ConvertState:
         Returns:
             Its content; None if some input is not done.
         """
-        plan = self.read_plan()
-        assert plan is not None
-        if not all(self.is_done(name) for name in plan["inputs"]):
+        if self.undone():
             return None
         index = self.summary()
         write_json(self.folder / INDEX_NAME, index)
@@ -146,15 +186,16 @@ class ConvertState:
         inputs: Json = {}
         skipped: Counter[str] = Counter()
         for name, source in plan["inputs"].items():
-            notes = self.finished_shards(name)
+            notes = self.finished_shards(name, source["measure"])
             lost = [one for note in notes for one in note["skipped"]]
-            if self.is_done(name):
+            if self.is_done(name, source["measure"]):
                 lost += read_json(self._notes / f"{name}.done.json")["skipped"]
             reasons = Counter(str(one["reason"]) for one in lost)
             skipped += reasons
-            shards += [{k: v for k, v in note.items() if k != "skipped"} for note in notes]
+            hidden = ("skipped", "made_of")
+            shards += [{k: v for k, v in note.items() if k not in hidden} for note in notes]
             inputs[name] = {
-                "source": source["source"],
+                "source": Path(source["place"]).name,
                 "shards": len(notes),
                 "samples": sum(note["samples"] for note in notes),
                 "skipped": dict(sorted(reasons.items())),
@@ -193,6 +234,12 @@ def write_json(path: Path, content: Json) -> None:
     """Write a JSON file, whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _no_longer_given(known: Json, inputs: Sequence[Input]) -> list[str]:
+    """Inputs that a source gave before and does not give now: one that was cut, then was not."""
+    given, now = {one.place for one in inputs}, {one.name for one in inputs}
+    return [name for name, one in known.items() if name not in now and one["place"] in given]
 
 
 def _refuse_other_settings(folder: Path, plan: Json, wanted: Json) -> None:

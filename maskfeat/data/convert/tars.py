@@ -27,6 +27,11 @@ class TarRecord:
     path: str
     span: tuple[int, int, int, int]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.path,)
+
     def read(self) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         jpg_offset, jpg_size, json_offset, json_size = self.span

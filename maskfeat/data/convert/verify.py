@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskfeat.data.convert.freshness import compare_sources
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.runs import boxes_xywh
-from maskfeat.data.convert.state import INDEX_NAME, ConvertState, read_json
+from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
 from maskfeat.data.index import ShardIndex, scan_shard
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 Json = dict[str, Any]
+_LOG = logging.getLogger("maskfeat")
 
 
 class Problem(NamedTuple):
@@ -43,6 +46,9 @@ def verify_folder(
 ) -> tuple[ShardReport, int]:
     """Check a folder of converted shards: checksums, every sample, every mask.
 
+    Shards whose source has changed since are a problem too. Where that cannot be told, as the
+    sources are not within reach, the log says so.
+
     Args:
         folder: What `maskfeat shards convert` wrote.
         num_workers: Processes; 0 works in this one, None takes all cores.
@@ -60,7 +66,7 @@ def verify_folder(
     if not tars and not index_path.is_file():
         raise FileNotFoundError(f"'{folder}' holds neither shards nor an {INDEX_NAME}")
     promised = _promised(index_path) if index_path.is_file() else None
-    problems = _unfinished(folder) if promised is None else []
+    problems = _unfinished(folder, promised is not None) + _stale(folder)
     notes = promised or {}
     problems += [
         Problem(name, "the shard is missing") for name in sorted(notes.keys() - tars.keys())
@@ -88,17 +94,28 @@ def _promised(path: Path) -> dict[str, Json] | None:
         return None
 
 
-def _unfinished(folder: Path) -> list[Problem]:
-    """Why there is no index that can be read."""
-    plan = ConvertState(folder).read_plan()
-    if plan is None:
-        return [Problem(INDEX_NAME, "it is missing or broken, and so are the notes of convert")]
+def _unfinished(folder: Path, has_index: bool) -> list[Problem]:
+    """What is not done, or why there is no index that can be read."""
     state = ConvertState(folder)
-    names = [name for name in plan["inputs"] if not state.is_done(name)]
-    if not names:
-        return [Problem(INDEX_NAME, "it is missing or broken; run shards convert again")]
-    what = f"of {len(plan['inputs'])} inputs some are not done; run shards convert again"
-    return [Problem(INDEX_NAME, what, len(names), names[0])]
+    plan = state.read_plan()
+    if plan is None:
+        what = "it is missing or broken, and so are the notes of convert"
+        return [] if has_index else [Problem(INDEX_NAME, what)]
+    names = state.undone() if plan.get("version") == PLAN_VERSION else []
+    if names:
+        what = f"of {len(plan['inputs'])} inputs some are not done; run shards convert again"
+        return [Problem(INDEX_NAME, what, len(names), names[0])]
+    what = "it is missing or broken; run shards convert again"
+    return [] if has_index else [Problem(INDEX_NAME, what)]
+
+
+def _stale(folder: Path) -> list[Problem]:
+    """The inputs whose sources have changed."""
+    changed, unknown = compare_sources(ConvertState(folder).read_plan())
+    for sentence in unknown:
+        _LOG.warning("whether shards are out of date is not known: %s", sentence)
+    what = "its source has changed since; run shards convert again"
+    return [Problem(name, what, 1, place) for name, place in changed]
 
 
 def _verify_job(job: tuple[Path, Json | None]) -> ShardReport:
