@@ -13,7 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.features.unreadable import unreadable_in_a_sentence
+from maskfeat.features.unreadable import load_archive
 from maskfeat.files import whole_file
 
 # Networks that come with the package.
@@ -216,8 +216,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "give a whole checkpoint that `lightning fit` wrote (.ckpt), or a .safetensors file made "
         "by maskfeat"
     )
-    with unreadable_in_a_sentence(path, instead):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = load_archive(path, instead)
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
         raise ValueError(f"'{path}' holds no maskfeat network; it was not written by FeatureTask")
     prefix = checkpoint[PREFIX_KEY] + "."
