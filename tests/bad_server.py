@@ -97,7 +97,9 @@ def bad_server(folder: Path) -> Iterator[BadServer]:
     with BadServer(folder) as server:
         thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
         thread.start()
-        yield server
-        server.is_over.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:  # or a test that fails would never end
+            server.is_over.set()
+            server.shutdown()
+            thread.join()
