@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing
 import yaml
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from shard_factory import FAULTS, write_shard
 from test_datamodule import Rank, module
 
@@ -98,12 +99,11 @@ def test_a_batch_that_was_not_trained_on_is_read_again(shards: Path) -> None:
     for settings in (INDEXED, STREAM):
         unbroken = epoch_of(at_work(shards, **settings), 0)
         first = at_work(shards, **settings)
+        loop = _FitLoop(trainer=None)  # type: ignore[arg-type]
+        first.trainer.fit_loop = loop  # type: ignore[union-attr]
+        loop.epoch_loop.batch_progress.total.processed = 7  # of epochs before
         epoch_of(first, 0, 5)
-        current = type("Current", (), {"processed": 4})
-        progress = type("Progress", (), {"current": current})
-        first.trainer.fit_loop = type(  # type: ignore[union-attr]
-            "Loop", (), {"epoch_loop": type("Loop", (), {"batch_progress": progress})}
-        )
+        loop.epoch_loop.batch_progress.total.processed += 4
         state = first.state_dict()
         second = at_work(shards, **settings)
         second.load_state_dict(state)

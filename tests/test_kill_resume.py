@@ -27,7 +27,8 @@ def test_after_kill_9_at_random_moments_training_is_what_it_would_have_been(
 ) -> None:
     write_shards(tmp_path / "shards", num_images)
     words = [f"--data_root={tmp_path}/shards", f"--data.mode={mode}"]
-    words.append(f"--data.epoch_images={num_images}")
+    # Two epochs, which together read each image once.
+    words += [f"--data.epoch_images={num_images // 2}", "--trainer.max_epochs=2"]
     whole, broken = Run(tmp_path / "whole", words), Run(tmp_path / "broken", words)
     whole.finish("--data.num_workers=1")
     rng = np.random.default_rng()  # other moments each time: none may matter

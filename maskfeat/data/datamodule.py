@@ -16,7 +16,7 @@ from maskfeat.data.folder import Pictures, find_pictures
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.loaders import ResumableLoader
 from maskfeat.data.mixture import sets_of
-from maskfeat.data.progress import State, go_on, state_of
+from maskfeat.data.progress import State, TrainerWatch, go_on, state_of
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.schedule import spread_evenly
 from maskfeat.data.shards import IndexedShards, expand_shards
@@ -188,6 +188,8 @@ class ShardDataModule(L.LightningDataModule):
         """Batches of this rank; after a checkpoint was loaded, those that it had not had."""
         make_loader = streaming_loader if self.mode == "streaming" else indexed_loader
         self._train_loader = make_loader(self, self._rank())
+        if self.trainer is not None and hasattr(self.trainer, "fit_loop"):
+            self._train_loader.watch = TrainerWatch(self.trainer)
         if self._resume is not None:
             go_on(self._train_loader, self._resume, self)
         return self._train_loader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
@@ -63,16 +63,40 @@ class PlaceSampler(Sampler[int]):
         return places_of(self.epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
 
 
-class ResumableLoader(DataLoader[Any]):
-    """A loader that knows how many batches of the epoch it has handed out."""
+class Watch(Protocol):
+    """What a loader asks of those who train on its batches."""
 
+    def begin_epoch(self) -> None:
+        """Hear that the first batch of an epoch is asked for."""
+
+    def num_trained(self) -> int:
+        """Count the batches that were trained on, in all epochs."""
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader that knows how many batches of the epoch it has handed out.
+
+    Attributes:
+        watch: Whom it asks how many of them were trained on; None takes all of them to be.
+    """
+
+    watch: Watch | None = None
     _given = Progress(0, 0)
     _resume: Progress | None = None
+    _num_before = 0  # what the watch would say had this epoch begun with its first batch
 
     @property
     def progress(self) -> Progress:
         """Batches of which epoch were handed out, by this loader or before a checkpoint."""
         return self._resume or self._given
+
+    @property
+    def trained(self) -> Progress:
+        """As `progress`, without a batch that is at work: a signal can ask in mid-step."""
+        if self.watch is None or self._resume is not None:
+            return self.progress
+        epoch, num_given = self._given
+        return Progress(epoch, min(num_given, self.watch.num_trained() - self._num_before))
 
     def go_on_after(self, progress: Progress) -> None:
         """Pass over these batches of the next epoch, if it is that one; later ones are whole."""
@@ -92,6 +116,9 @@ class ResumableLoader(DataLoader[Any]):
         resume, self._resume = self._resume, None
         num_done = resume.done_of(self.epoch, len(self)) if resume is not None else 0
         self._given = Progress(self.epoch, num_done)
+        if self.watch is not None:
+            self.watch.begin_epoch()
+            self._num_before = self.watch.num_trained() - num_done
         for number, batch in enumerate(self._batches(num_done), start=num_done + 1):
             self._given = Progress(self.epoch, number)
             yield batch

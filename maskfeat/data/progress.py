@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import torch.distributed
 
 from maskfeat.data.loaders import Progress, ResumableLoader, StreamLoader
@@ -34,8 +35,7 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
         [samples given, [lap, part, start, samples of the block] of each set].
         In streaming mode on several ranks all of them must ask at once, as for any checkpoint.
     """
-    epoch, num_given = loader.progress if loader is not None else (0, 0)
-    num_batches = min(num_given, _num_trained(data, num_given))
+    epoch, num_batches = loader.trained if loader is not None else (0, 0)
     state: State = {
         "epoch": epoch,
         "num_batches": num_batches,
@@ -47,8 +47,35 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
         own = loader.standings_after(num_batches)
         listed = None if own is None else [_to_list(one) for one in own]
         state["deal"] = _plan_of(loader).deal
-        state["standings"] = _gathered(listed, is_together=num_batches == num_given)
+        is_together = num_batches == loader.progress.num_batches
+        state["standings"] = _gathered(listed, is_together)
     return state
+
+
+class TrainerWatch:
+    """Says what a trainer has done with its batches, whatever it was resumed from.
+
+    Args:
+        trainer: In its fit.
+    """
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        self._loop = trainer.fit_loop
+
+    def begin_epoch(self) -> None:
+        """Let Lightning count the epoch that it is in.
+
+        Resumed at the last step of an epoch, it goes into the next one and forgets to. A
+        checkpoint of that one then looks like one between epochs, and batches of the epoch are
+        counted from 0: the epoch ends without validation, and gradients accumulate out of step.
+        """
+        epochs = self._loop.epoch_progress
+        for counts in (epochs.total, epochs.current):
+            counts.ready = counts.started = counts.processed + 1  # type: ignore[attr-defined]
+
+    def num_trained(self) -> int:
+        """Batches of all epochs: Lightning's count of those in this one can begin in mid-epoch."""
+        return int(self._loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
 def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
@@ -103,16 +130,6 @@ def _go_on_streaming(loader: StreamLoader, state: State) -> None:
 def _plan_of(loader: StreamLoader) -> StreamPlan:
     plan: StreamPlan = loader.dataset.plan  # type: ignore[attr-defined]
     return plan
-
-
-def _num_trained(data: ShardDataModule, num_given: int) -> int:
-    """Batches of the epoch that the trainer is done with."""
-    # A signal can ask for a checkpoint in mid-step; the batch at work then counts as not read,
-    # as it does for the trainer.
-    loop = getattr(data.trainer, "fit_loop", None)
-    if loop is None or not data.trainer.training:  # type: ignore[union-attr]
-        return num_given
-    return int(loop.epoch_loop.batch_progress.current.processed)
 
 
 def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:

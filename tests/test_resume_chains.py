@@ -1,0 +1,83 @@
+"""Fits that are killed again and again, around the ends of epochs, too: as if never killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killed_fits import Regression, live
+from shard_factory import write_shard
+from test_datamodule import module
+
+from maskfeat.data.datamodule import ShardDataModule
+
+# Ten steps an epoch, of 21 samples: one is left over.
+SETTINGS = {"batch_size": 2, "epoch_images": 20, "num_readers": 2, "shuffle_buffer": 3}
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    for number in range(3):
+        path = tmp_path / f"train-{number}.tar"
+        write_shard(path, 7, number, first_id=100 * (number + 1), size=(36, 40), num_masks=2)
+    write_shard(tmp_path / "val-0.tar", 2, seed=9, first_id=900)
+    return tmp_path
+
+
+def data_of(folder: Path, mode: str) -> ShardDataModule:
+    return module(folder, mode=mode, **SETTINGS)
+
+
+def history(lives: list[Regression]) -> dict:
+    """Epoch and keys of each step; of those done again after a kill the last counts."""
+    return {number: rest for task in lives for number, *rest in task.seen}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_kills_around_the_end_of_an_epoch_repeat_nothing(shards: Path, mode: str) -> None:
+    whole, _ = live(shards / "whole", data_of(shards, mode))
+    assert len(whole.seen) == 30
+    lives = []
+    for hook, step in [
+        ("on_validation_start", 10),  # the last checkpoint is that of the epoch's last step
+        ("on_train_batch_start", 12),
+        ("on_train_batch_start", 13),
+        ("on_train_epoch_end", 20),
+        ("never", 0),
+    ]:
+        task, is_done = live(
+            shards / "broken",
+            data_of(shards, mode),
+            lambda name, now, _, hook=hook, step=step: (name, now) == (hook, step),
+        )
+        lives.append(task)
+        assert is_done == (hook == "never")
+    assert [len(task.seen) for task in lives] == [10, 2, 1, 7, 10]
+    assert history(lives) == history([whole])
+    assert torch.equal(task.net.weight, whole.net.weight)
+    assert lives[3].validated == [1]  # the epoch that was resumed in its middle ends as others do
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+@pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 27}])
+def test_fourteen_random_kills_change_nothing(shards: Path, mode: str, limit: dict) -> None:
+    whole, _ = live(shards / "whole", data_of(shards, mode), **limit)
+    rng = np.random.default_rng(3)
+    lives = []
+    for _ in range(14):
+        last = int(rng.integers(1, 13))
+        task, is_done = live(
+            shards / "broken",
+            data_of(shards, mode),
+            lambda *now, last=last: now[2] == last,
+            **limit,
+        )
+        lives.append(task)
+        assert not is_done
+    lives.append(live(shards / "broken", data_of(shards, mode), **limit)[0])
+    assert history(lives) == history([whole])
+    assert torch.equal(lives[-1].net.weight, whole.net.weight)
