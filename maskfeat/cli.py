@@ -61,6 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     _check_command(words)
     _quiet_libraries()
+    _find_own_modules()
     from maskfeat.lightning_cli import MaskfeatCLI
 
     with _in_one_sentence():
@@ -104,6 +105,16 @@ def _check_command(words: Sequence[str]) -> None:
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr
     )
     sys.exit(2)
+
+
+def _find_own_modules() -> None:
+    """Let configs name classes of modules in the working folder, as `python -m` does.
+
+    The folder comes last, so no file in it hides a library.
+    """
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _shard_commands() -> dict[str, Any]:

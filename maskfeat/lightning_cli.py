@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+from lightning import LightningDataModule
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -31,6 +32,16 @@ class _Parser(OneLineErrors, LightningArgumentParser):
     def format_usage(self) -> str:
         return ""
 
+    def get_defaults(self, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:  # noqa: ANN401
+        """As above, but without the settings of the usual datamodule.
+
+        They are filled in when the class is known. Else a class of the user's own would get the
+        defaults of ShardDataModule wherever it has a setting of the same name.
+        """
+        defaults = super().get_defaults(*args, **kwargs)
+        defaults.pop("data.init_args", None)
+        return defaults
+
 
 class MaskfeatCLI(LightningCLI):
     """`lightning fit|validate|test|predict --config ...`.
@@ -49,7 +60,7 @@ class MaskfeatCLI(LightningCLI):
     ) -> None:
         super().__init__(
             FeatureTask,
-            ShardDataModule,
+            LightningDataModule,  # ShardDataModule unless the user names another
             subclass_mode_data=True,
             args=args,
             auto_configure_optimizers=False,

@@ -8,11 +8,13 @@ from typing import NoReturn
 import jsonargparse
 
 _KEY = re.compile(r'Parser key "([^"]+)":')
+_NO_MODULE = re.compile(r"No module named '([^']+)'")
 _GIVEN = re.compile(r"Given value: (.*)")
 # How the parser tried; and that an option may be null is no help.
 _NO_FAULT = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Problem with given class_path|Given value|"
-    r"Expected a <class 'NoneType'>"
+    r"Expected a <class 'NoneType'>|Not a valid subclass|Subclass types expect|"
+    r"a class path \(str\)|a dict with|a dict without|expected a path but"
 )
 
 
@@ -33,6 +35,12 @@ def in_one_line(message: str) -> str:
     keys = list(dict.fromkeys(_KEY.findall(message)))
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     faults = list(dict.fromkeys(line for line in lines if line and not _NO_FAULT.match(line)))
+    missing = _NO_MODULE.search(message)
+    if missing:  # that it is no path or no subclass either, only misleads
+        faults = [
+            f"no module named '{missing[1]}', neither in the working folder nor installed; "
+            "class_path is MODULE.CLASS"
+        ]
     if not faults or not (keys or "Does not validate" in message):
         return message
     said = _in_plain_words("; ".join(faults))

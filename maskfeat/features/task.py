@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from maskfeat.batch import Batch
 from maskfeat.features import weights
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
+from maskfeat.features.network import CLASS_KEY, check_class, checked_network
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, sample_pyramid
 from maskfeat.features.sharding import gathered, whole
@@ -26,7 +27,8 @@ class FeatureTask(L.LightningModule):
     """Learns a feature pyramid from masks.
 
     Args:
-        net: The network, `FeaturePyramid` or a class that behaves like it.
+        net: The network: `FeaturePyramid`, a subclass, or a module with forward(images) -> list of
+            maps, `strides`, `scale`, features(rgb), and `config`, the arguments of its constructor.
         loss: Called as loss(features (B, P, C), membership (B, M, P), scale, points_yx (B, P, 2)),
             gives a `Loss`. Null is `MaskConsistencyLoss()`.
         learning_rate: Peak learning rate of AdamW.
@@ -49,7 +51,7 @@ class FeatureTask(L.LightningModule):
 
     def __init__(
         self,
-        net: FeaturePyramid,
+        net: nn.Module,
         loss: nn.Module | None = None,
         learning_rate: float = 2e-3,
         backbone_rate: float = 1.0,
@@ -69,9 +71,10 @@ class FeatureTask(L.LightningModule):
         if not learning_rate >= 0:
             raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
         self.save_hyperparameters(ignore=["net", "loss"])
+        checked = checked_network(net, needs_backbone=backbone_rate != 1)
         if start_from is not None:  # before the average begins
-            weights.start_from(net, start_from)
-        self.net = net.to(memory_format=torch.channels_last)
+            weights.start_from(checked, start_from)
+        self.net = checked.to(memory_format=torch.channels_last)
         self.loss = loss if loss is not None else MaskConsistencyLoss()
         self.learning_rate = learning_rate
         self.backbone_rate = backbone_rate
@@ -79,7 +82,7 @@ class FeatureTask(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.untrained_seed = untrained_seed
-        self.averaged = _averaged(net, ema_decay) if ema_decay else None
+        self.averaged = _averaged(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
             self.net.compile(backend=_known_backend(compile_backend))
 
@@ -109,7 +112,7 @@ class FeatureTask(L.LightningModule):
         self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch["keys"]))
         if self._is_logged_step():
             parts = {f"train/loss_{name}": value for name, value in loss.parts.items()}
-            self.log_dict({**parts, "train/scale": self.net.scale.detach()})
+            self.log_dict({**parts, "train/scale": torch.as_tensor(self.net.scale).detach()})
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -189,6 +192,7 @@ class FeatureTask(L.LightningModule):
             raise ValueError(f"{origin} holds no maskfeat network; give one of `lightning fit`")
         config = checkpoint[weights.CONFIG_KEY]
         weights.check_build(self.net, config, origin, "give another --ckpt_path")
+        check_class(self.net, checkpoint.get(CLASS_KEY), origin)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's
         """As torch's, with a sentence where the names or shapes of the weights do not fit.

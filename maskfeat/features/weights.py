@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
+from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.unreadable import load_archive
 from maskfeat.files import whole_file
@@ -33,11 +34,13 @@ def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
         net: The network.
         prefix: Where its weights to be used lie in the state_dict.
     """
-    return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix}
+    return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix, **class_entry(net)}
 
 
 def load(
-    path: str | os.PathLike[str] = "maskfeat-b0", device: str | torch.device = "cpu"
+    path: str | os.PathLike[str] = "maskfeat-b0",
+    device: str | torch.device = "cpu",
+    net_class: type[nn.Module] | None = None,
 ) -> FeaturePyramid:
     """Load a trained network, ready to give features.
 
@@ -46,17 +49,20 @@ def load(
             the name of a network that comes with the package: "maskfeat-b0", trained on train
             splits of photographs, for research as its data are (experiments/shipped).
         device: Where to put it.
+        net_class: The class of the network, if it is one of your own; it is built by
+            net_class(**config). None is `FeaturePyramid`.
 
     Returns:
         The network in evaluation mode, with the averaged weights where there are any.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no maskfeat network, or one with a weight that is no number.
+        ValueError: If the file holds no maskfeat network, one of a class that is not given, or
+            one with a weight that is no number.
     """
     path = _found(path)
-    config, weights = _read(path)
-    net = FeaturePyramid(**config)
+    config, weights, named = _read(path)
+    net: FeaturePyramid = class_to_build(named, net_class, f"'{path}'")(**config)  # type: ignore[assignment]
     _fill(net, weights, path)
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
@@ -74,7 +80,7 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
         ValueError: If the file holds no maskfeat network, or one of another build.
     """
     path = _found(path)
-    config, weights = _read(path)
+    config, weights, _ = _read(path)  # any class whose weights fit
     check_build(net, config, f"'{path}'", "model.start_from to null")
     _fill(net, weights, path)
 
@@ -125,7 +131,8 @@ def save(
         name: _cast(value, dtype).contiguous().cpu() for name, value in net.state_dict().items()
     }
     with whole_file(path) as file:
-        metadata = {CONFIG_KEY: json.dumps(net.config)} | ({CARD_KEY: card} if card else {})
+        metadata = {CONFIG_KEY: json.dumps(net.config), **class_entry(net)}
+        metadata |= {CARD_KEY: card} if card else {}
         file.write(serialize(weights, metadata=metadata))
 
 
@@ -194,12 +201,12 @@ def _found(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and weights of the network in a file."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
+    """Config and weights of the network in a file, and its class if that is not the usual one."""
     return (_read_safetensors if path.suffix == ".safetensors" else _read_checkpoint)(path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -208,10 +215,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     if CONFIG_KEY not in metadata:
         raise ValueError(f"'{path}' holds no maskfeat network: its metadata has no {CONFIG_KEY!r}")
-    return json.loads(metadata[CONFIG_KEY]), weights
+    return json.loads(metadata[CONFIG_KEY]), weights, metadata.get(CLASS_KEY)
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
     instead = (
         "give a whole checkpoint that `lightning fit` wrote (.ckpt), or a .safetensors file made "
         "by maskfeat"
@@ -225,4 +232,4 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
-    return checkpoint[CONFIG_KEY], weights
+    return checkpoint[CONFIG_KEY], weights, checkpoint.get(CLASS_KEY)
