@@ -132,7 +132,7 @@ def test_masks_are_those_that_pillow_makes_of_the_decoded_components(tmp_path: P
     for _ in range(5):
         rgb, masks = draw_scene(rng, size, 6)
         masks[0] &= rng.random(size) < 0.97  # with holes and specks
-        jpg, text, num = shrink("k", 1, one_sample(masks, rgb, tmp_path).read(), SMALL)
+        jpg, text, num, _ = shrink("k", 1, one_sample(masks, rgb, tmp_path).read(), SMALL)
         got = decode(read_sample("k", "", jpg, text).runs)
 
         expected = [
@@ -147,7 +147,7 @@ def test_masks_are_those_that_pillow_makes_of_the_decoded_components(tmp_path: P
 
         # One convex mask alone: what new pixels share whole, or not at all, is as it should be.
         [whole] = components(masks[1])
-        jpg, text, _ = shrink("k", 1, one_sample(masks[1:2], rgb, tmp_path).read(), SMALL)
+        jpg, text, *_ = shrink("k", 1, one_sample(masks[1:2], rgb, tmp_path).read(), SMALL)
         [mine] = decode(read_sample("k", "", jpg, text).runs)
         shares = resized(whole, new, Image.Resampling.BOX) / 255
         assert not (mine & (shares == 0)).any()
@@ -163,7 +163,7 @@ def test_masks_that_nest_and_masks_that_part_the_image_still_do(tmp_path: Path) 
     masks = np.array([whole, *parts])
     how = Settings(size=37, min_area_px=2)
     record = one_sample(masks, np.zeros((131, 170, 3), np.uint8), tmp_path)
-    jpg, text, _ = shrink("k", 1, record.read(), how)
+    jpg, text, *_ = shrink("k", 1, record.read(), how)
     got = decode(read_sample("k", "", jpg, text).runs)
 
     [half] = [mask for mask in got if mask[:, :16].all()]
@@ -180,7 +180,7 @@ def test_components_that_the_coarse_grid_would_join_stay_apart(tmp_path: Path) -
     mask = np.zeros((1, 120, 120), bool)
     mask[0, 10:110, 10:60] = mask[0, 10:110, 61:110] = True  # a gap of one pixel
     record = one_sample(mask, np.zeros((120, 120, 3), np.uint8), tmp_path)
-    _, text, num = shrink("k", 1, record.read(), Settings(size=40, min_area_px=4))
+    _, text, num, _ = shrink("k", 1, record.read(), Settings(size=40, min_area_px=4))
     assert num == 2
     left, right = json.loads(text)["annotations"]
     assert left["bbox"][0] + left["bbox"][2] == right["bbox"][0]
@@ -193,7 +193,7 @@ def test_areas_boxes_and_points_are_those_of_the_new_masks(tmp_path: Path) -> No
     masks[0, 20:60, 10:50] = masks[0, 100:140, 70:110] = True  # two, the point in the first
     extra = [{"point_coords": [[30.5, 40.5]], "crop_box": [10.0, 20.0, 60.0, 80.0]}]
     record = one_sample(masks, rgb, tmp_path, extra=extra)
-    jpg, text, _ = shrink("k", 1, record.read(), Settings(size=60, min_area_px=4))
+    jpg, text, *_ = shrink("k", 1, record.read(), Settings(size=60, min_area_px=4))
     content = json.loads(text)
     got = decode(read_sample("k", "", jpg, text).runs)
     for number, (mask, one) in enumerate(zip(got, content["annotations"], strict=True)):
@@ -218,7 +218,7 @@ def test_what_else_an_annotation_says_is_kept(tmp_path: Path) -> None:
     rgb, masks = draw_scene(np.random.default_rng(3), (60, 80), 2)
     extra = [{"annotator": 3, "level": "part", "label": "wheel", "mine": [1, {"a": None}]}] * 2
     record = one_sample(masks, rgb, tmp_path, extra=extra)
-    _, text, _ = shrink("k", 1, record.read(), SMALL)
+    _, text, *_ = shrink("k", 1, record.read(), SMALL)
     for one in json.loads(text)["annotations"]:
         assert {name: one[name] for name in extra[0]} == extra[0]
         assert (one["predicted_iou"], one["stability_score"]) == (1.03, 0.97)
@@ -276,7 +276,7 @@ def test_a_reduced_image_is_the_mean_over_areas(tmp_path: Path) -> None:
     rgb = np.asarray(gray.convert("RGB"))
     masks = np.ones((1, 180, 240), bool)
     how = Settings(size=60, min_area_px=4, jpg_quality=95)
-    jpg, _, _ = shrink("k", 1, one_sample(masks, rgb, tmp_path).read(), how)
+    jpg, *_ = shrink("k", 1, one_sample(masks, rgb, tmp_path).read(), how)
     got = np.asarray(Image.open(io.BytesIO(jpg))).astype(float)
     means = rgb.reshape(60, 3, 80, 3, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(got - means).mean() < 4
@@ -507,7 +507,7 @@ def test_a_corrupted_json_ends_in_a_skip_or_in_masks_that_fit(
     path.write_bytes(_JPG + bytes(text))
     record = TarRecord("k", str(path), (0, len(_JPG), len(_JPG), len(text)))
     try:
-        jpg, new, num = shrink("k", 1, record.read(), Settings(size=30, min_area_px=4))
+        jpg, new, num, _ = shrink("k", 1, record.read(), Settings(size=30, min_area_px=4))
     except SampleError:
         return
     sample = read_sample("k", "", jpg, new)

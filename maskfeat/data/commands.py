@@ -62,6 +62,7 @@ def convert(
     format: str = "auto",
     min_area_px: int = 16,
     jpg_quality: int = 90,
+    keep_crowds: bool = False,
     part: str = "0/1",
     num_workers: int | None = None,
     images_dir: str | None = None,
@@ -87,8 +88,9 @@ def convert(
     To OUT come NAME-000000.tar, NAME-000001.tar, ..., NAME being that of the source: KEY.jpg with
     KEY.json as in SA-1B, sorted by key, where dots in keys become "_". A pixel of a smaller image
     belongs to the masks that hold its center, so masks that nest still do. Other entries of
-    annotations are kept (predicted_iou, annotator, level, label, ...). A source that is no tar is
-    cut every 5000 samples.
+    annotations are kept (predicted_iou, annotator, level, label, ...). Annotations that give no
+    mask (crowds, boxes without an outline, too small ones) are counted by reason. A source that is
+    no tar is cut every 5000 samples.
 
     The work goes on where it was stopped, even by kill -9: finished shards are not done again,
     and all end in the same bytes as in one unbroken run. A source that has changed since (a file
@@ -108,6 +110,7 @@ def convert(
         format: auto, sa1b, coco, coco_panoptic, bsds500, ade20k or folder.
         min_area_px: Masks of fewer pixels in the new image are dropped.
         jpg_quality: Of the images that are reduced, 1 to 95; others keep their files.
+        keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are kept.
         part: Which inputs to do, I/N: every N-th from the I-th on, I from 0 to N-1.
         num_workers: Processes; 0 works in this one. Default: one for each core.
         images_dir: Folder of the images of a COCO JSON, if not in a usual place.
@@ -116,7 +119,7 @@ def convert(
     from maskfeat.data.convert import Settings, convert_inputs, find_inputs
     from maskfeat.data.convert.report import print_summary
 
-    settings = Settings(size, min_area_px, jpg_quality, shard_mb)
+    settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds)
     share = parse_part(part)
     inputs = find_inputs(sources, format, images_dir, index_dir)
     state = convert_inputs(inputs, out, settings, share, num_workers, show_progress=True)

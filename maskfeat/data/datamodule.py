@@ -53,6 +53,7 @@ class ShardDataModule(L.LightningDataModule):
         num_points: Points sampled per example.
         border_share: Share of the points that lie near mask borders.
         max_masks: At most so many masks per example, a random choice where there are more.
+        keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are read.
         augmentation: How much training examples vary.
         epoch_images: Images per epoch, all devices together; null is one pass over the training
             set: all of it once, but for less than one step. An epoch goes on in the set where the
@@ -100,6 +101,7 @@ class ShardDataModule(L.LightningDataModule):
         num_points: int = 512,
         border_share: float = 0.5,
         max_masks: int = 128,
+        keep_crowds: bool = False,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         epoch_images: int | None = None,
         num_train_images: int | None = None,
@@ -143,6 +145,7 @@ class ShardDataModule(L.LightningDataModule):
         self.num_points = num_points
         self.border_share = border_share
         self.max_masks = max_masks
+        self.keep_crowds = keep_crowds
         self.augmentation = augmentation
         self.epoch_images = epoch_images
         self.num_train_images = num_train_images
@@ -226,7 +229,8 @@ class ShardDataModule(L.LightningDataModule):
             stage: "val" or "test".
         """
         shards = (self.test or self.val) if stage == "test" else self.val
-        return ShardImages(shards, self.num_val_images, self.index_dir, self.short_side)
+        settings = self.num_val_images, self.index_dir, self.short_side, self.keep_crowds
+        return ShardImages(shards, *settings)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Count what had to be skipped, and stop when it is too much."""
@@ -298,7 +302,7 @@ class ShardDataModule(L.LightningDataModule):
         """A set of local tars; indexed once."""
         name = str(shards)
         if name not in self._indexed:
-            self._indexed[name] = IndexedShards(shards, index_dir=self.index_dir)
+            self._indexed[name] = IndexedShards(shards, self.index_dir, self.keep_crowds)
         return self._indexed[name]
 
     def counted(self, shards: str | list[str]) -> tuple[CountedShard, ...]:

@@ -146,7 +146,7 @@ class StreamedBatches(IterableDataset[Any]):
         found: list[Example | SkippedSample] = []
         num_examples = num_missed = 0
         for raw, seeds in reader:
-            found.append(finish(raw, seeds, self.make_example))
+            found.append(finish(raw, seeds, self.make_example, self.plan.keep_crowds))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
             if num_examples == self.plan.batch_size:

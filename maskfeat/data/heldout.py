@@ -36,6 +36,11 @@ class ShardImages(Sequence[HeldOutImage]):
         num_images: At most so many, spread evenly over the set; None takes all.
         index_dir: Where indexes are kept, see `maskfeat.data.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.
+        keep_crowds: As in `maskfeat.data.sample.read_sample`.
+
+    Attributes:
+        keys: Names of the images, each once.
+        num_crowds: Masks that were left out as crowds; the log tells them.
 
     Raises:
         FileNotFoundError: If no shard matches.
@@ -48,14 +53,18 @@ class ShardImages(Sequence[HeldOutImage]):
         num_images: int | None = None,
         index_dir: str | Path | None = None,
         short_side: int | None = None,
+        keep_crowds: bool = False,
     ) -> None:
-        self._shards = IndexedShards(shards, index_dir)
+        self._shards = IndexedShards(shards, index_dir, keep_crowds)
         self._short_side = short_side
+        self.num_crowds = 0
         self._numbers = self._choose(num_images)
         if not self._numbers:
             raise ValueError(
                 f"none of the {len(self._shards)} samples of {shards} can be read; look at the log"
             )
+        if self.num_crowds:
+            _LOG.info("%d masks of held-out images are crowds and left out", self.num_crowds)
         # Keys are unique within a shard; where two shards share one, the shard is told, too.
         count = Counter(self._shards.key(i) for i in self._numbers)
         self.keys = [
@@ -87,10 +96,12 @@ class ShardImages(Sequence[HeldOutImage]):
 
     def _is_readable(self, i: int) -> bool:
         try:
-            self._shards[i].decode()
+            sample = self._shards[i]
+            sample.decode()
         except SampleError as error:
             _LOG.warning("skipped %s of %s: %s", self._shards.key(i), self._shards.shard(i), error)
             return False
+        self.num_crowds += sample.num_crowds
         return True
 
 

@@ -111,6 +111,16 @@ def check_picture(data: bytes, size: tuple[int, int]) -> None:
         _turn_to(picture, size)
 
 
+def is_turned_sideways(data: bytes) -> bool:
+    """Whether a viewer shows a picture turned by a quarter, as its EXIF tag says.
+
+    Raises:
+        SampleError: "bad jpg".
+    """
+    with _open_picture(data) as picture:
+        return _orientation(picture) in _SWAPS_SIDES
+
+
 def _open_picture(data: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -128,10 +138,7 @@ def _open_picture(data: bytes) -> Image.Image:
 
 def _turn_to(picture: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:
     """The turn that makes the picture lie as `size` (height, width) says."""
-    try:
-        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
-    except _PICTURE_ERRORS as error:
-        raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
+    orientation = _orientation(picture)
     width, height = picture.size
     turned = (width, height) if orientation in _SWAPS_SIDES else (height, width)
     if turned == size:
@@ -141,3 +148,12 @@ def _turn_to(picture: Image.Image, size: tuple[int, int]) -> Image.Transpose | N
     raise SampleError(
         "size mismatch", f"the picture is {height} x {width}, its masks {size[0]} x {size[1]}"
     )
+
+
+def _orientation(picture: Image.Image) -> int:
+    """How a viewer turns a picture, 1 to 8 of EXIF; 1 is as it is stored."""
+    try:
+        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except _PICTURE_ERRORS as error:
+        raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
+    return value if isinstance(value, int) else 1

@@ -63,6 +63,7 @@ class StreamPlan:
         max_samples: A shuffle buffer holds at most so many samples, for each reader and set.
         max_bytes: And at most so many bytes, or one sample.
         source: Opens the shards.
+        keep_crowds: As in `maskfeat.data.sample.read_sample`.
     """
 
     sets: tuple[tuple[CountedShard, ...], ...]
@@ -76,6 +77,7 @@ class StreamPlan:
     max_samples: int = 200
     max_bytes: float = float("inf")
     source: ShardSource = field(default_factory=ShardSource)
+    keep_crowds: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size or self.num_readers < 1 or self.max_samples < 1:
@@ -212,6 +214,7 @@ def finish(
     raw: Raw,
     seeds: Sequence[int],
     transform: Callable[[AnnotatedImage, np.random.Generator], T],
+    keep_crowds: bool = False,
 ) -> T | SkippedSample:
     """Decode a sample and make of it what is wanted.
 
@@ -220,8 +223,9 @@ def finish(
         seeds: Of its set, pass and lap.
         transform: Makes of a sample what is to be given; may raise `SampleError`. Its generator
             depends on the seeds and the key alone.
+        keep_crowds: As in `maskfeat.data.sample.read_sample`.
     """
-    sample = read_raw(raw)
+    sample = read_raw(raw, keep_crowds)
     if isinstance(sample, SkippedSample):
         return sample
     name = zlib.crc32(sample.key.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need
 __all__ = [
     "AnnotatedImage",
     "SampleError",
+    "is_crowd",
     "parse_annotations",
     "read_sample",
     "reduced_size",
@@ -41,6 +42,7 @@ class AnnotatedImage:
         runs: Its masks, one connected component each.
         annotators: Who drew each annotation; None where the file does not say.
         levels: "object", "part", "subpart", ... of each annotation, or None.
+        num_crowds: Annotations that were left out as crowds.
     """
 
     key: str
@@ -49,6 +51,7 @@ class AnnotatedImage:
     runs: Runs
     annotators: tuple[int | None, ...]
     levels: tuple[str | None, ...]
+    num_crowds: int = 0
 
     def decode(self, at_least: float = 1.0) -> npt.NDArray[np.uint8]:
         """Decode the photograph.
@@ -71,7 +74,9 @@ class AnnotatedImage:
         return decode_picture(self.jpg, self.runs.size, at_least)
 
 
-def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> AnnotatedImage:
+def read_sample(
+    key: str, shard: str, jpg: bytes, json_bytes: bytes, keep_crowds: bool = False
+) -> AnnotatedImage:
     """Check a sample and read its masks; of the JPEG only the header.
 
     Args:
@@ -80,7 +85,10 @@ def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> Annotate
         jpg: The JPEG file.
         json_bytes: The annotations: {"annotations": [{"segmentation": {"size": [H, W], "counts":
             compressed or list}}, ...]}. An annotation may have "annotator" (a whole number) and
-            "level" (a word); of another type they count as absent. All else is ignored.
+            "level" (a word); of another type they count as absent. One without a segmentation
+            gives no mask. All else is ignored.
+        keep_crowds: Whether annotations with `iscrowd` of COCO, many objects under one mask, give
+            masks.
 
     Returns:
         The sample, with at least one mask of two pixels or more.
@@ -88,7 +96,10 @@ def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> Annotate
     Raises:
         SampleError: With its reason, see there.
     """
-    _, annotations, size = parse_annotations(json_bytes)
+    _, found, size = parse_annotations(json_bytes)
+    annotations = found if keep_crowds else [one for one in found if not is_crowd(one)]
+    if not annotations:
+        raise SampleError("no masks", "all annotations are crowds; see keep_crowds")
     check_picture(jpg, size)
     try:
         runs = runs_from_counts([one["segmentation"]["counts"] for one in annotations], size)
@@ -103,7 +114,14 @@ def read_sample(key: str, shard: str, jpg: bytes, json_bytes: bytes) -> Annotate
         runs=runs,
         annotators=tuple(_typed(one.get("annotator"), int) for one in annotations),
         levels=tuple(_typed(one.get("level"), str) for one in annotations),
+        num_crowds=len(found) - len(annotations),
     )
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether a mask holds many objects at once, as COCO marks it by `iscrowd`."""
+    value = annotation.get("iscrowd", 0)
+    return isinstance(value, int | float) and value != 0
 
 
 def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOutImage:
@@ -157,16 +175,16 @@ def parse_annotations(
         json_bytes: As in `read_sample`.
 
     Returns:
-        All its content; its annotations, at least one, each with "segmentation" that holds "size"
+        All its content; its annotations that have a segmentation, at least one, each with "size"
         and "counts"; and the height and width, pixels, that all of them have.
 
     Raises:
         SampleError: "bad json", "bad rle" (of a malformed size), "size mismatch" or "no masks".
     """
     content = _read_content(json_bytes)
-    annotations = content["annotations"]
+    annotations = [one for one in content["annotations"] if one.get("segmentation") is not None]
     if not annotations:
-        raise SampleError("no masks", "the json has no annotations")
+        raise SampleError("no masks", "the json has no annotations with a segmentation")
     return content, annotations, _common_size(annotations)
 
 
@@ -179,6 +197,8 @@ def _read_content(json_bytes: bytes) -> dict[str, Any]:
     if not isinstance(annotations, list):
         raise SampleError("bad json", 'the json must be an object with a list "annotations"')
     for index, one in enumerate(annotations):
+        if isinstance(one, dict) and one.get("segmentation") is None:
+            continue  # only a box is known
         mask = one.get("segmentation") if isinstance(one, dict) else None
         if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
             raise SampleError(

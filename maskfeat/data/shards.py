@@ -67,6 +67,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
     Args:
         shards: As in `expand_shards`; local files only.
         index_dir: Where indexes are kept, see `maskfeat.data.index.index_shard`.
+        keep_crowds: As in `maskfeat.data.sample.read_sample`.
 
     Attributes:
         shards: Paths of the tars, sorted.
@@ -77,7 +78,13 @@ class IndexedShards(Sequence[AnnotatedImage]):
         ValueError: If a shard is a url, is no tar, or has no complete sample.
     """
 
-    def __init__(self, shards: str | Sequence[str], index_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        shards: str | Sequence[str],
+        index_dir: str | Path | None = None,
+        keep_crowds: bool = False,
+    ) -> None:
+        self.keep_crowds = keep_crowds
         self.shards = expand_shards(shards)
         self.incomplete: list[SkippedSample] = []
         self._indexes = []
@@ -139,7 +146,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
             os.close(handle)
         if len(jpg) < jpg_size or len(json_bytes) < json_size:
             raise SampleError("incomplete", "the shard has become shorter since it was indexed")
-        return read_sample(index.keys[row], path, jpg, json_bytes)
+        return read_sample(index.keys[row], path, jpg, json_bytes, self.keep_crowds)
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return (self[i] for i in range(len(self)))

@@ -54,12 +54,14 @@ def stream_samples(
             yield read_raw(raw)
 
 
-def read_raw(raw: RawSample | SkippedSample) -> AnnotatedImage | SkippedSample:
+def read_raw(
+    raw: RawSample | SkippedSample, keep_crowds: bool = False
+) -> AnnotatedImage | SkippedSample:
     """Check a sample and read its masks; what is wrong with it is given, not raised."""
     if isinstance(raw, SkippedSample):
         return raw
     try:
-        return read_sample(raw.key, raw.url, raw.jpg, raw.json)
+        return read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds)
     except SampleError as error:
         return SkippedSample(error.reason, raw.url, raw.key, error.detail)
 

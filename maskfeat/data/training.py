@@ -62,6 +62,7 @@ def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> Resumable
         max_samples=data.shuffle_buffer,
         max_bytes=data.shuffle_buffer_mb * 1e6 / data.num_readers / len(sets),
         source=data.source,
+        keep_crowds=data.keep_crowds,
     )
     dataset = StreamedBatches(plan, data.example_maker(data.augmentation))
     settings = data.loading()

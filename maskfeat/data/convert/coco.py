@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.convert.coco_ids import annotations_of, by_id, read_id
 from maskfeat.data.convert.files import one_number, read_file, read_png
 from maskfeat.data.convert.measure import digest
+from maskfeat.data.convert.polygons import Corners, fill_polygons, fits_only_turned, read_polygons
 from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import Missing, Record, SourceSample
 from maskfeat.data.counts import MAX_PIXELS, parse_counts
-from maskfeat.data.picture import SampleError
+from maskfeat.data.picture import SampleError, is_turned_sideways
 
 Json = dict[str, Any]
 
+_LOG = logging.getLogger("maskfeat")
 _KEPT = ("iscrowd", "category_id", "isthing")
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
@@ -44,11 +48,34 @@ class InstancesRecord:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         if not self.annotations:
             raise SampleError("no masks", "the json has no annotation of this image")
-        size = _size(self.image)
-        masks = [one.get("segmentation") for one in self.annotations]
-        runs = join_runs([_instance_runs(mask, size) for mask in masks])
-        entries = _entries(self.annotations, self.labels)
-        return SourceSample(read_file(self.path, "image"), size, runs, entries, _image(self.image))
+        size, picture = _size(self.image), read_file(self.path, "image")
+        masks, entries = [], list[Json]()
+        drawn, left_out = list[Corners](), Counter[str]()
+        for one, entry in zip(
+            self.annotations, _entries(self.annotations, self.labels), strict=True
+        ):
+            segmentation = one.get("segmentation")
+            if not segmentation:  # absent, null or empty: only a box is known
+                left_out["no segmentation"] += 1
+                continue
+            if isinstance(segmentation, dict):
+                masks.append(_counted_runs(segmentation, size))
+            else:
+                polygons, num_lines = read_polygons(segmentation)
+                left_out["polygon of fewer than 3 corners"] += num_lines
+                if not polygons:
+                    continue
+                drawn += polygons
+                masks.append(mask_runs(fill_polygons(polygons, size)))
+            entries.append(entry)
+        if fits_only_turned(drawn, size) and is_turned_sideways(picture):
+            raise SampleError(
+                "size mismatch",
+                f"its polygons leave the {size[0]} x {size[1]} that the json gives; they were "
+                "drawn on the picture as its EXIF tag turns it: give height and width so, too",
+            )
+        runs = join_runs(masks)
+        return SourceSample(picture, size, runs, entries, _image(self.image), left_out)
 
 
 @dataclass(frozen=True)
@@ -73,11 +100,13 @@ class PanopticRecord:
         runs = self._segment_runs(labels)
         entries = _entries(self.segments, self.labels)
         size = (labels.shape[0], labels.shape[1])
-        return SourceSample(read_file(self.path, "image"), size, runs, entries, _image(self.image))
+        jpg = read_file(self.path, "image")
+        return SourceSample(jpg, size, runs, entries, _image(self.image))
 
     def _segment_runs(self, labels: npt.NDArray[np.int64]) -> RawRuns:
         try:
-            ids = np.array([int(one["id"]) for one in self.segments], np.int64)
+            ids = np.array([read_id(one["id"]) for one in self.segments])
+            ids = ids.astype(np.int64, casting="same_kind" if len(ids) else "unsafe")
         except _WRONG as error:
             raise SampleError("bad json", f"a segment has no number as id: {error}") from error
         values, firsts = np.unique(ids, return_index=True)
@@ -128,41 +157,60 @@ def list_coco(path: Path, content: Json, images_dir: str | None, is_segments: bo
 
     Raises:
         FileNotFoundError: If the folder of images or PNGs is not found.
-        ValueError: If an image has no id or file name, or two have the same file name.
+        ValueError: If an image has no id or file name, if two images or categories have one id,
+            two images one file name, or if no annotation belongs to an image.
     """
     try:
-        images = [(one["id"], str(one["file_name"]), one) for one in content["images"]]
-        by_image: dict[Any, list[Json]] = defaultdict(list)
-        for one in content["annotations"]:
-            by_image[one["image_id"]].append(one)
-        names = {one["id"]: str(one["name"]) for one in content.get("categories") or []}
-    except _WRONG as error:
+        images = by_id(content["images"], "images", "file_name")
+        categories = by_id(content.get("categories") or [], "categories", "name")
+        names = {number: str(one["name"]) for number, one in categories.items()}
+        by_image, strays = annotations_of(content, images)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{path}' is not laid out as COCO's: {error!r}") from error
-    folder = _images_folder(path, images_dir, [name for _, name, _ in images[:1]])
-    keys = [str(Path(name).with_suffix("")) for _, name, _ in images]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"'{path}' names the same image twice")
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
+    if strays is not None:
+        _LOG.warning("'%s': %s; they are left out", path, strays)
+    files = [str(one["file_name"]) for one in images.values()]
+    folder = _images_folder(path, images_dir, files[:1])
     records: list[Record] = []
-    for key, (number, name, image) in zip(keys, images, strict=True):
-        place, mine = str(folder / name), by_image.get(_plain(number), [])
+    for key, name, (number, image) in zip(_keys(files, path), files, images.items(), strict=True):
+        place, mine = str(folder / name), by_image.get(number, [])
         if is_segments:
             records.append(_panoptic_record(key, place, path, image, mine, names))
         else:
-            labels = [names.get(_plain(one.get("category_id"))) for one in mine]
+            labels = [_label(names, one) for one in mine]
             records.append(InstancesRecord(key, place, image, mine, labels))
     return records
 
 
+def _keys(files: Sequence[str], path: Path) -> list[str]:
+    """Names of images: without ending, but where two would have one name."""
+    for name, count in Counter(files).items():
+        if count > 1:
+            raise ValueError(f"'{path}' has {count} images of the file name '{name}'")
+    count_of = Counter(str(Path(name).with_suffix("")) for name in files)
+    keys = [str(Path(name).with_suffix("")) for name in files]
+    return [key if count_of[key] == 1 else name for key, name in zip(keys, files, strict=True)]
+
+
 def _panoptic_record(
-    key: str, place: str, path: Path, image: Json, mine: Sequence[Json], names: Mapping[Any, str]
+    key: str,
+    place: str,
+    path: Path,
+    image: Json,
+    mine: Sequence[Json],
+    names: Mapping[Hashable, str],
 ) -> Record:
     if not mine:
         return Missing(key, "the json has no segments of this image")
+    if len(mine) > 1:
+        return Missing(key, f"the json lists its segments {len(mine)} times", "bad json")
     segments = mine[0].get("segments_info")
     if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
         segments = []
     png = path.with_suffix("") / str(mine[0].get("file_name", Path(place).stem + ".png"))
-    labels = [names.get(_plain(one.get("category_id"))) for one in segments]
+    labels = [_label(names, one) for one in segments]
     return PanopticRecord(key, place, str(png), image, segments, labels)
 
 
@@ -186,53 +234,18 @@ def _images_folder(path: Path, images_dir: str | None, names: Sequence[str]) -> 
     return present
 
 
-def _instance_runs(segmentation: object, size: tuple[int, int]) -> tuple[IntArray, IntArray]:
-    """Runs of one instance."""
-    if isinstance(segmentation, dict):
-        if segmentation.get("size") != list(size):
-            raise SampleError(
-                "size mismatch",
-                f"a mask has size {str(segmentation.get('size'))[:80]}, its image {list(size)}",
-            )
-        try:
-            starts, stops, _ = parse_counts([segmentation["counts"]], size)
-        except _WRONG as error:
-            raise SampleError("bad rle", str(error)) from error
-        return starts, stops
+def _counted_runs(segmentation: Json, size: tuple[int, int]) -> tuple[IntArray, IntArray]:
+    """Runs of one instance from COCO counts."""
+    if segmentation.get("size") != list(size):
+        raise SampleError(
+            "size mismatch",
+            f"a mask has size {str(segmentation.get('size'))[:80]}, its image {list(size)}",
+        )
     try:
-        polygons = [np.array(one, np.float64).reshape(-1, 2) for one in segmentation]  # type: ignore[attr-defined]
-        if not all(np.isfinite(polygon).all() for polygon in polygons):
-            raise ValueError("a coordinate is not finite")
+        starts, stops, _ = parse_counts([segmentation["counts"]], size)
     except _WRONG as error:
-        raise SampleError("bad polygon", f"a polygon is no list of x, y: {error}") from error
-    return mask_runs(fill_polygons(polygons, size))
-
-
-def fill_polygons(
-    polygons: Sequence[npt.NDArray[np.float64]], size: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """The pixels whose centers lie in any of some polygons.
-
-    By `skimage.draw.polygon`; pycocotools draws outlines on a grid five times finer instead, so
-    that masks differ in some pixels at borders.
-
-    Args:
-        polygons: Corners (x, y), shape (n, 2) each; the first pixel reaches from 0 to 1.
-        size: Height and width of the image, pixels.
-
-    Returns:
-        bool, shape (H, W).
-    """
-    from skimage.draw import polygon
-
-    mask = np.zeros(size, bool)
-    for corners in polygons:
-        if len(corners) >= 3:
-            rows, columns = polygon(  # type: ignore[no-untyped-call]
-                corners[:, 1] - 0.5, corners[:, 0] - 0.5, shape=size
-            )
-            mask[rows, columns] = True
-    return mask
+        raise SampleError("bad rle", str(error)) from error
+    return starts, stops
 
 
 def _size(image: Json) -> tuple[int, int]:
@@ -256,9 +269,12 @@ def _entries(annotations: Sequence[Json], labels: Sequence[str | None]) -> list[
 
 
 def _image(image: Json) -> Json:
-    return {"image_id": image["id"]}
+    return {"image_id": read_id(image["id"])}
 
 
-def _plain(value: object) -> object:
-    """A value that can be looked up."""
-    return value if isinstance(value, int | str) else None
+def _label(names: Mapping[Hashable, str], one: Json) -> str | None:
+    """The name of an annotation's class."""
+    try:
+        return names.get(read_id(one.get("category_id")))
+    except ValueError:
+        return None

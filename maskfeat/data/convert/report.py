@@ -42,6 +42,8 @@ def print_summary(state: ConvertState) -> None:
     table.add_row("megabytes", f"{summary['bytes'] / 1e6:,.1f}")
     for reason, num in summary["skipped"].items():
         table.add_row(f"skipped: {reason}", f"{num:,}")
+    for reason, num in summary["masks_left_out"].items():
+        table.add_row(f"masks left out: {reason}", f"{num:,}")
     Console().print(table)
     if num_done < len(summary["inputs"]):
         print(f"{INDEX_NAME} is written when all inputs are done")
@@ -107,6 +109,8 @@ def _print_stats(found: dict[str, Any]) -> None:
     numbers.add_row("samples", f"{found['samples_in_all']:,}")
     numbers.add_row("samples counted here", f"{counted['samples']:,}")
     numbers.add_row("masks in these", f"{counted['masks']:,}")
+    if counted["crowds_left_out"]:
+        numbers.add_row("crowds left out of these", f"{counted['crowds_left_out']:,}")
     for level, num in counted["masks_by_level"].items():
         numbers.add_row(f"of level {level}", f"{num:,}")
     for name in ("skipped", "skipped_at_conversion"):

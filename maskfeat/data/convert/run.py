@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -20,6 +21,7 @@ from maskfeat.data.write import ShardWriter
 
 _LOG = logging.getLogger("maskfeat")
 _AT_ONCE = 4  # samples sent to a process
+_EXPECTED = {"crowd", "too small", "void"}  # why sound annotations are left out
 
 
 class _Task(NamedTuple):
@@ -33,6 +35,7 @@ class _Done(NamedTuple):
     jpg: bytes
     json: bytes
     num_masks: int
+    left_out: dict[str, int]
 
 
 class _Skipped(NamedTuple):
@@ -47,12 +50,14 @@ class _Tally:
 
     def __init__(self, made_of: str) -> None:
         self.made_of = made_of
+        self.told: set[str] = set()
         self.skipped: list[_Skipped] = []
         self._start()
 
     def _start(self) -> None:
         self.first_key = self.last_key = ""
         self.num_samples = self.num_masks = 0
+        self.left_out: Counter[str] = Counter()
 
     def add(self, sample: _Done) -> None:
         """Count a sample that has been written."""
@@ -60,6 +65,7 @@ class _Tally:
         self.last_key = sample.key
         self.num_samples += 1
         self.num_masks += sample.num_masks
+        self.left_out.update(sample.left_out)
 
     def close(self, path: Path) -> dict[str, Any]:
         """The note on a finished shard; then counting starts anew."""
@@ -72,6 +78,7 @@ class _Tally:
             "sha256": checksum(path),
             "first_key": self.first_key,
             "last_key": self.last_key,
+            "left_out": dict(sorted(self.left_out.items())),
             # Those behind the last sample are met again if a later run goes on from there.
             "skipped": [_as_json(one) for one in self.skipped if one.key < self.last_key],
         }
@@ -168,6 +175,12 @@ def _take(result: _Done | _Skipped, one: Input, writer: ShardWriter, tally: _Tal
     if isinstance(result, _Done):
         writer.write_sample(result.key, result.jpg, result.json)
         tally.add(result)
+        for reason in sorted(result.left_out.keys() - _EXPECTED - tally.told):
+            tally.told.add(reason)
+            _LOG.warning(
+                "sample '%s' of %s is the first with annotations that are left out (%s)",
+                *(result.key, one.source, reason),
+            )
         return
     key, reason, detail = result.source_key, result.reason, result.detail
     _LOG.warning("skipped sample '%s' of %s (%s): %s", key, one.source, reason, detail)
@@ -194,10 +207,10 @@ def _shrink_all(tasks: Sequence[_Task], settings: Settings) -> list[_Done | _Ski
 
 def _shrink_one(task: _Task, settings: Settings) -> _Done | _Skipped:
     try:
-        jpg, text, num_masks = shrink(task.key, task.number, task.record.read(), settings)
+        made = shrink(task.key, task.number, task.record.read(), settings)
     except SampleError as error:
         return _Skipped(task.key, task.record.key, error.reason, error.detail)
-    return _Done(task.key, jpg, text, num_masks)
+    return _Done(task.key, *made)
 
 
 def _as_json(skipped: _Skipped) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ from maskfeat.data.convert.runs import (
 )
 from maskfeat.data.picture import SampleError, decode_picture
 from maskfeat.data.rle import Runs, membership, part_runs
-from maskfeat.data.sample import reduced_size
+from maskfeat.data.sample import is_crowd, reduced_size
 from maskfeat.data.write import annotation_bytes
 
 # What is worked out anew for each mask; anything else that an annotation holds is kept.
@@ -37,6 +38,7 @@ class Settings:
             component.
         jpg_quality: Of images that had to be encoded anew, 1 to 95.
         shard_mb: Size of a shard, 10^6 bytes, that is not passed (but by a single sample).
+        keep_crowds: Whether to keep masks that hold many objects at once (`iscrowd` of COCO).
 
     Raises:
         ValueError: If a setting is out of range.
@@ -46,6 +48,7 @@ class Settings:
     min_area_px: int = 16
     jpg_quality: int = 90
     shard_mb: float = 256.0
+    keep_crowds: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -71,6 +74,7 @@ class SourceSample:
         runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
+        left_out: How many masks could not be taken, by reason.
     """
 
     picture: bytes
@@ -78,6 +82,23 @@ class SourceSample:
     runs: RawRuns
     entries: Sequence[Mapping[str, Any]]
     image: Mapping[str, Any]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+class Shrunk(NamedTuple):
+    """A sample of a training shard.
+
+    Attributes:
+        jpg: Its picture.
+        json: Its annotations.
+        num_masks: How many masks it has.
+        left_out: How many annotations of the source gave none, by reason.
+    """
+
+    jpg: bytes
+    json: bytes
+    num_masks: int
+    left_out: dict[str, int]
 
 
 class Record(Protocol):
@@ -105,6 +126,7 @@ class Missing:
 
     key: str
     detail: str
+    reason: str = "incomplete"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -113,12 +135,10 @@ class Missing:
 
     def read(self) -> SourceSample:
         """Say what is missing."""
-        raise SampleError("incomplete", self.detail)
+        raise SampleError(self.reason, self.detail)
 
 
-def shrink(
-    key: str, number: int, sample: SourceSample, settings: Settings
-) -> tuple[bytes, bytes, int]:
+def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> Shrunk:
     """Reduce a sample, and part its masks into connected components.
 
     Components that are apart in the source stay apart, also where the coarser grid would join
@@ -130,30 +150,42 @@ def shrink(
         sample: The sample.
         settings: Sizes and quality.
 
-    Returns:
-        The jpg, the json, and its number of masks.
-
     Raises:
         SampleError: "no masks" if none is left, "bad rle" if they have more runs than training
             reads, or as `maskfeat.data.picture.decode_picture`.
     """
     size = reduced_size(sample.size, settings.size)
+    is_taken = np.array(
+        [settings.keep_crowds or not is_crowd(entry) for entry in sample.entries], bool
+    )
     try:
-        whole = part_runs(*sample.runs, sample.size, min_area_px=1)
+        starts, stops, owner = (part[is_taken[sample.runs[2]]] for part in sample.runs)
+        whole = part_runs(starts, stops, owner.astype(np.int32), sample.size, min_area_px=1)
         runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px)
     except ValueError as error:
         raise SampleError("bad rle", str(error)) from error
+    annotation_of = whole.annotation[runs.annotation]
+    num_kept = len(np.unique(annotation_of))
+    left_out = Counter(sample.left_out)
+    left_out["crowd"] += int((~is_taken).sum())
+    left_out["too small"] += int(is_taken.sum()) - num_kept
     if runs.num_masks == 0:
         raise SampleError(
-            "no masks", f"no mask has {settings.min_area_px} connected pixels at {size}"
+            "no masks",
+            f"no mask has {settings.min_area_px} connected pixels at {size}{_told(left_out)}",
         )
-    annotation_of = whole.annotation[runs.annotation]
     entries = [sample.entries[i] for i in annotation_of]
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
     jpg = _reduce_jpg(sample.picture, sample.size, size, settings.jpg_quality)
-    return jpg, annotation_bytes(content), runs.num_masks
+    return Shrunk(jpg, annotation_bytes(content), runs.num_masks, dict(+left_out))
+
+
+def _told(left_out: Counter[str]) -> str:
+    """What was left out, for a message."""
+    told = ", ".join(f"{num} {reason}" for reason, num in sorted((+left_out).items()))
+    return f"; left out: {told}" if told else ""
 
 
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:

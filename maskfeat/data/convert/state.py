@@ -185,6 +185,7 @@ class ConvertState:
         shards: list[Json] = []
         inputs: Json = {}
         skipped: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
         for name, source in plan["inputs"].items():
             notes = self.finished_shards(name, source["measure"])
             lost = [one for note in notes for one in note["skipped"]]
@@ -192,7 +193,9 @@ class ConvertState:
                 lost += read_json(self._notes / f"{name}.done.json")["skipped"]
             reasons = Counter(str(one["reason"]) for one in lost)
             skipped += reasons
-            hidden = ("skipped", "made_of")
+            for note in notes:
+                left_out.update(note["left_out"])
+            hidden = ("skipped", "made_of", "left_out")
             shards += [{k: v for k, v in note.items() if k not in hidden} for note in notes]
             inputs[name] = {
                 "source": Path(source["place"]).name,
@@ -206,6 +209,7 @@ class ConvertState:
             "settings": plan["settings"],
             **totals,
             "skipped": dict(sorted(skipped.items())),
+            "masks_left_out": dict(sorted(left_out.items())),
             "inputs": inputs,
             "shards": shards,
         }

@@ -37,6 +37,7 @@ class Facts(NamedTuple):
     depth: int
     num_annotators: int
     levels: dict[str, int]
+    num_crowds: int
 
 
 def find_places(
@@ -124,6 +125,7 @@ def summarize(facts: Sequence[Facts]) -> dict[str, Any]:
     return {
         "samples": len(facts),
         "masks": len(areas),
+        "crowds_left_out": sum(one.num_crowds for one in facts),
         "short_side_px": _quantiles([min(one.size) for one in facts]),
         "masks_per_image": _quantiles([len(one.areas) for one in facts]),
         "mask_area_px": _quantiles(areas),
@@ -154,7 +156,7 @@ def _facts_of(place: Place) -> Facts | str:
     words = Counter(sample.levels[i] or "none" for i in runs.annotation)
     annotators = {one for one in sample.annotators if one is not None}
     depth = int(nesting_depths(runs).max())
-    return Facts(runs.size, runs.areas, depth, len(annotators), dict(words))
+    return Facts(runs.size, runs.areas, depth, len(annotators), dict(words), sample.num_crowds)
 
 
 def _quantiles(values: npt.ArrayLike) -> dict[str, float]:

@@ -47,7 +47,9 @@ class TarRecord:
         except ValueError as error:
             raise SampleError("bad rle", str(error)) from error
         image = content.get("image")
-        return SourceSample(jpg, size, runs, annotations, image if isinstance(image, dict) else {})
+        left_out = {"no segmentation": len(content["annotations"]) - len(annotations)}
+        known = image if isinstance(image, dict) else {}
+        return SourceSample(jpg, size, runs, annotations, known, left_out)
 
 
 def list_tar(path: Path, index_dir: str | Path | None = None) -> list[Record]:

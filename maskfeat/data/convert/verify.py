@@ -186,7 +186,7 @@ def _read_all(index: ShardIndex) -> Iterator[tuple[str, str | None, int]]:
             file.seek(json_at)
             text = file.read(json_size)
             try:
-                sample = read_sample(key, index.path, jpg, text)
+                sample = read_sample(key, index.path, jpg, text, keep_crowds=True)
                 sample.decode()
                 what = _mask_problem(sample, text)
             except SampleError as error:
