@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 
@@ -9,7 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from shard_factory import write_shard
+from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.datamodule import ShardDataModule
@@ -310,3 +311,21 @@ def test_pictures_are_found_and_what_is_none_is_said(tmp_path) -> None:
 def test_a_number_out_of_range_is_refused_with_its_setting(tmp_path, name, value, told) -> None:
     with pytest.raises(ValueError, match=rf"data\.{name} must (be|lie) {told}"):
         module(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_crowds_are_trained_on_where_they_are_wanted(tmp_path, mode) -> None:
+    """Points lie in the one mask, which holds half the image, or in none."""
+    mask = np.zeros((1, 40, 40), bool)
+    mask[0, :, :20] = True
+    content = annotation_of(mask, extra=[{"iscrowd": 1}])
+    tar = [("a.jpg", jpg_bytes(np.zeros((40, 40, 3), np.uint8)))]
+    write_members(tmp_path / "train-0.tar", [*tar, ("a.json", json.dumps(content).encode())])
+    wanted = {"mode": mode, "batch_size": 1, "num_readers": 1, "val": str(tmp_path / "train-*.tar")}
+    data = module(tmp_path, **wanted, keep_crowds=True)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["membership"].any()
+    data = module(tmp_path, **wanted)
+    data.setup("fit")
+    with pytest.raises(RuntimeError, match="all annotations are crowds"):
+        next(iter(data.train_dataloader()))
