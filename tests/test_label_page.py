@@ -114,6 +114,22 @@ def test_undo_goes_to_the_picture_of_the_click_and_b_goes_back(page) -> None:
     page.text("#name").to_have_text("p1.png")
 
 
+def test_undo_after_done_says_what_it_takes_back(page, out) -> None:
+    click_all(page)
+    page.press("d")
+    page.text("#name").to_have_text("p1.png")
+    page.wait()
+    assert (out / "labels" / "p0.png").is_file()
+    page.press("u")
+    page.text("#message").to_have_text(
+        "the last click, on p0.png, was taken back; it is no longer done"
+    )
+    page.text("#name").to_have_text("p0.png")
+    page.wait()
+    page.text("#num-clicks").to_have_text("2 clicks")
+    assert not (out / "labels" / "p0.png").exists()
+
+
 def test_the_last_picture_done_exports_and_what_is_left_out_is_named(page, out) -> None:
     page.text("#failed summary").to_have_text("1 picture left out")
     page.text("#failed li").to_have_text("p3.png")

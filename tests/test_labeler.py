@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -381,8 +384,147 @@ def test_what_cannot_be_written_has_not_happened(photos, out, monkeypatch) -> No
     one.correct(0, (1, 1), "disc")
     with pytest.raises(ValueError, match="was written for the classes"):
         Labeler(photos, ["x", "y"], LabEncoder(), out)
-    with pytest.raises(ValueError, match=r"has clicks on 'p0\.png', which is not among"):
-        Labeler([photos / "p1.png"], CLASSES, LabEncoder(), out)
     (out / "clicks.json").write_text("{")
     with pytest.raises(ValueError, match=r"cannot be read: .*; move it away to begin anew"):
         labeler(photos, out)
+
+
+@pytest.fixture
+def own_photos(photos, tmp_path):
+    """A copy of the pictures, to be changed."""
+    return shutil.copytree(photos, tmp_path / "own")
+
+
+def test_clicks_on_a_picture_that_was_replaced_or_is_gone_wait_for_it(
+    own_photos, tmp_path, caplog
+) -> None:
+    one = labeler(own_photos, tmp_path / "out")
+    click_all(one, 0)
+    click_all(one, 1)
+    one.set_done(0)
+    clicks = one.clicks
+    first = own_photos / "p0.png"
+    old = first.read_bytes()
+
+    Image.fromarray(picture(7)).save(first)  # of the same size, in mid-session
+    assert not one.proposal(0).is_done
+    assert one.clicks == clicks[3:]
+    assert one.set_aside == {"p0.png": 3}
+    assert "'p0.png' is gone or has changed since it was clicked; its 3 clicks" in caplog.text
+    assert not (tmp_path / "out" / "labels" / "p0.png").exists()
+
+    first.unlink()  # the others go on, and so does a new start
+    with pytest.raises(ValueError, match=r"p0\.png' cannot be read as a picture"):
+        one.proposal(0)
+    assert one.next() == 1
+    assert one.proposal(2).labels.shape == SIZE
+    again = labeler(own_photos, tmp_path / "out")
+    assert [click.image for click in again.clicks] == [0, 0, 0]  # of p1
+    again.correct(0, (1, 1), "ground")
+
+    first.write_bytes(old)
+    back = labeler(own_photos, tmp_path / "out")
+    assert back.clicks == [*[c._replace(image=1) for c in again.clicks], *clicks[:3]]
+    assert not back.set_aside
+
+
+def test_a_picture_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
+    one = labeler(own_photos, tmp_path / "out")
+    click_all(one, 0)
+    click_all(one, 1)
+    one.set_done(1)
+    one.click(0, (SIZE[0] - 1, SIZE[1] - 1), "ground")
+    Image.fromarray(picture(0)[:20, :30]).save(own_photos / "p0.png")
+    again = labeler(own_photos, tmp_path / "out")
+    assert again.proposal(0).labels.shape == (20, 30)
+    assert {click.image for click in again.clicks} == {1}
+    assert again.export(tmp_path / "exported") == 1
+
+
+def test_a_picture_that_breaks_costs_itself_alone(own_photos, tmp_path, caplog) -> None:
+    one = labeler(own_photos, tmp_path / "out")
+    for image in (0, 1):
+        click_all(one, image)
+        one.set_done(image)
+    (own_photos / "p0.png").write_bytes(b"no picture")
+    assert one.export(tmp_path / "exported", only_done=False) == 3
+    assert "not exported: " in caplog.text
+    one.correct(2, tuple(ON_DISC), "disc")
+    assert one.next() == 2
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut", "no picture", "of another size"])
+def test_a_done_picture_without_sound_labels_is_not_done(photos, out, harm, caplog) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    one.set_done(0)
+    path = out / "labels" / "p0.png"
+    content = path.read_bytes()
+    if harm == "removed":
+        path.unlink()
+    elif harm == "of another size":
+        Image.fromarray(np.zeros((5, 5), np.uint16)).save(path)
+    else:
+        path.write_bytes(content[:60] if harm == "cut" else b"no picture")
+    again = labeler(photos, out)
+    labels = again.proposal(0).labels
+    assert iou(labels == 1, disc()) > 0.9
+    assert not again.is_done(0)
+    assert f"'{path}', the labels of a picture that was done, is missing or damaged" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["click", "undo", "redo", "reopen"])
+def test_labels_of_a_picture_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
+    one = labeler(photos, out)
+    click_all(one, 0)
+    if what == "redo":
+        one.undo()
+    one.set_done(0)
+    assert (out / "labels" / "p0.png").is_file()
+    {
+        "click": lambda: one.click(0, (1, 1), "ground"),
+        "undo": one.undo,
+        "redo": one.redo,
+        "reopen": lambda: one.set_done(0, False),
+    }[what]()
+    assert not list((out / "labels").iterdir())
+
+
+def test_a_file_of_a_newer_version_is_left_alone(photos, out) -> None:
+    labeler(photos, out).click(0, (1, 1), "ground")
+    content = json.loads((out / "clicks.json").read_text())
+    newer = json.dumps({**content, "version": 3})
+    (out / "clicks.json").write_text(newer)
+    with pytest.raises(ValueError, match=r"newer maskfeat \(version 3 of the file, this one"):
+        labeler(photos, out)
+    assert (out / "clicks.json").read_text() == newer
+    del content["images"], content["aside"]  # as version 1 was
+    (out / "clicks.json").write_text(json.dumps({**content, "version": 1}))
+    assert len(labeler(photos, out).clicks) == 1
+
+
+def test_one_process_labels_in_a_folder(photos, out) -> None:
+    one = labeler(photos, out)
+    program = (
+        "import sys; from maskfeat import Labeler; from maskfeat.evaluate.baselines import *\n"
+        "Labeler(sys.argv[1], ['a', 'b'], LabEncoder(), sys.argv[2])"
+    )
+    words = [sys.executable, "-c", program, str(photos), str(out)]
+    second = subprocess.run(words, capture_output=True, text=True)
+    assert "is in use by a Labeler (process " in second.stderr
+    one.close()
+    assert subprocess.run(words, capture_output=True).returncode == 0
+
+
+def test_names_as_long_as_a_system_allows(photos, tmp_path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    names = ["x" * 240 + end for end in ("a.png", "b.png")]
+    for name in names:
+        shutil.copy(photos / "p0.png", folder / name)
+    one = labeler(folder, tmp_path / "out")
+    one.prepare()
+    assert one.progress.num_prepared == 2
+    click_all(one, 0)
+    one.set_done(0)
+    assert labeler(folder, tmp_path / "out").is_done(0)

@@ -94,6 +94,7 @@ class LabelViews:
             "is_done": labeler.is_done(number),
             "can_undo": bool(labeler.clicks),
             "can_redo": labeler.num_undone > 0,
+            "num_set_aside": labeler.set_aside.get(labeler.paths[number].name, 0),
             "clicks": [
                 {
                     "at_yx": [click.row, click.column],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskfeat.files import whole_file
 
-_VERSION = 1
+_LOG = logging.getLogger("maskfeat")
+_VERSION = 2  # 1 had no digests of the images
 
 
 class Click(NamedTuple):
@@ -40,21 +43,31 @@ class ClickFile:
     The whole file is written anew and renamed with each change: a few milliseconds for some
     thousand clicks. A change that cannot be written raises, and is none.
 
+    Clicks belong to the content of an image. Those on an image that is gone or has another content
+    are set aside: they stay in the file under its name, and count again when the image is back.
+
     Args:
         path: The file; made with the first change.
         names: Of the images, in order.
         classes: Names of the classes.
+        digest_of: Digest of an image's content, by its number; None where it cannot be read.
+
+    Attributes:
+        aside: What was set aside: name and digest of the image, and rows of the file.
 
     Raises:
-        ValueError: If the file there cannot be read, or is of other images or classes. New images
-            may come at any place, classes at the end.
+        ValueError: If the file there cannot be read, was written by a newer version, or for other
+            classes. New images may come at any place, classes at the end.
     """
 
     path: Path
     names: list[str]
     classes: list[str]
+    digest_of: Callable[[int], str | None]
 
     def __post_init__(self) -> None:
+        self.aside: list[dict[str, Any]] = []
+        self._digests: dict[int, str | None] = {}  # of the images that something was said of
         self._know([], [], set())
         self._stamp = self._stamp_now()
         if self._stamp is not None:
@@ -62,6 +75,7 @@ class ClickFile:
 
     def add(self, click: Click) -> None:
         """Keep a click; its image is not done then. What was taken back cannot come again."""
+        self._digests.setdefault(click.image, self.digest_of(click.image))
         self._save([*self.clicks, click], [], self.done - {click.image})
 
     def pop(self) -> Click:
@@ -90,8 +104,23 @@ class ClickFile:
 
     def set_done(self, image: int, is_done: bool) -> None:
         """Call an image done, or not."""
+        self._digests.setdefault(image, self.digest_of(image))
         done = self.done | {image} if is_done else self.done - {image}
         self._save(self.clicks, self.undone, done)
+
+    def set_aside_if_changed(self, image: int) -> bool:
+        """Set the clicks on an image aside if it is not the one that they were made on.
+
+        Returns:
+            Whether it was so.
+        """
+        digest = self._digests.get(image)
+        if digest is None or self.digest_of(image) == digest:
+            return False
+        rows = [self._row(click) for click in self.of_image(image)]
+        self._put_aside(self.names[image], self._digests.pop(image), rows)
+        self._save(*self._without(image))
+        return True
 
     def of_image(self, image: int) -> list[Click]:
         """The clicks on one image, in their order."""
@@ -101,6 +130,24 @@ class ClickFile:
     def images(self) -> list[int]:
         """The images that were clicked, by rising number."""
         return sorted(self._of_image)
+
+    def _put_aside(self, name: str, digest: str | None, rows: list[Any]) -> None:
+        _LOG.warning(
+            "the image '%s' is gone or has changed since it was clicked; its %d clicks are set "
+            "aside in '%s' and count again when it is back",
+            name,
+            len(rows),
+            self.path,
+        )
+        if rows:
+            self.aside.append({"name": name, "digest": digest, "clicks": rows})
+
+    def _without(self, image: int) -> tuple[list[Click], list[Click], set[int]]:
+        """Clicks, what was taken back, and done images but for one image."""
+        kept, undone = (
+            [click for click in some if click.image != image] for some in (self.clicks, self.undone)
+        )
+        return kept, undone, self.done - {image}
 
     def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         """Write what is known from now on, and know it only when it is written."""
@@ -131,6 +178,8 @@ class ClickFile:
             "clicks": [self._row(click) for click in clicks],
             "undone": [self._row(click) for click in undone],
             "done": sorted(self.names[image] for image in done),
+            "images": {self.names[image]: digest for image, digest in self._digests.items()},
+            "aside": self.aside,
         }
         with whole_file(self.path) as file:
             file.write(json.dumps(content, separators=(",", ":")).encode())
@@ -143,31 +192,74 @@ class ClickFile:
     def _read(self) -> None:
         try:
             content: dict[str, Any] = json.loads(self.path.read_bytes())
+            version = int(content["version"])
             known = [str(name) for name in content["classes"]]
-            rows = [_parsed(row) for row in content["clicks"]]
-            undone = [_parsed(row) for row in content.get("undone", [])]
+            rows, undone = (list(content.get(part, [])) for part in ("clicks", "undone"))
             done = [str(name) for name in content["done"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            digests: dict[str, str | None] = dict(content.get("images", {}))
+            self.aside = list(content.get("aside", []))
+            self._check(version, known)
+            for row in [*rows, *undone, *(r for one in self.aside for r in one["clicks"])]:
+                _parsed(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, _ForeignFileError):
+                raise
             raise ValueError(
                 f"'{self.path}' cannot be read: {error}; move it away to begin anew"
             ) from error
+        self._take(rows, undone, done, digests)
+
+    def _check(self, version: int, known: list[str]) -> None:
+        if version > _VERSION:
+            raise _ForeignFileError(
+                f"'{self.path}' was written by a newer maskfeat (version {version} of the file, "
+                f"this one reads up to {_VERSION}); update maskfeat, or choose another folder"
+            )
         if known != self.classes[: len(known)]:
-            raise ValueError(
+            raise _ForeignFileError(
                 f"'{self.path}' was written for the classes {known}, not for {self.classes}; "
                 "name these first, or choose another folder"
             )
+
+    def _take(
+        self,
+        rows: list[Any],
+        undone: list[Any],
+        done: list[str],
+        digests: dict[str, str | None],
+    ) -> None:
+        """Know what a file says, but for images that are gone or have changed."""
         number = {name: place for place, name in enumerate(self.names)}
-        named = {row[0] for row in [*rows, *undone]} | set(done)
-        missing = sorted(named - set(number))
-        if missing:
-            raise ValueError(
-                f"'{self.path}' has clicks on '{missing[0]}', which is not among the "
-                f"{len(self.names)} pictures; put it back, or choose another folder"
-            )
+        named = {str(row[0]) for row in [*rows, *undone]} | set(done)
+        for name in sorted(named):
+            now = self.digest_of(number[name]) if name in number else None
+            then = digests.get(name)
+            if name in number and (then is None or then == now):
+                self._digests[number[name]] = now
+                continue
+            self._put_aside(name, then, [row for row in rows if row[0] == name])
+        for one in list(self.aside):
+            image = number.get(one["name"])
+            if image is None or image in self._digests:
+                continue
+            now = self.digest_of(image)
+            if now is not None and one["digest"] in (None, now):
+                self._digests[image] = now
+                rows = [*rows, *one["clicks"]]
+                self.aside.remove(one)
         kept, taken_back = (
-            [Click(number[row[0]], *row[1:]) for row in some] for some in (rows, undone)
+            [
+                Click(number[str(row[0])], *_parsed(row)[1:])
+                for row in some
+                if number.get(str(row[0])) in self._digests
+            ]
+            for some in (rows, undone)
         )
-        self._know(kept, taken_back, {number[name] for name in done})
+        self._know(kept, taken_back, {number[n] for n in done if number.get(n) in self._digests})
+
+
+class _ForeignFileError(ValueError):
+    """A file that is sound, and not for this program or these classes."""
 
 
 def _parsed(row: Any) -> tuple[str, int, int, int, float | None, int | None]:  # noqa: ANN401

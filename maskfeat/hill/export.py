@@ -81,11 +81,13 @@ def write_label_map(path: Path, labels: IntArray) -> None:
 
 
 def read_label_map(path: Path) -> IntArray | None:
-    """Read what `write_label_map` wrote; None if it is not there."""
-    if not path.is_file():
+    """Read what `write_label_map` wrote; None if it is not there, or damaged."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            labels = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for a file cut or overwritten
         return None
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(np.int64) - 1
+    return labels.astype(np.int64) - 1 if labels.ndim == 2 else None
 
 
 def _regions(labels: IntArray, min_area_px: int) -> list[tuple[int, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from torch import nn
 
 from maskfeat.data.folder import read_picture
-from maskfeat.files import whole_file
+from maskfeat.files import file_digest, whole_file
 from maskfeat.hill.prepared import PreparedImage, load_prepared, prepare, save_prepared
 from maskfeat.hill.sources import Source, source_key, weights_key
 from maskfeat.segment.feature_cache import FeatureCache
@@ -26,6 +27,7 @@ _LOG = logging.getLogger("maskfeat")
 _MOST_OPEN = 8
 # Atoms that stand for an image where all images are looked at: 65 kilobytes for each.
 SKETCH_ATOMS = 48
+_LONGEST_STEM = 180  # bytes
 
 
 class ImageStore:
@@ -69,7 +71,8 @@ class ImageStore:
         model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
         settings = f"{model_key} {source_key(source)} {per_megapixel} {max_megapixels}"
         self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
-        self._open: OrderedDict[int, PreparedImage] = OrderedDict()
+        self._open: OrderedDict[int, tuple[Path, PreparedImage]] = OrderedDict()
+        self._digests: dict[int, tuple[Path, str]] = {}
         self._sketches: dict[int, npt.NDArray[np.float16]] = {}
         self._lock, self._computing = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
@@ -92,24 +95,37 @@ class ImageStore:
             return dict(self._sketches)
 
     def get(self, number: int) -> PreparedImage:
-        """An image; computed if need be.
+        """An image as its file is now; computed if need be.
 
         Raises:
             ValueError: If the picture cannot be read.
         """
+        path = self._path(number)
         with self._lock:
             found = self._open.get(number)
-            if found is not None:
+            if found is not None and found[0] == path:
                 self._open.move_to_end(number)
-                return found
-        image = load_prepared(self._path(number)) if self.is_prepared(number) else None
+                return found[1]
+        image = load_prepared(path) if self.is_prepared(number) else None
         if image is None:
             image = self._computed(number)
         with self._lock:
-            self._open[number] = image
+            self._open[number] = (path, image)
+            self._open.move_to_end(number)
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         return image
+
+    def digest(self, number: int) -> str | None:
+        """Digest of the content of a picture's file, as it is now; None if it cannot be read."""
+        path = self._path(number)
+        known = self._digests.get(number)
+        if known is None or known[0] != path:
+            try:
+                known = self._digests[number] = (path, file_digest(self.paths[number]))
+            except OSError:
+                return None
+        return known[1]
 
     def prepare_all(self, in_background: bool = False) -> None:
         """Prepare what is not yet; a picture that cannot be read is logged and left out.
@@ -167,6 +183,7 @@ class ImageStore:
                 np.save(file, sketch)
             with self._lock:
                 self._sketches[number] = sketch
+            self.failed.pop(number, None)  # it may have been mended
             return image
 
     def _read_sketch(self, number: int) -> None:
@@ -183,5 +200,13 @@ class ImageStore:
             status = path.stat()
         except OSError as error:
             self.failed[number] = f"'{path}' cannot be read as a picture: {error}"
-            return self._folder / f"{path.stem}-missing.npz"
-        return self._folder / f"{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
+            return self._folder / f"{_short(path.stem)}-missing.npz"
+        return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
+
+
+def _short(stem: str) -> str:
+    """A name that leaves room for what is added to it: a system allows 255 bytes."""
+    data = os.fsencode(stem)
+    if len(data) <= _LONGEST_STEM:
+        return stem
+    return f"{os.fsdecode(data[:_LONGEST_STEM])}-{hashlib.sha256(data).hexdigest()[:12]}"

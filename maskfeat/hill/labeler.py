@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.files import held_folder
 from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
 from maskfeat.hill.checks import (
     check_is_elsewhere,
@@ -20,14 +24,17 @@ from maskfeat.hill.checks import (
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import atom_at
-from maskfeat.hill.export import Format, export_labels, read_label_map, write_label_map
+from maskfeat.hill.export import Format, export_labels
 from maskfeat.hill.image_store import ImageStore
+from maskfeat.hill.kept_labels import KeptLabels
 from maskfeat.hill.learner import AtomLabels, Learner
 from maskfeat.hill.order import Order, from_there_on, most_wanted
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
 from maskfeat.segment.inputs import is_whole
 from maskfeat.segment.interactive import FeatureModel
+
+_LOG = logging.getLogger("maskfeat")
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -53,7 +60,9 @@ class Labeler:
     the cut of its probabilities along the borders of the features with the clicked regions held
     (`segment.hill.class_cut`); beyond its region a click counts as far as the tree believes it
     (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before it is answered;
-    a new Labeler on the same folder goes on where the last one ended.
+    a new Labeler on the same folder goes on where the last one ended. Clicks on an image that is
+    gone or was replaced are set aside in that file, see `ClickFile`. One process at a time works
+    in the folder; `close` lets go of it.
 
     An instance may be used by many threads; but for `learn`, each call is done before the next
     begins. In memory are the last few images, some descriptors of every image (65 kB) and what is
@@ -80,7 +89,8 @@ class Labeler:
     Raises:
         FileNotFoundError: If there are no pictures.
         ValueError: If two pictures share a name, classes are no list of different names, a
-            setting is out of range, or `out` has clicks of other pictures or classes.
+            setting is out of range, `out` has clicks for other classes, or another process
+            works there (`FolderInUseError`).
     """
 
     def __init__(
@@ -106,6 +116,8 @@ class Labeler:
         given = checked_size(granularity, num_segments)
         self._size = (None, NUM_SEGMENTS) if given == (None, None) else given
         self.out = Path(out)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(held_folder(self.out, "a Labeler"))
         self.store = ImageStore(
             paths,
             model,
@@ -116,7 +128,13 @@ class Labeler:
             None if cache_dir is None else Path(cache_dir),
         )
         names = [path.name for path in paths]
-        self._clicks = ClickFile(self.out / "clicks.json", names, self.classes)
+        try:
+            file = self.out / "clicks.json"
+            self._clicks = ClickFile(file, names, self.classes, self.store.digest)
+        except BaseException:
+            self._held.close()
+            raise
+        self._kept = KeptLabels(self.out / "labels", paths, self._clicks)
         classifier = classifier or RegionClassifier(len(self.classes))
         self._learner = Learner(self.store, self._clicks, classifier, smoothness)
         self._lock, self._learning = threading.RLock(), threading.Lock()
@@ -158,6 +176,11 @@ class Labeler:
         """How many places were learned from last."""
         return self._learner.num_examples
 
+    @property
+    def set_aside(self) -> dict[str, int]:
+        """How many clicks were made on images that are gone or were replaced, by name."""
+        return dict(Counter({one["name"]: len(one["clicks"]) for one in self._clicks.aside}))
+
     def clicks_on(self, image: int) -> list[Click]:
         """The clicks on one image, in their order."""
         return list(self._clicks.of_image(image))
@@ -172,6 +195,9 @@ class Labeler:
         What asks for a proposal does so first, unless it is told not to.
         """
         with self._learning:
+            with self._lock:
+                for image in self._clicks.images:
+                    self._set_aside_if_changed(image)
             self._learner.learn()
 
     def prepare(self, in_background: bool = False) -> None:
@@ -293,7 +319,9 @@ class Labeler:
             if class_name not in self.classes:
                 raise ValueError(f"the class must be one of {self.classes}, got {class_name!r}")
             size = self._checked_size(granularity, num_segments)
-            self._clicks.add(Click(image, row, column, self.classes.index(class_name), *size))
+            click = Click(image, row, column, self.classes.index(class_name), *size)
+            with self._kept.withdrawn(image):
+                self._clicks.add(click)
 
     def undo(self) -> int:
         """Take the last click back; the image it was on.
@@ -301,7 +329,7 @@ class Labeler:
         Raises:
             ValueError: If there is no click.
         """
-        with self._lock:
+        with self._lock, self._kept.withdrawn_of_last(self._clicks.clicks):
             return self._clicks.pop().image
 
     def redo(self) -> int:
@@ -310,7 +338,7 @@ class Labeler:
         Raises:
             ValueError: If there is none.
         """
-        with self._lock:
+        with self._lock, self._kept.withdrawn_of_last(self._clicks.undone):
             return self._clicks.restore().image
 
     def set_done(self, image: int, is_done: bool = True, learn: bool = True) -> None:
@@ -329,8 +357,9 @@ class Labeler:
         with self._lock:
             self._check_image(image)
             if is_done:
-                write_label_map(self._label_path(image), self._labels(image))
-            self._clicks.set_done(image, is_done)
+                self._kept.keep(image, self._labels(image))
+            else:
+                self._kept.drop(image)
 
     def export(
         self,
@@ -357,12 +386,24 @@ class Labeler:
                 or (not only_done and number not in self.store.failed)
             ]
         self.learn()
-        labeled = ((self.paths[n], n, self._labels(n)) for n in numbers)
-        return export_labels(Path(folder), labeled, self.classes, formats)
+        return export_labels(Path(folder), self._labeled(numbers), self.classes, formats)
 
     def close(self) -> None:
-        """End what computes ahead."""
+        """End what computes ahead, and let go of the folder."""
         self.store.close()
+        self._held.close()
+
+    def _labeled(self, images: Sequence[int]) -> Iterator[tuple[Path, int, IntArray]]:
+        """Path, number and labels of each image; those that cannot be read any more are logged."""
+        for image in images:
+            try:
+                labels = self._labels(image)
+            except ValueError as error:
+                if image not in self.store.failed:
+                    raise
+                _LOG.warning("not exported: %s", error)
+                continue
+            yield self.paths[image], image, labels
 
     def _labels(self, image: int) -> IntArray:
         """The labels an image was left with, or those proposed now, of each pixel."""
@@ -375,14 +416,18 @@ class Labeler:
 
     def _kept_labels(self, image: int) -> IntArray | None:
         """The labels an image was left with when it was done."""
-        return read_label_map(self._label_path(image)) if image in self._clicks.done else None
+        return self._kept.read(image, lambda: self.store.get(image).size)
 
-    def _label_path(self, image: int) -> Path:
-        return self.out / "labels" / f"{self.paths[image].stem}.png"
+    def _set_aside_if_changed(self, image: int) -> None:
+        """Look whether a clicked image is still the one that was clicked."""
+        if self._clicks.set_aside_if_changed(image):
+            with self._kept.withdrawn(image):
+                pass
 
     def _check_image(self, image: int) -> None:
         if not is_whole(image) or not 0 <= image < len(self.paths):
             raise ValueError(f"there is no image {image!r} among {len(self.paths)}")
+        self._set_aside_if_changed(image)
 
     def _checked_click(self, image: int, click_yx: tuple[int, int]) -> tuple[int, int]:
         self._check_image(image)

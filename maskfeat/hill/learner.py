@@ -139,13 +139,13 @@ class Learner:
         self._classifier, self._learned = classifier, learned
 
     def _fit(self, classifier: RegionClassifier) -> None:
-        images = [image for image in self._clicks.images if image not in self._store.failed]
-        parts = [self._examples_of(image) for image in images]
-        if not parts:
+        taught = self._readable_examples()
+        if not taught:
             classifier.forget()
             return
         self._set_scale(classifier)
-        owner = np.repeat(images, [len(part.classes) for part in parts])
+        parts = list(taught.values())
+        owner = np.repeat(list(taught), [len(part.classes) for part in parts])
         # Evenly over all: each region keeps its share.
         count = self.num_examples = min(len(owner), _MOST_EXAMPLES)
         kept = evenly(len(owner), count)
@@ -155,6 +155,17 @@ class Learner:
             np.concatenate([part.weights for part in parts])[kept],
             owner[kept],
         )
+
+    def _readable_examples(self) -> dict[int, Examples]:
+        """What each clicked image teaches; one that cannot be read any more teaches nothing."""
+        found = {}
+        for image in self._clicks.images:
+            try:
+                found[image] = self._examples_of(image)
+            except ValueError:
+                if image not in self._store.failed:
+                    raise
+        return found
 
     def _examples_of(self, image: int) -> Examples:
         """What an image teaches; kept until its clicks change."""

@@ -24,7 +24,7 @@ let past = []; // pictures shown before
 let chosen = 0;
 let areTintsShown = true;
 
-async function open(next, isBack = false) {
+async function open(next, isBack = false, message = "") {
   if (next === null || folder.names[next] === undefined) return;
   if (number >= 0 && number !== next && !isBack) past.push(number);
   turning.abort();
@@ -35,7 +35,7 @@ async function open(next, isBack = false) {
   view = layer = null;
   pending = [];
   stage.setPicture(null, [1, 1]);
-  say("");
+  say(message);
   showBusy("reading the picture");
   side.showPlace(folder, number);
   side.showView(null, past.length > 0);
@@ -53,6 +53,9 @@ async function open(next, isBack = false) {
     if (String(stage.size) !== String(first.size)) Object.assign(stage, { size: first.size }).fit();
     layer = new ClassLayer(buffer);
     take(first);
+    if (first.num_set_aside) {
+      say(`${first.num_set_aside} clicks made on another picture of this name are set aside`);
+    }
     if (!first.is_fresh) await learn();
   } catch (error) {
     if (!signal.aborted) say(error.message, true);
@@ -112,7 +115,7 @@ async function act(action) {
     const answer = await api.act(at, action);
     if (number === at) say("");
     take(answer);
-    if (answer.number !== at) open(answer.number); // the last click was on another picture
+    if (answer.number !== at) await goWhere(action.do, answer);
     else if (number === at && !answer.is_fresh) learn();
     return true;
   } catch (error) {
@@ -122,6 +125,15 @@ async function act(action) {
     }
     return false;
   }
+}
+
+// The last click was on another picture, which is shown, and what has happened there is said.
+async function goWhere(what, answer) {
+  const wasDone = folder.is_done[answer.number];
+  folder.is_done[answer.number] = answer.is_done;
+  const done = what === "undo" ? "taken back" : "given again";
+  const rest = wasDone && !answer.is_done ? "; it is no longer done" : "";
+  await open(answer.number, false, `the last click, on ${folder.names[answer.number]}, was ${done}${rest}`);
 }
 
 async function click([y, x]) {
