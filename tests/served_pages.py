@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,7 +167,7 @@ class Page:
 
     def _hear(self, message) -> None:
         # What the server refuses, browsers write down as errors; the page shows it.
-        if message.type == "error" and "400" not in message.text:
+        if message.type == "error" and not re.search(r"status of (400|409)", message.text):
             self._blame(message.text)
 
     def _blame(self, text: str) -> None:

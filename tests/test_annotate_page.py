@@ -173,7 +173,7 @@ def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
     assert [mark["label"] for mark in marks_in(out)] == [3, 5, 1]
     page.page.locator("#done").click()
     page.text("#name").to_have_text("p1.png")
-    labels = np.array(Image.open(out / "p0_mask.png"))
+    labels = np.array(Image.open(out / "labels" / "p0_mask.png"))
     assert [labels[tuple(place)] for place in (ON_DISC, ON_SQUARE, ON_GROUND)] == [3, 5, 1]
 
 
@@ -197,23 +197,30 @@ def test_objects_are_hidden_opened_again_and_deleted_from_the_list(page) -> None
     page.text("#objects li").to_have_count(1)
 
 
-def test_the_help_names_the_keys_and_a_dead_server_is_said(page, url) -> None:
+def test_the_help_names_the_keys_and_a_dead_server_is_said(page, out) -> None:
     page.press("?")
     page.text("#help").to_be_visible()
     page.text("#key-help").to_contain_text("undo")
     page.press("Escape")
     page.text("#help").to_be_hidden()
+    page.page.route("**/api/a*", lambda route: route.abort())  # alive and actions alike
     page.page.route("**/actions", lambda route: route.abort())
     page.click(ON_DISC)
-    page.text("#message.error").to_contain_text("cannot be reached: the last step is not saved")
-    page.click(ON_DISC)
     page.click(ON_GROUND, button="right")
-    page.text("#message.error").to_contain_text("the last 3 steps are not saved")
-    page.problems.clear()  # the browser says so too
+    page.text("#message.error").to_contain_text("cannot be reached: the last")
+    page.text("#done").to_be_disabled()
+    page.press("d")
+    page.click(ON_SQUARE)
     page.page.unroute("**/actions")
+    page.page.unroute("**/api/a*")
+    page.text("#message").to_contain_text("the server is back; the last")
+    page.problems.clear()  # the browser says so too
+    page.wait()
+    page.text("#done").to_be_enabled()
     page.click(ON_DISC)
     page.text("#open-area").to_contain_text("no. 1")
     page.text("#message").to_be_hidden()
+    assert len(marks_in(out)) == 1
 
 
 def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
@@ -226,8 +233,16 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
             page.click(ON_GROUND, button="right")
             page.text("#undo").to_be_enabled()
             first.status_after(signal.SIGKILL)
+            page.press("ArrowRight")  # nobody answers, and the page does not wait for a key
+            page.text("#message.error").to_contain_text("cannot be reached")
+            for name in ("#undo", "#next", "#done"):
+                page.text(name).to_be_disabled()
             with running(folder, "--port", port):
-                page.click(ON_DISC)  # features are computed anew before there is a mask
+                page.text("#message").to_contain_text("the server is back")
+                page.text("#name").to_have_text("p1.png")
+                page.wait()
+                page.problems.clear()  # the browser says that nobody answered
+                page.click(ON_DISC)
                 page.text("#open-area").to_contain_text("no. 1")
                 page.text("#busy").to_be_hidden()
 

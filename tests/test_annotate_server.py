@@ -239,16 +239,16 @@ def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None
     assert "one by one" in refusal(client.post("/api/pictures/0/actions", json={"do": "finish"}))
     view = act(client, {"do": "done", "is_done": True})
     assert view["is_done"]
-    annotations = json.loads((out / "p0.json").read_text())["annotations"]
+    annotations = json.loads((out / "labels" / "p0.json").read_text())["annotations"]
     assert [one["label"] for one in annotations] == [1, 3, 5]
 
 
 def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     act(client, click(ON_DISC, 3))
-    assert not (out / "p0_mask.png").exists()
+    assert not (out / "labels").exists()
     assert not act(client, {"do": "save"})["is_done"]
-    assert np.array(Image.open(out / "p0_mask.png"))[tuple(ON_DISC)] == 3
+    assert np.array(Image.open(out / "labels" / "p0_mask.png"))[tuple(ON_DISC)] == 3
 
 
 def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:

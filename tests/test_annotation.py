@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
-from PIL import Image
-from pycocotools import mask as coco
 
 from maskfeat.app.annotation import (
     AddMark,
@@ -27,10 +23,7 @@ from maskfeat.app.annotation import (
 )
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
 from maskfeat.app.annotation_masks import label_map, object_mask, reach_on
-from maskfeat.app.annotation_results import write_results
-from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_pictures import feature_model
-from maskfeat.data.sample import read_sample
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 ANY_MASK = MaskRuns((2, 2), "13")
@@ -309,89 +302,3 @@ def test_segments_alone_leave_the_rest_without_label(segmenter) -> None:
     assert labels[tuple(ON_DISC)] == 3
     assert labels[tuple(ON_GROUND)] == 0
     assert label_map(segmenter, [], SIZE).max() == 0
-
-
-def test_results_are_a_label_map_and_training_data(tmp_path) -> None:
-    ring = disc() & ~np.roll(disc(), 10, axis=0)
-    masks = {2: square(), 5: disc(), 7: ring, 8: np.zeros(SIZE, bool)}
-    write_results(tmp_path, tmp_path / "a.jpg", 3, SIZE, masks, are_labels=False)
-    labels = np.array(Image.open(tmp_path / "a_mask.png"))
-    expected = np.select([ring, disc(), square()], [7, 5, 2], 0)  # the smaller one on top
-    np.testing.assert_array_equal(labels, expected)
-    content = json.loads((tmp_path / "a.json").read_text())
-    assert content["image"] == {
-        "image_id": 3,
-        "width": SIZE[1],
-        "height": SIZE[0],
-        "file_name": "a.jpg",
-    }
-    assert [one["id"] for one in content["annotations"]] == [2, 5, 7]
-    for one in content["annotations"]:
-        decoded = coco.decode(one["segmentation"]).astype(bool)
-        np.testing.assert_array_equal(decoded, masks[one["id"]])
-        assert one["area"] == decoded.sum()
-        np.testing.assert_array_equal(one["bbox"], coco.toBbox(one["segmentation"]))
-        x, y = one["point_coords"][0]
-        assert decoded[int(y), int(x)]
-        assert "label" not in one
-    jpg = io.BytesIO()
-    Image.fromarray(drawn()).save(jpg, "JPEG")
-    sample = read_sample("a", "", jpg.getvalue(), (tmp_path / "a.json").read_bytes())
-    assert sample.runs.num_masks == 3
-
-
-def test_masks_of_a_reduced_picture_are_enlarged_and_labels_named(tmp_path) -> None:
-    size = (2 * SIZE[0], 2 * SIZE[1])
-    write_results(tmp_path, tmp_path / "a.jpg", 0, size, {4: disc()}, are_labels=True)
-    labels = np.array(Image.open(tmp_path / "a_mask.png"))
-    np.testing.assert_array_equal(labels, 4 * disc().repeat(2, 0).repeat(2, 1))
-    (one,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
-    assert (one["label"], one["area"]) == (4, 4 * disc().sum())
-
-
-def store_of(tmp_path) -> AnnotationStore:
-    return AnnotationStore(tmp_path / "out", [tmp_path / "a.jpg", tmp_path / "b.jpg"])
-
-
-def test_a_store_goes_on_where_another_one_stopped(tmp_path) -> None:
-    first = store_of(tmp_path)
-    first.load(0, SIZE)
-    annotation = after(RED, SetDone(True))
-    first.save(0, SIZE, annotation)
-    second = store_of(tmp_path)
-    assert second.load(0, SIZE) == annotation
-    assert [second.is_done(0), second.is_done(1), second.num_done] == [True, False, 1]
-    assert [second.next_not_done(start) for start in (0, 1, 2)] == [1, 1, 1]
-    second.load(1, SIZE)
-    second.save(1, SIZE, after(SetDone(True)))
-    assert second.next_not_done(0) is None
-
-
-def test_marks_of_another_picture_are_refused(tmp_path) -> None:
-    store = store_of(tmp_path)
-    store.load(0, SIZE)
-    store.save(0, SIZE, after(RED))
-    with pytest.raises(ValueError, match=r"written for the picture 'a.jpg' .* choose another"):
-        store.load(0, (91, 130))
-
-
-def test_marks_that_another_program_wrote_are_not_written_over(tmp_path) -> None:
-    mine, other = store_of(tmp_path), store_of(tmp_path)
-    mine.load(0, SIZE)
-    other.load(0, SIZE)
-    other.save(0, SIZE, after(GREEN))
-    with pytest.raises(ValueError, match="changed by another program"):
-        mine.save(0, SIZE, after(RED))
-    assert mine.load(0, SIZE) == after(GREEN)
-    mine.save(0, SIZE, after(GREEN, RED))
-    assert store_of(tmp_path).load(0, SIZE) == after(GREEN, RED)
-
-
-def test_a_broken_file_is_named_and_left_alone(tmp_path) -> None:
-    path = tmp_path / "out" / "a.marks.json"
-    path.parent.mkdir()
-    path.write_text('{"steps": [')
-    with pytest.raises(ValueError, match=r"a.marks.json' cannot be read"):
-        store_of(tmp_path)
-    assert path.read_text() == '{"steps": ['
-    assert os.listdir(path.parent) == ["a.marks.json"]

@@ -43,12 +43,15 @@ def annotate(
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
 
     - KEY.marks.json: all marks, those taken back included.
-    - KEY_mask.png: the number of the object (or the label) of each pixel, 0 for none, 16 bit;
-      where objects overlap, that of the smaller one.
+    - KEY_mask.png: the number of the object of each pixel, 0 for none, 16 bit; where objects
+      overlap, that of the smaller one.
     - KEY.json: one mask for each object in the layout of SA-1B, so that KEY.jpg and KEY.json are
-      training data; `id` is the number in KEY_mask.png, and labels also stand under `label`.
+      training data; `id` is the number in KEY_mask.png.
+    - labels/KEY_mask.png and labels/KEY.json: the same for labels, which also stand under `label`.
 
-    The last two are written whenever an object is finished or the picture is done, and by Ctrl+S.
+    Masks are written whenever an object is finished or the picture is done, and by Ctrl+S; what a
+    kill left missing or stale is made anew at the next start. Marks of a picture that was replaced
+    by another one move to the folder set_aside, with their masks.
 
     A picture of more than `max_megapixels` is reduced to that size before its features are taken,
     and its masks are enlarged back to the pixels of the picture.

@@ -39,6 +39,7 @@ def create_app(pictures: OpenPictures, host: str = "127.0.0.1") -> Starlette:
         routes=[
             Route("/", _index),
             Route("/api/folder", _folder),
+            Route("/api/alive", _alive),
             Route("/api/pictures/{number:int}", _view),
             Route("/api/pictures/{number:int}/picture", _picture),
             Route("/api/pictures/{number:int}/partition", _partition),
@@ -74,6 +75,13 @@ def _folder(request: Request) -> Response:
             "out": str(store.folder),
         }
     )
+
+
+def _alive(request: Request) -> Response:
+    """That the server is there, and the revision of the picture that a page shows."""
+    text = request.query_params.get("number", "")
+    number = int(text) if text.isdecimal() and len(text) < 10 else -1
+    return Json({"revision": request.state.pictures.revision(number)})
 
 
 def _view(request: Request) -> Response:

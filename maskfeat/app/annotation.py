@@ -72,6 +72,7 @@ class State:
         finished: Finished objects by rising number.
         next_number: What the next new object is called; numbers are never used twice.
         label_marks: Marks that give labels.
+        labels: What pixels had each label when the labels were written last, by rising label.
         is_done: Whether the picture was called done, and nothing was changed since.
     """
 
@@ -81,6 +82,7 @@ class State:
     finished: tuple[FinishedObject, ...] = ()
     next_number: int = 1
     label_marks: tuple[Mark, ...] = ()
+    labels: tuple[tuple[int, MaskRuns], ...] = ()
     is_done: bool = False
 
     @property
@@ -187,13 +189,20 @@ class SetMode:
 
 @dataclass(frozen=True)
 class SetDone:
-    """Call the picture done, or not done after all."""
+    """Call the picture done, or not done after all, and keep the labels that its pixels have.
+
+    Attributes:
+        is_done: Whether it is.
+        labels: The pixels of each label; None keeps those that were kept before.
+    """
 
     is_done: bool
+    labels: tuple[tuple[int, MaskRuns], ...] | None = None
 
     def after(self, state: State) -> State:
         """The state, done or not."""
-        return replace(state, is_done=self.is_done)
+        labels = state.labels if self.labels is None else self.labels
+        return replace(state, is_done=self.is_done, labels=labels)
 
 
 Step = AddMark | ClearMarks | FinishObject | ReopenObject | DeleteObject | SetMode | SetDone
@@ -230,6 +239,11 @@ class Annotation:
         """Whether a step was taken back."""
         return self.position < len(self.steps)
 
+    @property
+    def last_step(self) -> Step | None:
+        """What undo takes back."""
+        return self.steps[self.position - 1] if self.position else None
+
     def with_step(self, step: Step) -> Annotation:
         """Take one more step; what was taken back before is forgotten.
 
@@ -246,6 +260,25 @@ class Annotation:
     def redone(self) -> Annotation:
         """Take the step again that was taken back last; the same if there is none."""
         return replace(self, position=min(len(self.steps), self.position + 1))
+
+
+def described(step: Step) -> str:
+    """What a step did, to say that it is taken back."""
+    match step:
+        case AddMark(mark):
+            return f"a {mark.kind}"
+        case ClearMarks():
+            return "clearing the marks"
+        case FinishObject():
+            return "finishing an object"
+        case ReopenObject(number):
+            return f"opening object {number} again"
+        case DeleteObject(number):
+            return f"deleting object {number}"
+        case SetMode(mode):
+            return f"changing to {mode} mode"
+        case SetDone(is_done):
+            return "calling the picture done" if is_done else "writing the labels"
 
 
 def _find(state: State, number: int) -> FinishedObject:

@@ -72,7 +72,8 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
     Args:
         entry: `{"do": "mark", "mark": {...}}`, `{"do": "clear"}`, `{"do": "finish", "mask":
             {"size": [h, w], "counts": text}}`, `{"do": "reopen" | "delete", "number": int}`,
-            `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`.
+            `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`,
+            also with `"labels": [{"label": int, "size": [h, w], "counts": text}, ...]`.
         size: Height and width of the picture, pixels.
 
     Raises:
@@ -94,6 +95,8 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
             return DeleteObject(number)
         case {"do": "mode", "mode": mode} if mode in MODES:
             return SetMode(mode)
+        case {"do": "done", "is_done": bool(is_done), "labels": list(labels)}:
+            return SetDone(is_done, tuple(_label_from_json(one, size) for one in labels))
         case {"do": "done", "is_done": bool(is_done)}:
             return SetDone(is_done)
     raise ValueError(f"no such step: {str(entry)[:80]}")
@@ -117,6 +120,11 @@ def mask_from_json(entry: JsonDict, size: tuple[int, int]) -> MaskRuns:
     raise ValueError(
         f"a mask needs counts and a size (height, width) up to {size}, got {str(entry)[:80]}"
     )
+
+
+def mask_to_json(mask: MaskRuns) -> JsonDict:
+    """What `mask_from_json` reads."""
+    return {"size": list(mask.size), "counts": mask.counts}
 
 
 def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
@@ -155,12 +163,23 @@ def mark_to_json(mark: Mark) -> JsonDict:
     return {name: value for name, value in vars(mark).items() if value is not None}
 
 
+def _label_from_json(entry: object, size: tuple[int, int]) -> tuple[int, MaskRuns]:
+    if not isinstance(entry, dict) or not _is_int(entry.get("label"), 1, MAX_LABEL):
+        raise ValueError(f"kept labels lie in 1 to {MAX_LABEL}, got {str(entry)[:80]}")
+    return entry["label"], mask_from_json(entry, size)
+
+
 def _fields(step: Step) -> JsonDict:
     match step:
         case AddMark(mark):
             return {"mark": mark_to_json(mark)}
         case FinishObject(mask):
-            return {"mask": {"size": mask.size, "counts": mask.counts}}
+            return {"mask": mask_to_json(mask)}
+        case SetDone(is_done, labels) if labels is not None:
+            named = [{"label": label, **mask_to_json(mask)} for label, mask in labels]
+            return {"is_done": is_done, "labels": named}
+        case SetDone(is_done):
+            return {"is_done": is_done}
     return dict(vars(step))
 
 

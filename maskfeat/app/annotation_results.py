@@ -1,9 +1,13 @@
-"""Finished masks become a label map and annotations in the layout of SA-1B."""
+"""What was cut out of a picture becomes a label map and annotations in the layout of SA-1B."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +16,126 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from maskfeat.data.rle import encode
+from maskfeat.app.annotation import MaskRuns
+from maskfeat.data.rle import decode_annotations, encode
 from maskfeat.evaluate.pictures import nearest_cells
 from maskfeat.files import whole_file
 
 BoolArray = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 
+LABELS_FOLDER = "labels"
+_MADE_OF = re.compile(rb'\{"made_of":"([0-9a-f]+)"')
 
-def write_results(
-    folder: Path,
-    picture: Path,
-    image_id: int,
-    size: Size,
-    masks: Mapping[int, BoolArray],
-    are_labels: bool,
-) -> None:
-    """Write what was cut out of one picture.
 
-    KEY_mask.png holds the number of the mask of each pixel, 16 bit, 0 where there is none; where
-    masks overlap, that of the smaller one. KEY.json holds one annotation for each mask, its `id`
-    the number, in one piece or several; `predicted_iou` and `stability_score` are 1, as a person
-    has looked at it. The point is the pixel furthest from the mask's border.
+@dataclass(frozen=True)
+class Results:
+    """What is to be in the files KEY_mask.png and KEY.json of a folder.
 
-    Args:
-        folder: Where to write; the annotations come last: with them all is there.
+    Attributes:
+        folder: Where they are.
         picture: The picture's file.
         image_id: Its number.
         size: Its height and width, pixels.
-        masks: By number, 1 to 65,535, shape (h, w) not above `size`, enlarged to it; what is
-            empty is left out.
+        masks: By number, 1 to 65,535, of sizes not above `size`, enlarged to it; what is empty is
+            left out.
         are_labels: Whether the numbers mean something; then each annotation has its `label`.
     """
-    labels = np.zeros(size, np.uint16)
-    annotations = []
-    # One by one: the masks of a large photograph would fill the memory.
-    for number in sorted(masks, key=lambda n: -masks[n].mean()):
-        mask = enlarged(masks[number], size)
-        if mask.any():
-            labels[mask] = number
-            point = _point_inside(masks[number], size)
-            label = {"label": number} if are_labels else {}
-            annotations.append({"id": number, **_described(mask), "point_coords": [point], **label})
-    with whole_file(folder / f"{picture.stem}_mask.png") as file:
-        Image.fromarray(labels).save(file, "PNG", compress_level=1)
-    height, width = size
+
+    folder: Path
+    picture: Path
+    image_id: int
+    size: Size
+    masks: Mapping[int, MaskRuns]
+    are_labels: bool
+
+    @property
+    def label_map(self) -> Path:
+        """The file with the number of the mask of each pixel."""
+        return self.folder / f"{self.picture.stem}_mask.png"
+
+    @property
+    def annotations(self) -> Path:
+        """The file in the layout of SA-1B."""
+        return self.folder / f"{self.picture.stem}.json"
+
+    @property
+    def made_of(self) -> str:
+        """A short name of what they are made of, hexadecimal."""
+        masks = [[n, *vars(mask).values()] for n, mask in sorted(self.masks.items())]
+        content = json.dumps([self.picture.name, self.size, masks, self.are_labels])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def are_due(self) -> bool:
+        """Whether the files are missing, or made of something else."""
+        return self.made_of_on_disk() != self.made_of or not self.label_map.exists()
+
+    def made_of_on_disk(self) -> str | None:
+        """What the files there say that they are made of; None if they do not, or are not there."""
+        try:
+            with self.annotations.open("rb") as file:
+                found = _MADE_OF.match(file.read(64))
+        except FileNotFoundError:
+            return None
+        return found.group(1).decode() if found else None
+
+
+@contextlib.contextmanager
+def written_results(results: Results) -> Iterator[None]:
+    """Write results beside their files before the block, and rename them after it has ended well.
+
+    So a disk that is full is found out before anything else is saved. KEY_mask.png holds the
+    number of the mask of each pixel, 16 bit, 0 where there is none; where masks overlap, that of
+    the smaller one. KEY.json holds one annotation for each mask, its `id` the number, in one piece
+    or several; `predicted_iou` and `stability_score` are 1, as a person has looked at it. The
+    point is the pixel furthest from the mask's border. The annotations come last: with them all is
+    there, and `made_of` says of what.
+
+    Raises:
+        OSError: If they cannot be written.
+        ValueError: If a mask's runs are malformed.
+    """
+    labels, annotations = _drawn(results)
+    height, width = results.size
     content = {
+        "made_of": results.made_of,  # first: it is looked for without reading the rest
         "image": {
-            "image_id": image_id,
+            "image_id": results.image_id,
             "width": width,
             "height": height,
-            "file_name": picture.name,
+            "file_name": results.picture.name,
         },
-        "annotations": sorted(annotations, key=lambda one: one["id"]),
+        "annotations": annotations,
     }
-    with whole_file(folder / f"{picture.stem}.json") as file:
-        file.write(json.dumps(content, separators=(",", ":")).encode())
+    with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
+        Image.fromarray(labels).save(png_file, "PNG", compress_level=1)
+        json_file.write(json.dumps(content, separators=(",", ":")).encode())
+        png_file.flush()
+        json_file.flush()
+        yield
+
+
+def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any]]]:
+    """The label map, and the annotations by rising number."""
+    areas = {number: _decoded(runs).mean() for number, runs in results.masks.items()}
+    labels = np.zeros(results.size, np.uint16)
+    annotations = []
+    # One by one: the masks of a large photograph would fill the memory.
+    for number in sorted(areas, key=lambda n: -areas[n]):
+        small = _decoded(results.masks[number])
+        mask = enlarged(small, results.size)
+        if mask.any():
+            labels[mask] = number
+            point = _point_inside(small, results.size)
+            label = {"label": number} if results.are_labels else {}
+            annotations.append({"id": number, **_described(mask), "point_coords": [point], **label})
+    return labels, sorted(annotations, key=lambda one: one["id"])
+
+
+def _decoded(runs: MaskRuns) -> BoolArray:
+    mask: BoolArray = decode_annotations([runs.counts], runs.size)[0]
+    return mask
 
 
 def enlarged(mask: BoolArray, size: Size) -> BoolArray:

@@ -1,21 +1,36 @@
-"""The files of `maskfeat annotate`: the marks of each picture, so that nothing clicked is lost."""
+"""The files of `maskfeat annotate`: marks, so that nothing clicked is lost, and what they give."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskfeat.app.annotation import Annotation
+from maskfeat.app.annotation import Annotation, State
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json
+from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
+from maskfeat.app.revisions import StaleError, revision_of
+from maskfeat.data.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.files import whole_file
 
 Stamp = tuple[int, int]
+Size = tuple[int, int]
+
+_LOG = logging.getLogger("maskfeat")
+_VERSION = 1
+_SET_ASIDE = "set_aside"
 
 
 class AnnotationStore:
-    """Reads and writes FOLDER/KEY.marks.json, each written whole, then renamed.
+    """Reads and writes FOLDER/KEY.marks.json, and the results that are derived from them.
+
+    At the start, results that are missing or made of other marks are made anew, and marks of an
+    image that was replaced are set aside with their results. A file that cannot be read is named
+    in the log, and costs its own image alone.
 
     In memory it holds one bit for each picture, so that thousands of them cost nothing.
 
@@ -23,15 +38,23 @@ class AnnotationStore:
         folder: Where the files are; made when the first is written.
         paths: The pictures, of different names without ending.
 
-    Raises:
-        ValueError: If a file is there that holds no marks.
+    Attributes:
+        notices: What the user should know of some pictures, by number.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
         self.folder = folder
         self.paths = list(paths)
+        self.notices: dict[int, str] = {}
+        self._stems = {path.stem for path in paths}
         self._stamps: dict[int, Stamp | None] = {}
-        self._is_done = [self._read(n).get("is_done") is True for n in range(len(self.paths))]
+        self._revisions: dict[int, str] = {}
+        self._is_done = [False] * len(self.paths)
+        for number in range(len(self.paths)):
+            try:
+                self._begin(number)
+            except ValueError as error:
+                _LOG.warning("left out: %s", error)
 
     @property
     def num_done(self) -> int:
@@ -49,55 +72,155 @@ class AnnotationStore:
             (n % num for n in range(start, start + num) if not self._is_done[n % num]), None
         )
 
-    def load(self, number: int, size: tuple[int, int]) -> Annotation:
-        """The marks of a picture, none if there is no file.
+    def revision(self, number: int) -> str:
+        """Of the marks of a picture that was loaded, see `revision_of`."""
+        return self._revisions[number]
+
+    def load(self, number: int, size: Size, image: ImageIdentity) -> Annotation:
+        """The marks of a picture, none if there is no file, or it is of another picture.
 
         Args:
             number: Which picture.
             size: Its height and width, pixels.
+            image: What its file holds.
 
         Raises:
-            ValueError: If the file is malformed, or belongs to another picture.
+            ValueError: If the file is malformed.
         """
         # First the stamp: what another program writes in between shows as a change when saving.
         self._stamps[number] = self._stamp(number)
-        content = self._read(number)
-        if not content:
+        raw = self._bytes(number)
+        self._revisions[number] = revision_of(raw)
+        if not raw:
             return Annotation()
-        path, known = self._path(number), (content.get("file_name"), content.get("size"))
-        expected = (self.paths[number].name, list(size))
-        if known != expected:
-            raise ValueError(
-                f"'{path}' was written for the picture '{known[0]}' of (height, width) {known[1]}, "
-                f"not for '{expected[0]}' of {expected[1]}; choose another folder with --out"
-            )
-        try:
-            return annotation_from_json(content, size)
-        except ValueError as error:
-            raise ValueError(f"'{path}' cannot be read: {error}") from error
+        content = self._parsed(number, raw)
+        known = identity_from_json(content.get("image"))
+        is_same = content.get("file_name") == self.paths[number].name
+        if known is not None:
+            is_same = known.has_equal_content(image)
+        if not is_same or content.get("size") != list(size):
+            self._set_aside(number)
+            self._stamps[number], self._revisions[number] = None, ""
+            return Annotation()
+        return self._annotation(number, content, size)
 
-    def save(self, number: int, size: tuple[int, int], annotation: Annotation) -> None:
-        """Write the marks of a picture that was loaded before.
+    def save(
+        self,
+        number: int,
+        size: Size,
+        image: ImageIdentity,
+        annotation: Annotation,
+        based_on: str,
+        with_results: bool = True,
+    ) -> None:
+        """Write the marks of a picture that was loaded before, and its results if they change.
+
+        Args:
+            number: Which picture.
+            size: Its height and width, pixels.
+            image: What its file held when it was read.
+            annotation: The marks.
+            based_on: The revision that was changed to get them.
+            with_results: Whether the results may change; else they are not looked at.
 
         Raises:
-            ValueError: If another program changed the file since. Nothing is written.
+            StaleError: If the marks have another revision. Nothing is written.
+            OSError: If results or marks cannot be written, e.g. on a full disk.
         """
         path = self._path(number)
-        if self._stamp(number) != self._stamps[number]:
-            raise ValueError(
-                f"'{path}' was changed by another program; reload the page to go on from there"
+        if based_on != self._revisions[number] or self._stamp(number) != self._stamps[number]:
+            raise StaleError(
+                f"'{path}' was changed by another program; it is shown now as it is, and the last "
+                "step was not made"
             )
         content = {
-            "version": 1,
+            "version": _VERSION,
             "file_name": self.paths[number].name,
             "size": list(size),
+            "image": image.to_json(),
             "is_done": annotation.state.is_done,
             **annotation_to_json(annotation),
         }
-        with whole_file(path) as file:
-            file.write(json.dumps(content, separators=(",", ":")).encode())
-        self._stamps[number] = self._stamp(number)
+        raw = json.dumps(content, separators=(",", ":")).encode()
+        # The marks come last but for the renaming: results that cannot be written leave all as it
+        # was, and after a kill in between they are made anew at the next start.
+        due = self._due_results(number, size, annotation.state) if with_results else []
+        with _all_written(due), whole_file(path) as file:
+            file.write(raw)
+        self._stamps[number], self._revisions[number] = self._stamp(number), revision_of(raw)
         self._is_done[number] = annotation.state.is_done
+
+    def write_results(self, number: int, size: Size, state: State) -> None:
+        """Make the results of a picture anew, where they are missing or made of something else."""
+        with _all_written(self._due_results(number, size, state)):
+            pass
+
+    def _begin(self, number: int) -> None:
+        """Look whether a picture is done, and mend what an earlier end has left."""
+        raw = self._bytes(number)
+        if not raw:
+            return
+        content = self._parsed(number, raw)
+        known = identity_from_json(content.get("image"))
+        try:
+            is_same = known is None or holds_image(self.paths[number], known)
+        except (OSError, ValueError):
+            # The page says so when the picture is opened; its marks stay for when it is back.
+            self._is_done[number] = content.get("is_done") is True
+            return
+        if not is_same:
+            self._set_aside(number)
+            return
+        match content.get("size"):
+            case [int(height), int(width)] if height > 0 and width > 0:
+                state = self._annotation(number, content, (height, width)).state
+            case size:
+                raise ValueError(f"'{self._path(number)}' cannot be read: its size is {size!r}")
+        self.write_results(number, (height, width), state)
+        self._is_done[number] = state.is_done
+
+    def _annotation(self, number: int, content: dict[str, Any], size: Size) -> Annotation:
+        try:
+            return annotation_from_json(content, size)
+        except ValueError as error:
+            raise ValueError(f"'{self._path(number)}' cannot be read: {error}") from error
+
+    def _due_results(self, number: int, size: Size, state: State) -> list[Results]:
+        """The results that have to be written: objects and labels have files of their own."""
+        masks = {one.number: one.mask for one in state.finished}
+        place, path = self.folder / LABELS_FOLDER, self.paths[number]
+        objects = Results(self.folder, path, number, size, masks, are_labels=False)
+        labels = Results(place, path, number, size, dict(state.labels), are_labels=True)
+        # None at all is a result, too, once it is one, or was.
+        are_objects = state.finished or (state.is_done and not state.label_marks)
+        due = []
+        if (are_objects or objects.made_of_on_disk()) and objects.are_due:
+            due.append(objects)
+        if (state.labels or (state.is_done and labels.made_of_on_disk())) and labels.are_due:
+            due.append(labels)
+        return due
+
+    def _set_aside(self, number: int) -> None:
+        """Move the marks and results of an image that was replaced to where nothing else is."""
+        stem = self.paths[number].stem
+        results = [f"{stem}_mask.png", f"{stem}.json"]
+        names = [
+            *results,
+            *(f"{LABELS_FOLDER}/{name}" for name in results),
+            self._path(number).name,
+        ]
+        now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+        place = self.folder / _SET_ASIDE / now
+        for name in names:  # the marks last: what was cut short is done again
+            if (self.folder / name).exists():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / name).rename(place / name)
+        self._is_done[number] = False
+        self.notices[number] = (
+            f"'{self.paths[number].name}' is not the image that its marks were made on: these are "
+            f"set aside in '{place}', and it begins anew"
+        )
+        _LOG.warning("%s", self.notices[number])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.paths[number].stem}.marks.json"
@@ -105,20 +228,50 @@ class AnnotationStore:
     def _stamp(self, number: int) -> Stamp | None:
         try:
             status = self._path(number).stat()
-        except FileNotFoundError:
+        except OSError:  # not there, or never to be there: `_bytes` says so
             return None
         return status.st_mtime_ns, status.st_ino
 
-    def _read(self, number: int) -> dict[str, Any]:
+    def _bytes(self, number: int) -> bytes:
+        """The file as it is; none if it is not there."""
+        path, stem = self._path(number), self.paths[number].stem
+        if stem.endswith(".marks") and stem.removesuffix(".marks") in self._stems:
+            raise ValueError(
+                f"the masks of '{self.paths[number].name}' would be written over the marks of "
+                f"'{stem.removesuffix('.marks')}'; rename one of the two"
+            )
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:  # a name too long, a folder of this name
+            raise ValueError(
+                f"the marks of '{self.paths[number].name}' cannot be kept in '{path}': "
+                f"{error.strerror}; rename the picture"
+            ) from error
+
+    def _parsed(self, number: int, raw: bytes) -> dict[str, Any]:
         path = self._path(number)
         try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return {}
+            content = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"'{path}' cannot be read: {error}; move it away to begin anew"
             ) from error
         if not isinstance(content, dict):
             raise ValueError(f"'{path}' holds no marks; move it away to begin anew")
+        version = content.get("version", _VERSION)
+        if type(version) is not int or not 1 <= version <= _VERSION:
+            raise ValueError(
+                f"'{path}' has version {str(version)[:80]} of these files, and this maskfeat reads "
+                f"{_VERSION}: install a newer one, or move the file away to begin anew"
+            )
         return content
+
+
+@contextlib.contextmanager
+def _all_written(due: Sequence[Results]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for results in due:
+            stack.enter_context(written_results(results))
+        yield

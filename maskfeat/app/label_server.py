@@ -35,6 +35,7 @@ def create_label_app(views: LabelViews, host: str = "127.0.0.1") -> Starlette:
         routes=[
             Route("/", _index),
             Route("/api/folder", _folder),
+            Route("/api/alive", _alive),
             Route("/api/progress", _progress),
             Route("/api/next", _next),
             Route("/api/export", _export, methods=["POST"]),
@@ -66,6 +67,10 @@ def _index(request: Request) -> Response:
 
 def _folder(request: Request) -> Response:
     return Json(request.state.views.folder())
+
+
+def _alive(request: Request) -> Response:
+    return Json({"revision": None})
 
 
 def _progress(request: Request) -> Response:

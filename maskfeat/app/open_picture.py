@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -21,14 +22,16 @@ from maskfeat.app.annotation import (
     ReopenObject,
     SetDone,
     State,
+    described,
 )
 from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
 from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, reach_on
-from maskfeat.app.annotation_results import write_results
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.picture_at_work import PictureAtWork
-from maskfeat.data.rle import decode_annotations, encode
+from maskfeat.app.revisions import check_revision
+from maskfeat.data.image_identity import ImageIdentity
+from maskfeat.data.rle import encode
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 _NEEDING_MASKS = ("finish", "reopen", "done", "save")
@@ -55,14 +58,26 @@ class OpenPicture:
         self.picture = picture
         self.segmenter = segmenter
         self._store = store
+        self._stamp = self._stamp_now()
         self._lock = threading.Lock()
         self._annotation: Annotation | None = None
+        self._marks_revision = ""
         self._partition: bytes | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the picture, pixels."""
         return self.picture.result().size
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the file has changed since it was opened."""
+        return self._stamp_now() != self._stamp
+
+    def revision(self) -> str | None:
+        """Of image and marks as they are shown; None if nothing was shown yet."""
+        with self._lock:
+            return None if self._annotation is None else self._revision()
 
     def view(self, timeout_s: float = 0) -> JsonDict:
         """All that the page shows.
@@ -92,21 +107,27 @@ class OpenPicture:
 
         Args:
             request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
-                a mark's reach is found here; or `{"do": "undo" | "redo" | "save"}`.
+                a mark's reach is found here; or `{"do": "undo" | "redo" | "save"}`. With
+                `"revision"`, that of the view it was decided upon.
 
         Returns:
             As `view`, the finished objects only if they changed.
 
         Raises:
+            StaleError: If the view has another revision by now.
             ValueError: If it cannot be done; then nothing has changed, in the files neither.
+            OSError: If a file cannot be written; nothing has changed either.
         """
         what = str(request.get("do"))
         if what in _NEEDING_MASKS:
             self.segmenter.result()  # without the lock: marks can be made meanwhile
         with self._lock:
             before = self._loaded()
+            check_revision(request, self._revision(), self._path.name)
             after = self._answers.get(what, OpenPicture._with_step)(self, before, request)
             self._keep(after)
+            if after is not before:  # who goes on has read it
+                self._store.notices.pop(self.number, None)
             try:
                 view = self._view(after, with_finished=_has_other_objects(before, after))
                 if after.position > before.position and "problem" in view:
@@ -114,9 +135,6 @@ class OpenPicture:
             except Exception:  # too little memory, say: what fails is not saved
                 self._keep(before)
                 raise
-            is_newly_done = after.state.is_done and not before.state.is_done
-            if _has_other_objects(before, after) or is_newly_done or what == "save":
-                self._write_results(after.state)
             return view
 
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -132,8 +150,7 @@ class OpenPicture:
         mask = self._open_mask(before.state)
         if not mask.any():
             raise ValueError("the object has no pixels yet; left click it first")
-        size = mask.shape[0], mask.shape[1]
-        return before.with_step(FinishObject(MaskRuns(size, encode(mask))))
+        return before.with_step(FinishObject(_runs_of(mask)))
 
     def _with_object_reopened(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
@@ -146,14 +163,25 @@ class OpenPicture:
         step = step_from_json(request, self.size)
         assert isinstance(step, SetDone)
         state = before.state
-        if step.is_done and state.mode == "object" and state.open_marks:
+        if not step.is_done:
+            return before.with_step(SetDone(False))
+        if state.mode == "object" and state.open_marks:
             before = self._with_object_finished(before, request)
-        return before.with_step(step)
+        return before.with_step(SetDone(True, self._labels(state)))
+
+    def _with_results_written(self, before: Annotation, request: JsonDict) -> Annotation:
+        """Labels are kept by a step, as objects are, so that results follow from steps alone."""
+        state = before.state
+        labels = self._labels(state) if state.mode == "labels" else state.labels
+        if labels != state.labels:
+            return before.with_step(SetDone(state.is_done, labels))
+        self._store.write_results(self.number, self.size, state)
+        return before
 
     _answers: ClassVar[dict[str, Callable[[OpenPicture, Annotation, JsonDict], Annotation]]] = {
         "undo": lambda self, before, request: before.undone(),
         "redo": lambda self, before, request: before.redone(),
-        "save": lambda self, before, request: before,
+        "save": _with_results_written,
         "finish": _with_object_finished,
         "reopen": _with_object_reopened,
         "done": _with_picture_done,
@@ -161,17 +189,23 @@ class OpenPicture:
 
     def _loaded(self) -> Annotation:
         if self._annotation is None:
-            self._annotation = self._store.load(self.number, self.size)
+            self._annotation = self._store.load(self.number, self.size, self._identity)
+            self._marks_revision = self._store.revision(self.number)
         return self._annotation
 
     def _keep(self, annotation: Annotation) -> None:
-        if annotation is self._annotation:
-            return
-        try:
-            self._store.save(self.number, self.size, annotation)
-        except ValueError:
-            self._annotation = None  # another program's: read it again
-            raise
+        before, self._annotation = self._annotation, None  # what fails is read again
+        assert before is not None
+        if annotation is not before:
+            self._store.save(
+                self.number,
+                self.size,
+                self._identity,
+                annotation,
+                self._marks_revision,
+                with_results=_may_change_results(before.state, annotation.state),
+            )
+            self._marks_revision = self._store.revision(self.number)
         self._annotation = annotation
 
     def _view(self, annotation: Annotation, with_finished: bool) -> JsonDict:
@@ -180,6 +214,7 @@ class OpenPicture:
         view: JsonDict = {
             "moment": time.monotonic_ns(),  # views overtake one another on their way
             "number": self.number,
+            "revision": self._revision(),
             "size": list(self.size),
             "is_ready": is_ready,
             "mode": state.mode,
@@ -187,6 +222,7 @@ class OpenPicture:
             "num_done": self._store.num_done,
             "can_undo": annotation.can_undo,
             "can_redo": annotation.can_redo,
+            "undo": described(annotation.last_step) if annotation.last_step else None,
             "marks": [mark_to_json(mark) for mark in state.marks],
             "open_number": state.open_number or state.next_number,
             "masks": [],
@@ -196,6 +232,8 @@ class OpenPicture:
                 {"number": one.number, "size": list(one.mask.size), "counts": one.mask.counts}
                 for one in state.finished
             ]
+        if self.number in self._store.notices:
+            view["notice"] = self._store.notices[self.number]
         if is_ready:
             try:
                 view["masks"] = [
@@ -229,18 +267,40 @@ class OpenPicture:
         labels = label_map(self.segmenter.result(), state.label_marks, self.size)
         return {int(label): labels == label for label in np.unique(labels) if label > 0}
 
-    def _write_results(self, state: State) -> None:
-        are_labels = state.mode == "labels"
-        masks = (
-            self._label_masks(state)
-            if are_labels
-            else {
-                one.number: decode_annotations([one.mask.counts], one.mask.size)[0]
-                for one in state.finished
-            }
-        )
-        path = self._store.paths[self.number]
-        write_results(self._store.folder, path, self.number, self.size, masks, are_labels)
+    def _labels(self, state: State) -> tuple[tuple[int, MaskRuns], ...]:
+        """The labels of all pixels, to be kept."""
+        masks = self._label_masks(state) if state.label_marks else {}
+        return tuple((label, _runs_of(mask)) for label, mask in masks.items())
+
+    def _revision(self) -> str:
+        return f"{self._identity.file_digest[:12]}-{self._marks_revision}"
+
+    @property
+    def _identity(self) -> ImageIdentity:
+        return self.picture.result().identity
+
+    @property
+    def _path(self) -> Path:
+        return self._store.paths[self.number]
+
+    def _stamp_now(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _runs_of(mask: BoolArray) -> MaskRuns:
+    return MaskRuns((mask.shape[0], mask.shape[1]), encode(mask))
+
+
+def _may_change_results(before: State, after: State) -> bool:
+    return (before.is_done, before.labels, before.finished) != (
+        after.is_done,
+        after.labels,
+        after.finished,
+    )
 
 
 def _has_other_objects(before: Annotation, after: Annotation) -> bool:

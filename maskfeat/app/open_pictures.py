@@ -74,6 +74,14 @@ class OpenPictures:
                 self._opened(following, is_ahead=True)
                 self._close_oldest()
 
+    def revision(self, number: int) -> str | None:
+        """Of a picture that is open and was shown, else None; "replaced" if its file changed."""
+        with self._lock:
+            found = self._open.get(number)
+        if found is None:
+            return None
+        return "replaced" if found.is_replaced else found.revision()
+
     def close(self) -> None:
         """Begin nothing more; what is being computed ends first."""
         self._reader.close()
@@ -81,6 +89,9 @@ class OpenPictures:
 
     def _opened(self, number: int, is_ahead: bool) -> OpenPicture:
         found = self._open.get(number)
+        if found is not None and found.is_replaced:
+            self._forget(number)
+            found = None
         if found is None:
             path = self.store.paths[number]
             picture = self._reader.submit(
@@ -108,9 +119,13 @@ class OpenPictures:
             if len(self._open) <= _MOST_OPEN and self._num_pixels() <= _MOST_PIXELS:
                 return
             if not self._num_users.get(number):
-                closed = self._open.pop(number)
-                closed.segmenter.cancel()
-                closed.picture.cancel()
+                self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        closed = self._open.pop(number)
+        if not self._num_users.get(number):  # else somebody waits for them
+            closed.segmenter.cancel()
+            closed.picture.cancel()
 
     def _num_pixels(self) -> int:
         read = [one.picture for one in self._open.values()]

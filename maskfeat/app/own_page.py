@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from maskfeat.app.annotation_json import JsonDict
+from maskfeat.app.revisions import StaleError
 
 _MAX_REQUEST_BYTES = 1_000_000
 
@@ -82,6 +83,10 @@ def _user_error(request: Request, error: Exception) -> Response:
     return Json({"error": str(error)}, status_code=400)
 
 
+def _stale_error(request: Request, error: Exception) -> Response:
+    return Json({"error": str(error), "is_stale": True}, status_code=409)
+
+
 def _memory_error(request: Request, error: Exception) -> Response:
     return Json({"error": "this takes more memory than there is; nothing was changed"}, 400)
 
@@ -90,8 +95,10 @@ def _file_error(request: Request, error: Exception) -> Response:
     return Json({"error": f"a file could not be written: {error}"}, status_code=500)
 
 
-# Errors come as `{"error": sentence}`, 400 for what the user caused.
+# Errors come as `{"error": sentence}`, 400 for what the user caused; 409 and `is_stale` for an
+# action on what is gone.
 ERROR_HANDLERS: Any = {
+    StaleError: _stale_error,
     ValueError: _user_error,
     MemoryError: _memory_error,
     OSError: _file_error,

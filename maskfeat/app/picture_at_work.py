@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.folder import read_picture
+from maskfeat.data.image_identity import ImageIdentity, identity_of
 from maskfeat.segment.resizing import reduced
 
 MAX_MEGAPIXELS = 400.0  # of a picture at all, as in `maskfeat segment`
@@ -25,11 +26,13 @@ class PictureAtWork:
         size: Its height and width, upright, pixels.
         rgb: What the segmenter gets, uint8, shape (h, w, 3), reduced where the picture is large.
         jpeg: What the page shows.
+        identity: What the file held.
     """
 
     size: tuple[int, int]
     rgb: npt.NDArray[np.uint8]
     jpeg: bytes
+    identity: ImageIdentity
 
 
 def read_at_work(path: Path, max_megapixels: float) -> PictureAtWork:
@@ -42,4 +45,5 @@ def read_at_work(path: Path, max_megapixels: float) -> PictureAtWork:
     file = io.BytesIO()
     shown = Image.fromarray(reduced(rgb, _SHOWN_MEGAPIXELS))
     shown.save(file, "JPEG", quality=92, subsampling=0)
-    return PictureAtWork(rgb.shape[:2], reduced(rgb, max_megapixels), file.getvalue())
+    small, identity = reduced(rgb, max_megapixels), identity_of(path, rgb)
+    return PictureAtWork(rgb.shape[:2], small, file.getvalue(), identity)

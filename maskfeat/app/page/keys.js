@@ -1,5 +1,7 @@
 // The keyboard: one table, for the keys and for the help.
 
+import { isUp } from "./connection.js";
+
 // [keys, what is said of them, name of the action]; keys as `named` spells them.
 const TABLE = [
   [["Enter", "n"], "finish the object, begin the next", "finish"],
@@ -65,7 +67,7 @@ export function listen(actions, chooseLabel, table = TABLE) {
   const byKey = new Map(table.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
   window.addEventListener("keydown", (event) => {
     const { target } = event;
-    if (event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.altKey || document.querySelector("dialog[open]") || !isUp()) return;
     if (target.type === "range" && event.key.startsWith("Arrow")) return;
     const isButton = target.tagName === "BUTTON";
     if (event.code === "Space" && !isButton) event.preventDefault(); // no scrolling

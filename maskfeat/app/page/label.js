@@ -1,6 +1,8 @@
 // The page of `maskfeat annotate --classes`: the next picture, its proposed classes, and clicks.
 
 import * as api from "./api.js";
+import * as connection from "./connection.js";
+import { areSame } from "./folder.js";
 import * as keys from "./keys.js";
 import { ClassLayer, classColor } from "./label_layers.js";
 import * as side from "./label_panel.js";
@@ -108,6 +110,7 @@ async function learn() {
 }
 
 async function act(action) {
+  if (!connection.isUp()) return false;
   const at = number;
   learning.abort();
   document.body.dataset.fresh = "false";
@@ -119,8 +122,8 @@ async function act(action) {
     else if (number === at && !answer.is_fresh) learn();
     return true;
   } catch (error) {
-    if (number === at) {
-      await api.getView(at).then(take, () => {});
+    if (number === at && !error.isDropped) {
+      if (!error.isUnreachable) await api.getView(at).then(take, () => {});
       say(error.message, true);
     }
     return false;
@@ -222,6 +225,17 @@ async function watchProgress() {
   }
 }
 
+async function reconnect() {
+  const num = api.beginAnew();
+  const found = await api.getFolder().catch((error) => say(error.message, true));
+  if (!found) return;
+  if (!areSame(found, folder)) return location.reload();
+  folder = found;
+  side.showProgress(folder.progress);
+  await open(number);
+  if (view) say(num ? `the server is back; ${api.unsaved(num)}` : "the server is back", num > 0);
+}
+
 const actions = {
   done: finishPicture,
   skip: proceed,
@@ -269,6 +283,7 @@ function wire() {
 const pick = (pixel) => layer && view?.knows_classes && choose(layer.classes[layer.atomAt(...cellAt(pixel))]);
 
 async function start() {
+  connection.listen(() => say(connection.LOST, true), reconnect);
   try {
     folder = await api.getFolder();
   } catch (error) {
@@ -279,6 +294,7 @@ async function start() {
   wire();
   side.showProgress(folder.progress);
   watchProgress();
+  connection.watch(() => api.getRevision(number));
   // A reloaded page shows the picture it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first ?? 0 : asked);

@@ -1,7 +1,9 @@
 // The page: what is done with mouse and keys goes to the server, and its answers to the canvas.
 
 import * as api from "./api.js";
+import * as connection from "./connection.js";
 import { Partition } from "./dial.js";
+import * as pictures from "./folder.js";
 import * as keys from "./keys.js";
 import { OPEN_COLOR, colorOf, maskLayer } from "./masks.js";
 import * as panel from "./panel.js";
@@ -22,6 +24,8 @@ let draft = null; // a scribble that is being drawn
 let partition = null;
 let label = 1;
 let areMasksShown = true;
+let left = null; // the picture that was called done last, until something else is done
+let numActing = 0; // actions that the server has not answered yet
 const unreadable = new Set(); // pictures that the server could not read
 const hidden = new Set(); // objects that are not shown
 
@@ -46,6 +50,8 @@ async function open(next) {
     if (signal.aborted) return; // while the bitmap was decoded
     stage.setPicture(bitmap, first.size);
     take(first);
+    unreadable.delete(next);
+    if (first.notice) panel.say(first.notice, true);
     await becomeReady(signal);
     if (element("dial-on").checked) await loadPartition();
   } catch (error) {
@@ -109,8 +115,10 @@ function showObjects() {
 
 // Says whether it went well.
 async function act(action) {
-  if (!view) return false;
+  if (!view || !connection.isUp()) return false;
   const at = number;
+  left = null;
+  numActing += 1;
   if (action.do === "mark") pending = [...pending, { ...action.mark, isPending: true }];
   const mark = pending[pending.length - 1];
   show();
@@ -123,13 +131,48 @@ async function act(action) {
     return true;
   } catch (error) {
     if (action.do === "mark") pending = pending.filter((one) => one !== mark);
+    if (error.isDropped) return false;
+    if (number === at && error.isStale) await open(at); // marks, or the picture itself, are others
     if (number === at) {
       show();
-      await api.getView(at).then(take, () => {});
-      panel.say(error.message, true);
+      if (!error.isStale && !error.isUnreachable) await api.getView(at).then(take, () => {});
+      panel.say(view?.notice ?? error.message, true);
     }
     return false;
+  } finally {
+    numActing -= 1;
   }
+}
+
+// Right after a picture was called done, that is what undo means, though the next one is shown.
+async function undo() {
+  const back = left;
+  if (back !== null && back !== number) await open(back);
+  if (back !== null && view?.undo !== "calling the picture done") return;
+  const what = view?.undo;
+  const isSeen = /^a /.test(what ?? "a"); // marks are: they vanish from the picture
+  if ((await act({ do: "undo" })) && !isSeen) panel.say(`taken back in ${folder.names[number]}: ${what}`);
+}
+
+// Another tab may mark the picture, another program may replace it.
+async function look() {
+  const [at, shown] = [number, view];
+  if (numActing) return;
+  const revision = await api.getRevision(at);
+  if (!shown || revision === null || revision === shown.revision) return;
+  if (view !== shown || numActing) return; // something has happened meanwhile
+  await open(at);
+  if (number === at && !view?.notice) panel.say("changed in another tab or on disk: shown as it is now");
+}
+
+async function reconnect() {
+  const num = api.beginAnew();
+  const found = await api.getFolder().catch((error) => panel.say(error.message, true));
+  if (!found) return;
+  if (!pictures.areSame(found, folder)) return location.reload();
+  folder = found;
+  await open(number);
+  if (view) panel.say(num ? `the server is back; ${api.unsaved(num)}` : "the server is back", num > 0);
 }
 
 let isWaitingAgain = false;
@@ -238,22 +281,22 @@ async function finishPicture() {
   const next = firstNotDone(at + 1);
   const rest = unreadable.size ? `, but ${unreadable.size} that cannot be read` : "";
   if (next === null) panel.say(`all pictures are done${rest}`);
-  else open(next);
+  else {
+    open(next);
+    if (!isLeftOut) left = at;
+  }
 }
 
-function firstNotDone(start) {
-  const num = folder.names.length;
-  for (let step = 0; step < num; step++) {
-    const one = (start + step) % num;
-    if (!folder.is_done[one] && !unreadable.has(one)) return one;
-  }
-  return null;
+function turnTo(next) {
+  left = null;
+  open(next);
 }
+const firstNotDone = (start) => pictures.firstNotDone(folder, unreadable, start);
 
 const actions = {
   finish: () => view?.mode === "object" && act({ do: "finish" }),
   done: finishPicture,
-  undo: () => act({ do: "undo" }),
+  undo,
   redo: () => act({ do: "redo" }),
   clear: () => view?.marks.length && act({ do: "clear" }),
   mode: () => act({ do: "mode", mode: view?.mode === "labels" ? "object" : "labels" }),
@@ -268,9 +311,9 @@ const actions = {
   fit: () => stage.fit(),
   zoomIn: () => stage.zoom(1.25),
   zoomOut: () => stage.zoom(0.8),
-  previous: () => open(number - 1),
-  next: () => open(number + 1),
-  jump: () => firstNotDone(0) !== null && open(firstNotDone(0)),
+  previous: () => turnTo(number - 1),
+  next: () => turnTo(number + 1),
+  jump: () => firstNotDone(0) !== null && turnTo(firstNotDone(0)),
   help: keys.showHelp,
 };
 
@@ -291,6 +334,7 @@ function wire() {
 
 async function start() {
   wire();
+  connection.listen(() => panel.say(connection.LOST, true), reconnect);
   try {
     folder = await api.getFolder();
   } catch (error) {
@@ -300,6 +344,7 @@ async function start() {
   // A reloaded page shows the picture it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first : asked);
+  connection.watch(look);
 }
 
 start();

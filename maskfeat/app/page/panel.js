@@ -46,6 +46,7 @@ export function showView(view, label) {
     button.classList.toggle("chosen", Number(button.dataset.label) === label);
   }
   element("undo").disabled = !view.can_undo;
+  element("undo").title = `${view.undo ? `Undo ${view.undo}` : "Undo"} (Ctrl+Z or U)`;
   element("redo").disabled = !view.can_redo;
   element("clear").disabled = view.marks.length === 0;
   element("finish").hidden = isLabels;

@@ -1,0 +1,103 @@
+"""The page of `maskfeat annotate` in a browser: undo after a picture, two tabs, a replaced file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, drawn, write_pictures
+from PIL import Image
+from served_pages import chromium, opened, served
+
+from maskfeat.app.annotate_server import create_app
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.open_pictures import OpenPictures, feature_model
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return write_pictures(tmp_path / "photos")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def url(paths, out):
+    store = AnnotationStore(out, paths)
+    with served(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as url:
+        yield url
+
+
+def num_masks(path) -> int:
+    return len(json.loads(path.read_text())["annotations"])
+
+
+def test_undo_after_a_picture_was_called_done_takes_that_back(browser, url, out) -> None:
+    with opened(browser, url) as page:
+        page.press("ArrowRight")
+        page.text("#name").to_have_text("p1.png")
+        page.wait()
+        page.click(ON_DISC)
+        page.press("Enter")
+        page.text("#objects li").to_have_count(1)
+        page.press("ArrowLeft")
+        page.text("#name").to_have_text("p0.png")
+        page.wait()
+        page.press("d")  # by accident
+        page.text("#name").to_have_text("p1.png")
+        page.text("#objects li").to_have_count(1)
+        page.press("u")
+        page.text("#message").to_have_text("taken back in p0.png: calling the picture done")
+        page.text("#name").to_have_text("p0.png")
+        page.text("#done-badge").to_be_hidden()
+        assert num_masks(out / "p1.json") == 1
+        page.press("ArrowRight")  # from here on, undo belongs to the picture that is shown
+        page.text("#objects li").to_have_count(1)
+        page.text("#undo").to_have_attribute("title", "Undo finishing an object (Ctrl+Z or U)")
+        page.press("u")
+        page.text("#message").to_have_text("taken back in p1.png: finishing an object")
+        page.text("#objects li").to_have_count(0)
+
+
+def test_a_second_tab_shows_what_the_first_one_marks_and_adds_nothing_to_what_it_missed(
+    browser, url, out
+) -> None:
+    with opened(browser, url) as first, opened(browser, url) as second:
+        second.page.route("**/api/alive*", lambda route: route.fulfill(json={"revision": None}))
+        first.click(ON_GROUND, button="right")
+        first.click(ON_DISC)
+        first.text("#open-area").to_contain_text("px")
+        second.click(ON_SQUARE)  # it has not been told yet
+        second.text("#message.error").to_contain_text("changed elsewhere")
+        second.text("#open-area").to_have_text(first.page.inner_text("#open-area"))
+        second.click(ON_SQUARE)  # now it has
+        second.text("#message").to_be_hidden()
+        second.page.unroute("**/api/alive*")
+        first.text("#message").to_contain_text("changed in another tab")
+        first.text("#open-area").to_have_text(second.page.inner_text("#open-area"))
+        content = json.loads((out / "p0.marks.json").read_text())
+        assert len(content["steps"]) == 3
+
+
+def test_a_picture_replaced_while_the_page_is_open_is_shown_anew(browser, url, paths, out) -> None:
+    with opened(browser, url) as page:
+        page.click(ON_DISC)
+        page.text("#open-area").to_contain_text("px")
+        Image.fromarray(255 - drawn()).save(paths[0])
+        page.text("#message.error").to_contain_text("set aside in")
+        page.text("#open-area").to_be_empty()
+        page.wait()
+        np.testing.assert_allclose(
+            page.color_at(ON_SQUARE), 255 - drawn()[tuple(ON_SQUARE)], atol=6
+        )
+        assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
