@@ -51,7 +51,8 @@ def main(args: Sequence[str] | None = None) -> None:
         faulthandler.enable()
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
-        _on_lists(words[1], words[2:])
+        function = _shard_commands()[words[1]]
+        _on_lists(f"shards {words[1]}", function, _LISTS[words[1]], words[2:])
         return
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
@@ -74,6 +75,8 @@ def _in_one_sentence() -> Iterator[None]:
     """Say what a user can cause in one sentence, not in a page of traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells count: 128 + the number of the signal
     except (ValueError, OSError) as error:
         # What names no file, as a lost connection, nobody can mend without knowing where it was.
         names_none = isinstance(error, OSError) and error.strerror and error.filename is None
@@ -141,17 +144,14 @@ def _on_files(name: str, words: Sequence[str]) -> None:
     from maskfeat.app.export_command import export
     from maskfeat.app.segment_command import segment
 
-    commands: dict[str, Callable[..., None]] = {
-        "annotate": annotate,
-        "export": export,
-        "segment": segment,
-    }
-    _run_at_length(name, commands[name], words)
+    if name == "segment":
+        _on_lists(name, segment, "pictures", words)
+    else:
+        _run_at_length(name, annotate if name == "annotate" else export, words)
 
 
-def _on_lists(name: str, words: Sequence[str]) -> None:
-    """A command of shards whose bare words are files."""
-    function, option = _shard_commands()[name], _LISTS[name]
+def _on_lists(name: str, function: Callable[..., None], option: str, words: Sequence[str]) -> None:
+    """A command whose bare words are files, as many as one likes."""
     rest, bare = _part_bare(_spelled_out(function, words))
     if option == "folder":
         bare_options = [f"--{option}={word}" for word in bare[:1]]
@@ -159,9 +159,9 @@ def _on_lists(name: str, words: Sequence[str]) -> None:
     else:
         bare_options = [f"--{option}={json.dumps(bare)}"] if bare else []
     many = "" if option == "folder" else "..."
-    usage = f"maskfeat shards {name} {option.upper()}{many} [options]"
+    usage = f"maskfeat {name} {option.upper()}{many} [options]"
     words = [*bare_options, *rest]
-    _run_at_length(f"shards {name}", function, words, as_positional=False, usage=usage)
+    _run_at_length(name, function, words, as_positional=False, usage=usage)
 
 
 def _part_bare(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 _LOG = logging.getLogger("maskfeat")
 _LOCK_NAME = ".maskfeat.lock"
+_MAX_NAMED = 10  # names that one sentence lists
 # What file systems without locks answer.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -234,17 +236,42 @@ def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:
     return folder.resolve() in {path.parent.resolve() for path in paths}
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that nothing can be written to, before the work that is to fill it.
+
+    Nothing is left behind: of a folder that is not there, the one above it is tried.
+
+    Raises:
+        OSError: Its `filename` is that of the folder.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        error.filename = str(place)
+        raise
+
+
 def check_stems(paths: Sequence[Path]) -> None:
     """Refuse files of one stem: what is made of them would have one name.
 
     Raises:
-        ValueError: Names the first two of one stem.
+        ValueError: Names the files of each such stem, of at most ten stems.
     """
-    first_of: dict[str, Path] = {}
+    of_stem: dict[str, list[Path]] = {}
     for path in paths:
-        first = first_of.setdefault(path.stem, path)
-        if first is not path:
-            raise ValueError(
-                f"'{first.name}' and '{path.name}' would both be written as '{path.stem}'; "
-                "rename one of them"
-            )
+        of_stem.setdefault(path.stem, []).append(path)
+    equal = {stem: files for stem, files in of_stem.items() if len(files) > 1}
+    if not equal:
+        return
+    is_one_folder = len({path.parent for path in paths}) == 1
+    said = [
+        f"{' and '.join(repr(file.name if is_one_folder else str(file)) for file in files)} "
+        f"would {'both' if len(files) == 2 else 'all'} be written as '{stem}'"
+        for stem, files in list(equal.items())[:_MAX_NAMED]
+    ]
+    more = f"; and {len(equal) - _MAX_NAMED} more names" if len(equal) > _MAX_NAMED else ""
+    raise ValueError(f"{'; '.join(said)}{more}; rename one of each")

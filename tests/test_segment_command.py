@@ -18,6 +18,7 @@ from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.cli import main
 from maskfeat.data import rle
 from maskfeat.data.folder import read_picture
+from maskfeat.data.heldout import ShardImages
 from maskfeat.data.rle import decode
 from maskfeat.data.sample import read_sample
 from maskfeat.data.write import label_components
@@ -102,11 +103,26 @@ def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_p
             assert np.array_equal(masks[place], labels == number)
 
 
-def test_lab_needs_no_network_and_100_is_the_default(tmp_path):
+def test_lab_needs_no_network_and_the_default_finds_things_not_crumbs(tmp_path):
     path = picture(tmp_path / "photos/a.png")
     segment(path, "--model=lab", "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
-    assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(100))
+    assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(granularity=0.4))
+    assert len(np.unique(labels)) == 12  # the blocks of the scene
+
+
+@pytest.mark.real
+def test_by_default_one_segment_in_ten_of_a_photograph_is_a_crumb_at_most(shared_data, tmp_path):
+    """Of 100 segments a third were below 50 pixels."""
+    images = ShardImages(f"{shared_data}/coco_mini/train-000000.tar", 3, index_dir=tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(images[number].image).save(tmp_path / f"photos/{number}.png")
+    segment(tmp_path / "photos", "--out", tmp_path / "out")
+    sizes = [np.bincount(np.asarray(Image.open(tmp_path / f"out/{n}_labels.png")).ravel())
+             for n in range(3)]  # fmt: skip
+    assert all(3 <= len(one) <= 40 for one in sizes)
+    assert np.mean(np.concatenate(sizes) < 50) < 0.1
 
 
 def test_granularity_cuts_instead_of_a_number(tmp_path):
@@ -222,7 +238,8 @@ def test_gray_pictures_are_segmented_too(tmp_path):
     (tmp_path / "photos").mkdir()
     gray = Image.fromarray(scene(30, 40)).convert("L")
     gray.save(tmp_path / "photos/a.jpg")
-    segment(tmp_path / "photos/a.jpg", "--model=lab", "--out", tmp_path / "out")
+    words = ("--num_segments=100", "--model=lab", "--out", tmp_path / "out")
+    segment(tmp_path / "photos/a.jpg", *words)
     assert Image.open(tmp_path / "out/a_labels.png").size == (40, 30)
     assert Image.open(tmp_path / "out/a_overlay.png").mode == "RGB"
     assert read_back(tmp_path / "photos/a.jpg", tmp_path / "out/a.json").runs.num_masks >= 20
@@ -330,6 +347,7 @@ def test_a_file_that_is_no_picture_is_one_sentence(tmp_path):
 def test_mistakes_get_one_sentence(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     picture(tmp_path / "photos/a.png")
+    monkeypatch.setattr("maskfeat.app.segment_pictures.load", None)  # said before it is loaded
     for pictures in ("photos", "photos/a.png"):
         assert message in refusal(pictures, "--model=lab", "--out=out", *words)
     assert not (tmp_path / "out").exists()
@@ -343,8 +361,8 @@ def test_places_without_pictures_are_named(tmp_path):
 def test_more_segments_than_16_bits_number_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("maskfeat.app.segment_pictures.MAX_SEGMENTS", 99)
     path = picture(tmp_path / "photos/a.png")
-    told = refusal(path, "--model=lab", "--out", tmp_path / "out")
-    assert "a.png' has 100 segments" in told
+    words = ("--num_segments=100", "--model=lab", "--out", tmp_path / "out")
+    assert "a.png' has 100 segments" in refusal(path, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -356,21 +374,162 @@ def test_two_pictures_of_one_stem_are_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words", [["--skip_existing"], ["--skip-existing", "true"]])
-def test_pictures_with_their_json_there_are_passed_over_on_demand(tmp_path, capsys, words):
-    for number in range(2):
+def test_all_names_that_clash_are_said_at_once_and_before_a_network_is_loaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("maskfeat.app.segment_pictures.load", None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "a.png", "b.jpg", "b.png", "b.webp", "c.png"):
+        picture(tmp_path / "photos" / name)
+    told = refusal("photos", "--out=out")
+    assert "'a.jpg' and 'a.png' would both be written as 'a'" in told
+    assert "'b.jpg' and 'b.png' and 'b.webp' would all be written as 'b'" in told
+    picture(tmp_path / "others/c.png")
+    told = refusal("photos/c.png", "others/c.png", "--out=out")
+    assert "'photos/c.png' and 'others/c.png' would both be written as 'c'" in told
+    for number in range(12):
+        for ending in ("png", "bmp"):
+            picture(tmp_path / f"many/{number:02d}.{ending}")
+    told = refusal("many", "--out=out")
+    assert "'09.bmp' and '09.png'" in told
+    assert told.endswith("; and 2 more names; rename one of each")
+
+
+def test_several_pictures_and_folders_are_taken(tmp_path, capsys):
+    for number in range(4):
         picture(tmp_path / f"photos/p{number}.png", seed=number)
-    out = tmp_path / "out"
+    one, other = (picture(tmp_path / f"{name}.png") for name in ("x", "y z"))
+    segment(one, "--model=lab", "--out", tmp_path / "out", other, tmp_path / "photos", one)
+    assert "6 pictures segmented" in capsys.readouterr().out
+    ids = {
+        path.stem: json.loads(path.read_bytes())["image"]["image_id"]
+        for path in (tmp_path / "out").glob("*.json")
+    }
+    assert ids == {"x": 0, "y z": 1, "p0": 2, "p1": 3, "p2": 4, "p3": 5}
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    segment(one, tmp_path / "broken.png", "--model=lab", "--out", tmp_path / "out")
+    told = capsys.readouterr()
+    assert "broken.png' cannot be read" in told.err
+    assert "1 picture segmented" in told.out
+    assert "no picture or folder 'none.png'" in refusal(one, "none.png", "--model=lab")
+
+
+def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number in range(2):
+        picture(photos / f"p{number}.png", seed=number)
+
+    def said(*more: object) -> str:
+        segment(photos, "--skip-existing", *more, f"--out={out}")
+        return capsys.readouterr().out
+
+    assert said("--model=lab").startswith("2 pictures segmented")
+    first = (out / "p0.json").read_bytes()
+    assert json.loads(first)["made_of"]["settings"] == {
+        "version": maskfeat.__version__,
+        "model": "lab",
+        "granularity": 0.4,
+        "max_megapixels": 2.0,
+    }
+    again = said("--model=lab")
+    assert "0 pictures segmented" in again
+    assert "2 passed over" in again
+    assert (out / "p0.json").read_bytes() == first
+    # Other settings, another model, other weights under the same name.
+    for more in (["--model=lab", "--granularity=0.5"], ["--model=lab", "--max_megapixels=1"]):
+        assert "2 of them anew: what they were made of has changed" in said(*more)
+    own = tmp_path / "net.safetensors"
+    own.write_bytes(net.read_bytes())
+    assert "2 of them anew" in said(f"--model={own}")
+    assert "2 passed over" in said(f"--model={own}")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save(FeaturePyramid(width=8), own)
+    assert "2 of them anew" in said(f"--model={own}")
+    # Another picture under the same name; the same one copied anew.
+    picture(photos / "p0.png", seed=5)
+    told = said(f"--model={own}")
+    assert "1 picture segmented" in told
+    assert "1 passed over" in told
+    (photos / "p1.png").touch()
+    assert "2 passed over" in said(f"--model={own}")
+    # What says nothing of what it was made of, or is no JSON.
+    (out / "p0.json").write_text('{"annotations": []}')
+    (out / "p1.json").write_text("cut sho")
+    assert "2 of them anew" in said(f"--model={own}")
+
+
+def test_masks_that_were_clicked_are_not_written_over(tmp_path):
+    path = picture(tmp_path / "photos/a.png")
+    out = tmp_path / "photos_annotations"
     out.mkdir()
-    (out / "p0.json").write_text("mine")
-    segment(tmp_path / "photos", *words, "--model=lab", f"--out={out}")
-    assert (out / "p0.json").read_text() == "mine"
-    assert (out / "p1.json").exists()
-    assert "1 passed over" in capsys.readouterr().out
-    segment(*words, "--model=lab", f"--out={out}", tmp_path / "photos")
-    assert "0 pictures segmented" in capsys.readouterr().out
-    segment(tmp_path / "photos", "--model=lab", f"--out={out}")
-    assert len(masks_of(out / "p0.json")[1]) > 1
+    (out / "a.marks.json").write_text("{}")
+    (out / "a.json").write_text("mine")
+    assert "'a.png' by maskfeat annotate" in refusal(path, "--model=lab", f"--out={out}")
+    assert (out / "a.json").read_text() == "mine"
+
+
+def test_ctrl_c_is_one_line_and_leaves_whole_results_of_one_origin(tmp_path, monkeypatch, capfd):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number in range(3):
+        picture(photos / f"p{number}.png", seed=number)
+    segment(photos, "--model=lab", f"--out={out}")
+    capfd.readouterr()
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # the label map and the others of p1 are written already
+            raise KeyboardInterrupt
+        return annotate_cut(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("maskfeat.app.segment_pictures.annotate_cut", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            segment(photos, "--model=lab", "--num_segments=5", f"--out={out}")
+    assert stop.value.code == 130
+    told = [line for line in capfd.readouterr().err.splitlines() if "segmenting" not in line]
+    assert [line for line in told if line.strip()] == [
+        f"WARNING: stopped; 1 of 3 pictures are done in '{out}', and the same command with "
+        "--skip_existing does the rest"
+    ]
+    # p1 has a new label map, so its old masks are gone; p2 is as it was.
+    assert {path.stem for path in out.glob("*.json")} == {"p0", "p2"}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    segment(photos, "--model=lab", "--num_segments=5", f"--out={out}", "--skip_existing")
+    assert capfd.readouterr().out.startswith("2 pictures segmented")
+    for number in range(3):
+        labels = np.asarray(Image.open(out / f"p{number}_labels.png"))
+        assert len(masks_of(out / f"p{number}.json")[1]) >= labels.max() + 1 == 5
+
+
+def test_what_needs_no_network_is_said_without_torch(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    picture(tmp_path / "photos/a.bmp")
+    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "file").touch()
+    code = (
+        "import sys\n"
+        "from maskfeat.cli import main\n"
+        "for words in (['photos'], ['b.png'], ['none'], ['b.png', '--model=none'],\n"
+        "              ['b.png', '--out=file/out'], ['b.png', '--granularity=2']):\n"
+        "    try: main(['segment', *words])\n"
+        "    except SystemExit as stop: print(stop.code)\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    for line, part in zip(
+        said,
+        ("would both be", "cannot be read as", "no picture or folder", "no model file",
+         "Not a directory", "granularity must"),
+        strict=True,
+    ):  # fmt: skip
+        assert line.startswith("error: ")
+        assert part in line
 
 
 def test_dashes_stand_for_underscores_in_names_alone(tmp_path):

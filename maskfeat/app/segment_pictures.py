@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
-from maskfeat.data.folder import read_picture
+from maskfeat.app.result_origin import KEY
 from maskfeat.evaluate.pictures import Picture, contour_picture, nearest_cells, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
@@ -25,7 +26,6 @@ from maskfeat.segment.resizing import reduced
 Encoder = Callable[[Picture], Features | Picture]
 
 MAX_SEGMENTS = 2**16  # numbers of 16 bits
-MAX_MEGAPIXELS = 400.0  # of a picture at all: above, a broken header is likelier than a camera
 
 
 def encoder_of(model: str) -> Encoder:
@@ -35,28 +35,41 @@ def encoder_of(model: str) -> Encoder:
     return load(model).features
 
 
+@dataclass(frozen=True)
+class Task:
+    """One picture to be segmented.
+
+    Attributes:
+        path: Its file.
+        number: Its number, for the annotations.
+        folder: Where to write.
+        origin: What the results are made of, see `result_origin`.
+    """
+
+    path: Path
+    number: int
+    folder: Path
+    origin: dict[str, Any]
+
+
 def segment_picture(
-    path: Path,
-    image_id: int,
-    encoder: Encoder,
-    cut: dict[str, Any],
-    folder: Path,
-    max_megapixels: float,
+    rgb: Picture, task: Task, encoder: Encoder, cut: dict[str, Any], max_megapixels: float
 ) -> None:
     """Segment one picture and write what `maskfeat segment` says it writes.
 
+    The annotations come last, and earlier ones go first: with them all is there, of one origin.
+
     Args:
-        path: The picture.
-        image_id: Its number, for the annotations.
+        rgb: The picture, uint8, shape (H, W, 3).
+        task: Where it comes from, and where its results go.
         encoder: Gives its features.
         cut: What to cut the hierarchy with, see `Hierarchy.cut`.
-        folder: Where to write. The annotations come last: with them all is there.
         max_megapixels: Larger pictures are reduced to it before their features are taken.
 
     Raises:
-        ValueError: If it is no picture, or has more than 65,536 segments.
+        ValueError: If it has more than 65,536 segments.
     """
-    rgb = read_picture(path, MAX_MEGAPIXELS)
+    path, folder = task.path, task.folder
     tree = hierarchy(encoder(_reduced(rgb, max_megapixels, path)))
     labels = tree.cut(**cut)
     num_segments = int(labels.max()) + 1
@@ -66,12 +79,14 @@ def segment_picture(
             "ask for fewer"
         )
     key, size = path.stem, rgb.shape[:2]
+    (folder / f"{key}.json").unlink(missing_ok=True)
     _write_png(folder / f"{key}_labels.png", _enlarged(labels.astype(np.uint16), size))
     _write_png(folder / f"{key}_contours.png", _enlarged(contour_picture(tree.saliency()), size))
     # A photograph gets hardly smaller at the usual 6, which takes three times as long.
     _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
-    image = {"image_id": image_id, "width": size[1], "height": size[0], "file_name": path.name}
-    content = {"image": image, "annotations": annotate_cut(tree, labels, (size[0], size[1]))}
+    image = {"image_id": task.number, "width": size[1], "height": size[0], "file_name": path.name}
+    annotations = annotate_cut(tree, labels, (size[0], size[1]))
+    content = {"image": image, KEY: task.origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:
         file.write(json.dumps(content, separators=(",", ":")).encode())
 

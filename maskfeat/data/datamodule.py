@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 from maskfeat.batch import HeldOutImage, normalize_images
 from maskfeat.data.augment import Augmentation, ExampleMaker
 from maskfeat.data.examples import HeldOutExamples, collate
-from maskfeat.data.folder import Pictures, find_pictures
+from maskfeat.data.folder import find_pictures
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.loaders import ResumableLoader
 from maskfeat.data.mixture import sets_of
+from maskfeat.data.prediction_set import Pictures
 from maskfeat.data.progress import State, TrainerWatch, go_on, state_of
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.schedule import spread_evenly

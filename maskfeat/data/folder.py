@@ -1,38 +1,16 @@
-"""Pictures in a folder, to be predicted on or segmented."""
+"""Pictures in a folder, to be predicted on or segmented. Torch is not needed here."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from torch.utils.data import IterableDataset
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
-
-class Pictures(IterableDataset[dict[str, Any]]):
-    """Pictures in turn; one that cannot be read is named in the log and left out.
-
-    Args:
-        paths: Files.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each picture."""
-        for path in self.paths:
-            try:
-                yield {"key": path.stem, "rgb": read_picture(path)}
-            except ValueError as error:
-                logging.getLogger("maskfeat").warning("left out: %s", error)
 
 
 def read_picture(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:

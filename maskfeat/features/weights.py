@@ -12,13 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from maskfeat.features.model_file import find_model
 from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.unreadable import load_archive
 from maskfeat.files import whole_file
 
-# Networks that come with the package.
-_SHIPPED = Path(__file__).parent.parent / "weights"
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
@@ -60,7 +59,7 @@ def load(
         ValueError: If the file holds no maskfeat network, one of a class that is not given, or
             one with a weight that is no number.
     """
-    path = _found(path)
+    path = find_model(path)
     config, weights, named = _read(path)
     net: FeaturePyramid = class_to_build(named, net_class, f"'{path}'")(**config)  # type: ignore[assignment]
     _fill(net, weights, path)
@@ -79,7 +78,7 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no maskfeat network, or one of another build.
     """
-    path = _found(path)
+    path = find_model(path)
     config, weights, _ = _read(path)  # any class whose weights fit
     check_build(net, config, f"'{path}'", "model.start_from to null")
     _fill(net, weights, path)
@@ -146,7 +145,7 @@ def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no safetensors file.
     """
-    path = _found(path)
+    path = find_model(path)
     try:
         with safe_open(path, framework="pt") as file:
             card: str = (file.metadata() or {}).get(CARD_KEY, "")
@@ -186,19 +185,6 @@ def _check_finite(net: FeaturePyramid, origin: str) -> None:
             f"expected finite weights, but '{broken[0]}' of {origin} holds infinite or undefined "
             "ones; take an earlier checkpoint, or train again with a lower learning rate"
         )
-
-
-def _found(path: str | os.PathLike[str]) -> Path:
-    """The file of a path, or of the name of a network that comes with the package."""
-    shipped = _SHIPPED / f"{path}.safetensors"
-    file = shipped if shipped.is_file() else Path(path)
-    if not file.is_file():
-        names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors")))
-        raise FileNotFoundError(
-            f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt), a "
-            f".safetensors file made by maskfeat, or one of the names {names}"
-        )
-    return file
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:

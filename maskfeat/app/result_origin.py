@@ -1,0 +1,55 @@
+"""What a result was made of, kept inside it: a result of something else is made anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maskfeat.files import file_digest
+
+KEY = "made_of"
+
+
+def origin_of(picture: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result is made of: the picture's file as it is now, and the settings.
+
+    Args:
+        picture: The file.
+        settings: All that the result depends on beside the picture, as JSON has it.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    status = picture.stat()
+    return {
+        "settings": dict(settings),
+        "num_bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "digest": file_digest(picture),
+    }
+
+
+def is_current(result: Path, picture: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a result is there that was made of this picture, with these settings.
+
+    Equal size and time of the picture are believed; a copy with another time is compared by
+    content.
+
+    Args:
+        result: A JSON file that holds `origin_of` under `KEY`; any other is not current.
+        picture: The picture's file.
+        settings: See `origin_of`.
+    """
+    try:
+        content = json.loads(result.read_bytes())
+    except (FileNotFoundError, ValueError):  # ValueError: no JSON
+        return False
+    origin = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(origin, dict) or origin.get("settings") != dict(settings):
+        return False
+    status = picture.stat()
+    if (origin.get("num_bytes"), origin.get("mtime_ns")) == (status.st_size, status.st_mtime_ns):
+        return True
+    return bool(origin.get("digest") == file_digest(picture))

@@ -1,0 +1,31 @@
+"""Pictures to be predicted on, as a loader takes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from maskfeat.data.folder import read_picture
+
+
+class Pictures(IterableDataset[dict[str, Any]]):
+    """Pictures in turn; one that cannot be read is named in the log and left out.
+
+    Args:
+        paths: Files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each picture."""
+        for path in self.paths:
+            try:
+                yield {"key": path.stem, "rgb": read_picture(path)}
+            except ValueError as error:
+                logging.getLogger("maskfeat").warning("left out: %s", error)
