@@ -189,3 +189,13 @@ def test_lists_without_names_or_objects_are_refused(sbd: Path) -> None:
 def test_a_layout_needs_a_rule_for_masks() -> None:
     with pytest.raises(TypeError, match="abstract"):
         MaskFolders("anywhere")
+
+
+def test_a_mask_in_the_alpha_of_a_black_picture_is_the_object(tmp_path: Path) -> None:
+    picture(tmp_path / "img" / "a.jpg", photo(0))
+    alpha = (instances() == 1).astype(np.uint8) * 255
+    picture(tmp_path / "gt" / "a.png", np.dstack([np.zeros((*SIZE, 3), np.uint8), alpha]))
+    np.testing.assert_array_equal(Davis(tmp_path)[0].target, instances() == 1)
+    picture(tmp_path / "gt" / "a.png", np.dstack([photo(1), alpha]))
+    with pytest.raises(ValueError, match="color and its alpha tell different masks"):
+        Davis(tmp_path)[0]

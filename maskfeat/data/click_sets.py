@@ -23,11 +23,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from maskfeat.batch import ClickTarget
+from maskfeat.data.folder import read_picture
+from maskfeat.data.picture_files import without_alpha
 from maskfeat.data.schedule import spread_evenly
 
 Rgb = npt.NDArray[np.uint8]
@@ -86,7 +88,7 @@ class MaskFolders(Sequence[ClickTarget]):
             ValueError: If a file cannot be read, or image and mask differ in size.
         """
         image, mask = self._paths[i]
-        return _click_target(_name(image), image, self._target(_read_rgb(mask)), mask)
+        return _click_target(_name(image), image, self._target(_read_mask(mask)), mask)
 
     @abstractmethod
     def _target(self, mask: Rgb) -> Target:
@@ -214,14 +216,23 @@ def _click_target(key: str, image: Path, target: Target, mask: Path) -> ClickTar
 
 
 def _read_rgb(path: Path) -> Rgb:
-    """A picture of any kind and depth as RGB, turned as its EXIF tag says."""
+    """A picture as RGB, turned as its EXIF tag says."""
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not there")
-    try:
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"'{path}' cannot be read as a picture: {error}") from error
+    return read_picture(path)
+
+
+def _read_mask(path: Path) -> Rgb:
+    """A mask as RGB; where its alpha alone varies, alpha in all three."""
+    rgb = _read_rgb(path)
+    with Image.open(path) as picture:
+        if picture.mode not in ("LA", "PA", "RGBA"):
+            return rgb
+        try:
+            values = without_alpha(np.asarray(picture.convert("RGBA")))
+        except ValueError as error:
+            raise ValueError(f"'{path}' cannot be read as a mask: {error}") from error
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -63,6 +63,7 @@ def convert(
     min_area_px: int = 16,
     jpg_quality: int = 90,
     keep_crowds: bool = False,
+    void_label: str = "auto",
     part: str = "0/1",
     num_workers: int | None = None,
     images_dir: str | None = None,
@@ -83,7 +84,8 @@ def convert(
       `level` is object, part or subpart.
     - folder: a folder that holds KEY.jpg, and beside it either KEY.png, a label map (gray,
       palette or color; 0 or black is no mask), or a folder KEY of binary PNGs, one a mask. Or
-      the images lie in images/ and the masks in masks/.
+      the images lie in images/, in any usual format, and the masks in masks/. Where the colors of
+      a mask say nothing, its alpha is the mask.
 
     To OUT come NAME-000000.tar, NAME-000001.tar, ..., NAME being that of the source: KEY.jpg with
     KEY.json as in SA-1B, sorted by key, where dots in keys become "_". A pixel of a smaller image
@@ -111,6 +113,8 @@ def convert(
         min_area_px: Masks of fewer pixels in the new image are dropped.
         jpg_quality: Of the images that are reduced, 1 to 95; others keep their files.
         keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are kept.
+        void_label: In label maps, the number of pixels that nobody labeled, which give no mask: a
+            whole number; auto, 255 in maps with the palette of PASCAL VOC; or none.
         part: Which inputs to do, I/N: every N-th from the I-th on, I from 0 to N-1.
         num_workers: Processes; 0 works in this one. Default: one for each core.
         images_dir: Folder of the images of a COCO JSON, if not in a usual place.
@@ -119,7 +123,7 @@ def convert(
     from maskfeat.data.convert import Settings, convert_inputs, find_inputs
     from maskfeat.data.convert.report import print_summary
 
-    settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds)
+    settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds, void_label)
     share = parse_part(part)
     inputs = find_inputs(sources, format, images_dir, index_dir)
     state = convert_inputs(inputs, out, settings, share, num_workers, show_progress=True)

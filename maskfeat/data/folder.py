@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+from maskfeat.data.picture_files import (
+    ENDINGS,
+    check_kind,
+    check_range,
+    is_deep,
+    say_passed_over,
+    told_entries,
+    warn_of_channels,
+)
 
 
 def read_picture(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
@@ -25,19 +33,28 @@ def read_picture(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.ui
         uint8, shape (H, W, 3).
 
     Raises:
-        ValueError: If the file is no whole picture, is too large, or holds numbers of more than 8
-            bits in one channel, which Pillow would clip to white.
+        ValueError: If the file is no whole picture, is too large, has several pages, or holds more
+            than 8 bits a channel: gray, which Pillow would clip to white, plane by plane, or in
+            color where that comes out nearly black.
     """
     try:
         with _without_pillows_limit(), Image.open(path) as picture:
-            _check_kind(picture, max_megapixels)
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            _check_size(picture, max_megapixels)
+            check_kind(picture)
+            warn_of_channels(picture, path)
+            was_deep = is_deep(picture)
+            rgb = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        check_range(was_deep, rgb)
+        return rgb
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         raise ValueError(f"'{path}' cannot be read as a picture: {error}") from error
 
 
 def find_pictures(place: str | None) -> list[Path]:
     """The pictures of a folder, sorted, or the one picture named.
+
+    What else lies in the folder, files of other endings and folders, is counted and named in the
+    log, hidden ones aside.
 
     Args:
         place: A file or a folder.
@@ -52,14 +69,18 @@ def find_pictures(place: str | None) -> list[Path]:
     path = Path(place)
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in _ENDINGS)
+    if not path.is_dir():
+        raise FileNotFoundError(f"no picture or folder '{place}'; name one that is there")
+    entries = [one for one in path.iterdir() if not one.name.startswith(".")]
+    found = sorted(p for p in entries if p.suffix.lower() in ENDINGS and not p.is_dir())
+    others = set(entries) - set(found)
     if not found:
+        told = told_entries(others)
         raise FileNotFoundError(
-            f"no picture ({', '.join(_ENDINGS)}) in '{place}'; name a picture or a folder of "
-            "pictures"
-            if path.is_dir()
-            else f"no picture or folder '{place}'; name one that is there"
+            f"no picture ({', '.join(ENDINGS)}) in '{place}'{f' but {told}' if told else ''}; "
+            "name a picture or a folder of pictures"
         )
+    say_passed_over(path, others)
     return found
 
 
@@ -73,9 +94,7 @@ def _without_pillows_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_kind(picture: Image.Image, max_megapixels: float) -> None:
+def _check_size(picture: Image.Image, max_megapixels: float) -> None:
     width, height = picture.size
     if width * height > max_megapixels * 1e6:
         raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
-    if picture.mode[0] in "IF":  # I;16 and its kin, I, F
-        raise ValueError(f"it must hold 8 bits a channel, got {picture.mode}; convert it")

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.counts import MAX_PIXELS
+from maskfeat.data.picture_files import check_kind, check_range, is_deep, known_formats
 
-# JPEGs are all that SA-1B has; a PNG under the name of a JPEG is no reason to lose a sample.
+# JPEGs are all that shards have; a PNG under the name of a JPEG is no reason to lose a sample.
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ORIENTATION_TAG = 0x0112
@@ -82,11 +83,19 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
     return np.asarray(decode_picture(data, size, at_least))
 
 
-def decode_picture(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> Image.Image:
-    """As `decode_rgb`, but a picture of Pillow's, of mode RGB, decoded."""
+def decode_picture(
+    data: bytes,
+    size: tuple[int, int],
+    at_least: float = 1.0,
+    formats: tuple[str, ...] = _FORMATS,
+) -> Image.Image:
+    """As `decode_rgb`, but a picture of Pillow's, of mode RGB, decoded; `formats` are Pillow's."""
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
-    with _open_picture(data) as picture:
+    with _open_picture(data, formats) as picture:
+        was_deep = is_deep(picture)
+        if picture.format == "TIFF":
+            _load(picture)  # by which Pillow turns it, and then says that it lies upright
         turn = _turn_to(picture, size)
         try:
             shrink = next(s for s in (8, 4, 2, 1) if at_least * s <= 1)
@@ -96,7 +105,9 @@ def decode_picture(data: bytes, size: tuple[int, int], at_least: float = 1.0) ->
             upright = picture.transpose(turn) if turn is not None else picture
             # Alpha is dropped, not blended; Pillow knows of Adobe's inverted CMYK.
             upright.load()
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
+            rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
+            check_range(was_deep, rgb)
+            return rgb
         except _PICTURE_ERRORS as error:
             raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
 
@@ -117,13 +128,13 @@ def is_turned_sideways(data: bytes) -> bool:
     Raises:
         SampleError: "bad jpg".
     """
-    with _open_picture(data) as picture:
+    with _open_picture(data, known_formats()) as picture:
         return _orientation(picture) in _SWAPS_SIDES
 
 
-def _open_picture(data: bytes) -> Image.Image:
+def _open_picture(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=formats)
     except _PICTURE_ERRORS as error:
         raise SampleError("bad jpg", f"the picture cannot be opened: {error}") from error
     width, height = picture.size
@@ -133,7 +144,18 @@ def _open_picture(data: bytes) -> Image.Image:
         )
     if picture.mode not in _MODES:
         raise SampleError("bad jpg", f"the picture must hold 8 bits a channel, got {picture.mode}")
+    try:
+        check_kind(picture)
+    except _PICTURE_ERRORS as error:
+        raise SampleError("bad jpg", f"the picture cannot be read whole: {error}") from error
     return picture
+
+
+def _load(picture: Image.Image) -> None:
+    try:
+        picture.load()
+    except _PICTURE_ERRORS as error:
+        raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
 
 
 def _turn_to(picture: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:

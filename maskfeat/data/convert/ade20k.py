@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from maskfeat.data.convert.files import read_file, read_png
 from maskfeat.data.convert.runs import label_runs
-from maskfeat.data.convert.sample import Missing, Record, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.picture import SampleError
 
 _LEVELS = ("object", "part", "subpart")
@@ -36,7 +36,7 @@ class AdeRecord:
         """What it is read from."""
         return (self.jpg, *self.maps, *([self.names] if self.names else []))
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         names = self._class_names()
         runs, entries, size = [], list[dict[str, Any]](), None

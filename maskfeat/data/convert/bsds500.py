@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskfeat.data.convert.files import read_file
 from maskfeat.data.convert.runs import label_runs
-from maskfeat.data.convert.sample import Missing, Record, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.picture import SampleError
 
 
@@ -28,7 +28,7 @@ class BsdsRecord:
         """What it is read from."""
         return (self.jpg, self.mat)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         partitions = self._partitions()
         size = partitions[0].shape

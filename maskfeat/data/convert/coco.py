@@ -18,7 +18,7 @@ from maskfeat.data.convert.files import one_number, read_file, read_png
 from maskfeat.data.convert.measure import digest
 from maskfeat.data.convert.polygons import Corners, fill_polygons, fits_only_turned, read_polygons
 from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
-from maskfeat.data.convert.sample import Missing, Record, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.counts import MAX_PIXELS, parse_counts
 from maskfeat.data.picture import SampleError, is_turned_sideways
 
@@ -44,7 +44,7 @@ class InstancesRecord:
         """What it is read from."""
         return (self.path,)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         if not self.annotations:
             raise SampleError("no masks", "the json has no annotation of this image")
@@ -94,7 +94,7 @@ class PanopticRecord:
         """What it is read from."""
         return (self.path, self.png)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         labels = one_number(read_png(self.png, "panoptic PNG"))
         runs = self._segment_runs(labels)

@@ -12,6 +12,12 @@ from PIL import Image
 
 from maskfeat.data.counts import MAX_PIXELS
 from maskfeat.data.picture import SampleError
+from maskfeat.data.picture_files import is_deep, without_alpha
+
+MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # of formats without loss
+MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+_VOC_VOID = 255
+_VOC_COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (224, 224, 192)]  # of 0, 1, 2 and void
 
 
 def read_file(path: str, what: str) -> bytes:
@@ -38,26 +44,65 @@ def read_png(path: str, what: str) -> npt.NDArray[Any]:
         what: Its part in the sample, for the report.
 
     Returns:
-        Integers, shape (H, W), or uint8, shape (H, W, 3); alpha is dropped.
+        Integers, shape (H, W), or uint8, shape (H, W, 3). Alpha is dropped, but where it alone
+        varies it is what is read.
 
     Raises:
         SampleError: "incomplete" if it is not there, "bad mask" if it cannot be read so.
     """
+    return _read_numbers(path, what)[0]
+
+
+def read_labels(path: str, void_label: str) -> tuple[npt.NDArray[np.int64], bool]:
+    """Read a label map.
+
+    Args:
+        path: As in `read_png`.
+        void_label: As in `maskfeat.data.convert.sample.Settings`.
+
+    Returns:
+        One number a pixel, int64, shape (H, W), 0 where there is no label; and whether some pixels
+        are void, which become 0.
+
+    Raises:
+        SampleError: As `read_png`.
+    """
+    values, has_voc_palette = _read_numbers(path, "label map")
+    labels = one_number(values)
+    if void_label == "none" or (void_label == "auto" and not has_voc_palette):
+        return labels, False
+    is_void = labels == (_VOC_VOID if void_label == "auto" else int(void_label))
+    labels[is_void] = 0
+    return labels, bool(is_void.any())
+
+
+def _read_numbers(path: str, what: str) -> tuple[npt.NDArray[Any], bool]:
+    """Numbers as in `read_png`, and whether they have the palette of PASCAL VOC."""
     data = read_file(path, what)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "TIFF", "BMP", "GIF")) as picture:
+        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise SampleError("bad mask", f"'{path}' has more than {MAX_PIXELS} pixels")
+                raise ValueError(f"it has more than {MAX_PIXELS} pixels")
+            if getattr(picture, "n_frames", 1) > 1:
+                raise ValueError("it holds several pages; save each mask as a file of its own")
+            if picture.mode in ("RGB", "LA", "RGBA") and is_deep(picture):
+                raise ValueError("in color it must hold 8 bits a channel, got 16")
+            if picture.mode[0] not in "1LPIF" and picture.mode not in ("RGB", "RGBA"):
+                raise ValueError(f"it must be gray, RGB or have a palette, got {picture.mode}")
+            has_voc_palette = picture.mode == "P" and _is_voc(picture.getpalette("RGB") or [])
             values = np.asarray(picture)
-    except SampleError:
-        raise
+        if values.ndim == 3 and values.shape[2] in (2, 4):
+            values = without_alpha(values)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         raise SampleError("bad mask", f"'{path}' cannot be read: {error}") from error
-    if values.ndim == 3:
-        values = values[..., 0] if values.shape[2] == 2 else values[..., :3]
     if values.dtype.kind not in "uib":
         raise SampleError("bad mask", f"'{path}' must hold whole numbers, got {values.dtype}")
-    return values.astype(np.uint8) if values.dtype.kind == "b" else values
+    return (values.astype(np.uint8) if values.dtype.kind == "b" else values), has_voc_palette
+
+
+def _is_voc(palette: list[int]) -> bool:
+    colors = [tuple(palette[3 * number : 3 * number + 3]) for number in (0, 1, 2, _VOC_VOID)]
+    return colors == _VOC_COLORS
 
 
 def one_number(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

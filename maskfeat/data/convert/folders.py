@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from maskfeat.data.convert.files import one_number, read_file, read_png
+from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
-from maskfeat.data.convert.sample import Missing, Record, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.picture import SampleError
+from maskfeat.data.picture_files import ENDINGS, say_passed_over, told_entries
 
-_IMAGES = (".jpg", ".jpeg")
+_JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,14 @@ class LabelMapRecord:
         """What it is read from."""
         return (self.image, self.labels)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
-        labels = one_number(read_png(self.labels, "label map"))
+        labels, has_void = read_labels(self.labels, settings.void_label)
         values = np.unique(labels[labels != 0])
         entries = [{"class_id": value} for value in values.tolist()]
-        runs = label_runs(labels, values)
         size = (labels.shape[0], labels.shape[1])
-        return SourceSample(read_file(self.image, "image"), size, runs, entries, {})
+        runs, left_out = label_runs(labels, values), {"void": int(has_void)}
+        return SourceSample(read_file(self.image, "image"), size, runs, entries, {}, left_out)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class BinaryMasksRecord:
         """What it is read from."""
         return (self.image, *self.masks)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         runs, sizes = [], set()
         for path in self.masks:  # one decoded mask at a time
@@ -68,6 +72,9 @@ class BinaryMasksRecord:
 def list_folder(folder: Path) -> list[Record]:
     """The images of a folder, in order of name.
 
+    What is taken neither as an image nor as a mask, by its name, is a sample that is skipped if it
+    is a picture or a folder; of other files the log says how many there are.
+
     Args:
         folder: Holds KEY.jpg with either KEY.png, a label map, or a folder KEY of binary PNGs;
             the masks may also lie in `masks` beside a folder `images` that holds the images.
@@ -78,24 +85,90 @@ def list_folder(folder: Path) -> list[Record]:
     is_apart = (folder / "images").is_dir() and (folder / "masks").is_dir()
     images = folder / "images" if is_apart else folder
     masks = folder / "masks" if is_apart else folder
-    endings = (*_IMAGES, ".png") if is_apart else _IMAGES
+    endings = ENDINGS if is_apart else _JPEGS
+    beside = _Masks(masks)
     records: dict[str, Record] = {}
-    for path in sorted(images.iterdir()):
-        if path.suffix.lower() not in endings or path.name.startswith("."):
+    files, folders = _visible(images)
+    for path in files:
+        if path.suffix.lower() not in endings:
             continue
         if path.stem in records:
             raise ValueError(f"'{images}' holds two images of the name '{path.stem}'")
-        records[path.stem] = _record(path, masks)
+        records[path.stem] = beside.record(path)
     if not records:
-        raise ValueError(f"'{images}' holds no image ({', '.join(endings)})")
-    return [records[key] for key in sorted(records)]
+        told = told_entries([*files, *folders])
+        raise ValueError(
+            f"'{images}' holds no image ({', '.join(endings)}){f', but {told}' if told else ''}"
+        )
+    rest = [path for path in files if path.suffix.lower() not in endings] + folders
+    strays = _strays(images, [path for path in rest if path not in beside.taken])
+    if is_apart:
+        others = [path for path in beside.listed if path not in beside.taken]
+        strays += _strays(masks, others)
+    return [records[key] for key in sorted(records)] + strays
 
 
-def _record(path: Path, masks: Path) -> Record:
-    key, labels = path.stem, masks / f"{path.stem}.png"
-    if labels.is_file():
-        return LabelMapRecord(key, str(path), str(labels))
-    files = tuple(sorted(str(one) for one in (masks / key).glob("[!.]*.png")))
-    if files:
-        return BinaryMasksRecord(key, str(path), files)
-    return Missing(key, f"there is neither {key}.png nor a folder {key} of PNGs in '{masks}'")
+class _Masks:
+    """The masks in a folder, found by the names of images.
+
+    Attributes:
+        listed: All files and folders in it, hidden ones aside.
+        taken: Those that belong to an image that was asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        files, folders = _visible(folder)
+        self.listed = [*files, *folders]
+        self.taken: set[Path] = set()
+        self._folder = folder
+        self._folders = {path.name: path for path in folders}
+        self._maps: dict[str, list[Path]] = defaultdict(list)
+        for path in files:
+            if path.suffix.lower() in MASK_ENDINGS:
+                self._maps[path.stem].append(path)
+
+    def record(self, image: Path) -> Record:
+        """The sample of an image."""
+        key, maps = image.stem, self._maps.get(image.stem, [])
+        folder = self._folders.get(key)
+        parts = [] if folder is None else _visible(folder)[0]
+        files = [one for one in parts if one.suffix.lower() in MASK_ENDINGS]
+        self.taken |= {*maps, *([folder] if folder is not None and parts else [])}
+        if len(maps) + bool(files) > 1:
+            names = [one.name for one in maps] + [f"{key}/"] * bool(files)
+            told = "' and '".join(names)
+            return Missing(key, f"its masks are in '{told}'; keep one of them", "bad mask")
+        if maps:
+            return LabelMapRecord(key, str(image), str(maps[0]))
+        if folder is not None and files:
+            say_passed_over(folder, set(parts) - set(files))
+            return BinaryMasksRecord(key, str(image), tuple(map(str, files)))
+        absent = f"there is neither {key}.png nor a folder {key} of PNGs in '{self._folder}'"
+        return Missing(key, absent)
+
+
+def _strays(folder: Path, paths: Sequence[Path]) -> list[Record]:
+    """What lies in a folder and is neither image nor mask of one."""
+    records: list[Record] = []
+    others = []
+    for path in paths:
+        if path.suffix.lower() in ENDINGS:
+            what = "neither an image of a format that is read here nor a mask of one"
+        elif path.is_dir():
+            what = "a folder that holds no masks of an image; name it as a source of its own"
+        else:
+            others.append(path)
+            continue
+        records.append(Missing(f"{folder.name}/{path.name}", f"'{path}' is {what}"))
+    say_passed_over(folder, others)
+    return records
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders in a folder by name, without those whose names begin with a dot."""
+    files, folders = list[Path](), list[Path]()
+    with os.scandir(folder) as entries:  # it knows kinds without a `stat` for each
+        for entry in sorted(entries, key=lambda one: one.name):
+            if not entry.name.startswith("."):
+                (folders if entry.is_dir() else files).append(Path(entry.path))
+    return files, folders

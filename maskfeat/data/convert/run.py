@@ -207,7 +207,7 @@ def _shrink_all(tasks: Sequence[_Task], settings: Settings) -> list[_Done | _Ski
 
 def _shrink_one(task: _Task, settings: Settings) -> _Done | _Skipped:
     try:
-        made = shrink(task.key, task.number, task.record.read(), settings)
+        made = shrink(task.key, task.number, task.record.read(settings), settings)
     except SampleError as error:
         return _Skipped(task.key, task.record.key, error.reason, error.detail)
     return _Done(task.key, *made)

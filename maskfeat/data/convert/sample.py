@@ -20,6 +20,7 @@ from maskfeat.data.convert.runs import (
     reduce_runs,
 )
 from maskfeat.data.picture import SampleError, decode_picture
+from maskfeat.data.picture_files import known_formats
 from maskfeat.data.rle import Runs, membership, part_runs
 from maskfeat.data.sample import is_crowd, reduced_size
 from maskfeat.data.write import annotation_bytes
@@ -39,6 +40,8 @@ class Settings:
         jpg_quality: Of images that had to be encoded anew, 1 to 95.
         shard_mb: Size of a shard, 10^6 bytes, that is not passed (but by a single sample).
         keep_crowds: Whether to keep masks that hold many objects at once (`iscrowd` of COCO).
+        void_label: Which number of a label map stands for pixels that nobody labeled, which give no
+            mask: a whole number; "auto", 255 in maps with the palette of PASCAL VOC; or "none".
 
     Raises:
         ValueError: If a setting is out of range.
@@ -49,6 +52,7 @@ class Settings:
     jpg_quality: int = 90
     shard_mb: float = 256.0
     keep_crowds: bool = False
+    void_label: str = "auto"
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -62,6 +66,13 @@ class Settings:
             raise ValueError(f"jpg_quality must lie in 1 to 95, got {self.jpg_quality}")
         if not (self.shard_mb > 0 and math.isfinite(self.shard_mb)):
             raise ValueError(f"shard_mb must be above 0, got {self.shard_mb}")
+        if self.void_label not in ("auto", "none") and not self.void_label.isdecimal():
+            raise ValueError(
+                f"void_label must be auto, none or a whole number, got '{self.void_label}'"
+            )
+
+
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +80,7 @@ class SourceSample:
     """A sample as a source holds it.
 
     Attributes:
-        picture: A JPEG or PNG file.
+        picture: A file of one of `maskfeat.data.picture_files.FORMATS`.
         size: Height and width of its masks, pixels; the picture is turned to lie as they do.
         runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
         entries: What else is known of each annotation, for the json.
@@ -112,8 +123,11 @@ class Record(Protocol):
     def files(self) -> tuple[str, ...]:
         """The files that it is read from."""
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it.
+
+        Args:
+            settings: Of which some say how it is read.
 
         Raises:
             SampleError: If that cannot be, with the reason.
@@ -133,7 +147,7 @@ class Missing:
         """None: it counts as changed when it becomes whole."""
         return ()
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Say what is missing."""
         raise SampleError(self.reason, self.detail)
 
@@ -191,7 +205,7 @@ def _told(left_out: Counter[str]) -> str:
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
     """The picture at `size` (height, width); the file itself if it is a JPEG of that size."""
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
-    picture = decode_picture(data, old, at_least=scale)
+    picture = decode_picture(data, old, scale, known_formats())
     if size == old and _is_upright_jpg(data):
         return data
     if picture.size != size[::-1]:
@@ -208,7 +222,7 @@ def _is_upright_jpg(data: bytes) -> bool:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             return bool(picture.getexif().get(0x0112, 1) == 1)
     except OSError:
-        return False  # a PNG
+        return False  # of another format
 
 
 def _describe(

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskfeat.data.convert.sample import Missing, Record, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.index import index_shard
 from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import parse_counts
@@ -32,7 +32,7 @@ class TarRecord:
         """What it is read from."""
         return (self.path,)
 
-    def read(self) -> SourceSample:
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         jpg_offset, jpg_size, json_offset, json_size = self.span
         handle = os.open(self.path, os.O_RDONLY)

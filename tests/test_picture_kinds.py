@@ -1,0 +1,286 @@
+"""Pictures of every kind: read whole and right, or refused in one sentence."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from source_layouts import save, write_jpg
+
+from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+from maskfeat.data.convert.files import read_labels, read_png
+from maskfeat.data.folder import find_pictures, read_picture
+from maskfeat.data.index import scan_shard
+from maskfeat.data.picture import SampleError, decode_picture
+from maskfeat.data.picture_files import known_formats
+from maskfeat.data.sample import read_sample
+
+RAMP = np.linspace(0, 65535, 64).astype(np.uint16)
+DEEP = np.stack([np.tile(RAMP, (48, 1)), np.tile(RAMP[::-1], (48, 1)), np.full((48, 64), 30000)], 2)
+DEEP = DEEP.astype(np.uint16)  # 16 bits a channel
+FLAT = (DEEP >> 8).astype(np.uint8)
+
+
+def deep_png(path: Path, rgb: np.ndarray) -> None:
+    """An RGB PNG of 16 bits, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", rgb.shape[1], rgb.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+    chunks = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def tif(path: Path, values: np.ndarray, **options: Any) -> None:
+    tifffile.imwrite(path, values, **{"photometric": "rgb", **options})
+
+
+def frames(path: Path, **options: Any) -> None:
+    other = Image.fromarray(255 - FLAT)
+    Image.fromarray(FLAT).save(path, save_all=True, append_images=[other], **options)
+
+
+def with_thumbnail(path: Path) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(FLAT, photometric="rgb")
+        file.write(FLAT[::4, ::4], photometric="rgb", subfiletype=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("deep.tif", lambda p: tif(p, DEEP)),
+        ("deep_zipped.tif", lambda p: tif(p, DEEP, compression="zlib")),
+        ("planes.tif", lambda p: tif(p, np.moveaxis(FLAT, 2, 0), planarconfig="separate")),
+        ("thumbnail.tif", with_thumbnail),
+        ("deep.png", lambda p: deep_png(p, DEEP)),
+        ("preview.mpo", frames),
+        ("one.gif", lambda p: Image.fromarray(FLAT).save(p)),
+        ("a.jp2", lambda p: Image.fromarray(FLAT).save(p)),
+        ("a.JFIF", lambda p: Image.fromarray(FLAT).save(p, "JPEG", quality=95)),
+    ],
+)
+def test_what_can_be_read_whole_is_read_right(
+    tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / name)
+    assert find_pictures(str(tmp_path)) == [tmp_path / name]
+    rgb = read_picture(tmp_path / name)
+    assert np.abs(rgb.astype(int) - FLAT).mean() < 3
+    data = (tmp_path / name).read_bytes()
+    assert np.array_equal(decode_picture(data, (48, 64), 1.0, known_formats()), rgb)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "told"),
+    [
+        ("12.tif", lambda p: tif(p, DEEP >> 4), "no value above 4095 of 65535"),
+        ("12.png", lambda p: deep_png(p, DEEP >> 4), "no value above 4095 of 65535"),
+        (
+            "planes.tif",
+            lambda p: tif(p, np.moveaxis(DEEP, 2, 0), planarconfig="separate"),
+            "must hold 8 bits a channel, got 16, plane by plane",
+        ),
+        ("gray.tif", lambda p: tif(p, DEEP[..., 0], photometric="minisblack"), "must hold 8 bits"),
+        ("stack.tif", lambda p: tif(p, np.stack([FLAT] * 5)), "holds 5 pages or frames; save"),
+        ("a.gif", frames, "holds 2 pages or frames"),
+        ("a.png", frames, "holds 2 pages or frames"),
+        ("a.webp", frames, "holds 2 pages or frames"),
+        (
+            "five.tif",
+            lambda p: tif(
+                p, np.zeros((48, 64, 5), np.uint8), photometric="minisblack", planarconfig="contig"
+            ),
+            "cannot",
+        ),
+    ],
+)
+def test_what_would_be_cut_is_refused_in_one_sentence(
+    tmp_path: Path, name: str, write: Callable[[Path], None], told: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=told):
+        read_picture(tmp_path / name)
+    with pytest.raises(SampleError, match=told):
+        decode_picture((tmp_path / name).read_bytes(), (48, 64), 1.0, known_formats())
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
+    return caplog
+
+
+def test_channels_beside_the_colors_are_told(tmp_path: Path, heard: Any) -> None:
+    tif(tmp_path / "a.tif", np.concatenate([FLAT, FLAT[..., :1]], 2), extrasamples=["unspecified"])
+    assert np.array_equal(read_picture(tmp_path / "a.tif"), FLAT)
+    assert "has channels beside its colors that are not read: 1" in heard.text
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_tiff_lies_upright_as_a_turned_jpeg_does(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for ending in ("tif", "jpg"):
+        Image.fromarray(FLAT).save(tmp_path / f"a.{ending}", exif=exif.tobytes(), quality=95)
+    expected = read_picture(tmp_path / "a.jpg").astype(int)
+    size = (expected.shape[0], expected.shape[1])
+    decoded = decode_picture((tmp_path / "a.tif").read_bytes(), size, 1.0, known_formats())
+    for rgb in (read_picture(tmp_path / "a.tif"), np.asarray(decoded)):
+        assert rgb.shape == expected.shape
+        assert np.abs(rgb - expected).mean() < 3
+
+
+def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, heard: Any) -> None:
+    for name in ("a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2", "notes.txt", "f.heic", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more.jpg").mkdir()
+    for _ in range(2):  # asked for twice, said once
+        found = find_pictures(str(tmp_path))
+    assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2"]
+    lines = [one for one in heard.text.splitlines() if "passed over" in one]
+    assert len({line.split("passed over")[1] for line in lines}) == 1
+    assert "2 files and 1 folder (f.heic, notes.txt, more.jpg/)" in lines[0]
+
+
+def test_a_folder_without_a_picture_tells_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"but 1 file and 1 folder \(a\.heic, sub/\); name"):
+        find_pictures(str(tmp_path))
+
+
+def convert(source: Path, **settings: Any) -> dict[str, Any]:
+    out = source.parent / "out"
+    return convert_inputs(
+        find_inputs([str(source)]), out, Settings(**settings), num_workers=0
+    ).summary()
+
+
+def test_images_of_every_format_become_shards(tmp_path: Path) -> None:
+    endings = [".jpg", ".JPE", ".jfif", ".png", ".webp", ".bmp", ".tif", ".jp2", ".gif"]
+    for number, ending in enumerate(endings):
+        path = tmp_path / f"in/images/k{number}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            Image.fromarray(FLAT).save(file, Image.registered_extensions()[ending.lower()])
+        save(tmp_path / f"in/masks/k{number}.png", np.ones((48, 64), np.uint8))
+    save(tmp_path / "in/masks/stray.png", np.ones((48, 64), np.uint8))
+    summary = convert(tmp_path / "in")
+    assert summary["samples"] == len(endings)
+    assert summary["skipped"] == {"incomplete": 1}
+    [path] = (tmp_path / "out").glob("*.tar")
+    data = path.read_bytes()
+    for key, (start, size, at, length) in zip(
+        (index := scan_shard(path)).keys, index.spans.tolist(), strict=True
+    ):
+        sample = read_sample(key, "", data[start : start + size], data[at : at + length])
+        with Image.open(io.BytesIO(sample.jpg)) as picture:
+            assert picture.format == "JPEG"
+        assert np.abs(sample.decode().astype(int) - FLAT).mean() < 8
+
+
+def test_what_is_neither_image_nor_mask_is_counted_and_named(tmp_path: Path, heard: Any) -> None:
+    place = tmp_path / "in"
+    for key in "abc":
+        write_jpg(place / f"{key}.jpg", FLAT)
+    for name in ("a.png", "b.png", "b.bmp", "lone.png", "c/0.PNG", "c/1.tif"):
+        save(place / name, np.ones((48, 64), np.uint8))
+    (place / "d.webp").write_bytes(b"")
+    (place / "deeper").mkdir()
+    (place / "notes.txt").write_bytes(b"")
+    summary = convert(place)
+    assert summary["samples"] == 2
+    assert summary["masks"] == 3  # c has two, in files of other endings
+    assert summary["skipped"] == {"bad mask": 1, "incomplete": 3}
+    assert "its masks are in 'b.bmp' and 'b.png'; keep one of them" in heard.text
+    for name in ("lone.png", "d.webp", "deeper"):
+        assert f"'{place / name}' is " in heard.text
+    assert "1 file (notes.txt)" in heard.text
+
+
+MASK = np.zeros((48, 64), np.uint8)
+MASK[5:25, 10:30] = 255
+
+
+@pytest.mark.parametrize("color", [0, 255])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_mask_in_the_alpha_of_one_color_is_read(tmp_path: Path, color: int, mode: str) -> None:
+    picture = Image.new(mode[:-1], (64, 48), color if mode == "LA" else (color,) * 3)
+    picture.putalpha(Image.fromarray(MASK))
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_png(str(tmp_path / "a.png"), "mask") > 0, MASK > 0)
+
+
+def test_color_and_alpha_that_agree_are_one_and_others_are_refused(tmp_path: Path) -> None:
+    labels = np.where(MASK > 0, 7, 0).astype(np.uint8)
+    for name, alpha in (("same", MASK), ("full", np.full_like(MASK, 255)), ("half", MASK.T)):
+        picture = Image.fromarray(labels)
+        picture.putalpha(Image.fromarray(np.resize(alpha, MASK.shape)))
+        picture.save(tmp_path / f"{name}.png")
+    for name in ("same", "full"):
+        assert np.array_equal(read_png(str(tmp_path / f"{name}.png"), "mask"), labels)
+    with pytest.raises(SampleError, match="color and its alpha tell different masks"):
+        read_png(str(tmp_path / "half.png"), "mask")
+
+
+def test_numbers_of_16_bits_in_color_and_pages_are_no_masks(tmp_path: Path) -> None:
+    deep_png(tmp_path / "a.png", DEEP)
+    tif(tmp_path / "b.tif", np.stack([MASK] * 3), photometric="minisblack")
+    for name, told in (("a.png", "in color it must hold 8 bits"), ("b.tif", "several pages")):
+        with pytest.raises(SampleError, match=told):
+            read_png(str(tmp_path / name), "mask")
+
+
+def voc_palette() -> list[int]:
+    """Of PASCAL VOC: the bits of a number go to the high bits of red, green and blue in turn."""
+    colors = np.zeros((256, 3), int)
+    for number in range(256):
+        for bit in range(8):
+            colors[number, bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return colors.ravel().tolist()
+
+
+def test_255_is_void_in_maps_of_voc_and_nowhere_else_unless_wanted(tmp_path: Path) -> None:
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:, :30], labels[:, 30:34] = 1, 255
+    for key in ("voc", "gray"):
+        write_jpg(tmp_path / f"in/{key}.jpg", FLAT)
+    save(tmp_path / "in/gray.png", labels)
+    picture = Image.fromarray(labels)
+    picture.putpalette(voc_palette())
+    picture.save(tmp_path / "in/voc.png")
+
+    def values(name: str, void: str) -> list[int]:
+        return np.unique(read_labels(str(tmp_path / f"in/{name}.png"), void)[0]).tolist()
+
+    assert picture.getpalette()[765:] == [224, 224, 192]
+    assert [values("voc", void) for void in ("auto", "255", "none")] == [
+        [0, 1],
+        [0, 1],
+        [0, 1, 255],
+    ]
+    assert [values("gray", void) for void in ("auto", "255", "1")] == [
+        [0, 1, 255],
+        [0, 1],
+        [0, 255],
+    ]
+    summary = convert(tmp_path / "in")
+    assert summary["masks"] == 3
+    assert summary["masks_left_out"] == {"void": 1}
+    with pytest.raises(
+        ValueError, match="void_label must be auto, none or a whole number, got 'x'"
+    ):
+        Settings(void_label="x")
