@@ -152,7 +152,10 @@ def test_twice_the_same_features_give_the_same_atoms() -> None:
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
     features = noise(10, 10)
-    with pytest.raises(ValueError, match="per_megapixel must be positive, got 0"):
+    with pytest.raises(
+        ValueError,
+        match="per_megapixel must be a finite number above 0 and at most",
+    ):
         atoms(features, 0)
     with pytest.raises(ValueError, match=r"shape \(10, 10\)"):
         graph_of_labels(features, np.zeros((10, 9), int))

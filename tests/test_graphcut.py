@@ -190,7 +190,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         CUTTER.cut([1], [400])
     with pytest.raises(ValueError, match="object_atoms must be integers, got float64"):
         CUTTER.cut([1.5], [2])
-    with pytest.raises(ValueError, match="smoothness must not be negative"):
+    with pytest.raises(ValueError, match="smoothness must be a finite number of at least 0"):
         AtomCutter(CUTTER.evidence, default_networks().atoms, smoothness=-1)
 
 

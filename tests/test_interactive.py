@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 from skimage.color import rgb2lab
 from skimage.measure import label
@@ -143,7 +142,7 @@ def test_features_can_be_set_without_a_model() -> None:
         ([[3, 4]], [False], "at least one click must be positive"),
         (np.zeros((0, 2), int), np.zeros(0, bool), "at least one click must be positive"),
         ([[3.0, 4.0]], [True], "must be integers"),
-        ([[3, 4]], [1], "is_positive must be bool, got int64"),
+        ([[3, 4]], [2], "is_positive must be True or 1 for the object, False or 0 .*, got 2"),
         ([3, 4], [True], r"must have shape \(N, 2\)"),
         ([[3, 4]], [True, False], r"got \(2,\) for clicks of shape \(1, 2\)"),
         ([[3, 4], [5]], [True, False], "got rows of different lengths"),
@@ -160,7 +159,7 @@ def test_bad_clicks_are_refused_in_one_sentence_and_change_nothing(
     np.testing.assert_array_equal(SEGMENTER.predict(*good), before)
 
 
-@pytest.mark.parametrize("sign", [-1, 0, "no", None])
+@pytest.mark.parametrize("sign", [-1, 2, 0.0, "no", None])
 def test_a_sign_is_true_or_false(sign: object) -> None:
     segmenter = segmenter_of(RGB)
     before = segmenter.click(32, 30)
@@ -169,7 +168,7 @@ def test_a_sign_is_true_or_false(sign: object) -> None:
         lambda: segmenter.scribble([(5, 5), (5, 6)], sign),
         lambda: segmenter.predict([[32, 30]], [True], scribbles=[([(5, 5)], sign)]),
     ):
-        with pytest.raises(ValueError, match="is_positive must be True or False, got"):
+        with pytest.raises(ValueError, match="is_positive must be True or 1 for the object"):
             mark()
     segmenter.click(5, 5, np.False_)
     np.testing.assert_array_equal(segmenter.undo(), before)
@@ -198,17 +197,17 @@ def test_nothing_beyond_the_box_is_object_where_the_image_is_reduced() -> None:
             assert not (mask & ~inside).any()
 
 
-@pytest.mark.parametrize("rgb", [Image.fromarray(RGB), RGB.tolist(), None])
+@pytest.mark.parametrize("rgb", [RGB.tolist(), None])
 def test_what_is_no_array_is_refused(rgb: object) -> None:
     net = FeaturePyramid(pretrained=False)
     for take in (net.features, InteractiveSegmenter(net).set_image):
-        with pytest.raises(ValueError, match=r"rgb must be a uint8 array .* got \w+; np.asarray"):
+        with pytest.raises(ValueError, match=r"rgb must be a uint8 array .* got \w+"):
             take(rgb)
 
 
 def test_an_image_that_the_model_refuses_leaves_the_one_before() -> None:
     segmenter = segmenter_of(RGB)
-    with pytest.raises(ValueError, match="rgb must have shape"):
+    with pytest.raises(ValueError, match="rgb must be a uint8 array"):
         segmenter.set_image(np.zeros((4, 4), np.uint8))
     assert segmenter.predict([[32, 30]], [True]).shape == (64, 96)
 

@@ -143,7 +143,10 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(paths, out) -> None
         (click([90, 0], 0), r"lies outside the picture"),
         (click([1.5, 0], 0), "must be whole numbers"),
         (click([1, 1], 3), "no class 3 among 3"),
-        (click([1, 1], 0, granularity=1), "granularity must lie in"),
+        (
+            click([1, 1], 0, granularity=1),
+            "granularity must be a finite number above 0",
+        ),
         (click([1, 1], 0, granularity="x"), "granularity must be a number"),
         ({"do": "fly"}, "an action must be click, undo, redo or done, got 'fly'"),
         ({"do": "undo"}, "no click to take back"),

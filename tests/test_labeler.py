@@ -148,7 +148,7 @@ def test_the_dial_of_a_click_decides_how_much_it_covers(photos, out) -> None:
     one.correct(0, tuple(ON_DISC), "disc", 1 - 1e-9)
     assert one.region(0, tuple(ON_GROUND), 1 - 1e-9)[tuple(ON_GROUND)]
     assert covered[tuple(ON_GROUND)]
-    with pytest.raises(ValueError, match="granularity must lie in"):
+    with pytest.raises(ValueError, match="granularity must be a finite number above 0 and below 1"):
         one.correct(0, (0, 0), "disc", 0)
 
 
@@ -325,7 +325,7 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         one.export(out / "exported", ["gif"])
     with pytest.raises(ValueError, match="classes must be at least two different names"):
         Labeler(photos, ["a", "a"], LabEncoder(), out)
-    with pytest.raises(ValueError, match="granularity must lie in"):
+    with pytest.raises(ValueError, match="granularity must be a finite number above 0 and below 1"):
         labeler(photos, out, granularity=1)
     with pytest.raises(ValueError, match="order must be uncertain, energy or given"):
         labeler(photos, out, order="random")

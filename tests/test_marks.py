@@ -41,7 +41,7 @@ def test_scribbles_are_as_good_as_clicks() -> None:
         ([[3, -1]], [True], [], r"inside the image.*\(3, -1\)"),
         ([[1, 1]], [True], [([[0, 30]], False)], r"inside the image.*\(0, 30\)"),
         ([[3.0, 4.0]], [True], [], "must be integers"),
-        ([[3, 4]], [1], [], "is_positive must be bool, got int64"),
+        ([[3, 4]], [-1], [], "is_positive must be True or 1 for the object.* got -1"),
         ([3, 4], [True], [], r"must have shape \(N, 2\)"),
         ([[3, 4]], [True, False], [], r"got \(2,\) for clicks of shape \(1, 2\)"),
         ([[3, 4], [3, 4]], [True, False], [], r"\(3, 4\) is marked as background and as object"),

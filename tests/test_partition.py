@@ -157,7 +157,7 @@ def test_an_unknown_method_is_refused() -> None:
 
 
 def test_a_negative_position_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="position_weight must not be negative, got -1"):
+    with pytest.raises(ValueError, match="position_weight must be a finite number of at least 0"):
         partition(np.zeros((4, 4, 1)), 2, position_weight=-1)
 
 

@@ -124,9 +124,9 @@ def test_pretrained_weights_are_read_from_a_file(tmp_path) -> None:
     [
         ({"levels": [0, 2]}, "consecutive octaves"),
         ({"levels": [5, 6]}, "need maps of stride"),
-        ({"c0": 0}, "c0 must be positive"),
+        ({"c0": 0}, "c0 must be a finite number above 0, got 0"),
         ({"bound": "relu"}, "'tanh', 'sigmoid' or 'none'"),
-        ({"scale": -1}, "scale must be positive"),
+        ({"scale": -1}, "scale must be a finite number above 0, got -1"),
         ({"backbone": "no_such_net"}, "timm knows no model named 'no_such_net'"),
     ],
 )

@@ -19,8 +19,8 @@ from maskfeat.app.picture_at_work import read_at_work
 from maskfeat.app.worker import Worker
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
-from maskfeat.segment.inputs import features_of
-from maskfeat.segment.interactive import FeatureModel, InteractiveSegmenter
+from maskfeat.segment.inputs import FeatureModel, features_of
+from maskfeat.segment.interactive import InteractiveSegmenter
 
 # What may be held at once besides the picture at hand and the one computed ahead.
 _MOST_OPEN = 6

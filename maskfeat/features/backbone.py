@@ -89,7 +89,9 @@ def size_multiple(
     least = math.lcm(*strides)
     faults = []
     for multiple in (least, 2 * least):
-        size = (multiple, 3 * multiple)  # neither square nor a size that networks are made for
+        # Odd both ways, not square, and longer than the images that networks are made for: some
+        # have tables of places that end there.
+        size = (multiple, 33 * multiple)
         fault = _fault_at(size, network, strides, channels)
         if fault is None:
             return multiple

@@ -10,12 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
 from maskfeat.features.decoder import DecoderStep, Stem, width_at
@@ -123,33 +122,26 @@ class FeaturePyramid(nn.Module):
         return [self._bounded(output) for output in outputs]
 
     @torch.inference_mode()
-    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
+    def features(self, rgb: ImageLike) -> Features:
         """Features of one image.
 
         Args:
-            rgb: uint8, shape (H, W, 3), any size.
+            rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of a picture.
 
         Returns:
-            The pyramid of the image, on the device of the net.
+            The pyramid of the image, float32, on the device of the net.
 
         Raises:
-            ValueError: If `rgb` is no uint8 image of three channels.
+            ValueError: If `rgb` is something else, or the features are not finite.
         """
-        if not isinstance(rgb, np.ndarray):
-            raise ValueError(
-                "rgb must be a uint8 array of shape (H, W, 3), "
-                f"got {type(rgb).__name__}; np.asarray(picture) gives one"
-            )
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            raise ValueError(
-                f"rgb must be a uint8 array of shape (H, W, 3), got {rgb.dtype} {rgb.shape}"
-            )
+        rgb = rgb_of(rgb)
         copy = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
         pixels = copy.permute(2, 0, 1).unsqueeze(0)
         was_training = self.training
         self.eval()
         try:
-            maps = self(normalize_images(pixels.to(self.log_scale.device)))
+            images = normalize_images(pixels.to(self.log_scale.device))
+            maps = self(images.to(self.log_scale.dtype))  # `half()` and its kin change it
         finally:
             self.train(was_training)
         size = (rgb.shape[0], rgb.shape[1])
@@ -176,9 +168,8 @@ def _check_settings(levels: Sequence[int], c0: float, width: int, bound: str, sc
             "levels must be consecutive octaves, finest first, e.g. [0, 1, 2, 3], "
             f"got {list(levels)}"
         )
-    if c0 <= 0 or width < 8:
-        raise ValueError(f"c0 must be positive and width at least 8, got c0 {c0}, width {width}")
+    checked_number("c0", c0, above=0)
+    checked_count("width", width, least=8)
     if bound not in ("tanh", "sigmoid", "none"):
         raise ValueError(f"bound must be 'tanh', 'sigmoid' or 'none', got {bound!r}")
-    if scale <= 0:
-        raise ValueError(f"scale must be positive, got {scale}")
+    checked_number("scale", scale, above=0)

@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
+from maskfeat.arguments import array_of, checked_number
+
 FloatArray = npt.NDArray[np.float32]
+
+# Larger ones have squared distances, or sums of these, that single precision cannot hold.
+MAX_FEATURE = 1e15
 
 # Numbers that a block of rows holds while it is read: 4 MB.
 _BLOCK_VALUES = 1_000_000
@@ -69,6 +74,9 @@ class Features:
         strides: Input pixels per map pixel, one per level.
         size: Height and width of the image, pixels.
         scale: Turns squared distances into probabilities, see `same_mask_probability`.
+
+    Raises:
+        ValueError: If features are not finite or above 1e15, or the scale is not positive.
     """
 
     def __init__(
@@ -81,7 +89,9 @@ class Features:
         self.pyramid = tuple(level.float() for level in pyramid)
         self.strides = tuple(strides)
         self.size = size
-        self.scale = float(scale)
+        self.scale = checked_number("scale", scale, above=0)
+        for level in self.pyramid:
+            _check_range(*(float(limit) for limit in level.detach().aminmax()))
 
     @classmethod
     def from_dense(cls, features: npt.ArrayLike, scale: float = 1.0) -> Features:
@@ -92,16 +102,16 @@ class Features:
             scale: Turns squared distances into probabilities.
 
         Raises:
-            ValueError: If the array is not three-dimensional, is empty or is not finite.
+            ValueError: If the array is not three-dimensional, is empty, or its numbers are not
+                real, not finite or above 1e15.
         """
-        array = np.asarray(features, dtype=np.float32)
+        array = array_of("features", features)
         if array.ndim != 3 or array.size == 0:
             raise ValueError(
                 f"features must have shape (H, W, C) and hold values, got {array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise ValueError("features must be finite, got NaN or infinity; check what made them")
-        level = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+        _check_range(float(array.min()), float(array.max()))  # before large ones become infinite
+        level = torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32, order="C"))
         return cls([level], [1], (array.shape[0], array.shape[1]), scale)
 
     @property
@@ -121,11 +131,11 @@ class Features:
         Raises:
             ValueError: If a point lies outside the image.
         """
-        points = np.asarray(points_yx)
+        points = array_of("points_yx", points_yx)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"points_yx must have shape (N, 2), got {points.shape}")
         limit = np.array(self.size) - 1
-        if ((points < 0) | (points > limit)).any():
+        if not ((points >= 0) & (points <= limit)).all():
             raise ValueError(
                 f"points must lie inside the image of {self.size} pixels (height, width)"
             )
@@ -224,6 +234,14 @@ class Features:
             size = (level.shape[-2] * stride, level.shape[-1] * stride)
             level = F.interpolate(level.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
         return level[:, :height, :width]
+
+
+def _check_range(smallest: float, largest: float) -> None:
+    if not (smallest >= -MAX_FEATURE and largest <= MAX_FEATURE):
+        raise ValueError(
+            "features must be finite, no NaN or infinity, and at most 1e15 in size, got "
+            f"{smallest:g} to {largest:g}; check what made them, or scale them down"
+        )
 
 
 def _row_blocks(level: Tensor, stride: int, height: int, width: int) -> list[slice]:

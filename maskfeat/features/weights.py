@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.model_file import find_model
 from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
 from maskfeat.features.pyramid import FeaturePyramid
@@ -36,17 +37,30 @@ def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
     return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix, **class_entry(net)}
 
 
+@overload
+def load(path: Literal["lab"]) -> LabEncoder: ...  # type: ignore[overload-overlap]
+
+
+@overload
 def load(
     path: str | os.PathLike[str] = "maskfeat-b0",
     device: str | torch.device = "cpu",
     net_class: type[nn.Module] | None = None,
-) -> FeaturePyramid:
+) -> FeaturePyramid: ...
+
+
+def load(
+    path: str | os.PathLike[str] = "maskfeat-b0",
+    device: str | torch.device = "cpu",
+    net_class: type[nn.Module] | None = None,
+) -> FeaturePyramid | LabEncoder:
     """Load a trained network, ready to give features.
 
     Args:
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
             the name of a network that comes with the package: "maskfeat-b0", trained on train
-            splits of photographs, for research as its data are (experiments/shipped).
+            splits of photographs, for research as its data are (experiments/shipped); or the word
+            "lab", for the color of pixels without a network.
         device: Where to put it.
         net_class: The class of the network, if it is one of your own; it is built by
             net_class(**config). None is `FeaturePyramid`.
@@ -59,6 +73,8 @@ def load(
         ValueError: If the file holds no maskfeat network, one of a class that is not given, or
             one with a weight that is no number.
     """
+    if path == "lab":
+        return LabEncoder()
     path = find_model(path)
     config, weights, named = _read(path)
     net: FeaturePyramid = class_to_build(named, net_class, f"'{path}'")(**config)  # type: ignore[assignment]

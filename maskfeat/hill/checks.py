@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from maskfeat.arguments import checked_number, is_whole
 from maskfeat.data.folder import find_pictures
 from maskfeat.files import check_stems, holds_one_of
-from maskfeat.segment.inputs import check_num_segments, is_whole
+from maskfeat.segment.inputs import checked_granularity, checked_num_segments, checked_per_megapixel
 
 
 def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
@@ -32,17 +33,20 @@ def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
 
 
 def check_settings(
-    classes: Sequence[str], smoothness: float, order: str, max_megapixels: float
+    classes: Sequence[str],
+    smoothness: float,
+    order: str,
+    max_megapixels: float,
+    per_megapixel: float,
 ) -> None:
     """Refuse settings that are out of range."""
     if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(f"classes must be at least two different names, got {classes!r}")
-    if not smoothness >= 0:
-        raise ValueError(f"smoothness must not be negative, got {smoothness}")
+    checked_number("smoothness", smoothness, least=0)
     if order not in ("uncertain", "energy", "given"):
         raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
-    if not max_megapixels > 0:
-        raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
+    checked_number("max_megapixels", max_megapixels, above=0)
+    checked_per_megapixel(per_megapixel)
 
 
 def checked_size(
@@ -53,14 +57,10 @@ def checked_size(
         raise ValueError(
             f"give granularity or num_segments, not both, got {granularity} and {num_segments}"
         )
-    if granularity is not None and not 0 < granularity < 1:
-        raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-    if num_segments is not None:
-        check_num_segments(num_segments)
-    # numpy's numbers do not go into json
+    # As numbers of Python: numpy's do not go into json.
     return (
-        None if granularity is None else float(granularity),
-        None if num_segments is None else int(num_segments),
+        None if granularity is None else checked_granularity(granularity),
+        None if num_segments is None else checked_num_segments(num_segments),
     )
 
 

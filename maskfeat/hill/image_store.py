@@ -19,7 +19,7 @@ from maskfeat.files import file_digest, whole_file
 from maskfeat.hill.prepared import PreparedImage, load_prepared, prepare, save_prepared
 from maskfeat.hill.sources import Source, source_key, weights_key
 from maskfeat.segment.feature_cache import FeatureCache
-from maskfeat.segment.interactive import FeatureModel
+from maskfeat.segment.inputs import FeatureModel
 from maskfeat.segment.resizing import reduced
 
 _LOG = logging.getLogger("maskfeat")

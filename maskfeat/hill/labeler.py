@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arguments import is_whole
 from maskfeat.files import held_folder
 from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
 from maskfeat.hill.checks import (
@@ -31,8 +33,7 @@ from maskfeat.hill.learner import AtomLabels, Learner
 from maskfeat.hill.order import Order, from_there_on, most_wanted
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
-from maskfeat.segment.inputs import is_whole
-from maskfeat.segment.interactive import FeatureModel
+from maskfeat.segment.inputs import FeatureModel, model_of
 
 _LOG = logging.getLogger("maskfeat")
 
@@ -71,7 +72,7 @@ class Labeler:
     Args:
         pictures: A folder, or paths; of different names without ending.
         classes: Their names, at least two, each once.
-        model: Gives features, e.g. a `FeaturePyramid`.
+        model: Gives features, e.g. a `FeaturePyramid`; or what `maskfeat.load` takes.
         out: Folder for clicks, labels and what is computed ahead; not that of the pictures.
         source: Descriptors of places, see `maskfeat.hill.sources`; None is `default_source`.
         classifier: None is a `RegionClassifier` with its defaults.
@@ -97,7 +98,7 @@ class Labeler:
         self,
         pictures: str | Path | Sequence[str | Path],
         classes: Sequence[str],
-        model: FeatureModel,
+        model: FeatureModel | str | os.PathLike[str],
         out: str | Path,
         *,
         source: Source | None = None,
@@ -111,7 +112,8 @@ class Labeler:
         cache_dir: str | Path | None = None,
     ) -> None:
         paths = checked_paths(pictures, Path(out))
-        check_settings(classes, smoothness, order, max_megapixels)
+        check_settings(classes, smoothness, order, max_megapixels, per_megapixel)
+        model = model_of(model)
         self.classes, self.order = list(classes), order
         given = checked_size(granularity, num_segments)
         self._size = (None, NUM_SEGMENTS) if given == (None, None) else given

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from maskfeat.arguments import checked_number
 from maskfeat.features.reading import Features
 
 FloatArray = npt.NDArray[np.float32]
@@ -65,7 +66,7 @@ class AtomGraph:
 
 def atoms(
     features: Features,
-    per_megapixel: int = 26_000,
+    per_megapixel: float = 26_000,
     neighbor_distances: tuple[FloatArray, FloatArray] | None = None,
 ) -> AtomGraph:
     """Group pixels into atoms by a watershed by area on the slope of the features.
@@ -86,17 +87,17 @@ def atoms(
     Args:
         features: The features of one image.
         per_megapixel: Atoms for a million pixels; 26,000 gives 4,014 at 481x321. Small images are
-            cut into `MIN_ATOMS`, or into single pixels where they have no more.
+            cut into `MIN_ATOMS`, or into single pixels where they have no more, as a million cuts
+            every image.
         neighbor_distances: What `features.neighbor_distances()` gives, where it is at hand.
 
     Returns:
         The atoms and their graph; the same input always gives the same.
 
     Raises:
-        ValueError: If `per_megapixel` is not positive.
+        ValueError: If `per_megapixel` is no number above 0, or above a million.
     """
-    if per_megapixel <= 0:
-        raise ValueError(f"per_megapixel must be positive, got {per_megapixel}")
+    per_megapixel = checked_number("per_megapixel", per_megapixel, above=0, most=1e6)
     height, width = features.size
     num_pixels = height * width
     num_atoms = min(num_pixels, max(MIN_ATOMS, round(per_megapixel * num_pixels / 1e6)))

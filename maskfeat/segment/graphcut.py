@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from maskfeat.arguments import checked_number
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.click_reader import ClickReader
 from maskfeat.segment.evidence import ClickEvidence
@@ -77,8 +78,7 @@ class AtomCutter:
     def __init__(
         self, evidence: ClickEvidence, network: ClickNet, smoothness: float = SMOOTHNESS
     ) -> None:
-        if not smoothness >= 0:
-            raise ValueError(f"smoothness must not be negative, got {smoothness}")
+        smoothness = checked_number("smoothness", smoothness, least=0)
         self.graph = evidence.graph
         self.evidence = evidence
         self._reader = ClickReader(evidence, network)

@@ -9,9 +9,15 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arguments import checked_number
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.inputs import check_num_segments, features_of
+from maskfeat.segment.inputs import (
+    FeatureSource,
+    checked_granularity,
+    checked_num_segments,
+    features_of,
+)
 from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
 from maskfeat.segment.remerging import remerged
@@ -72,13 +78,10 @@ class Hierarchy:
                 f"got {num_segments} and {granularity}"
             )
         if granularity is not None:
-            if not 0 < granularity < 1:
-                raise ValueError(f"granularity must lie in (0, 1), got {granularity}")
-            groups = self.tree.groups_at(1 - granularity)
+            groups = self.tree.groups_at(1 - checked_granularity(granularity))
         else:
-            assert num_segments is not None
-            check_num_segments(num_segments)
-            groups = self.tree.groups(min(num_segments, self.tree.num_leaves))
+            count = checked_num_segments(num_segments)
+            groups = self.tree.groups(min(count, self.tree.num_leaves))
         return in_reading_order(groups[self.atom_labels])
 
     def saliency(self) -> npt.NDArray[np.float32]:
@@ -118,9 +121,9 @@ class Hierarchy:
 
 
 def hierarchy(
-    features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    features: FeatureSource,
     *,
-    per_megapixel: int = 26_000,
+    per_megapixel: float = 26_000,
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
@@ -130,7 +133,8 @@ def hierarchy(
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
-            or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
+            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of a picture,
+            whose Lab color is then taken.
         per_megapixel: Atoms for a million pixels, see `maskfeat.segment.atoms.atoms`.
         linkage: See `atom_tree`, as the two that follow.
         border_weight: How much borders count against means.
@@ -190,7 +194,7 @@ def atom_tree(
             `merge_nearest`; "average" takes the distance of facing atoms along the border instead
             of that of pixels; "ward" the growth of the variance within regions, see `ward_tree`.
         border_weight: In [0, 1], how much the border counts against the means; not for "ward".
-        size_power: How much the smaller size counts, at least 0; not for "ward", which has sizes
+        size_power: How much the smaller size counts, 0 to 10; not for "ward", which has sizes
             of its own.
 
     Returns:
@@ -199,11 +203,8 @@ def atom_tree(
     Raises:
         ValueError: If a setting is out of range, or there is no such linkage.
     """
-    if not (size_power >= 0 and 0 <= border_weight <= 1):
-        raise ValueError(
-            "size_power must not be negative and border_weight lie in [0, 1], "
-            f"got {size_power} and {border_weight}"
-        )
+    size_power = checked_number("size_power", size_power, least=0, most=10)
+    border_weight = checked_number("border_weight", border_weight, least=0, most=1)
     if linkage == "ward":
         tree = merge_tree(graph)
         return MergeTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)

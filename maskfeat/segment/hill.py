@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import kmeans_plusplus
 
+from maskfeat.arguments import checked_count, checked_number
 from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.expansion import PottsEnergy, minimize_potts
 from maskfeat.segment.score_maps import (
@@ -24,6 +25,10 @@ from maskfeat.segment.score_maps import (
 SCORE_SMOOTHNESS = 1.0
 # In nats. Of 10 and 30 the better on eight images of camvid train, one seed (experiments/hill).
 CLASS_SMOOTHNESS = 10.0
+
+MAX_GROUPS = 256
+# Any border already costs more than all scores.
+MAX_SMOOTHNESS = 1e12
 
 # A round that gains less than this share of the energy is the last.
 _LEAST_GAIN = 1e-7
@@ -68,7 +73,7 @@ def score_cut(
     num_groups: int = 2,
     seeds: npt.ArrayLike = (),
     max_rounds: int = 20,
-    per_megapixel: int = 26_000,
+    per_megapixel: float = 26_000,
 ) -> ScoreCut:
     """Group an image by scores whose meaning is unknown, with borders where features have them.
 
@@ -94,8 +99,8 @@ def score_cut(
         scores: Finite numbers for patches, shape (h, w) or (h, w, C), h and w patches that cover
             the image evenly, whole; or for atoms, with an `AtomGraph`, shape (K,) or (K, C).
         features: Of the image: an `AtomGraph` as it is, or what `features_of` takes.
-        smoothness: lambda, not negative: the dial from scores alone (0) to few smooth groups.
-        num_groups: How many groups there may be, at least 1.
+        smoothness: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
+        num_groups: How many groups there may be, 1 to 256: each costs a cut in each round.
         seeds: Clicks, integers, shape (N, 3): row, column, group. The atoms under them are held;
             two clicks in one atom must agree.
         max_rounds: How often means and groups take turns at most.
@@ -108,11 +113,9 @@ def score_cut(
         ValueError: If scores or seeds have another shape or type, are not finite or lie outside,
             two seeds of one atom differ, or a setting is out of range.
     """
-    _check_smoothness(smoothness)
-    if num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, got {num_groups}")
-    if max_rounds < 1:
-        raise ValueError(f"max_rounds must be at least 1, got {max_rounds}")
+    smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
+    num_groups = checked_count("num_groups", num_groups, most=MAX_GROUPS)
+    max_rounds = checked_count("max_rounds", max_rounds)
     graph = graph_of(features, per_megapixel)
     values = scores_of_atoms(scores, graph, features is graph)
     held, seeded = seeded_atoms(seeds, graph, num_groups)
@@ -143,7 +146,7 @@ def class_cut(
     *,
     smoothness: float = CLASS_SMOOTHNESS,
     seeds: npt.ArrayLike = (),
-    per_megapixel: int = 26_000,
+    per_megapixel: float = 26_000,
 ) -> ClassCut:
     """Label an image by the probabilities of known classes, with borders where features have them.
 
@@ -158,7 +161,8 @@ def class_cut(
         probabilities: Of L classes in the last axis, not negative, in any measure (rows are
             scaled to sum 1): for patches (h, w, L), or for atoms, with an `AtomGraph`, (K, L).
         features: As in `score_cut`.
-        smoothness: lambda, in nats: what a pixel side of a border between like features costs.
+        smoothness: lambda, in nats, 0 to 1e12: what a pixel side of a border between like
+            features costs.
         seeds: Clicks, integers, shape (N, 3): row, column, class; see `score_cut`.
         per_megapixel: Atoms for a million pixels, see `atoms`.
 
@@ -168,7 +172,7 @@ def class_cut(
     Raises:
         ValueError: As `score_cut`; or if a probability is negative or a row has none above 0.
     """
-    _check_smoothness(smoothness)
+    smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
     graph = graph_of(features, per_megapixel)
     values = scores_of_atoms(probabilities, graph, features is graph)
     totals = values.sum(axis=1, keepdims=True)
@@ -265,8 +269,3 @@ def _squares(values: FloatArray, sizes: FloatArray, means: FloatArray) -> FloatA
     """What each group costs each atom, (K, num_groups)."""
     squares: FloatArray = np.square(values[:, None] - means).sum(axis=2) * sizes[:, None]
     return squares
-
-
-def _check_smoothness(smoothness: float) -> None:
-    if not (smoothness >= 0 and np.isfinite(smoothness)):
-        raise ValueError(f"smoothness must be a finite number, not negative, got {smoothness}")

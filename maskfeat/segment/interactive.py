@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Hashable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arguments import ImageLike, checked_number, rgb_of
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.feature_cache import FeatureCache
 from maskfeat.segment.graphcut import SMOOTHNESS
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.hints import filled
+from maskfeat.segment.inputs import FeatureModel, checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.layers import LayeredMasks, obeying
 from maskfeat.segment.mark_cutter import MarkCutter
 from maskfeat.segment.marks import (
@@ -51,14 +54,6 @@ class _Kept(NamedTuple):
     reach: float
 
 
-class FeatureModel(Protocol):
-    """Anything that turns a photograph into features."""
-
-    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
-        """Features of one image, uint8, shape (H, W, 3)."""
-        ...
-
-
 class InteractiveSegmenter:
     """Marks objects by clicks, scribbles, a box, or a mask to start from.
 
@@ -81,8 +76,8 @@ class InteractiveSegmenter:
     An instance may be used by many threads; each call is done before the next begins.
 
     Args:
-        model: Gives the features of an image, e.g. a `FeaturePyramid`; None if only
-            `set_features` is used.
+        model: Gives the features of an image, e.g. a `FeaturePyramid`; or what `maskfeat.load`
+            takes, a name or a path; None if only `set_features` is used.
         method: "cut" takes two labels by a graph cut of atoms, refined in pixels; "pixelcut" by a
             cut of all pixels, which takes up to a second and needs the extra "graphcut";
             "coloring" gives each region the label of the mark that reaches it by the smallest
@@ -98,10 +93,10 @@ class InteractiveSegmenter:
 
     def __init__(
         self,
-        model: FeatureModel | None = None,
+        model: FeatureModel | str | os.PathLike[str] | None = None,
         *,
         method: Literal["cut", "pixelcut", "coloring"] = "cut",
-        per_megapixel: int = 26_000,
+        per_megapixel: float = 26_000,
         smoothness: float = SMOOTHNESS,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
@@ -109,13 +104,11 @@ class InteractiveSegmenter:
     ) -> None:
         if method not in ("cut", "pixelcut", "coloring"):
             raise ValueError(f"method must be cut, pixelcut or coloring, got {method!r}")
-        if not max_megapixels > 0:
-            raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
-        self.model = model
+        self.model = None if model is None else model_of(model)
         self.method = method
-        self.per_megapixel = per_megapixel
-        self.smoothness = smoothness
-        self.max_megapixels = max_megapixels
+        self.per_megapixel = checked_per_megapixel(per_megapixel)
+        self.smoothness = checked_number("smoothness", smoothness, least=0)
+        self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
         self.networks = networks or default_networks()
         self._cache = None if cache_dir is None else FeatureCache(cache_dir, model)
         self._lock = threading.RLock()
@@ -124,11 +117,11 @@ class InteractiveSegmenter:
         self._layers = LayeredMasks()
         self._history: list[_Kept] = []
 
-    def set_image(self, rgb: npt.NDArray[np.uint8]) -> None:
+    def set_image(self, rgb: ImageLike) -> None:
         """Take the image that the next clicks are for.
 
         Args:
-            rgb: uint8, shape (H, W, 3).
+            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of a picture.
 
         Raises:
             ValueError: If there is no model, or the model refuses the image. The image that was
@@ -136,32 +129,34 @@ class InteractiveSegmenter:
         """
         if self.model is None:
             raise ValueError("set_image needs a model; give one, or call set_features")
+        rgb = rgb_of(rgb)
         with self._lock:
             small = reduced(rgb, self.max_megapixels)
             read = self.model.features if self._cache is None else self._cache.features
             self._take(self._scene_of(read(small), small), (rgb.shape[0], rgb.shape[1]))
 
-    def set_features(self, features: Features, rgb: npt.NDArray[np.uint8] | None = None) -> None:
+    def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
         """Take the features of the image that the next clicks are for.
 
         Args:
             features: Of the image, at its full size. Their `scale` should be right: how far a
                 click reaches is judged in units of it.
-            rgb: The image, uint8, shape (H, W, 3), whose color helps to place outlines.
+            rgb: The image, as in `set_image`, whose color helps to place outlines.
 
         Raises:
             ValueError: If the features are not finite, or rgb has another size. The image that was
                 set before stays.
         """
+        image = None if rgb is None else rgb_of(rgb)
         with self._lock:
-            self._take(self._scene_of(features, rgb), features.size)
+            self._take(self._scene_of(checked_features(features), image), features.size)
 
     def predict(
         self,
         clicks_yx: npt.ArrayLike,
         is_positive: npt.ArrayLike,
         *,
-        scribbles: Sequence[tuple[npt.ArrayLike, bool]] = (),
+        scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None = (),
         box_yxyx: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         keep_all: bool = False,
@@ -171,7 +166,7 @@ class InteractiveSegmenter:
 
         Args:
             clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
-            is_positive: True for a click on the object, bool, shape (N,).
+            is_positive: True or 1 for a click on the object, else False or 0, shape (N,).
             scribbles: Pixels of strokes, each like clicks_yx, with True for the object; all
                 of them are obeyed.
             box_yxyx: A box that holds all of the object: top, left, bottom, right, the last two
@@ -212,7 +207,7 @@ class InteractiveSegmenter:
         clicks_yx: npt.ArrayLike,
         labels: npt.ArrayLike,
         *,
-        scribbles: Sequence[tuple[npt.ArrayLike, int]] = (),
+        scribbles: Sequence[tuple[npt.ArrayLike, int]] | None = (),
     ) -> IntArray:
         """A label for every pixel, from marks with labels: graph coloring, in one pass.
 
@@ -264,7 +259,7 @@ class InteractiveSegmenter:
                 raise ValueError("a stroke must have at least one pixel, got none")
             shown = self._kept_mask()
             reach = np.inf if shown is None else reach_of(shown, points)
-            history = [*self._history, _Kept(points, is_positive, reach)]
+            history = [*self._history, _Kept(points, bool(is_positive), reach)]
             mask = self._mask_for(history)
             self._history = history
             return mask
@@ -330,20 +325,12 @@ class InteractiveSegmenter:
 
     @property
     def graph(self) -> AtomGraph:
-        """The atoms of the image, at the size that is worked on.
-
-        Raises:
-            ValueError: If no image is set.
-        """
+        """The atoms of the image, at the size that is worked on; see `scene`."""
         return self.scene.graph
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """All nested partitions of the image, at the size that is worked on.
-
-        Raises:
-            ValueError: If no image is set.
-        """
+        """All nested partitions of the image, at the size that is worked on; see `scene`."""
         return self.scene.hierarchy
 
     def _ready(self) -> tuple[Scene, tuple[int, int]]:

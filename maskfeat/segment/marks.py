@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arguments import array_of, is_whole
 from maskfeat.segment.reach import Stroke
 
 BoolArray = npt.NDArray[np.bool_]
@@ -35,42 +38,65 @@ class Marks:
 def clicks_and_scribbles(
     clicks_yx: npt.ArrayLike,
     is_positive: npt.ArrayLike,
-    scribbles: Sequence[tuple[npt.ArrayLike, bool]],
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     size: tuple[int, int],
 ) -> Marks:
     """Marks for an object and its background.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
-        is_positive: True for a click on the object, bool, shape (N,).
-        scribbles: Pixels, as clicks are, with True for the object.
+        is_positive: True or 1 for a click on the object, False or 0 for one on the background,
+            shape (N,).
+        scribbles: Pixels, as clicks are, with True or 1 for the object.
         size: Height and width of the image.
 
     Raises:
         ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is marked
             both ways.
     """
-    signs = np.asarray(is_positive)
-    if signs.dtype != np.bool_ and signs.size:
-        raise ValueError(f"is_positive must be bool, got {signs.dtype}; compare with 0")
-    for _, sign in scribbles:
-        # -1 would count as True
-        if not isinstance(sign, bool | np.bool_):
-            raise ValueError(f"is_positive must be True or False, got {sign!r}; compare with 0")
-    marks = labeled_marks(
+    strokes = checked_scribbles(scribbles)
+    signs = array_of("is_positive", is_positive)
+    wrong = (
+        [] if signs.dtype == np.bool_ else [s for s in signs.ravel().tolist() if s not in (0, 1)]
+    )
+    for _, sign in strokes:  # -1 would count as True
+        is_sign = isinstance(sign, bool | np.bool_) or (is_whole(sign) and sign in (0, 1))
+        wrong += [] if is_sign else [sign]
+    if wrong:
+        raise ValueError(
+            "is_positive must be True or 1 for the object, False or 0 for the background, "
+            f"got {wrong[0]!r}; compare with 0"
+        )
+    return labeled_marks(
         clicks_yx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points, sign in scribbles],
+        [(points, int(sign)) for points, sign in strokes],
         size,
         ("background", "object"),
     )
-    return marks
+
+
+def checked_scribbles(
+    scribbles: Sequence[tuple[npt.ArrayLike, Any]] | None,
+) -> list[tuple[npt.ArrayLike, Any]]:
+    """Pairs of pixels and a sign or label; None is no scribble.
+
+    Raises:
+        ValueError: If they are no such pairs.
+    """
+    try:
+        return [(points, sign) for points, sign in scribbles or ()]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
+            f"got {reprlib.repr(scribbles)}"
+        ) from None
 
 
 def labeled_marks(
     clicks_yx: npt.ArrayLike,
     labels: npt.ArrayLike,
-    scribbles: Sequence[tuple[npt.ArrayLike, int]],
+    scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
     size: tuple[int, int],
     names: Sequence[str] = (),
 ) -> Marks:
@@ -87,7 +113,7 @@ def labeled_marks(
         ValueError: If a shape or type is wrong, a label is negative, a pixel lies outside the
             image, or one has two labels.
     """
-    clicks, numbers = _pixels(clicks_yx, size), np.asarray(labels)
+    clicks, numbers = _pixels(clicks_yx, size), array_of("labels", labels)
     if numbers.shape != clicks.shape[:1]:
         raise ValueError(
             "there must be one label or sign for each click, "
@@ -95,7 +121,10 @@ def labeled_marks(
         )
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {numbers.dtype}")
-    strokes = [(_pixels(points, size), label) for points, label in scribbles]
+    strokes = [(_pixels(points, size), label) for points, label in checked_scribbles(scribbles)]
+    unfit = [label for _, label in strokes if not is_whole(label)]
+    if unfit:
+        raise ValueError(f"labels must be integers, got {reprlib.repr(unfit[0])}")
     pixels = np.concatenate([clicks, *(points for points, _ in strokes)])
     all_labels = np.concatenate(
         [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in strokes)]
@@ -135,7 +164,7 @@ def in_order(
 
 def strokes_with_reach(
     clicks_yx: npt.ArrayLike,
-    scribbles: Sequence[tuple[npt.ArrayLike, bool]],
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     is_positive: npt.ArrayLike,
     reach_px: npt.ArrayLike | None,
     size: tuple[int, int],
@@ -154,11 +183,12 @@ def strokes_with_reach(
         ValueError: If there are more or fewer, or one is negative or no number.
     """
     clicks = _pixels(clicks_yx, size)
-    signs = [bool(sign) for sign in np.asarray(is_positive)]
+    signs = [bool(sign) for sign in array_of("is_positive", is_positive)]
     groups = [*zip(clicks[:, None], signs, strict=True)]
-    groups += [(_pixels(points, size), bool(sign)) for points, sign in scribbles]
+    groups += [(_pixels(points, size), bool(sign)) for points, sign in checked_scribbles(scribbles)]
     groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
-    reaches = np.full(len(groups), np.inf) if reach_px is None else np.asarray(reach_px, np.float64)
+    no_reach = np.full(len(groups), np.inf)
+    reaches = no_reach if reach_px is None else array_of("reach_px", reach_px).astype(np.float64)
     if reaches.shape != (len(groups),) or not (reaches >= 0).all():
         raise ValueError(
             "reach_px must be one number of pixels, not negative, for each click and scribble "
@@ -218,7 +248,7 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
     Raises:
         ValueError: If it is not bool, or has another size.
     """
-    values = np.asarray(mask)
+    values = array_of("mask", mask)
     if values.shape != size or values.dtype != np.bool_:
         raise ValueError(
             f"mask must be bool, of the size of the image {size}, got {values.dtype} {values.shape}"
@@ -257,12 +287,7 @@ def check_place(
 
 
 def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:
-    try:
-        points = np.asarray(points_yx)
-    except ValueError:
-        raise ValueError(
-            "clicks and scribbles must have shape (N, 2), got rows of different lengths"
-        ) from None
+    points = array_of("clicks and scribbles", points_yx)
     if points.size == 0:
         return np.empty((0, 2), np.int64)
     if points.ndim != 2 or points.shape[1] != 2:

@@ -6,16 +6,20 @@ import math
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
-from maskfeat.features.reading import Features
+from maskfeat.arguments import checked_number
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
 from maskfeat.segment.hierarchy import atom_tree, hierarchy, in_reading_order, ward_tree
-from maskfeat.segment.inputs import check_num_segments, features_of
+from maskfeat.segment.inputs import (
+    FeatureSource,
+    checked_num_segments,
+    checked_per_megapixel,
+    features_of,
+)
 from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.tree import MergeTree
 
@@ -30,13 +34,13 @@ _ATOMS_PER_SEGMENT = 4
 
 
 def partition(
-    features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    features: FeatureSource,
     num_segments: int | None = None,
     *,
     granularity: float | None = None,
     method: Method = "tree",
     position_weight: float = 0.001,
-    per_megapixel: int = 26_000,
+    per_megapixel: float = 26_000,
 ) -> IntArray:
     """Cut an image into connected segments of like features.
 
@@ -46,7 +50,8 @@ def partition(
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
-            or the image itself, RGB, uint8, shape (H, W, 3), whose Lab color is then taken.
+            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of a picture,
+            whose Lab color is then taken.
         num_segments: Segments to be left with, at least 1.
         granularity: In place of a number, in (0, 1): regions stay together as long as the
             probability that they are one segment is at least this, see `Hierarchy.cut`.
@@ -69,14 +74,15 @@ def partition(
     if granularity is not None or num_segments is None:
         tree = hierarchy(features, per_megapixel=per_megapixel)
         return tree.cut(num_segments, granularity=granularity)
-    _check_settings(num_segments, position_weight)
+    num_segments, position_weight = _checked_settings(num_segments, position_weight)
+    per_megapixel = checked_per_megapixel(per_megapixel)
     if method not in ("tree", "k-means"):
         raise ValueError(f"method must be tree or k-means, got {method!r}")
     held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
     num_segments = min(num_segments, num_pixels)
     needed = math.ceil(_ATOMS_PER_SEGMENT * num_segments / num_pixels * 1e6)
-    graph = atoms(held, max(per_megapixel, needed))
+    graph = atoms(held, min(max(per_megapixel, needed), 1e6))
     if method == "tree":
         segments = atom_tree(graph, size_power=EVEN_POWER).groups(num_segments)
         return in_reading_order(segments[graph.labels])
@@ -107,7 +113,7 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         granularity: float | None = None,
         method: Method = "tree",
         position_weight: float = 0.001,
-        per_megapixel: int = 26_000,
+        per_megapixel: float = 26_000,
     ) -> None:
         self.num_segments = num_segments
         self.granularity = granularity
@@ -117,7 +123,7 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        features: Features | npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+        features: FeatureSource,
         y: None = None,
     ) -> Partition:
         """Cut one image; see `partition` for what it takes and refuses."""
@@ -170,7 +176,7 @@ def partition_atoms(
     Raises:
         ValueError: If `num_segments` is less than 1 or `position_weight` is negative.
     """
-    _check_settings(num_segments, position_weight)
+    num_segments, position_weight = _checked_settings(num_segments, position_weight)
     num_segments = min(num_segments, graph.num_atoms)
     places = _places(graph, num_segments, position_weight)
     parts = _connected_clusters(graph, places, num_segments)
@@ -230,7 +236,8 @@ def _places(graph: AtomGraph, num_segments: int, position_weight: float) -> Floa
     return np.concatenate([graph.features, position], axis=1).astype(np.float32)
 
 
-def _check_settings(num_segments: int, position_weight: float) -> None:
-    check_num_segments(num_segments)
-    if not position_weight >= 0:
-        raise ValueError(f"position_weight must not be negative, got {position_weight}")
+def _checked_settings(num_segments: int, position_weight: float) -> tuple[int, float]:
+    # A weight of 1e6 leaves nothing of the features.
+    return checked_num_segments(num_segments), checked_number(
+        "position_weight", position_weight, least=0, most=1e6
+    )

@@ -59,7 +59,7 @@ class Scene:
         features: Features,
         rgb: npt.NDArray[np.uint8] | None,
         networks: ClickNetworks,
-        per_megapixel: int = 26_000,
+        per_megapixel: float = 26_000,
         smoothness: float = SMOOTHNESS,
     ) -> None:
         if rgb is not None and rgb.shape[:2] != features.size:

@@ -6,14 +6,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from maskfeat.features.reading import Features
+from maskfeat.arguments import array_of
 from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.inputs import features_of
+from maskfeat.segment.inputs import FeatureSource, features_of
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-GraphSource = Features | AtomGraph | npt.NDArray[np.floating] | npt.NDArray[np.uint8]
+GraphSource = AtomGraph | FeatureSource
+
+# The squares of larger ones, times pixels, are more than double precision holds.
+MAX_SCORE = 1e100
 
 
 class RegionReader:
@@ -77,7 +80,7 @@ def _interpolation(
     return [(before, 1 - (places - before)), (after, places - before)]
 
 
-def graph_of(features: GraphSource, per_megapixel: int = 26_000) -> AtomGraph:
+def graph_of(features: GraphSource, per_megapixel: float = 26_000) -> AtomGraph:
     """The graph as it is, or that of the atoms of what `features_of` takes."""
     if isinstance(features, AtomGraph):
         return features
@@ -93,13 +96,15 @@ def scores_of_atoms(scores: npt.ArrayLike, graph: AtomGraph, may_be_atoms: bool)
         may_be_atoms: Whether K rows are atoms. Whoever gave no graph cannot know the atoms.
 
     Raises:
-        ValueError: If they have another shape or are not finite.
+        ValueError: If they have another shape, are not real, not finite or above 1e100.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.size == 0 or not np.isfinite(values).all():
+    values = array_of("scores", scores).astype(np.float64)
+    if values.size == 0:
+        raise ValueError(f"scores must be finite numbers, at least one, got shape {values.shape}")
+    if not (values.min() >= -MAX_SCORE and values.max() <= MAX_SCORE):
         raise ValueError(
-            f"scores must be finite numbers, at least one, got shape {values.shape}"
-            + (" with NaN or infinity; check what made them" if values.size else "")
+            "scores must be finite numbers, no NaN or infinity, and at most 1e100 in size, got "
+            f"{values.min():g} to {values.max():g}; check what made them"
         )
     if may_be_atoms and values.ndim in (1, 2) and len(values) == graph.num_atoms:
         return values.reshape(graph.num_atoms, -1)
@@ -121,7 +126,7 @@ def seeded_atoms(
     Raises:
         ValueError: If seeds are malformed, lie outside, or contradict one another in an atom.
     """
-    marks = np.asarray(seeds)
+    marks = array_of("seeds", () if seeds is None else seeds)
     held, groups = np.zeros(graph.num_atoms, bool), np.zeros(graph.num_atoms, np.int64)
     if marks.size == 0:
         return held, groups

@@ -1,0 +1,158 @@
+"""What people pass for counts, numbers, arrays and images: the right value, or one sentence."""
+
+from __future__ import annotations
+
+import math
+import os
+import reprlib
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from maskfeat.data.folder import read_picture
+
+ImageLike = npt.NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer, of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def checked_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """A whole number, as one of Python, which does not overflow.
+
+    Args:
+        name: What it is called in the complaint.
+        value: What was passed.
+        least: The smallest that is allowed.
+        most: The largest that is allowed.
+
+    Raises:
+        ValueError: If it is none, or out of range.
+    """
+    if isinstance(value, Integral) and is_whole(value):
+        found = int(value)
+        if found >= least and (most is None or found <= most):
+            return found
+    span = f"of at least {least}" if most is None else f"of {least} to {most}"
+    raise ValueError(f"{name} must be a whole number {span}, got {_shown(value)}")
+
+
+def checked_number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A finite real number, as one of Python; a boolean or a word is none.
+
+    Args:
+        name: What it is called in the complaint.
+        value: What was passed.
+        least: The smallest that is allowed.
+        above: What it must be larger than.
+        most: The largest that is allowed.
+        below: What it must be smaller than.
+
+    Raises:
+        ValueError: If it is none, or out of range.
+    """
+    try:
+        is_real = isinstance(value, Real) and not isinstance(value, bool)
+        found = float(value) if is_real else math.nan  # type: ignore[arg-type]
+    except OverflowError:  # an integer of hundreds of digits
+        found = math.inf
+    if (
+        math.isfinite(found)
+        and (least is None or found >= least)
+        and (above is None or found > above)
+        and (most is None or found <= most)
+        and (below is None or found < below)
+    ):
+        return found
+    limits = {"of at least": least, "above": above, "at most": most, "below": below}
+    bounds = [f"{words} {limit:,.12g}" for words, limit in limits.items() if limit is not None]
+    wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    raise ValueError(f"{name} must be {wanted}, got {_shown(value)}")
+
+
+def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever was passed
+    """Real numbers as an array: of any device and precision, with a gradient or without.
+
+    Args:
+        name: What they are called in the complaint.
+        values: An array, a tensor, or nested sequences of numbers.
+
+    Returns:
+        A bool, integer or float array, of any shape; half-precision tensors become float32.
+
+    Raises:
+        ValueError: If they are no real numbers, or rows differ in length.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, got rows of different lengths") from None
+    if array.size and array.dtype.kind not in "biuf":
+        shown = f"{array.dtype} {array.shape}" if array.shape else _shown(values)
+        raise ValueError(f"{name} must be real numbers, got {shown}")
+    return array
+
+
+def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was passed
+    """An image as the library works on it.
+
+    Args:
+        image: `ImageLike`: uint8, shape (H, W, 3), as it is; a PIL image or the path of a picture
+            turned upright, as viewers show it, and converted to RGB.
+
+    Returns:
+        uint8, shape (H, W, 3).
+
+    Raises:
+        ValueError: If it is something else, or a file that is no picture.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":  # I;16 and its kin
+            raise ValueError(f"an image must hold 8 bits a channel, got {image.mode}; convert it")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(image, str | os.PathLike):
+        return read_picture(Path(image))
+    rgb: Any = image
+    hint = ""
+    if isinstance(image, Tensor):
+        rgb = array_of("rgb", image)
+        if rgb.ndim == 3 and rgb.shape[0] == 3:
+            hint = "; image.permute(1, 2, 0) has its channels last"
+    if (
+        not isinstance(rgb, np.ndarray)
+        or rgb.dtype != np.uint8
+        or rgb.ndim != 3
+        or rgb.shape[2] != 3
+        or not rgb.size
+    ):
+        is_array = isinstance(rgb, np.ndarray)
+        got = f"{rgb.dtype} {rgb.shape}" if is_array else type(rgb).__name__
+        raise ValueError(
+            "rgb must be a uint8 array of shape (H, W, 3), a PIL image or the path of a picture, "
+            f"got {got}{hint}"
+        )
+    return rgb
+
+
+def _shown(value: object) -> str:
+    """What was passed, short; texts in quotation marks."""
+    return str(value) if isinstance(value, Real) else reprlib.repr(value)

@@ -1,0 +1,200 @@
+"""What a stranger passes to the functions of the package: right, or one sentence."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maskfeat
+from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features
+from maskfeat.segment.inputs import features_of
+
+RNG = np.random.default_rng(0)
+RGB = np.repeat(np.repeat(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), 8, axis=0), 8, axis=1)
+FEATURES = features_of(RGB)
+SCORES = RNG.normal(size=(6, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_gives_nearly_the_same_features(dtype) -> None:
+    torch.manual_seed(0)
+    net = FeaturePyramid(width=8).eval()
+    exact = net.features(RGB).dense()
+    features = net.to(dtype).features(RGB)
+    assert {level.dtype for level in features.pyramid} == {torch.float32}
+    assert np.abs(features.dense() - exact).max() < 0.1
+    assert features.scale == pytest.approx(1)
+
+
+def test_pictures_and_paths_are_taken_wherever_images_are(tmp_path) -> None:
+    picture, path = Image.fromarray(RGB), tmp_path / "a.png"
+    picture.save(path)
+    labels, tree = maskfeat.partition(RGB, 5), maskfeat.hierarchy(RGB)
+    segmenter = maskfeat.InteractiveSegmenter("lab")
+    segmenter.set_image(RGB)
+    mask = segmenter.predict([[4, 4]], [1])
+    for image in (picture, path, str(path)):
+        np.testing.assert_array_equal(maskfeat.partition(image, 5), labels)
+        np.testing.assert_array_equal(maskfeat.hierarchy(image).parents, tree.parents)
+        segmenter.set_image(image)
+        np.testing.assert_array_equal(segmenter.predict([[4, 4]], [True]), mask)
+        segmenter.set_features(FEATURES, image)
+        assert segmenter.click(4, 4, 1)[4, 4]
+
+
+def test_a_small_integer_of_numpy_does_not_overflow() -> None:
+    features = RNG.normal(size=(30, 40, 2)).astype(np.float32)
+    for method in ("tree", "k-means"):
+        expected = maskfeat.partition(features, 200, method=method)
+        found = maskfeat.partition(features, np.uint8(200), method=method)
+        np.testing.assert_array_equal(found, expected)
+        assert found.max() == 199
+
+
+def test_tensors_of_any_precision_and_with_a_gradient_are_features_and_scores() -> None:
+    values = torch.randn(12, 16, 2)
+    expected = maskfeat.partition(values.numpy(), 7)
+    np.testing.assert_array_equal(maskfeat.partition(values.clone().requires_grad_(), 7), expected)
+    half = values.bfloat16()
+    expected = maskfeat.partition(half.float().numpy(), 7)
+    np.testing.assert_array_equal(maskfeat.partition(half, 7), expected)
+    scores = torch.tensor(SCORES, requires_grad=True)
+    np.testing.assert_array_equal(
+        maskfeat.score_cut(scores, RGB).labels, maskfeat.score_cut(SCORES, RGB).labels
+    )
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 3e38, 1e300])
+def test_features_whose_squares_overflow_are_refused_without_a_warning(size: float) -> None:
+    values = RNG.choice([-size, size], (8, 9, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (
+            lambda: maskfeat.partition(values, 3),
+            lambda: maskfeat.hierarchy(torch.tensor(values)),
+            lambda: Features([torch.full((2, 4, 4), size, dtype=torch.float64)], [1], (4, 4)),
+        ):
+            with pytest.raises(ValueError, match=r"features must be finite, .* 1e15 in size"):
+                made()
+
+
+def test_the_largest_features_that_are_taken_give_what_small_ones_give() -> None:
+    values = RNG.integers(0, 3, (8, 9, 2)).astype(np.float32)
+    large = Features.from_dense(values * 2.0**48, scale=2.0**-96)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = maskfeat.hierarchy(large, judge=None).saliency()
+    expected = maskfeat.hierarchy(Features.from_dense(values), judge=None).saliency()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"granularity": "0.5"},
+            "granularity must be a finite number above 0 and below 1, got '0.5'",
+        ),
+        ({"granularity": True}, "granularity must be .*, got True"),
+        ({"granularity": np.nan}, "granularity must be .*, got nan"),
+        ({"num_segments": True}, "num_segments must be a whole number of at least 1, got True"),
+        ({"num_segments": "5"}, "num_segments must be .*, got '5'"),
+        ({"num_segments": 5, "per_megapixel": "x"}, "per_megapixel must be .*, got 'x'"),
+        ({"num_segments": 5, "per_megapixel": np.inf}, "per_megapixel must be .*, got inf"),
+        ({"granularity": 0.5, "per_megapixel": None}, "per_megapixel must be .*, got None"),
+        (
+            {"num_segments": 5, "method": "k-means", "position_weight": np.inf},
+            "position_weight must be a finite number of at least 0 and at most 1,000,000, got inf",
+        ),
+        ({"num_segments": 5, "position_weight": "x"}, "position_weight must be .*, got 'x'"),
+    ],
+)
+def test_settings_of_a_partition_are_right_or_refused(settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        maskfeat.partition(RGB, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_groups": 2.5}, "num_groups must be a whole number of 1 to 256, got 2.5"),
+        ({"num_groups": True}, "num_groups must be .*, got True"),
+        ({"num_groups": "x"}, "num_groups must be .*, got 'x'"),
+        ({"num_groups": 5000}, "num_groups must be a whole number of 1 to 256, got 5000"),
+        ({"smoothness": "x"}, "smoothness must be a finite number of at least 0 .*, got 'x'"),
+        ({"smoothness": np.inf}, "smoothness must be .*, got inf"),
+        ({"max_rounds": 1.5}, "max_rounds must be a whole number of at least 1, got 1.5"),
+        ({"scores": SCORES * 1j}, r"scores must be real numbers, got complex128 \(6, 8\)"),
+        ({"scores": SCORES * 1e200}, "scores must be finite numbers, .* at most 1e100 in size"),
+        ({"scores": [["a"]]}, "scores must be real numbers"),
+        ({"seeds": [[1, 2]]}, r"seeds must be integers of shape \(N, 3\)"),
+        ({"seeds": [["a", "b", "c"]]}, "seeds must be real numbers"),
+    ],
+)
+def test_settings_of_a_cut_of_scores_are_right_or_refused(settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        maskfeat.score_cut(**{"scores": SCORES, "features": RGB, **settings})
+
+
+def test_the_largest_scores_that_are_taken_give_finite_energies() -> None:
+    small = maskfeat.score_cut(SCORES, RGB, num_groups=np.uint8(3), seeds=None)
+    large = maskfeat.score_cut(SCORES / np.abs(SCORES).max() * 1e100, RGB, num_groups=3)
+    np.testing.assert_array_equal(large.labels, small.labels)
+    assert np.isfinite(large.energies).all()
+
+
+def test_marks_are_right_or_refused() -> None:
+    segmenter = maskfeat.InteractiveSegmenter(LabEncoder())
+    segmenter.set_image(RGB)
+    expected = segmenter.predict([[4, 4], [40, 40]], [True, False])
+    signs = torch.tensor([1, 0])
+    for found in (
+        segmenter.predict(torch.tensor([[4, 4], [40, 40]]), [1, 0], scribbles=None),
+        segmenter.predict([[4, 4], [40, 40]], signs),
+        segmenter.predict([[4, 4]], [1], scribbles=[([[40, 40]], 0)]),
+    ):
+        np.testing.assert_array_equal(found, expected)
+    for settings, message in (
+        ({"scribbles": 5}, "scribbles must be pairs of pixels and a sign or label, .* got 5"),
+        ({"scribbles": [[1, 2, 3]]}, "scribbles must be pairs"),
+        ({"reach_px": ["x"]}, "reach_px must be real numbers"),
+        ({"box_yxyx": "abcd"}, "box_yxyx must be four numbers"),
+        ({"mask": "x"}, "mask must be real numbers, got 'x'"),
+        ({"is_positive": [2]}, "is_positive must be True or 1 for the object"),
+        ({"is_positive": ["x"]}, "is_positive must be real numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segmenter.predict(**{"clicks_yx": [[4, 4]], "is_positive": [True], **settings})
+    with pytest.raises(ValueError, match="labels must be real numbers"):
+        segmenter.predict_labels([[4, 4]], ["a"])
+    with pytest.raises(ValueError, match="labels must be integers, got 'a'"):
+        segmenter.predict_labels([[4, 4]], [1], scribbles=[([[1, 1]], "a")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": 5}, r"model must have a method features\(rgb\), .* got int"),
+        ({"model": LabEncoder}, "model must have a method features"),
+        ({"per_megapixel": "x"}, "per_megapixel must be .*, got 'x'"),
+        ({"smoothness": "x"}, "smoothness must be .*, got 'x'"),
+        ({"max_megapixels": True}, "max_megapixels must be .*, got True"),
+    ],
+)
+def test_settings_of_a_segmenter_are_right_or_refused(settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        maskfeat.InteractiveSegmenter(**settings)
+
+
+def test_a_segmenter_takes_the_name_of_a_model() -> None:
+    assert isinstance(maskfeat.InteractiveSegmenter("maskfeat-b0").model, FeaturePyramid)
+    with pytest.raises(FileNotFoundError, match="no model file at 'maskfeat-b9'"):
+        maskfeat.InteractiveSegmenter("maskfeat-b9")
+    with pytest.raises(ValueError, match=r"features must be a Features, got ndarray"):
+        maskfeat.InteractiveSegmenter().set_features(np.zeros((4, 4, 2)))
