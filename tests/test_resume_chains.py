@@ -81,3 +81,26 @@ def test_fourteen_random_kills_change_nothing(shards: Path, mode: str, limit: di
     lives.append(live(shards / "broken", data_of(shards, mode), **limit)[0])
     assert history(lives) == history([whole])
     assert torch.equal(lives[-1].net.weight, whole.net.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+@pytest.mark.parametrize(("amount", "num_batches"), [(1, 1), (2, 2), (0.3, 3)])
+def test_overfitted_batches_are_the_same_in_all_epochs(
+    shards: Path, mode: str, amount: float, num_batches: int
+) -> None:
+    write_shard(shards / "val-0.tar", 14, seed=9, first_id=900, size=(36, 40))
+    task, _ = live(shards / "whole", data_of(shards, mode), overfit_batches=amount)
+    keys = [one[2] for one in task.seen]
+    assert keys == keys[:num_batches] * 3
+    assert len({*keys}) == num_batches
+
+    killed, _ = live(
+        shards / "broken",
+        data_of(shards, mode),
+        lambda _, step, num_hooks: step == 2 * num_batches - 1,
+        overfit_batches=amount,
+    )
+    rest, _ = live(shards / "broken", data_of(shards, mode), overfit_batches=amount)
+    assert history([killed, rest]) == history([task])
+    assert torch.equal(rest.net.weight, task.net.weight)

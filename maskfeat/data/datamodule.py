@@ -194,6 +194,7 @@ class ShardDataModule(L.LightningDataModule):
         self._train_loader = make_loader(self, self._rank())
         if self.trainer is not None and hasattr(self.trainer, "fit_loop"):
             self._train_loader.watch = TrainerWatch(self.trainer)
+            self._train_loader.is_repeating = self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if self._resume is not None:
             go_on(self._train_loader, self._resume, self)
         return self._train_loader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from maskfeat.batch import Batch
 from maskfeat.data.examples import StreamedBatches
@@ -47,6 +47,7 @@ class PlaceSampler(Sampler[int]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.is_repeating = False  # every epoch is the first one
         self.num_done = 0  # batches of this epoch to be passed over, after a resume
 
     def set_epoch(self, epoch: int) -> None:
@@ -60,7 +61,8 @@ class PlaceSampler(Sampler[int]):
         return len(self._places())
 
     def _places(self) -> range:
-        return places_of(self.epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
+        epoch = 0 if self.is_repeating else self.epoch
+        return places_of(epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
 
 
 class Watch(Protocol):
@@ -78,9 +80,11 @@ class ResumableLoader(DataLoader[Any]):
 
     Attributes:
         watch: Whom it asks how many of them were trained on; None takes all of them to be.
+        is_repeating: Whether all epochs give the batches of the first one, to overfit them.
     """
 
     watch: Watch | None = None
+    is_repeating = False
     _given = Progress(0, 0)
     _resume: Progress | None = None
     _num_before = 0  # what the watch would say had this epoch begun with its first batch
@@ -152,6 +156,7 @@ class PlaceLoader(ResumableLoader):
 
     def _batches(self, num_done: int) -> Iterator[Any]:
         self.places.num_done = num_done
+        self.places.is_repeating = self.is_repeating
         return DataLoader.__iter__(self)
 
 
@@ -205,7 +210,7 @@ class StreamLoader(ResumableLoader):
         data: Any = self.dataset
         if self.standings is None or num_done == 0:
             self.standings = [data.plan.start()] * data.plan.num_readers
-        data.epoch, data.start = self.epoch, num_done
+        data.epoch, data.start = 0 if self.is_repeating else self.epoch, num_done
         data.standings = list(self.standings)
         for item in DataLoader.__iter__(self):
             if isinstance(item, Exception):
@@ -216,8 +221,11 @@ class StreamLoader(ResumableLoader):
                 yield item.batch
 
 
-class _Turns(Sampler[None]):
-    """Asks workers for one thing after the other, without saying what, and keeps the epoch."""
+class _Turns(SequentialSampler):
+    """Asks workers for one thing after the other, without saying what, and keeps the epoch.
+
+    Sequential by name, as it shuffles nothing: to overfit batches Lightning would replace another.
+    """
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -225,7 +233,7 @@ class _Turns(Sampler[None]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[None]:
+    def __iter__(self) -> Iterator[None]:  # type: ignore[override]
         while True:
             yield None
 
