@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -83,6 +84,13 @@ def _in_one_sentence() -> Iterator[None]:
         if _is_debugging() or names_none:
             raise
         sys.exit(f"error: {_sentence_of(error)}")
+    except RuntimeError as error:
+        from maskfeat.data.workers import death_of_worker
+
+        told = death_of_worker(error)
+        if told is None or _is_debugging():
+            raise
+        sys.exit(f"error: {told}")
 
 
 def _sentence_of(error: ValueError | OSError) -> str:
@@ -94,8 +102,10 @@ def _sentence_of(error: ValueError | OSError) -> str:
     from maskfeat.parser_errors import in_one_line
 
     said = in_one_line(str(error))
+    if not said.startswith("Caught "):
+        return said
     # A worker of a loader hands over its whole traceback, of which the last line tells.
-    return said.strip().rpartition("\n")[2] if said.startswith("Caught ") else said
+    return re.sub(r"^(Original )?\w+Error: ", "", said.strip().rpartition("\n")[2])
 
 
 def _check_command(words: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from maskfeat.data.shards import IndexedShards, expand_shards
 from maskfeat.data.sizes import CountedShard, count_samples
 from maskfeat.data.skips import SkipLedger
 from maskfeat.data.training import indexed_loader, streaming_loader
+from maskfeat.data.workers import prepare_worker
 from maskfeat.files import check_stems
 
 
@@ -295,6 +296,7 @@ class ShardDataModule(L.LightningDataModule):
             "collate_fn": collate,
             "pin_memory": torch.cuda.is_available(),
             "multiprocessing_context": self._context() if self.num_workers else None,
+            "worker_init_fn": prepare_worker if self.num_workers else None,
         }
 
     def _context(self) -> Any:  # noqa: ANN401 - None or a multiprocessing context

@@ -1,0 +1,71 @@
+"""Workers of a loader that die, or cannot hand over what they made: said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from multiprocessing import queues
+from typing import Any
+
+from torch._utils import ExceptionWrapper
+
+_GO_ON = "--ckpt_path last goes on from the last checkpoint"
+_FULL = (
+    "a worker that reads data found no room in /dev/shm, by which it hands over its batches; make "
+    "it larger (docker run --shm-size), or lower data.batch_size or data.num_workers, which may "
+    f"be 0; {_GO_ON}"
+)
+_NO_FILES = (
+    "too many files are open for workers to hand over batches; raise the limit (ulimit -n), or "
+    f"lower data.num_workers; {_GO_ON}"
+)
+# Torch's words for a worker that is no more, with the signal where it knows.
+_DEAD = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited)")
+
+
+def prepare_worker(_: int) -> None:
+    """Let a batch that cannot be handed over end the run; for `worker_init_fn`.
+
+    A worker's queue sends by a thread. What fails there is printed, the batch is forgotten, and
+    the loader waits for it for ever.
+    """
+    queues.Queue._on_queue_feeder_error = _tell_loader  # type: ignore[attr-defined]
+
+
+def _tell_loader(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN401 - of torch
+    """Send why a batch cannot be sent, in its place; the loader raises it."""
+    if not isinstance(item, tuple):  # already bytes: the pipe itself is broken
+        os._exit(1)  # which the loader sees
+    number, _ = item  # as workers of torch put it
+    told: Exception = error
+    if "shared memory" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+        told = ChildProcessError(_FULL)
+    elif getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        told = ChildProcessError(_NO_FILES)
+    wrapped = ExceptionWrapper((type(told), told, None), "in DataLoader worker")  # type: ignore[no-untyped-call]
+    queue.put((number, wrapped))
+
+
+def death_of_worker(error: BaseException) -> str | None:
+    """Say what an error tells of a worker, if it does.
+
+    Args:
+        error: What ended a run. Torch raises at any moment when a worker has died, such as while
+            a checkpoint is written, so those that it came in the midst of are looked at, too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        said = str(seen)
+        if isinstance(seen, RuntimeError) and (dead := _DEAD.search(said)):
+            if dead[1] == "Bus error":
+                return _FULL
+            by = f"killed by the system (signal: {dead[1].strip()})" if dead[1] else "killed"
+            return (
+                f"a worker that reads data was {by}, mostly because memory ran out; lower "
+                f"data.num_workers or data.shuffle_buffer_mb; {_GO_ON}"
+            )
+        if isinstance(seen, RuntimeError) and "Too many open files" in said:
+            return _NO_FILES
+        seen = seen.__cause__ or seen.__context__
+    return None

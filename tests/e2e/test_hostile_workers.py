@@ -1,0 +1,59 @@
+"""Machines on which reading breaks down while training: each run ends, with a sentence."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+from shard_factory import write_shard
+
+WORDS = ["fit", "--config=conf/base.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=100"]
+WORDS += ["--data.train=train-*.tar", "--data.val=train-*.tar", "--trainer.enable_progress_bar=no"]
+WORDS += ["--data.batch_size=2", "--data.crop_size=64", "--model.net.width=8"]
+
+
+class KillsAWorker(L.Callback):
+    """At the third batch, as the system does when memory has run out."""
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *batch: Any) -> None:
+        if trainer.global_step == 3:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(
+    tmp_path: Path, command: Any, mode: str
+) -> None:
+    write_shard(tmp_path / "train-0.tar", 8)
+    callback = "--trainer.callbacks+=test_hostile_workers.KillsAWorker"
+    with pytest.raises(SystemExit) as ended:
+        command(*WORDS, callback, f"--data.mode={mode}")
+    assert "a worker that reads data was killed" in str(ended.value)
+    assert "\n" not in str(ended.value)
+
+
+def test_a_full_dev_shm_ends_the_run_in_a_sentence(tmp_path: Path, repository: Path) -> None:
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], check=False).returncode != 0:
+        pytest.skip("only root can make /dev/shm small")
+    write_shard(tmp_path / "train-0.tar", 8, size=(80, 80))
+    (tmp_path / "conf").symlink_to(repository / "conf")
+    in_small = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*in_small, sys.executable, "-m", "maskfeat", *WORDS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: a worker that reads data found no room in /dev/shm")

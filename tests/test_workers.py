@@ -1,0 +1,79 @@
+"""Batches that cannot be handed over, and workers that die: the loader says so."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from maskfeat.data.workers import death_of_worker, prepare_worker
+
+
+class Unsendable:
+    """What fails on its way out of a worker, in the thread that sends."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        raise self.error
+
+
+class OneUnsendable(Dataset[Any]):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, item: int) -> Any:
+        return Unsendable(self.error) if item == 2 else item
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (RuntimeError("unable to allocate shared memory(shm)"), OSError, "no room in /dev/shm"),
+        (OSError(errno.ENOSPC, "No space left"), OSError, "no room in /dev/shm"),
+        (OSError(errno.EMFILE, "Too many"), OSError, "too many files are open"),
+        (TypeError("cannot be pickled"), TypeError, "cannot be pickled"),
+    ],
+)
+def test_a_batch_that_cannot_be_sent_ends_the_loop(
+    error: Exception, kind: type[Exception], told: str
+) -> None:
+    loader = DataLoader(
+        OneUnsendable(error),
+        batch_size=None,
+        num_workers=1,
+        worker_init_fn=prepare_worker,
+        multiprocessing_context="fork",
+        timeout=60,  # or a loader that waits for ever would be one that passes
+    )
+    batches = iter(loader)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(kind, match=told):
+        next(batches)
+
+
+def test_the_death_of_a_worker_is_found_beneath_what_it_led_to() -> None:
+    def fail_beneath(words: str) -> BaseException:
+        try:
+            try:
+                raise RuntimeError(words)
+            except RuntimeError:
+                raise RuntimeError("unexpected pos 512 vs 0")  # noqa: B904 - as torch.save does
+        except RuntimeError as error:
+            return error
+
+    killed = fail_beneath("DataLoader worker (pid 12) is killed by signal: Killed. ")
+    assert "was killed by the system (signal: Killed), mostly because memory" in str(
+        death_of_worker(killed)
+    )
+    gone = RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly")
+    assert str(death_of_worker(gone)).startswith("a worker that reads data was killed, mostly")
+    crowded = fail_beneath("DataLoader worker (pid 12) is killed by signal: Bus error. It is ...")
+    assert "no room in /dev/shm" in str(death_of_worker(crowded))
+    assert death_of_worker(RuntimeError("the loss became nan")) is None
