@@ -42,6 +42,7 @@ from maskfeat.data.convert.sources import clean_keys
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.tars import TarRecord
 from maskfeat.data.index import scan_shard
+from maskfeat.data.limits import Limits
 from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import decode
 from maskfeat.data.sample import AnnotatedImage, read_sample
@@ -97,8 +98,8 @@ def components(mask: np.ndarray) -> list[np.ndarray]:
 def one_sample(masks: np.ndarray, rgb: np.ndarray, tmp_path: Path, **more: Any) -> TarRecord:
     jpg, text = jpg_bytes(rgb), json.dumps(annotation_of(masks, **more)).encode()
     path = write_members(tmp_path / "one.tar", [("sa_1.json", text), ("sa_1.jpg", jpg)])
-    span = scan_shard(path).spans[0].tolist()
-    return TarRecord("sa_1", str(path), tuple(span))
+    [(key, span)] = scan_shard(path).places()
+    return TarRecord(key, str(path), span)
 
 
 def test_a_genuine_tar_comes_out_sorted_small_and_readable_by_webdataset(tmp_path: Path) -> None:
@@ -503,9 +504,10 @@ def test_a_corrupted_json_ends_in_a_skip_or_in_masks_that_fit(
     text = bytearray(_TEXT)
     for place, value in changes:
         text[place] = value
-    path = tmp_path_factory.getbasetemp() / f"fuzz{os.getpid()}.bin"
-    path.write_bytes(_JPG + bytes(text))
-    record = TarRecord("k", str(path), (0, len(_JPG), len(_JPG), len(text)))
+    path = tmp_path_factory.getbasetemp() / f"fuzz{os.getpid()}.tar"
+    write_members(path, [("k.jpg", _JPG), ("k.json", bytes(text))])
+    [(key, span)] = scan_shard(path).places()
+    record = TarRecord(key, str(path), span)
     try:
         jpg, new, num, _ = shrink("k", 1, record.read(), Settings(size=30, min_area_px=4))
     except SampleError:
@@ -601,26 +603,26 @@ def test_a_genuine_json_of_sa1b_is_read(shared_data: Path, tmp_path: Path) -> No
     assert len(new["annotations"]) >= len(content["annotations"]) - 2
 
 
-def test_what_training_refuses_for_its_number_of_runs_is_not_converted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_training_refuses_for_its_number_of_runs_is_not_converted(tmp_path: Path) -> None:
     """Read and converted by the same limit: one run more, in columns, and both skip it."""
     whole = {"segmentation": {"size": [16, 20], "counts": [0, 320]}, "id": 1}
     jpg, how = jpg_bytes(np.zeros((16, 20, 3), np.uint8)), Settings(size=16)
-    monkeypatch.setattr("maskfeat.data.rle.MAX_RUNS", 3 * 20)
+    limits = Limits(runs=3 * 20)
     for num in (3, 4):
         text = json.dumps({"annotations": [whole] * num}).encode()
-        (tmp_path / "a").write_bytes(jpg + text)
-        span = (0, len(jpg), len(jpg), len(text))
-        source = TarRecord("a", str(tmp_path / "a"), span).read()
+        path = write_members(tmp_path / "a.tar", [("a.jpg", jpg), ("a.json", text)])
+        [(key, span)] = scan_shard(path).places()
+        source = TarRecord(key, str(path), span, limits).read()
         if num == 3:
-            assert read_sample("a", "a.tar", jpg, text).runs.num_masks == 3
+            assert read_sample("a", "a.tar", jpg, text, limits=limits).runs.num_masks == 3
             assert shrink("a", 1, source, how)[2] == 3
             continue
         for attempt in (
             lambda source=source: shrink("a", 1, source, how),
-            lambda text=text: read_sample("a", "a.tar", jpg, text),
+            lambda text=text: read_sample("a", "a.tar", jpg, text, limits=limits),
         ):
-            with pytest.raises(SampleError, match="at most 60 runs in columns, got 80") as caught:
+            with pytest.raises(
+                SampleError, match=r"at most 60 runs in columns \(limits.runs\), got 80"
+            ) as caught:
                 attempt()
             assert caught.value.reason == "bad rle"

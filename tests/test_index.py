@@ -4,9 +4,11 @@ import json
 import logging
 import multiprocessing
 import os
+import struct
 import subprocess
 import tarfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +84,10 @@ def test_long_and_foreign_names_and_other_members_are_no_hindrance(
     index = scan_shard(write_members(tmp_path / "a.tar", members, tar_format))
 
     assert index.keys == ("b", long)
-    assert index.incomplete == (("c", "json"), ("d", "jpg"))
+    assert index.incomplete == (
+        ("c", "the shard has no c.json"),
+        ("d", "the shard has no d.jpg"),
+    )
     check_against_tarfile(index)
 
 
@@ -117,7 +122,7 @@ def test_a_kept_index_is_used_until_the_tar_changes(
     path = tmp_path / "a.tar"
     write_shard(path, 3)
     first = index_shard(path)
-    kept = tmp_path / "a.tar.index.json"
+    kept = tmp_path / "a.tar.index"
     before = kept.stat()
 
     again = index_shard(path)
@@ -129,29 +134,77 @@ def test_a_kept_index_is_used_until_the_tar_changes(
     assert index_shard(path).keys == ("sa_500", "sa_501", "sa_502", "sa_503")
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    json_before = json.loads(kept.read_bytes())
+    before = kept.read_bytes()
     index_shard(path)
-    assert json.loads(kept.read_bytes())["mtime_ns"] == json_before["mtime_ns"] + 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index.json"]
+    assert kept.read_bytes() != before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1}', b"\xff\xfe", "offsets"])
+def with_notes(kept: bytes, notes: dict[str, object], table: bytes | None = None) -> bytes:
+    """The file of an index with other notes or another table, and right checksums."""
+    magic, length, _ = struct.unpack_from("<16sII", kept)
+    own, start = json.loads(kept[24 : 24 + length]), 24 + length
+    table = kept[start:] if table is None else table
+    text = json.dumps(own | {"checksum": zlib.crc32(table)} | notes).encode()
+    return struct.pack("<16sII", magic, len(text), zlib.crc32(text)) + text + table
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"maskfeat index 2" + bytes(8),
+        b"\xff\xfe" * 50,
+        {"samples": 0},
+        {"samples": -5},
+        {"samples": None},
+        {"samples": float("inf")},
+        {"samples": 2**70},
+        {"samples": 4},
+        {"key_bytes": 2**70},
+        {"key_bytes": "9"},
+        {"incomplete": 5},
+        "deep",
+        "offsets",
+        "a flipped bit",
+    ],
+)
 def test_a_damaged_index_is_made_anew(
-    tmp_path: Path, damage: bytes | str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: bytes | str | dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path, kept = tmp_path / "a.tar", tmp_path / "a.tar.index.json"
+    path, kept = tmp_path / "a.tar", tmp_path / "a.tar.index"
     write_shard(path, 3)
     first = index_shard(path)
-    if isinstance(damage, str):
-        content = json.loads(kept.read_bytes())
-        content["spans"][1][0] = 10**9
-        damage = json.dumps(content).encode()
+    sound = kept.read_bytes()
+    if isinstance(damage, dict):
+        damage = with_notes(sound, damage)
+    elif damage == "deep":
+        text = b"[" * 100_000
+        damage = sound[:16] + struct.pack("<II", len(text), zlib.crc32(text)) + text
+    elif damage == "offsets":
+        table = first.table.copy()
+        table["jpg_offset"][1] = 2**62
+        damage = with_notes(sound, {}, table.tobytes())
+    elif damage == "a flipped bit":
+        damage = sound[:-3] + bytes([sound[-3] ^ 1]) + sound[-2:]
+    assert isinstance(damage, bytes)
     kept.write_bytes(damage)
     with caplog.at_level(logging.WARNING, "maskfeat"):
         again = index_shard(path)
     assert "cannot be read and is made anew" in caplog.text
     np.testing.assert_array_equal(again.spans, first.spans)
-    json.loads(kept.read_bytes())
+    assert kept.read_bytes() == sound
+
+
+def test_another_tar_of_equal_size_and_time_is_scanned(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write_members(path, [("a.jpg", b"j"), ("a.json", b"{}")])
+    status = path.stat()
+    assert index_shard(path).keys == ("a",)
+    write_members(path, [("b.jpg", b"k"), ("b.json", b"[]")])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert index_shard(path).keys == ("b",)
 
 
 def test_the_index_of_a_read_only_folder_goes_to_the_cache_folder(
@@ -164,13 +217,13 @@ def test_the_index_of_a_read_only_folder_goes_to_the_cache_folder(
         index_shard(tmp_path / name / "a.tar")
         assert [p.name for p in (tmp_path / name).iterdir()] == ["a.tar"]
         (tmp_path / name).chmod(0o755)
-    assert len(list((tmp_path / "cache" / "maskfeat").glob("a.tar.*.index.json"))) == 2
+    assert len(list((tmp_path / "cache" / "maskfeat").glob("a.tar.*.index"))) == 2
 
 
 def test_a_given_index_dir_takes_the_index(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 2)
     index_shard(tmp_path / "a.tar", tmp_path / "new" / "folder")
-    assert not (tmp_path / "a.tar.index.json").exists()
+    assert not (tmp_path / "a.tar.index").exists()
     assert len(list((tmp_path / "new" / "folder").iterdir())) == 1
 
 
@@ -205,7 +258,7 @@ def test_a_tar_cut_anywhere_gives_its_whole_leading_samples_with_a_warning(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "maskfeat"):
             index = index_shard(path)
-        assert f"cut.tar is cut short after member {members[-1]}" in caplog.text
+        assert f"cut.tar is cut short or broken after member {members[-1]}" in caplog.text
         num_whole = sum(name.endswith("json") for name in members)
         assert index.keys == whole.keys[:num_whole]
         np.testing.assert_array_equal(index.spans, whole.spans[:num_whole])
@@ -253,7 +306,7 @@ def test_several_processes_may_index_a_shard_at_once(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 4)
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert pool.map(_index_often, [tmp_path / "a.tar"] * 4) == [80] * 4
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index"]
 
 
 def test_three_thousand_members_are_indexed_in_a_fraction_of_a_second(tmp_path: Path) -> None:

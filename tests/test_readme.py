@@ -87,7 +87,7 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
     assert (tmp_path / "segments/a_labels.png").exists()
     assert (tmp_path / "coarser/a.json").exists()
     assert (tmp_path / "predictions/a.npz").exists()
-    assert (tmp_path / "scenes/train-000000.tar.index.json").exists()
+    assert (tmp_path / "scenes/train-000000.tar.index").exists()
 
 
 def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:

@@ -42,9 +42,9 @@ def test_local_tars_are_counted_by_their_headers_incomplete_samples_too(
     shards: list[str], tmp_path: Path
 ) -> None:
     assert count_samples(shards, QUICK) == tuple(map(CountedShard, shards, (6, 3)))
-    assert (tmp_path / "a.tar.index.json").exists()
+    assert (tmp_path / "a.tar.index").exists()
     assert count_samples(shards, QUICK, tmp_path / "indexes")[0].num_samples == 6
-    assert list((tmp_path / "indexes").glob("a.tar.*.index.json"))
+    assert list((tmp_path / "indexes").glob("a.tar.*.index"))
 
 
 def test_an_index_beside_the_shards_is_believed_while_their_sizes_agree(

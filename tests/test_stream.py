@@ -98,7 +98,7 @@ def test_a_shard_cut_anywhere_gives_its_whole_leading_samples_with_a_warning(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "maskfeat"):
             got = [s for s in stream_samples(str(path)) if isinstance(s, AnnotatedImage)]
-        assert "cut.tar is cut short after member" in caplog.text
+        assert "cut.tar is cut short or broken after member" in caplog.text
         whole = sum(end <= cut for end in ends) // 2
         assert [s.key for s in got] == ["sa_100", "sa_101", "sa_102"][:whole]
     caplog.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from maskfeat.data.limits import Limits
+
 
 def synth(
     out: str,
@@ -68,6 +70,7 @@ def convert(
     num_workers: int | None = None,
     images_dir: str | None = None,
     index_dir: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> None:
     """Convert data sets to training shards: smaller images, masks one connected piece each.
 
@@ -119,18 +122,23 @@ def convert(
         num_workers: Processes; 0 works in this one. Default: one for each core.
         images_dir: Folder of the images of a COCO JSON, if not in a usual place.
         index_dir: Where to keep the indexes of tars, if not beside them.
+        limits: What a sample of a tar may ask for.
     """
     from maskfeat.data.convert import Settings, convert_inputs, find_inputs
     from maskfeat.data.convert.report import print_summary
 
     settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds, void_label)
     share = parse_part(part)
-    inputs = find_inputs(sources, format, images_dir, index_dir)
+    inputs = find_inputs(sources, format, images_dir, index_dir, limits)
     state = convert_inputs(inputs, out, settings, share, num_workers, show_progress=True)
     print_summary(state)
 
 
-def verify(folder: str, num_workers: int | None = None) -> None:
+def verify(
+    folder: str,
+    num_workers: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> None:
     """Check converted shards: checksums, that every sample reads, that masks fit their images.
 
     Each shard is compared with the checksum and counts in index.json, each image is decoded,
@@ -141,11 +149,12 @@ def verify(folder: str, num_workers: int | None = None) -> None:
     Args:
         folder: What `maskfeat shards convert` wrote.
         num_workers: Processes; 0 works in this one. Default: one for each core.
+        limits: What a sample may ask for.
     """
     from maskfeat.data.convert.report import print_problems
     from maskfeat.data.convert.verify import verify_folder
 
-    report, num_shards = verify_folder(folder, num_workers, show_progress=True)
+    report, num_shards = verify_folder(folder, num_workers, True, limits)
     if report.problems:
         print_problems(report.problems)
         raise SystemExit(1)
@@ -163,6 +172,7 @@ def stats(
     seed: int = 0,
     num_workers: int | None = None,
     index_dir: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> None:
     """Count what is in shards: masks, their areas, how deep they nest; and draw some samples.
 
@@ -179,10 +189,11 @@ def stats(
         seed: Of the choice of these samples.
         num_workers: Processes; 0 works in this one. Default: one for each core.
         index_dir: Where to keep the indexes of tars, if not beside them.
+        limits: What a sample may ask for.
     """
     from maskfeat.data.convert.report import write_stats
 
-    write_stats(shards, json, picture, num, num_pictured, seed, num_workers, index_dir)
+    write_stats(shards, json, picture, num, num_pictured, seed, num_workers, index_dir, limits)
 
 
 def parse_part(part: str) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.limits import Limits
+
 IntArray = npt.NDArray[np.int64]
 Counts = str | bytes | Sequence[int]
 
@@ -22,13 +24,14 @@ _MAX_CHARS = 7  # of one number: 35 bits with sign, more than any pixel index ne
 
 
 def parse_counts(
-    counts: Sequence[Counts], size: tuple[int, int]
+    counts: Sequence[Counts], size: tuple[int, int], max_runs: int = Limits.runs
 ) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
     """Read the counts of many masks at once.
 
     Args:
         counts: COCO counts of each of N annotations, compressed (str or bytes) or as a list.
         size: Height and width of the image, pixels.
+        max_runs: All of them may have so many runs together, of mask or of background each.
 
     Returns:
         Starts and stops of the runs of mask pixels as flat column-major indices, half open,
@@ -37,7 +40,7 @@ def parse_counts(
 
     Raises:
         ValueError: If a character is foreign, a number incomplete or too long, a length
-            negative, or if the lengths of a mask do not sum to H * W.
+            negative, if the lengths of a mask do not sum to H * W, or for too many runs.
     """
     height, width = size
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
@@ -45,7 +48,7 @@ def parse_counts(
             f"size must be a height and a width above 0 with at most {MAX_PIXELS} pixels "
             f"in all, got {height} x {width}"
         )
-    numbers, num_counts = _read_numbers([_as_bytes(c, i) for i, c in enumerate(counts)])
+    numbers, num_counts = _read_numbers([_as_bytes(c, i) for i, c in enumerate(counts)], max_runs)
     owner = np.repeat(np.arange(len(counts), dtype=np.int32), num_counts)
     rank = np.arange(len(numbers)) - np.repeat(np.cumsum(num_counts) - num_counts, num_counts)
     lengths = _undo_differences(numbers, rank)
@@ -135,7 +138,7 @@ def _as_bytes(counts: Counts, index: int) -> bytes:
     return write_counts(np.array(counts, np.int64))
 
 
-def _read_numbers(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
+def _read_numbers(texts: Sequence[bytes], max_runs: int) -> tuple[IntArray, IntArray]:
     """The signed numbers in compressed counts, and how many there are in each text."""
     chars = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)  # below 48: wraps
     text_ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -148,6 +151,11 @@ def _read_numbers(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
         )
     is_end = chars < 32
     last_chars = text_ends[np.diff(text_ends, prepend=0) > 0] - 1
+    if np.count_nonzero(is_end) > 2 * (max_runs + len(texts)):
+        raise ValueError(
+            f"masks must have at most {max_runs} runs (limits.runs), got "
+            f"{np.count_nonzero(is_end)} counts"
+        )
     ends = np.flatnonzero(is_end)
     starts = np.append(0, ends[:-1] + 1)[: len(ends)]
     if not is_end[last_chars].all() or (ends - starts >= _MAX_CHARS).any():

@@ -14,6 +14,7 @@ from maskfeat.data.augment import Augmentation, ExampleMaker
 from maskfeat.data.examples import HeldOutExamples, collate
 from maskfeat.data.folder import find_pictures
 from maskfeat.data.heldout import ShardImages
+from maskfeat.data.limits import Limits
 from maskfeat.data.loaders import ResumableLoader
 from maskfeat.data.mixture import sets_of
 from maskfeat.data.prediction_set import Pictures
@@ -84,6 +85,7 @@ class ShardDataModule(L.LightningDataModule):
         max_skipped_share: Training stops when a larger share of the samples could not be read.
         index_dir: Where indexes are kept if not beside the tars.
         allow_pipe: Let `pipe:` urls run shell commands. Only for urls that you wrote yourself.
+        limits: What a sample or a pattern may ask for; samples beyond are skipped and counted.
         seed: Of order and augmentation.
 
     Raises:
@@ -122,6 +124,7 @@ class ShardDataModule(L.LightningDataModule):
         max_skipped_share: float = 0.05,
         index_dir: str | None = None,
         allow_pipe: bool = False,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -165,6 +168,7 @@ class ShardDataModule(L.LightningDataModule):
             url_min_bytes_s,
             cache_dir,
             cache_gb,
+            limits,
         )
         self.index_dir = index_dir
         self.allow_pipe = allow_pipe
@@ -233,7 +237,7 @@ class ShardDataModule(L.LightningDataModule):
         """
         shards = (self.test or self.val) if stage == "test" else self.val
         settings = self.num_val_images, self.index_dir, self.short_side, self.keep_crowds
-        return ShardImages(shards, *settings)
+        return ShardImages(shards, *settings, self.source.limits)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Count what had to be skipped, and stop when it is too much."""
@@ -306,14 +310,15 @@ class ShardDataModule(L.LightningDataModule):
         """A set of local tars; indexed once."""
         name = str(shards)
         if name not in self._indexed:
-            self._indexed[name] = IndexedShards(shards, self.index_dir, self.keep_crowds)
+            settings = self.index_dir, self.keep_crowds, self.source.limits
+            self._indexed[name] = IndexedShards(shards, *settings)
         return self._indexed[name]
 
     def counted(self, shards: str | list[str]) -> tuple[CountedShard, ...]:
         """A set of streamed tars; counted once."""
         name = str(shards)
         if name not in self._counted:
-            urls = expand_shards(shards, self.allow_pipe)
+            urls = expand_shards(shards, self.allow_pipe, self.source.limits.names)
             self._counted[name] = count_samples(urls, self.source, self.index_dir)
         return self._counted[name]
 

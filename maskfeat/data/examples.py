@@ -90,7 +90,7 @@ class HeldOutExamples(Dataset[Any]):
 
     def __getitem__(self, item: int) -> list[Example | SkippedSample]:
         """The example; where a sample cannot be read, the next one that can takes its place."""
-        rotated = (*self.indices[item:], *self.indices[:item])
+        rotated = itertools.chain(self.indices[item:], self.indices[:item])
         return _first_readable(
             self.shards,
             rotated,
@@ -146,7 +146,8 @@ class StreamedBatches(IterableDataset[Any]):
         found: list[Example | SkippedSample] = []
         num_examples = num_missed = 0
         for raw, seeds in reader:
-            found.append(finish(raw, seeds, self.make_example, self.plan.keep_crowds))
+            settings = self.plan.keep_crowds, self.plan.source.limits
+            found.append(finish(raw, seeds, self.make_example, *settings))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
             if num_examples == self.plan.batch_size:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.batch import ClickTarget, HeldOutImage
+from maskfeat.data.limits import Limits
 from maskfeat.data.picture import decode_rgb
-from maskfeat.data.sample import SampleError, to_held_out
+from maskfeat.data.sample import SampleError, check_held_out, to_held_out
 from maskfeat.data.schedule import spread_evenly
 from maskfeat.data.shards import IndexedShards
 
@@ -37,6 +38,7 @@ class ShardImages(Sequence[HeldOutImage]):
         index_dir: Where indexes are kept, see `maskfeat.data.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.
         keep_crowds: As in `maskfeat.data.sample.read_sample`.
+        limits: What a sample may ask for; those that ask for more are left out likewise.
 
     Attributes:
         keys: Names of the images, each once.
@@ -54,8 +56,10 @@ class ShardImages(Sequence[HeldOutImage]):
         index_dir: str | Path | None = None,
         short_side: int | None = None,
         keep_crowds: bool = False,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
-        self._shards = IndexedShards(shards, index_dir, keep_crowds)
+        self._shards = IndexedShards(shards, index_dir, keep_crowds, limits)
+        self._limits = limits
         self._short_side = short_side
         self.num_crowds = 0
         self._numbers = self._choose(num_images)
@@ -76,7 +80,7 @@ class ShardImages(Sequence[HeldOutImage]):
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> HeldOutImage:  # type: ignore[override]
-        image = to_held_out(self._shards[self._numbers[i]], self._short_side)
+        image = to_held_out(self._shards[self._numbers[i]], self._short_side, self._limits)
         return dataclasses.replace(image, key=self.keys[i])
 
     def _choose(self, num_images: int | None) -> list[int]:
@@ -97,6 +101,7 @@ class ShardImages(Sequence[HeldOutImage]):
     def _is_readable(self, i: int) -> bool:
         try:
             sample = self._shards[i]
+            check_held_out(sample, self._short_side, self._limits)
             sample.decode()
         except SampleError as error:
             _LOG.warning("skipped %s of %s: %s", self._shards.key(i), self._shards.shard(i), error)

@@ -7,8 +7,10 @@ where both have it (a square, or half a turn) it is turned, as every viewer does
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +67,19 @@ class SampleError(ValueError):
         return f"{self.reason}: {self.detail}"
 
 
+@contextlib.contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Take it for a fault of the sample, not of the run, where memory does not suffice.
+
+    Args:
+        what: Was attempted, for the message: "to read its masks".
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise SampleError("too large", f"memory does not suffice {what}") from error
+
+
 def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt.NDArray[np.uint8]:
     """Decode a picture to RGB, lying as `size` says (see the head of this file).
 
@@ -83,6 +98,7 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
     return np.asarray(decode_picture(data, size, at_least))
 
 
+@within_memory("to decode its picture")
 def decode_picture(
     data: bytes,
     size: tuple[int, int],

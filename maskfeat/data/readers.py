@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from maskfeat.batch import SkippedSample
+from maskfeat.data.limits import Limits
 from maskfeat.data.mixture import Mixture, seed_of_set
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.sample import AnnotatedImage, SampleError
@@ -17,6 +20,7 @@ from maskfeat.data.schedule import Part, block_order, parts_of, stretch_of
 from maskfeat.data.sizes import CountedShard
 from maskfeat.data.stream import RawSample, raw_samples, read_raw
 
+_LOG = logging.getLogger("maskfeat")
 T = TypeVar("T")
 Raw = RawSample | SkippedSample
 # A sample, and the pass over its set that it is read in.
@@ -191,9 +195,19 @@ class StreamReader:
         begin, block, num_bytes = (first, start), list[Passed](), 0
         for number in range(first, len(parts)):
             part = parts[number]
-            wanted = range(max(part.start, start if number == first else 0), part.stop)
-            url = shards[part.shard].url
+            url, num_samples = shards[part.shard]
+            # To the end of the shard, where that is due: there may be more than was counted.
+            stop = part.stop if part.stop < num_samples else sys.maxsize
+            wanted = range(max(part.start, start if number == first else 0), stop)
             for place, raw in raw_samples(url, self.plan.source, wanted):
+                if place >= part.stop:
+                    _LOG.warning(
+                        "shard %s holds more than the %d samples that its index tells; the others "
+                        "are not read, so make the index anew",
+                        url,
+                        num_samples,
+                    )
+                    break
                 size = len(raw.jpg) + len(raw.json) if isinstance(raw, RawSample) else 0
                 is_full = num_bytes + size > self.plan.max_bytes
                 if block and (is_full or len(block) == self.plan.max_samples):
@@ -215,6 +229,7 @@ def finish(
     seeds: Sequence[int],
     transform: Callable[[AnnotatedImage, np.random.Generator], T],
     keep_crowds: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> T | SkippedSample:
     """Decode a sample and make of it what is wanted.
 
@@ -224,8 +239,9 @@ def finish(
         transform: Makes of a sample what is to be given; may raise `SampleError`. Its generator
             depends on the seeds and the key alone.
         keep_crowds: As in `maskfeat.data.sample.read_sample`.
+        limits: What a sample may ask for.
     """
-    sample = read_raw(raw, keep_crowds)
+    sample = read_raw(raw, keep_crowds, limits)
     if isinstance(sample, SkippedSample):
         return sample
     name = zlib.crc32(sample.key.encode())

@@ -15,6 +15,7 @@ import fsspec
 from webdataset.gopen import gopen
 
 from maskfeat.data.http_stream import ChangedError, Opened, Readable, RefusedError, open_http
+from maskfeat.data.limits import Limits
 
 _LOG = logging.getLogger("maskfeat")
 _LONGEST_WAIT_S = 60.0
@@ -42,6 +43,7 @@ class ShardSource:
         min_bytes_s: Bytes a second below which it has failed too, on average over `timeout_s`.
         cache_dir: Folder that shards at urls are kept in; None keeps none.
         cache_gb: Bound on what is kept, in GB (10^9 bytes).
+        limits: What a sample in them may ask for.
     """
 
     allow_pipe: bool = False
@@ -51,6 +53,7 @@ class ShardSource:
     min_bytes_s: float = 1000.0
     cache_dir: str | None = None
     cache_gb: float = 50.0
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.wait_s < 0 or self.timeout_s <= 0 or self.cache_gb <= 0:

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from maskfeat.data.counts import Counts, IntArray, parse_counts, write_counts
+from maskfeat.data.limits import Limits
 
 __all__ = [
     "Runs",
@@ -22,6 +23,7 @@ __all__ = [
     "decode_annotations",
     "encode",
     "membership",
+    "paint",
     "parse_counts",
     "part_runs",
     "runs_from_counts",
@@ -29,9 +31,7 @@ __all__ = [
 ]
 
 
-# What one image may have: a photograph of SA-1B has some 20,000. A mask of the whole image is a
-# few characters in the file and as many runs as columns here, so a small file could fill memory.
-MAX_RUNS = 2**22
+MAX_RUNS = Limits.runs  # what is read back by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,12 @@ class Runs:
     annotation: npt.NDArray[np.int32]
 
 
-def runs_from_counts(counts: Sequence[Counts], size: tuple[int, int], min_area_px: int = 2) -> Runs:
+def runs_from_counts(
+    counts: Sequence[Counts],
+    size: tuple[int, int],
+    min_area_px: int = 2,
+    max_runs: int = Limits.runs,
+) -> Runs:
     """Read the counts of all annotations of an image and part them into connected components.
 
     Pixels are connected through their four sides, as in `skimage.measure.label(connectivity=1)`.
@@ -68,16 +73,17 @@ def runs_from_counts(counts: Sequence[Counts], size: tuple[int, int], min_area_p
         counts: COCO counts of each annotation, compressed or as a list of lengths.
         size: Height and width of the image, pixels.
         min_area_px: Components of fewer pixels are left out.
+        max_runs: Of all masks together, see `part_runs`.
 
     Returns:
         The components as runs; there may be none.
 
     Raises:
         ValueError: If counts are malformed or do not fill `size` (see `parse_counts`), or if the
-            masks have too many runs (see `part_runs`).
+            masks have too many runs.
     """
-    starts, stops, owner = parse_counts(counts, size)
-    return part_runs(starts, stops, owner, size, min_area_px)
+    starts, stops, owner = parse_counts(counts, size, max_runs)
+    return part_runs(starts, stops, owner, size, min_area_px, max_runs)
 
 
 def part_runs(
@@ -86,6 +92,7 @@ def part_runs(
     owner: npt.NDArray[np.int32],
     size: tuple[int, int],
     min_area_px: int = 2,
+    max_runs: int = Limits.runs,
 ) -> Runs:
     """Part runs of pixels into connected components, as `runs_from_counts` does.
 
@@ -96,16 +103,21 @@ def part_runs(
             one owner do not overlap.
         size: Height and width of the image, pixels.
         min_area_px: Components of fewer pixels are left out.
+        max_runs: The masks may have so many runs, counted within columns. A photograph of SA-1B
+            has some 20,000. A mask of the whole image is a few characters in the file and as many
+            runs as columns here, so a small file could fill memory.
 
     Returns:
         The components as runs, numbered by annotation, then by first pixel; there may be none.
 
     Raises:
-        ValueError: If the masks cross more than `MAX_RUNS` columns in all.
+        ValueError: If the masks have more runs than that.
     """
     num_runs = int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
-    if num_runs > MAX_RUNS:
-        raise ValueError(f"masks must have at most {MAX_RUNS} runs in columns, got {num_runs}")
+    if num_runs > max_runs:
+        raise ValueError(
+            f"masks must have at most {max_runs} runs in columns (limits.runs), got {num_runs}"
+        )
     starts, stops, owner = _split_at_columns(starts, stops, owner, size[0])
     label, num = _components(starts, stops, owner, size)
     areas = np.bincount(label, weights=stops - starts, minlength=num).astype(np.int64)
@@ -197,7 +209,7 @@ def sample_border_points(
 
 def decode(runs: Runs) -> npt.NDArray[np.bool_]:
     """Decode the masks (connected components), bool, shape (M, H, W)."""
-    return _paint(runs.starts, runs.stops, runs.mask_of_run, runs.num_masks, runs.size)
+    return paint(runs.starts, runs.stops, runs.mask_of_run, runs.num_masks, runs.size)
 
 
 def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -214,7 +226,7 @@ def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> npt.N
         ValueError: As `parse_counts`.
     """
     starts, stops, owner = parse_counts(counts, size)
-    return _paint(starts, stops, owner, len(counts), size)
+    return paint(starts, stops, owner, len(counts), size)
 
 
 def encode(mask: npt.NDArray[np.bool_]) -> str:
@@ -290,13 +302,25 @@ def _border_pixels(runs: Runs) -> IntArray:
     return np.concatenate([above, above - 1, below, below - 1, beside, beside - height])
 
 
-def _paint(
+def paint(
     starts: IntArray,
     stops: IntArray,
     owner: npt.NDArray[np.int32],
     num: int,
     size: tuple[int, int],
 ) -> npt.NDArray[np.bool_]:
+    """Decode runs.
+
+    Args:
+        starts: First pixel of each run as flat column-major index, int64, shape (R,).
+        stops: One beyond its last pixel.
+        owner: The mask of each, 0..num-1, sorted by (owner, start).
+        num: Number of masks N; those without runs are empty.
+        size: Height and width, pixels.
+
+    Returns:
+        bool, shape (N, H, W).
+    """
     height, width = size
     masks = np.zeros((num, height, width), bool)
     bounds = np.searchsorted(owner, np.arange(num + 1))

@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.picture import SampleError, check_picture, decode_picture, decode_rgb
-from maskfeat.data.rle import Runs, decode, runs_from_counts
+from maskfeat.data.limits import Limits
+from maskfeat.data.picture import (
+    SampleError,
+    check_picture,
+    decode_picture,
+    decode_rgb,
+    within_memory,
+)
+from maskfeat.data.reduce import reduce_runs, reduced_size
+from maskfeat.data.rle import Runs, paint, runs_from_counts
 
 if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
     from maskfeat.batch import HeldOutImage
@@ -20,11 +28,10 @@ if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need
 __all__ = [
     "AnnotatedImage",
     "SampleError",
+    "check_held_out",
     "is_crowd",
     "parse_annotations",
     "read_sample",
-    "reduced_size",
-    "sampled_places",
     "to_held_out",
 ]
 
@@ -74,8 +81,14 @@ class AnnotatedImage:
         return decode_picture(self.jpg, self.runs.size, at_least)
 
 
+@within_memory("to read its masks")
 def read_sample(
-    key: str, shard: str, jpg: bytes, json_bytes: bytes, keep_crowds: bool = False
+    key: str,
+    shard: str,
+    jpg: bytes,
+    json_bytes: bytes,
+    keep_crowds: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> AnnotatedImage:
     """Check a sample and read its masks; of the JPEG only the header.
 
@@ -89,24 +102,30 @@ def read_sample(
             gives no mask. All else is ignored.
         keep_crowds: Whether annotations with `iscrowd` of COCO, many objects under one mask, give
             masks.
+        limits: What it may ask for.
 
     Returns:
         The sample, with at least one mask of two pixels or more.
 
     Raises:
-        SampleError: With its reason, see there.
+        SampleError: With its reason, see there; "too large" beyond the limits, or the memory.
     """
     _, found, size = parse_annotations(json_bytes)
     annotations = found if keep_crowds else [one for one in found if not is_crowd(one)]
     if not annotations:
         raise SampleError("no masks", "all annotations are crowds; see keep_crowds")
     check_picture(jpg, size)
+    counts = [one["segmentation"]["counts"] for one in annotations]
     try:
-        runs = runs_from_counts([one["segmentation"]["counts"] for one in annotations], size)
+        runs = runs_from_counts(counts, size, max_runs=limits.runs)
     except ValueError as error:
         raise SampleError("bad rle", str(error)) from error
     if runs.num_masks == 0:
         raise SampleError("no masks", "no mask has two connected pixels or more")
+    if runs.num_masks > limits.masks:
+        raise SampleError(
+            "too large", f"it has {runs.num_masks} masks, more than {limits.masks} (limits.masks)"
+        )
     return AnnotatedImage(
         key=key,
         shard=shard,
@@ -124,7 +143,12 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
     return isinstance(value, int | float) and value != 0
 
 
-def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOutImage:
+@within_memory("to decode its masks")
+def to_held_out(
+    sample: AnnotatedImage,
+    short_side: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> HeldOutImage:
     """Decode a sample whole: image, masks and true partitions.
 
     A partition is painted mask over mask, larger first, so a pixel carries the smallest mask that
@@ -136,36 +160,51 @@ def to_held_out(sample: AnnotatedImage, short_side: int | None = None) -> HeldOu
         sample: The sample.
         short_side: Larger images are reduced to this short side, pixels, and masks with them (a
             pixel belongs to what held its center; a mask left without pixels is dropped).
+        limits: What it may ask for.
 
     Raises:
-        SampleError: If the image cannot be decoded.
+        SampleError: If the image cannot be decoded ("bad jpg"), or its masks take more memory than
+            the limits say, or there is ("too large").
     """
     from maskfeat.batch import HeldOutImage
 
-    size = sample.runs.size
-    scale = min(1.0, short_side / min(size)) if short_side else 1.0
-    masks, image = decode(sample.runs), sample.decode(at_least=scale)
-    if scale < 1:
-        height, width = reduced_size(size, short_side or 0)
-        rows, columns = sampled_places(size[0], height), sampled_places(size[1], width)
-        masks = masks[:, rows[:, None], columns[None, :]]
-        reduced = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    check_held_out(sample, short_side, limits)
+    size, runs = sample.runs.size, sample.runs
+    new_size = reduced_size(size, short_side) if short_side else size
+    image = sample.decode(at_least=min(1.0, short_side / min(size)) if short_side else 1.0)
+    if new_size != size:
+        reduced = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BOX)
         image = np.asarray(reduced)
+    # Straight from the runs: decoded in full, the masks would take many times the memory.
+    masks = paint(*reduce_runs(runs, new_size), runs.num_masks, new_size)
     partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
-    return HeldOutImage(sample.key, image, masks[masks.any(axis=(1, 2))], partitions)
+    is_left = masks.any(axis=(1, 2))
+    masks = masks if is_left.all() else masks[is_left]
+    return HeldOutImage(sample.key, image, masks, partitions)
 
 
-def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Height and width of an image of `size` brought down to a short side; never enlarged."""
-    scale = min(1.0, short_side / min(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limits) -> None:
+    """Check what the decoded masks of a sample will take, before they are decoded.
+
+    Args:
+        sample: The sample.
+        short_side: As in `to_held_out`.
+        limits: What it may take.
+
+    Raises:
+        SampleError: "too large".
+    """
+    size, num_masks = sample.runs.size, sample.runs.num_masks
+    height, width = reduced_size(size, short_side) if short_side else size
+    if num_masks * height * width > limits.held_out_gb * 1e9:
+        raise SampleError(
+            "too large",
+            f"{num_masks} masks of {height} x {width} take {num_masks * height * width / 1e9:.3g} "
+            f"GB decoded, more than {limits.held_out_gb:g} (limits.held_out_gb)",
+        )
 
 
-def sampled_places(num_old: int, num_new: int) -> npt.NDArray[np.int64]:
-    """Which of `num_old` pixels in a line holds the center of each of `num_new` in its place."""
-    return ((np.arange(num_new) + 0.5) * (num_old / num_new)).astype(np.int64)
-
-
+@within_memory("to read its json")
 def parse_annotations(
     json_bytes: bytes,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[int, int]]:

@@ -170,14 +170,14 @@ def block_order(size: int, seed: int, *where: int) -> np.ndarray:
     return np.random.default_rng([seed, *where]).permutation(size)
 
 
-def spread_evenly(total: int, num: int | None) -> list[int]:
+def spread_evenly(total: int, num: int | None) -> Sequence[int]:
     """Numbers of at most `num` of `total` samples, evenly spread; all of them for None.
 
     Raises:
         ValueError: If `num` is less than 1.
     """
     if num is None or num >= total:
-        return list(range(total))
+        return range(total)  # no list: a set may have millions
     if num < 1:
         raise ValueError(f"expected at least one image, got num {num}; take None for all")
     return [(2 * i + 1) * total // (2 * num) for i in range(num)]

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from maskfeat.data.http_stream import Readable
 from maskfeat.data.index import index_shard
+from maskfeat.data.limits import MB
 from maskfeat.data.remote import ShardSource, is_url
 from maskfeat.data.stream import raw_samples
 
@@ -60,7 +61,7 @@ def count_samples(
             known[folder] = {} if url.startswith("pipe:") else _indexed(folder, source)
         entry = known[folder].get(name)
         if entry is not None and (is_url(url) or os.path.getsize(url) == entry["bytes"]):
-            counts[url] = int(entry["samples"])
+            counts[url] = entry["samples"]
             continue
         num_samples = None if is_url(url) or url.startswith("pipe:") else _scanned(url, index_dir)
         if num_samples is None:
@@ -116,16 +117,33 @@ def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
     try:
         # Not from the cache, which takes what lies at a url not to change.
         with contextlib.closing(replace(source, cache_dir=None).open(path)) as file:
-            found = json.loads(_read_all(file))
-        return {entry["shard"]: entry for entry in found["shards"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # not there, or of something else; some stores refuse what they do not have
+            text = _read_at_most(file, int(source.limits.json_mb * MB))
+    except (OSError, ValueError):
+        return {}  # not there; some stores refuse what they do not have
+    try:
+        entries = [(str(entry["shard"]), entry) for entry in json.loads(text)["shards"]]
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        told = f"{type(error).__name__}: {str(error)[:80]}"
+        _LOG.warning("%s is not as shards convert writes it and is passed over (%s)", path, told)
+        return {}
+    sound = {name: entry for name, entry in entries if _is_sound(entry)}
+    if len(sound) < len(entries):
+        _LOG.warning("%s tells no possible numbers of some shards; they are counted", path)
+    return sound
 
 
-def _read_all(file: Readable) -> bytes:
+def _is_sound(entry: dict[str, Any]) -> bool:
+    """Whether an entry tells numbers of samples and bytes that can be."""
+    samples, num_bytes = entry.get("samples"), entry.get("bytes")
+    return type(samples) is int and type(num_bytes) is int and 0 < samples < num_bytes
+
+
+def _read_at_most(file: Readable, size: int) -> bytes:
+    """All of a file; of a longer one the first `size` bytes, which are no JSON."""
     chunks = []
-    while chunk := file.read(2**20):
+    while size > 0 and (chunk := file.read(min(2**20, size))):
         chunks.append(chunk)
+        size -= len(chunk)
     return b"".join(chunks)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import tarfile
-import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.http_stream import Readable
-from maskfeat.data.index import member_key
+from maskfeat.data.index import check_sizes, member_key, not_a_file
+from maskfeat.data.limits import Limits
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards import expand_shards
+from maskfeat.data.tar import CutShortError, Member, TarWalk
 
 _LOG = logging.getLogger("maskfeat")
 _ALL = range(sys.maxsize)
@@ -55,13 +54,15 @@ def stream_samples(
 
 
 def read_raw(
-    raw: RawSample | SkippedSample, keep_crowds: bool = False
+    raw: RawSample | SkippedSample,
+    keep_crowds: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> AnnotatedImage | SkippedSample:
     """Check a sample and read its masks; what is wrong with it is given, not raised."""
     if isinstance(raw, SkippedSample):
         return raw
     try:
-        return read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds)
+        return read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds, limits)
     except SampleError as error:
         return SkippedSample(error.reason, raw.url, raw.key, error.detail)
 
@@ -78,10 +79,14 @@ def raw_samples(
             content, and the shard is closed after the last.
 
     Yields:
-        Place in the shard (0, 1, ..., first all that are complete) and files, of those wanted.
+        Place in the shard (0, 1, ..., first all that are complete) and files, of those wanted; or
+        why they cannot be read, as where one is a link.
+
+    Raises:
+        ValueError: If it is no tar, is not sorted or has no complete sample.
     """
     lone: dict[tuple[str, str], None] = {}  # halves whose other half has not followed
-    key, held = "", dict[str, bytes]()
+    key, held = "", dict[str, bytes | SampleError]()
     place = 0
 
     def is_next_wanted() -> bool:
@@ -101,7 +106,7 @@ def raw_samples(
             held[kind] = data
             if len(held) == 2:
                 if place in wanted:
-                    yield place, RawSample(key, url, held["jpg"], held["json"])
+                    yield place, _paired(key, url, held["jpg"], held["json"])
                 key, held = "", {}
                 place += 1
                 if place >= wanted.stop:
@@ -119,53 +124,57 @@ def raw_samples(
             yield number, SkippedSample("incomplete", url, key, detail)
 
 
+def _paired(
+    key: str, url: str, jpg: bytes | SampleError, text: bytes | SampleError
+) -> RawSample | SkippedSample:
+    if isinstance(jpg, bytes) and isinstance(text, bytes):
+        return RawSample(key, url, jpg, text)
+    error = jpg if isinstance(jpg, SampleError) else text
+    assert isinstance(error, SampleError)
+    return SkippedSample(error.reason, url, key, error.detail)
+
+
 def _members(
     url: str, source: ShardSource, is_wanted: Callable[[], bool]
-) -> Generator[tuple[str, str, bytes]]:
-    """Key, kind and content of the jpg and json members of a shard, in order.
+) -> Generator[tuple[str, str, bytes | SampleError]]:
+    """Key, kind and content (or why there is none) of the halves of samples, in order.
 
     The content is empty where `is_wanted` says at the time that it need not be read. A shard that
     is cut short gives its whole members, with a warning in the log.
     """
     last = None
     with contextlib.closing(source.open(url)) as stream:
-        tail = _Tail(stream)
         try:
-            for name, data in _named_members(tail, is_wanted):
-                named = member_key(name)
-                if named is not None:
-                    last = name
-                    yield *named, data
-        except (tarfile.ReadError, EOFError, zlib.error) as error:
-            if last is None:
-                raise ValueError(f"shard '{url}' is no tar, or has no whole member") from error
-            tail.chunk = b""
-        if last is not None and not tail.is_end_of_tar():
-            _LOG.warning("shard %s is cut short after member %s", url, last)
+            walk = TarWalk(stream)
+        except ValueError as error:
+            raise ValueError(f"shard '{url}' cannot be read: {error}") from error
+        for member in walk:
+            named = member_key(member.name)
+            if named is None:
+                continue
+            try:
+                data = _content(member, named[1], walk, source) if is_wanted() else b""
+            except CutShortError:
+                break
+            last = member.name
+            yield *named, data
+        if not walk.is_whole and last is None:
+            raise ValueError(f"shard '{url}' is no tar, or has no whole member")
+        if not walk.is_whole:
+            _LOG.warning("shard %s is cut short or broken after member %s", url, last)
 
 
-def _named_members(stream: _Tail, is_wanted: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the members of a tar, compressed or not, that may belong to a sample."""
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|*") as tar:
-        for member in tar:
-            if member.isreg() and member_key(member.name) is not None:
-                file = tar.extractfile(member) if is_wanted() else None
-                yield member.name, file.read() if file is not None else b""
-            tar.members = []  # type: ignore[attr-defined]  # or all headers of the shard would be kept
-
-
-class _Tail:
-    """A stream that remembers what it gave last."""
-
-    def __init__(self, stream: Readable) -> None:
-        self.stream = stream
-        self.chunk = b""
-
-    def read(self, size: int) -> bytes:
-        chunk = self.stream.read(size)
-        self.chunk = chunk or self.chunk
-        return chunk
-
-    def is_end_of_tar(self) -> bool:
-        """Whether the stream closed with a block of zeros, as a whole tar does."""
-        return self.chunk[-512:] == bytes(512)
+def _content(member: Member, kind: str, walk: TarWalk, source: ShardSource) -> bytes | SampleError:
+    if member.leads_to is not None:
+        return SampleError(
+            "incomplete",
+            f"'{member.name}' is {member.kind} to '{member.target}', and a stream does not go "
+            "back; read the shard in indexed mode or re-shard it",
+        )
+    if not member.is_file:
+        return SampleError("incomplete", not_a_file(member))
+    try:
+        check_sizes(*((member.size, 0) if kind == "jpg" else (0, member.size)), source.limits)
+    except SampleError as error:
+        return error
+    return walk.content()

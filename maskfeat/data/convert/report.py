@@ -14,6 +14,7 @@ from rich.table import Table
 from maskfeat.data.convert import sheet, stats
 from maskfeat.data.convert.state import INDEX_NAME, ConvertState, write_json
 from maskfeat.data.convert.verify import Problem
+from maskfeat.data.limits import Limits
 from maskfeat.files import whole_file
 
 _SHOWN = (
@@ -68,6 +69,7 @@ def write_stats(
     seed: int,
     num_workers: int | None,
     index_dir: str | None,
+    limits: Limits,
 ) -> None:
     """Count, print and draw; the arguments are those of `maskfeat shards stats`.
 
@@ -77,7 +79,7 @@ def write_stats(
     """
     if num_pictured < 1 or (num is not None and num < 1):
         raise ValueError(f"num and num_pictured must be at least 1, got {num} and {num_pictured}")
-    places, paths, num_incomplete = stats.find_places(shards, index_dir)
+    places, paths, num_incomplete = stats.find_places(shards, index_dir, limits)
     total = len(places)
     chosen = places
     if num is not None and num < total:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from maskfeat.data.counts import write_all_counts
 from maskfeat.data.rle import Runs
-from maskfeat.data.sample import sampled_places
 
 IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -50,35 +49,6 @@ def join_runs(masks: list[tuple[IntArray, IntArray]]) -> RawRuns:
     starts = np.concatenate([nothing, *(starts for starts, _ in masks)])
     stops = np.concatenate([nothing, *(stops for _, stops in masks)])
     return starts, stops, owner
-
-
-def reduce_runs(runs: Runs, size: tuple[int, int]) -> RawRuns:
-    """Bring masks to a coarser grid: a new pixel belongs to what holds its center.
-
-    So masks that nest still nest, and masks that part the image still part it, which would not be
-    so if each were smoothed by itself. No mask is decoded.
-
-    Args:
-        runs: The masks; no run leaves its column.
-        size: New height and width, pixels, neither above the old.
-
-    Returns:
-        The runs on the new grid, the third being the mask of `runs`. Masks may lose all their
-        pixels, or fall apart.
-    """
-    old_height, old_width = runs.size
-    height, width = size
-    rows, columns = sampled_places(old_height, height), sampled_places(old_width, width)
-    new_column = np.full(old_width, -1, np.int64)
-    new_column[columns] = np.arange(width)
-    target = new_column[runs.starts // old_height]
-    kept = np.flatnonzero(target >= 0)
-    base = runs.starts[kept] // old_height * old_height
-    first = np.searchsorted(rows, runs.starts[kept] - base)
-    last = np.searchsorted(rows, runs.stops[kept] - base)
-    is_left = last > first
-    shift = (target[kept] * height)[is_left]
-    return first[is_left] + shift, last[is_left] + shift, runs.mask_of_run[kept][is_left]
 
 
 def encode_runs(runs: Runs) -> list[str]:

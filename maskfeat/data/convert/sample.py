@@ -17,12 +17,13 @@ from maskfeat.data.convert.runs import (
     boxes_xywh,
     encode_runs,
     middles_yx,
-    reduce_runs,
 )
+from maskfeat.data.limits import Limits
 from maskfeat.data.picture import SampleError, decode_picture
 from maskfeat.data.picture_files import known_formats
+from maskfeat.data.reduce import reduce_runs, reduced_size
 from maskfeat.data.rle import Runs, membership, part_runs
-from maskfeat.data.sample import is_crowd, reduced_size
+from maskfeat.data.sample import is_crowd
 from maskfeat.data.write import annotation_bytes
 
 # What is worked out anew for each mask; anything else that an annotation holds is kept.
@@ -86,6 +87,7 @@ class SourceSample:
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
         left_out: How many masks could not be taken, by reason.
+        max_runs: Its masks may have so many runs, see `maskfeat.data.rle.part_runs`.
     """
 
     picture: bytes
@@ -94,6 +96,7 @@ class SourceSample:
     entries: Sequence[Mapping[str, Any]]
     image: Mapping[str, Any]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    max_runs: int = Limits.runs
 
 
 class Shrunk(NamedTuple):
@@ -174,8 +177,9 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     )
     try:
         starts, stops, owner = (part[is_taken[sample.runs[2]]] for part in sample.runs)
-        whole = part_runs(starts, stops, owner.astype(np.int32), sample.size, min_area_px=1)
-        runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px)
+        owner = owner.astype(np.int32)
+        whole = part_runs(starts, stops, owner, sample.size, 1, sample.max_runs)
+        runs = part_runs(*reduce_runs(whole, size), size, settings.min_area_px, sample.max_runs)
     except ValueError as error:
         raise SampleError("bad rle", str(error)) from error
     annotation_of = whole.annotation[runs.annotation]

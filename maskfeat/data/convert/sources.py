@@ -17,6 +17,8 @@ from maskfeat.data.convert.folders import list_folder
 from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
 from maskfeat.data.convert.tars import list_tar
+from maskfeat.data.limits import Limits
+from maskfeat.data.tar import PACKED
 
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
 # What does not come as tars is cut into inputs of so many samples, to be shared out.
@@ -57,6 +59,7 @@ def find_inputs(
     kind: str = "auto",
     images_dir: str | None = None,
     index_dir: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> list[Input]:
     """Tell what the sources are.
 
@@ -65,6 +68,7 @@ def find_inputs(
         kind: One of `FORMATS`, the same for all sources.
         images_dir: Where the images of a COCO JSON are, if not in a usual place.
         index_dir: Where to keep the indexes of tars, if not beside them.
+        limits: What a sample of a tar may ask for.
 
     Returns:
         The inputs, sorted by name.
@@ -77,7 +81,7 @@ def find_inputs(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got '{kind}'")
     inputs: dict[str, Input] = {}
     for source in sources:
-        for found in _inputs_of(source, kind, images_dir, index_dir):
+        for found in _inputs_of(source, kind, images_dir, index_dir, limits):
             other = inputs.setdefault(found.name, found)
             if other.source != found.source:
                 raise ValueError(
@@ -126,14 +130,14 @@ def _name(name: str) -> str:
 
 
 def _inputs_of(
-    source: str, kind: str, images_dir: str | None, index_dir: str | None
+    source: str, kind: str, images_dir: str | None, index_dir: str | None, limits: Limits
 ) -> list[Input]:
     path = Path(source).expanduser()
     tars = _tars(source)
     if kind == "sa1b" or (kind == "auto" and tars):
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
-        listers = [(tar, partial(list_tar, tar, index_dir)) for tar in tars]
+        listers = [(tar, partial(list_tar, tar, index_dir, limits)) for tar in tars]
         return [
             Input(_name(tar.stem), str(tar), measure_tar(tar), do, "sa1b") for tar, do in listers
         ]
@@ -177,6 +181,8 @@ def _kind_of(path: Path) -> str:
     if path.is_file():
         if path.suffix == ".json":
             return "coco"  # panoptic or not is seen when it is read
+        if path.name.endswith(PACKED):
+            raise ValueError(f"'{path}' is compressed, so it cannot be read at random; unpack it")
         raise ValueError(f"'{path}' is neither a .tar nor a .json; set format if it is one")
     if find_splits(path):
         return "bsds500"

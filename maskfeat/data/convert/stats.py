@@ -15,7 +15,9 @@ from maskfeat.data.convert.nesting import nesting_depths
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.state import INDEX_NAME, read_json
-from maskfeat.data.index import index_shard
+from maskfeat.data.index import index_shard, read_pair
+from maskfeat.data.index_file import Span
+from maskfeat.data.limits import Limits
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -26,7 +28,8 @@ class Place(NamedTuple):
 
     key: str
     shard: str
-    span: tuple[int, int, int, int]
+    span: Span
+    limits: Limits = Limits()
 
 
 class Facts(NamedTuple):
@@ -41,13 +44,16 @@ class Facts(NamedTuple):
 
 
 def find_places(
-    shards: Sequence[str], index_dir: str | None = None
+    shards: Sequence[str],
+    index_dir: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> tuple[list[Place], list[str], int]:
     """The samples of shards, in order of shards and keys.
 
     Args:
         shards: Tars, folders of tars, or globs.
         index_dir: Where to keep their indexes, if not beside them.
+        limits: What a sample may ask for.
 
     Returns:
         The complete samples, the paths of the shards, and the number of incomplete samples.
@@ -65,9 +71,7 @@ def find_places(
         paths += [path for path in found if path not in paths]
     indexes = [index_shard(path, index_dir) for path in paths]
     places = [
-        Place(key, index.path, (span[0], span[1], span[2], span[3]))
-        for index in indexes
-        for key, span in zip(index.keys, index.spans.tolist(), strict=True)
+        Place(key, index.path, span, limits) for index in indexes for key, span in index.places()
     ]
     return places, paths, sum(len(index.incomplete) for index in indexes)
 
@@ -78,12 +82,8 @@ def read_place(place: Place) -> AnnotatedImage:
     Raises:
         SampleError: If that cannot be, with the reason.
     """
-    jpg_at, jpg_size, json_at, json_size = place.span
-    with Path(place.shard).open("rb") as file:
-        file.seek(jpg_at)
-        jpg = file.read(jpg_size)
-        file.seek(json_at)
-        return read_sample(place.key, place.shard, jpg, file.read(json_size))
+    jpg, text = read_pair(place.shard, place.span, place.limits)
+    return read_sample(place.key, place.shard, jpg, text, limits=place.limits)
 
 
 def count_up(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.index import index_shard
+from maskfeat.data.index import index_shard, read_pair
+from maskfeat.data.index_file import Span
+from maskfeat.data.limits import Limits
 from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import parse_counts
 from maskfeat.data.sample import parse_annotations
@@ -20,12 +21,14 @@ class TarRecord:
     Attributes:
         key: Name of the sample.
         path: The tar.
-        span: Offset and size of the JPEG, then of the JSON, bytes.
+        span: Where its files lie.
+        limits: What it may ask for.
     """
 
     key: str
     path: str
-    span: tuple[int, int, int, int]
+    span: Span
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -34,30 +37,30 @@ class TarRecord:
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
-        jpg_offset, jpg_size, json_offset, json_size = self.span
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            jpg = os.pread(handle, jpg_size, jpg_offset)
-            text = os.pread(handle, json_size, json_offset)
-        finally:
-            os.close(handle)
+        jpg, text = read_pair(self.path, self.span, self.limits)
         content, annotations, size = parse_annotations(text)
         try:
-            runs = parse_counts([one["segmentation"]["counts"] for one in annotations], size)
+            counts = [one["segmentation"]["counts"] for one in annotations]
+            runs = parse_counts(counts, size, self.limits.runs)
         except ValueError as error:
             raise SampleError("bad rle", str(error)) from error
         image = content.get("image")
         left_out = {"no segmentation": len(content["annotations"]) - len(annotations)}
         known = image if isinstance(image, dict) else {}
-        return SourceSample(jpg, size, runs, annotations, known, left_out)
+        return SourceSample(jpg, size, runs, annotations, known, left_out, self.limits.runs)
 
 
-def list_tar(path: Path, index_dir: str | Path | None = None) -> list[Record]:
+def list_tar(
+    path: Path,
+    index_dir: str | Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> list[Record]:
     """The samples of a tar, those with a missing half too.
 
     Args:
         path: A plain tar, members in any order.
         index_dir: As in `maskfeat.data.index.index_shard`.
+        limits: What a sample may ask for.
 
     Raises:
         FileNotFoundError: If there is no such tar.
@@ -65,8 +68,7 @@ def list_tar(path: Path, index_dir: str | Path | None = None) -> list[Record]:
     """
     index = index_shard(path, index_dir)
     records: list[Record] = [
-        TarRecord(key, index.path, (span[0], span[1], span[2], span[3]))
-        for key, span in zip(index.keys, index.spans.tolist(), strict=True)
+        TarRecord(key, index.path, span, limits) for key, span in index.places()
     ]
-    records += [Missing(key, f"the tar has no {key}.{kind}") for key, kind in index.incomplete]
+    records += [Missing(key, detail) for key, detail in index.incomplete]
     return records

@@ -17,7 +17,8 @@ from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
-from maskfeat.data.index import ShardIndex, scan_shard
+from maskfeat.data.index import ShardIndex, read_pair, scan_shard
+from maskfeat.data.limits import Limits
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 Json = dict[str, Any]
@@ -42,7 +43,10 @@ class ShardReport(NamedTuple):
 
 
 def verify_folder(
-    folder: str | Path, num_workers: int | None = None, show_progress: bool = False
+    folder: str | Path,
+    num_workers: int | None = None,
+    show_progress: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> tuple[ShardReport, int]:
     """Check a folder of converted shards: checksums, every sample, every mask.
 
@@ -53,6 +57,7 @@ def verify_folder(
         folder: What `maskfeat shards convert` wrote.
         num_workers: Processes; 0 works in this one, None takes all cores.
         show_progress: Whether to show a bar in the terminal.
+        limits: What a sample may ask for.
 
     Returns:
         All samples, masks and problems together; and the number of shards read.
@@ -75,7 +80,7 @@ def verify_folder(
         extra = sorted(tars.keys() - notes.keys())
         problems += [Problem(name, f"the shard is not in {INDEX_NAME}") for name in extra]
     num_samples = num_masks = 0
-    jobs = [(path, notes.get(name)) for name, path in tars.items()]
+    jobs = [(path, notes.get(name), limits) for name, path in tars.items()]
     with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
         progress.start("shards", len(jobs))
         for report in pool.map(_verify_job, jobs):
@@ -118,16 +123,21 @@ def _stale(folder: Path) -> list[Problem]:
     return [Problem(name, what, 1, place) for name, place in changed]
 
 
-def _verify_job(job: tuple[Path, Json | None]) -> ShardReport:
+def _verify_job(job: tuple[Path, Json | None, Limits]) -> ShardReport:
     return verify_shard(*job)
 
 
-def verify_shard(path: Path, note: Json | None = None) -> ShardReport:
+def verify_shard(
+    path: Path,
+    note: Json | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> ShardReport:
     """Check one shard.
 
     Args:
         path: The tar.
         note: What the index says of it, if there is an index.
+        limits: What a sample may ask for.
 
     Returns:
         What was found; samples are those that can be read.
@@ -146,7 +156,7 @@ def verify_shard(path: Path, note: Json | None = None) -> ShardReport:
     wrong: Counter[str] = Counter()
     examples: dict[str, str] = {}
     num_samples = num_masks = 0
-    for key, fault, masks in _read_all(index):
+    for key, fault, masks in _read_all(index, limits):
         num_samples += fault is None
         num_masks += masks
         if fault is not None:
@@ -166,33 +176,28 @@ def verify_shard(path: Path, note: Json | None = None) -> ShardReport:
 def _layout_problems(index: ShardIndex, name: str) -> list[Problem]:
     problems = []
     if index.cut_after is not None:
-        problems.append(Problem(name, "it is cut short", 1, index.cut_after))
+        problems.append(Problem(name, "it is cut short or broken", 1, index.cut_after))
     if index.incomplete:
+        key, detail = index.incomplete[0]
         what = "samples lack a half"
-        problems.append(Problem(name, what, len(index.incomplete), index.incomplete[0][0]))
+        problems.append(Problem(name, what, len(index.incomplete), f"{key}: {detail}"))
     if (np.diff(index.spans[:, [0, 2]].ravel()) <= 0).any():
         problems.append(Problem(name, "its members are not sorted by key, jpg before json"))
     return problems
 
 
-def _read_all(index: ShardIndex) -> Iterator[tuple[str, str | None, int]]:
+def _read_all(index: ShardIndex, limits: Limits) -> Iterator[tuple[str, str | None, int]]:
     """Key, what is wrong or None, and number of masks of each sample."""
-    with Path(index.path).open("rb") as file:
-        for key, (jpg_at, jpg_size, json_at, json_size) in zip(
-            index.keys, index.spans.tolist(), strict=True
-        ):
-            file.seek(jpg_at)
-            jpg = file.read(jpg_size)
-            file.seek(json_at)
-            text = file.read(json_size)
-            try:
-                sample = read_sample(key, index.path, jpg, text, keep_crowds=True)
-                sample.decode()
-                what = _mask_problem(sample, text)
-            except SampleError as error:
-                yield key, f"samples cannot be read ({error.reason})", 0
-                continue
-            yield key, what, sample.runs.num_masks
+    for key, span in index.places():
+        try:
+            jpg, text = read_pair(index.path, span, limits)
+            sample = read_sample(key, index.path, jpg, text, keep_crowds=True, limits=limits)
+            sample.decode()
+            what = _mask_problem(sample, text)
+        except SampleError as error:
+            yield key, f"samples cannot be read ({error.reason})", 0
+            continue
+        yield key, what, sample.runs.num_masks
 
 
 def _mask_problem(sample: AnnotatedImage, text: bytes) -> str | None:

@@ -1,0 +1,40 @@
+"""What one sample, shard or pattern may ask for, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+MB = 1e6  # bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on input. A sample beyond them is skipped and counted; all else is refused by name.
+
+    Args:
+        jpg_mb: Largest image file, MB (10^6 bytes).
+        json_mb: Largest JSON, MB: annotations of an image, or the index.json of a folder. It takes
+            up to 25 times as much memory to read.
+        masks: Connected masks of two pixels or more in an image.
+        runs: Runs of pixels within columns, over all masks of an image; 150 bytes each.
+        held_out_gb: Masks times pixels of a held-out image after it was reduced, 10^9: memory that
+            its decoded masks take, GB.
+        names: Names that the braces of a pattern stand for.
+
+    Raises:
+        ValueError: If one is not above 0.
+    """
+
+    jpg_mb: float = 256
+    json_mb: float = 64
+    masks: int = 2**16
+    runs: int = 2**22
+    held_out_gb: float = 4
+    names: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(
+                    f"limits.{field.name} must be above 0, got {getattr(self, field.name)}"
+                )
