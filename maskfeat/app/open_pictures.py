@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import sys
 import threading
 from collections import OrderedDict
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_picture import OpenPicture
-from maskfeat.app.picture_at_work import read_at_work
+from maskfeat.app.picture_at_work import MAX_MEGAPIXELS, read_at_work
 from maskfeat.app.worker import Worker
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
@@ -100,7 +99,7 @@ class OpenPictures:
 
             def compute() -> InteractiveSegmenter:
                 # The picture is reduced already.
-                segmenter = InteractiveSegmenter(self._model, max_megapixels=math.inf)
+                segmenter = InteractiveSegmenter(self._model, max_megapixels=MAX_MEGAPIXELS)
                 segmenter.set_image(picture.result().rgb)
                 _return_free_memory()
                 return segmenter
