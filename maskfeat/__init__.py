@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # `lightning --help` and a worker process do not pay for what they do not touch.
 _HOMES = {
     "load": "maskfeat.features.weights",
+    "read_card": "maskfeat.features.weights",
     "Features": "maskfeat.features.reading",
     "FeaturePyramid": "maskfeat.features.pyramid",
     "partition": "maskfeat.segment.partition",
@@ -25,7 +26,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
-    from maskfeat.features.weights import load
+    from maskfeat.features.weights import load, read_card
     from maskfeat.hill.labeler import Labeler
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy
     from maskfeat.segment.hill import score_cut
@@ -43,6 +44,7 @@ __all__ = [
     "hierarchy",
     "load",
     "partition",
+    "read_card",
     "score_cut",
 ]
 

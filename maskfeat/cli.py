@@ -5,7 +5,6 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import faulthandler
 import inspect
@@ -19,19 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-_OWN_COMMANDS = """\
-of maskfeat's own:
-  maskfeat segment        cut a picture or a folder of pictures into segments
-  maskfeat annotate       cut objects out of pictures by clicks, or label a folder by classes,
-                          on a local web page
-  maskfeat export         write the network of a checkpoint to one small file, to ship or share
-  maskfeat shards synth   draw scenes with exact nested masks and write them as shards
-  maskfeat shards index   index tars, so that members in any order can be read at random
-  maskfeat shards convert make small training shards of SA-1B, COCO, BSDS500, ADE20K or folders
-  maskfeat shards verify  check converted shards
-  maskfeat shards stats   count masks, areas and nesting in shards, and draw samples
-"""
-
+from maskfeat import __version__
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
 _ON_FILES = ("segment", "annotate", "export")
@@ -51,6 +38,9 @@ def main(args: Sequence[str] | None = None) -> None:
         # A library that crashes, hours into a run, leaves a trace of where, not just "SIGSEGV".
         faulthandler.enable()
     words = list(sys.argv[1:] if args is None else args)
+    if words and words[0] in ("-h", "--help", "--version"):
+        _say_of_itself(words[0])
+        return
     if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
         function = _shard_commands()[words[1]]
         _on_lists(f"shards {words[1]}", function, _LISTS[words[1]], words[2:])
@@ -68,7 +58,17 @@ def main(args: Sequence[str] | None = None) -> None:
 
     with _in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
-        MaskfeatCLI(None if args is None else words, _OWN_COMMANDS, _as_it_stands())
+        MaskfeatCLI(None if args is None else words)
+
+
+def _say_of_itself(word: str) -> None:
+    """The version, or all commands; neither waits for torch."""
+    if word == "--version":
+        print(f"maskfeat {__version__}")
+        return
+    from maskfeat.help_text import COMMANDS
+
+    print(COMMANDS)
 
 
 @contextlib.contextmanager
@@ -191,24 +191,16 @@ def _run_at_length(
     **settings: Any,  # noqa: ANN401
 ) -> None:
     """A command whose help is its docstring as it stands."""
+    from maskfeat.help_text import AsItStands
+
     _run(
         name,
         function,
         _spelled_out(function, words),
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
-        formatter_class=_as_it_stands(),
+        formatter_class=AsItStands,
         **settings,
     )
-
-
-def _as_it_stands() -> type[argparse.HelpFormatter]:
-    """A formatter of help that breaks no lines anew."""
-    import jsonargparse
-
-    class AsItStands(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
-    return AsItStands
 
 
 def _spelled_out(function: Callable[..., None], words: Sequence[str]) -> list[str]:

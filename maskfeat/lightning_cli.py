@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask
+from maskfeat.help_text import DESCRIPTIONS, ShortLists
 from maskfeat.parser_errors import OneLineErrors
 
 _LOG = logging.getLogger("maskfeat")
@@ -29,8 +30,17 @@ jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 class _Parser(OneLineErrors, LightningArgumentParser):
     """Says what is wrong without 80 lines of usage before it."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
+        super().__init__(*args, **kwargs, formatter_class=ShortLists)
+
     def format_usage(self) -> str:
         return ""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """All options are listed below; a usage that lists them too is a page of its own."""
+        self.usage = "%(prog)s [--config FILE ...] [--NAME VALUE ...]"
+        text: str = super().format_help(formatter)
+        return text
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:  # noqa: ANN401
         """As above, but without the settings of the usual datamodule.
@@ -48,16 +58,9 @@ class MaskfeatCLI(LightningCLI):
 
     Args:
         args: Words of the command line; None takes sys.argv.
-        epilog: Shown under the help.
-        formatter_class: Of the help.
     """
 
-    def __init__(
-        self,
-        args: Any = None,  # noqa: ANN401 - Lightning's
-        epilog: str = "",
-        formatter_class: type[HelpFormatter] = jsonargparse.DefaultHelpFormatter,
-    ) -> None:
+    def __init__(self, args: Any = None) -> None:  # noqa: ANN401 - Lightning's
         super().__init__(
             FeatureTask,
             LightningDataModule,  # ShardDataModule unless the user names another
@@ -69,9 +72,7 @@ class MaskfeatCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "parser_mode": "omegaconf+",
-                "description": "Learn a feature space from masks, and evaluate it.",
-                "epilog": epilog,
-                "formatter_class": formatter_class,
+                **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
             },
         )
 
@@ -86,6 +87,8 @@ class MaskfeatCLI(LightningCLI):
             default="data_shards",
             help="Folder of the data sets, for configs that refer to it as ${data_root}.",
         )
+        assert parser.groups is not None
+        parser.groups["data"].title = "Training, held-out and prediction data"
         parser.set_defaults({"data": {"class_path": "maskfeat.data.datamodule.ShardDataModule"}})
 
     def _parse_ckpt_path(self) -> None:

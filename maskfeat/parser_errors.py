@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jsonargparse
+import yaml
 
 _KEY = re.compile(r'Parser key "([^"]+)":')
 _NO_MODULE = re.compile(r"No module named '([^']+)'")
@@ -21,9 +25,62 @@ _NO_FAULT = re.compile(
 class OneLineErrors(jsonargparse.ArgumentParser):
     """Leaves out of an error what was tried before the parser gave up."""
 
+    def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:  # noqa: ANN401
+        """Parse words, after a look at the files that they name: the parser knows no names."""
+        for file in _named_configs(sys.argv[1:] if args is None else args):
+            fault = fault_of_config(file)
+            if fault is not None:
+                self.error(fault)
+        return super().parse_args(args, *more, **settings)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the program with the message, in one line."""
         super().error(in_one_line(message), ex)
+
+
+def fault_of_config(file: str) -> str | None:
+    """What is wrong with a config as YAML, with file, line and column; None if nothing is.
+
+    Args:
+        file: The value of --config: a file, or settings themselves, which are not looked at.
+    """
+    path = Path(file)
+    try:
+        if not path.exists():
+            is_settings = "{" in file or "\n" in file or ": " in file
+            return None if is_settings else f"no config at '{file}'; name a YAML file"
+        if not path.is_file():
+            return f"config '{file}' must be a YAML file, but is none"
+        content = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except OSError as error:
+        return f"cannot read config '{file}': {error.strerror}"
+    except UnicodeDecodeError as error:
+        return f"config '{file}' must be UTF-8 text, but byte {error.start} is none"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        is_tab = "cannot start any token" in str(error.problem)
+        hint = " (a tab? YAML indents by spaces)" if is_tab else ""
+        return f"config '{file}'{place} is no YAML: {error.problem}{hint}"
+    except yaml.YAMLError as error:
+        return f"config '{file}' is no YAML: {str(error).splitlines()[0]}"
+    if content is not None and not isinstance(content, yaml.MappingNode):
+        return f"config '{file}' must hold settings, NAME: VALUE, got {str(content.value)[:40]!r}"
+    return None
+
+
+def _named_configs(words: object) -> Iterator[str]:
+    """The files that are given as configs, by --config, or in place of a group of settings."""
+    if not isinstance(words, (list, tuple)):
+        return  # settings from Python
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = str(word).partition("=")
+        if before in ("-c", "--config"):
+            yield str(word)
+        elif name == "--config" and equals:
+            yield value
+        elif (file := value or name).endswith((".yaml", ".yml")) and Path(file).is_file():
+            yield file
 
 
 def in_one_line(message: str) -> str:

@@ -503,7 +503,7 @@ def test_a_traceback_is_kept_for_debugging(tmp_path) -> None:
     (tmp_path / "file").touch()
     logging.getLogger("maskfeat").setLevel(logging.DEBUG)
     try:
-        with pytest.raises(OSError, match="File exists"):
+        with pytest.raises(OSError, match="Not a directory"):
             main(["export", "maskfeat-b0", str(tmp_path / "file/a.safetensors")])
     finally:
         logging.getLogger("maskfeat").setLevel(logging.INFO)
@@ -527,6 +527,77 @@ def test_a_full_disk_is_said_with_the_file(command, tmp_path, monkeypatch) -> No
         main([*words, "--trainer.callbacks.every_n_train_steps=1"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("['--version']", f"maskfeat {maskfeat.__version__}"),
+        ("['--help']", "maskfeat COMMAND --help says what a command takes"),
+        ("['-h']", "evaluate a checkpoint on those of data.test\n"),
+        ("['shards', '--help']", "draw some samples."),
+        ("['export', '--help']", "`maskfeat.read_card`"),
+    ],
+)
+def test_what_the_program_says_of_itself_needs_no_torch(words: str, said: str) -> None:
+    code = (
+        "import sys\n"
+        "from maskfeat.cli import main\n"
+        f"try: main({words})\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'lightning', 'timm'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_help_of_fit_says_where_to_look_instead_of_listing_all_modules(command, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--help")
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) < 600  # 1,852 when every nn.Module was listed
+    told = " ".join(said.split())
+    assert "usage: lightning [options] fit [--config FILE ...] [--NAME VALUE ...]" in told
+    assert "--model.loss.help CLASS says what it takes" in told
+    assert "others lie in maskfeat.features.losses" in told
+    assert "maskfeat.evaluate.callbacks" not in told.partition("--trainer.callbacks")[0]
+    assert "torch.nn.Linear" not in told
+    assert "lightning.pytorch.strategies.DDPStrategy" in told  # a list that is short enough
+    assert "Training, held-out and prediction data:" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model:\n  net: {a: 1\n  loss: [\n", "mine.yaml', line 3, column 7 is no YAML: .*'}'"),
+        ("trainer:\n\tmax_epochs: 3\n", r"mine.yaml', line 2, column 1 is no YAML: .*a tab\?"),
+        ("just text", "mine.yaml' must hold settings, NAME: VALUE, got 'just text'"),
+        (b"\xff\xfe", "mine.yaml' must be UTF-8 text"),
+        (None, "no config at 'mine.yaml'; name a YAML file"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("option", ["--config=mine.yaml", "--model=mine.yaml"])
+def test_a_config_that_is_no_yaml_is_said_with_its_name_and_line(
+    command, tmp_path, capsys, content, said, option
+) -> None:
+    path = tmp_path / "mine.yaml"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--config=conf/base.yaml", option)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    if content is None and "--model" in option:
+        assert "mine.yaml" in line
+    else:
+        assert re.match(f"error: .*{said}", line)
+    assert "unicode string" not in line
+
+
 @pytest.mark.slow
 def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
     """`lightning`, `maskfeat` and `python -m maskfeat` are the same program."""
@@ -541,7 +612,7 @@ def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
         assert "fit" in done.stdout
         assert "maskfeat shards synth" in done.stdout
         own = [line for line in done.stdout.splitlines() if line.startswith("  maskfeat ")]
-        assert len(own) == 8  # a line each, which the formatter has not filled
+        assert len(own) == 12  # a line each
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = ["fit", "--config", "conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from maskfeat.features.model_file import find_model
+from maskfeat.files import check_writable
+
 
 def export(checkpoint: str, out: str, card: str | None = None, full: bool = False) -> None:
     """Write the network of a checkpoint to one .safetensors file with its config, no pickle.
@@ -24,6 +27,8 @@ def export(checkpoint: str, out: str, card: str | None = None, full: bool = Fals
         raise ValueError(f"out must end in .safetensors, got '{out}'")
     if card is not None and not Path(card).is_file():
         raise FileNotFoundError(f"no card at '{card}'; give a Markdown file, or leave --card out")
+    find_model(checkpoint)
+    check_writable(Path(out).parent)
     import torch
 
     from maskfeat.features.weights import load, save

@@ -30,7 +30,8 @@ class FeatureTask(L.LightningModule):
         net: The network: `FeaturePyramid`, a subclass, or a module with forward(images) -> list of
             maps, `strides`, `scale`, features(rgb), and `config`, the arguments of its constructor.
         loss: Called as loss(features (B, P, C), membership (B, M, P), scale, points_yx (B, P, 2)),
-            gives a `Loss`. Null is `MaskConsistencyLoss()`.
+            gives a `Loss`. Null is `MaskConsistencyLoss()`; others lie in maskfeat.features.losses
+            and maskfeat.features.ranking.
         learning_rate: Peak learning rate of AdamW.
         backbone_rate: The backbone's share of every learning rate. One that starts from trained
             weights takes 0.1 to 0.3; from scratch it is 1.

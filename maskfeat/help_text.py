@@ -1,0 +1,58 @@
+"""What --help says of the program, and how help is laid out. Nothing slow is imported here."""
+
+from __future__ import annotations
+
+import argparse
+
+import jsonargparse
+
+COMMANDS = """\
+usage: maskfeat COMMAND [options]
+
+Learn a feature space from masks, evaluate and use it. `lightning` is the same program.
+
+training:
+  maskfeat fit            train a network, and evaluate it as it learns
+  maskfeat validate       evaluate a checkpoint on the held-out images of data.val
+  maskfeat test           evaluate a checkpoint on those of data.test
+  maskfeat predict        write features, label maps and pictures of photographs
+
+with a network, your own or the one that comes with the package:
+  maskfeat segment        cut pictures or folders of pictures into segments
+  maskfeat annotate       cut objects out of pictures by clicks, or label a folder by classes,
+                          on a local web page
+  maskfeat export         write the network of a checkpoint to one small file, to ship or share
+
+data:
+  maskfeat shards synth   draw scenes with exact nested masks and write them as shards
+  maskfeat shards index   index tars, so that members in any order can be read at random
+  maskfeat shards convert make small training shards of SA-1B, COCO, BSDS500, ADE20K or folders
+  maskfeat shards verify  check converted shards
+  maskfeat shards stats   count masks, areas and nesting in shards, and draw samples
+
+maskfeat COMMAND --help says what a command takes; maskfeat --version the version."""
+
+# What the help of each command of Lightning begins with.
+DESCRIPTIONS = {
+    "fit": "Train a network, and evaluate it as it learns.",
+    "validate": "Evaluate a checkpoint on the held-out images of data.val.",
+    "test": "Evaluate a checkpoint on the held-out images of data.test.",
+    "predict": "Write features, label maps and pictures of the photographs in data.predict.",
+}
+_MOST_LISTED = 40  # classes; of torch.nn.Module there are more than a thousand
+
+
+class ShortLists(jsonargparse.DefaultHelpFormatter):
+    """A formatter of help that says where to look instead of listing a thousand classes."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said: str = super()._get_help_string(action)
+        before, _, listed = said.partition(", known subclasses: ")
+        count = listed.count(",") + 1
+        if count <= _MOST_LISTED:
+            return said
+        return f"{before}, any class by its path; --{action.dest}.help CLASS says what it takes)"
+
+
+class AsItStands(ShortLists, argparse.RawDescriptionHelpFormatter):
+    """A formatter of help that breaks no lines of the description anew."""
