@@ -230,6 +230,7 @@ def test_ade20k_gives_objects_parts_and_parts_of_parts(
     names = [{"name_ndx": 300, "name": "car"}, {"name_ndx": 77, "name": "wheel"}]
     (folder / f"{key}.json").write_text(json.dumps({"annotation": {"object": names}}))
     save(folder / "lone_seg.png", ade_map(category, instance))
+    write_jpg(folder / "bare.jpg", rgb)
 
     records = records_of(tmp_path)
 
@@ -247,6 +248,9 @@ def test_ade20k_gives_objects_parts_and_parts_of_parts(
     assert told == [(level, number, name) for level, number, name, _ in expected]
     with pytest.raises(SampleError, match=r"no lone\.jpg"):
         records["lone"].read()
+    [stray] = [key for key in records if key.endswith("bare.jpg")]
+    with pytest.raises(SampleError, match=r"no bare_seg\.png"):
+        records[stray].read()
 
 
 @pytest.mark.parametrize("is_apart", [False, True])

@@ -111,7 +111,9 @@ def read_sample(
         SampleError: With its reason, see there; "too large" beyond the limits, or the memory.
     """
     _, found, size = parse_annotations(json_bytes)
-    annotations = found if keep_crowds else [one for one in found if not is_crowd(one)]
+    annotations = found
+    if not keep_crowds and any("iscrowd" in one for one in found):
+        annotations = [one for one in found if not is_crowd(one)]
     if not annotations:
         raise SampleError("no masks", "all annotations are crowds; see keep_crowds")
     check_picture(jpg, size)

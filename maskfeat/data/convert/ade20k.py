@@ -70,7 +70,7 @@ class AdeRecord:
 
 
 def list_ade20k(folder: Path) -> list[Record]:
-    """The samples in a folder and all those below it.
+    """The samples in a folder and all those below it; a JPEG without a map is one not whole.
 
     Raises:
         ValueError: If two images have one name.
@@ -90,7 +90,15 @@ def list_ade20k(folder: Path) -> list[Record]:
             level += 1
         named = str(names) if names.is_file() else None
         records[key] = AdeRecord(key, str(jpg), tuple(maps), named)
-    return [records[key] for key in sorted(records)]
+    if not records:
+        return []
+    taken = {record.jpg for record in records.values() if isinstance(record, AdeRecord)}
+    without = [
+        Missing(str(jpg.relative_to(folder)), f"there is no {jpg.stem}_seg.png")
+        for jpg in sorted(folder.rglob("*.jpg"))
+        if str(jpg) not in taken
+    ]
+    return [records[key] for key in sorted(records)] + without
 
 
 def _regions(values: npt.NDArray[Any], path: str) -> npt.NDArray[np.int64]:

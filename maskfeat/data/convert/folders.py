@@ -86,9 +86,9 @@ def list_folder(folder: Path) -> list[Record]:
     images = folder / "images" if is_apart else folder
     masks = folder / "masks" if is_apart else folder
     endings = ENDINGS if is_apart else _JPEGS
-    beside = _Masks(masks)
-    records: dict[str, Record] = {}
     files, folders = _visible(images)
+    beside = _Masks(masks, _visible(masks) if is_apart else (files, folders))
+    records: dict[str, Record] = {}
     for path in files:
         if path.suffix.lower() not in endings:
             continue
@@ -111,13 +111,17 @@ def list_folder(folder: Path) -> list[Record]:
 class _Masks:
     """The masks in a folder, found by the names of images.
 
+    Args:
+        folder: The folder.
+        listed: Files and folders in it.
+
     Attributes:
-        listed: All files and folders in it, hidden ones aside.
+        listed: All of them.
         taken: Those that belong to an image that was asked for.
     """
 
-    def __init__(self, folder: Path) -> None:
-        files, folders = _visible(folder)
+    def __init__(self, folder: Path, listed: tuple[list[Path], list[Path]]) -> None:
+        files, folders = listed
         self.listed = [*files, *folders]
         self.taken: set[Path] = set()
         self._folder = folder

@@ -1,0 +1,126 @@
+"""Data as people have it, through the commands: nothing stale, nothing lost in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from source_layouts import SIZE, save, write_coco, write_jpg
+
+from maskfeat.data.index import scan_shard
+
+RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def areas(out: Path) -> list[int]:
+    found = []
+    for path in sorted(out.glob("*.tar")):
+        data = path.read_bytes()
+        for _, _, start, size in scan_shard(path).spans.tolist():
+            found += [one["area"] for one in json.loads(data[start : start + size])["annotations"]]
+    return found
+
+
+def test_a_mask_redrawn_under_its_name_is_told_and_then_served(
+    command: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # so that no line of the table is folded
+
+    def draw(side: int) -> None:
+        mask = np.zeros(SIZE, np.uint8)
+        mask[2 : 2 + side, 2 : 2 + side] = 1
+        save(tmp_path / "in/a.png", mask)
+        os.utime(tmp_path / "in/a.png", ns=(side * 10**9, side * 10**9))  # ticks of any clock
+
+    write_jpg(tmp_path / "in/a.jpg", RGB)
+    draw(10)
+    run = ("shards", "convert", "in", "--out", "out", "--num_workers", "0")
+    command(*run)
+    command("shards", "verify", "out", "--num_workers", "0")
+    assert areas(tmp_path / "out") == [100]
+    assert "1 shards are sound" in capsys.readouterr().out
+
+    draw(40)
+    with pytest.raises(SystemExit) as stop:
+        command("shards", "verify", "out", "--num_workers", "0")
+    assert stop.value.code == 1
+    assert "its source has changed since; run shards convert again" in capsys.readouterr().out
+
+    command(*run)
+    command("shards", "verify", "out", "--num_workers", "0")
+    assert areas(tmp_path / "out") == [1600]
+    assert "1 shards are sound" in capsys.readouterr().out
+
+
+def test_a_coco_file_as_it_comes_is_converted_or_refused_in_one_sentence(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = [[3, 2, 13, 2, 13, 12, 3, 12]]
+    whole = {"size": list(SIZE), "counts": [0, SIZE[0] * SIZE[1]]}
+    instances = [
+        {"segmentation": square},
+        {"segmentation": whole, "iscrowd": 1},
+        {"segmentation": None, "bbox": [1, 1, 5, 5]},
+        {"segmentation": [[1, 1, 9, 9]]},
+    ]
+    path = write_coco(tmp_path / "in", {"a.jpg": instances, "b.jpg": []}, RGB)
+    content = json.loads(path.read_bytes())
+    for one in content["annotations"]:
+        one["image_id"] = f"{one['image_id']}"
+    path.write_text(json.dumps(content))
+    run = ("shards", "convert", path, "--num_workers", "0")
+    command(*run, "--out", "out")
+    told = capsys.readouterr().out
+    assert areas(tmp_path / "out") == [100]
+    for reason in ("crowd", "no segmentation", "polygon of fewer than 3 corners"):
+        assert f"masks left out: {reason}" in told
+    command(*run, "--out", "kept", "--keep_crowds", "true")
+    assert sorted(areas(tmp_path / "kept")) == [100, 3072]
+
+    content["images"][1]["id"] = content["images"][0]["id"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"two images have one id, 7: 'a\.jpg' and 'b\.jpg'"):
+        command(*run, "--out", "third")
+
+
+def test_a_folder_of_odd_pictures_is_segmented_but_for_those_that_would_be_cut(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "photos"
+    (place / "deeper").mkdir(parents=True)
+    for name in ("one.jfif", "two.JPE"):
+        Image.fromarray(RGB).save(place / name, "JPEG")
+    Image.fromarray(RGB).save(place / "three.gif")
+    frames = [Image.fromarray(255 - RGB)]
+    Image.fromarray(RGB).save(place / "moves.gif", save_all=True, append_images=frames)
+    deep = RGB.astype(np.uint16) * 256
+    tifffile.imwrite(place / "full.tif", deep, photometric="rgb")
+    tifffile.imwrite(place / "dark.tif", deep >> 4, photometric="rgb")
+    planes = np.moveaxis(deep, 2, 0)
+    tifffile.imwrite(place / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(place / "stack.tif", np.stack([RGB] * 3), photometric="rgb")
+    (place / "camera.heic").write_bytes(b"no")
+
+    command("segment", "photos", "--model", "lab", "--out", "out")
+
+    done = sorted(path.stem for path in (tmp_path / "out").glob("*.json"))
+    assert done == ["full", "one", "three", "two"]
+    told = capsys.readouterr()
+    assert "4 left out" in told.out
+    for words in (
+        "moves.gif' cannot be read as a picture: it holds 2 pages or frames",
+        "dark.tif' cannot be read as a picture: it holds 16 bits a channel but no value above 4095",
+        "planes.tif' cannot be read as a picture: it must hold 8 bits a channel",
+        "stack.tif' cannot be read as a picture: it holds 3 pages or frames",
+        "1 file and 1 folder (camera.heic, deeper/)",
+    ):
+        assert words in told.err.replace("\n", " ")
