@@ -69,8 +69,8 @@ def annotate(
     - prepared/: what was computed ahead, 4 MB a picture of 640 x 480; it can be deleted.
 
     Args:
-        pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif). They are turned
-            upright as their EXIF data say.
+        pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
+            .jp2); what else a folder holds is named. They are turned upright as their EXIF data say.
         out: Folder to write to, made if it is not there; not that of the pictures. None is
             PHOTOS_annotations beside the folder PHOTOS that holds the pictures, with classes
             PHOTOS_labels.
