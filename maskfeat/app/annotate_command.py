@@ -70,7 +70,7 @@ def annotate(
 
     Args:
         pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
-            .jp2); what else a folder holds is named. They are turned upright as their EXIF data say.
+            .jp2); what else a folder holds is named. EXIF data turn them upright.
         out: Folder to write to, made if it is not there; not that of the pictures. None is
             PHOTOS_annotations beside the folder PHOTOS that holds the pictures, with classes
             PHOTOS_labels.

@@ -56,7 +56,7 @@ def segment(
 
     Args:
         pictures: Pictures and folders of pictures (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
-            .jp2); what else a folder holds is named. They are turned upright as their EXIF data say.
+            .jp2); what else a folder holds is named. EXIF data turn them upright.
         num_segments: How many segments, 1 to 65,536, instead of a granularity. Small ones are made
             where there is most contrast: of 100 segments of a photograph, a third are crumbs.
         granularity: Between 0 and 1: regions are merged as long as the probability that they are
