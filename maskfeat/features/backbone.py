@@ -74,7 +74,8 @@ def size_multiple(
 ) -> int:
     """Of what sides must be a multiple so that every map lies at its stride, found by a trial.
 
-    Strides alone do not say it: some networks enlarge a map of odd sides.
+    Strides alone do not say it: some networks enlarge a map of odd sides. On the meta device,
+    which computes nothing, they have to do.
 
     Args:
         name: Of the backbone, for the complaint.
@@ -87,6 +88,8 @@ def size_multiple(
             than its stride says.
     """
     least = math.lcm(*strides)
+    if next(network.parameters()).is_meta:
+        return least
     faults = []
     for multiple in (least, 2 * least):
         # Odd both ways, not square, and longer than the images that networks are made for: some

@@ -14,7 +14,10 @@ def find_model(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If it is neither a path nor a name.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"a model must be a name or the path of a file, got {type(path).__name__}")
     shipped = _SHIPPED / f"{path}.safetensors"
     file = shipped if shipped.is_file() else Path(path)
     if not file.is_file():

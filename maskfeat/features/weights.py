@@ -12,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from maskfeat.arguments import checked_number
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.model_file import find_model
 from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
 from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.stored_config import check_fit, checked_config, checked_weights
 from maskfeat.features.unreadable import load_archive
 from maskfeat.files import whole_file
 
@@ -56,6 +58,8 @@ def load(
 ) -> FeaturePyramid | LabEncoder:
     """Load a trained network, ready to give features.
 
+    A file is data: nothing in it is run, and it cannot ask for another file or a hub.
+
     Args:
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
             the name of a network that comes with the package: "maskfeat-b0", trained on train
@@ -70,14 +74,18 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no maskfeat network, one of a class that is not given, or
-            one with a weight that is no number.
+        ValueError: If the file holds no maskfeat network, one of a class that is not given, one
+            whose weights do not fit its settings, or one with a weight that is no number.
     """
     if path == "lab":
         return LabEncoder()
     path = find_model(path)
     config, weights, named = _read(path)
-    net: FeaturePyramid = class_to_build(named, net_class, f"'{path}'")(**config)  # type: ignore[assignment]
+    built = class_to_build(named, net_class, f"'{path}'")
+    config = checked_config(config, built, f"'{path}'")
+    if built is FeaturePyramid:
+        check_fit(config, weights, f"'{path}'")
+    net: FeaturePyramid = built(**config)  # type: ignore[assignment]
     _fill(net, weights, path)
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
@@ -100,7 +108,7 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
     _fill(net, weights, path)
 
 
-def check_build(net: FeaturePyramid, config: dict[str, Any], origin: str, instead: str) -> None:
+def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> None:  # noqa: ANN401 - of a file
     """Refuse weights of a network that was built otherwise.
 
     Args:
@@ -112,6 +120,8 @@ def check_build(net: FeaturePyramid, config: dict[str, Any], origin: str, instea
     Raises:
         ValueError: Says in what they differ.
     """
+    if not isinstance(config, dict):
+        raise ValueError(f"{origin} holds no settings of a maskfeat network; take another file")
     differing = [
         f"{key} {config.get(key)}" for key in _BUILD if config.get(key) != net.config.get(key)
     ]
@@ -180,6 +190,7 @@ def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
             "after maskfeat wrote it"
         ) from error
     _check_finite(net, str(path))
+    checked_number(f"the scale of '{path}'", torch.as_tensor(net.scale).item(), above=0)
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -203,12 +214,12 @@ def _check_finite(net: FeaturePyramid, origin: str) -> None:
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
+def _read(path: Path) -> tuple[Any, dict[str, Tensor], str | None]:
     """Config and weights of the network in a file, and its class if that is not the usual one."""
     return (_read_safetensors if path.suffix == ".safetensors" else _read_checkpoint)(path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor], str | None]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -217,10 +228,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], st
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     if CONFIG_KEY not in metadata:
         raise ValueError(f"'{path}' holds no maskfeat network: its metadata has no {CONFIG_KEY!r}")
-    return json.loads(metadata[CONFIG_KEY]), weights, metadata.get(CLASS_KEY)
+    try:
+        config = json.loads(metadata[CONFIG_KEY])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the settings in '{path}' are no JSON: {error}") from error
+    return config, checked_weights(weights, f"'{path}'"), metadata.get(CLASS_KEY)
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
+def _read_checkpoint(path: Path) -> tuple[Any, dict[str, Tensor], str | None]:
     instead = (
         "give a whole checkpoint that `lightning fit` wrote (.ckpt), or a .safetensors file made "
         "by maskfeat"
@@ -228,10 +243,10 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str
     checkpoint = load_archive(path, instead)
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
         raise ValueError(f"'{path}' holds no maskfeat network; it was not written by FeatureTask")
-    prefix = checkpoint[PREFIX_KEY] + "."
+    prefix = f"{checkpoint.get(PREFIX_KEY)}."
+    states = checked_weights(checkpoint.get("state_dict"), f"'{path}'")
     weights = {
-        name[len(prefix) :]: value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
+        name[len(prefix) :]: value for name, value in states.items() if name.startswith(prefix)
     }
-    return checkpoint[CONFIG_KEY], weights, checkpoint.get(CLASS_KEY)
+    named = checkpoint.get(CLASS_KEY)
+    return checkpoint[CONFIG_KEY], weights, None if named is None else str(named)
