@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from maskfeat.batch import HeldOutImage, normalize_images
 from maskfeat.data.augment import Augmentation, ExampleMaker
+from maskfeat.data.checks import check_held_out, check_least, check_share, check_training
 from maskfeat.data.examples import HeldOutExamples, collate
 from maskfeat.data.folder import find_pictures
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.limits import Limits
 from maskfeat.data.loaders import ResumableLoader
-from maskfeat.data.mixture import sets_of
 from maskfeat.data.prediction_set import Pictures
 from maskfeat.data.progress import State, TrainerWatch, go_on, state_of
 from maskfeat.data.remote import ShardSource
@@ -128,7 +128,7 @@ class ShardDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_least(
+        check_least(
             1,
             batch_size=batch_size,
             crop_size=crop_size,
@@ -139,9 +139,9 @@ class ShardDataModule(L.LightningDataModule):
             num_val_images=num_val_images,
             num_readers=num_readers,
         )
-        _check_least(2, num_points=num_points)  # a loss compares points
-        _check_least(0, num_workers=num_workers)
-        _check_share(border_share=border_share, max_skipped_share=max_skipped_share)
+        check_least(2, num_points=num_points)  # a loss compares points
+        check_least(0, num_workers=num_workers)
+        check_share(border_share=border_share, max_skipped_share=max_skipped_share)
         self.train, self.val, self.test, self.predict = train, val, test, predict
         self.mode = mode
         self.batch_size = batch_size
@@ -185,18 +185,18 @@ class ShardDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Look at the shards, so that a missing or empty one is an error before anything starts."""
         if stage == "fit":
-            self._check_training()
+            check_training(self)
         if stage in ("fit", "validate"):
-            self._check_held_out(self.indexed(self.val))
+            check_held_out(self, self.val)
         if stage == "test":
-            self._check_held_out(self.indexed(self.test or self.val))
+            check_held_out(self, self.test or self.val)
         if stage == "predict":
             check_stems(find_pictures(self.predict))  # a key names what is written
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; after a checkpoint was loaded, those that it had not had."""
         make_loader = streaming_loader if self.mode == "streaming" else indexed_loader
-        self._train_loader = make_loader(self, self._rank())
+        self._train_loader = make_loader(self, self.ranks())
         if self.trainer is not None and hasattr(self.trainer, "fit_loop"):
             self._train_loader.watch = TrainerWatch(self.trainer)
             self._train_loader.is_repeating = self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
@@ -214,7 +214,7 @@ class ShardDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """One picture at a time: {"key": its name, "rgb": uint8 (H, W, 3)}."""
-        rank, world_size = self._rank()
+        rank, world_size = self.ranks()
         pictures = find_pictures(self.predict)[rank::world_size]
         return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
 
@@ -276,7 +276,7 @@ class ShardDataModule(L.LightningDataModule):
         return self.trainer is not None and self.trainer.training
 
     def _held_out_loader(self, shards: str | list[str]) -> DataLoader[Any]:
-        rank, world_size = self._rank()
+        rank, world_size = self.ranks()
         found = self.indexed(shards)
         mine = spread_evenly(len(found), self.num_val_images)[rank::world_size]
         dataset = HeldOutExamples(found, mine, self.example_maker(None))
@@ -322,51 +322,11 @@ class ShardDataModule(L.LightningDataModule):
             self._counted[name] = count_samples(urls, self.source, self.index_dir)
         return self._counted[name]
 
-    def _rank(self) -> tuple[int, int]:
+    def ranks(self) -> tuple[int, int]:
         """Rank and world size, asked where they are known: workers are told, they do not ask."""
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
-
-    def _check_training(self) -> None:
-        sets = sets_of(self.train)
-        num_images = self.epoch_images
-        if self.mode == "streaming":
-            counted = [shard for one in sets for shard in self.counted(one.shards)]
-            num_images = num_images or sum(shard.num_samples for shard in counted)
-        else:
-            found = [self.indexed(one.shards) for one in sets]
-            sizes = [min(len(shards), self.num_train_images or len(shards)) for shards in found]
-            num_images = num_images or sum(sizes)
-            incomplete = [one for shards in found for one in shards.incomplete]
-            self.skips.add_known(incomplete, sum(len(shards) for shards in found))
-        world_size = self._rank()[1]
-        if num_images < self.batch_size * world_size:
-            raise ValueError(
-                f"an epoch of {num_images} images has no whole batch of "
-                f"{self.batch_size} images on {world_size} devices; lower data.batch_size or "
-                "set data.epoch_images"
-            )
-
-    def _check_held_out(self, shards: IndexedShards) -> None:
-        world_size = self._rank()[1]
-        if min(len(shards), self.num_val_images) < world_size:
-            raise ValueError(
-                f"{min(len(shards), self.num_val_images)} held-out images are fewer than the "
-                f"{world_size} devices; give more images or fewer devices"
-            )
-
-
-def _check_least(least: int, **settings: int | None) -> None:
-    for name, value in settings.items():
-        if value is not None and value < least:
-            raise ValueError(f"data.{name} must be at least {least}, got {value}")
-
-
-def _check_share(**settings: float) -> None:
-    for name, value in settings.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"data.{name} must lie between 0 and 1, got {value}")
 
 
 def _as_it_is(picture: Any) -> Any:  # noqa: ANN401 - a picture stays an array

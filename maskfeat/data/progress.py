@@ -6,6 +6,7 @@ It is plain: numbers, words and lists, which `torch.load(weights_only=True)` rea
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -87,6 +88,8 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
         data: The settings of this run; where they say that what was read cannot be told from what
             was not, that is logged.
     """
+    # It is: what is not exact is said here.
+    warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
     num_batches = state["num_batches"]
     if state.get("seed", data.seed) != data.seed:
         _LOG.warning(
