@@ -86,6 +86,7 @@ def test_ids_as_floats_and_as_text_are_read(tmp_path: Path, kind: Any) -> None:
     def change(content: dict[str, Any]) -> None:
         for one in content["images"]:
             one["id"] = kind(one["id"])
+            one["height"], one["width"] = float(one["height"]), str(one["width"])
         for one in content["annotations"]:
             plain = one["image_id"]
             # Of numbers one side alone is written otherwise.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -147,12 +148,13 @@ def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, he
     for name in ("a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2", "notes.txt", "f.heic", ".hidden"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "more.jpg").mkdir()
+    (tmp_path / os.fsdecode(b"z\xff.doc")).write_bytes(b"")
     for _ in range(2):  # asked for twice, said once
         found = find_pictures(str(tmp_path))
     assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2"]
     lines = [one for one in heard.text.splitlines() if "passed over" in one]
     assert len({line.split("passed over")[1] for line in lines}) == 1
-    assert "2 files and 1 folder (f.heic, notes.txt, more.jpg/)" in lines[0]
+    assert r"3 files and 1 folder (f.heic, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
 
 
 def test_a_folder_without_a_picture_tells_what_it_holds(tmp_path: Path) -> None:
@@ -209,6 +211,13 @@ def test_what_is_neither_image_nor_mask_is_counted_and_named(tmp_path: Path, hea
     for name in ("lone.png", "d.webp", "deeper"):
         assert f"'{place / name}' is " in heard.text
     assert "1 file (notes.txt)" in heard.text
+
+
+def test_two_images_of_one_name_are_refused_by_their_names(tmp_path: Path) -> None:
+    for name in ("a.jpeg", "a.jpg"):
+        write_jpg(tmp_path / name, FLAT)
+    with pytest.raises(ValueError, match=r"two images of one name, 'a\.jpeg' and 'a\.jpg'; keep"):
+        find_inputs([str(tmp_path)])
 
 
 MASK = np.zeros((48, 64), np.uint8)

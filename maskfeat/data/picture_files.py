@@ -124,7 +124,8 @@ def say_passed_over(folder: Path, entries: Iterable[Path]) -> None:
     """
     told = told_entries(entries)
     if told:
-        _say_once(f"passed over in '{folder}', as no pictures by their endings: {told}")
+        place = str(folder).encode(errors="backslashreplace").decode()
+        _say_once(f"passed over in '{place}', as no pictures by their endings: {told}")
 
 
 def told_entries(entries: Iterable[Path]) -> str:
@@ -134,7 +135,8 @@ def told_entries(entries: Iterable[Path]) -> str:
     files = [path.name for path in visible if not path.is_dir()]
     kinds = [(len(files), "file"), (len(folders), "folder")]
     counts = " and ".join(f"{num} {kind}{'s' * (num > 1)}" for num, kind in kinds if num)
-    names = [*files, *folders]
+    # Names that are not UTF-8 could not be printed.
+    names = [name.encode(errors="backslashreplace").decode() for name in (*files, *folders)]
     dots = ", ..." if len(names) > _NAMED else ""
     return f"{counts} ({', '.join(names[:_NAMED])}{dots})" if names else ""
 

@@ -249,12 +249,17 @@ def _counted_runs(segmentation: Json, size: tuple[int, int]) -> tuple[IntArray, 
 
 
 def _size(image: Json) -> tuple[int, int]:
-    height, width = image.get("height"), image.get("width")
-    if type(height) is int and type(width) is int and height > 0 and width > 0:
+    told = image.get("height"), image.get("width")
+    try:
+        height, width = (read_id(value) for value in told)  # 480.0 and "480" are 480, too
+    except ValueError:
+        height = width = None
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         if height * width <= MAX_PIXELS:
             return height, width
     raise SampleError(
-        "bad json", f"an image needs a height and width, got {str(height)[:80]}, {str(width)[:80]}"
+        "bad json",
+        f"an image needs a height and width, got {str(told[0])[:80]}, {str(told[1])[:80]}",
     )
 
 

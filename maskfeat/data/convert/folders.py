@@ -89,11 +89,16 @@ def list_folder(folder: Path) -> list[Record]:
     files, folders = _visible(images)
     beside = _Masks(masks, _visible(masks) if is_apart else (files, folders))
     records: dict[str, Record] = {}
+    image_of: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() not in endings:
             continue
-        if path.stem in records:
-            raise ValueError(f"'{images}' holds two images of the name '{path.stem}'")
+        other = image_of.setdefault(path.stem, path)
+        if other is not path:
+            raise ValueError(
+                f"'{images}' holds two images of one name, '{other.name}' and '{path.name}'; "
+                "keep one of them"
+            )
         records[path.stem] = beside.record(path)
     if not records:
         told = told_entries([*files, *folders])

@@ -36,7 +36,7 @@ def compare_sources(plan: dict[str, Any] | None) -> Freshness:
     for (place, kind, images_dir), names in by_source.items():
         try:
             inputs = find_inputs([place], kind, images_dir)
-        except FileNotFoundError as error:
+        except OSError as error:
             found.unknown.append(f"a source is not within reach: {error}")
             continue
         except ValueError:  # it cannot be listed any more
