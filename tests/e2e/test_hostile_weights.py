@@ -29,9 +29,7 @@ def written(net, tmp_path):
 
     def write(ending: str, **changed: object):
         path = tmp_path / f"a{ending}"
-        config = {
-            key: value for key, value in (net.config | changed).items() if value != "LEFT OUT"
-        }
+        config = net.config | changed
         if ending == ".safetensors":
             path.write_bytes(serialize(net.state_dict(), {weights.CONFIG_KEY: json.dumps(config)}))
         else:
@@ -54,14 +52,9 @@ def no_network(monkeypatch) -> None:
 
 def test_what_is_whole_is_loaded_from_both_kinds_of_files(net, written) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    for path in (
-        written(".safetensors"),
-        written(".ckpt"),
-        written(".ckpt", learn_scale="LEFT OUT"),
-    ):
-        np.testing.assert_array_equal(
-            maskfeat.load(path).features(rgb).dense(), net.features(rgb).dense()
-        )
+    for path in (written(".safetensors"), written(".ckpt")):
+        found = maskfeat.load(path).features(rgb)
+        np.testing.assert_allclose(found.dense(), net.features(rgb).dense(), atol=1e-6)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
