@@ -50,6 +50,7 @@ class Rank:
     logger = None
     training = True
     global_step = 0
+    overfit_batches = 0
 
     def __init__(self, global_rank: int, world_size: int) -> None:
         self.global_rank, self.world_size = global_rank, world_size
