@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.data.folder import read_picture
+from maskfeat.files import file_digest
 
 _MAX_MEGAPIXELS = 400.0  # of what any command reads
 
@@ -64,7 +65,7 @@ def identity_of(path: Path, rgb: npt.NDArray[np.uint8]) -> ImageIdentity:
         OSError: If the file cannot be read.
     """
     status = path.stat()
-    return ImageIdentity(status.st_size, status.st_mtime_ns, _file_digest(path), _pixel_digest(rgb))
+    return ImageIdentity(status.st_size, status.st_mtime_ns, file_digest(path), _pixel_digest(rgb))
 
 
 def holds_image(path: Path, known: ImageIdentity) -> bool:
@@ -79,20 +80,12 @@ def holds_image(path: Path, known: ImageIdentity) -> bool:
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) == (known.num_bytes, known.mtime_ns):
         return True
-    if _file_digest(path) == known.file_digest:
+    if file_digest(path) == known.file_digest:
         return True
     return _pixel_digest(read_picture(path, _MAX_MEGAPIXELS)) == known.pixel_digest
 
 
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _pixel_digest(rgb: npt.NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(repr(rgb.shape).encode())
+    digest = hashlib.blake2b(repr(rgb.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()
