@@ -18,7 +18,15 @@ from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.open_pictures import OpenPictures
-from maskfeat.app.own_page import ERROR_HANDLERS, Json, gzipped, json_of, own_page_only, page_of
+from maskfeat.app.own_page import (
+    ERROR_HANDLERS,
+    Json,
+    gzipped,
+    json_of,
+    number_of,
+    own_page_only,
+    page_of,
+)
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
 _WAIT_S = 0.5
@@ -79,9 +87,7 @@ def _folder(request: Request) -> Response:
 
 def _alive(request: Request) -> Response:
     """That the server is there, and the revision of the picture that a page shows."""
-    text = request.query_params.get("number", "")
-    number = int(text) if text.isdecimal() and len(text) < 10 else -1
-    return Json({"revision": request.state.pictures.revision(number)})
+    return Json({"revision": request.state.pictures.revision(number_of(request))})
 
 
 def _view(request: Request) -> Response:

@@ -14,7 +14,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.own_page import ERROR_HANDLERS, Json, gzipped, json_of, own_page_only, page_of
+from maskfeat.app.own_page import (
+    ERROR_HANDLERS,
+    Json,
+    gzipped,
+    json_of,
+    number_of,
+    own_page_only,
+    page_of,
+)
 from maskfeat.app.picture_at_work import read_at_work
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
@@ -70,7 +78,8 @@ def _folder(request: Request) -> Response:
 
 
 def _alive(request: Request) -> Response:
-    return Json({"revision": None})
+    """That the server is there, and the revision of the picture that a page shows."""
+    return Json({"revision": request.state.views.revision(number_of(request))})
 
 
 def _progress(request: Request) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.partition_bytes import partition_bytes
+from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.worker import Worker
 from maskfeat.hill.evidence import atom_at
 from maskfeat.hill.labeler import Labeler
@@ -29,7 +30,7 @@ class LabelViews:
         self.labeler = labeler
         # A picture that is asked for comes before those that are prepared ahead.
         self._worker = Worker("prepare")
-        self._lock = threading.Lock()
+        self._lock, self._acting = threading.Lock(), threading.Lock()
         self._preparing: dict[int, Future[PreparedImage]] = {}
 
     def folder(self) -> JsonDict:
@@ -77,15 +78,21 @@ class LabelViews:
             "held": found.is_held.nonzero()[0].tolist(),
         }
 
+    def revision(self, number: int) -> str | None:
+        """Of what was said of one picture: two people may label different ones at a time."""
+        if not 0 <= number < len(self.labeler.paths):
+            return None
+        said = self.labeler.clicks_on(number), self.labeler.is_done(number)
+        return revision_of(repr(said).encode())
+
     def _state(self, number: int) -> JsonDict:
         """What is known of a prepared picture without any computing."""
         labeler = self.labeler
-        moment, is_fresh, prepared = (
-            time.monotonic_ns(),
-            labeler.is_fresh,
-            labeler.store.get(number),
-        )
+        # First what says how old the rest may be.
+        moment, revision = time.monotonic_ns(), self.revision(number)
+        is_fresh, prepared = labeler.is_fresh, labeler.store.get(number)
         return {
+            "revision": revision,
             "moment": moment,  # views overtake one another on their way
             "number": number,
             "is_ready": True,
@@ -120,15 +127,26 @@ class LabelViews:
         Args:
             number: Of the picture that is shown.
             request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`,
-                `{"do": "undo" | "redo"}` or `{"do": "done", "is_done": true | false}`.
+                `{"do": "undo" | "redo"}` or `{"do": "done", "is_done": true | false}`. With
+                `"revision"`, that of the view it was decided upon.
 
         Returns:
             What `view` says but for the classes, of the picture that changed: the last click may
             be on another one.
 
         Raises:
+            StaleError: If something else has come before it.
             ValueError: If it cannot be done; then nothing has changed, in the files neither.
         """
+        with self._acting:
+            labeler = self.labeler
+            revision = self.revision(number)
+            if revision is not None:
+                check_revision(request, revision, labeler.paths[number].name)
+            return self._state(self._act(number, request))
+
+    def _act(self, number: int, request: JsonDict) -> int:
+        """The number of the picture that changed."""
         labeler, what = self.labeler, str(request.get("do"))[:80]
         if what == "click":
             row, column = _numbers(request.get("at_yx"), 2, "at_yx")
@@ -146,7 +164,7 @@ class LabelViews:
             labeler.set_done(number, request.get("is_done") is True, learn=False)
         else:
             raise ValueError(f"an action must be click, undo, redo or done, got {what!r}")
-        return self._state(number)
+        return number
 
     def export(self, request: JsonDict) -> JsonDict:
         """Write the labels of all pictures that are done, `{"formats": ["png", ...]}`."""

@@ -51,6 +51,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def number_of(request: Request) -> int:
+    """The picture that a request for a revision asks about, -1 for none."""
+    text = request.query_params.get("number", "")
+    return int(text) if text.isdecimal() and len(text) < 10 else -1
+
+
 async def json_of(request: Request) -> JsonDict:
     """The object that a request carries.
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, click, drawn, write_pictures
 from PIL import Image
 from served_pages import act, client_of, ready_view, refusal
 
+from maskfeat import Labeler
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.label_server import create_label_app
+from maskfeat.app.label_views import LabelViews
 from maskfeat.app.open_pictures import OpenPictures, feature_model
 
 
@@ -73,6 +77,34 @@ def test_a_picture_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
     assert client.get("/api/pictures/0/picture").content != jpeg
     assert "notice" not in post(client, click(ON_SQUARE), view["revision"]).json()
     assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
+
+
+def test_a_click_of_a_class_based_on_what_another_tab_has_changed_is_refused(paths, out) -> None:
+    labeler = Labeler(paths, ["a", "b"], feature_model("lab"), out)
+    action = {"do": "click", "at_yx": ON_DISC, "class": 1, "granularity": 0.5}
+    with client_of(create_label_app(LabelViews(labeler))) as client:
+        first = second = ready_view(client)["revision"]
+        other = ready_view(client, 1)["revision"]
+        first = post(client, action, first).json()["revision"]
+        assert first != second
+        assert client.get("/api/alive?number=0").json() == {"revision": first}
+        assert "changed elsewhere" in refusal(post(client, action, second), 409)
+        assert len(ready_view(client)["clicks"]) == 1
+        assert client.get("/api/alive?number=1").json() == {"revision": other}  # of one picture
+        assert len(post(client, action, first).json()["clicks"]) == 2
+        assert client.get("/api/alive").json() == {"revision": None}
+
+
+def test_a_name_that_is_not_utf_8_costs_nothing_with_classes(paths, out) -> None:
+    paths[1] = paths[1].rename(paths[1].with_name(os.fsdecode(b"caf\xe9.png")))
+    labeler = Labeler(paths, ["a", "b"], feature_model("lab"), out)
+    with client_of(create_label_app(LabelViews(labeler))) as client:
+        assert client.get("/api/folder").json()["names"][1] == paths[1].name
+        ready_view(client, 1)
+        act(client, {"do": "click", "at_yx": ON_DISC, "class": 1, "granularity": 0.5}, 1)
+        assert act(client, {"do": "done", "is_done": True}, 1)["is_done"]
+        answer = client.post("/api/export", json={})
+        assert answer.json()["num"] == 1, answer.text
 
 
 def test_a_picture_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:

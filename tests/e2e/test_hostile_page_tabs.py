@@ -10,8 +10,11 @@ from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, drawn, write_pictures
 from PIL import Image
 from served_pages import chromium, opened, served
 
+from maskfeat import Labeler
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.label_server import create_label_app
+from maskfeat.app.label_views import LabelViews
 from maskfeat.app.open_pictures import OpenPictures, feature_model
 
 
@@ -101,3 +104,28 @@ def test_a_picture_replaced_while_the_page_is_open_is_shown_anew(browser, url, p
             page.color_at(ON_SQUARE), 255 - drawn()[tuple(ON_SQUARE)], atol=6
         )
         assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
+
+
+def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, paths, out) -> None:
+    labeler = Labeler(paths, ["ground", "disc"], feature_model("lab"), out)
+    with (
+        served(create_label_app(LabelViews(labeler))) as url,
+        opened(browser, url) as page,
+        opened(browser, url) as other,
+    ):
+        page.page.route("**/api/**", lambda route: route.abort())
+        page.click(ON_DISC)
+        page.text("#message.error").to_contain_text("cannot be reached")
+        page.text("#done").to_be_disabled()
+        page.press("d")
+        page.page.unroute("**/api/**")
+        page.text("#message").to_contain_text("the server is back; the last step is not saved")
+        page.wait()
+        page.problems.clear()  # the browser says that nobody answered
+        page.text("#name").to_have_text("p0.png")
+        page.text("#done").to_be_enabled()
+        page.click(ON_DISC)
+        page.wait("fresh")
+        other.text("#undo").to_be_enabled()
+        other.text("#num-clicks").to_have_text("1 click")
+        assert len(labeler.clicks) == 1

@@ -225,6 +225,15 @@ async function watchProgress() {
   }
 }
 
+// Another tab may click, too.
+async function look() {
+  const [at, shown] = [number, view];
+  const revision = await api.getRevision(at);
+  if (!shown || view !== shown || pending.length || revision === shown.revision) return;
+  take(await api.getView(at));
+  if (number === at && !view?.is_fresh) learn();
+}
+
 async function reconnect() {
   const num = api.beginAnew();
   const found = await api.getFolder().catch((error) => say(error.message, true));
@@ -294,7 +303,7 @@ async function start() {
   wire();
   side.showProgress(folder.progress);
   watchProgress();
-  connection.watch(() => api.getRevision(number));
+  connection.watch(look);
   // A reloaded page shows the picture it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first ?? 0 : asked);
