@@ -218,6 +218,13 @@ def test_marks_of_a_replaced_image_are_set_aside_with_their_results(paths, out) 
     assert str(place) in store.notices[0]
     assert sorted(os.listdir(place)) == ["p0.json", "p0.marks.json", "p0_mask.png"]
     assert os.listdir(out) == ["set_aside"]
+    save(store, after(GREEN))
+    Image.fromarray(drawn()).save(paths[0])  # it is back, with its marks
+    store = AnnotationStore(out, paths)
+    assert load(store) == after(*DONE)
+    assert (store.is_done(0), ids(out / "p0.json"), store.notices) == (True, [1], {})
+    (kept,) = out.glob("set_aside/*/p0.marks.json")
+    assert len(json.loads(kept.read_text())["steps"]) == 1  # those of the other image
 
 
 def test_an_image_replaced_while_it_is_open_or_made_smaller_begins_anew(paths, out) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from maskfeat.app.annotation import Annotation, State
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
 from maskfeat.app.revisions import StaleError, revision_of
+from maskfeat.app.set_aside import SetAside
 from maskfeat.data.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.files import whole_file
 
@@ -22,15 +22,14 @@ Size = tuple[int, int]
 
 _LOG = logging.getLogger("maskfeat")
 _VERSION = 1
-_SET_ASIDE = "set_aside"
 
 
 class AnnotationStore:
     """Reads and writes FOLDER/KEY.marks.json, and the results that are derived from them.
 
     At the start, results that are missing or made of other marks are made anew, and marks of an
-    image that was replaced are set aside with their results. A file that cannot be read is named
-    in the log, and costs its own image alone.
+    image that was replaced are set aside with their results until it is back. A file that cannot
+    be read is named in the log, and costs its own image alone.
 
     In memory it holds one bit for each picture, so that thousands of them cost nothing.
 
@@ -46,6 +45,7 @@ class AnnotationStore:
         self.folder = folder
         self.paths = list(paths)
         self.notices: dict[int, str] = {}
+        self._aside = SetAside(folder)
         self._stems = {path.stem for path in paths}
         self._stamps: dict[int, Stamp | None] = {}
         self._revisions: dict[int, str] = {}
@@ -158,19 +158,14 @@ class AnnotationStore:
     def _begin(self, number: int) -> None:
         """Look whether a picture is done, and mend what an earlier end has left."""
         raw = self._bytes(number)
+        known = identity_from_json(self._parsed(number, raw).get("image")) if raw else None
+        if known is not None and _holds(self.paths[number], known) is False:
+            self._set_aside(number)
+            raw = b""
+        raw = raw or self._take_back(number)
         if not raw:
             return
         content = self._parsed(number, raw)
-        known = identity_from_json(content.get("image"))
-        try:
-            is_same = known is None or holds_image(self.paths[number], known)
-        except (OSError, ValueError):
-            # The page says so when the picture is opened; its marks stay for when it is back.
-            self._is_done[number] = content.get("is_done") is True
-            return
-        if not is_same:
-            self._set_aside(number)
-            return
         match content.get("size"):
             case [int(height), int(width)] if height > 0 and width > 0:
                 state = self._annotation(number, content, (height, width)).state
@@ -202,25 +197,32 @@ class AnnotationStore:
 
     def _set_aside(self, number: int) -> None:
         """Move the marks and results of an image that was replaced to where nothing else is."""
-        stem = self.paths[number].stem
-        results = [f"{stem}_mask.png", f"{stem}.json"]
-        names = [
-            *results,
-            *(f"{LABELS_FOLDER}/{name}" for name in results),
-            self._path(number).name,
-        ]
-        now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
-        place = self.folder / _SET_ASIDE / now
-        for name in names:  # the marks last: what was cut short is done again
-            if (self.folder / name).exists():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                (self.folder / name).rename(place / name)
+        place = self._aside.put(self._names(number))
         self._is_done[number] = False
         self.notices[number] = (
             f"'{self.paths[number].name}' is not the image that its marks were made on: these are "
-            f"set aside in '{place}', and it begins anew"
+            f"set aside in '{place}', and it begins anew; they count again when that image is back"
         )
         _LOG.warning("%s", self.notices[number])
+
+    def _take_back(self, number: int) -> bytes:
+        """The marks that were set aside of the image that is there now, moved back."""
+        for place in self._aside.places_of(self._path(number).name):
+            content = self._parsed(number, (place / self._path(number).name).read_bytes())
+            known = identity_from_json(content.get("image"))
+            if known is not None and _holds(self.paths[number], known):
+                self._aside.take_back(place, self._names(number))
+                self.notices.pop(number, None)
+                _LOG.info("'%s' is back, and so are its marks", self.paths[number].name)
+                return self._bytes(number)
+        return b""
+
+    def _names(self, number: int) -> list[str]:
+        """All files of a picture, the marks last: what was cut short is done again."""
+        stem = self.paths[number].stem
+        results = [f"{stem}_mask.png", f"{stem}.json"]
+        labels = [f"{LABELS_FOLDER}/{name}" for name in results]
+        return [*results, *labels, self._path(number).name]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.paths[number].stem}.marks.json"
@@ -267,6 +269,14 @@ class AnnotationStore:
                 f"{_VERSION}: install a newer one, or move the file away to begin anew"
             )
         return content
+
+
+def _holds(path: Path, known: ImageIdentity) -> bool | None:
+    """As `holds_image`; None if the file cannot be read, which the page says when it is opened."""
+    try:
+        return holds_image(path, known)
+    except (OSError, ValueError):
+        return None
 
 
 @contextlib.contextmanager
