@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shard_factory import annotation_of, jpg_bytes, write_members
+from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 from source_layouts import SIZE, ade_map, save, write_bsds, write_coco, write_jpg
 
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
+from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.index import scan_shard
 
@@ -225,3 +226,41 @@ def test_notes_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "version": 1}))
     with pytest.raises(ValueError, match="begun by another version; choose another folder"):
         convert(source, out)
+
+
+def test_a_change_followed_by_a_kill_ends_in_the_bytes_of_one_fresh_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of before that are more than those of now do not stay, nor do half of them."""
+    source, out, how = tmp_path / "sa_000000.tar", tmp_path / "out", Settings(shard_mb=0.05)
+    write_shard(source, 30)
+    inputs = find_inputs([str(source)])
+    convert_inputs(inputs, out, how, num_workers=0)
+    num_before = len(list(out.glob("*.tar")))
+    write_shard(source, 16, seed=1)
+
+    with monkeypatch.context() as patched:
+        note_shard, noted = ConvertState.note_shard, list[str]()
+
+        def note_and_die(self: ConvertState, note: dict[str, Any]) -> None:
+            note_shard(self, note)
+            noted.append(note["shard"])
+            if len(noted) == 1:
+                raise KeyboardInterrupt
+
+        patched.setattr(ConvertState, "note_shard", note_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            convert_inputs(find_inputs([str(source)]), out, how, num_workers=0)
+    kept = {name: (out / name).stat().st_ino for name in noted}
+    assert "some are not done" in problems(out)[0]
+
+    convert_inputs(find_inputs([str(source)]), out, how, num_workers=0)
+    convert_inputs(find_inputs([str(source)]), tmp_path / "fresh", how, num_workers=0)
+    for folder_of in (out, tmp_path / "fresh"):
+        assert not problems(folder_of)
+    names = sorted(path.name for path in out.iterdir() if path.is_file())
+    assert names == sorted(path.name for path in (tmp_path / "fresh").iterdir() if path.is_file())
+    assert 1 < len(names) - 1 < num_before
+    for name in names:
+        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    assert {name: (out / name).stat().st_ino for name in noted} == kept

@@ -43,6 +43,7 @@ _PICTURE_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    RuntimeError,  # of AVIF
     struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,

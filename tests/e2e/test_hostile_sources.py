@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,15 @@ import tifffile
 from PIL import Image
 from source_layouts import SIZE, save, write_coco, write_jpg
 
+from maskfeat.data.convert import Settings, find_inputs
+from maskfeat.data.convert.files import read_png
+from maskfeat.data.convert.sample import shrink
+from maskfeat.data.folder import read_picture
 from maskfeat.data.index import scan_shard
+from maskfeat.data.picture import SampleError, decode_picture
+from maskfeat.data.picture_files import known_formats
 
+FORMATS = known_formats()
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
@@ -124,3 +134,78 @@ def test_a_folder_of_odd_pictures_is_segmented_but_for_those_that_would_be_cut(
         "1 file and 1 folder (camera.heic, deeper/)",
     ):
         assert words in told.err.replace("\n", " ")
+
+
+ODD: list[Any] = [
+    *("a\0b", "x", "", "9" * 5000, "\ud800", None, True, 1.5, -1, 1e308, 2**70, [], {}),
+    *(float("nan"), float("inf"), [[]], [None], [1, 2], [[1, 2, 3, 4, 5]], [["a"]]),
+    *([[float("inf")] * 6], [[1e300] * 6], [[-1e9, 2, 3, 1e9, 5, 6]]),
+    *({"size": [48, 64], "counts": None}, {"size": "x", "counts": [1]}, {"a": 1}),
+]
+
+
+def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each value of a JSON."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in pairs:
+        yield (*above, name)
+        if isinstance(value, dict | list):
+            yield from places(value, (*above, name))
+
+
+def test_an_odd_value_anywhere_in_a_coco_file_is_a_sentence_or_a_skip(tmp_path: Path) -> None:
+    square = {"segmentation": [[3, 2, 13, 2, 13, 12, 3, 12]]}
+    counts = {"segmentation": {"size": list(SIZE), "counts": [5, 10, 48 * 64 - 15]}}
+    path = write_coco(tmp_path, {"a.jpg": [square, counts], "b.jpg": [square]}, RGB)
+    text, rng = path.read_text(), random.Random(0)
+    ways = list(places(json.loads(text)))
+    num_read = num_refused = 0
+    for _ in range(250):
+        content = json.loads(text)
+        *above, name = rng.choice(ways)
+        node = content
+        for step in above:
+            node = node[step]
+        if isinstance(node, dict) and rng.random() < 0.2:
+            del node[name]
+        else:
+            node[name] = rng.choice(ODD)
+        path.write_text(json.dumps(content))
+        try:
+            inputs = find_inputs([str(path)])
+        except (ValueError, FileNotFoundError):
+            num_refused += 1
+            continue
+        for record in inputs[0].list_records():
+            try:
+                num_read += shrink("k", 1, record.read(), Settings()).num_masks > 0
+            except SampleError:
+                num_refused += 1
+    assert num_read > 100
+    assert num_refused > 20
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of broken files
+def test_flipped_bytes_of_any_format_are_a_sentence_or_a_picture(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    frames = [Image.fromarray(255 - RGB)]
+    for name in ("a.tif", "a.png", "a.gif", "a.webp", "a.jp2", "a.jpg", "a.bmp"):
+        Image.fromarray(RGB).save(tmp_path / name)
+    Image.fromarray(RGB).save(tmp_path / "b.tif", save_all=True, append_images=frames)
+    tifffile.imwrite(tmp_path / "c.tif", RGB.astype(np.uint16) * 256, photometric="rgb")
+    if "AVIF" in FORMATS:
+        Image.fromarray(RGB).save(tmp_path / "a.avif")
+    whole = {path: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    for path, data in whole.items():
+        for number in range(25):
+            broken = bytearray(data[: rng.randrange(1, len(data))] if number % 5 == 0 else data)
+            for _ in range(number % 4):
+                broken[rng.randrange(min(len(broken), 400))] = rng.randrange(256)
+            path.write_bytes(broken)
+            for read, wrong in (
+                (lambda path=path: read_picture(path), ValueError),
+                (lambda data=bytes(broken): decode_picture(data, SIZE, 1.0, FORMATS), SampleError),
+                (lambda path=path: read_png(str(path), "mask"), SampleError),
+            ):
+                with contextlib.suppress(wrong):
+                    assert read() is not None

@@ -141,7 +141,8 @@ def read_coco(path: Path) -> tuple[Json, str]:
 
 def is_panoptic(content: Json) -> bool:
     """Whether the annotations of a COCO JSON are panoptic segments."""
-    return any("segments_info" in one for one in content["annotations"][:1])
+    first = content["annotations"][:1]
+    return any(isinstance(one, dict) and "segments_info" in one for one in first)
 
 
 def list_coco(path: Path, content: Json, images_dir: str | None, is_segments: bool) -> list[Record]:

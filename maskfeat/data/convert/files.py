@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,19 @@ def read_file(path: str, what: str) -> bytes:
         what: Its part in the sample, for the report.
 
     Raises:
-        SampleError: "incomplete" if it is not there.
+        SampleError: "incomplete" if it is not there or may not be read.
+        OSError: If the disk or the network fails: then the run stops, and goes on another time.
     """
     try:
         return Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise SampleError("incomplete", f"the {what} '{path}' is not there") from error
+    except ValueError as error:  # a zero byte or half a character in the name
+        raise SampleError("incomplete", f"no file can have the name {path!r}") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
+            raise SampleError("incomplete", f"the {what} cannot be read: {error}") from error
+        raise
 
 
 def read_png(path: str, what: str) -> npt.NDArray[Any]:

@@ -53,6 +53,6 @@ def _state_of(path: str) -> str:
     name = os.path.basename(path)
     try:
         status = os.stat(path)
-    except OSError:  # gone or out of reach: reading it says so
+    except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
         return f"{name} -"
     return f"{name} {status.st_size} {status.st_mtime_ns}"

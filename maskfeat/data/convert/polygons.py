@@ -10,6 +10,7 @@ import numpy.typing as npt
 from maskfeat.data.picture import SampleError
 
 Corners = npt.NDArray[np.float64]
+_FARTHEST = 1e9
 _SLACK_PX = 2.0  # so far corners may lie beyond the border by rounding
 
 
@@ -31,8 +32,8 @@ def read_polygons(segmentation: object) -> tuple[list[Corners], int]:
         if parts and all(isinstance(one, int | float) for one in parts):
             parts = [parts]
         polygons = [np.array(one, np.float64).reshape(-1, 2) for one in parts]
-        if not all(np.isfinite(polygon).all() for polygon in polygons):
-            raise ValueError("a coordinate is not finite")
+        if not all((np.abs(polygon) < _FARTHEST).all() for polygon in polygons):
+            raise ValueError("a coordinate is not finite, or beyond any image")
     except (TypeError, ValueError, OverflowError) as error:
         raise SampleError("bad polygon", f"a polygon is no list of x, y: {error}") from error
     whole = [polygon for polygon in polygons if len(polygon) >= 3]
