@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from maskfeat.array_file import read_arrays
 from maskfeat.data.folder import read_picture
 from maskfeat.files import file_digest, whole_file
 from maskfeat.hill.prepared import PreparedImage, load_prepared, prepare, save_prepared
@@ -162,37 +163,36 @@ class ImageStore:
 
     def _computed(self, number: int) -> PreparedImage:
         with self._computing:  # one network at a time, and no image twice
-            kept = load_prepared(self._path(number)) if self.is_prepared(number) else None
-            if kept is not None:
+            kept = load_prepared(self._path(number))
+            if kept is not None and self.is_prepared(number):
                 return kept
-            try:
-                rgb = read_picture(self.paths[number])
-            except ValueError as error:
-                self.failed[number] = str(error)
-                raise
-            size = (rgb.shape[0], rgb.shape[1])
-            small = reduced(rgb, self._max_megapixels)
-            image = prepare(small, self._read(small), self._source, size, self._per_megapixel)
-            path = self._path(number)
-            save_prepared(image, path)
-            rng = np.random.default_rng(0)
-            share = image.atom_pixels / image.atom_pixels.sum()
-            count = min(SKETCH_ATOMS, len(share))
-            sketch = image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
-            with whole_file(path.with_suffix(".npy")) as file:
-                np.save(file, sketch)
+            image = self._made(number) if kept is None else kept
+            sketch = _sketch_of(image)
+            with whole_file(_sketch_path(self._path(number))) as file:
+                np.savez(file, allow_pickle=False, sketch=sketch)
             with self._lock:
                 self._sketches[number] = sketch
             self.failed.pop(number, None)  # it may have been mended
             return image
 
+    def _made(self, number: int) -> PreparedImage:
+        """An image, computed and written."""
+        try:
+            rgb = read_picture(self.paths[number])
+        except ValueError as error:
+            self.failed[number] = str(error)
+            raise
+        size = (rgb.shape[0], rgb.shape[1])
+        small = reduced(rgb, self._max_megapixels)
+        image = prepare(small, self._read(small), self._source, size, self._per_megapixel)
+        save_prepared(image, self._path(number))
+        return image
+
     def _read_sketch(self, number: int) -> None:
         path = self._path(number)
-        if path.is_file() and path.with_suffix(".npy").is_file():
-            try:
-                self._sketches[number] = np.load(path.with_suffix(".npy"), allow_pickle=False)
-            except (OSError, ValueError, EOFError):
-                return  # it is computed again
+        arrays = read_arrays(_sketch_path(path), ["sketch"]) if path.is_file() else None
+        if arrays is not None:  # else it is computed again
+            self._sketches[number] = arrays["sketch"]
 
     def _path(self, number: int) -> Path:
         path = self.paths[number]
@@ -202,6 +202,18 @@ class ImageStore:
             self.failed[number] = f"'{path}' cannot be read as a picture: {error}"
             return self._folder / f"{_short(path.stem)}-missing.npz"
         return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
+
+
+def _sketch_of(image: PreparedImage) -> npt.NDArray[np.float16]:
+    """Descriptors of some atoms, large ones more often, (n, D)."""
+    rng = np.random.default_rng(0)
+    share = image.atom_pixels / image.atom_pixels.sum()
+    count = min(SKETCH_ATOMS, len(share))
+    return image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
+
+
+def _sketch_path(path: Path) -> Path:
+    return path.with_suffix(".sketch.npz")
 
 
 def _short(stem: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.array_file import read_arrays
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.hill.sources import Source, describe
@@ -26,6 +25,20 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _VERSION = 1
+_NAMES = (
+    "version",
+    "labels",
+    "centroids_yx",
+    "edges",
+    "border_lengths",
+    "border_contrasts",
+    "scale",
+    "costs",
+    "parents",
+    "levels",
+    "descriptors",
+    "size",
+)
 
 
 @dataclass(frozen=True)
@@ -134,30 +147,27 @@ def save_prepared(image: PreparedImage, path: Path) -> None:
 
 
 def load_prepared(path: Path) -> PreparedImage | None:
-    """Read what `save_prepared` wrote; None if it is not there, or cannot be read and is stale."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if int(arrays["version"]) != _VERSION:
-                return None
-            labels = arrays["labels"].astype(np.int32)
-            sizes = np.bincount(labels.ravel()).astype(np.float32)
-            graph = AtomGraph(
-                labels=labels,
-                features=np.zeros((len(sizes), 0), np.float32),
-                sizes=sizes,
-                centroids_yx=arrays["centroids_yx"].astype(np.float32),
-                edges=arrays["edges"].astype(np.int32),
-                border_lengths=arrays["border_lengths"],
-                border_contrasts=arrays["border_contrasts"].astype(np.float32),
-                scale=float(arrays["scale"]),
-            )
-            parents = arrays["parents"].astype(np.int64)
-            tree = _tree_of(parents, arrays["levels"].astype(np.float64), sizes)
-            height, width = arrays["size"].tolist()
-            costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
-            return PreparedImage(graph, costs, tree, descriptors, (height, width))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    """Read what `save_prepared` wrote; None if it is not there, damaged or of another version."""
+    arrays = read_arrays(path, _NAMES)
+    if arrays is None or int(arrays["version"]) != _VERSION:
         return None  # it is computed again
+    labels = arrays["labels"].astype(np.int32)
+    sizes = np.bincount(labels.ravel()).astype(np.float32)
+    graph = AtomGraph(
+        labels=labels,
+        features=np.zeros((len(sizes), 0), np.float32),
+        sizes=sizes,
+        centroids_yx=arrays["centroids_yx"].astype(np.float32),
+        edges=arrays["edges"].astype(np.int32),
+        border_lengths=arrays["border_lengths"],
+        border_contrasts=arrays["border_contrasts"].astype(np.float32),
+        scale=float(arrays["scale"]),
+    )
+    parents = arrays["parents"].astype(np.int64)
+    tree = _tree_of(parents, arrays["levels"].astype(np.float64), sizes)
+    height, width = arrays["size"].tolist()
+    costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
+    return PreparedImage(graph, costs, tree, descriptors, (height, width))
 
 
 def _tree_of(
