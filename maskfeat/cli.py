@@ -78,6 +78,10 @@ def _in_one_sentence() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)  # as shells count: 128 + the number of the signal
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1
+            sys.exit(130)
+        raise
     except (ValueError, OSError) as error:
         # What names no file, as a lost connection, nobody can mend without knowing where it was.
         names_none = isinstance(error, OSError) and error.strerror and error.filename is None
@@ -86,8 +90,9 @@ def _in_one_sentence() -> Iterator[None]:
         sys.exit(f"error: {_sentence_of(error)}")
     except RuntimeError as error:
         from maskfeat.data.workers import death_of_worker
+        from maskfeat.failures import said_of_failure
 
-        told = death_of_worker(error)
+        told = death_of_worker(error) or said_of_failure(error)
         if told is None or _is_debugging():
             raise
         sys.exit(f"error: {told}")

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import logging
-import time
 from argparse import HelpFormatter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import torch
+from jsonargparse.typing import register_type
 from lightning import LightningDataModule
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.evaluate.stop_together import StopTogether
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.features.task import FeatureTask
+from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
 from maskfeat.parser_errors import OneLineErrors
+from maskfeat.run_folder import has_last, held_run, move_aside, moved_aside, whole_checkpoint
 
 _LOG = logging.getLogger("maskfeat")
 
 # A reference like ${run_name} means the key of the merged config, in whichever file it stands.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+# To follow references all values are written and read once, also those that no config names. Of
+# the types in signatures of Lightning and torch this one alone had no written form.
+register_type(torch.device, str, torch.device)
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -99,7 +106,12 @@ class MaskfeatCLI(LightningCLI):
         plugins = _listed(self._get(self.config_init, "trainer.plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeFileCheckpointIO())
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        check_precision(trainer.precision)  # before any folder is moved
+        self._stop = StopTogether()
+        if not SLURMEnvironment.detect():  # where Lightning and SaveTogether see to signals
+            trainer.callbacks.insert(0, self._stop)  # type: ignore[attr-defined] # it has
+        return trainer
 
     def before_instantiate_classes(self) -> None:
         """A run's name is that of its folder: another would move, or lie among, those of others."""
@@ -109,35 +121,45 @@ class MaskfeatCLI(LightningCLI):
                 f"run_name must be the name of one folder, without slashes, got '{name}'"
             )
 
-    def before_fit(self) -> None:
-        """A new run never writes over an old one of the same name: that is moved aside."""
-        if self.trainer.is_global_zero:
-            self._say_if_nothing_to_go_on_with()
+    def fit(self, **settings: Any) -> None:  # noqa: ANN401 - Trainer.fit's
+        """Train, in a folder that no other run has, and end well at Ctrl-C and SIGTERM."""
+        with self._held_folder(), self._stop.listening():
+            self.trainer.fit(**settings)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """What `Trainer.fit` and the others are given: in place of a damaged checkpoint a whole."""
+        settings = super()._prepare_subcommand_kwargs(subcommand)
+        settings["ckpt_path"] = whole_checkpoint(
+            settings.get("ckpt_path"), self._folder_of_checkpoints(), subcommand == "fit"
+        )
+        return settings
+
+    @contextlib.contextmanager
+    def _held_folder(self) -> Iterator[None]:
+        """Hold the run's folder, on rank zero; an earlier run is moved aside, or goes on."""
         logger = self.trainer.logger
-        if logger is None or logger.log_dir is None or not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            yield
+            return
+        self._say_if_nothing_to_go_on_with()
+        if logger is None or logger.log_dir is None or ":/" in str(logger.log_dir):
+            yield
             return
         folder = Path(logger.log_dir)
-        goes_on = self._get(self.config, "ckpt_path") or list(folder.glob("hpc_ckpt_*"))
-        if goes_on or not (folder / "config.yaml").exists():
-            return
-        self._check_data()
-        stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.localtime(folder.stat().st_mtime))
-        aside = folder.with_name(f"{folder.name}.{stamp}")
-        folder.rename(aside)
-        _LOG.warning(
-            "%s held an earlier run, which now lies in %s (--ckpt_path last would have gone on "
-            "with it)",
-            folder,
-            aside,
-        )
+        with held_run(folder):
+            goes_on = self._get(self.config, "ckpt_path") or list(folder.glob("hpc_ckpt_*"))
+            if not goes_on and (folder / "config.yaml").exists():
+                self._check_data()
+                move_aside(folder)
+            yield
 
     def _say_if_nothing_to_go_on_with(self) -> None:
         """A requeued job says `last` from its first start on, so beginning afresh is no error."""
         checkpoints = self._folder_of_checkpoints()
-        if self._get(self.config, "ckpt_path") != "last" or _has_last(checkpoints):
+        if self._get(self.config, "ckpt_path") != "last" or has_last(checkpoints):
             return
         run = Path(self.trainer.log_dir or ".")
-        moved = [path for path in _moved_aside(run) if _has_last(path / checkpoints.name)]
+        moved = [path for path in moved_aside(run) if has_last(path / checkpoints.name)]
         earlier = f"; an earlier run of that name lies in {moved[-1]}" if moved else ""
         _LOG.warning(
             "no checkpoint to go on with in %s, so training starts from the beginning%s",
@@ -166,7 +188,7 @@ class MaskfeatCLI(LightningCLI):
         if self._get(self.config, "ckpt_path") != "last":
             return
         folder = self._folder_of_checkpoints()
-        if not _has_last(folder):
+        if not has_last(folder):
             raise ValueError(
                 f"--ckpt_path last found no checkpoint in {folder}; give the path of one, or the "
                 "--run_name of a run that has one"
@@ -190,16 +212,6 @@ class MaskfeatCLI(LightningCLI):
         saver = self.trainer.checkpoint_callback
         folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
         return Path(folder)
-
-
-def _has_last(folder: Path) -> bool:
-    # What a url holds, here with one slash, only Lightning can tell.
-    return ":/" in str(folder) or any(folder.glob("last*.ckpt"))
-
-
-def _moved_aside(run: Path) -> list[Path]:
-    """Earlier runs of one name, the newest last."""
-    return sorted(run.parent.glob(f"{glob.escape(run.name)}.????-??-??T??-??-??"))
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several

@@ -55,9 +55,7 @@ class SaveTogether(Callback):
         batch_idx: int,
     ) -> None:
         """Save and requeue, where any rank was told to; gradients half gathered are not saved."""
-        per_step = trainer.accumulate_grad_batches
-        every = -(-self.every_n_batches // per_step) * per_step
-        if (batch_idx + 1) % every:
+        if not is_time_to_ask(trainer, batch_idx, self.every_n_batches):
             return
         if not trainer.strategy.reduce_boolean_decision(self._was_told, all=False):
             return
@@ -72,6 +70,13 @@ class SaveTogether(Callback):
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._was_told = True
+
+
+def is_time_to_ask(trainer: Trainer, batch_idx: int, every_n_batches: int) -> bool:
+    """Whether ranks ask one another after a batch: every n, rounded up to whole steps."""
+    per_step = trainer.accumulate_grad_batches
+    every = -(-every_n_batches // per_step) * per_step
+    return (batch_idx + 1) % every == 0
 
 
 def _requeue() -> None:

@@ -87,6 +87,10 @@ class FeatureTask(L.LightningModule):
         if compile_backend is not None:  # after the copy, which is to stay as it is
             self.net.compile(backend=_known_backend(compile_backend))
 
+    def setup(self, stage: str) -> None:
+        """Refuse what `check_precision` does, in whichever way the trainer was made."""
+        check_precision(self.trainer.precision)
+
     @property
     def encoder(self) -> FeaturePyramid:
         """The network that is evaluated: the averaged weights, where there are any."""
@@ -229,6 +233,22 @@ class FeatureTask(L.LightningModule):
                 "learning_rate, or train with precision: 32-true"
             )
         return loss
+
+
+def check_precision(precision: str | int | None) -> None:
+    """Refuse weights of other than 32 bits.
+
+    Args:
+        precision: As a trainer names it: "32-true", "bf16-mixed", ...
+
+    Raises:
+        ValueError: For "bf16-true", "16-true" and "64-true".
+    """
+    if str(precision).endswith("-true") and precision != "32-true":
+        raise ValueError(
+            f"trainer.precision must be 32-true, bf16-mixed or 16-mixed, got {precision}: weights "
+            "and their average have 32 bits here, as fewer would lose the small steps of training"
+        )
 
 
 def _known_backend(name: str) -> str:

@@ -1,0 +1,96 @@
+"""The folder of a run: one run works in it at a time, and what it goes on from is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from maskfeat.features.checkpoint import WholeFileCheckpointIO
+from maskfeat.files import held_folder
+
+_LOG = logging.getLogger("maskfeat")
+# Checkpoints that a run writes over again and again.
+_NEWEST = re.compile(r"(last|hpc_ckpt_).*\.ckpt")
+
+
+def held_run(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder of a run, also while it is moved.
+
+    Raises:
+        FolderInUseError: If another run works there.
+    """
+    return held_folder(folder, "a training run", beside=True)
+
+
+def move_aside(folder: Path) -> None:
+    """Give an earlier run another name, with the time when something was last made in it."""
+    stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.localtime(folder.stat().st_mtime))
+    aside = folder.with_name(f"{folder.name}.{stamp}")
+    folder.rename(aside)
+    _LOG.warning(
+        "%s held an earlier run, which now lies in %s (--ckpt_path last would have gone on "
+        "with it)",
+        folder,
+        aside,
+    )
+
+
+def moved_aside(run: Path) -> list[Path]:
+    """Earlier runs of one name, the newest last."""
+    return sorted(run.parent.glob(f"{glob.escape(run.name)}.????-??-??T??-??-??"))
+
+
+def has_last(folder: Path) -> bool:
+    """Whether a folder of checkpoints has a last one."""
+    # What a url holds, here with one slash, only Lightning can tell.
+    return ":/" in str(folder) or any(folder.glob("last*.ckpt"))
+
+
+def whole_checkpoint(asked: str | None, folder: Path, is_fit: bool) -> str | None:
+    """The checkpoint to take: the one that was asked for, or an earlier one if it is damaged.
+
+    Only where the newest is meant: by the word "last", or to go on with training by the path of
+    one that training writes over (last.ckpt, hpc_ckpt_1.ckpt).
+
+    Args:
+        asked: What --ckpt_path says.
+        folder: Where the run's checkpoints lie.
+        is_fit: Whether training is to go on.
+
+    Raises:
+        ValueError: If none is whole.
+    """
+    if asked == "last":
+        found = _by_age(folder.glob("last*.ckpt"))
+        if not found:  # none, or at a url
+            return asked
+        path = found[0]
+    elif asked and is_fit and _NEWEST.fullmatch(Path(asked).name) and Path(asked).is_file():
+        path = Path(asked)
+    else:
+        return asked
+    reader = WholeFileCheckpointIO()
+    others = _by_age({*folder.glob("*.ckpt"), *path.parent.glob("*.ckpt")} - {path})
+    fault: ValueError | None = None
+    for candidate in (path, *others):
+        try:
+            reader.load_checkpoint(candidate)
+        except ValueError as error:
+            fault = fault or error
+            continue
+        if fault is not None:
+            said = str(fault).partition(";")[0]
+            _LOG.warning("%s, so '%s' is taken, which is whole", said, candidate)
+        return str(candidate)
+    assert fault is not None
+    raise fault
+
+
+def _by_age(paths: Iterable[Path]) -> list[Path]:
+    """The newest first."""
+    return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
