@@ -179,11 +179,13 @@ def test_a_later_click_carries_its_reach_whatever_the_browser_says(client, out) 
     act(client, click([50, 105], kind="segment", granularity=0.5, reach=7.0))
     shown = mask_of(ready_view(client)["masks"][0])
     assert shown[50, 105]
-    view = act(client, click([70, 100], 0))  # below the segment
+    act(client, click([50, 104], 0))  # in the segment
+    view = act(client, click([70, 100], 0))  # below it: what is shown says the same
     reaches = [one.get("reach") for one in view["marks"]]
     assert reaches[::3] == [None, None]
     assert reaches[2] == pytest.approx(expected)
-    assert reaches[4] == pytest.approx(distance_to_outline(shown, [70, 100]))
+    assert reaches[4] == pytest.approx(distance_to_outline(shown, [50, 104]))
+    assert (reaches[1], reaches[5]) == (0, 0)
     content = json.loads((out / "p0.marks.json").read_text())
     assert [step["mark"] for step in content["steps"]] == view["marks"]
 
@@ -193,7 +195,7 @@ def test_the_reach_of_a_large_picture_is_in_its_own_pixels(paths, out) -> None:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
         small = mask_of(act(client, click(ON_DISC))["masks"][0])
-        reach = act(client, click([45, 80], 0))["marks"][2]["reach"]
+        reach = act(client, click([45, 80]))["marks"][2]["reach"]
     assert reach == pytest.approx(2 * distance_to_outline(small, [22, 40]))
 
 
@@ -216,7 +218,7 @@ def test_marks_that_label_and_marks_before_the_features_are_there_have_no_reach(
 
 def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> None:
     ready_view(client)
-    clicks = (click(ON_DISC), click([45, 67]), click([24, 40], 0), click([62, 40], 0))
+    clicks = (click(ON_DISC), click([45, 67]), click([24, 40], 0), click([62, 40]))
     masks = [act(client, one)["masks"] for one in clicks]
     assert len({one["counts"] for (one,) in masks}) == 4
     for back in (2, 1, 0):

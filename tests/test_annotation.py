@@ -243,14 +243,16 @@ def test_the_reach_of_a_mark_is_its_distance_to_the_outline_that_was_shown() -> 
     outside = Mark("scribble", ((-9, 3), (-9, 50)), 1)
     for none in (outside, mark([45, 80], 1, "segment", 0.5)):
         assert reach_on(mask, none, SIZE) is None
-    for whole in (np.zeros(SIZE, bool), np.ones(SIZE, bool)):
-        assert reach_on(whole, mark([45, 80], 1), SIZE) is None
+    for label, whole in ((1, np.zeros(SIZE, bool)), (0, np.ones(SIZE, bool))):
+        assert reach_on(whole, mark([45, 80], label), SIZE) is None
+    for label, place in ((1, [45, 100]), (0, [45, 80])):  # what the mask says, too
+        assert reach_on(mask, mark(place, label), SIZE) == 0
 
 
 def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmenter) -> None:
     outside = Mark("scribble", ((-9, 3), (-9, 50)), 0, reach=30.0)
     drawn = Mark("scribble", ((45, 69), (45, 72)), 1, reach=6.0)
-    marks = [outside, drawn, mark(ON_DISC), mark(ON_GROUND, 0), mark([30, 40], 0, reach=9.0)]
+    marks = [outside, mark(ON_GROUND, 0), mark([30, 40], 0, reach=9.0), drawn, mark(ON_DISC)]
     expected = segmenter.predict(
         [ON_DISC, ON_GROUND, [30, 40]],
         [True, False, False],
@@ -261,6 +263,18 @@ def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmen
     half_more = (SIZE[0] * 3 // 2, SIZE[1] * 3 // 2)
     larger = [scaled_mark(one, 1.5) for one in marks]
     np.testing.assert_array_equal(object_mask(segmenter, larger, half_more), expected)
+
+
+def test_marks_on_the_background_take_away_until_the_object_is_marked_again(segmenter) -> None:
+    rng = np.random.default_rng(0)
+    marks = [mark(ON_DISC, reach=None), mark(ON_SQUARE)]
+    shown = object_mask(segmenter, marks, SIZE)
+    for place in zip(rng.integers(SIZE[0], size=12), rng.integers(SIZE[1], size=12), strict=True):
+        beside = mark([int(side) for side in place], 0)
+        marks.append(replace(beside, reach=reach_on(shown, beside, SIZE)))
+        mask = object_mask(segmenter, marks, SIZE)
+        assert not (mask & ~shown).any()
+        shown = mask
 
 
 def test_marks_that_meet_on_the_reduced_picture_are_named_by_pixels_of_the_whole(segmenter) -> None:

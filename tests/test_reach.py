@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from maskfeat.segment.layers import LayeredMasks
-from maskfeat.segment.reach import Stroke, reach_of
+from maskfeat.segment.reach import Stroke, reach_of, reach_to_change
 from maskfeat.segment.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
@@ -181,3 +181,12 @@ def test_parts_without_marks_are_kept_if_wanted() -> None:
     both = layers.mask([click], Cuts(lambda *_: whole), start, keep_all=True, context="all")
     assert only.sum() == 4 * SIZE[0]
     np.testing.assert_array_equal(both, whole)
+
+
+def test_a_stroke_that_the_mask_obeys_already_is_to_change_nothing() -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[2:8, 4:12] = True
+    assert reach_to_change(mask, [[5, 6]], True) == 0
+    assert reach_to_change(mask, [[5, 6]], False) == reach_of(mask, [[5, 6]]) == 3
+    assert reach_to_change(mask, [[5, 6], [5, 14]], True) == 3
+    assert Stroke(np.array([[5, 6]]), True, 0.0).level < Stroke(np.array([[5, 6]]), True, 0.1).level

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Mark
+from maskfeat.segment.history import KeptStroke, shown_mask
 from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.marks import in_order
-from maskfeat.segment.reach import reach_of
+from maskfeat.segment.reach import reach_to_change
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -22,7 +23,8 @@ Size = tuple[int, int]
 def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> BoolArray:
     """Cut out the object that some marks stand for.
 
-    Clicks and scribbles are cut first, those of little reach changing little. Then each segment
+    Clicks and scribbles are cut first, those of little reach changing little, and nothing growing
+    for marks on the background that come after the last on the object. Then each segment
     is added or taken away whole, in the order of the marks, so that one sees beforehand what one
     gets; but for the atoms in which a click or scribble says the opposite.
 
@@ -38,14 +40,8 @@ def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Si
         ValueError: If the marks contradict one another.
     """
     strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
-    mask = np.zeros(strokes.small, bool)
-    if OBJECT in (*strokes.click_labels, *(label for _, label in strokes.lines)):
-        mask = segmenter.predict(
-            strokes.clicks_yx,
-            strokes.click_labels == OBJECT,
-            scribbles=[(points, label == OBJECT) for points, label in strokes.lines],
-            reach_px=strokes.reach_px,
-        )
+    cut = shown_mask(segmenter.predict, strokes.kept)
+    mask = np.zeros(strokes.small, bool) if cut is None else cut
     for segment in strokes.segments:
         mask[_decided_by(segmenter, segment, strokes)] = segment.label == OBJECT
     return mask
@@ -60,13 +56,13 @@ def reach_on(mask: BoolArray, mark: Mark, size: Size) -> float | None:
         size: Height and width of the picture, pixels.
 
     Returns:
-        Pixels of the picture; None for a segment, for a scribble that never touches the picture,
-        and for a mask without outline.
+        Pixels of the picture, 0 where the mask obeys the mark already; None for a segment, for a
+        scribble that never touches the picture, and for a mask without outline.
     """
     strokes = _Strokes([mark], size, mask.shape)
     if not len(strokes.pixels_yx):
         return None
-    reach = reach_of(mask, strokes.pixels_yx)
+    reach = reach_to_change(mask, strokes.pixels_yx, mark.label == OBJECT)
     return None if np.isinf(reach) else reach / strokes.shrinkage
 
 
@@ -81,7 +77,7 @@ def label_map(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size
     """
     strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
     labels = np.zeros(strokes.small, np.int64)
-    if strokes.clicks or strokes.lines:
+    if len(strokes.clicks_yx) or strokes.lines:
         labels = segmenter.predict_labels(
             strokes.clicks_yx, strokes.click_labels, scribbles=strokes.lines
         )
@@ -103,25 +99,28 @@ class _Strokes:
         self.small = small
         self._scale = np.array(small) / np.array(size)
         self.shrinkage = float(np.sqrt(np.prod(self._scale)))
-        self.clicks = [mark for mark in marks if mark.kind == "click"]
-        scribbles = [mark for mark in marks if mark.kind == "scribble"]
         self.segments = [mark for mark in marks if mark.kind == "segment"]
-        points = [self.pixel(mark) for mark in self.clicks]
-        self.clicks_yx = np.array(points, np.int64).reshape(-1, 2)
-        self.click_labels = np.array([mark.label for mark in self.clicks], np.int64)
-        drawn = [(mark, self._drawn(mark)) for mark in scribbles]
         # A scribble that never touches the picture says nothing.
-        drawn = [(mark, points) for mark, points in drawn if len(points)]
-        self.lines = [(points, mark.label) for mark, points in drawn]
-        self._reaching = [*self.clicks, *(mark for mark, _ in drawn)]
+        pixels = [(mark, self._pixels(mark)) for mark in marks if mark.kind != "segment"]
+        self._marked = [(mark, points) for mark, points in pixels if len(points)]
+        clicks = [(mark, points) for mark, points in self._marked if mark.kind == "click"]
+        self.clicks_yx = np.concatenate([np.empty((0, 2), np.int64), *(p for _, p in clicks)])
+        self.click_labels = np.array([mark.label for mark, _ in clicks], np.int64)
+        self.lines = [(p, mark.label) for mark, p in self._marked if mark.kind == "scribble"]
         if np.any(self._scale < 1):
             self._check_apart()
 
     @property
-    def reach_px(self) -> FloatArray:
-        """The reach of each click, then of each line, inf where there is none, shape (N,)."""
-        reaches = [np.inf if mark.reach is None else mark.reach for mark in self._reaching]
-        return np.array(reaches) * self.shrinkage
+    def kept(self) -> list[KeptStroke]:
+        """Clicks and lines in the order of the marks, the reach inf where there is none."""
+        return [
+            KeptStroke(
+                points,
+                mark.label == OBJECT,
+                np.inf if mark.reach is None else mark.reach * self.shrinkage,
+            )
+            for mark, points in self._marked
+        ]
 
     @property
     def pixels_yx(self) -> IntArray:
@@ -151,9 +150,11 @@ class _Strokes:
         others = [points for points, own in self.lines if own != label]
         return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
 
-    def _drawn(self, mark: Mark) -> IntArray:
-        """The pixels of a scribble inside the picture, each once, shape (M, 2)."""
+    def _pixels(self, mark: Mark) -> IntArray:
+        """The pixels of a click or scribble inside the picture, each once, shape (M, 2)."""
         corners = self._scaled(mark)
+        if mark.kind == "click":
+            return corners[:1]
         # On a canvas: a scribble may cross the picture thousands of times.
         is_drawn = np.zeros(self.small, bool)
         for start, end in itertools.pairwise([corners[0], *corners]):

@@ -6,14 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.reach import reach_of
+from maskfeat.segment.reach import reach_to_change
+
+Click = tuple[int, int, bool]
 
 
 class ReachingClicks:
     """Gives each click the reach it has on the mask that was shown last, and keeps it.
 
-    A click that was seen before has the reach it had then, wherever it stands among the others.
-    So what is remembered belongs to the single click, and shuffled clicks give the same mask.
+    A click that was seen before has the reach it had then, wherever it stands among the others, and
+    after a click on the background nothing grows beyond the mask that this was made on. So what is
+    remembered belongs to the set of clicks, and shuffled clicks give the same mask.
 
     Args:
         segmenter: Makes the masks.
@@ -22,8 +25,7 @@ class ReachingClicks:
     def __init__(self, segmenter: InteractiveSegmenter) -> None:
         self._segmenter = segmenter
         self._image: npt.NDArray[np.uint8] | None = None
-        self._shown: npt.NDArray[np.bool_] | None = None
-        self._reaches: dict[tuple[int, int, bool], float] = {}
+        self.reset()
 
     def set_image(self, rgb: npt.NDArray[np.uint8]) -> None:
         """Take an image, uint8, shape (H, W, 3), and forget all clicks; the same again is free."""
@@ -35,7 +37,10 @@ class ReachingClicks:
 
     def reset(self) -> None:
         """Forget all clicks; the image stays."""
-        self._shown, self._reaches = None, {}
+        self._shown: npt.NDArray[np.bool_] | None = None
+        self._within: npt.NDArray[np.bool_] | None = None
+        self._clicks: frozenset[Click] = frozenset()
+        self._reaches: dict[Click, float] = {}
 
     def predict(
         self, clicks_yx: npt.NDArray[np.int64], is_positive: npt.NDArray[np.bool_]
@@ -43,14 +48,24 @@ class ReachingClicks:
         """The mask, bool (H, W), for all clicks so far, (N, 2) and (N,)."""
         if len(clicks_yx) == 1:
             self.reset()  # a new game
-        reaches = []
-        for (row, column), sign in zip(clicks_yx.tolist(), is_positive.tolist(), strict=True):
-            click = row, column, sign
-            if click not in self._reaches:
-                shown = self._shown
-                self._reaches[click] = (
-                    float(np.inf) if shown is None else reach_of(shown, [row, column])
-                )
-            reaches.append(self._reaches[click])
-        self._shown = self._segmenter.predict(clicks_yx, is_positive, reach_px=reaches)
+        clicks: list[Click] = [
+            (row, column, sign)
+            for (row, column), sign in zip(clicks_yx.tolist(), is_positive.tolist(), strict=True)
+        ]
+        for row, column, sign in set(clicks) - self._reaches.keys():
+            shown = self._shown
+            reach = float(np.inf) if shown is None else reach_to_change(shown, [row, column], sign)
+            self._reaches[row, column, sign] = reach
+        new = frozenset(clicks) - self._clicks
+        if new or self._clicks - frozenset(clicks):
+            only_added = self._clicks <= frozenset(clicks)
+            adds = any(click[2] and self._reaches[click] > 0 for click in new)
+            self._within = self._shown if only_added and not adds else None
+            self._clicks = frozenset(clicks)
+        self._shown = self._segmenter.predict(
+            clicks_yx,
+            is_positive,
+            reach_px=[self._reaches[click] for click in clicks],
+            within=self._within,
+        )
         return self._shown

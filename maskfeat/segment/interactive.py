@@ -7,7 +7,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,13 @@ from maskfeat.segment.feature_cache import FeatureCache
 from maskfeat.segment.graphcut import SMOOTHNESS
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.hints import filled
+from maskfeat.segment.history import StrokeHistory
 from maskfeat.segment.inputs import FeatureModel, checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.layers import LayeredMasks, obeying
 from maskfeat.segment.mark_cutter import MarkCutter
 from maskfeat.segment.marks import (
     check_place,
+    checked_bound,
     checked_box,
     checked_mask,
     clicks_and_scribbles,
@@ -31,7 +33,7 @@ from maskfeat.segment.marks import (
     strokes_with_reach,
 )
 from maskfeat.segment.networks import ClickNetworks, default_networks
-from maskfeat.segment.reach import ANYWHERE, Stroke, reach_of
+from maskfeat.segment.reach import ANYWHERE, Stroke
 from maskfeat.segment.resizing import (
     enlarged_labels,
     reduced,
@@ -44,14 +46,6 @@ from maskfeat.segment.scene import Scene
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-
-
-class _Kept(NamedTuple):
-    """A stroke that the segmenter remembers: its pixels (row, column), sign and reach."""
-
-    points_yx: IntArray
-    is_positive: bool
-    reach: float
 
 
 class InteractiveSegmenter:
@@ -71,7 +65,8 @@ class InteractiveSegmenter:
         mask = segmenter.undo()
 
     These clicks carry their reach, how far from the outline of the mask of that moment they were
-    made (`reach_of`): a click near the outline changes little. `predict` can be told it, too.
+    made (`reach`): a click near the outline changes little. A click on the background takes
+    away from that mask, and nothing grows for it. `predict` can be told both, too.
 
     An instance may be used by many threads; each call is done before the next begins.
 
@@ -115,7 +110,7 @@ class InteractiveSegmenter:
         self._scene: Scene | None = None
         self._size = (0, 0)
         self._layers = LayeredMasks()
-        self._history: list[_Kept] = []
+        self._history = StrokeHistory(self.predict)
 
     def set_image(self, rgb: ImageLike) -> None:
         """Take the image that the next clicks are for.
@@ -161,6 +156,7 @@ class InteractiveSegmenter:
         mask: npt.ArrayLike | None = None,
         keep_all: bool = False,
         reach_px: npt.ArrayLike | None = None,
+        within: npt.ArrayLike | None = None,
     ) -> BoolArray:
         """The mask for all marks so far.
 
@@ -173,17 +169,20 @@ class InteractiveSegmenter:
                 exclusive.
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
             keep_all: Keep parts that hold no mark, too.
-            reach_px: Of each click, then of each scribble, see `maskfeat.segment.reach.reach_of`,
-                pixels, shape (N + number of scribbles,). Marks that reach less change less, see
+            reach_px: Of each click, then of each scribble, see `maskfeat.segment.reach`, pixels,
+                shape (N + number of scribbles,). Marks that reach less change less, see
                 `maskfeat.segment.layers.LayeredMasks`. None: each may change everything.
+            within: Beyond this nothing is object, bool, shape (H, W), e.g. the mask that was shown
+                before a click on the background, for which nothing is to grow.
 
         Returns:
             The object, bool, shape (H, W).
 
         Raises:
             ValueError: If no image is set, a shape or type is wrong, a mark lies outside the image,
-                a pixel is marked both ways, a positive mark lies outside the box, or nothing says
-                where the object is: no positive mark, no box and no mask. Nothing changes.
+                a pixel is marked both ways, a positive mark lies outside the box or `within`, or
+                nothing says where the object is: no positive mark, no box and no mask. Nothing
+                changes.
         """
         with self._lock:
             scene, size = self._ready()
@@ -191,15 +190,18 @@ class InteractiveSegmenter:
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)
             check_place(marks, box, prior)
+            bound = None if within is None else checked_bound(within, marks, size)
             strokes = strokes_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
             small = [scaled_stroke(stroke, size, scene.features.size) for stroke in strokes]
             small_box = scaled_box(box, size, scene.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)
-            if found.shape == size:
+            if found.shape == size and bound is None:
                 return found.copy()
-            enlarged = resized(found, size)
+            enlarged = found.copy() if found.shape == size else resized(found, size)
             if box is not None:  # its sides lie inside pixels of the reduced image
                 enlarged &= filled(box, size)
+            if bound is not None:
+                enlarged &= bound
             return obeying(enlarged, marks.of(1), marks.of(0), keep_all)
 
     def predict_labels(
@@ -257,12 +259,7 @@ class InteractiveSegmenter:
             points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
             if not len(points):
                 raise ValueError("a stroke must have at least one pixel, got none")
-            shown = self._kept_mask()
-            reach = np.inf if shown is None else reach_of(shown, points)
-            history = [*self._history, _Kept(points, bool(is_positive), reach)]
-            mask = self._mask_for(history)
-            self._history = history
-            return mask
+            return self._history.add(points, bool(is_positive))
 
     def undo(self) -> BoolArray | None:
         """Take the last click or stroke back.
@@ -274,25 +271,12 @@ class InteractiveSegmenter:
             ValueError: If there is nothing to take back.
         """
         with self._lock:
-            if not self._history:
-                raise ValueError("there is no click to take back")
-            self._history = self._history[:-1]
-            return self._kept_mask()
+            return self._history.undo()
 
     def reset(self) -> None:
         """Forget all clicks and strokes; the image stays."""
         with self._lock:
-            self._history = []
-
-    def _kept_mask(self) -> BoolArray | None:
-        """The mask for what is kept; None if none of that is on the object."""
-        if not any(kept.is_positive for kept in self._history):
-            return None
-        return self._mask_for(self._history)
-
-    def _mask_for(self, history: Sequence[_Kept]) -> BoolArray:
-        scribbles = [(kept.points_yx, kept.is_positive) for kept in history]
-        return self.predict((), (), scribbles=scribbles, reach_px=[kept.reach for kept in history])
+            self._history = StrokeHistory(self.predict)
 
     def _mask_of(
         self,
@@ -344,4 +328,4 @@ class InteractiveSegmenter:
     def _take(self, scene: Scene, size: tuple[int, int]) -> None:
         self._scene, self._size = scene, size
         self._layers = LayeredMasks()
-        self._history = []
+        self._history = StrokeHistory(self.predict)

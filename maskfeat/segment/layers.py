@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.segment.changes import Layer
-from maskfeat.segment.reach import ANYWHERE, Stroke, pixels_of, reach_of_level
+from maskfeat.segment.reach import AGREED, ANYWHERE, Stroke, pixels_of, reach_of, reach_of_level
 from maskfeat.segment.slivers import is_sliver
 from maskfeat.segment.windows import Window, grown, joined, moved, whole, window_around, window_of
 
@@ -89,6 +90,9 @@ class LayeredMasks:
     So all of it is a function of the set of strokes, and one of little reach leaves what strokes of
     more reach made of other places as it is, bit for bit, but for parts that it cuts off from all
     marks.
+
+    Strokes that the mask they were made on obeyed already change nothing as long as the others
+    agree with them; those that they contradict then count as made on the mask of these.
     """
 
     def __init__(self) -> None:
@@ -116,17 +120,39 @@ class LayeredMasks:
             bool, shape (H, W), not to be changed.
         """
         strokes = sorted(strokes, key=lambda stroke: stroke.key)
-        mask = start
+        agreed = [stroke for stroke in strokes if stroke.level == AGREED]
+        made = strokes[: len(strokes) - len(agreed)]
+        mask = self._with_strokes(start, [], made, cutter, keep_all, context)
+        wrong = [stroke for stroke in agreed if _is_wrong(mask, stroke)]
+        if wrong:
+            again = [replace(stroke, reach=reach_of(mask, stroke.pixels_yx)) for stroke in wrong]
+            again.sort(key=lambda stroke: stroke.key)
+            context = context, tuple(stroke.key for stroke in made)
+            mask = self._with_strokes(mask, made, again, cutter, keep_all, context)
+            inside, outside = (pixels_of(strokes, is_object) for is_object in (True, False))
+            mask = obeying(mask.copy(), inside, outside, keep_all)
+        while len(self._kept) > _KEPT_MASKS:
+            self._kept.popitem(last=False)
+        return mask
+
+    def _with_strokes(
+        self,
+        mask: BoolArray,
+        known: list[Stroke],
+        strokes: list[Stroke],
+        cutter: Cutter,
+        keep_all: bool,
+        context: Hashable,
+    ) -> BoolArray:
+        """A mask that stands for known strokes, with the layers of others on it, sorted by key."""
         for level in sorted({stroke.level for stroke in strokes}, reverse=True):
             so_far = [stroke for stroke in strokes if stroke.level >= level]
             key = context, tuple(stroke.key for stroke in so_far)
             if key not in self._kept:
                 layer = [stroke for stroke in so_far if stroke.level == level]
-                self._kept[key] = _with_layer(mask, layer, so_far, cutter, keep_all)
+                self._kept[key] = _with_layer(mask, layer, known + so_far, cutter, keep_all)
             self._kept.move_to_end(key)
             mask = self._kept[key]
-        while len(self._kept) > _KEPT_MASKS:
-            self._kept.popitem(last=False)
         return mask
 
 

@@ -242,18 +242,41 @@ def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, in
     return top, left, bottom, right
 
 
-def checked_mask(mask: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
+def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask") -> BoolArray:
     """A mask of the size of the image.
 
     Raises:
-        ValueError: If it is not bool, or has another size.
+        ValueError: If it is not bool, or has another size; `name` is what the sentence calls it.
     """
     values = array_of("mask", mask)
     if values.shape != size or values.dtype != np.bool_:
         raise ValueError(
-            f"mask must be bool, of the size of the image {size}, got {values.dtype} {values.shape}"
+            f"{name} must be bool, of the size of the image {size}, "
+            f"got {values.dtype} {values.shape}"
         )
     return values
+
+
+def checked_bound(within: npt.ArrayLike, marks: Marks, size: tuple[int, int]) -> BoolArray:
+    """What an object may cover at most, bool, (H, W).
+
+    Args:
+        within: As the user gave it.
+        marks: Of the object and its background.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If it is not bool, has another size, or a positive mark lies outside it.
+    """
+    bound = checked_mask(within, size, "within")
+    inside = marks.of(1)
+    beyond = ~bound[tuple(inside.T)]
+    if beyond.any():
+        raise ValueError(
+            f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
+            "`within`; leave `within` out, or take the click back"
+        )
+    return bound
 
 
 def check_place(

@@ -22,6 +22,7 @@ IntArray = npt.NDArray[np.int64]
 
 _LEVELS_PER_OCTAVE = 2
 ANYWHERE = 10**6  # the level of strokes that were made on no outline
+AGREED = -1  # the level of strokes that the mask they were made on obeyed already
 _FEW = 8  # pixels whose reach is looked for one by one
 _FARTHEST = 2.0**20  # pixels; no image is larger
 
@@ -33,8 +34,8 @@ class Stroke:
     Attributes:
         pixels_yx: Each once, in reading order, int64, shape (N, 2).
         is_object: Marked as object, else as background.
-        reach: Pixels from the outline of the mask that it was made on, see `reach_of`; inf if
-            there was none.
+        reach: Pixels from the outline of the mask that it was made on, see `reach_to_change`; inf
+            if there was none, 0 if that mask obeyed it already.
     """
 
     pixels_yx: IntArray
@@ -46,6 +47,8 @@ class Stroke:
         """Strokes of one level count as made at once: half octaves of their reach."""
         if math.isinf(self.reach):
             return ANYWHERE
+        if self.reach == 0:
+            return AGREED
         return round(_LEVELS_PER_OCTAVE * math.log2(min(max(self.reach, 1.0), _FARTHEST)))
 
     @cached_property
@@ -63,6 +66,22 @@ def pixels_of(strokes: Sequence[Stroke], is_object: bool) -> IntArray:
     """All pixels marked one way, (N, 2)."""
     found = [stroke.pixels_yx for stroke in strokes if stroke.is_object == is_object]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
+
+
+def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
+    """How much a stroke is to change of the mask that was shown when it was made.
+
+    Args:
+        mask: What was shown, shape (H, W).
+        pixels_yx: Of the stroke, integers, shape (N, 2), inside the mask.
+        is_object: Marked as object, else as background.
+
+    Returns:
+        0 if the mask obeys the stroke already, for then it changes nothing; else `reach_of`.
+    """
+    pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
+    is_obeyed = bool((mask[tuple(pixels.T)] == is_object).all())
+    return 0.0 if is_obeyed else reach_of(mask, pixels)
 
 
 def reach_of(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:

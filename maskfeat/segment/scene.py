@@ -19,13 +19,14 @@ from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
 from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
-from maskfeat.segment.hints import filled, hints_of
+from maskfeat.segment.hints import Hints, filled, hints_of
 from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
 from maskfeat.segment.refine import Refiner
 from maskfeat.segment.slivers import SliverReader
+from maskfeat.segment.tree_prior import TreePrior
 from maskfeat.segment.windows import Window, grown, whole
 
 BoolArray = npt.NDArray[np.bool_]
@@ -79,6 +80,9 @@ class Scene:
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
         self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
+        # The judge of merges knows learned pyramids; of color alone its segments mislead clicks.
+        is_learned = len(features.pyramid) > 1
+        self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
         self.refiner = Refiner(self.graph.labels, fine, colors)
         self.changes = ChangeReader(networks.changes, self.graph)
@@ -110,7 +114,8 @@ class Scene:
         hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
         outside = labels[tuple(background_yx.T)]
-        cut = self.cutter.cut(hints.inside, outside, hints.odds, hints.barred)
+        odds = self._prior_odds(hints, outside)
+        cut = self.cutter.cut(hints.inside, outside, odds, hints.barred)
         width = labels.shape[1]
         if on_pixels:
             mask = self._cut_pixels(cut.odds, object_yx, background_yx)
@@ -150,13 +155,20 @@ class Scene:
         def revise(atoms: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
             return self.changes.revised(odds, measures, atoms, held[atoms], layer, windows)
 
+        odds = self._prior_odds(hints, outside)
         cut = self.cutter.cut_within(
-            is_free, held, hints.inside, outside, hints.odds, hints.barred, revise
+            is_free, held, hints.inside, outside, odds, hints.barred, revise
         )
         rough = layer.below.copy()
         for window in windows:
             rough[window] = cut.is_object[labels[window]]
         return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
+
+    def _prior_odds(self, hints: Hints, outside: IntArray) -> FloatArray | None:
+        """What a box or a mask says of atoms, else what the segments of the hierarchy say, (K,)."""
+        if hints.odds is not None or self.tree_prior is None:
+            return hints.odds
+        return self.tree_prior.odds(hints.inside, outside)
 
     @cached_property
     def _pixels_of_atoms(self) -> IntArray:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from click_scenes import VALUES
+
+from maskfeat.features.reading import Features
+from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree_prior import TreePrior
+
+# Two sure segments of two atoms each, {0, 1} and {2, 3}, joined by a root that is none.
+PRIOR = TreePrior(
+    MergeTree(
+        np.array([4, 4, 5, 5, 6, 6, 6]),
+        np.array([0, 0, 0, 0, 0.2, 0.3, 0.9]),
+        np.array([1.0, 1, 1, 1, 2, 2, 4]),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "wanted"),
+    [
+        ([0], [], [8, 8, -8, -8]),
+        ([0, 0, 1], [], [8, 8, -8, -8]),
+        ([1, 2], [], [8, 8, 8, 8]),
+        ([0], [3], [1.5, 1.5, -1.5, -1.5]),
+        ([0], [1], [1.5, 0, -1.5, -1.5]),  # nobody knows what the rest of the segment is
+        ([0, 2], [3], [1.5, 1.5, 1.5, 0]),
+        ([0], [0], [1.5, 0, -1.5, -1.5]),
+    ],
+)
+def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wanted) -> None:
+    odds = PRIOR.odds(np.array(inside, np.int64), np.array(outside, np.int64))
+    np.testing.assert_array_equal(odds, np.array(wanted, np.float32))
+
+
+def test_many_marks_count_more_than_the_segments() -> None:
+    count = 40  # atoms, each a segment by itself
+    parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
+    tree = MergeTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
+    odds = TreePrior(tree).odds(np.arange(12), np.arange(12, 18))
+    np.testing.assert_allclose(odds, np.repeat([0.75, -0.75], [12, count - 12]))
+
+
+def test_the_first_click_and_the_first_scribble_are_answered_by_their_segment() -> None:
+    # Half of each disc lies in a shade of its own: what is near in color is not all of it.
+    shade = np.where(np.arange(VALUES.shape[1]) % 50 < 25, 0.3, -0.3)[:, None]
+    level = torch.from_numpy((VALUES + shade).transpose(2, 0, 1).astype(np.float32))
+    coarse = torch.nn.functional.avg_pool2d(level[None], 2)[0]
+    segmenter = InteractiveSegmenter()
+    segmenter.set_features(Features([level, coarse], [1, 2], VALUES.shape[:2]))
+    segments = segmenter.hierarchy.cut(granularity=0.5)
+    for stroke in ([(30, 20)], [(30, column) for column in range(14, 20)]):
+        mask = segmenter.predict((), (), scribbles=[(stroke, True)])
+        segment = segments == segments[30, 20]
+        assert (mask & segment).sum() / (mask | segment).sum() > 0.9
+
+
+def test_features_that_no_judge_knows_are_clicked_without_segments() -> None:
+    segmenter = InteractiveSegmenter()
+    segmenter.set_features(Features.from_dense(VALUES))
+    assert segmenter.scene.tree_prior is None
+    assert segmenter.predict([[30, 20]], [True])[30, 20]
