@@ -161,27 +161,30 @@ def test_results_that_a_kill_left_missing_or_stale_are_made_anew_at_the_start(
     assert ids(out / "p0.json") == [1, 2]
 
 
-def test_a_kill_between_marks_and_results_is_mended(paths, out, monkeypatch) -> None:
+@pytest.mark.parametrize("num_moved", [0, 1, 2])
+def test_a_kill_between_marks_and_results_is_mended(paths, out, monkeypatch, num_moved) -> None:
     saved(paths, out, *DONE)
     store = AnnotationStore(out, paths)
     load(store)
     replace, moved = Path.replace, []
 
     def killed(self: Path, target: Path) -> Path:
-        if moved:
+        if len(moved) == num_moved:
             raise KeyboardInterrupt  # no handler of the store's sees it, as with a kill
-        moved.append(target)
+        moved.append(Path(target).name)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         save(store, after(*DONE, GREEN, FinishObject(SQUARE), SetDone(True)))
     monkeypatch.undo()
-    assert moved == [out / "p0.marks.json"]
+    assert moved == ["p0.marks.json", "p0_mask.png"][:num_moved]
     assert ids(out / "p0.json") == [1]
-    AnnotationStore(out, paths)
-    assert ids(out / "p0.json") == [1, 2]
-    assert (np.array(Image.open(out / "p0_mask.png")) == 2).sum() == square().sum()
+    store = AnnotationStore(out, paths)
+    finished = [one.number for one in load(store).state.finished]
+    assert ids(out / "p0.json") == finished == ([1, 2] if num_moved else [1])
+    labels = np.array(Image.open(out / "p0_mask.png"))
+    assert (labels == 2).sum() == (square().sum() if num_moved else 0)
 
 
 def test_a_disk_that_is_full_changes_neither_marks_nor_results(paths, out, monkeypatch) -> None:

@@ -50,6 +50,7 @@ class AnnotationStore:
         self._stamps: dict[int, Stamp | None] = {}
         self._revisions: dict[int, str] = {}
         self._is_done = [False] * len(self.paths)
+        self._is_mending = False  # said once: thousands take a while
         for number in range(len(self.paths)):
             try:
                 self._begin(number)
@@ -152,7 +153,11 @@ class AnnotationStore:
 
     def write_results(self, number: int, size: Size, state: State) -> None:
         """Make the results of a picture anew, where they are missing or made of something else."""
-        with _all_written(self._due_results(number, size, state)):
+        due = self._due_results(number, size, state)
+        if due and not self._is_mending:
+            _LOG.info("masks that are missing or made of other marks are made anew")
+            self._is_mending = True
+        with _all_written(due):
             pass
 
     def _begin(self, number: int) -> None:
