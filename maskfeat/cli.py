@@ -257,6 +257,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The averaged weights are in eval mode throughout, and are meant to be.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # Pictures are predicted on by one process, and the length is but for the progress bar.
+    warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
     # Said by maskfeat, with the folder.
     warnings.filterwarnings("ignore", message=".*there is no last checkpoint available.*")
     # Calls of Lightning's own, which nobody here can change.

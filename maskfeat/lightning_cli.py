@@ -18,7 +18,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.evaluate.net_summary import shorten_summary
 from maskfeat.evaluate.stop_together import StopTogether
+from maskfeat.failed_start import RemoveEmptyRun
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
@@ -106,11 +108,13 @@ class MaskfeatCLI(LightningCLI):
         plugins = _listed(self._get(self.config_init, "trainer.plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeFileCheckpointIO())
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         check_precision(trainer.precision)  # before any folder is moved
+        shorten_summary(trainer)
+        trainer.callbacks.insert(0, RemoveEmptyRun())
         self._stop = StopTogether()
         if not SLURMEnvironment.detect():  # where Lightning and SaveTogether see to signals
-            trainer.callbacks.insert(0, self._stop)  # type: ignore[attr-defined] # it has
+            trainer.callbacks.insert(0, self._stop)
         return trainer
 
     def before_instantiate_classes(self) -> None:

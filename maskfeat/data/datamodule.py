@@ -216,6 +216,8 @@ class ShardDataModule(L.LightningDataModule):
         """One picture at a time: {"key": its name, "rgb": uint8 (H, W, 3)}."""
         rank, world_size = self.ranks()
         pictures = find_pictures(self.predict)[rank::world_size]
+        # Of fewer pictures than devices, some devices have none.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
 
     def state_dict(self) -> State:

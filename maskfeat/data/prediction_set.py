@@ -22,6 +22,10 @@ class Pictures(IterableDataset[dict[str, Any]]):
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
 
+    def __len__(self) -> int:
+        """Pictures at most; a progress bar has an end then."""
+        return len(self.paths)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each picture."""
         for path in self.paths:

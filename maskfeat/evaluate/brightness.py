@@ -10,7 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
-from maskfeat.evaluate.scoring import HeldOutItems, mean_scores, positive, spread
+from maskfeat.evaluate.scoring import (
+    HeldOutItems,
+    few_if_tried,
+    mean_scores,
+    positive,
+    spread,
+)
 
 
 def share_told_apart(
@@ -86,7 +92,7 @@ class BrightnessEvaluation(HeldOutEvaluation):
                 "told_apart": share_told_apart(dense[..., 0], image.partitions[-1], self.margin)
             }
 
-        chosen = spread(len(images), self.num_images)
+        chosen = spread(len(images), few_if_tried(trainer, self.num_images))
         scores = mean_scores(trainer, pl_module, ["told_apart"], chosen, score, "brightness")
         self._log(trainer, pl_module, f"{stage}/brightness", scores)
         if trainer.is_global_zero and scores:

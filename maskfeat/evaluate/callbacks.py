@@ -23,6 +23,7 @@ from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
     click_scores,
+    few_if_tried,
     held_out_items,
     partition_scores,
     positive,
@@ -221,7 +222,9 @@ class FeatureStrips(HeldOutEvaluation):
         if not trainer.is_global_zero:
             return
         source = self.held_out(trainer, stage)
-        images = [source[index] for index in spread(len(source), self.num_images)]
+        images = [
+            source[index] for index in spread(len(source), few_if_tried(trainer, self.num_images))
+        ]
         encoder = as_encoder(pl_module)
         features = [encoder.features(image.image) for image in images]
         if features and not self.projection.is_fitted:

@@ -13,7 +13,14 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation, as_encoder
 from maskfeat.evaluate.metrics import MeanScores, NestedOverlap, OverScales
 from maskfeat.evaluate.protocol import Encoder
-from maskfeat.evaluate.scoring import Source, positive, spread, with_progress
+from maskfeat.evaluate.scoring import (
+    Source,
+    few_if_tried,
+    positive,
+    progress_title,
+    spread,
+    with_progress,
+)
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 from maskfeat.segment.tree import MergeTree
 
@@ -109,6 +116,7 @@ def hierarchy_scores(
     encoder: Encoder,
     images: Sequence[HeldOutImage],
     num_images: int,
+    of: str = "",
 ) -> dict[str, float]:
     """Scores over images, equal on all ranks; all processes must call this.
 
@@ -118,6 +126,7 @@ def hierarchy_scores(
         encoder: What is evaluated.
         images: All held-out images; may read each one when it is asked for.
         num_images: How many to use, spread evenly.
+        of: What the progress lines say is evaluated; see `progress_title`.
 
     Returns:
         `covering_ods`, `covering_ois` and so on, see `OverScales`, `covering_granularity`, the
@@ -130,8 +139,9 @@ def hierarchy_scores(
     nothing = [float("nan")] * len(GRANULARITIES)  # counted by no mean
     for metric in curves.values():
         metric.update(nothing)
-    chosen = spread(len(images), num_images)[trainer.global_rank :: trainer.world_size]
-    for index in with_progress(trainer, chosen, "hierarchies"):
+    chosen = spread(len(images), few_if_tried(trainer, num_images))
+    mine = chosen[trainer.global_rank :: trainer.world_size]
+    for index in with_progress(trainer, mine, progress_title("hierarchies", of)):
         image = images[index]
         if not image.partitions:
             continue

@@ -90,6 +90,7 @@ def partition_scores(
     images: Sequence[HeldOutImage],
     num_images: int,
     num_segments: Sequence[int],
+    of: str = "",
 ) -> dict[str, float]:
     """Means of `score_partition` and `score_pairs` over images, equal on all ranks.
 
@@ -100,6 +101,7 @@ def partition_scores(
         images: All held-out images; may read each one when it is asked for.
         num_images: How many to use, spread evenly.
         num_segments: Segments to ask for.
+        of: What the progress lines say is evaluated; see `progress_title`.
     """
 
     def score(index: int) -> dict[str, float]:
@@ -109,8 +111,9 @@ def partition_scores(
         return partitions | score_pairs(features, image)
 
     names = [*partition_score_names(num_segments), "auc", "auc_votes"]
-    chosen = spread(len(images), num_images)
-    return mean_scores(trainer, pl_module, names, chosen, score, "partitions")
+    chosen = spread(len(images), few_if_tried(trainer, num_images))
+    title = progress_title("partitions", of)
+    return mean_scores(trainer, pl_module, names, chosen, score, title)
 
 
 def click_scores(
@@ -120,6 +123,7 @@ def click_scores(
     items: Sequence[HeldOutImage] | Sequence[ClickTarget],
     num_targets: int,
     max_clicks: int,
+    of: str = "",
 ) -> dict[str, float]:
     """Means of `summarize_clicks` over targets, equal on all ranks.
 
@@ -131,7 +135,9 @@ def click_scores(
         items: All held-out images or click targets; may read each one when it is asked for.
         num_targets: How many objects to click.
         max_clicks: Clicks per object.
+        of: What the progress lines say is evaluated; see `progress_title`.
     """
+    num_targets = few_if_tried(trainer, num_targets)
     segmenter = ReachingClicks(InteractiveSegmenter(encoder))
 
     def score(place: tuple[int, int]) -> dict[str, float]:
@@ -151,7 +157,17 @@ def click_scores(
     )
     places.sort()  # objects of one image in turn: it is prepared once
     names = click_score_names(max_clicks)
-    return mean_scores(trainer, pl_module, names, places, score, "clicks")
+    return mean_scores(trainer, pl_module, names, places, score, progress_title("clicks", of))
+
+
+def few_if_tried(trainer: Trainer, wanted: int) -> int:
+    """How many items to evaluate: one in a `fast_dev_run`, which only tries whether all works."""
+    return 1 if getattr(trainer, "fast_dev_run", False) else wanted
+
+
+def progress_title(kind: str, of: str) -> str:
+    """What a progress line begins with, e.g. "clicks, Lab": one evaluation has several columns."""
+    return f"{kind}, {of}" if of else kind
 
 
 def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterator[Item]:
