@@ -12,7 +12,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from maskfeat.batch import Batch, SkippedSample
 from maskfeat.data.augment import Example
-from maskfeat.data.mixture import Mixture, seed_of_set
+from maskfeat.data.mixture import Mixture
+from maskfeat.data.orders import first_orders
 from maskfeat.data.readers import Standing, StreamPlan, StreamReader, finish
 from maskfeat.data.sample import AnnotatedImage, SampleError
 from maskfeat.data.schedule import batches_of_worker, sample_at
@@ -38,6 +39,9 @@ class ScheduledExamples(Dataset[Any]):
         weights: How much of what is read comes from each set; only their proportions count.
         make_example: Cuts an example out of one.
         seed: Of the order and of all augmentation.
+
+    Attributes:
+        orders: The endless order of each set.
     """
 
     def __init__(
@@ -53,13 +57,14 @@ class ScheduledExamples(Dataset[Any]):
         self.mixture = Mixture(weights, seed)
         self.make_example = make_example
         self.seed = seed
+        self.orders = first_orders(seed, len(sets))
 
     def __getitem__(self, place: int) -> list[Example | SkippedSample]:
         """The example at one place, after the samples that were skipped on the way to it."""
         rng = np.random.default_rng([self.seed, place])
         which, turn = self.mixture.at(place)
-        indices = self.indices[which]
-        first = sample_at(turn, len(indices), seed_of_set(self.seed, which, len(self.sets)))
+        indices, order = self.indices[which], self.orders[which]
+        first = sample_at(turn + order.shift, len(indices), order.seed)
         others = (int(rng.integers(len(indices))) for _ in itertools.count())
         numbers = itertools.chain([first], others)
         return _first_readable(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from maskfeat.batch import Batch
 from maskfeat.data.examples import StreamedBatches
+from maskfeat.data.orders import RunOrder, SetOrder
 from maskfeat.data.readers import Standing
 from maskfeat.data.schedule import places_of
 
@@ -81,10 +83,12 @@ class ResumableLoader(DataLoader[Any]):
     Attributes:
         watch: Whom it asks how many of them were trained on; None takes all of them to be.
         is_repeating: Whether all epochs give the batches of the first one, to overfit them.
+        order: What the order of its images follows from.
     """
 
     watch: Watch | None = None
     is_repeating = False
+    order: RunOrder
     _given = Progress(0, 0)
     _resume: Progress | None = None
     _num_before = 0  # what the watch would say had this epoch begun with its first batch
@@ -105,6 +109,10 @@ class ResumableLoader(DataLoader[Any]):
     def go_on_after(self, progress: Progress) -> None:
         """Pass over these batches of the next epoch, if it is that one; later ones are whole."""
         self._resume = progress
+
+    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
+        """Let each set go on as it was ordered in another run."""
+        self.order = replace(self.order, orders=orders)
 
     @property
     def epoch(self) -> int:
@@ -137,13 +145,26 @@ class PlaceLoader(ResumableLoader):
     Args:
         dataset: Takes places (`PlaceSampler`) as its indices.
         places: The schedule of this rank.
+        order: What the order of the places follows from.
         settings: Anything else that a DataLoader takes.
     """
 
-    def __init__(self, dataset: Any, places: PlaceSampler, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        dataset: Any,  # noqa: ANN401
+        places: PlaceSampler,
+        order: RunOrder,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
         batches = BatchSampler(places, places.batch_size, drop_last=True)
         super().__init__(dataset, batch_sampler=batches, **settings)
         self.places = places
+        self.order = order
+
+    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
+        """Let each set go on as it was ordered in another run."""
+        super().take_orders(orders)
+        self.dataset.orders = orders  # type: ignore[attr-defined]
 
     @property
     def epoch(self) -> int:
@@ -177,8 +198,15 @@ class StreamLoader(ResumableLoader):
         self._turns = _Turns()
         super().__init__(dataset, batch_size=None, collate_fn=_as_it_is, **settings)
         self.num_batches = dataset.plan.num_batches
+        self.order = dataset.plan.order
         self.standings: list[Standing] | None = None
         self._before_last: list[Standing] | None = None
+
+    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
+        """Let each set go on as it was ordered in another run."""
+        super().take_orders(orders)
+        data: Any = self.dataset
+        data.plan = replace(data.plan, orders=orders)
 
     def __len__(self) -> int:
         return self.num_batches

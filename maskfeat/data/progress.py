@@ -13,6 +13,7 @@ import lightning as L
 import torch.distributed
 
 from maskfeat.data.loaders import Progress, ResumableLoader, StreamLoader
+from maskfeat.data.orders import RunOrder, carried_over
 from maskfeat.data.readers import Cursor, Standing, StreamPlan
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
 
     Returns:
         "epoch", "num_batches" (of it, trained on by each rank), "seed", "global_batch" (images),
-        "skipped" (reason, shard, key of each), and in streaming mode "deal" (see
-        `StreamPlan.deal`) and "standings", where the readers of each rank stand in the epoch:
-        [samples given, [lap, part, start, samples of the block] of each set].
+        "skipped" (reason, shard, key of each), "order" (`RunOrder.to_plain`), and in streaming
+        mode "deal" (see `StreamPlan.deal`) and "standings", where the readers of each rank stand
+        in the epoch: [samples given, [lap, part, start, samples of the block] of each set].
         In streaming mode on several ranks all of them must ask at once, as for any checkpoint.
     """
     epoch, num_batches = loader.trained if loader is not None else (0, 0)
@@ -44,6 +45,8 @@ def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
         "global_batch": _global_batch(data),
         "skipped": [list(entry) for entry in data.skips.entries()],
     }
+    if loader is not None:
+        state["order"] = loader.order.to_plain()
     if isinstance(loader, StreamLoader):
         own = loader.standings_after(num_batches)
         listed = None if own is None else [_to_list(one) for one in own]
@@ -74,6 +77,12 @@ class TrainerWatch:
         for counts in (epochs.total, epochs.current):
             counts.ready = counts.started = counts.processed + 1  # type: ignore[attr-defined]
 
+    def count_otherwise(self, difference: int) -> None:
+        """Let so many more batches of this epoch be done, where steps are of another size."""
+        current: Any = self._loop.epoch_loop.batch_progress.current
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(current, name, getattr(current, name) + difference)
+
     def num_trained(self) -> int:
         """Batches of all epochs: Lightning's count of those in this one can begin in mid-epoch."""
         return int(self._loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
@@ -91,6 +100,16 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
     # It is: what is not exact is said here.
     warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
     num_batches = state["num_batches"]
+    before, now = state.get("global_batch", _global_batch(data)), _global_batch(data)
+    if before != now:
+        num_batches = num_batches * before // now
+        _LOG.warning(
+            "a step had %d images of all devices in the checkpoint and has %d now; training goes "
+            "on after the images that were read, and this epoch has another number of steps",
+            before,
+            now,
+        )
+    changes: list[str] = []
     if state.get("seed", data.seed) != data.seed:
         _LOG.warning(
             "data.seed was %d in the checkpoint and is %d now, so the order is another one: "
@@ -98,36 +117,62 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
             state["seed"],
             data.seed,
         )
-    before, now = state.get("global_batch", _global_batch(data)), _global_batch(data)
-    if before != now:
-        num_batches = num_batches * before // now
-        _LOG.warning(
-            "a step had %d images of all devices in the checkpoint and has %d now; training goes "
-            "on after the images that were read, up to a batch of them, and this epoch has "
-            "another number of steps",
-            before,
-            now,
-        )
+    elif "order" in state and state["epoch"] is not None:
+        order = RunOrder.from_plain(state["order"], data.seed, before)
+        num_batches, changes = _go_on_in_order(loader, order, state, num_batches)
     loader.go_on_after(Progress(state.get("epoch"), num_batches))
-    if isinstance(loader, StreamLoader):
-        _go_on_streaming(loader, state)
+    if isinstance(loader.watch, TrainerWatch) and num_batches != state["num_batches"]:
+        loader.watch.count_otherwise(num_batches - state["num_batches"])
+    if isinstance(loader, StreamLoader) and _go_on_streaming(loader, state, changes):
+        return
+    if changes:
+        _LOG.warning(
+            "data.train has changed since the checkpoint (%s), so a new pass over it begins: none "
+            "of its images is left out, and those that were read before may come again",
+            "; ".join(changes),
+        )
 
 
-def _go_on_streaming(loader: StreamLoader, state: State) -> None:
+def _go_on_in_order(
+    loader: ResumableLoader, before: RunOrder, state: State, num_batches: int
+) -> tuple[int, list[str]]:
+    """Let each set go on where it stood; batches of this epoch to pass over, and what changed."""
+    epoch, now = state["epoch"], loader.order
+    is_whole = state["num_batches"] >= before.num_steps
+    num_batches = now.num_steps if is_whole else min(num_batches, now.num_steps - 1)
+    # A stream that is dealt out otherwise goes on exactly from the next epoch on.
+    is_rough = isinstance(loader, StreamLoader) and not is_whole
+    orders, changes = carried_over(
+        before,
+        before.place_after(epoch, 0 if is_rough else state["num_batches"]),
+        now,
+        now.place_after(epoch, 0 if is_rough else num_batches),
+    )
+    loader.take_orders(orders)
+    return num_batches, changes
+
+
+def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> bool:
+    """Let the readers go on where they stood; whether it was said that they cannot."""
     plan = _plan_of(loader)
-    own = state["standings"][plan.rank] if state.get("deal") == plan.deal else None
+    is_same = state.get("deal") == plan.deal and not changes
+    own = state["standings"][plan.rank] if is_same else None
     if own is not None:
         loader.standings = [_from_list(one) for one in own]
     elif 0 < loader.progress.num_batches < len(loader):
+        changed = f"data.train has changed ({'; '.join(changes)}) and " if changes else ""
         _LOG.warning(
-            "the checkpoint does not say where the %d readers of rank %d of %d stand, so for the "
+            "%sthe checkpoint does not say where the %d readers of rank %d of %d stand, so for the "
             "rest of this epoch images may come again or be left out; to go on exactly, keep the "
             "shards, the number of devices, and data.batch_size, epoch_images, num_readers, "
             "shuffle_buffer, shuffle_buffer_mb and seed",
+            changed,
             plan.num_readers,
             plan.rank,
             plan.world_size,
         )
+        return True
+    return False
 
 
 def _plan_of(loader: StreamLoader) -> StreamPlan:

@@ -13,7 +13,8 @@ import numpy as np
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.limits import Limits
-from maskfeat.data.mixture import Mixture, seed_of_set
+from maskfeat.data.mixture import Mixture
+from maskfeat.data.orders import RunOrder, SetOrder, first_orders, shards_of
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.sample import AnnotatedImage, SampleError
 from maskfeat.data.schedule import Part, block_order, parts_of, stretch_of
@@ -68,6 +69,7 @@ class StreamPlan:
         max_bytes: And at most so many bytes, or one sample.
         source: Opens the shards.
         keep_crowds: As in `maskfeat.data.sample.read_sample`.
+        orders: The endless order of each set; those of a new run, if there are none.
     """
 
     sets: tuple[tuple[CountedShard, ...], ...]
@@ -82,6 +84,7 @@ class StreamPlan:
     max_bytes: float = float("inf")
     source: ShardSource = field(default_factory=ShardSource)
     keep_crowds: bool = False
+    orders: tuple[SetOrder, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size or self.num_readers < 1 or self.max_samples < 1:
@@ -95,6 +98,21 @@ class StreamPlan:
     def num_batches(self) -> int:
         """Batches of each rank in an epoch."""
         return self.epoch_images // (self.batch_size * self.world_size)
+
+    @property
+    def order(self) -> RunOrder:
+        """What the order follows from, but for who reads what of it."""
+        sizes = [[shard.num_samples for shard in shards] for shards in self.sets]
+        urls = [[shard.url for shard in shards] for shards in self.sets]
+        return RunOrder(
+            tuple(map(shards_of, urls, sizes)),
+            tuple(map(sum, sizes)),
+            self.weights,
+            self.seed,
+            self.epoch_images,
+            self.batch_size * self.world_size,
+            self.orders or first_orders(self.seed, len(self.sets)),
+        )
 
     @property
     def deal(self) -> int:
@@ -135,12 +153,15 @@ class StreamReader:
         self.standing = standing
         self._places = plan.stretch(number, epoch)
         self._mixture = Mixture(plan.weights, plan.seed)
+        self._orders = plan.order.orders
         first, last = (
             self._mixture.turns_before(place) for place in (self._places.start, self._places.stop)
         )
         self._streams = [
-            self._read_set(which, first[which], last[which], cursor)
-            for which, cursor in enumerate(standing.cursors)
+            self._read_set(which, first[which] + order.shift, last[which] + order.shift, cursor)
+            for which, (cursor, order) in enumerate(
+                zip(standing.cursors, self._orders, strict=True)
+            )
         ]
 
     def __iter__(self) -> Iterator[tuple[Raw, tuple[int, ...]]]:
@@ -159,13 +180,13 @@ class StreamReader:
             self.standing = Standing(
                 num_items + 1, (*cursors[:which], cursor, *cursors[which + 1 :])
             )
-            yield raw, (self._seed_of(which), pass_number, cursor.lap)
+            yield raw, (self._orders[which].seed, pass_number, cursor.lap)
 
     def _read_set(
         self, which: int, first: int, last: int, cursor: Cursor
     ) -> Iterator[tuple[Passed, Cursor]]:
         """Samples of one set, from turn `first` up to `last`, each with the cursor after it."""
-        seed, shards = self._seed_of(which), self.plan.sets[which]
+        seed, shards = self._orders[which].seed, self.plan.sets[which]
         parts = parts_of([shard.num_samples for shard in shards], seed, first, last)
         while True:
             lap, _, _, num_given = cursor
@@ -219,9 +240,6 @@ class StreamReader:
                 num_bytes += size
         if block:
             yield begin, block
-
-    def _seed_of(self, which: int) -> int:
-        return seed_of_set(self.plan.seed, which, len(self.plan.sets))
 
 
 def finish(

@@ -167,6 +167,11 @@ class IndexedShards(Sequence[AnnotatedImage]):
             )
         self._ends = np.cumsum([shard.num_samples for shard in self._shards])
 
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each shard."""
+        return [shard.num_samples for shard in self._shards]
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

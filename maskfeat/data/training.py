@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from maskfeat.data.examples import ScheduledExamples, StreamedBatches
 from maskfeat.data.loaders import PlaceLoader, PlaceSampler, ResumableLoader, StreamLoader
 from maskfeat.data.mixture import sets_of
+from maskfeat.data.orders import RunOrder, shards_of
 from maskfeat.data.readers import StreamPlan
 from maskfeat.data.schedule import spread_evenly
 
@@ -36,8 +37,18 @@ def indexed_loader(data: ShardDataModule, ranks: tuple[int, int]) -> ResumableLo
         data.example_maker(data.augmentation),
         data.seed,
     )
+    order = RunOrder(
+        tuple(shards_of(one.shards, one.sizes) for one in shards),
+        tuple(map(len, indices)),
+        tuple(one.weight for one in sets),
+        data.seed,
+        epoch_images,
+        data.batch_size * world_size,
+        dataset.orders,
+    )
     places = PlaceSampler(epoch_images, data.batch_size, rank, world_size)
-    return PlaceLoader(dataset, places, persistent_workers=data.num_workers > 0, **data.loading())
+    settings = {"persistent_workers": data.num_workers > 0, **data.loading()}
+    return PlaceLoader(dataset, places, order, **settings)
 
 
 def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> ResumableLoader:
