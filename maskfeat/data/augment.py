@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.data.picture import within_memory
 from maskfeat.data.rle import Runs, membership, sample_border_points
 from maskfeat.data.sample import AnnotatedImage
 
@@ -102,6 +103,7 @@ class ExampleMaker:
     short_side: int | None = None
     border_share: float = 0.5
 
+    @within_memory("to cut an example out of it")
     def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> Example:
         """Cut one example.
 

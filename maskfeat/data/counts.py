@@ -48,7 +48,10 @@ def parse_counts(
             f"size must be a height and a width above 0 with at most {MAX_PIXELS} pixels "
             f"in all, got {height} x {width}"
         )
-    numbers, num_counts = _read_numbers([_as_bytes(c, i) for i, c in enumerate(counts)], max_runs)
+    most = 2 * (max_runs + len(counts))  # mask and background take turns
+    if sum(len(one) for one in counts if isinstance(one, list)) > most:
+        raise ValueError(f"counts of masks must be at most {most} (see limits.runs)")
+    numbers, num_counts = _read_numbers([_as_bytes(c, i) for i, c in enumerate(counts)], most)
     owner = np.repeat(np.arange(len(counts), dtype=np.int32), num_counts)
     rank = np.arange(len(numbers)) - np.repeat(np.cumsum(num_counts) - num_counts, num_counts)
     lengths = _undo_differences(numbers, rank)
@@ -138,7 +141,7 @@ def _as_bytes(counts: Counts, index: int) -> bytes:
     return write_counts(np.array(counts, np.int64))
 
 
-def _read_numbers(texts: Sequence[bytes], max_runs: int) -> tuple[IntArray, IntArray]:
+def _read_numbers(texts: Sequence[bytes], most: int) -> tuple[IntArray, IntArray]:
     """The signed numbers in compressed counts, and how many there are in each text."""
     chars = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)  # below 48: wraps
     text_ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -151,10 +154,10 @@ def _read_numbers(texts: Sequence[bytes], max_runs: int) -> tuple[IntArray, IntA
         )
     is_end = chars < 32
     last_chars = text_ends[np.diff(text_ends, prepend=0) > 0] - 1
-    if np.count_nonzero(is_end) > 2 * (max_runs + len(texts)):
+    if np.count_nonzero(is_end) > most:
         raise ValueError(
-            f"masks must have at most {max_runs} runs (limits.runs), got "
-            f"{np.count_nonzero(is_end)} counts"
+            f"counts of masks must be at most {most} (see limits.runs), got "
+            f"{np.count_nonzero(is_end)}"
         )
     ends = np.flatnonzero(is_end)
     starts = np.append(0, ends[:-1] + 1)[: len(ends)]

@@ -156,8 +156,8 @@ def _read_click_index(folder: Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"no index at '{path}'; give a folder with index.json and masks")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no json: {error}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"'{path}' is no json that can be read: {error}") from error
     samples = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list) or not samples:
         raise ValueError(f"'{path}' must be an object with a list \"samples\" that is not empty")

@@ -17,8 +17,8 @@ class Limits:
             up to 25 times as much memory to read.
         masks: Connected masks of two pixels or more in an image.
         runs: Runs of pixels within columns, over all masks of an image; 150 bytes each.
-        held_out_gb: Masks times pixels of a held-out image after it was reduced, 10^9: memory that
-            its decoded masks take, GB.
+        held_out_gb: What a held-out image takes in memory after it was reduced, GB (10^9 bytes):
+            a byte for each pixel of each mask, 8 for each of its true partitions.
         names: Names that the braces of a pattern stand for.
 
     Raises:
@@ -27,10 +27,10 @@ class Limits:
 
     jpg_mb: float = 256
     json_mb: float = 64
-    masks: int = 2**16
+    masks: int = 2**15
     runs: int = 2**22
     held_out_gb: float = 4
-    names: int = 1_000_000
+    names: int = 100_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -198,9 +198,7 @@ def sample_border_points(
     if top >= bottom or left >= right:
         return np.zeros((0, 2), np.int64)
     # A pixel can lie at several borders: a map counts it once.
-    is_border = np.zeros(height * width, bool)
-    is_border[_border_pixels(runs)] = True
-    box = is_border.reshape(width, height)[left:right, top:bottom]
+    box = _border_map(runs).reshape(width, height)[left:right, top:bottom]
     pixels = np.flatnonzero(box)
     chosen = rng.choice(pixels, min(num, len(pixels)), replace=False)
     x, y = np.divmod(chosen, bottom - top)
@@ -283,8 +281,8 @@ def _components(
     return number[label], int(num)
 
 
-def _border_pixels(runs: Runs) -> IntArray:
-    """Flat indices of all pixels at mask borders, with repetitions."""
+def _border_map(runs: Runs) -> npt.NDArray[np.bool_]:
+    """Which pixels lie at mask borders, by flat index."""
     height, width = runs.size
     above = runs.starts[runs.starts % height > 0]
     below = runs.stops[runs.stops % height > 0]
@@ -298,8 +296,20 @@ def _border_pixels(runs: Runs) -> IntArray:
     base = begin // span * span
     begin, end = np.maximum(begin - base, height), np.minimum(end - base, height * width)
     is_run = end > begin
-    beside = _ranges(begin[is_run], end[is_run])
-    return np.concatenate([above, above - 1, below, below - 1, beside, beside - height])
+    begin, end = begin[is_run], end[is_run]
+    is_border = np.zeros(height * width, bool)
+    if (end - begin).sum() <= height * width:
+        beside = _ranges(begin, end)
+        pixels = [above, above - 1, below, below - 1, beside, beside - height]
+        is_border[np.concatenate(pixels)] = True
+        return is_border
+    # Masks over masks of stripes: their borders can be millions of times the image.
+    num_open = np.bincount(begin, minlength=height * width + 1)
+    num_open -= np.bincount(end, minlength=height * width + 1)
+    is_border = np.cumsum(num_open)[:-1] > 0
+    is_border[:-height] |= is_border[height:]
+    is_border[np.concatenate([above, above - 1, below, below - 1])] = True
+    return is_border
 
 
 def paint(

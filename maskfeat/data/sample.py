@@ -198,11 +198,13 @@ def check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limit
     """
     size, num_masks = sample.runs.size, sample.runs.num_masks
     height, width = reduced_size(size, short_side) if short_side else size
-    if num_masks * height * width > limits.held_out_gb * 1e9:
+    num_partitions = len(_painting_orders(sample))
+    num_gb = (num_masks + 8 * num_partitions) * height * width / 1e9
+    if num_gb > limits.held_out_gb:
         raise SampleError(
             "too large",
-            f"{num_masks} masks of {height} x {width} take {num_masks * height * width / 1e9:.3g} "
-            f"GB decoded, more than {limits.held_out_gb:g} (limits.held_out_gb)",
+            f"{num_masks} masks and {num_partitions} partitions of {height} x {width} take "
+            f"{num_gb:.3g} GB, more than {limits.held_out_gb:g} (limits.held_out_gb)",
         )
 
 

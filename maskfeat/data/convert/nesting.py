@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import Runs
+
+_MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays
 
 
 def overlaps(runs: Runs) -> npt.NDArray[np.int64]:
@@ -20,10 +23,15 @@ def overlaps(runs: Runs) -> npt.NDArray[np.int64]:
 
     Returns:
         int64, shape (M, M); the diagonal holds the areas.
+
+    Raises:
+        SampleError: "too large" if that would take gigabytes.
     """
     ends = np.unique(np.concatenate([runs.starts, runs.stops]))
     first, last = np.searchsorted(ends, runs.starts), np.searchsorted(ends, runs.stops)
     counts = last - first
+    if max(runs.num_masks**2, int(counts.sum())) > _MOST_NUMBERS:
+        raise SampleError("too large", f"its {runs.num_masks} masks share too much to be compared")
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     stretch = np.repeat(first, counts) + place
     owner = np.repeat(runs.mask_of_run, counts)

@@ -227,7 +227,7 @@ def read_json(path: Path) -> Json:
     """
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"'{path}' cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' must hold a JSON object")

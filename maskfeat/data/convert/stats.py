@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from maskfeat.data.index_file import Span
 from maskfeat.data.limits import Limits
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
+_LOG = logging.getLogger("maskfeat")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -142,20 +144,25 @@ def skipped_at_conversion(shards: Sequence[str]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for name in shards:
         path = Path(name) / INDEX_NAME
-        if path.is_file():
-            total.update(read_json(path).get("skipped", {}))
+        if not path.is_file():
+            continue
+        try:
+            skipped = read_json(path).get("skipped", {})
+            total.update({str(reason): int(num) for reason, num in skipped.items()})
+        except (ValueError, AttributeError, TypeError, OverflowError) as error:
+            _LOG.warning("what was skipped before is not known: %s (%s)", path, error)
     return dict(sorted(total.items()))
 
 
 def _facts_of(place: Place) -> Facts | str:
     try:
         sample = read_place(place)
+        depth = int(nesting_depths(sample.runs).max())
     except SampleError as error:
         return error.reason
     runs = sample.runs
     words = Counter(sample.levels[i] or "none" for i in runs.annotation)
     annotators = {one for one in sample.annotators if one is not None}
-    depth = int(nesting_depths(runs).max())
     return Facts(runs.size, runs.areas, depth, len(annotators), dict(words), sample.num_crowds)
 
 

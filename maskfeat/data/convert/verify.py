@@ -22,6 +22,7 @@ from maskfeat.data.limits import Limits
 from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
 
 Json = dict[str, Any]
+_TOLD = {"bytes", "sha256", "samples", "masks"}  # of each shard, by the index
 _LOG = logging.getLogger("maskfeat")
 
 
@@ -94,9 +95,11 @@ def verify_folder(
 def _promised(path: Path) -> dict[str, Json] | None:
     """The notes on shards in an index, by name; None if it cannot be read."""
     try:
-        return {str(note["shard"]): note for note in read_json(path)["shards"]}
+        notes = {str(note["shard"]): note for note in read_json(path)["shards"]}
     except (ValueError, KeyError, TypeError):
         return None
+    is_whole = all(_TOLD <= note.keys() for note in notes.values())
+    return notes if is_whole else None
 
 
 def _unfinished(folder: Path, has_index: bool) -> list[Problem]:
