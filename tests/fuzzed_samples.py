@@ -31,17 +31,19 @@ def expected_components(text: bytes) -> list[np.ndarray] | None:
     """The masks in a json, one (H, W) for each component of two pixels, by annotation and place.
 
     Knows nothing of the code it judges: loops over characters and pixels. None if the json breaks
-    a rule: each annotation has a mask, all of one size, counts whole, not negative, of seven
-    characters at most, that fill the size; and there is a component at all.
+    a rule: the masks are of one size, counts whole, not negative, of seven characters at most, that
+    fill the size; and there is a component at all.
     """
     try:
         annotations = json.loads(text)["annotations"]
         if not isinstance(annotations, list):
             return None
-        masks = [one["segmentation"] for one in annotations]
+        # An annotation that has but a box is left out.
+        masks = [one.get("segmentation") for one in annotations]
+        masks = [mask for mask in masks if mask is not None]
         sizes = [mask["size"] for mask in masks]
         texts = [mask["counts"] for mask in masks]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not sizes or any(size != sizes[0] for size in sizes) or not isinstance(sizes[0], list):
         return None

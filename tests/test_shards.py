@@ -112,11 +112,18 @@ def _keys(shards: IndexedShards) -> list[str]:
     return [shards[i].key for i in range(len(shards))]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_other_processes_and_threads_read_the_same_samples(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "place"), [("fork", "memory"), ("fork", "disk"), ("spawn", "disk")]
+)
+def test_other_processes_and_threads_read_the_same_samples(
+    tmp_path: Path, method: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_shard(tmp_path / "a.tar", 4)
+    expected = _keys(IndexedShards(str(tmp_path / "a.tar")))
+    if place == "disk":
+        monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 0)
     shards = IndexedShards(str(tmp_path / "a.tar"))
-    expected = _keys(shards)
+    assert _keys(shards) == expected
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply(_keys, [shards]) == expected
     found: list[list[str]] = []
@@ -127,6 +134,54 @@ def test_other_processes_and_threads_read_the_same_samples(tmp_path: Path, metho
         thread.join()
     assert found == [expected] * 4
     assert _keys(pickle.loads(pickle.dumps(shards))) == expected
+
+
+def test_offsets_of_large_sets_are_left_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each worker gets by pickle, and holds, does not grow with the number of samples."""
+    monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 5000)
+    sizes = []
+    for num in (50, 1000, 3000):
+        members = [(f"sa_{i}.{kind}", b"x") for i in range(num) for kind in ("jpg", "json")]
+        write_members(tmp_path / f"{num}.tar", members)
+        sizes.append(len(pickle.dumps(IndexedShards(str(tmp_path / f"{num}.tar")))))
+    assert sizes[0] > sizes[1]  # fifty are held in memory
+    assert abs(sizes[2] - sizes[1]) < 20
+
+
+def test_an_index_that_goes_or_changes_while_it_is_read_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tar"
+    write_shard(path, 4)
+    expected = _keys(IndexedShards(str(path)))
+    monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 0)
+    shards = IndexedShards(str(path))
+    (tmp_path / "a.tar.index").unlink()
+    assert _keys(shards) == expected
+    shards = IndexedShards(str(path))
+    (tmp_path / "a.tar.index").write_bytes(b"something else")
+    assert _keys(shards) == expected
+
+    shards = IndexedShards(str(path))
+    write_shard(path, 4, first_id=500)
+    with pytest.raises(SampleError, match="the shard has changed since it was indexed"):
+        shards[1]
+    IndexedShards(str(path))  # by another run, which makes the index anew
+    with pytest.raises(SampleError, match="the shard has changed since it was indexed"):
+        shards[1]
+
+
+def test_another_file_in_the_place_of_a_sample_is_not_taken_for_it(tmp_path: Path) -> None:
+    """As long as before, with members of the same sizes in another order."""
+    path = tmp_path / "a.tar"
+    write_members(path, [("a.jpg", b"1"), ("a.json", b"{}"), ("b.jpg", b"2"), ("b.json", b"{}")])
+    shards = IndexedShards(str(path))
+    write_members(path, [("b.jpg", b"2"), ("b.json", b"{}"), ("a.jpg", b"1"), ("a.json", b"{}")])
+    for number in range(2):
+        with pytest.raises(SampleError, match="the shard has changed since it was indexed"):
+            shards[number]
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:
