@@ -115,3 +115,20 @@ def test_overfitted_batches_are_the_same_in_all_epochs(
     rest, _ = live(shards / "broken", data_of(shards, mode), overfit_batches=amount)
     assert history([killed, rest]) == history([task])
     assert torch.equal(rest.net.weight, task.net.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+@pytest.mark.parametrize(
+    ("change", "num_steps"), [({"batch_size": 4}, 3), ({"batch_size": 1}, 12), ({}, 6)]
+)
+def test_with_steps_of_another_size_an_epoch_goes_on_to_its_end(
+    shards: Path, mode: str, change: dict, num_steps: int
+) -> None:
+    """Lightning's own count of steps would end it too early, or without validation."""
+    live(shards / "broken", data_of(shards, mode), lambda _, step, num_hooks: step == 5)
+    data = module(shards, mode=mode, **{**SETTINGS, **change})
+    rest, _ = live(shards / "broken", data, max_epochs=2)
+    assert [one[1] for one in rest.seen].count(0) == num_steps
+    assert [one[1] for one in rest.seen].count(1) == 20 // change.get("batch_size", 2)
+    assert rest.validated == [0, 1]
