@@ -26,10 +26,10 @@ PRIOR = TreePrior(
         ([0], [], [8, 8, -8, -8]),
         ([0, 0, 1], [], [8, 8, -8, -8]),
         ([1, 2], [], [8, 8, 8, 8]),
-        ([0], [3], [1.5, 1.5, -1.5, -1.5]),
-        ([0], [1], [1.5, 0, -1.5, -1.5]),  # nobody knows what the rest of the segment is
-        ([0, 2], [3], [1.5, 1.5, 1.5, 0]),
-        ([0], [0], [1.5, 0, -1.5, -1.5]),
+        ([0], [3], [3, 3, -3, -3]),
+        ([0], [1], [3, 0, -3, -3]),  # nobody knows what the rest of the segment is
+        ([0, 2], [3], [2, 2, 2, 0]),
+        ([0], [0], [3, 0, -3, -3]),
     ],
 )
 def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wanted) -> None:
@@ -42,7 +42,7 @@ def test_many_marks_count_more_than_the_segments() -> None:
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
     tree = MergeTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
     odds = TreePrior(tree).odds(np.arange(12), np.arange(12, 18))
-    np.testing.assert_allclose(odds, np.repeat([0.75, -0.75], [12, count - 12]))
+    np.testing.assert_allclose(odds, np.repeat([1 / 3, -1 / 3], [12, count - 12]), rtol=1e-6)
 
 
 def test_the_first_click_and_the_first_scribble_are_answered_by_their_segment() -> None:

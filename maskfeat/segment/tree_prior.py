@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float32]
 GRANULARITY = 0.5
 # Log odds of "object" in the segments, and against it elsewhere: as long as no mark speaks against
 # them, and then for so many marked atoms; of more each counts less.
-_ALONE, _BESIDE_OTHERS, _FULL_MARKS = 8.0, 1.5, 9
+_ALONE, _BESIDE_OTHERS, _FULL_MARKS = 8.0, 3.0, 2
 
 
 class TreePrior:
