@@ -37,7 +37,14 @@ def main(args: Sequence[str] | None = None) -> None:
     if not faulthandler.is_enabled():
         # A library that crashes, hours into a run, leaves a trace of where, not just "SIGSEGV".
         faulthandler.enable()
-    words = list(sys.argv[1:] if args is None else args)
+    try:
+        _run_words(list(sys.argv[1:] if args is None else args), is_typed=args is None)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells count: 128 + the number of the signal
+
+
+def _run_words(words: list[str], is_typed: bool) -> None:
+    """Run the command that the first words name; the program's own words need not be handed on."""
     if words and words[0] in ("-h", "--help", "--version"):
         _say_of_itself(words[0])
         return
@@ -58,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     with _in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
-        MaskfeatCLI(None if args is None else words)
+        MaskfeatCLI(None if is_typed else words)
 
 
 def _say_of_itself(word: str) -> None:
@@ -76,8 +83,6 @@ def _in_one_sentence() -> Iterator[None]:
     """Say what a user can cause in one sentence, not in a page of traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells count: 128 + the number of the signal
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1
             sys.exit(130)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import zlib
@@ -501,6 +503,35 @@ def test_ctrl_c_is_one_line_and_leaves_whole_results_of_one_origin(tmp_path, mon
     for number in range(3):
         labels = np.asarray(Image.open(out / f"p{number}_labels.png"))
         assert len(masks_of(out / f"p{number}.json")[1]) >= labels.max() + 1 == 5
+
+
+def test_a_ctrl_c_that_a_library_swallows_is_kept(tmp_path, monkeypatch, capfd):
+    """torch does so while it is imported: all pictures were segmented after it."""
+    for number in range(2):
+        picture(tmp_path / f"photos/p{number}.png", seed=number)
+
+    def swallowing(model):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return lambda rgb: rgb
+
+    monkeypatch.setattr("maskfeat.app.segment_pictures.encoder_of", swallowing)
+    with pytest.raises(SystemExit) as stop:
+        segment(tmp_path / "photos", "--model=lab", f"--out={tmp_path / 'out'}")
+    assert stop.value.code == 130
+    assert "stopped; 0 of 2 pictures" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_ctrl_c_before_the_work_begins_is_no_traceback(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maskfeat.cli._on_files", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        segment("photos")
+    assert stop.value.code == 130
 
 
 def test_what_needs_no_network_is_said_without_torch(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,24 +141,27 @@ def _segment_all(
     """
     num_done, encoder = 0, None
     try:
-        for number, path in numbered if is_one else _tracked(numbered):
-            try:
-                origin = origin_of(path, settings)
-                rgb = read_picture(path, MAX_MEGAPIXELS)
-            except ValueError as error:
-                _leave_out(error, is_one)
-                continue
-            # Torch comes with it.
-            from maskfeat.app.segment_pictures import Task, encoder_of, segment_picture
+        with _kept_interrupts() as check_interrupt:
+            for number, path in numbered if is_one else _tracked(numbered):
+                check_interrupt()
+                try:
+                    origin = origin_of(path, settings)
+                    rgb = read_picture(path, MAX_MEGAPIXELS)
+                except ValueError as error:
+                    _leave_out(error, is_one)
+                    continue
+                # Torch comes with it.
+                from maskfeat.app.segment_pictures import Task, encoder_of, segment_picture
 
-            encoder = encoder_of(model) if encoder is None else encoder
-            task = Task(path, number, folder, origin)
-            try:
-                segment_picture(rgb, task, encoder, cut, settings["max_megapixels"])
-            except ValueError as error:
-                _leave_out(error, is_one)
-                continue
-            num_done += 1
+                encoder = encoder_of(model) if encoder is None else encoder
+                check_interrupt()
+                task = Task(path, number, folder, origin)
+                try:
+                    segment_picture(rgb, task, encoder, cut, settings["max_megapixels"])
+                except ValueError as error:
+                    _leave_out(error, is_one)
+                    continue
+                num_done += 1
     except KeyboardInterrupt:
         _LOG.warning(
             "stopped; %d of %d pictures are done in '%s', and the same command with "
@@ -164,6 +170,33 @@ def _segment_all(
         )
         raise
     return num_done
+
+
+@contextlib.contextmanager
+def _kept_interrupts() -> Iterator[Callable[[], None]]:
+    """Keep a Ctrl+C that a library swallows, as torch may while it is imported.
+
+    Yields:
+        A function that raises KeyboardInterrupt, if there was one.
+    """
+    came = threading.Event()
+
+    def keep(number: int, frame: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not for it
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, keep)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _leave_out(error: ValueError, is_one: bool) -> None:
