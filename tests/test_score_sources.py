@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from drawn_pictures import ON_DISC, ON_GROUND, SIZE, drawn
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
@@ -18,6 +19,7 @@ from maskfeat.hill.sources import (
     default_source,
     describe,
     source_key,
+    weights_key,
 )
 from maskfeat.segment.score_maps import RegionReader
 
@@ -183,3 +185,15 @@ def test_any_classifier_of_scikit_learn_with_probabilities_will_do() -> None:
         RegionClassifier(2).fit(np.zeros((3, 1)), np.zeros(2, int), np.ones(2), np.zeros(2, int))
     with pytest.raises(ValueError, match="classes must lie in 0 to 1, got 0 to 2"):
         RegionClassifier(2).fit(np.zeros((2, 1)), np.array([0, 2]), np.ones(2), np.zeros(2, int))
+
+
+def test_a_key_tells_networks_of_equal_weights_apart_by_class_and_settings() -> None:
+    class Negated(FeaturePyramid):
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return [-level for level in super().forward(images)]
+
+    tanh, sigmoid = FeaturePyramid(width=8), FeaturePyramid(width=8, bound="sigmoid")
+    negated = Negated(width=8)
+    for other in (sigmoid, negated):
+        other.load_state_dict(tanh.state_dict())
+    assert len({weights_key(net) for net in (tanh, sigmoid, negated)}) == 3

@@ -8,7 +8,6 @@ text that differs where its maps would.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
+from maskfeat.segment.feature_cache import model_digest
 from maskfeat.segment.score_maps import RegionReader
 
 FloatArray = npt.NDArray[np.floating]
@@ -205,12 +205,8 @@ def source_key(source: Source) -> str:
 
 
 def weights_key(network: nn.Module) -> str:
-    """A short text that differs between weights."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(values.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """A short text that differs between networks: by class, settings and weights."""
+    return model_digest(network).hex()[:16]
 
 
 @torch.inference_mode()

@@ -45,7 +45,7 @@ class FeatureCache:
 
     def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
         """The features of an image, uint8, shape (H, W, 3); from disk, if they are there."""
-        path = self.folder / f"{_digest(rgb, _digest_of(self._model))}.npz"
+        path = self.folder / f"{_digest(rgb, model_digest(self._model))}.npz"
         size = (rgb.shape[0], rgb.shape[1])
         kept = read_arrays(path, ["scale", "strides", "level_0"])
         if kept is not None:
@@ -70,7 +70,7 @@ def _features_of(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> 
     return Features(levels, strides, size, float(arrays["scale"]))
 
 
-def _digest_of(model: nn.Module) -> bytes:
+def model_digest(model: nn.Module) -> bytes:
     """A digest of the class of a model, its settings and its weights as they are now.
 
     It takes 20 ms for 3 million weights. Where tensors lie and how often they were written to would
