@@ -135,6 +135,7 @@ def chromium() -> Iterator:
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         pytest.skip(f"no browser to test with: none of {', '.join(names)} is on the path")
+    playwright.expect.set_options(timeout=20_000)  # machines may be busy
     with playwright.sync_playwright() as driver:
         # Chromium's own sandbox does not work for root, as tests in containers are.
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.partition_bytes import partition_bytes
-from maskfeat.app.revisions import check_revision, revision_of
+from maskfeat.app.revisions import check_revision, file_stamp, revision_of
 from maskfeat.app.worker import Worker
 from maskfeat.hill.evidence import atom_at
 from maskfeat.hill.labeler import Labeler
@@ -69,8 +69,9 @@ class LabelViews:
         labeler = self.labeler
         if learn:
             labeler.learn()
-        state = self._state(number)
-        found = labeler.atom_proposal(number, learn=False)
+        state, found = self._state(number), labeler.atom_proposal(number, learn=False)
+        if state["revision"] != self.revision(number):  # the clicks on another image went aside
+            state, found = self._state(number), labeler.atom_proposal(number, learn=False)
         return {
             **state,
             "knows_classes": labeler.knows_classes,
@@ -79,11 +80,11 @@ class LabelViews:
         }
 
     def revision(self, number: int) -> str | None:
-        """Of what was said of one picture: two people may label different ones at a time."""
+        """Of one picture and what was said of it: two people may label different ones at a time."""
         if not 0 <= number < len(self.labeler.paths):
             return None
         said = self.labeler.clicks_on(number), self.labeler.is_done(number)
-        return revision_of(repr(said).encode())
+        return revision_of(repr((said, file_stamp(self.labeler.paths[number]))).encode())
 
     def _state(self, number: int) -> JsonDict:
         """What is known of a prepared picture without any computing."""

@@ -29,7 +29,7 @@ from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, rea
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.picture_at_work import PictureAtWork
-from maskfeat.app.revisions import check_revision
+from maskfeat.app.revisions import check_revision, file_stamp
 from maskfeat.data.image_identity import ImageIdentity
 from maskfeat.data.rle import encode
 from maskfeat.segment.interactive import InteractiveSegmenter
@@ -58,7 +58,7 @@ class OpenPicture:
         self.picture = picture
         self.segmenter = segmenter
         self._store = store
-        self._stamp = self._stamp_now()
+        self._stamp = file_stamp(self._path)
         self._lock = threading.Lock()
         self._annotation: Annotation | None = None
         self._marks_revision = ""
@@ -72,7 +72,7 @@ class OpenPicture:
     @property
     def is_replaced(self) -> bool:
         """Whether the file has changed since it was opened."""
-        return self._stamp_now() != self._stamp
+        return file_stamp(self._path) != self._stamp
 
     def revision(self) -> str | None:
         """Of image and marks as they are shown; None if nothing was shown yet."""
@@ -282,13 +282,6 @@ class OpenPicture:
     @property
     def _path(self) -> Path:
         return self._store.paths[self.number]
-
-    def _stamp_now(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _runs_of(mask: BoolArray) -> MaskRuns:

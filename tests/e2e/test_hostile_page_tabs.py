@@ -129,3 +129,10 @@ def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, p
         other.text("#undo").to_be_enabled()
         other.text("#num-clicks").to_have_text("1 click")
         assert len(labeler.clicks) == 1
+        Image.fromarray(255 - drawn()).save(paths[0])
+        page.text("#num-clicks").to_have_text("0 clicks")
+        page.wait()
+        page.press("h")  # without the classes
+        np.testing.assert_allclose(
+            page.color_at(ON_SQUARE), 255 - drawn()[tuple(ON_SQUARE)], atol=6
+        )

@@ -123,7 +123,8 @@ async function act(action) {
     return true;
   } catch (error) {
     if (number === at && !error.isDropped) {
-      if (!error.isUnreachable) await api.getView(at).then(take, () => {});
+      if (error.isStale) await open(at, true);
+      else if (!error.isUnreachable) await api.getView(at).then(take, () => {});
       say(error.message, true);
     }
     return false;
@@ -225,13 +226,12 @@ async function watchProgress() {
   }
 }
 
-// Another tab may click, too.
+// Another tab may click, another program may replace the picture.
 async function look() {
   const [at, shown] = [number, view];
   const revision = await api.getRevision(at);
   if (!shown || view !== shown || pending.length || revision === shown.revision) return;
-  take(await api.getView(at));
-  if (number === at && !view?.is_fresh) learn();
+  await open(at, true, "changed in another tab or on disk: shown as it is now");
 }
 
 async function reconnect() {
