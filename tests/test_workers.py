@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pytest
@@ -77,3 +81,11 @@ def test_the_death_of_a_worker_is_found_beneath_what_it_led_to() -> None:
     crowded = fail_beneath("DataLoader worker (pid 12) is killed by signal: Bus error. It is ...")
     assert "no room in /dev/shm" in str(death_of_worker(crowded))
     assert death_of_worker(RuntimeError("the loss became nan")) is None
+
+
+def test_the_death_of_a_worker_of_a_command_is_a_sentence() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        future = pool.submit(os._exit, 1)
+        with pytest.raises(BrokenProcessPool) as caught:
+            future.result(timeout=60)
+    assert "lower --num_workers" in str(death_of_worker(caught.value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from concurrent.futures import BrokenExecutor
 from multiprocessing import queues
 from typing import Any
 
@@ -64,6 +65,11 @@ def death_of_worker(error: BaseException) -> str | None:
             return (
                 f"a worker that reads data was {by}, mostly because memory ran out; lower "
                 f"data.num_workers or data.shuffle_buffer_mb; {_GO_ON}"
+            )
+        if isinstance(seen, BrokenExecutor):  # of the commands of shards
+            return (
+                "a worker process was killed, mostly because memory ran out; lower --num_workers; "
+                "then give the same command again"
             )
         if isinstance(seen, RuntimeError) and "Too many open files" in said:
             return _NO_FILES
