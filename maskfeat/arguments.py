@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import reprlib
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def checked_count(name: str, value: object, least: int = 1, most: int | None = N
         if found >= least and (most is None or found <= most):
             return found
     span = f"of at least {least}" if most is None else f"of {least} to {most}"
-    raise ValueError(f"{name} must be a whole number {span}, got {_shown(value)}")
+    raise ValueError(f"{name} must be a whole number {span}, got {shown(value)}")
 
 
 def checked_number(
@@ -83,7 +84,29 @@ def checked_number(
     limits = {"of at least": least, "above": above, "at most": most, "below": below}
     bounds = [f"{words} {limit:,.12g}" for words, limit in limits.items() if limit is not None]
     wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    raise ValueError(f"{name} must be {wanted}, got {_shown(value)}")
+    raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+
+
+def checked_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse what is none of some words.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not (isinstance(value, str) and value in choices):
+        wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """True or False, or 1 or 0.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(value, bool | np.bool_) or (is_whole(value) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name} must be true or false, got {shown(value)}")
 
 
 def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever was passed
@@ -106,9 +129,11 @@ def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - what
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} must be an array, got rows of different lengths") from None
+    except (TypeError, RuntimeError) as error:  # a list of tensors with gradients, say
+        raise ValueError(f"{name} must be an array, got {shown(values)}") from error
     if array.size and array.dtype.kind not in "biuf":
-        shown = f"{array.dtype} {array.shape}" if array.shape else _shown(values)
-        raise ValueError(f"{name} must be real numbers, got {shown}")
+        got = shown(array if array.shape else values)
+        raise ValueError(f"{name} must be real numbers, got {got}")
     return array
 
 
@@ -144,8 +169,7 @@ def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was 
         or rgb.shape[2] != 3
         or not rgb.size
     ):
-        is_array = isinstance(rgb, np.ndarray)
-        got = f"{rgb.dtype} {rgb.shape}" if is_array else type(rgb).__name__
+        got = shown(rgb) if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise ValueError(
             "rgb must be a uint8 array of shape (H, W, 3), a PIL image or the path of a picture, "
             f"got {got}{hint}"
@@ -153,6 +177,9 @@ def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was 
     return rgb
 
 
-def _shown(value: object) -> str:
-    """What was passed, short; texts in quotation marks."""
-    return str(value) if isinstance(value, Real) else reprlib.repr(value)
+def shown(value: object) -> str:
+    """What was passed, short and in one line: texts in quotation marks, arrays by their shape."""
+    if isinstance(value, np.ndarray | Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    text = str(value) if isinstance(value, Real) else reprlib.repr(value)
+    return " ".join(text.split())[:200]

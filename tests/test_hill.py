@@ -157,7 +157,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
     scores = coarse_scores()
     with pytest.raises(ValueError, match="smoothness must be a finite number of at least 0"):
         score_cut(scores, GRAPH, smoothness=-1)
-    with pytest.raises(ValueError, match="num_groups must be a whole number of 1 to 256, got 0"):
+    with pytest.raises(ValueError, match="num_groups must be a whole number of 1 to 64, got 0"):
         score_cut(scores, GRAPH, num_groups=0)
     with pytest.raises(ValueError, match="max_rounds must be a whole number of at least 1"):
         score_cut(scores, GRAPH, max_rounds=0)

@@ -151,6 +151,8 @@ class Features:
         Args:
             max_stride: Leave out the levels of larger stride; None takes all.
         """
+        if max_stride is not None:
+            checked_number("max_stride", max_stride)
         height, width = self.size
         is_taken = [max_stride is None or stride <= max_stride for stride in self.strides]
         taken = [index for index, yes in enumerate(is_taken) if yes]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskfeat.arguments import checked_count, checked_number
+from maskfeat.arguments import checked_count, checked_flag, checked_number
 from maskfeat.features.pyramid import FeaturePyramid
 
 
@@ -111,12 +111,6 @@ def _levels(name: str, value: object) -> list[int]:
     return [checked_count(name, level, least=0, most=10) for level in value]
 
 
-def _yes_or_no(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {str(value)[:80]}")
-    return value
-
-
 _CHECKS: dict[Any, Callable[[str, object], Any]] = {
     "backbone": _text,
     "levels": _levels,
@@ -124,5 +118,5 @@ _CHECKS: dict[Any, Callable[[str, object], Any]] = {
     "width": lambda name, value: checked_count(name, value, least=8, most=8192),
     "bound": _text,
     "scale": lambda name, value: checked_number(name, value, above=0, most=1e9),
-    "learn_scale": _yes_or_no,
+    "learn_scale": checked_flag,
 }

@@ -9,7 +9,7 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arguments import checked_number
+from maskfeat.arguments import checked_choice, checked_number, shown
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.inputs import (
@@ -75,7 +75,7 @@ class Hierarchy:
         if (num_segments is None) == (granularity is None):
             raise ValueError(
                 "give num_segments or granularity, one of the two, "
-                f"got {num_segments} and {granularity}"
+                f"got {shown(num_segments)} and {shown(granularity)}"
             )
         if granularity is not None:
             groups = self.tree.groups_at(1 - checked_granularity(granularity))
@@ -152,8 +152,10 @@ def hierarchy(
         ValueError: If the array has another shape or type or is not finite, or a setting is out
             of range.
     """
-    if judge == "default":
+    if isinstance(judge, str) and judge == "default":
         judge = default_judge() if isinstance(features, Features) else None
+    if not (judge is None or isinstance(judge, MergeJudge)):
+        raise ValueError(f'judge must be a MergeJudge, "default" or None, got {shown(judge)}')
     return atom_hierarchy(
         atoms(features_of(features), per_megapixel),
         linkage=linkage,
@@ -205,11 +207,10 @@ def atom_tree(
     """
     size_power = checked_number("size_power", size_power, least=0, most=10)
     border_weight = checked_number("border_weight", border_weight, least=0, most=1)
+    checked_choice("linkage", linkage, ("nearest", "average", "ward"))
     if linkage == "ward":
         tree = merge_tree(graph)
         return MergeTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
-    if linkage not in ("nearest", "average"):
-        raise ValueError(f"linkage must be nearest, average or ward, got {linkage!r}")
     squares = graph.border_contrasts if linkage == "nearest" else graph.edge_distances()
     borders = Borders(graph.border_lengths, squares)
     merges = merge_nearest(

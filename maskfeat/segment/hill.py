@@ -26,7 +26,7 @@ SCORE_SMOOTHNESS = 1.0
 # In nats. Of 10 and 30 the better on eight images of camvid train, one seed (experiments/hill).
 CLASS_SMOOTHNESS = 10.0
 
-MAX_GROUPS = 256
+MAX_GROUPS = 64
 # Any border already costs more than all scores.
 MAX_SMOOTHNESS = 1e12
 
@@ -100,7 +100,7 @@ def score_cut(
             the image evenly, whole; or for atoms, with an `AtomGraph`, shape (K,) or (K, C).
         features: Of the image: an `AtomGraph` as it is, or what `features_of` takes.
         smoothness: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
-        num_groups: How many groups there may be, 1 to 256: each costs a cut in each round.
+        num_groups: How many groups there may be, 1 to 64: each costs a cut in each round.
         seeds: Clicks, integers, shape (N, 3): row, column, group. The atoms under them are held;
             two clicks in one atom must agree.
         max_rounds: How often means and groups take turns at most.

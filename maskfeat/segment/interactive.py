@@ -12,7 +12,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arguments import ImageLike, checked_number, rgb_of
+from maskfeat.arguments import (
+    ImageLike,
+    checked_choice,
+    checked_flag,
+    checked_number,
+    rgb_of,
+    shown,
+)
 from maskfeat.features.reading import Features
 from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.feature_cache import FeatureCache
@@ -97,14 +104,15 @@ class InteractiveSegmenter:
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
     ) -> None:
-        if method not in ("cut", "pixelcut", "coloring"):
-            raise ValueError(f"method must be cut, pixelcut or coloring, got {method!r}")
+        checked_choice("method", method, ("cut", "pixelcut", "coloring"))
         self.model = None if model is None else model_of(model)
         self.method = method
         self.per_megapixel = checked_per_megapixel(per_megapixel)
         self.smoothness = checked_number("smoothness", smoothness, least=0)
         self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
-        self.networks = networks or default_networks()
+        if not (networks is None or isinstance(networks, ClickNetworks)):
+            raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
+        self.networks = default_networks() if networks is None else networks
         self._cache = None if cache_dir is None else FeatureCache(cache_dir, model)
         self._lock = threading.RLock()
         self._scene: Scene | None = None
@@ -186,6 +194,7 @@ class InteractiveSegmenter:
         """
         with self._lock:
             scene, size = self._ready()
+            keep_all = checked_flag("keep_all", keep_all)
             marks = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)

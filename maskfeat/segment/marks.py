@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arguments import array_of, is_whole
+from maskfeat.arguments import array_of, is_whole, shown
 from maskfeat.segment.reach import Stroke
 
 BoolArray = npt.NDArray[np.bool_]
@@ -65,7 +64,7 @@ def clicks_and_scribbles(
     if wrong:
         raise ValueError(
             "is_positive must be True or 1 for the object, False or 0 for the background, "
-            f"got {wrong[0]!r}; compare with 0"
+            f"got {shown(wrong[0])}; compare with 0"
         )
     return labeled_marks(
         clicks_yx,
@@ -85,11 +84,11 @@ def checked_scribbles(
         ValueError: If they are no such pairs.
     """
     try:
-        return [(points, sign) for points, sign in scribbles or ()]
-    except (TypeError, ValueError):
+        return [(points, sign) for points, sign in (() if scribbles is None else scribbles)]
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(
             "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
-            f"got {reprlib.repr(scribbles)}"
+            f"got {shown(scribbles)}"
         ) from None
 
 
@@ -124,7 +123,7 @@ def labeled_marks(
     strokes = [(_pixels(points, size), label) for points, label in checked_scribbles(scribbles)]
     unfit = [label for _, label in strokes if not is_whole(label)]
     if unfit:
-        raise ValueError(f"labels must be integers, got {reprlib.repr(unfit[0])}")
+        raise ValueError(f"labels must be integers, got {shown(unfit[0])}")
     pixels = np.concatenate([clicks, *(points for points, _ in strokes)])
     all_labels = np.concatenate(
         [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in strokes)]
@@ -192,7 +191,7 @@ def strokes_with_reach(
     if reaches.shape != (len(groups),) or not (reaches >= 0).all():
         raise ValueError(
             "reach_px must be one number of pixels, not negative, for each click and scribble "
-            f"({len(groups)}), got {reach_px!r}"
+            f"({len(groups)}), got {shown(reach_px)}"
         )
     return [
         Stroke(pixels, sign, float(reach))
@@ -224,20 +223,17 @@ def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, in
     Raises:
         ValueError: If it is not four finite numbers, or holds no pixel of the image.
     """
-    try:
-        box = np.asarray(box_yxyx, dtype=np.float64)
-    except (TypeError, ValueError):  # ragged, or words
-        box = np.empty(0)
+    box = array_of("box_yxyx", box_yxyx).astype(np.float64)
     if box.shape != (4,) or not np.isfinite(box).all():
         raise ValueError(
-            f"box_yxyx must be four numbers (top, left, bottom, right), got {box_yxyx!r}"
+            f"box_yxyx must be four numbers (top, left, bottom, right), got {shown(box_yxyx)}"
         )
     top, left = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
     bottom, right = np.ceil(np.minimum(box[2:], size)).astype(int).tolist()
     if top >= bottom or left >= right:
         raise ValueError(
             f"box_yxyx must hold a pixel of the image of {size[0]} x {size[1]} pixels (height x "
-            f"width), got {box_yxyx!r}"
+            f"width), got {shown(box_yxyx)}"
         )
     return top, left, bottom, right
 

@@ -11,7 +11,7 @@ from scipy.sparse import csgraph
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
-from maskfeat.arguments import checked_number
+from maskfeat.arguments import checked_choice, checked_number
 from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
 from maskfeat.segment.hierarchy import atom_tree, hierarchy, in_reading_order, ward_tree
 from maskfeat.segment.inputs import (
@@ -76,8 +76,7 @@ def partition(
         return tree.cut(num_segments, granularity=granularity)
     num_segments, position_weight = _checked_settings(num_segments, position_weight)
     per_megapixel = checked_per_megapixel(per_megapixel)
-    if method not in ("tree", "k-means"):
-        raise ValueError(f"method must be tree or k-means, got {method!r}")
+    checked_choice("method", method, ("tree", "k-means"))
     held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
     num_segments = min(num_segments, num_pixels)

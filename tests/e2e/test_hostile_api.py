@@ -13,12 +13,88 @@ import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
+from maskfeat.segment.hill import class_cut
 from maskfeat.segment.inputs import features_of
 
 RNG = np.random.default_rng(0)
+ODD = [
+    None,
+    True,
+    -1,
+    2.5,
+    np.nan,
+    10**400,
+    "x",
+    [],
+    [[1, 2], [3]],
+    object(),
+    1j,
+    np.array(["a"]),
+    torch.zeros(2, 2, dtype=torch.bfloat16),
+    [torch.ones(2, requires_grad=True)],
+    np.zeros((4, 4, 3), complex),
+    np.full((4, 4, 1), 3e38),
+    len,
+    int,
+]
 RGB = np.repeat(np.repeat(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), 8, axis=0), 8, axis=1)
 FEATURES = features_of(RGB)
 SCORES = RNG.normal(size=(6, 8))
+
+
+def segmenter_at_work() -> maskfeat.InteractiveSegmenter:
+    segmenter = maskfeat.InteractiveSegmenter(LabEncoder())
+    segmenter.set_image(RGB)
+    return segmenter
+
+
+CALLS = [
+    (maskfeat.partition, {"features": RGB, "num_segments": 5, "method": "k-means"}),
+    (maskfeat.partition, {"features": FEATURES, "granularity": 0.5, "per_megapixel": 9000}),
+    (maskfeat.hierarchy, {"features": RGB, "linkage": "ward", "border_weight": 1, "judge": None}),
+    (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "smoothness": 1, "seeds": ()}),
+    (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "num_groups": 2, "max_rounds": 2}),
+    (class_cut, {"probabilities": np.abs(SCORES), "features": RGB, "smoothness": 1, "seeds": ()}),
+    (
+        segmenter_at_work().predict,
+        {"clicks_yx": [[4, 4]], "is_positive": [True], "scribbles": (), "box_yxyx": (0, 0, 9, 9)}
+        | {"mask": None, "keep_all": False, "reach_px": None},
+    ),
+    (segmenter_at_work().predict_labels, {"clicks_yx": [[4, 4]], "labels": [1], "scribbles": ()}),
+    (segmenter_at_work().click, {"row": 4, "column": 4, "is_positive": True}),
+    (segmenter_at_work().set_image, {"rgb": RGB}),
+    (segmenter_at_work().set_features, {"features": FEATURES, "rgb": RGB}),
+    (
+        maskfeat.InteractiveSegmenter,
+        {"model": None, "method": "cut", "per_megapixel": 9000, "smoothness": 1}
+        | {"max_megapixels": 1, "networks": None},
+    ),
+    (Features.from_dense, {"features": SCORES[..., None], "scale": 1}),
+    (FEATURES.at, {"points_yx": [[1, 2]]}),
+    (FEATURES.dense, {"max_stride": 1}),
+    (maskfeat.load, {"path": "lab"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"), CALLS, ids=[call[0].__qualname__ for call in CALLS]
+)
+def test_whatever_is_passed_is_right_or_refused_in_one_line(function, arguments) -> None:
+    function(**arguments)
+    sentences = []
+    for name in arguments:
+        for value in ODD:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                try:
+                    function(**arguments | {name: value})
+                except (ValueError, FileNotFoundError) as error:
+                    sentences.append(str(error))
+    assert len(sentences) > 5 * len(arguments)
+    for sentence in sentences:
+        assert "\n" not in sentence
+        assert "ambiguous" not in sentence  # numpy's, of an array that is compared
+        assert len(sentence) < 500
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -123,10 +199,10 @@ def test_settings_of_a_partition_are_right_or_refused(settings, message: str) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_groups": 2.5}, "num_groups must be a whole number of 1 to 256, got 2.5"),
+        ({"num_groups": 2.5}, "num_groups must be a whole number of 1 to 64, got 2.5"),
         ({"num_groups": True}, "num_groups must be .*, got True"),
         ({"num_groups": "x"}, "num_groups must be .*, got 'x'"),
-        ({"num_groups": 5000}, "num_groups must be a whole number of 1 to 256, got 5000"),
+        ({"num_groups": 5000}, "num_groups must be a whole number of 1 to 64, got 5000"),
         ({"smoothness": "x"}, "smoothness must be a finite number of at least 0 .*, got 'x'"),
         ({"smoothness": np.inf}, "smoothness must be .*, got inf"),
         ({"max_rounds": 1.5}, "max_rounds must be a whole number of at least 1, got 1.5"),
@@ -164,7 +240,7 @@ def test_marks_are_right_or_refused() -> None:
         ({"scribbles": 5}, "scribbles must be pairs of pixels and a sign or label, .* got 5"),
         ({"scribbles": [[1, 2, 3]]}, "scribbles must be pairs"),
         ({"reach_px": ["x"]}, "reach_px must be real numbers"),
-        ({"box_yxyx": "abcd"}, "box_yxyx must be four numbers"),
+        ({"box_yxyx": "abcd"}, "box_yxyx must be real numbers"),
         ({"mask": "x"}, "mask must be real numbers, got 'x'"),
         ({"is_positive": [2]}, "is_positive must be True or 1 for the object"),
         ({"is_positive": ["x"]}, "is_positive must be real numbers"),
