@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_picture, rgb_of_picture
 
 ImageLike = npt.NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
@@ -150,14 +150,15 @@ def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was 
     Raises:
         ValueError: If it is something else, or a file that is no picture.
     """
-    if isinstance(image, Image.Image):
-        if image.mode[0] in "IF":  # I;16 and its kin
-            raise ValueError(f"an image must hold 8 bits a channel, got {image.mode}; convert it")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if isinstance(image, str | os.PathLike):
         return read_picture(Path(image))
     rgb: Any = image
     hint = ""
+    if isinstance(image, Image.Image):
+        try:
+            rgb = rgb_of_picture(image)
+        except (ValueError, OSError) as error:  # OSError: a file that is read only now
+            raise ValueError(f"the PIL image cannot be taken: {error}") from error
     if isinstance(image, Tensor):
         rgb = array_of("rgb", image)
         if rgb.ndim == 3 and rgb.shape[0] == 3:

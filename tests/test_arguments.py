@@ -82,6 +82,7 @@ def test_an_image_may_be_an_array_a_picture_or_a_path(tmp_path) -> None:
         (RGB[:0], r"got uint8 \(0, 4, 3\)"),
         (torch.tensor(RGB).permute(2, 0, 1), r"got uint8 \(3, 5, 4\); image.permute\(1, 2, 0\)"),
         (Image.fromarray(RGB[..., 0].astype(np.uint16)), "8 bits a channel, got I;16"),
+        (Image.new("RGB", (0, 4)), r"got uint8 \(4, 0, 3\)"),
         ("nowhere.jpg", "'nowhere.jpg' cannot be read as a picture"),
     ],
 )

@@ -40,14 +40,23 @@ def read_picture(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.ui
     try:
         with _without_pillows_limit(), Image.open(path) as picture:
             _check_size(picture, max_megapixels)
-            check_kind(picture)
             warn_of_channels(picture, path)
-            was_deep = is_deep(picture)
-            rgb = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-        check_range(was_deep, rgb)
-        return rgb
+            return rgb_of_picture(picture)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         raise ValueError(f"'{path}' cannot be read as a picture: {error}") from error
+
+
+def rgb_of_picture(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """A picture of Pillow's, turned upright, as RGB.
+
+    Raises:
+        ValueError: If it holds more than 8 bits a channel, or several pages, see `read_picture`.
+    """
+    check_kind(picture)
+    was_deep = is_deep(picture)
+    rgb = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    check_range(was_deep, rgb)
+    return rgb
 
 
 def find_pictures(place: str | None) -> list[Path]:
