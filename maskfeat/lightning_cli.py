@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.evaluate.net_summary import shorten_summary
+from maskfeat.evaluate.rank_watch import RankWatch
 from maskfeat.evaluate.stop_together import StopTogether
 from maskfeat.failed_start import RemoveEmptyRun
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
@@ -96,6 +97,13 @@ class MaskfeatCLI(LightningCLI):
             default="data_shards",
             help="Folder of the data sets, for configs that refer to it as ${data_root}.",
         )
+        parser.add_argument(
+            "--rank_timeout_s",
+            type=float,
+            default=1200.0,
+            help="Seconds that a batch of training may take, waiting for other ranks included; "
+            "then the run ends and says which rank stands still.",
+        )
         assert parser.groups is not None
         parser.groups["data"].title = "Training, held-out and prediction data"
         parser.set_defaults({"data": {"class_path": "maskfeat.data.datamodule.ShardDataModule"}})
@@ -111,10 +119,11 @@ class MaskfeatCLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         check_precision(trainer.precision)  # before any folder is moved
         shorten_summary(trainer)
-        trainer.callbacks.insert(0, RemoveEmptyRun())
         self._stop = StopTogether()
+        own = [RemoveEmptyRun(), RankWatch(self._get(self.config, "rank_timeout_s"))]
         if not SLURMEnvironment.detect():  # where Lightning and SaveTogether see to signals
-            trainer.callbacks.insert(0, self._stop)
+            own.append(self._stop)
+        trainer.callbacks[:0] = own
         return trainer
 
     def before_instantiate_classes(self) -> None:

@@ -1,0 +1,90 @@
+"""A rank that stands still or is killed ends the run, in a sentence that names it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import CHECKPOINTS, SMALL
+
+from maskfeat.evaluate.rank_watch import RankWatch
+
+TWO_RANKS = [
+    *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--trainer.devices=2"),
+    *("--trainer.strategy=ddp", "--data.epoch_images=4000", "--data.crop_size=64"),
+    *("--trainer.limit_val_batches=0", "--trainer.callbacks.every_n_train_steps=2"),
+]
+
+
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def is_gone(process: int) -> bool:
+    """Whether it has ended, though nobody may have asked for its status yet."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "said"),
+    [
+        (signal.SIGSTOP, "ERROR: rank 1 (process {} on "),
+        (signal.SIGKILL, "ERROR: rank 1 (process {}) was killed (SIGKILL); --ckpt_path last"),
+        (signal.SIGTERM, "WARNING: stopped by SIGTERM; step "),
+    ],
+)
+def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: str) -> None:
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "maskfeat", "fit", *TWO_RANKS, "--rank_timeout_s=12"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
+        try:
+            give_up = time.monotonic() + 240
+            while not list(tmp_path.glob("runs/base/checkpoints/last.ckpt")):
+                assert run.poll() is None, errors.read_text()[-3000:]
+                assert time.monotonic() < give_up
+                time.sleep(0.1)
+            (rank,) = children_of(run.pid)
+            os.kill(rank, signum)
+            status = run.wait(200)
+        finally:
+            run.kill()
+    told = errors.read_text()
+    assert said.format(rank) in told, told[-3000:]
+    assert "Traceback" not in told
+    # Told by rank one, the status is rank zero's; all of them had saved.
+    assert status == (143 if signum == signal.SIGTERM else 1)
+    if signum == signal.SIGSTOP:
+        assert "stands still: batch" in told
+        assert (
+            not Path(f"/proc/{rank}").exists()
+            or Path(f"/proc/{rank}/stat").read_text().split()[2] in "ZX"
+        )
+
+
+def test_a_timeout_of_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank_timeout_s must be positive, got 0"):
+        RankWatch(0)
