@@ -10,12 +10,14 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskfeat.data import schedule
 from maskfeat.data.schedule import (
     batches_of_worker,
     block_order,
     parts_of,
     places_of,
     sample_at,
+    spread_evenly,
     stretch_of,
 )
 
@@ -171,3 +173,12 @@ def test_the_schedule_needs_no_torch() -> None:
     names = "maskfeat.data.schedule, maskfeat.data.mixture"
     words = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True)
+
+
+def test_a_worker_keeps_two_orders_of_each_set_and_four_bytes_a_sample() -> None:
+    schedule._CACHE.clear()
+    for place in range(0, 12_000, 7):  # twelve passes
+        sample_at(place, 1000, seed=3)
+        sample_at(place, 800, seed=4)
+    assert sum(order.nbytes for order in schedule._CACHE.values()) <= 2 * 4 * (1000 + 800)
+    assert isinstance(spread_evenly(10**12, None), range)  # and no list of all numbers

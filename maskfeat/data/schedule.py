@@ -187,10 +187,14 @@ _CACHE: dict[tuple[int, int, int], np.ndarray] = {}
 
 
 def _shuffled(num_samples: int, seed: int, number: int) -> np.ndarray:
-    """The order of one pass; the last few are kept, as a batch can span two passes."""
+    """The order of one pass; that of the one beside it is kept, as a batch can span two passes."""
     key = (num_samples, seed, number)
     if key not in _CACHE:
+        for old in list(_CACHE):  # of a set of millions, each takes many MB in each worker
+            if old[:2] == key[:2] and abs(old[2] - number) > 1:
+                _CACHE.pop(old, None)
         while len(_CACHE) >= 16:  # two passes of each of several sets
             _CACHE.pop(next(iter(_CACHE)))
-        _CACHE[key] = np.random.default_rng([seed, number]).permutation(num_samples)
+        order = np.random.default_rng([seed, number]).permutation(num_samples)
+        _CACHE[key] = order.astype(np.int32) if num_samples < 2**31 else order
     return _CACHE[key]
