@@ -132,3 +132,14 @@ def test_before_training_ctrl_c_ends_at_once(command, monkeypatch) -> None:
     with pytest.raises(SystemExit) as stop:
         command(*FIT)
     assert stop.value.code == 130
+
+
+def test_in_a_job_of_slurm_signals_are_left_to_lightning_and_save_together(
+    command, tmp_path, monkeypatch
+) -> None:
+    in_a_job = SimpleNamespace(detect=lambda: True)
+    monkeypatch.setattr("maskfeat.lightning_cli.SLURMEnvironment", in_a_job)
+    with pytest.raises(SystemExit) as stop:
+        command(*FIT, signal_at(signum=signal.SIGTERM, step=2))
+    assert not isinstance(stop.value, Stopped)
+    assert not (tmp_path / "runs/base/checkpoints/last.ckpt").exists()
