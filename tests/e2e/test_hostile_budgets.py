@@ -12,7 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.counts import write_counts
+from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ClickFolder, ShardImages
 from maskfeat.data.limits import Limits
 from maskfeat.data.remote import ShardSource
@@ -317,3 +318,33 @@ def test_a_large_held_out_image_is_decoded_in_the_memory_that_it_keeps() -> None
     tracemalloc.stop()
     assert image.masks.shape == (num, 500, 750)
     assert peak < 3 * image.masks.nbytes + 30e6  # 338 MB were decoded before
+
+
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_limits_are_a_setting_of_training_and_what_they_refuse_is_counted(
+    tmp_path: Path, mode: Literal["indexed", "streaming"]
+) -> None:
+    write_shard(tmp_path / "a.tar", 16, num_masks=2, size=(32, 48))
+    write_shard(tmp_path / "b.tar", 4, num_masks=30, size=(32, 48), first_id=500)
+    paths = {"train": f"{tmp_path}/*.tar", "val": str(tmp_path / "a.tar")}
+    sizes = {"crop_size": 32, "num_points": 16, "batch_size": 4, "num_workers": 0, "num_readers": 1}
+    data = ShardDataModule(**paths, **sizes, mode=mode, limits=Limits(masks=10))
+    data.setup("fit")
+    skipped = [one for batch in data.train_dataloader() for one in batch["skipped"]]
+    assert {(one.reason, one.key) for one in skipped} == {
+        ("too large", f"sa_{number}") for number in range(500, 504)
+    }
+    assert "masks, more than 10 (limits.masks)" in skipped[0].detail
+
+
+def test_limits_are_a_setting_of_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shard(tmp_path / "in/a.tar", 3)
+    for command in ("stats", "convert", "verify"):
+        words = [command, str(tmp_path / "in"), "--num_workers=0", "--limits.runs=2"]
+        with pytest.raises(SystemExit):
+            main(["shards", *words, *([f"--out={tmp_path}/out"] if command == "convert" else [])])
+    assert "bad rle" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"limits.runs must be above 0, got -1"):
+        main(["shards", "stats", str(tmp_path / "in"), "--limits.runs=-1"])
