@@ -37,6 +37,11 @@ def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wante
     np.testing.assert_array_equal(odds, np.array(wanted, np.float32))
 
 
+def test_marks_that_change_a_mask_are_not_bound_to_their_segments() -> None:
+    odds = PRIOR.odds(np.array([0]), np.array([], np.int64), is_change=True)
+    np.testing.assert_array_equal(odds, np.array([3, 3, -3, -3], np.float32))
+
+
 def test_many_marks_count_more_than_the_segments() -> None:
     count = 40  # atoms, each a segment by itself
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)

@@ -178,8 +178,9 @@ class InteractiveSegmenter:
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
             keep_all: Keep parts that hold no mark, too.
             reach_px: Of each click, then of each scribble, see `maskfeat.segment.reach`, pixels,
-                shape (N + number of scribbles,). Marks that reach less change less, see
-                `maskfeat.segment.layers.LayeredMasks`. None: each may change everything.
+                shape (N + number of scribbles,). Marks that reach less change less, 0 is one that
+                says what the mask said, see `maskfeat.segment.layers.LayeredMasks`. None: each may
+                change everything.
             within: Beyond this nothing is object, bool, shape (H, W), e.g. the mask that was shown
                 before a click on the background, for which nothing is to grow.
 

@@ -155,7 +155,7 @@ class Scene:
         def revise(atoms: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
             return self.changes.revised(odds, measures, atoms, held[atoms], layer, windows)
 
-        odds = self._prior_odds(hints, outside)
+        odds = self._prior_odds(hints, outside, is_change=True)
         cut = self.cutter.cut_within(
             is_free, held, hints.inside, outside, odds, hints.barred, revise
         )
@@ -164,11 +164,13 @@ class Scene:
             rough[window] = cut.is_object[labels[window]]
         return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
 
-    def _prior_odds(self, hints: Hints, outside: IntArray) -> FloatArray | None:
+    def _prior_odds(
+        self, hints: Hints, outside: IntArray, is_change: bool = False
+    ) -> FloatArray | None:
         """What a box or a mask says of atoms, else what the segments of the hierarchy say, (K,)."""
         if hints.odds is not None or self.tree_prior is None:
             return hints.odds
-        return self.tree_prior.odds(hints.inside, outside)
+        return self.tree_prior.odds(hints.inside, outside, is_change)
 
     @cached_property
     def _pixels_of_atoms(self) -> IntArray:

@@ -13,19 +13,19 @@ FloatArray = npt.NDArray[np.float32]
 
 # All chosen on objects of train splits (experiments/interactive/README.md).
 GRANULARITY = 0.5
-# Log odds of "object" in the segments, and against it elsewhere: as long as no mark speaks against
-# them, and then for so many marked atoms; of more each counts less.
-_ALONE, _BESIDE_OTHERS, _FULL_MARKS = 8.0, 3.0, 2
+# Log odds of "object" in the segments, and against it elsewhere: for the marks that come first, as
+# long as none is on the background; and for others, up to so many marked atoms (then less).
+_FIRST, _LATER, _FULL_MARKS = 8.0, 3.0, 2
 
 
 class TreePrior:
     """What the segments of a hierarchy say of atoms, beside what the marks do.
 
     A mark on the object stands for the largest node around it that is one segment with a
-    probability of at least `GRANULARITY`. Without marks of the background these segments are the
-    object; with them they are one voice among others. Of a segment that holds marks of both kinds
-    it says only that the largest nodes around those of the object that hold none of the background
-    are object.
+    probability of at least `GRANULARITY`. The first marks, without any of the background, make
+    these segments the object; after that they are one voice among others. Of a segment that holds
+    marks of both kinds it says only that the largest nodes around those of the object that hold
+    none of the background are object.
 
     Args:
         tree: Merges of the atoms, with levels of 1 - p ("one segment"), see `judge.judged`.
@@ -34,12 +34,15 @@ class TreePrior:
     def __init__(self, tree: MergeTree) -> None:
         self.tree = tree
 
-    def odds(self, object_atoms: IntArray, background_atoms: IntArray) -> FloatArray:
+    def odds(
+        self, object_atoms: IntArray, background_atoms: IntArray, is_change: bool = False
+    ) -> FloatArray:
         """Log odds of "object" to be added to those of each atom; a function of the two sets.
 
         Args:
             object_atoms: Atoms marked as object, (N,), at least one.
             background_atoms: Atoms marked as background, (M,).
+            is_change: For marks that change a mask, which they speak against.
 
         Returns:
             float32, shape (K,).
@@ -56,9 +59,9 @@ class TreePrior:
         if len(parted):
             within = outside[is_chosen[segments[outside]]]
             says[self._parts(parted, within)] = 1
-        weight = _ALONE
-        if len(outside):
-            weight = _BESIDE_OTHERS * min(1.0, _FULL_MARKS / (len(inside) + len(outside)))
+        weight = _FIRST
+        if is_change or len(outside):
+            weight = _LATER * min(1.0, _FULL_MARKS / (len(inside) + len(outside)))
         return (weight * says).astype(np.float32)
 
     def _parts(self, inside: IntArray, outside: IntArray) -> BoolArray:
