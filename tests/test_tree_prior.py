@@ -26,10 +26,10 @@ PRIOR = TreePrior(
         ([0], [], [8, 8, -8, -8]),
         ([0, 0, 1], [], [8, 8, -8, -8]),
         ([1, 2], [], [8, 8, 8, 8]),
-        ([0], [3], [3, 3, -3, -3]),
-        ([0], [1], [3, 0, -3, -3]),  # nobody knows what the rest of the segment is
-        ([0, 2], [3], [2, 2, 2, 0]),
-        ([0], [0], [3, 0, -3, -3]),
+        ([0], [3], [1.5, 1.5, -1.5, -1.5]),
+        ([0], [1], [1.5, 0, -1.5, -1.5]),  # nobody knows what the rest of the segment is
+        ([0, 2], [3], [1.5, 1.5, 1.5, 0]),
+        ([0], [0], [1.5, 0, -1.5, -1.5]),
     ],
 )
 def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wanted) -> None:
@@ -39,7 +39,7 @@ def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wante
 
 def test_marks_that_change_a_mask_are_not_bound_to_their_segments() -> None:
     odds = PRIOR.odds(np.array([0]), np.array([], np.int64), is_change=True)
-    np.testing.assert_array_equal(odds, np.array([3, 3, -3, -3], np.float32))
+    np.testing.assert_array_equal(odds, np.array([1.5, 1.5, -1.5, -1.5], np.float32))
 
 
 def test_many_marks_count_more_than_the_segments() -> None:

@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float32]
 GRANULARITY = 0.5
 # Log odds of "object" in the segments, and against it elsewhere: for the marks that come first, as
 # long as none is on the background; and for others, up to so many marked atoms (then less).
-_FIRST, _LATER, _FULL_MARKS = 8.0, 3.0, 2
+_FIRST, _LATER, _FULL_MARKS = 8.0, 1.5, 4
 
 
 class TreePrior:
