@@ -108,7 +108,7 @@ def test_smoothing_takes_noise_out_of_lab_features() -> None:
 def test_lab_refuses_what_is_no_rgb() -> None:
     with pytest.raises(ValueError, match="rgb must be a uint8 array"):
         LabEncoder().features(np.zeros((4, 4, 3)))
-    with pytest.raises(ValueError, match="scale and sigma must be positive"):
+    with pytest.raises(ValueError, match="sigma must be a finite number above 0, got 0"):
         LabEncoder(sigma=0)
 
 
