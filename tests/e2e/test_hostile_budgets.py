@@ -21,6 +21,7 @@ from shard_factory import jpg_bytes, write_members, write_shard
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
 from maskfeat.data.augment import ExampleMaker
+from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.counts import write_counts
@@ -289,6 +290,22 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
             patch.setattr(place, fail)
             with pytest.raises(SampleError, match="too large: memory does not suffice to"):
                 attempt()
+
+
+def test_memory_that_does_not_suffice_costs_a_conversion_the_sample_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "a.tar", 3)
+
+    def fail_for_one(key: str, *args: Any) -> Any:
+        if key == "sa_101":
+            raise MemoryError
+        return shrink(key, *args)
+
+    monkeypatch.setattr("maskfeat.data.convert.run.shrink", fail_for_one)
+    main(["shards", "convert", str(tmp_path / "a.tar"), f"--out={tmp_path}/out", "--num_workers=0"])
+    told = json.loads((tmp_path / "out/index.json").read_bytes())
+    assert (told["samples"], told["skipped"]) == (2, {"too large": 1})
 
 
 def test_masks_that_share_too_much_to_be_compared_are_counted_as_skipped(

@@ -16,7 +16,7 @@ from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.sample import Record, Settings, shrink
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState
-from maskfeat.data.picture import SampleError
+from maskfeat.data.picture import SampleError, within_memory
 from maskfeat.data.write import ShardWriter
 
 _LOG = logging.getLogger("maskfeat")
@@ -207,7 +207,8 @@ def _shrink_all(tasks: Sequence[_Task], settings: Settings) -> list[_Done | _Ski
 
 def _shrink_one(task: _Task, settings: Settings) -> _Done | _Skipped:
     try:
-        made = shrink(task.key, task.number, task.record.read(settings), settings)
+        with within_memory("to convert it"):
+            made = shrink(task.key, task.number, task.record.read(settings), settings)
     except SampleError as error:
         return _Skipped(task.key, task.record.key, error.reason, error.detail)
     return _Done(task.key, *made)
