@@ -295,8 +295,7 @@ def _border_map(runs: Runs) -> npt.NDArray[np.bool_]:
     begin, end = ends[0::2], ends[1::2]
     base = begin // span * span
     begin, end = np.maximum(begin - base, height), np.minimum(end - base, height * width)
-    is_run = end > begin
-    begin, end = begin[is_run], end[is_run]
+    begin, end = begin[end > begin], end[end > begin]
     is_border = np.zeros(height * width, bool)
     if (end - begin).sum() <= height * width:
         beside = _ranges(begin, end)
