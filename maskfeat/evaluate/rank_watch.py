@@ -53,6 +53,7 @@ class RankWatch(Callback):
         self._store.set_timeout(timedelta(seconds=10 * _BEAT_S))
         who = f"process {os.getpid()} on {socket.gethostname()}"
         self._store.set(f"maskfeat/who/{trainer.global_rank}", who)
+        self._store.set(f"maskfeat/beat/{trainer.global_rank}", "0 0")
         threading.Thread(target=self._watch, args=(trainer,), daemon=True).start()
 
     def on_train_batch_start(
@@ -111,10 +112,15 @@ class RankWatch(Callback):
 
     def _behind(self, world_size: int) -> str | None:
         """The ranks that tell nothing any more, or else those that began the fewest batches."""
-        before = [self._told(rank) for rank in range(world_size)]
-        if all(told is None for told in before):
-            return "rank 0, by which the ranks reach one another,"
         own = dist.get_rank()  # which tells nothing while it asks
+        # Where the process that keeps the store is stopped, torch waits for it without end.
+        told: list[tuple[int, int] | None] = []
+        asking = threading.Thread(target=lambda: told.append(self._told(own)), daemon=True)
+        asking.start()
+        asking.join(10 * _BEAT_S)
+        if not told or told[0] is None:
+            return "rank 0, by which the ranks reach one another,"
+        before = [self._told(rank) for rank in range(world_size)]
         time.sleep(5 * _BEAT_S)
         after = [self._told(rank) for rank in range(world_size)]
         silent = [r for r in range(world_size) if r != own and before[r] == after[r]]
