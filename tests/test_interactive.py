@@ -359,6 +359,12 @@ def test_features_are_kept_on_disk_and_give_the_same_mask(tmp_path) -> None:
         InteractiveSegmenter(Lab(), cache_dir=tmp_path)
 
 
+def test_features_of_a_model_by_name_are_kept_on_disk_too(tmp_path) -> None:
+    segmenter = InteractiveSegmenter("maskfeat-b0", cache_dir=tmp_path)
+    segmenter.set_image(RGB)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_features_that_are_not_finite_leave_the_image_before() -> None:
     segmenter = segmenter_of(RGB)
     features = Lab().features(RGB)
@@ -422,6 +428,21 @@ def test_clicks_with_reach_give_one_mask_in_any_order() -> None:
     np.testing.assert_array_equal(mask, other)
     whole = SEGMENTER.predict(clicks, signs, reach_px=np.full(20, np.inf))
     np.testing.assert_array_equal(whole, SEGMENTER.predict(clicks, signs))
+
+
+def test_a_mark_said_twice_is_said_once() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        clicks = rng.integers(0, RING.shape, (8, 2))
+        signs = RING[tuple(clicks.T)]
+        signs[0] = RING[32, 30]
+        clicks[0] = 32, 30
+        reaches = np.full(8, 20.0)
+        mask = SEGMENTER.predict(clicks, signs, reach_px=reaches)
+        for again in (0, 5):
+            more = np.append(np.arange(8), again)
+            same = SEGMENTER.predict(clicks[more], signs[more], reach_px=reaches[more])
+            np.testing.assert_array_equal(same, mask)
 
 
 @pytest.mark.parametrize("reach_px", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])

@@ -132,9 +132,11 @@ class FeaturePyramid(nn.Module):
             The pyramid of the image, float32, on the device of the net.
 
         Raises:
-            ValueError: If `rgb` is something else, or the features are not finite.
+            ValueError: If `rgb` is something else, the features are not finite, or the net was
+                cast to half precision, and its statistics are beyond that.
         """
         rgb = rgb_of(rgb)
+        self._check_statistics()
         copy = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
         pixels = copy.permute(2, 0, 1).unsqueeze(0)
         was_training = self.training
@@ -146,6 +148,17 @@ class FeaturePyramid(nn.Module):
             self.train(was_training)
         size = (rgb.shape[0], rgb.shape[1])
         return Features([level[0] for level in maps], self.strides, size, self.scale.item())
+
+    def _check_statistics(self) -> None:
+        """Refuse variances that `half()` made infinite: their channels would be 0 in silence."""
+        if self.log_scale.dtype != torch.float16:
+            return
+        for name, values in self.named_buffers():
+            if not values.isfinite().all():
+                raise ValueError(
+                    f"the net cannot be used in float16, in which its '{name}' is too large; "
+                    "load it again, and cast it to bfloat16 if it is to be small"
+                )
 
     def _bounded(self, output: Tensor) -> Tensor:
         if self.bound == "tanh":

@@ -113,7 +113,7 @@ class InteractiveSegmenter:
         if not (networks is None or isinstance(networks, ClickNetworks)):
             raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
         self.networks = default_networks() if networks is None else networks
-        self._cache = None if cache_dir is None else FeatureCache(cache_dir, model)
+        self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
         self._lock = threading.RLock()
         self._scene: Scene | None = None
         self._size = (0, 0)

@@ -119,7 +119,8 @@ class LayeredMasks:
         Returns:
             bool, shape (H, W), not to be changed.
         """
-        strokes = sorted(strokes, key=lambda stroke: stroke.key)
+        different = {stroke.key: stroke for stroke in strokes}  # said twice is said once
+        strokes = [different[key] for key in sorted(different)]
         agreed = [stroke for stroke in strokes if stroke.level == AGREED]
         made = strokes[: len(strokes) - len(agreed)]
         mask = self._with_strokes(start, [], made, cutter, keep_all, context)

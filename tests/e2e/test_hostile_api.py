@@ -97,6 +97,15 @@ def test_whatever_is_passed_is_right_or_refused_in_one_line(function, arguments)
         assert len(sentence) < 500
 
 
+def test_a_variance_that_half_precision_cannot_hold_is_said() -> None:
+    net = maskfeat.load()  # one of its variances is 523,089
+    rgb = np.zeros((32, 32, 3), np.uint8)
+    expected = net.features(rgb).dense()
+    np.testing.assert_allclose(net.bfloat16().features(rgb).dense(), expected, atol=0.1)
+    with pytest.raises(ValueError, match=r"cannot be used in float16, in which its .*running_var"):
+        maskfeat.load().half().features(rgb)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_of_another_precision_gives_nearly_the_same_features(dtype) -> None:
     torch.manual_seed(0)
