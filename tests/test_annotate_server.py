@@ -189,6 +189,16 @@ def test_a_later_click_carries_its_reach_whatever_the_browser_says(client, out) 
     assert [step["mark"] for step in content["steps"]] == view["marks"]
 
 
+def test_a_background_click_after_a_click_in_a_segment_is_obeyed(client) -> None:
+    ready_view(client)
+    act(client, click(ON_DISC))
+    act(client, click(ON_SQUARE, kind="segment", granularity=0.5))
+    shown = mask_of(act(client, click(ON_SQUARE))["masks"][0])  # says what is shown
+    mask = mask_of(act(client, click([45, 50], 0))["masks"][0])
+    assert [mask[tuple(place)] for place in (ON_DISC, ON_SQUARE, [45, 50])] == [True, True, False]
+    assert not (mask & ~shown).any()
+
+
 def test_the_reach_of_a_large_picture_is_in_its_own_pixels(paths, out) -> None:
     with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
         ready_view(client)

@@ -112,7 +112,12 @@ def _mask_of(predict: Predict, strokes: Sequence[KeptStroke], shown: BoolArray |
     """The mask of some strokes, of which the last was made on the mask that was shown."""
     if strokes[-1].reach == 0 and shown is not None:
         return shown
-    within = shown if strokes[-1].adds_nothing else None
+    within = None
+    if strokes[-1].adds_nothing and shown is not None:
+        within = shown.copy()
+        # What says what was shown may stand where only a segment that was taken whole made it so.
+        for stroke in strokes:
+            within[tuple(stroke.points_yx.T)] |= stroke.is_positive
     scribbles = [(stroke.points_yx, stroke.is_positive) for stroke in strokes]
     reach_px = [stroke.reach for stroke in strokes]
     return predict((), (), scribbles=scribbles, reach_px=reach_px, within=within)
