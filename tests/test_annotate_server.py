@@ -254,6 +254,22 @@ def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None
     assert [one["label"] for one in annotations] == [1, 3, 5]
 
 
+def test_an_object_left_open_for_the_labels_is_finished_with_the_picture(client, out) -> None:
+    ready_view(client)
+    shown = mask_of(act(client, click(ON_DISC))["masks"][0])
+    act(client, {"do": "mode", "mode": "labels"})
+    act(client, click(ON_SQUARE, 3))
+    act(client, {"do": "done", "is_done": True})
+    objects = np.array(Image.open(out / "p0_mask.png"))
+    np.testing.assert_array_equal(objects == 1, shown)
+    assert (np.array(Image.open(out / "labels" / "p0_mask.png")) == 3).all()
+    act(client, {"do": "mode", "mode": "object"})
+    act(client, click(ON_GROUND, 0))  # of no object
+    act(client, {"do": "mode", "mode": "labels"})
+    act(client, {"do": "done", "is_done": True})
+    assert len(json.loads((out / "p0.json").read_text())["annotations"]) == 1
+
+
 def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     act(client, click(ON_DISC, 3))

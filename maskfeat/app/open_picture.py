@@ -167,6 +167,8 @@ class OpenPicture:
             return before.with_step(SetDone(False))
         if state.mode == "object" and state.open_marks:
             before = self._with_object_finished(before, request)
+        elif state.open_marks and (mask := self._open_mask(state)).any():  # left for the labels
+            before = before.with_step(FinishObject(_runs_of(mask)))
         return before.with_step(SetDone(True, self._labels(state)))
 
     def _with_results_written(self, before: Annotation, request: JsonDict) -> Annotation:

@@ -69,6 +69,11 @@ def test_undo_after_a_picture_was_called_done_takes_that_back(browser, url, out)
         page.text("#undo").to_have_attribute("title", "Undo finishing an object (Ctrl+Z or U)")
         page.press("u")
         page.text("#message").to_have_text("taken back in p1.png: finishing an object")
+        page.press("u")
+        page.text("#undo").to_be_disabled()
+        page.press("u")  # there is nothing more
+        page.page.wait_for_timeout(300)
+        page.text("#message").not_to_contain_text("null")
         page.text("#objects li").to_have_count(0)
 
 

@@ -150,7 +150,7 @@ async function undo() {
   if (back !== null && back !== number) await open(back);
   if (back !== null && view?.undo !== "calling the picture done") return;
   const what = view?.undo;
-  const isSeen = /^a /.test(what ?? "a"); // marks are: they vanish from the picture
+  const isSeen = /^a /.test(what ?? "a mark"); // marks are: they vanish from the picture
   if ((await act({ do: "undo" })) && !isSeen) panel.say(`taken back in ${folder.names[number]}: ${what}`);
 }
 
