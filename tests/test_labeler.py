@@ -473,6 +473,21 @@ def test_a_done_picture_without_sound_labels_is_not_done(photos, out, harm, capl
     assert f"'{path}', the labels of a picture that was done, is missing or damaged" in caplog.text
 
 
+def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_path) -> None:
+    one = labeler(own_photos, tmp_path / "out")
+    click_all(one, 0)
+    for image in range(4):
+        one.set_done(image)
+    Image.fromarray(picture(0)[:20, :30]).save(own_photos / "p0.png")  # clicked
+    Image.fromarray(picture(1)[::-1]).save(own_photos / "p1.png")  # not clicked
+    (tmp_path / "out" / "labels" / "p2.png").write_bytes(b"no picture")
+    assert one.export(tmp_path / "exported", ["png"]) == 1
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {
+        "p3_classes.png",
+        "classes.txt",
+    }
+
+
 @pytest.mark.parametrize("what", ["click", "undo", "redo", "reopen"])
 def test_labels_of_a_picture_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
     one = labeler(photos, out)

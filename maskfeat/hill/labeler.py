@@ -388,14 +388,16 @@ class Labeler:
                 or (not only_done and number not in self.store.failed)
             ]
         self.learn()
-        return export_labels(Path(folder), self._labeled(numbers), self.classes, formats)
+        return export_labels(Path(folder), self._labeled(numbers, only_done), self.classes, formats)
 
     def close(self) -> None:
         """End what computes ahead, and let go of the folder."""
         self.store.close()
         self._held.close()
 
-    def _labeled(self, images: Sequence[int]) -> Iterator[tuple[Path, int, IntArray]]:
+    def _labeled(
+        self, images: Sequence[int], only_done: bool
+    ) -> Iterator[tuple[Path, int, IntArray]]:
         """Path, number and labels of each image; those that cannot be read any more are logged."""
         for image in images:
             try:
@@ -405,11 +407,14 @@ class Labeler:
                     raise
                 _LOG.warning("not exported: %s", error)
                 continue
-            yield self.paths[image], image, labels
+            # An image that was replaced, or whose labels are lost, has turned out to be not done.
+            if not only_done or self.is_done(image):
+                yield self.paths[image], image, labels
 
     def _labels(self, image: int) -> IntArray:
         """The labels an image was left with, or those proposed now, of each pixel."""
         with self._lock:
+            self._set_aside_if_changed(image)
             kept = self._kept_labels(image)
             if kept is not None:
                 return kept
