@@ -14,6 +14,7 @@ import torch
 from jsonargparse.typing import register_type
 from lightning import LightningDataModule
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -119,6 +120,10 @@ class MaskfeatCLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         check_precision(trainer.precision)  # before any folder is moved
         shorten_summary(trainer)
+        if trainer.fast_dev_run:  # upstream saves the last one all the same, over that of the run
+            for saver in trainer.checkpoint_callbacks:
+                if isinstance(saver, ModelCheckpoint):
+                    saver.save_last = None
         self._stop = StopTogether()
         own = [RemoveEmptyRun(), RankWatch(self._get(self.config, "rank_timeout_s"))]
         if not SLURMEnvironment.detect():  # where Lightning and SaveTogether see to signals

@@ -64,8 +64,12 @@ def fault_of_config(file: str) -> str | None:
         return f"config '{file}'{place} is no YAML: {error.problem}{hint}"
     except yaml.YAMLError as error:
         return f"config '{file}' is no YAML: {str(error).splitlines()[0]}"
-    if content is not None and not isinstance(content, yaml.MappingNode):
-        return f"config '{file}' must hold settings, NAME: VALUE, got {str(content.value)[:40]!r}"
+    if content is None:
+        return f"config '{file}' must hold settings, NAME: VALUE, but is empty"
+    if not isinstance(content, yaml.MappingNode):
+        is_list = isinstance(content, yaml.SequenceNode)
+        got = "a list" if is_list else repr(str(content.value)[:40])
+        return f"config '{file}' must hold settings, NAME: VALUE, got {got}"
     return None
 
 

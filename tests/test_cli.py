@@ -573,6 +573,8 @@ def test_the_help_of_fit_says_where_to_look_instead_of_listing_all_modules(comma
         ("model:\n  net: {a: 1\n  loss: [\n", "mine.yaml', line 3, column 7 is no YAML: .*'}'"),
         ("trainer:\n\tmax_epochs: 3\n", r"mine.yaml', line 2, column 1 is no YAML: .*a tab\?"),
         ("just text", "mine.yaml' must hold settings, NAME: VALUE, got 'just text'"),
+        ("- 1", "mine.yaml' must hold settings, NAME: VALUE, got a list"),
+        ("# nothing", "mine.yaml' must hold settings, NAME: VALUE, but is empty"),
         (b"\xff\xfe", "mine.yaml' must be UTF-8 text"),
         (None, "no config at 'mine.yaml'; name a YAML file"),
     ],

@@ -59,6 +59,16 @@ def test_fast_dev_run_tries_one_of_everything(command, monkeypatch, capsys) -> N
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_fast_dev_run_leaves_the_run_of_that_name_alone(command, tmp_path) -> None:
+    last = tmp_path / "runs/base/checkpoints/last.ckpt"
+    command("fit", *CONFIG, "--trainer.fast_dev_run=true")
+    assert not last.exists()
+    last.parent.mkdir(parents=True, exist_ok=True)
+    last.write_bytes(b"hours of training")
+    command("fit", *CONFIG, "--trainer.fast_dev_run=true")
+    assert last.read_bytes() == b"hours of training"
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -212,9 +212,10 @@ def scan_shard(path: Path) -> ShardIndex:
 def _refuse(path: Path, head: bytes) -> None:
     compression = compression_of(head)
     if compression is not None:
+        streamed = ", or read it front to back (data.mode streaming)"
         raise ValueError(
             f"shard '{path}' is compressed by {compression}, so it cannot be read at random; "
-            "decompress it, or read it front to back (data.mode streaming)"
+            f"decompress it{'' if compression == 'zstd' else streamed}"
         )
     raise ValueError(f"shard '{path}' is no plain tar, or cut short before its first whole member")
 

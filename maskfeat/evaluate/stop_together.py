@@ -96,6 +96,9 @@ class StopTogether(Callback):
             return
         name = signal.Signals(self._signal or signal.SIGTERM).name
         saver: Any = trainer.checkpoint_callback
+        if getattr(trainer, "fast_dev_run", False):
+            _LOG.warning("stopped by %s; a fast_dev_run saves nothing", name)
+            return
         if saver is None or saver.dirpath is None:
             _LOG.warning("stopped by %s; without a ModelCheckpoint nothing is saved", name)
             return
