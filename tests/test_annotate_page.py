@@ -245,6 +245,8 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
                 page.click(ON_DISC)
                 page.text("#open-area").to_contain_text("no. 1")
                 page.text("#busy").to_be_hidden()
+                assert not page.problems
+            page.problems.clear()  # the server has ended before the page
 
 
 def test_a_picture_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
