@@ -106,6 +106,17 @@ def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[No
         _LOCKS.release(lock)
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process holds by `held_folder`; several may ask at once.
+
+    Raises:
+        FolderInUseError: If one does; says who.
+    """
+    lock = folder / _LOCK_NAME
+    if lock.exists() and not _LOCKS.has(lock):
+        _locked_file(lock, folder).close()
+
+
 class _ProcessLocks:
     """The locked files of this process.
 
@@ -116,6 +127,11 @@ class _ProcessLocks:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._files: dict[str, tuple[IO[str], int]] = {}  # by real path: file, number of holders
+
+    def has(self, lock: Path) -> bool:
+        """Whether this process holds it: to open and close its file would drop it."""
+        with self._guard:
+            return os.path.realpath(lock) in self._files
 
     def acquire(self, lock: Path, folder: Path, what: str) -> None:
         key = os.path.realpath(lock)

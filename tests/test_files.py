@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.files import FolderInUseError, file_digest, held_folder, whole_file
+from maskfeat.files import FolderInUseError, check_free, file_digest, held_folder, whole_file
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path) -> None:
@@ -142,6 +142,19 @@ def test_a_folder_has_one_owner_and_a_killed_one_leaves_it_free(tmp_path) -> Non
     with held_folder(tmp_path, "another"), held_folder(tmp_path, "the same process"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_held_folder_is_free_for_its_own_process_alone(tmp_path) -> None:
+    check_free(tmp_path)
+    program = "import pathlib, sys; from maskfeat.files import check_free\n"
+    program += "check_free(pathlib.Path(sys.argv[1]))"
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with held_folder(tmp_path, "a test"):
+        check_free(tmp_path)
+        for _ in range(2):  # asking does not free it
+            second = subprocess.run(words, capture_output=True, text=True)
+            assert "is in use by a test (process " in second.stderr
+    assert subprocess.run(words).returncode == 0
 
 
 def test_a_folder_held_twice_in_a_process_is_free_after_both_have_ended(tmp_path) -> None:

@@ -15,7 +15,7 @@ from skimage.measure import label
 
 from maskfeat.data.index import scan_shard
 from maskfeat.data.rle import decode
-from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample, to_held_out
+from maskfeat.data.sample import AnnotatedImage, SampleError, is_crowd, read_sample, to_held_out
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GOOD = [fault for fault, reason in FAULTS.items() if reason is None]
@@ -303,3 +303,12 @@ def test_real_photographs_give_the_partitions_that_their_annotators_drew(
             np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
             if folder == "bsds500":
                 assert (labels >= 0).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1, True), (True, True), ("1", True), (1.0, True), (0, False), ("0", False), (None, False)],
+)
+def test_a_crowd_is_known_however_its_flag_is_written(value: object, expected: bool) -> None:
+    assert is_crowd({"iscrowd": value}) is expected
+    assert not is_crowd({})

@@ -14,7 +14,7 @@ from maskfeat import __version__
 from maskfeat.app.result_origin import is_current, origin_of
 from maskfeat.data.folder import find_pictures, read_picture
 from maskfeat.features.model_file import find_model
-from maskfeat.files import check_stems, check_writable, file_digest, holds_one_of
+from maskfeat.files import check_free, check_stems, check_writable, file_digest, holds_one_of
 
 _LOG = logging.getLogger("maskfeat")
 MAX_MEGAPIXELS = 400.0  # of a picture at all: above, a broken header is likelier than a camera
@@ -115,6 +115,7 @@ def _check_out(paths: Sequence[Path], folder: Path) -> None:
             "its masks would be written over; name another folder by --out"
         )
     check_writable(folder)
+    check_free(folder)  # a page may be open whose results are there
 
 
 def _origin_of_model(model: str) -> dict[str, str]:

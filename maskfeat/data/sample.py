@@ -141,8 +141,8 @@ def read_sample(
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
     """Whether a mask holds many objects at once, as COCO marks it by `iscrowd`."""
-    value = annotation.get("iscrowd", 0)
-    return isinstance(value, int | float) and value != 0
+    # As text, too: some exporters write all numbers so.
+    return str(annotation.get("iscrowd", 0)).strip().lower() in ("1", "1.0", "true")
 
 
 @within_memory("to decode its masks")
