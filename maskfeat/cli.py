@@ -90,17 +90,24 @@ def _in_one_sentence() -> Iterator[None]:
     except (ValueError, OSError) as error:
         # What names no file, as a lost connection, nobody can mend without knowing where it was.
         names_none = isinstance(error, OSError) and error.strerror and error.filename is None
-        if _is_debugging() or names_none:
+        told = _cause_of(error) if names_none else _sentence_of(error)
+        if _is_debugging() or told is None:
             raise
-        sys.exit(f"error: {_sentence_of(error)}")
-    except RuntimeError as error:
-        from maskfeat.data.workers import death_of_worker
-        from maskfeat.failures import said_of_failure
-
-        told = death_of_worker(error) or said_of_failure(error)
+        sys.exit(f"error: {told}")
+    except (RuntimeError, EOFError) as error:
+        told = _cause_of(error)
         if told is None or _is_debugging():
             raise
         sys.exit(f"error: {told}")
+
+
+def _cause_of(error: Exception) -> str | None:
+    """What a user can mend beneath an error of a library; None where nothing is known."""
+    from maskfeat.data.workers import death_of_worker
+    from maskfeat.failures import said_of_failure
+
+    of_run = said_of_failure(error) if isinstance(error, RuntimeError) else None
+    return death_of_worker(error) or of_run
 
 
 def _sentence_of(error: ValueError | OSError) -> str:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_sharer
 from typing import Any
 
 import pytest
@@ -60,6 +61,15 @@ def test_a_batch_that_cannot_be_sent_ends_the_loop(
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(kind, match=told):
         next(batches)
+
+
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_said() -> None:
+    shared = resource_sharer.DupFd(0)
+    resource_sharer.stop()  # as if its process had ended
+    with pytest.raises(OSError) as lost:  # noqa: PT011 - whichever the system gives
+        shared.detach()
+    assert "a worker that reads data was killed" in death_of_worker(lost.value)
+    assert death_of_worker(ConnectionResetError()) is None
 
 
 def test_the_death_of_a_worker_is_found_beneath_what_it_led_to() -> None:

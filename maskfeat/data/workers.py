@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import traceback
 from concurrent.futures import BrokenExecutor
 from multiprocessing import queues
 from typing import Any
@@ -22,6 +23,7 @@ _NO_FILES = (
     f"lower data.num_workers; {_GO_ON}"
 )
 # Torch's words for a worker that is no more, with the signal where it knows.
+_SHARER = "multiprocessing.resource_sharer"
 _DEAD = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited)")
 
 
@@ -48,6 +50,19 @@ def _tell_loader(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN4
     queue.put((number, wrapped))
 
 
+def _killed(how: str) -> str:
+    return (
+        f"a worker that reads data was {how}, mostly because memory ran out; lower "
+        f"data.num_workers or data.shuffle_buffer_mb; {_GO_ON}"
+    )
+
+
+def _is_of_handing_over(error: BaseException) -> bool:
+    """Whether an error came while a batch was taken over from another process."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == _SHARER for frame, _ in frames)
+
+
 def death_of_worker(error: BaseException) -> str | None:
     """Say what an error tells of a worker, if it does.
 
@@ -61,11 +76,11 @@ def death_of_worker(error: BaseException) -> str | None:
         if isinstance(seen, RuntimeError) and (dead := _DEAD.search(said)):
             if dead[1] == "Bus error":
                 return _FULL
-            by = f"killed by the system (signal: {dead[1].strip()})" if dead[1] else "killed"
-            return (
-                f"a worker that reads data was {by}, mostly because memory ran out; lower "
-                f"data.num_workers or data.shuffle_buffer_mb; {_GO_ON}"
+            return _killed(
+                f"killed by the system (signal: {dead[1].strip()})" if dead[1] else "killed"
             )
+        if isinstance(seen, OSError | EOFError) and _is_of_handing_over(seen):
+            return _killed("killed")  # in the midst of it: nobody answers at its socket
         if isinstance(seen, BrokenExecutor):  # of the commands of shards
             return (
                 "a worker process was killed, mostly because memory ran out; lower --num_workers; "

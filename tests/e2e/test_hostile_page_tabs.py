@@ -111,6 +111,21 @@ def test_a_picture_replaced_while_the_page_is_open_is_shown_anew(browser, url, p
         assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
 
 
+def refuse_from_the_first_step_on(tab) -> None:
+    """Let no request through, but those that ask for news before the first step was sent."""
+    steps = []
+
+    def answer(route) -> None:
+        if route.request.method == "POST":
+            steps.append(route.request.url)
+        if steps:
+            route.abort()
+        else:
+            route.continue_()
+
+    tab.route("**/api/**", answer)
+
+
 def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, paths, out) -> None:
     labeler = Labeler(paths, ["ground", "disc"], feature_model("lab"), out)
     with (
@@ -118,7 +133,7 @@ def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, p
         opened(browser, url) as page,
         opened(browser, url) as other,
     ):
-        page.page.route("**/api/**", lambda route: route.abort())
+        refuse_from_the_first_step_on(page.page)
         page.click(ON_DISC)
         page.text("#message.error").to_contain_text("cannot be reached")
         page.text("#done").to_be_disabled()
