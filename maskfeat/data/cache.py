@@ -79,7 +79,7 @@ class ShardCache:
         with self._locked(path.name):
             kept = self._kept(path)
             if kept is not None:
-                os.utime(path)  # when it was used last
+                os.utime(kept.fileno())  # when it was used last; it may have made room meanwhile
                 return kept
             part = self.folder / f".{path.name}.part"
             try:
