@@ -1,4 +1,4 @@
-"""Two discs to click on, and a cutter of their atoms."""
+"""Two discs to click on, and a cutter of their superpixels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import atoms
 from maskfeat.segment.evidence import ClickEvidence
-from maskfeat.segment.graphcut import SMOOTHNESS, AtomCutter
-from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.graphcut import SMOOTHNESS, SuperpixelCutter
+from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.networks import default_networks
+from maskfeat.segment.superpixels import superpixels
 
 
 def two_discs() -> tuple[np.ndarray, np.ndarray]:
@@ -24,10 +24,10 @@ def two_discs() -> tuple[np.ndarray, np.ndarray]:
 
 
 VALUES, TRUTH = two_discs()
-GRAPH = atoms(Features.from_dense(VALUES))
+GRAPH = superpixels(Features.from_dense(VALUES))
 
 
-def cutter_of(smoothness: float = SMOOTHNESS) -> AtomCutter:
+def cutter_of(smoothness: float = SMOOTHNESS) -> SuperpixelCutter:
     """A new cutter that has seen no click."""
-    evidence = ClickEvidence(GRAPH, atom_hierarchy(GRAPH).tree)
-    return AtomCutter(evidence, default_networks().atoms, smoothness)
+    evidence = ClickEvidence(GRAPH, superpixel_hierarchy(GRAPH).tree)
+    return SuperpixelCutter(evidence, default_networks().superpixels, smoothness)

@@ -281,17 +281,17 @@ def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> Non
 def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
     response = client.get("/api/pictures/0/partition")
     content = response.content
-    height, width, num_atoms, _ = np.frombuffer(content, "<u4", 4)
-    levels = np.frombuffer(content, "<f8", 2 * num_atoms - 1, 16)
-    parents = np.frombuffer(content, "<i4", 2 * num_atoms - 1, 16 + levels.nbytes)
-    atoms = np.frombuffer(content, "<i4", -1, 16 + levels.nbytes + parents.nbytes)
+    height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)
+    levels = np.frombuffer(content, "<f8", 2 * num_superpixels - 1, 16)
+    parents = np.frombuffer(content, "<i4", 2 * num_superpixels - 1, 16 + levels.nbytes)
+    superpixels = np.frombuffer(content, "<i4", -1, 16 + levels.nbytes + parents.nbytes)
     assert (height, width) == SIZE
     # As the page does: each node joins its parent while the parent's level allows it.
     tops = np.arange(len(parents))
     for node in range(len(parents) - 2, -1, -1):
         if levels[parents[node]] <= 1 - 0.3:
             tops[node] = tops[parents[node]]
-    cut = tops[atoms].reshape(SIZE)
+    cut = tops[superpixels].reshape(SIZE)
     rgb = np.asarray(Image.open(paths[0]))
     expected = hierarchy(features_of(rgb)).cut(granularity=0.3)
     pairs = np.unique(np.stack([cut.ravel(), expected.ravel()]), axis=1)

@@ -1,4 +1,4 @@
-"""How likely atoms are to change their label for a mark, in view of the mask it was made on."""
+"""How likely superpixels are to change their label for a mark."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.segment.atoms import atoms
 from maskfeat.segment.changes import CHANGE_MEASURES, ChangeReader, Layer
-from maskfeat.segment.evidence import ATOM_MEASURES
+from maskfeat.segment.evidence import SUPERPIXEL_MEASURES
 from maskfeat.segment.reach import Stroke, reach_of_level
 from maskfeat.segment.small_net import SmallNet
+from maskfeat.segment.superpixels import superpixels
 
 SIZE = (48, 60)
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-GRAPH = atoms(LabEncoder(sigma=1.0).features(RGB), 26_000)
+GRAPH = superpixels(LabEncoder(sigma=1.0).features(RGB), 26_000)
 ALL = slice(0, SIZE[0]), slice(0, SIZE[1])
 
 
@@ -35,7 +35,7 @@ def net_of(**weights: float) -> SmallNet:
     )
 
 
-BY_MARKS = np.random.default_rng(1).normal(size=(len(ATOM_MEASURES), GRAPH.num_atoms))
+BY_MARKS = np.random.default_rng(1).normal(size=(len(SUPERPIXEL_MEASURES), GRAPH.num_superpixels))
 
 
 def half() -> np.ndarray:
@@ -44,10 +44,10 @@ def half() -> np.ndarray:
     return mask
 
 
-def atoms_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All atoms, and whether each is the object: where most of it is."""
-    share = np.bincount(GRAPH.labels.ravel(), mask.ravel(), GRAPH.num_atoms) / GRAPH.sizes
-    return np.arange(GRAPH.num_atoms), share > 0.5
+def superpixels_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All superpixels, and whether each is the object: where most of it is."""
+    share = np.bincount(GRAPH.labels.ravel(), mask.ravel(), GRAPH.num_superpixels) / GRAPH.sizes
+    return np.arange(GRAPH.num_superpixels), share > 0.5
 
 
 @pytest.mark.parametrize("to_object", [True, False])
@@ -57,15 +57,15 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
     stroke = Stroke(np.array([[22, columns[0]]]), to_object, 12.0)
     obeyed = Stroke(np.array([[30, columns[1]]]), to_object, 12.0)
     layer = Layer(below, [stroke, obeyed], 5)
-    asked = np.flatnonzero(atoms_of(below)[1] != to_object)
+    asked = np.flatnonzero(superpixels_of(below)[1] != to_object)
     odds = np.linspace(-3, 3, len(asked)).astype(np.float32)
     reader = ChangeReader(net_of(), GRAPH)
     found = reader.measures(odds, BY_MARKS[:, asked], asked, to_object, layer, [ALL])
     reach, root = reach_of_level(stroke.level), math.sqrt(SIZE[0] * SIZE[1])
     others = np.argwhere(below == to_object)
-    for atom, odd, values in zip(asked, odds, found.T, strict=True):
+    for superpixel, odd, values in zip(asked, odds, found.T, strict=True):
         known = dict(zip(CHANGE_MEASURES, values, strict=True))
-        pixels = np.argwhere(GRAPH.labels == atom)
+        pixels = np.argwhere(GRAPH.labels == superpixel)
         distance = np.hypot(*(pixels.mean(axis=0) - stroke.pixels_yx[0]))
         region = [below[tuple(pixel)] != to_object for pixel in pixels]
         depths = [
@@ -92,7 +92,7 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
         assert known["log reach, of the object"] == pytest.approx(
             math.log(reach / math.sqrt(below.sum()))
         )
-        by_marks = dict(zip(ATOM_MEASURES, BY_MARKS[:, atom], strict=True))
+        by_marks = dict(zip(SUPERPIXEL_MEASURES, BY_MARKS[:, superpixel], strict=True))
         sides = ("object", "background") if to_object else ("background", "object")
         for side, label in zip(sides, ("new", "old"), strict=True):
             assert known[f"marks of the {label} label: feature distance"] == pytest.approx(
@@ -109,7 +109,7 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
 
 def test_what_no_mark_is_about_keeps_its_label() -> None:
     below = half()
-    everyone, is_object = atoms_of(below)
+    everyone, is_object = superpixels_of(below)
     layer = Layer(below, [Stroke(np.array([[22, 40]]), True, 10.0)], 2)
     odds = np.zeros(len(everyone), np.float32)
     for bias, changes in ((5.0, True), (-5.0, False)):
@@ -121,7 +121,7 @@ def test_what_no_mark_is_about_keeps_its_label() -> None:
 
 def test_marks_of_both_signs_change_what_they_are_about() -> None:
     below = half()
-    everyone, is_object = atoms_of(below)
+    everyone, is_object = superpixels_of(below)
     strokes = [Stroke(np.array([[22, 40]]), True, 10.0), Stroke(np.array([[22, 20]]), False, 10.0)]
     near = ChangeReader(net_of(**{"log distance to the mark, by its reach": -9.0}), GRAPH)
     odds = np.zeros(len(everyone), np.float32)
@@ -137,7 +137,7 @@ def test_marks_of_both_signs_change_what_they_are_about() -> None:
 def test_a_mask_of_one_label_has_a_depth_too() -> None:
     below = np.zeros(SIZE, bool)
     layer = Layer(below, [Stroke(np.array([[22, 40]]), True, 10.0)], 1)
-    everyone, _ = atoms_of(below)
+    everyone, _ = superpixels_of(below)
     reader = ChangeReader(net_of(), GRAPH)
     odds = np.zeros(len(everyone), np.float32)
     assert np.isfinite(reader.measures(odds, BY_MARKS, everyone, True, layer, [ALL])).all()

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from maskfeat.segment.click_net import ClickNet
 from maskfeat.segment.click_reader import ClickReader
 from maskfeat.segment.evidence import ClickEvidence
-from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.networks import default_networks, load_networks, save_networks
 
-TREE = atom_hierarchy(GRAPH).tree
+TREE = superpixel_hierarchy(GRAPH).tree
 EVIDENCE = ClickEvidence(GRAPH, TREE)
 NONE = np.empty(0, np.int64)
 
@@ -29,16 +29,16 @@ def random_net(seed: int = 0) -> ClickNet:
 
 def drawn_clicks(seed: int, most: int = 8) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    clicked = rng.choice(GRAPH.num_atoms, size=2 * most, replace=False)
+    clicked = rng.choice(GRAPH.num_superpixels, size=2 * most, replace=False)
     inside, outside = rng.integers(1, most + 1), rng.integers(0, most + 1)
     return np.sort(clicked[:inside]), np.sort(clicked[most : most + outside])
 
 
 def odds_at_once(net: ClickNet, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """As `ClickReader`, but all clicks and atoms in one pass."""
+    """As `ClickReader`, but all clicks and superpixels in one pass."""
 
     def ways(clicked: np.ndarray) -> torch.Tensor:
-        rows = [EVIDENCE.ways(int(atom)) for atom in clicked]
+        rows = [EVIDENCE.ways(int(superpixel)) for superpixel in clicked]
         return torch.from_numpy(np.stack(rows, axis=1)) if rows else torch.empty(0)
 
     contexts = [EVIDENCE.contexts(*pair) for pair in ((outside, inside), (inside, outside))]
@@ -71,7 +71,7 @@ def test_the_odds_worked_by_hand() -> None:
     net.contexts[1][2].bias[:] = torch.tensor([np.log(2.0), 3.0])
     net.effects[1].weight[:] = 0.5
     for layer, weight in ((0, 1.0), (2, 1.0), (4, 1.0)):
-        net.atoms[layer].weight[0, 1 if layer == 0 else 0] = weight
+        net.superpixels[layer].weight[0, 1 if layer == 0 else 0] = weight
     ways = torch.zeros(12, 2, 1)
     ways[4, :, 0] = torch.tensor([0.75, 2.0])
     context, measures = torch.zeros(2, 28), torch.zeros(30, 1)
@@ -90,33 +90,33 @@ def test_a_click_in_another_context_says_another_thing() -> None:
 
 def test_those_that_come_along_put_the_object_around_its_click() -> None:
     inside, outside = np.array([GRAPH.labels[30, 25]]), np.array([GRAPH.labels[5, 50]])
-    odds = ClickReader(EVIDENCE, default_networks().atoms).odds(inside, outside)
+    odds = ClickReader(EVIDENCE, default_networks().superpixels).odds(inside, outside)
     assert odds[inside] > 0 > odds[outside]
 
 
 def test_what_is_saved_is_loaded_and_of_other_measures_refused(tmp_path) -> None:
-    networks = default_networks()._replace(atoms=random_net())
+    networks = default_networks()._replace(superpixels=random_net())
     save_networks(tmp_path / "a.json", networks)
-    loaded = load_networks(tmp_path / "a.json").atoms
+    loaded = load_networks(tmp_path / "a.json").superpixels
     assert loaded.origin == "here"
     inside, outside = drawn_clicks(3)
     np.testing.assert_allclose(
         ClickReader(EVIDENCE, loaded).odds(inside, outside),
-        ClickReader(EVIDENCE, networks.atoms).odds(inside, outside),
+        ClickReader(EVIDENCE, networks.superpixels).odds(inside, outside),
         atol=1e-3,
     )
     content = json.loads((tmp_path / "a.json").read_bytes())
-    content["atoms"]["inputs"]["ways"][0] = "another"
+    content["superpixels"]["inputs"]["ways"][0] = "another"
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="cannot be used: it judges by other measures"):
         load_networks(tmp_path / "a.json")
 
 
-def test_a_scribble_over_all_atoms_takes_bounded_memory() -> None:
+def test_a_scribble_over_all_superpixels_takes_bounded_memory() -> None:
     evidence = ClickEvidence(GRAPH, TREE)
-    reader = ClickReader(evidence, default_networks().atoms)
-    half = GRAPH.num_atoms // 2
-    everyone = np.arange(GRAPH.num_atoms)
+    reader = ClickReader(evidence, default_networks().superpixels)
+    half = GRAPH.num_superpixels // 2
+    everyone = np.arange(GRAPH.num_superpixels)
     odds = reader.odds(everyone[:half], everyone[half:])
     assert np.isfinite(odds).all()
     assert evidence._between.size <= 12 * (2 * 256 + 16) ** 2

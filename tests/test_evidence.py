@@ -5,18 +5,18 @@ from click_scenes import GRAPH
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from maskfeat.segment.evidence import ATOM_MEASURES, CONTEXT_MEASURES, WAYS, ClickEvidence
-from maskfeat.segment.hierarchy import atom_hierarchy, ward_tree
+from maskfeat.segment.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS, ClickEvidence
+from maskfeat.segment.hierarchy import superpixel_hierarchy, ward_tree
 
-TREE = atom_hierarchy(GRAPH).tree
-COLORS = np.random.default_rng(0).random((GRAPH.num_atoms, 3)).astype(np.float32)
+TREE = superpixel_hierarchy(GRAPH).tree
+COLORS = np.random.default_rng(0).random((GRAPH.num_superpixels, 3)).astype(np.float32)
 INSIDE, OUTSIDE = np.array([17, 230, 301]), np.array([55, 380])
 
 
 def measured(name: str, inside=INSIDE, outside=OUTSIDE, colors=COLORS) -> np.ndarray:
     measures = ClickEvidence(GRAPH, TREE, colors).measures(inside, outside)
-    assert measures.shape == (len(ATOM_MEASURES), GRAPH.num_atoms)
-    return measures[ATOM_MEASURES.index(name)]
+    assert measures.shape == (len(SUPERPIXEL_MEASURES), GRAPH.num_superpixels)
+    return measures[SUPERPIXEL_MEASURES.index(name)]
 
 
 def nearest(distances: np.ndarray, clicks: np.ndarray) -> np.ndarray:
@@ -28,10 +28,10 @@ def far_apart(values: np.ndarray) -> np.ndarray:
 
 
 def meeting(tree) -> np.ndarray:
-    leaves = np.arange(GRAPH.num_atoms)
+    leaves = np.arange(GRAPH.num_superpixels)
     first, second = (side.ravel().copy() for side in np.meshgrid(leaves, leaves, indexing="ij"))
     met = np.asarray(tree.tree.lowest_common_ancestor(first, second))
-    return met.reshape(GRAPH.num_atoms, -1)
+    return met.reshape(GRAPH.num_superpixels, -1)
 
 
 def test_distances_are_the_least_over_all_pairs_and_count_in_their_units() -> None:
@@ -48,7 +48,7 @@ def test_distances_are_the_least_over_all_pairs_and_count_in_their_units() -> No
             np.testing.assert_allclose(measured(f"{kind}: {way}"), expected, atol=1e-4)
 
 
-def test_levels_are_those_of_the_merges_at_which_atoms_meet() -> None:
+def test_levels_are_those_of_the_merges_at_which_superpixels_meet() -> None:
     levels = TREE.levels[meeting(TREE)]
     odds = np.log((levels + 1e-4) / (1 - levels + 1e-4))
     np.testing.assert_allclose(
@@ -70,7 +70,7 @@ def test_levels_are_those_of_the_merges_at_which_atoms_meet() -> None:
 def test_the_smoothest_path_has_the_least_largest_contrast() -> None:
     i, j = GRAPH.edges.T
     links = coo_matrix(
-        (GRAPH.border_contrasts.astype(float) + 1e-9, (i, j)), (GRAPH.num_atoms,) * 2
+        (GRAPH.border_contrasts.astype(float) + 1e-9, (i, j)), (GRAPH.num_superpixels,) * 2
     )
     tree = minimum_spanning_tree(links).tocoo()
     neighbors: dict[int, list[tuple[int, float]]] = {}
@@ -79,12 +79,12 @@ def test_the_smoothest_path_has_the_least_largest_contrast() -> None:
         neighbors.setdefault(int(b), []).append((int(a), contrast))
     largest = {55: 0.0}
     queue = [55]
-    for atom in queue:
-        for other, contrast in neighbors[atom]:
+    for superpixel in queue:
+        for other, contrast in neighbors[superpixel]:
             if other not in largest:
-                largest[other] = max(largest[atom], contrast)
+                largest[other] = max(largest[superpixel], contrast)
                 queue.append(other)
-    expected = np.log(np.array([largest[k] for k in range(GRAPH.num_atoms)]) + 1e-3)
+    expected = np.log(np.array([largest[k] for k in range(GRAPH.num_superpixels)]) + 1e-3)
     found = measured("background: log contrast on the smoothest path", outside=np.array([55]))
     np.testing.assert_allclose(found, expected.clip(max=4), atol=1e-3)
 
@@ -94,9 +94,9 @@ def test_without_a_click_of_a_kind_it_is_far_and_another_click_can_only_bring_it
     none = np.empty(0, np.int64)
     before = evidence.measures(INSIDE, none)
     after = evidence.measures(INSIDE, OUTSIDE[:1])
-    of_background = [name.startswith("background: ") for name in ATOM_MEASURES]
+    of_background = [name.startswith("background: ") for name in SUPERPIXEL_MEASURES]
     assert (after[of_background] <= before[of_background]).all()
-    of_object = [name.startswith("object: ") for name in ATOM_MEASURES]
+    of_object = [name.startswith("object: ") for name in SUPERPIXEL_MEASURES]
     np.testing.assert_array_equal(after[of_object], before[of_object])
     np.testing.assert_array_equal(evidence.measures(INSIDE, none), before)
 
@@ -114,11 +114,13 @@ def test_the_context_of_a_click_is_how_near_the_nearest_others_are() -> None:
     evidence = ClickEvidence(GRAPH, TREE, COLORS)
     contexts = evidence.contexts(INSIDE, OUTSIDE)
     assert contexts.shape == (3, len(CONTEXT_MEASURES))
-    for context, atom in zip(contexts, INSIDE, strict=True):
+    for context, superpixel in zip(contexts, INSIDE, strict=True):
         known = dict(zip(CONTEXT_MEASURES, context, strict=True))
         for row, way in enumerate(WAYS):
-            same = min(evidence.ways(atom)[row, other] for other in INSIDE if other != atom)
-            other = min(evidence.ways(atom)[row, other] for other in OUTSIDE)
+            same = min(
+                evidence.ways(superpixel)[row, other] for other in INSIDE if other != superpixel
+            )
+            other = min(evidence.ways(superpixel)[row, other] for other in OUTSIDE)
             assert known[f"same kind: {way}"] == same
             assert known[f"other kind: {way}"] == other
         same, other = (known[f"{kind} kind: feature distance"] for kind in ("same", "other"))
@@ -138,12 +140,14 @@ def test_without_colors_all_have_one() -> None:
     assert (measured("object: color distance", colors=None) == 0).all()
 
 
-def test_some_atoms_alone_are_measured_as_among_all() -> None:
+def test_some_superpixels_alone_are_measured_as_among_all() -> None:
     evidence = ClickEvidence(GRAPH, TREE, COLORS)
-    atoms = np.array([5, 17, 100, 399])
-    ways = [evidence.ways_at(clicks, atoms) for clicks in (INSIDE, OUTSIDE)]
-    some = evidence.measures_at(atoms, INSIDE, OUTSIDE, *ways)
-    np.testing.assert_array_equal(some, evidence.measures(INSIDE, OUTSIDE)[:, atoms])
+    superpixels = np.array([5, 17, 100, 399])
+    ways = [evidence.ways_at(clicks, superpixels) for clicks in (INSIDE, OUTSIDE)]
+    some = evidence.measures_at(superpixels, INSIDE, OUTSIDE, *ways)
+    np.testing.assert_array_equal(some, evidence.measures(INSIDE, OUTSIDE)[:, superpixels])
     none = np.empty(0, np.int64)
-    some = evidence.measures_at(atoms, INSIDE, none, ways[0], evidence.ways_at(none, atoms))
-    np.testing.assert_array_equal(some, evidence.measures(INSIDE, none)[:, atoms])
+    some = evidence.measures_at(
+        superpixels, INSIDE, none, ways[0], evidence.ways_at(none, superpixels)
+    )
+    np.testing.assert_array_equal(some, evidence.measures(INSIDE, none)[:, superpixels])

@@ -96,7 +96,7 @@ def test_an_image_clicked_all_over_as_object_is_an_object() -> None:
     assert grabcut.predict(places, np.ones(len(places), bool)).all()
 
 
-def test_the_tree_gives_each_atom_the_click_it_meets_lowest() -> None:
+def test_the_tree_gives_each_superpixel_the_click_it_meets_lowest() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     segmenter = peers.TreeSegmenter(LabEncoder())
     segmenter.set_image(rgb)
@@ -106,21 +106,21 @@ def test_the_tree_gives_each_atom_the_click_it_meets_lowest() -> None:
     clicked = labels[tuple(clicks_yx.T)]
     assert len(set(clicked)) == 5
     mask = segmenter.predict(clicks_yx, signs)
-    for atom in range(segmenter._graph.num_atoms):
-        path = set(tree.ancestors(atom))
+    for superpixel in range(segmenter._graph.num_superpixels):
+        path = set(tree.ancestors(superpixel))
         meets = [min(set(tree.ancestors(c)) & path) for c in clicked]  # nodes are in merge order
         lowest = signs[np.array(meets) == min(meets)]
-        assert (mask[labels == atom] == lowest.all()).all()
+        assert (mask[labels == superpixel] == lowest.all()).all()
 
 
-def test_an_atom_clicked_both_ways_is_shared_out_by_nearness() -> None:
+def test_an_superpixel_clicked_both_ways_is_shared_out_by_nearness() -> None:
     segmenter = peers.TreeSegmenter(LabEncoder())
     segmenter.set_image(np.full((64, 64, 3), 90, np.uint8))
     labels = segmenter._graph.labels
-    atom = np.argwhere(labels == labels[32, 32])
-    first, last = atom[0], atom[-1]
+    superpixel = np.argwhere(labels == labels[32, 32])
+    first, last = superpixel[0], superpixel[-1]
     mask = segmenter.predict(np.stack([first, last]), np.array([True, False]))
-    for pixel in atom:
+    for pixel in superpixel:
         to_first, to_last = (((pixel - click) ** 2).sum() for click in (first, last))
         if to_first != to_last:
             assert mask[tuple(pixel)] == (to_first < to_last)

@@ -67,7 +67,7 @@ def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
     script = "experiments/interactive/fit_networks.py"
     subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
     networks = load_networks(tmp_path / "clicks.json")
-    assert "2 objects of lab=data_shards/small-000000.tar" in networks.atoms.origin
+    assert "2 objects of lab=data_shards/small-000000.tar" in networks.superpixels.origin
 
 
 def test_a_fit_of_slivers_learns_how_deep_they_are() -> None:
@@ -92,10 +92,10 @@ def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> Non
     assert "2 objects of lab=data_shards/small-000000.tar, 15 clicks" in networks.slivers.origin
     assert networks.slivers.as_json() != default_networks().slivers.as_json()
     assert networks.pixels.as_json() == default_networks().pixels.as_json()
-    assert networks.atoms.as_json() == default_networks().atoms.as_json()
+    assert networks.superpixels.as_json() == default_networks().superpixels.as_json()
 
 
-def test_samples_of_changes_say_how_much_of_an_atom_ought_to_change() -> None:
+def test_samples_of_changes_say_how_much_of_an_superpixel_ought_to_change() -> None:
     shards = str(FOLDER.parents[1] / "data_shards" / "small-000000.tar")
     ((encoder, target),) = click_samples.targets_of([f"lab={shards}"], 1)
     samples = fit_changes.samples_of(target, encoder, default_networks(), np.random.default_rng(0))
@@ -118,7 +118,7 @@ def test_the_command_fits_changes_and_leaves_the_other_networks(tmp_path) -> Non
     networks, old = load_networks(tmp_path / "clicks.json"), default_networks()
     assert "2 objects of lab=data_shards/small-000000.tar, 1 rounds" in networks.changes.origin
     assert networks.changes.as_json() != old.changes.as_json()
-    for name in ("atoms", "pixels", "slivers"):
+    for name in ("superpixels", "pixels", "slivers"):
         assert getattr(networks, name).as_json() == getattr(old, name).as_json()
 
 

@@ -8,7 +8,7 @@ from click_scenes import GRAPH, TRUTH, cutter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.graphcut import AtomCutter, CutNetwork
+from maskfeat.segment.graphcut import CutNetwork, SuperpixelCutter
 from maskfeat.segment.hierarchy import merge_tree, salient_node
 from maskfeat.segment.networks import default_networks
 
@@ -118,7 +118,7 @@ def test_one_network_cuts_many_times() -> None:
 @given(st.integers(0, 10_000))
 def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    clicked = rng.choice(GRAPH.num_atoms, size=9, replace=False)
+    clicked = rng.choice(GRAPH.num_superpixels, size=9, replace=False)
     inside, outside = clicked[:4], clicked[4:]
     found = CUTTER.cut(inside, outside)
     assert found.is_object[inside].all()
@@ -131,7 +131,7 @@ def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
 def test_the_outline_does_not_grow_longer_when_smoothness_grows() -> None:
     inside, outside = [GRAPH.labels[30, 25]], [GRAPH.labels[30, 48], GRAPH.labels[5, 5]]
 
-    noise = np.random.default_rng(0).normal(0, 4, GRAPH.num_atoms).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 4, GRAPH.num_superpixels).astype(np.float32)
 
     def outline(smoothness: float) -> float:
         labels = cutter_of(smoothness).cut(inside, outside, noise).is_object
@@ -142,13 +142,13 @@ def test_the_outline_does_not_grow_longer_when_smoothness_grows() -> None:
     assert outline(1000) < outline(0)
 
 
-def test_barred_atoms_are_background_and_a_prior_moves_the_rest() -> None:
+def test_barred_superpixels_are_background_and_a_prior_moves_the_rest() -> None:
     inside = [GRAPH.labels[30, 25]]
     barred = np.unique(GRAPH.labels[:, 50:])
     barred = barred[barred != inside[0]]
-    found = CUTTER.cut(inside, [], barred_atoms=barred).is_object
+    found = CUTTER.cut(inside, [], barred_superpixels=barred).is_object
     assert not found[barred].any()
-    for_all = CUTTER.cut(inside, [], prior=np.full(GRAPH.num_atoms, 50, np.float32)).is_object
+    for_all = CUTTER.cut(inside, [], prior=np.full(GRAPH.num_superpixels, 50, np.float32)).is_object
     assert for_all.all()
 
 
@@ -163,7 +163,7 @@ def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_level() -> Non
     tree = merge_tree(GRAPH)
     levels = tree.levels[tree.meeting_nodes(17)]
     path = tree.ancestors(17).tolist()
-    for leaf in range(0, GRAPH.num_atoms, 11):
+    for leaf in range(0, GRAPH.num_superpixels, 11):
         shared = [node for node in tree.ancestors(leaf).tolist() if node in path]
         assert levels[leaf] == (0 if leaf == 17 else tree.levels[min(shared)])
         under = tree.leaves_under(np.array([min(shared)]))
@@ -184,14 +184,16 @@ def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match="object_atoms must name at least one atom"):
+    with pytest.raises(ValueError, match="object_superpixels must name at least one superpixel"):
         CUTTER.cut(NONE, [1])
-    with pytest.raises(ValueError, match=r"background_atoms must lie in 0 to 399, got 400 to 400"):
+    with pytest.raises(
+        ValueError, match=r"background_superpixels must lie in 0 to 399, got 400 to 400"
+    ):
         CUTTER.cut([1], [400])
-    with pytest.raises(ValueError, match="object_atoms must be integers, got float64"):
+    with pytest.raises(ValueError, match="object_superpixels must be integers, got float64"):
         CUTTER.cut([1.5], [2])
     with pytest.raises(ValueError, match="smoothness must be a finite number of at least 0"):
-        AtomCutter(CUTTER.evidence, default_networks().atoms, smoothness=-1)
+        SuperpixelCutter(CUTTER.evidence, default_networks().superpixels, smoothness=-1)
 
 
 CUTTER = cutter_of()
@@ -202,7 +204,7 @@ CUTTER = cutter_of()
 def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cutter = cutter_of()
-    count = GRAPH.num_atoms
+    count = GRAPH.num_superpixels
     clicks = rng.choice(count, 6, replace=False)
     inside, outside = clicks[:3], clicks[3:]
     everything = cutter.cut_within(np.ones(count, bool), np.zeros(count, bool), inside, outside)

@@ -14,9 +14,9 @@ from skimage.measure import label
 import maskfeat
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree, hierarchy
+from maskfeat.segment.hierarchy import hierarchy, superpixel_hierarchy, superpixel_tree
 from maskfeat.segment.judge import MEASURES, MergeJudge, default_judge, judged, merge_measures
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 
 def smooth_noise(height: int = 40, width: int = 50, seed: int = 0) -> np.ndarray:
@@ -148,27 +148,29 @@ def test_bad_settings_are_refused(settings_, message) -> None:
         hierarchy(np.zeros((4, 4, 1)), **settings_)
 
 
-def graph_and_tree() -> tuple[AtomGraph, object]:
-    graph = atoms(Features.from_dense(smooth_noise(24, 30), scale=3), per_megapixel=1)
-    return graph, atom_tree(graph)
+def graph_and_tree() -> tuple[RegionGraph, object]:
+    graph = superpixels(Features.from_dense(smooth_noise(24, 30), scale=3), per_megapixel=1)
+    return graph, superpixel_tree(graph)
 
 
 def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
     graph, tree = graph_and_tree()
     measures = merge_measures(tree, graph)
     labels = graph.labels
-    under = [{i} for i in range(graph.num_atoms)]
-    for node in range(graph.num_atoms, len(tree.parents)):
+    under = [{i} for i in range(graph.num_superpixels)]
+    for node in range(graph.num_superpixels, len(tree.parents)):
         first, second = np.flatnonzero(tree.parents[:node] == node)
         under.append(under[first] | under[second])
     framed = np.pad(labels, 1, constant_values=-1)
-    for node in (graph.num_atoms, graph.num_atoms + 150, len(tree.parents) - 2):
-        sides = sorted(tree.children[node - graph.num_atoms], key=lambda n: (tree.sizes[n], n))
+    for node in (graph.num_superpixels, graph.num_superpixels + 150, len(tree.parents) - 2):
+        sides = sorted(
+            tree.children[node - graph.num_superpixels], key=lambda n: (tree.sizes[n], n)
+        )
         small, large = (np.isin(labels, sorted(under[n])) for n in sides)
-        found = dict(zip(MEASURES, measures[node - graph.num_atoms], strict=True))
+        found = dict(zip(MEASURES, measures[node - graph.num_superpixels], strict=True))
         assert found["log share of the image, small"] == pytest.approx(np.log(small.mean()))
-        atom_means = graph.features[labels]  # (H, W, C)
-        apart = np.linalg.norm(atom_means[small].mean(0) - atom_means[large].mean(0))
+        superpixel_means = graph.features[labels]  # (H, W, C)
+        apart = np.linalg.norm(superpixel_means[small].mean(0) - superpixel_means[large].mean(0))
         assert found["log distance of the means"] == pytest.approx(
             np.log(apart * np.sqrt(3)), abs=1e-4
         )
@@ -195,8 +197,8 @@ def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
 
 def test_measures_do_not_know_the_unit_of_the_features() -> None:
     values = smooth_noise(24, 30)
-    graphs = [atoms(Features.from_dense(values * f, scale=3 / f**2)) for f in (1, 8)]
-    measures = [merge_measures(atom_tree(graph), graph) for graph in graphs]
+    graphs = [superpixels(Features.from_dense(values * f, scale=3 / f**2)) for f in (1, 8)]
+    measures = [merge_measures(superpixel_tree(graph), graph) for graph in graphs]
     np.testing.assert_allclose(*measures, atol=1e-3)
 
 
@@ -226,7 +228,7 @@ def test_judged_levels_are_ultrametric_and_keep_the_merges() -> None:
     groups = {frozenset(np.flatnonzero(tree.leaves_under(np.array([n])))) for n in range(450, 460)}
     others = {
         frozenset(np.flatnonzero(found.leaves_under(np.array([n]))))
-        for n in range(graph.num_atoms, len(found.parents))
+        for n in range(graph.num_superpixels, len(found.parents))
     }
     assert groups <= others
 
@@ -246,7 +248,7 @@ def test_a_judge_comes_back_from_its_file_as_it_was(tmp_path) -> None:
         MergeJudge.load(tmp_path / "judge.json")
 
 
-def test_atoms_at_hand_give_the_same_hierarchy() -> None:
+def test_superpixels_at_hand_give_the_same_hierarchy() -> None:
     features = Features.from_dense(smooth_noise(), scale=5)
-    from_atoms = atom_hierarchy(atoms(features), judge=default_judge())
-    np.testing.assert_array_equal(from_atoms.cut(30), hierarchy(features).cut(30))
+    from_superpixels = superpixel_hierarchy(superpixels(features), judge=default_judge())
+    np.testing.assert_array_equal(from_superpixels.cut(30), hierarchy(features).cut(30))

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 
 from maskfeat import score_cut
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, graph_of_labels
 from maskfeat.segment.hill import class_cut, cut_costs
 from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.superpixels import RegionGraph, graph_of_labels
 
 
-def tiny_graph(seed: int, height: int = 2, width: int = 4) -> AtomGraph:
-    """Every pixel is an atom; sizes and features are random."""
+def tiny_graph(seed: int, height: int = 2, width: int = 4) -> RegionGraph:
+    """Every pixel is a superpixel; sizes and features are random."""
     rng = np.random.default_rng(seed)
     features = Features.from_dense(rng.normal(size=(height, width, 2)), scale=rng.exponential())
     return graph_of_labels(features, np.arange(height * width).reshape(height, width))
 
 
 def naive_energy(graph, scores, groups, means, smoothness: float) -> float:
-    scores = np.asarray(scores, float).reshape(graph.num_atoms, -1)
+    scores = np.asarray(scores, float).reshape(graph.num_superpixels, -1)
     mean = np.average(scores, axis=0, weights=graph.sizes)
     variance = np.average(((scores - mean) ** 2).sum(axis=1), weights=graph.sizes)
     total = 0.0
-    for atom, group in enumerate(groups):
-        total += graph.sizes[atom] * ((scores[atom] - means[group]) ** 2).sum()
+    for superpixel, group in enumerate(groups):
+        total += graph.sizes[superpixel] * ((scores[superpixel] - means[group]) ** 2).sum()
     for (i, j), length in zip(graph.edges, graph.border_lengths, strict=True):
         d2 = ((graph.features[i] - graph.features[j]) ** 2).sum()
         same = 2 / (1 + np.exp(graph.scale * d2))
@@ -126,11 +126,13 @@ def test_seeds_are_obeyed_and_name_the_groups() -> None:
     assert (apart.labels[30, 25], apart.labels[30, 72]) == (2, 0)
 
 
-def test_probabilities_of_patches_and_of_atoms_are_both_taken() -> None:
+def test_probabilities_of_patches_and_of_superpixels_are_both_taken() -> None:
     near = np.stack([1 - coarse_scores().clip(0.01, 0.99), coarse_scores().clip(0.01, 0.99)], 2)
     patches = class_cut(near, GRAPH, smoothness=1)
-    atoms = RegionReader(GRAPH.labels, GRAPH.num_atoms).means(near)
-    np.testing.assert_array_equal(patches.labels, class_cut(5 * atoms, GRAPH, smoothness=1).labels)
+    superpixels = RegionReader(GRAPH.labels, GRAPH.num_superpixels).means(near)
+    np.testing.assert_array_equal(
+        patches.labels, class_cut(5 * superpixels, GRAPH, smoothness=1).labels
+    )
     assert iou(patches.labels == 1) > 0.9
 
 
@@ -171,7 +173,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         score_cut(scores, GRAPH, seeds=[[60, 0, 0]])
     with pytest.raises(ValueError, match="seeds must name groups of 0 to 1, got 2 to 2"):
         score_cut(scores, GRAPH, seeds=[[0, 0, 2]])
-    with pytest.raises(ValueError, match="two seeds of different groups lie in one atom"):
+    with pytest.raises(ValueError, match="two seeds of different groups lie in one superpixel"):
         score_cut(scores, GRAPH, seeds=[[0, 0, 0], [0, 0, 1]])
     with pytest.raises(ValueError, match="probabilities must not be negative"):
         class_cut(-np.ones((6, 10, 2)), GRAPH)

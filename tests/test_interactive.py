@@ -53,7 +53,7 @@ def test_every_click_is_obeyed_in_any_order_and_the_object_is_what_was_clicked(
     seed: int, num_clicks: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    # From few columns, so that opposite clicks often share an atom.
+    # From few columns, so that opposite clicks often share a superpixel.
     pixels = rng.choice(64 * 6, size=num_clicks, replace=False)
     clicks = np.stack([pixels // 6, pixels % 6 + 20], axis=1)
     signs = rng.random(num_clicks) < 0.5
@@ -264,7 +264,7 @@ def test_parts_without_a_mark_stay_if_asked() -> None:
     assert (one <= two).all()
 
 
-def test_labels_are_kept_by_their_marks_and_parted_within_an_atom() -> None:
+def test_labels_are_kept_by_their_marks_and_parted_within_an_superpixel() -> None:
     labels = SEGMENTER.graph.labels
     y, x = np.argwhere(labels[:, :-1] == labels[:, 1:])[100]
     clicks, numbers = [[y, x], [y, x + 1], [32, 30], [5, 5]], [4, 9, 2, 0]

@@ -60,11 +60,11 @@ def view_of(client, number: int = 0) -> dict:
 
 
 def labels_of(client, number: int = 0) -> np.ndarray:
-    """Class of each pixel, as the page makes it of atoms."""
+    """Class of each pixel, as the page makes it of superpixels."""
     content = client.get(f"/api/pictures/{number}/partition").content
-    height, width, num_atoms, _ = np.frombuffer(content, "<u4", 4)
-    atoms = np.frombuffer(content, "<i4", offset=16 + 12 * (2 * int(num_atoms) - 1))
-    return np.array(view_of(client, number)["classes"])[atoms.reshape(height, width)]
+    height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)
+    superpixels = np.frombuffer(content, "<i4", offset=16 + 12 * (2 * int(num_superpixels) - 1))
+    return np.array(view_of(client, number)["classes"])[superpixels.reshape(height, width)]
 
 
 def test_clicks_teach_the_classes_of_all_pictures(client) -> None:

@@ -156,16 +156,16 @@ def test_a_click_may_take_one_of_a_number_of_segments(photos, out) -> None:
     one = labeler(photos, out)
     sizes = [one.region(0, tuple(ON_DISC), num_segments=num).sum() for num in (1, 3, 10**6)]
     assert SIZE[0] * SIZE[1] == sizes[0] > sizes[1] > sizes[2] > 0
-    tree, atoms = one.store.get(0).tree, one.store.get(0).graph.labels
-    segment = tree.groups(5)[atoms]
+    tree, superpixels = one.store.get(0).tree, one.store.get(0).graph.labels
+    segment = tree.groups(5)[superpixels]
     covered = one.region(0, tuple(ON_DISC), num_segments=5)
     np.testing.assert_array_equal(covered, segment == segment[tuple(ON_DISC)])
     one.correct(0, tuple(ON_DISC), "disc", num_segments=5)
-    held = one.atom_proposal(0).is_held[atoms]
+    held = one.superpixel_proposal(0).is_held[superpixels]
     np.testing.assert_array_equal(held, covered)
     again = labeler(photos, out, num_segments=5)  # read back as a number
     assert again.clicks == one.clicks
-    np.testing.assert_array_equal(again.atom_proposal(0).is_held[atoms], covered)
+    np.testing.assert_array_equal(again.superpixel_proposal(0).is_held[superpixels], covered)
     with pytest.raises(ValueError, match="give granularity or num_segments, not both"):
         labeler(photos, out, num_segments=5, granularity=0.5)
     with pytest.raises(ValueError, match="num_segments must be a whole number"):
@@ -191,16 +191,16 @@ def test_what_was_taken_back_can_be_given_again(photos, out) -> None:
 def test_a_proposal_without_learning_holds_the_click_by_what_was_known(photos, out) -> None:
     one = labeler(photos, out)
     click_all(one, 0)
-    before = one.atom_proposal(1).classes
+    before = one.superpixel_proposal(1).classes
     one.click(1, tuple(ON_DISC), "square")
-    quick = one.atom_proposal(1, learn=False)
+    quick = one.superpixel_proposal(1, learn=False)
     assert not one.is_fresh
     assert (quick.classes[quick.is_held] == 2).all()
     assert (quick.classes == before)[~quick.is_held].mean() > 0.9
     one.learn()
     assert one.is_fresh
-    expected = labeler(photos, out).atom_proposal(1).classes
-    np.testing.assert_array_equal(one.atom_proposal(1).classes, expected)
+    expected = labeler(photos, out).superpixel_proposal(1).classes
+    np.testing.assert_array_equal(one.superpixel_proposal(1).classes, expected)
 
 
 def test_the_next_image_is_one_that_is_not_done(photos, out) -> None:

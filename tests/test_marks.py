@@ -83,9 +83,9 @@ def test_a_mask_must_fit() -> None:
 def test_of_many_some_are_taken_and_one_more_replaces_one_at_most(
     numbers: set[int], another: int
 ) -> None:
-    atoms = np.array(sorted(numbers), np.int64)
-    some = some_of(atoms, most=20)
-    assert len(some) == min(20, len(atoms))
+    superpixels = np.array(sorted(numbers), np.int64)
+    some = some_of(superpixels, most=20)
+    assert len(some) == min(20, len(superpixels))
     assert set(some.tolist()) <= numbers
     assert (np.diff(some) > 0).all()
     more = some_of(np.array(sorted(numbers | {another}), np.int64), most=20)

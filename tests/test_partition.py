@@ -11,9 +11,9 @@ from sklearn.base import clone
 
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import atoms
 from maskfeat.segment.hierarchy import hierarchy, merge_tree, ward_tree
-from maskfeat.segment.partition import Partition, partition, partition_atoms
+from maskfeat.segment.partition import Partition, partition, partition_superpixels
+from maskfeat.segment.superpixels import superpixels
 
 
 def four_quadrants(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ def test_segments_are_connected_and_exactly_as_many_as_asked(
     assert num_parts(labels) == expected
 
 
-def test_a_finer_partition_than_the_usual_atoms_is_still_exact() -> None:
+def test_a_finer_partition_than_the_usual_superpixels_is_still_exact() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     for method in ("tree", "k-means"):
         assert num_parts(partition(rgb, 900, method=method)) == 900
@@ -78,11 +78,11 @@ def test_an_rgb_image_is_cut_by_its_lab_color() -> None:
     np.testing.assert_array_equal(partition(rgb, 20), by_lab)
 
 
-def test_precomputed_atoms_give_the_same_partition() -> None:
+def test_precomputed_superpixels_give_the_same_partition() -> None:
     _, values = four_quadrants()
-    graph = atoms(Features.from_dense(values))
+    graph = superpixels(Features.from_dense(values))
     by_kmeans = partition(values, 9, method="k-means")
-    np.testing.assert_array_equal(partition_atoms(graph, 9)[graph.labels], by_kmeans)
+    np.testing.assert_array_equal(partition_superpixels(graph, 9)[graph.labels], by_kmeans)
 
 
 @METHODS
@@ -163,7 +163,7 @@ def test_a_negative_position_weight_is_refused() -> None:
 
 def test_the_ward_tree_merges_the_pair_that_a_naive_search_finds() -> None:
     values = np.random.default_rng(0).normal(size=(4, 5, 2))
-    graph = atoms(Features.from_dense(values))  # every pixel is an atom
+    graph = superpixels(Features.from_dense(values))  # every pixel is a superpixel
     tree = merge_tree(graph)
     groups: list[frozenset[int]] = [frozenset([i]) for i in range(20)]
     edges = graph.edges.tolist()

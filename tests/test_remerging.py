@@ -1,4 +1,4 @@
-"""Merging by a judge, against regions that are put together from the atoms again each round."""
+"""Merging by a judge, against regions that are put together from the superpixels again each round."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels
-from maskfeat.segment.hierarchy import atom_tree
+from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.judge import MergeJudge, default_judge, merge_measures
 from maskfeat.segment.regions import MEASURES, Regions
 from maskfeat.segment.remerging import merge_by_judge, remerged
+from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (30, 40)) -> Features:
@@ -21,16 +21,16 @@ def noise(seed: int = 0, size: tuple[int, int] = (30, 40)) -> Features:
     return Features.from_dense(ndimage.gaussian_filter(values, (2, 2, 0)), scale=4)
 
 
-def graph_of(seed: int = 0) -> AtomGraph:
-    return atoms(noise(seed), per_megapixel=1)
+def graph_of(seed: int = 0) -> RegionGraph:
+    return superpixels(noise(seed), per_megapixel=1)
 
 
-def naive(graph: AtomGraph, groups: np.ndarray, judge: MergeJudge) -> set[frozenset[int]]:
+def naive(graph: RegionGraph, groups: np.ndarray, judge: MergeJudge) -> set[frozenset[int]]:
     """The sets of groups that are ever one region."""
     number = np.arange(groups.max() + 1)  # region of each group
     found = {frozenset([int(group)]) for group in number}
     while number.max() > 0:
-        regions = Regions.of_atoms(graph).grouped(number[groups])
+        regions = Regions.of_superpixels(graph).grouped(number[groups])
         doubts = 1 - judge(regions.measures(np.arange(len(regions.pairs))))
         best = np.full(number.max() + 1, -1)
         for pair in np.argsort(-doubts, kind="stable"):  # the least doubtful is written last
@@ -55,18 +55,20 @@ def sets_under(parents: np.ndarray) -> set[frozenset[int]]:
 @settings(max_examples=15, deadline=None)
 def test_merges_are_those_of_regions_judged_from_scratch_each_round(seed, count) -> None:
     graph = graph_of(seed)
-    groups = atom_tree(graph).groups(count)
-    parents = merge_by_judge(Regions.of_atoms(graph).grouped(groups), default_judge())
+    groups = superpixel_tree(graph).groups(count)
+    parents = merge_by_judge(Regions.of_superpixels(graph).grouped(groups), default_judge())
     assert sets_under(parents) == naive(graph, groups, default_judge())
 
 
 def test_grouped_regions_are_those_of_the_pixels() -> None:
     features = noise()
-    graph = atoms(features, per_megapixel=1)
-    groups = atom_tree(graph).groups(25)
-    found = Regions.of_atoms(graph).grouped(groups)
+    graph = superpixels(features, per_megapixel=1)
+    groups = superpixel_tree(graph).groups(25)
+    found = Regions.of_superpixels(graph).grouped(groups)
     labels = groups[graph.labels].astype(np.int32)
-    direct = Regions.of_atoms(graph_of_labels(features, labels, features.neighbor_distances()))
+    direct = Regions.of_superpixels(
+        graph_of_labels(features, labels, features.neighbor_distances())
+    )
     np.testing.assert_array_equal(found.pairs, direct.pairs)
     for name in ("sizes", "means", "outlines", "contrasts", "rims"):
         mine, other = getattr(found.sums, name), getattr(direct.sums, name)
@@ -82,16 +84,16 @@ def test_grouped_regions_are_those_of_the_pixels() -> None:
 @pytest.mark.parametrize("count", [2, 3, 40, 200])
 def test_a_merge_measures_the_same_in_a_tree_as_while_it_is_made(count) -> None:
     graph = graph_of()
-    tree = atom_tree(graph)
+    tree = superpixel_tree(graph)
     groups = tree.groups(count)  # the next merge is that of the node before these groups' tops
     node = len(tree.parents) - (count - 1)
-    regions = Regions.of_atoms(graph).grouped(groups)
+    regions = Regions.of_superpixels(graph).grouped(groups)
     sides = [tree.leaves_under(np.array([child])) for child in tree.children[node - len(groups)]]
     pair = sorted(int(groups[side][0]) for side in sides)
     which = np.flatnonzero((regions.pairs == pair).all(axis=1))
     found = regions.measures(which)[0]
     np.testing.assert_allclose(
-        found, merge_measures(tree, graph)[node - graph.num_atoms], rtol=1e-3, atol=1e-3
+        found, merge_measures(tree, graph)[node - graph.num_superpixels], rtol=1e-3, atol=1e-3
     )
     assert found.shape == (len(MEASURES),)
 
@@ -99,12 +101,12 @@ def test_a_merge_measures_the_same_in_a_tree_as_while_it_is_made(count) -> None:
 @pytest.mark.parametrize("count", [1, 2, 30, 10_000])
 def test_only_the_last_merges_change(count) -> None:
     graph = graph_of()
-    tree = atom_tree(graph)
+    tree = superpixel_tree(graph)
     found = remerged(tree, graph, default_judge(), count)
-    kept = min(count, graph.num_atoms)
+    kept = min(count, graph.num_superpixels)
     np.testing.assert_array_equal(found.groups(kept), tree.groups(kept))
     assert (found.parents[:-1] > np.arange(len(found.parents) - 1)).all()
     assert (found.levels[found.parents] >= found.levels).all()
-    assert (np.bincount(found.parents[:-1])[graph.num_atoms :] == 2).all()
+    assert (np.bincount(found.parents[:-1])[graph.num_superpixels :] == 2).all()
     leaves = [found.leaves_under(np.array([n])) for n in range(len(found.parents))]
     np.testing.assert_allclose(found.sizes, [graph.sizes[under].sum() for under in leaves])

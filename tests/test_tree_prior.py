@@ -10,7 +10,7 @@ from maskfeat.segment.interactive import InteractiveSegmenter
 from maskfeat.segment.tree import MergeTree
 from maskfeat.segment.tree_prior import TreePrior
 
-# Two sure segments of two atoms each, {0, 1} and {2, 3}, joined by a root that is none.
+# Two sure segments of two superpixels each, {0, 1} and {2, 3}, joined by a root that is none.
 PRIOR = TreePrior(
     MergeTree(
         np.array([4, 4, 5, 5, 6, 6, 6]),
@@ -43,7 +43,7 @@ def test_marks_that_change_a_mask_are_not_bound_to_their_segments() -> None:
 
 
 def test_many_marks_count_more_than_the_segments() -> None:
-    count = 40  # atoms, each a segment by itself
+    count = 40  # superpixels, each a segment by itself
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
     tree = MergeTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
     odds = TreePrior(tree).odds(np.arange(12), np.arange(12, 18))

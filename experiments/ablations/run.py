@@ -40,9 +40,9 @@ from maskfeat.evaluate.hierarchies import score_tree
 from maskfeat.evaluate.protocol import Encoder, score_pairs
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import Hierarchy, atom_tree
-from maskfeat.segment.partition import partition_atoms
+from maskfeat.segment.hierarchy import Hierarchy, superpixel_tree
+from maskfeat.segment.partition import partition_superpixels
+from maskfeat.segment.superpixels import superpixels
 
 HERE = Path(__file__).parent
 Settings = dict[str, Any]
@@ -139,8 +139,8 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
         features = encoder.features(image.image)
         one = {"features_ms": 1000 * (time.process_time() - started)}
         one["auc"] = score_pairs(features, image, num_pairs=10_000)["auc"]
-        graph = atoms(features)
-        tree = atom_tree(graph)
+        graph = superpixels(features)
+        tree = superpixel_tree(graph)
         scores = score_tree(tree, graph.labels, image, THRESHOLDS.tolist())
         curves.update(scores.curves["covering"])
         one["ar_1000"] = scores.singles["ar_1000"]
@@ -148,7 +148,7 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
         cut = Hierarchy(graph.labels, tree).cut(25)
         one["f_25"] = _mean([metrics.boundary_f(cut, t) for t in image.partitions])
         for k in (25, 100):
-            labels = partition_atoms(graph, k)[graph.labels]
+            labels = partition_superpixels(graph, k)[graph.labels]
             asa = metrics.achievable_segmentation_accuracy
             one[f"asa_{k}"] = _mean([asa(labels, t) for t in image.partitions])
         for name, value in one.items():
@@ -171,8 +171,8 @@ def recall_of_levels(encoder: Encoder, shards: str, num_images: int) -> dict[str
         if not any(sample.levels):
             return {}
         image = to_held_out(sample)
-        graph = atoms(encoder.features(image.image))
-        tree = atom_tree(graph)
+        graph = superpixels(encoder.features(image.image))
+        tree = superpixel_tree(graph)
         areas = image.masks.sum(axis=(1, 2)).astype(np.float64)
         counts = [
             np.bincount(graph.labels[mask], minlength=tree.num_leaves) for mask in image.masks

@@ -28,11 +28,11 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics.nested import NestedOverlap
-from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.hierarchy import atom_tree
+from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.judge import MergeJudge, merge_measures
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.remerging import NUM_REGIONS, merge_by_judge, remerged
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import MergeTree
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -70,26 +70,26 @@ class WatchedRegions(Regions):
 
 @dataclass(frozen=True)
 class KnownImage:
-    """Atoms, their tree by the fixed cost, and what the annotators hold together.
+    """Superpixels, their tree by the fixed cost, and what the annotators hold together.
 
     Attributes:
-        graph: The atoms.
+        graph: The superpixels.
         tree: Their merges.
         held: Pixels of each node in each true segment of all annotators, shape (2 K - 1, S).
         num_annotators: How many annotators.
     """
 
-    graph: AtomGraph
+    graph: RegionGraph
     tree: MergeTree
     held: np.ndarray
     num_annotators: int
 
 
 def known_image(checkpoint: str, image: HeldOutImage) -> KnownImage:
-    """The features of a checkpoint, in atoms."""
+    """The features of a checkpoint, in superpixels."""
     torch.set_num_threads(1)
-    graph = atoms(maskfeat.load(checkpoint).features(image.image))
-    tree = atom_tree(graph)
+    graph = superpixels(maskfeat.load(checkpoint).features(image.image))
+    tree = superpixel_tree(graph)
     held = [NestedOverlap(tree, graph.labels, target).shared for target in image.partitions]
     return KnownImage(graph, tree, np.concatenate(held, axis=1), len(held))
 
@@ -102,11 +102,14 @@ def first_samples(known: KnownImage) -> Samples:
 def next_samples(known: KnownImage, judge: MergeJudge) -> Samples:
     """Those of all pairs that come up while a judge merges, and of the merges of the whole tree."""
     graph, tree = known.graph, known.tree
-    held = known.held[: graph.num_atoms]
+    held = known.held[: graph.num_superpixels]
     watched = WatchedRegions(
-        **vars(Regions.of_atoms(graph)), held=held, num_annotators=known.num_annotators, noted=[]
+        **vars(Regions.of_superpixels(graph)),
+        held=held,
+        num_annotators=known.num_annotators,
+        noted=[],
     )
-    merge_by_judge(watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_atoms))), judge)
+    merge_by_judge(watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_superpixels))), judge)
     merged = remerged(tree, graph, judge)
     noted = [*watched.noted, _of_tree(merged, merged.sums(held), known)]
     measures, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
@@ -199,7 +202,7 @@ def main() -> None:
     )
     with ProcessPoolExecutor(args.processes) as pool:
         jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]
-        known = [job.result() for job in track(jobs, "atoms")]
+        known = [job.result() for job in track(jobs, "superpixels")]
         parts = list(pool.map(first_samples, known))
         judge = fit(parts, args, origin)
         for number in range(args.rounds):

@@ -43,7 +43,7 @@ def best_ious(found: Hierarchy, sample: AnnotatedImage) -> dict[str, list[float]
     """Level -> IoU of the best node for each of its masks."""
     masks = decode(sample.runs)
     areas = masks.sum(axis=(1, 2)).astype(np.float64)
-    labels = found.atom_labels
+    labels = found.superpixel_labels
     counts = [np.bincount(labels[mask], minlength=found.tree.num_leaves) for mask in masks]
     shared = found.tree.sums(np.stack(counts, axis=1))
     iou = (shared / (found.tree.sizes[:, None] + areas - shared)).max(axis=0)

@@ -29,11 +29,11 @@ from maskfeat.evaluate.metrics import (
     achievable_segmentation_accuracy,
     boundary_f,
 )
-from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, atom_tree
+from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, superpixel_tree
 from maskfeat.segment.judge import default_judge, judged
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.remerging import remerged
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import MergeTree
 
 # Linkage, border weight, size power; what the judge decides: nothing, levels, the order too.
@@ -64,15 +64,15 @@ Scores = dict[str, list[float] | float]
 def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
     """All variants on one image, on one thread."""
     torch.set_num_threads(1)
-    graph = atoms(maskfeat.load(checkpoint).features(image.image))
+    graph = superpixels(maskfeat.load(checkpoint).features(image.image))
     return [score_tree(*variant_tree(graph, *variant), graph, image) for variant in VARIANTS]
 
 
 def variant_tree(
-    graph: AtomGraph, linkage: str, border_weight: float, size_power: float, judges: str
+    graph: RegionGraph, linkage: str, border_weight: float, size_power: float, judges: str
 ) -> tuple[MergeTree, np.ndarray]:
     """The tree, and the levels to cut it at."""
-    tree = atom_tree(graph, linkage, border_weight, size_power)
+    tree = superpixel_tree(graph, linkage, border_weight, size_power)
     if not judges:
         return tree, LEVELS
     if judges == "order":
@@ -81,7 +81,7 @@ def variant_tree(
 
 
 def score_tree(
-    tree: MergeTree, levels: np.ndarray, graph: AtomGraph, image: HeldOutImage
+    tree: MergeTree, levels: np.ndarray, graph: RegionGraph, image: HeldOutImage
 ) -> Scores:
     """Means over annotators."""
     overlaps = [NestedOverlap(tree, graph.labels, target) for target in image.partitions]

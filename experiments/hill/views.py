@@ -1,7 +1,7 @@
 """One image as each method sees it: what a click covers, and how scores become labels.
 
 The scores are the same for all: probabilities of patches of 16 x 16 pixels, by one classifier on
-one set of descriptors. Only the method "labeler" describes atoms, as `maskfeat.Labeler` does.
+one set of descriptors. Only the method "labeler" describes superpixels, as `maskfeat.Labeler` does.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from skimage.segmentation import felzenszwalb
 import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import Examples, evenly, examples_of, labeled_atoms, with_clicks
+from maskfeat.hill.evidence import Examples, evenly, examples_of, labeled_superpixels, with_clicks
 from maskfeat.hill.prepared import PreparedImage
 from maskfeat.hill.sources import default_source, describe
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import atom_hierarchy
-from maskfeat.segment.hill import class_cut_of_atoms, cut_costs
+from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hill import class_cut_of_superpixels, cut_costs
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.superpixels import superpixels
 
 PATCH = 16
 PER_MEGAPIXEL = 8_000
@@ -53,8 +53,8 @@ class Patches:
         scene: The image and its true classes.
         grid: Rows and columns of patches.
         descriptors: float16, shape (rows * columns, D).
-        atom_descriptors: Of our atoms, float16, shape (K, D).
-        graphs: Prepared atoms and trees of "ours" and "color".
+        superpixel_descriptors: Of our superpixels, float16, shape (K, D).
+        graphs: Prepared superpixels and trees of "ours" and "color".
         features: Ours, for the partition.
     """
 
@@ -91,11 +91,11 @@ def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
     color = LabEncoder(sigma=1).features(scene.rgb)
     graphs = {}
     for name, space in (("ours", features), ("color", color)):
-        graph = atoms(space, PER_MEGAPIXEL)
-        tree = atom_hierarchy(graph, judge=default_judge() if name == "ours" else None).tree
+        graph = superpixels(space, PER_MEGAPIXEL)
+        tree = superpixel_hierarchy(graph, judge=default_judge() if name == "ours" else None).tree
         found = np.zeros((0, 0))
         if name == "ours":
-            found = describe(maps, RegionReader(graph.labels, graph.num_atoms))
+            found = describe(maps, RegionReader(graph.labels, graph.num_superpixels))
         graphs[name] = PreparedImage(graph, cut_costs(graph), tree, found.astype(np.float16), size)
     half = describe(maps, reader).astype(np.float16)
     return Patches(scene, grid, half, graphs, features)
@@ -146,7 +146,7 @@ class View:
 
 
 class CutView(View):
-    """A cut of atoms along the borders of a feature space; a click covers a node of its tree.
+    """A cut of superpixels along the borders of a feature space; a click covers a node of its tree.
 
     Beyond that node it counts as far as the tree believes it, see `with_clicks`.
     """
@@ -155,28 +155,30 @@ class CutView(View):
 
     @property
     def image(self) -> PreparedImage:
-        """The atoms."""
+        """The superpixels."""
         return self.patches.graphs[self.space]
 
     @cached_property
     def _reader(self) -> RegionReader:
-        return RegionReader(self.image.graph.labels, self.image.graph.num_atoms)
+        return RegionReader(self.image.graph.labels, self.image.graph.num_superpixels)
 
     def regions(self, clicks: Sequence[Click]) -> list[tuple[np.ndarray, int]]:
         """As in `View`."""
-        labeled = labeled_atoms(self.image, clicks)
+        labeled = labeled_superpixels(self.image, clicks)
         found = []
-        for atoms_of_region, number in zip(labeled.regions, labeled.region_classes, strict=True):
+        for superpixels_of_region, number in zip(
+            labeled.regions, labeled.region_classes, strict=True
+        ):
             inside = np.zeros(len(labeled.is_held), bool)
-            inside[atoms_of_region] = True
+            inside[superpixels_of_region] = True
             found.append((inside[self.image.graph.labels], int(number)))
         return found
 
     def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
         """As in `View`."""
-        labeled = labeled_atoms(self.image, clicks)
-        return class_cut_of_atoms(
-            with_clicks(self._of_atoms(chances), labeled),
+        labeled = labeled_superpixels(self.image, clicks)
+        return class_cut_of_superpixels(
+            with_clicks(self._of_superpixels(chances), labeled),
             self.image.graph,
             self.image.costs,
             self.settings["smoothness"],
@@ -184,7 +186,7 @@ class CutView(View):
             labeled.classes,
         ).labels
 
-    def _of_atoms(self, chances: np.ndarray) -> np.ndarray:
+    def _of_superpixels(self, chances: np.ndarray) -> np.ndarray:
         return self._reader.means(chances.reshape(*self.patches.grid, -1))
 
 
@@ -195,7 +197,7 @@ class ColorCutView(CutView):
 
 
 class LabelerView(CutView):
-    """The same with descriptors of atoms in place of patches."""
+    """The same with descriptors of superpixels in place of patches."""
 
     @property
     def descriptors(self) -> np.ndarray:
@@ -204,10 +206,10 @@ class LabelerView(CutView):
 
     def examples(self, clicks: Sequence[Click]) -> Examples:
         """As in `View`."""
-        labeled = labeled_atoms(self.image, clicks)
+        labeled = labeled_superpixels(self.image, clicks)
         return examples_of(self.image, labeled, MOST_PER_REGION)
 
-    def _of_atoms(self, chances: np.ndarray) -> np.ndarray:
+    def _of_superpixels(self, chances: np.ndarray) -> np.ndarray:
         return chances
 
 
@@ -266,29 +268,32 @@ class SegmentView(View):
 
 
 class CutOfSegmentsView(SegmentView):
-    """The cut of our atoms again, but a click covers a segment made beforehand, as in `partition`.
+    """The cut of our superpixels, but a click covers a segment made beforehand, as in `partition`.
 
     Beyond its segment a click counts for nothing.
     It tells the two parts of the cut's result apart: how labels spread, and what a click covers.
     """
 
     @cached_property
-    def _atom_reader(self) -> RegionReader:
+    def _superpixel_reader(self) -> RegionReader:
         graph = self.patches.graphs["ours"].graph
-        return RegionReader(graph.labels, graph.num_atoms)
+        return RegionReader(graph.labels, graph.num_superpixels)
 
     def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
         """As in `View`."""
         image = self.patches.graphs["ours"]
-        held, held_at = np.zeros(image.graph.num_atoms, bool), np.zeros(image.graph.num_atoms, int)
+        held, held_at = (
+            np.zeros(image.graph.num_superpixels, bool),
+            np.zeros(image.graph.num_superpixels, int),
+        )
         regions = self.regions(clicks)
         for mask, number in regions:
             inside = np.bincount(image.graph.labels.ravel(), mask.ravel(), len(held))
             is_mostly = inside > image.graph.sizes / 2
             held[is_mostly], held_at[is_mostly] = True, number
-        means = self._atom_reader.means(chances.reshape(*self.patches.grid, -1))
+        means = self._superpixel_reader.means(chances.reshape(*self.patches.grid, -1))
         smoothness = self.settings["smoothness"]
-        found = class_cut_of_atoms(means, image.graph, image.costs, smoothness, held, held_at)
+        found = class_cut_of_superpixels(means, image.graph, image.costs, smoothness, held, held_at)
         for mask, number in regions:
             found.labels[mask] = number
         return found.labels

@@ -1,4 +1,4 @@
-"""Games of robot users, as samples for the networks that judge atoms and pixels by clicks."""
+"""Games of robot users, as samples for the networks that judge superpixels and pixels by clicks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PLAYED = [
 # States of a game that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
-ATOMS_PER_GAME, PIXELS_PER_STATE = 400, 500
+SUPERPIXELS_PER_GAME, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
 # Of the image, at least and at most, for objects that the usual targets are without.
@@ -50,7 +50,7 @@ class State(NamedTuple):
     Attributes:
         rows: Places of the clicks in `Game.clicked`, (N,) and (M,).
         contexts: Of these clicks, (N, C) and (M, C).
-        measures: Of the atoms of the game, (F, A).
+        measures: Of the superpixels of the game, (F, A).
     """
 
     rows: list[Tensor]
@@ -59,18 +59,18 @@ class State(NamedTuple):
 
 
 class Game(NamedTuple):
-    """A game as examples for the network of atoms.
+    """A game as examples for the network of superpixels.
 
     Attributes:
-        atoms: Some atoms of the image, (A,).
+        superpixels: Some superpixels of the image, (A,).
         clicked: All that were clicked, each once, rising, (N,).
         ways: From each of these to each of those, (W, N, A).
-        fraction: Share of object in each atom, (A,).
-        weights: Of each atom in the loss, (A,).
+        fraction: Share of object in each superpixel, (A,).
+        weights: Of each superpixel in the loss, (A,).
         states: Moments of the game.
     """
 
-    atoms: np.ndarray
+    superpixels: np.ndarray
     clicked: np.ndarray
     ways: Tensor
     fraction: Tensor
@@ -78,7 +78,7 @@ class Game(NamedTuple):
     states: list[State]
 
     def odds(self, net: ClickNet, state: State) -> Tensor:
-        """Log odds of the atoms in a state, (A,)."""
+        """Log odds of the superpixels in a state, (A,)."""
         return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
 
 
@@ -134,11 +134,11 @@ def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> A
     return np.stack(np.divmod(pixels, target.shape[1]), axis=1), signs[order]
 
 
-def game_of_atoms(
+def game_of_superpixels(
     scene: Scene, target: np.ndarray, clicks_yx: np.ndarray, rng: np.random.Generator
 ) -> Game:
-    """Some atoms of an image, and what all clicks of a game are to them, without states yet."""
-    labels, count = scene.graph.labels, scene.graph.num_atoms
+    """Some superpixels of an image, and what all clicks of a game are to them, without states."""
+    labels, count = scene.graph.labels, scene.graph.num_superpixels
     is_counted = target >= 0
     pixels = np.bincount(labels[is_counted], minlength=count)
     objects = np.bincount(labels[target == 1], minlength=count)
@@ -146,7 +146,7 @@ def game_of_atoms(
     fraction = objects / np.maximum(pixels, 1)
     on, off = share * fraction, share * (1 - fraction)
     probability = 0.5 * on / on.sum() + 0.5 * off / off.sum()
-    chosen = rng.choice(count, ATOMS_PER_GAME, p=probability)
+    chosen = rng.choice(count, SUPERPIXELS_PER_GAME, p=probability)
     weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
     clicked = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
     ways = scene.cutter.evidence.ways_at(clicked, chosen)
@@ -154,11 +154,11 @@ def game_of_atoms(
     return Game(chosen, clicked, *tensors, [])
 
 
-def state_of_atoms(scene: Scene, game: Game, clicks: Any) -> State:
+def state_of_superpixels(scene: Scene, game: Game, clicks: Any) -> State:
     """What is known after some clicks, on the object and on the background."""
     evidence, labels = scene.cutter.evidence, scene.graph.labels
     inside, outside = (np.unique(labels[tuple(c.T)]).astype(np.int64) for c in clicks)
-    measures = evidence.measures(inside, outside)[:, game.atoms]
+    measures = evidence.measures(inside, outside)[:, game.superpixels]
     rows, contexts = [], []
     for own, other in ((outside, inside), (inside, outside)):
         rows.append(torch.from_numpy(np.searchsorted(game.clicked, own)))
@@ -205,15 +205,15 @@ def samples_of(
     states: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[list[Game], Samples]:
-    """Samples of atoms and of pixels, after so many of the clicks."""
+    """Samples of superpixels and of pixels, after so many of the clicks."""
     scene = segmenter.scene
-    game = game_of_atoms(scene, target, clicks_yx, rng)
+    game = game_of_superpixels(scene, target, clicks_yx, rng)
     of_pixels = []
     for count in states:
         if count > len(clicks_yx):
             break
         signs = is_positive[:count]
         clicks = clicks_yx[:count][signs], clicks_yx[:count][~signs]
-        game.states.append(state_of_atoms(scene, game, clicks))
+        game.states.append(state_of_superpixels(scene, game, clicks))
         of_pixels.append(pixel_samples(scene, target, clicks, rng))
     return [game], of_pixels

@@ -3,9 +3,9 @@
     python experiments/interactive/fit_changes.py
 
 Robot users click objects of the train splits: anywhere in errors, near their middle, and in it.
-Their clicks carry their reach, as those of the page do. Whenever it is asked whether atoms change
-their label, what was measured of some of them becomes samples: whether they ought to is known.
-The other networks in the file stay as they are.
+Their clicks carry their reach, as those of the page do. Whenever it is asked whether superpixels
+change their label, what was measured of some of them becomes samples: whether they ought to is
+known. The other networks in the file stay as they are.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from maskfeat.segment.networks import ClickNetworks, load_networks, save_network
 
 # Who plays, and how many clicks: those that reach far are made early.
 GAMES = ((RandomRobot(), 8), (RandomRobot(), 8), (DeepestRobot(), 16), (RealisticRobot(), 12))
-ATOMS_PER_LAYER = 200
-MOST_WEIGHT = 20.0  # of the mean: small objects' atoms weigh much
+SUPERPIXELS_PER_LAYER = 200
+MOST_WEIGHT = 20.0  # of the mean: small objects' superpixels weigh much
 WIDTH = 12
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # (F, N), (N,), (N,)
@@ -48,37 +48,39 @@ class Listening(ChangeReader):
         self,
         odds: Any,
         by_marks: Any,
-        atoms: np.ndarray,
+        superpixels: np.ndarray,
         to_object: bool,
         layer: Any,
         windows: Any,
     ) -> np.ndarray:
-        """What is measured, kept with the atoms and the label they may get."""
-        measures = super().measures(odds, by_marks, atoms, to_object, layer, windows)
-        self.heard.append((to_object, atoms, measures))
+        """What is measured, kept with the superpixels and the label they may get."""
+        measures = super().measures(odds, by_marks, superpixels, to_object, layer, windows)
+        self.heard.append((to_object, superpixels, measures))
         return measures
 
 
 def samples_of(
     target: ClickTarget, encoder: Any, networks: ClickNetworks, rng: np.random.Generator
 ) -> list[Sample]:
-    """Measures of atoms, the share of each that ought to change, and its weight."""
+    """Measures of superpixels, the share of each that ought to change, and its weight."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     player = ReachingClicks(segmenter)
     player.set_image(target.image)
     listening = segmenter.scene.changes = Listening(segmenter.scene.changes)
     for seed, (robot, clicks) in enumerate(GAMES):
         played_rounds(player, target, clicks, robot, seed)
-    labels, count = listening.graph.labels, listening.graph.num_atoms
+    labels, count = listening.graph.labels, listening.graph.num_superpixels
     pixels = np.bincount(labels[target.target >= 0], minlength=count)
     objects = np.bincount(labels[target.target == 1], minlength=count)
     share = objects.sum() / labels.size + LEAST_AREA
     samples = []
-    for to_object, atoms, measures in listening.heard:
-        asked = np.flatnonzero(pixels[atoms])
-        chosen = rng.choice(asked, min(ATOMS_PER_LAYER, len(asked)), replace=False)
-        wanted = objects[atoms[chosen]] / pixels[atoms[chosen]]
-        weights = pixels[atoms[chosen]] / labels.size / share * len(asked) / max(1, len(chosen))
+    for to_object, superpixels, measures in listening.heard:
+        asked = np.flatnonzero(pixels[superpixels])
+        chosen = rng.choice(asked, min(SUPERPIXELS_PER_LAYER, len(asked)), replace=False)
+        wanted = objects[superpixels[chosen]] / pixels[superpixels[chosen]]
+        weights = (
+            pixels[superpixels[chosen]] / labels.size / share * len(asked) / max(1, len(chosen))
+        )
         samples.append((measures[:, chosen], wanted if to_object else 1 - wanted, weights))
     return samples
 

@@ -1,11 +1,11 @@
-"""Fit the two small networks that judge atoms and pixels by the clicks.
+"""Fit the two small networks that judge superpixels and pixels by the clicks.
 
     python experiments/interactive/fit_networks.py
 
 Objects of the train splits of BSDS500, ccp and coco128 and of drawn scenes are clicked: at random
 for a start, then by robot users against the networks fitted so far, on features of several kinds,
 so that the networks are not made for one alone. Every state of these games is a sample: how near
-atoms and pixels are to the clicks, and whether they are the object. The networks learn it by
+superpixels and pixels are to the clicks, and whether they are the object. The networks learn it by
 cross-entropy; that of pixels has weights that can only go one way (maskfeat/segment/monotone.py).
 Nothing of iis/ or of BSDS500 val is read.
 """
@@ -48,7 +48,7 @@ from maskfeat.segment.small_net import CLIP
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 
 
-def fit_atoms(games: Sequence[Game], epochs: int, seed: int, origin: str) -> ClickNet:
+def fit_superpixels(games: Sequence[Game], epochs: int, seed: int, origin: str) -> ClickNet:
     """Cross-entropy, AdamW, one cycle."""
     torch.manual_seed(seed)
     net = ClickNet(origin=origin)
@@ -72,12 +72,12 @@ def fit_atoms(games: Sequence[Game], epochs: int, seed: int, origin: str) -> Cli
             optimizer.step()
             schedule.step()
             total += loss.item()
-    print(f"cross-entropy of atoms {total / (len(places) // BATCH):.4f}")
+    print(f"cross-entropy of superpixels {total / (len(places) // BATCH):.4f}")
     return net.requires_grad_(False).eval()
 
 
 def loss_of(net: ClickNet, game: Game, state: State) -> Tensor:
-    """Weighted cross-entropy of the atoms of one state."""
+    """Weighted cross-entropy of the superpixels of one state."""
     costs = nn.functional.binary_cross_entropy_with_logits(
         game.odds(net, state), game.fraction, reduction="none"
     )
@@ -179,10 +179,12 @@ def flat_networks() -> ClickNetworks:
         mean, spread = np.zeros(count, np.float32), np.ones(count, np.float32)
         return MonotoneNet(tuple(measures), tuple(signs), mean, spread, weights, (zero,) * 3)
 
-    atoms = ClickNet().requires_grad_(False)
-    for values in atoms.atoms[-1].parameters():
+    superpixels = ClickNet().requires_grad_(False)
+    for values in superpixels.superpixels[-1].parameters():
         values.zero_()
-    return default_networks()._replace(atoms=atoms, pixels=flat(PIXEL_MEASURES, PIXEL_SIGNS))
+    return default_networks()._replace(
+        superpixels=superpixels, pixels=flat(PIXEL_MEASURES, PIXEL_SIGNS)
+    )
 
 
 def main() -> None:
@@ -205,15 +207,17 @@ def main() -> None:
         f"started from {args.start or 'random clicks'}, commit {commit()}"
     )
 
-    def fitted(of_atoms: list[Game], of_pixels: Samples) -> ClickNetworks:
+    def fitted(of_superpixels: list[Game], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
         pixels = fit_one_way(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
-        return networks._replace(atoms=fit_atoms(of_atoms, *settings), pixels=pixels)
+        return networks._replace(
+            superpixels=fit_superpixels(of_superpixels, *settings), pixels=pixels
+        )
 
     rng = np.random.default_rng(args.seed)
     networks = flat_networks() if args.start is None else load_networks(args.start)
     for clicks in (*([None] if args.start is None else []), *args.clicks):
-        of_atoms: list[Game] = []
+        of_superpixels: list[Game] = []
         of_pixels: Samples = []
         title = f"{clicks or 'random'} clicks"
         for number, (encoder, target) in enumerate(track(targets, title)):
@@ -224,9 +228,9 @@ def main() -> None:
                 found = samples_of(segmenter, target.target, *drawn, STATES, rng)
             else:
                 found = play(target, encoder, networks, clicks, number, rng)
-            of_atoms += found[0]
+            of_superpixels += found[0]
             of_pixels += found[1]
-        networks = fitted(of_atoms, of_pixels)
+        networks = fitted(of_superpixels, of_pixels)
         save_networks(args.out, networks)
     print(f"written to {args.out}: {origin}")
 

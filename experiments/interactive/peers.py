@@ -23,8 +23,8 @@ from skimage.graph import MCP_Geometric
 from skimage.transform import resize
 
 from maskfeat.evaluate.protocol import Encoder
-from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.hierarchy import Linkage, atom_tree, salient_node
+from maskfeat.segment.hierarchy import Linkage, salient_node, superpixel_tree
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import MergeTree
 
 # The long side that images are reduced to for the random walker, pixels.
@@ -172,17 +172,17 @@ class NearestClick:
 
 
 class TreeSegmenter:
-    """Each atom takes the sign of the click that it meets lowest in a tree of merges.
+    """Each superpixel takes the sign of the click that it meets lowest in a tree of merges.
 
-    That is the nearest click by the ultrametric distance of the tree. An atom that meets clicks of
-    both signs at once is background, so that the object consists of the largest nodes with clicks
-    on the object alone; without background clicks it consists of the nodes that stand out
-    most above these clicks (`maskfeat.segment.hierarchy.salient_node`). An atom clicked both
-    ways is shared out pixel by pixel to the nearest of its clicks.
+    That is the nearest click by the ultrametric distance of the tree. A superpixel that meets
+    clicks of both signs at once is background, so that the object consists of the largest nodes
+    with clicks on the object alone; without background clicks it consists of the nodes that stand
+    out most above these clicks (`maskfeat.segment.hierarchy.salient_node`). A superpixel clicked
+    both ways is shared out pixel by pixel to the nearest of its clicks.
 
     Args:
-        encoder: Gives the features that atoms and tree are made of.
-        linkage: See `maskfeat.segment.hierarchy.atom_tree`.
+        encoder: Gives the features that superpixels and tree are made of.
+        linkage: See `maskfeat.segment.hierarchy.superpixel_tree`.
     """
 
     def __init__(self, encoder: Encoder, linkage: Linkage = "ward") -> None:
@@ -191,8 +191,8 @@ class TreeSegmenter:
 
     def set_image(self, rgb: np.ndarray) -> None:
         """Take an image."""
-        self._graph: AtomGraph = atoms(self.encoder.features(rgb))
-        self._tree: MergeTree = atom_tree(self._graph, self.linkage)
+        self._graph: RegionGraph = superpixels(self.encoder.features(rgb))
+        self._tree: MergeTree = superpixel_tree(self._graph, self.linkage)
 
     def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
         """The mask for all clicks."""
@@ -200,26 +200,26 @@ class TreeSegmenter:
         clicked = labels[tuple(clicks_yx.T)]
         inside, outside = np.unique(clicked[is_positive]), np.unique(clicked[~is_positive])
         is_barred = np.zeros(len(self._tree.parents), bool)
-        for atom in outside:
-            is_barred[self._tree.ancestors(int(atom))] = True
+        for superpixel in outside:
+            is_barred[self._tree.ancestors(int(superpixel))] = True
         nodes = [
-            self._largest_free(int(atom), is_barred)
+            self._largest_free(int(superpixel), is_barred)
             if outside.size
-            else salient_node(self._tree, int(atom), is_barred)
-            for atom in inside
+            else salient_node(self._tree, int(superpixel), is_barred)
+            for superpixel in inside
         ]
         mask = self._tree.leaves_under(np.array(nodes))[labels]
-        for atom in np.intersect1d(inside, outside):
-            pixels, here = np.argwhere(labels == atom), clicked == atom
+        for superpixel in np.intersect1d(inside, outside):
+            pixels, here = np.argwhere(labels == superpixel), clicked == superpixel
             nearest = KDTree(clicks_yx[here]).query(pixels)[1]
             mask[tuple(pixels.T)] = is_positive[here][nearest]
         return mask
 
-    def _largest_free(self, atom: int, is_barred: np.ndarray) -> int:
-        """The highest ancestor of an atom that holds no click on the background."""
-        path = self._tree.ancestors(atom)
+    def _largest_free(self, superpixel: int, is_barred: np.ndarray) -> int:
+        """The highest ancestor of a superpixel that holds no click on the background."""
+        path = self._tree.ancestors(superpixel)
         free = path[~is_barred[path]]
-        return int(free[-1]) if free.size else atom
+        return int(free[-1]) if free.size else superpixel
 
 
 def with_frame(

@@ -37,10 +37,10 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree
 from maskfeat.evaluate.protocol import num_components
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import atom_hierarchy, atom_tree
+from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
 from maskfeat.segment.judge import default_judge
-from maskfeat.segment.partition import EVEN_POWER, partition_atoms
+from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
+from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import MergeTree
 
 # Levels to cut at, the same for all images: of any tree, and of one whose levels are 1 - p.
@@ -75,24 +75,25 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     features = model.features(image.image)
     encoder = time.process_time() - started
     started = time.process_time()
-    graph = atoms(features)
-    atom_time = time.process_time() - started
-    shown = {"encoder": encoder, "atoms": atom_time}
+    graph = superpixels(features)
+    superpixel_time = time.process_time() - started
+    shown = {"encoder": encoder, "superpixels": superpixel_time}
     judge = default_judge()
 
     def hierarchy() -> tuple[np.ndarray, MergeTree]:
-        return graph.labels, atom_hierarchy(graph, judge=judge).tree
+        return graph.labels, superpixel_hierarchy(graph, judge=judge).tree
 
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {
-        "maskfeat partition": lambda: (graph.labels, atom_tree(graph, size_power=EVEN_POWER)),
-        "maskfeat tree, not judged": lambda: (graph.labels, atom_tree(graph)),
-        "maskfeat Ward": lambda: (graph.labels, atom_tree(graph, "ward")),
+        "maskfeat partition": lambda: (graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)),
+        "maskfeat tree, not judged": lambda: (graph.labels, superpixel_tree(graph)),
+        "maskfeat Ward": lambda: (graph.labels, superpixel_tree(graph, "ward")),
     }
     for name, tree in others.items():
         rows[name] = _tree(tree, image, numbers) | shown
     rows["maskfeat k-means"] = (
-        _partitions(lambda rgb, k: partition_atoms(graph, k)[graph.labels], image, numbers) | shown
+        _partitions(lambda rgb, k: partition_superpixels(graph, k)[graph.labels], image, numbers)
+        | shown
     )
     return rows
 
@@ -219,7 +220,7 @@ def table(summary: dict[str, Row]) -> str:
     for name, row in summary.items():
         values = [value(row) for value in columns.values()]
         cells = ["-" if v is None else f"{v:.3f}" for v in values]
-        seconds = sum(row.get(part, 0.0) for part in ("encoder", "atoms", "seconds"))
+        seconds = sum(row.get(part, 0.0) for part in ("encoder", "superpixels", "seconds"))
         cells += [f"{seconds:.3f}", f"{seconds / base:.1f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -19,16 +19,16 @@ from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels
-from maskfeat.segment.hierarchy import atom_tree, ward_tree
+from maskfeat.segment.hierarchy import superpixel_tree, ward_tree
 from maskfeat.segment.merging import Merges
 from maskfeat.segment.partition import EVEN_POWER
+from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 from maskfeat.segment.tree import MergeTree
 
 Partition = Callable[[np.ndarray, int], np.ndarray]
 Tree = Callable[[np.ndarray], tuple[np.ndarray, MergeTree]]
 
-# Leaves that the watershed hierarchies are cut to: as many as our own atoms.
+# Leaves that the watershed hierarchies are cut to: as many as our own superpixels.
 _LEAVES_PER_PIXEL = 0.026
 
 
@@ -121,19 +121,19 @@ def watershed_by_volume(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
 
 
 def ward_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
-    """Ward's tree of Lab colors over atoms of Lab."""
-    graph = _lab_atoms(rgb)
+    """Ward's tree of Lab colors over superpixels of Lab."""
+    graph = _lab_superpixels(rgb)
     return graph.labels, ward_tree(graph.features, graph.sizes, graph.edges)
 
 
 def partition_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
-    """The tree of `maskfeat.partition`, of Lab colors over atoms of Lab."""
-    graph = _lab_atoms(rgb)
-    return graph.labels, atom_tree(graph, size_power=EVEN_POWER)
+    """The tree of `maskfeat.partition`, of Lab colors over superpixels of Lab."""
+    graph = _lab_superpixels(rgb)
+    return graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)
 
 
-def _lab_atoms(rgb: np.ndarray) -> AtomGraph:
-    return atoms(Features.from_dense(ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0))))
+def _lab_superpixels(rgb: np.ndarray) -> RegionGraph:
+    return superpixels(Features.from_dense(ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0))))
 
 
 PARTITIONS: dict[str, Partition] = {
@@ -175,7 +175,7 @@ def _watershed_tree(
     lab = ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0)).reshape(height * width, 3)
     graph = hg.get_4_adjacency_graph((height, width))
     tree, levels = watershed(graph, hg.weight_graph(graph, lab, hg.WeightFunction.L2))
-    # Its own cut into about as many leaves as our atoms; what lies below is not asked for.
+    # Its own cut into about as many leaves as our superpixels; what lies below is not asked for.
     explorer = hg.HorizontalCutExplorer(tree, levels)
     cut = explorer.horizontal_cut_from_num_regions(round(_LEAVES_PER_PIXEL * height * width))
     _, leaves = np.unique(cut.labelisation_leaves(tree), return_inverse=True)
@@ -189,7 +189,7 @@ def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> MergeT
     _, pixel = np.unique(leaves, return_index=True)
     ends = region.edges.astype(np.int64)
     met = tree.lowest_common_ancestor(pixel[ends[:, 0]], pixel[ends[:, 1]])
-    graph = hg.UndirectedGraph(region.num_atoms)
+    graph = hg.UndirectedGraph(region.num_superpixels)
     graph.add_edges(ends[:, 0], ends[:, 1])
     merged, altitudes = hg.bpt_canonical(graph, levels[met])
     parents = np.asarray(merged.parents(), np.int64)

@@ -1,4 +1,4 @@
-"""How time grows with pixels, features given: atoms, the hierarchy, k-means.
+"""How time grows with pixels, features given: superpixels, the hierarchy, k-means.
 
     python experiments/partition/scaling.py runs/bsds500/checkpoints/last.ckpt
 
@@ -23,10 +23,10 @@ from skimage.segmentation import slic
 
 import maskfeat
 from maskfeat.data.heldout import ShardImages
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.judge import default_judge
-from maskfeat.segment.partition import partition_atoms
+from maskfeat.segment.partition import partition_superpixels
+from maskfeat.segment.superpixels import superpixels
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
@@ -58,14 +58,14 @@ def main() -> None:
     for side in args.sides:
         rgb = np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS))
         features = model.features(rgb)
-        graph = atoms(features)
+        graph = superpixels(features)
         row = {
             "pixels": side * side,
-            "atoms": cpu_seconds(lambda f=features: atoms(f), args.repeats),
+            "superpixels": cpu_seconds(lambda f=features: superpixels(f), args.repeats),
             "hierarchy": cpu_seconds(
-                lambda g=graph: atom_hierarchy(g, judge=judge).cut(100), args.repeats
+                lambda g=graph: superpixel_hierarchy(g, judge=judge).cut(100), args.repeats
             ),
-            "k-means": cpu_seconds(lambda g=graph: partition_atoms(g, 100), args.repeats),
+            "k-means": cpu_seconds(lambda g=graph: partition_superpixels(g, 100), args.repeats),
             "encoder": cpu_seconds(lambda r=rgb: model.features(r), args.repeats),
             "SLIC": cpu_seconds(lambda r=rgb: slic(r, 100), args.repeats),
         }
@@ -74,10 +74,10 @@ def main() -> None:
     logs = np.log([row["pixels"] for row in rows])
     exponents = {
         name: float(np.polyfit(logs, np.log([row[name] for row in rows]), 1)[0])
-        for name in ("atoms", "hierarchy", "k-means", "encoder", "SLIC")
+        for name in ("superpixels", "hierarchy", "k-means", "encoder", "SLIC")
     }
-    total = np.log([row["atoms"] + row["hierarchy"] for row in rows])
-    exponents["atoms + hierarchy"] = float(np.polyfit(logs, total, 1)[0])
+    total = np.log([row["superpixels"] + row["hierarchy"] for row in rows])
+    exponents["superpixels + hierarchy"] = float(np.polyfit(logs, total, 1)[0])
     print("exponents: " + ", ".join(f"{name} {value:.2f}" for name, value in exponents.items()))
     args.out.mkdir(parents=True, exist_ok=True)
     record = {"times": rows, "exponents": exponents}
@@ -94,7 +94,7 @@ def plot(rows: list[dict[str, float]], exponents: dict[str, float], path: Path) 
 
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")
     megapixels = [row["pixels"] / 1e6 for row in rows]
-    for name in ("atoms", "hierarchy", "k-means", "encoder", "SLIC"):
+    for name in ("superpixels", "hierarchy", "k-means", "encoder", "SLIC"):
         values = [row[name] for row in rows]
         axis.plot(megapixels, values, marker="o", label=f"{name} (exponent {exponents[name]:.2f})")
     axis.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="CPU seconds, one thread")

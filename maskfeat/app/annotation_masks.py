@@ -26,7 +26,7 @@ def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Si
     Clicks and scribbles are cut first, those of little reach changing little, and nothing growing
     for marks on the background that come after the last on the object. Then each segment
     is added or taken away whole, in the order of the marks, so that one sees beforehand what one
-    gets; but for the atoms in which a click or scribble says the opposite.
+    gets; but for the superpixels in which a click or scribble says the opposite.
 
     Args:
         segmenter: Holds the picture, or a smaller one made from it, h x w pixels.
@@ -191,13 +191,13 @@ def _decided_by(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Stroke
     """The pixels that a segment decides, shape (h, w)."""
     assert segment.granularity is not None
     hierarchy = segmenter.hierarchy
-    atoms, tree = hierarchy.atom_labels, hierarchy.tree
+    superpixels, tree = hierarchy.superpixel_labels, hierarchy.tree
     y, x = strokes.pixel(segment)
     # As `Hierarchy.cut`, for one segment: the largest node around the point that is still joined.
-    path = tree.ancestors(int(atoms[y, x]))
+    path = tree.ancestors(int(superpixels[y, x]))
     node = path[tree.levels[path] <= 1 - segment.granularity][-1:]
     is_taken = tree.leaves_under(node)
     against = strokes.pixels_with_other_label(segment.label)
-    is_taken[atoms[against[:, 0], against[:, 1]]] = False
-    decided: BoolArray = is_taken[atoms]
+    is_taken[superpixels[against[:, 0], against[:, 1]]] = False
+    decided: BoolArray = is_taken[superpixels]
     return decided

@@ -11,7 +11,7 @@ from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.revisions import check_revision, file_stamp, revision_of
 from maskfeat.app.worker import Worker
-from maskfeat.hill.evidence import atom_at
+from maskfeat.hill.evidence import superpixel_at
 from maskfeat.hill.labeler import Labeler
 from maskfeat.hill.prepared import PreparedImage
 
@@ -69,9 +69,9 @@ class LabelViews:
         labeler = self.labeler
         if learn:
             labeler.learn()
-        state, found = self._state(number), labeler.atom_proposal(number, learn=False)
+        state, found = self._state(number), labeler.superpixel_proposal(number, learn=False)
         if state["revision"] != self.revision(number):  # the clicks on another image went aside
-            state, found = self._state(number), labeler.atom_proposal(number, learn=False)
+            state, found = self._state(number), labeler.superpixel_proposal(number, learn=False)
         return {
             **state,
             "knows_classes": labeler.knows_classes,
@@ -106,7 +106,7 @@ class LabelViews:
             "clicks": [
                 {
                     "at_yx": [click.row, click.column],
-                    "atom": atom_at(prepared, click.row, click.column),
+                    "superpixel": superpixel_at(prepared, click.row, click.column),
                     "class": click.class_number,
                 }
                 for click in labeler.clicks_on(number)

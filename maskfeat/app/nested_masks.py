@@ -93,10 +93,10 @@ def annotate_cut(
 
 
 def _nodes_of_segments(hierarchy: Hierarchy, labels: IntArray) -> IntArray:
-    """The node of each segment: the largest whose atoms all lie in that segment, (K,)."""
+    """The node of each segment: the largest whose superpixels all lie in that segment, (K,)."""
     tree = hierarchy.tree
     segments = np.empty(tree.num_leaves)
-    segments[hierarchy.atom_labels.ravel()] = labels.ravel()
+    segments[hierarchy.superpixel_labels.ravel()] = labels.ravel()
     least = hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.min)
     is_inside = least == hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.max)
     is_top = is_inside & ~is_inside[tree.parents]

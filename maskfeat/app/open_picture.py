@@ -97,7 +97,7 @@ class OpenPicture:
         with self._lock:
             if self._partition is None:
                 hierarchy = segmenter.hierarchy
-                self._partition = partition_bytes(hierarchy.atom_labels, hierarchy.tree)
+                self._partition = partition_bytes(hierarchy.superpixel_labels, hierarchy.tree)
             return self._partition
 
     def act(self, request: JsonDict) -> JsonDict:

@@ -10,20 +10,20 @@ import numpy.typing as npt
 from maskfeat.segment.tree import MergeTree
 
 
-def partition_bytes(atom_labels: npt.NDArray[np.integer], tree: MergeTree) -> bytes:
+def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: MergeTree) -> bytes:
     """The tree behind the dial, gzipped.
 
-    Little endian: uint32 height, width, K atoms, 0; float64 levels (2 K - 1); int32 parents
-    (2 K - 1); int32 atom of each pixel (height x width).
+    Little endian: uint32 height, width, K superpixels, 0; float64 levels (2 K - 1); int32 parents
+    (2 K - 1); int32 superpixel of each pixel (height x width).
 
     Args:
-        atom_labels: Atom of each pixel, shape (H, W).
+        superpixel_labels: Superpixel of each pixel, shape (H, W).
         tree: Their merges.
     """
     parts = [
-        np.array([*atom_labels.shape, tree.num_leaves, 0], "<u4"),
+        np.array([*superpixel_labels.shape, tree.num_leaves, 0], "<u4"),
         tree.levels.astype("<f8"),
         tree.parents.astype("<i4"),
-        atom_labels.astype("<i4"),
+        superpixel_labels.astype("<i4"),
     ]
     return gzip.compress(b"".join(part.tobytes() for part in parts), compresslevel=1)

@@ -67,7 +67,7 @@ def score_hierarchy(
         ValueError: If the image has no partition, or another size than the hierarchy.
     """
     levels = [1 - granularity for granularity in granularities]
-    scores = score_tree(found.tree, found.atom_labels, image, levels)
+    scores = score_tree(found.tree, found.superpixel_labels, image, levels)
     scores.singles["segments_at_half"] = float(found.tree.groups_at(0.5).max() + 1)
     return scores
 

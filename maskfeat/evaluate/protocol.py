@@ -19,8 +19,8 @@ from maskfeat.evaluate.metrics import (
     pair_auc,
 )
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import atoms
-from maskfeat.segment.partition import partition_atoms
+from maskfeat.segment.partition import partition_superpixels
+from maskfeat.segment.superpixels import superpixels
 
 
 class Encoder(Protocol):
@@ -56,10 +56,10 @@ def score_partition(
             f"features and image must have the same size, got {features.size} and "
             f"{image.image.shape[:2]} for {image.key!r}"
         )
-    graph = atoms(features)
+    graph = superpixels(features)
     scores: dict[str, float] = {}
     for k in num_segments:
-        labels = partition_atoms(graph, k)[graph.labels].astype(np.int64)
+        labels = partition_superpixels(graph, k)[graph.labels].astype(np.int64)
         scores |= {f"{name}_{k}": value for name, value in score_labels(labels, image).items()}
     return scores
 

@@ -1,4 +1,4 @@
-"""Clicks become labeled atoms, and labeled atoms become examples to learn from."""
+"""Clicks become labeled superpixels, and labeled superpixels become examples to learn from."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# How sure a click is of an atom: the probability that both are one segment, to this power. With 1
-# more clicks are needed on one of two sets (experiments/hill).
+# How sure a click is of a superpixel: the probability that both are one segment, to this power.
+# With 1 more clicks are needed on one of two sets (experiments/hill).
 _POWER = 2
 
 
-class LabeledAtoms(NamedTuple):
-    """What clicks say of the atoms of an image.
+class LabeledSuperpixels(NamedTuple):
+    """What clicks say of the superpixels of an image.
 
     Attributes:
-        is_held: Which atoms lie in the region of a click, bool, shape (K,).
+        is_held: Which superpixels lie in the region of a click, bool, shape (K,).
         classes: Their classes, int64, shape (K,), 0 elsewhere.
-        regions: The atoms of each region, one for each atom that was clicked, N.
+        regions: The superpixels of each region, one for each superpixel that was clicked, N.
         region_classes: Their classes, int64, shape (N,).
-        credence: How sure each of these clicks is of each atom, beyond its region as well: the
-            probability that the tree gives to their being one segment, squared. (N, K).
+        credence: How sure each of these clicks is of each superpixel, beyond its region as well:
+            the probability that the tree gives to their being one segment, squared. (N, K).
     """
 
     is_held: BoolArray
@@ -40,7 +40,7 @@ class LabeledAtoms(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Atoms to learn from.
+    """Superpixels to learn from.
 
     Attributes:
         descriptors: float16, shape (N, D).
@@ -53,39 +53,40 @@ class Examples(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-def labeled_atoms(image: PreparedImage, clicks: Sequence[Click]) -> LabeledAtoms:
+def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> LabeledSuperpixels:
     """The regions of all clicks of an image.
 
     A click means the segment around it, cut as its granularity or number says, or as much of its
     branch of the tree as holds no click of another class. So two regions of different classes
-    never overlap, and the order of clicks is nothing, but that of two of one atom the later counts.
+    never overlap, and the order of clicks is nothing, but that of two of one superpixel the later
+    counts.
     """
-    atoms = [atom_at(image, click.row, click.column) for click in clicks]
-    last = dict(zip(atoms, clicks, strict=True))
-    is_held = np.zeros(image.graph.num_atoms, bool)
-    classes = np.zeros(image.graph.num_atoms, np.int64)
+    superpixels = [superpixel_at(image, click.row, click.column) for click in clicks]
+    last = dict(zip(superpixels, clicks, strict=True))
+    is_held = np.zeros(image.graph.num_superpixels, bool)
+    classes = np.zeros(image.graph.num_superpixels, np.int64)
     credence = np.zeros((len(last), len(is_held)))
     regions = []
-    for place, (atom, click) in enumerate(last.items()):
+    for place, (superpixel, click) in enumerate(last.items()):
         number = click.class_number
         barred = np.zeros(len(is_held), bool)
         barred[[other for other, theirs in last.items() if theirs.class_number != number]] = True
         region = image.region(
-            atom, barred, granularity=click.granularity, num_segments=click.num_segments
+            superpixel, barred, granularity=click.granularity, num_segments=click.num_segments
         )
         is_held |= region
         classes[region] = number
         regions.append(np.flatnonzero(region))
-        credence[place] = (1 - image.tree.levels[image.tree.meeting_nodes(atom)]) ** _POWER
+        credence[place] = (1 - image.tree.levels[image.tree.meeting_nodes(superpixel)]) ** _POWER
     numbers = np.array([click.class_number for click in last.values()], np.int64)
-    return LabeledAtoms(is_held, classes, regions, numbers, credence)
+    return LabeledSuperpixels(is_held, classes, regions, numbers, credence)
 
 
-def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledAtoms) -> FloatArray:
+def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) -> FloatArray:
     """Probabilities of the classes, by the classifier and by the clicks around.
 
     A click is seldom about its region alone, nor about all of the object around it. With r_c the
-    credence of the surest click of class c on an atom, and s_c the classifier's probability,
+    credence of the surest click of class c on a superpixel, and s_c the classifier's probability,
 
         p_c = (1 - max r) s_c  +  max r * o_c / sum o,    o_c = r_c / (1 - r_c):
 
@@ -109,15 +110,17 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledAtoms) -> Flo
     return found
 
 
-def atom_at(image: PreparedImage, row: int, column: int) -> int:
-    """The atom at a pixel of the picture."""
+def superpixel_at(image: PreparedImage, row: int, column: int) -> int:
+    """The superpixel at a pixel of the picture."""
     height, width = image.graph.labels.shape
     y, x = row * height // image.size[0], column * width // image.size[1]
     return int(image.graph.labels[y, x])
 
 
-def examples_of(image: PreparedImage, labeled: LabeledAtoms, most_per_region: int) -> Examples:
-    """Some atoms of each region; together they weigh as the root of the region's atoms.
+def examples_of(
+    image: PreparedImage, labeled: LabeledSuperpixels, most_per_region: int
+) -> Examples:
+    """Some superpixels of each region; together they weigh as the root of the region's superpixels.
 
     Not as all of them, or a click on the sky would count for a hundred on a pole; and not all
     alike, or a sliver would count as much as a house.
@@ -127,10 +130,10 @@ def examples_of(image: PreparedImage, labeled: LabeledAtoms, most_per_region: in
         count = min(len(region), most_per_region)
         chosen.append(region[evenly(len(region), count)])  # in reading order: no dice
         weights.append(np.full(count, np.sqrt(len(region)) / count))
-    atoms = np.concatenate(chosen)
+    superpixels = np.concatenate(chosen)
     return Examples(
-        image.descriptors[atoms],
-        labeled.classes[atoms],
+        image.descriptors[superpixels],
+        labeled.classes[superpixels],
         np.concatenate(weights).astype(np.float32),
     )
 

@@ -26,8 +26,8 @@ from maskfeat.segment.resizing import reduced
 _LOG = logging.getLogger("maskfeat")
 # Some megabytes each: 3 at 640 x 480.
 _MOST_OPEN = 8
-# Atoms that stand for an image where all images are looked at: 65 kilobytes for each.
-SKETCH_ATOMS = 48
+# Superpixels that stand for an image where all images are looked at: 65 kilobytes for each.
+SKETCH_SUPERPIXELS = 48
 _LONGEST_STEM = 180  # bytes
 
 
@@ -36,7 +36,7 @@ class ImageStore:
 
     A file is named by the picture's name, size and time of change, in a folder named by model,
     source and settings: so nothing stale is read, and a changed picture is computed again. Beside
-    it lies a sketch of the image, the descriptors of some of its atoms, all of which stay in
+    it lies a sketch of the image, the descriptors of some of its superpixels, all of which stay in
     memory.
 
     Args:
@@ -44,7 +44,7 @@ class ImageStore:
         model: Gives features.
         source: Gives descriptors.
         folder: Where to keep things; made when it is needed.
-        per_megapixel: Atoms for a million pixels.
+        per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger pictures are reduced to it.
         cache_dir: Where features are kept for others that want them, see `FeatureCache`.
 
@@ -91,7 +91,7 @@ class ImageStore:
         return number in self._sketches
 
     def sketches(self) -> dict[int, npt.NDArray[np.float16]]:
-        """Descriptors of some atoms of each image that is prepared, each float16, (n, D)."""
+        """Descriptors of some superpixels of each image that is prepared, each float16, (n, D)."""
         with self._lock:
             return dict(self._sketches)
 
@@ -205,10 +205,10 @@ class ImageStore:
 
 
 def _sketch_of(image: PreparedImage) -> npt.NDArray[np.float16]:
-    """Descriptors of some atoms, large ones more often, (n, D)."""
+    """Descriptors of some superpixels, large ones more often, (n, D)."""
     rng = np.random.default_rng(0)
-    share = image.atom_pixels / image.atom_pixels.sum()
-    count = min(SKETCH_ATOMS, len(share))
+    share = image.superpixel_pixels / image.superpixel_pixels.sum()
+    count = min(SKETCH_SUPERPIXELS, len(share))
     return image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
 
 

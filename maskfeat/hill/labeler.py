@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from maskfeat.arguments import is_whole
 from maskfeat.files import held_folder
-from maskfeat.hill.answers import Progress, Proposal, on_atoms, on_pixels
+from maskfeat.hill.answers import Progress, Proposal, on_pixels, on_superpixels
 from maskfeat.hill.checks import (
     check_is_elsewhere,
     check_settings,
@@ -25,11 +25,11 @@ from maskfeat.hill.checks import (
 )
 from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
-from maskfeat.hill.evidence import atom_at
+from maskfeat.hill.evidence import superpixel_at
 from maskfeat.hill.export import Format, export_labels
 from maskfeat.hill.image_store import ImageStore
 from maskfeat.hill.kept_labels import KeptLabels
-from maskfeat.hill.learner import AtomLabels, Learner
+from maskfeat.hill.learner import Learner, SuperpixelLabels
 from maskfeat.hill.order import Order, from_there_on, most_wanted
 from maskfeat.hill.sources import Source, default_source
 from maskfeat.segment.hill import CLASS_SMOOTHNESS
@@ -56,14 +56,14 @@ class Labeler:
         labeler.set_done(image)
         labeler.export("exported")
 
-    A click gives its whole region the class, see `evidence.labeled_atoms`. The classifier learns
-    from the regions of all clicks of all images (`RegionClassifier`), and an image's labels are
-    the cut of its probabilities along the borders of the features with the clicked regions held
+    A click gives its whole region the class, see `evidence.labeled_superpixels`. The classifier
+    learns from the regions of all clicks of all images (`RegionClassifier`), and an image's labels
+    are the cut of its probabilities along the borders of the features with the clicked regions held
     (`segment.hill.class_cut`); beyond its region a click counts as far as the tree believes it
-    (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before it is answered;
-    a new Labeler on the same folder goes on where the last one ended. Clicks on an image that is
-    gone or was replaced are set aside in that file, see `ClickFile`. One process at a time works
-    in the folder; `close` lets go of it.
+    (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before it is answered; a
+    new Labeler on the same folder goes on where the last one ended. Clicks on an image that is gone
+    or was replaced are set aside in that file, see `ClickFile`. One process at a time works in the
+    folder; `close` lets go of it.
 
     An instance may be used by many threads; but for `learn`, each call is done before the next
     begins. In memory are the last few images, some descriptors of every image (65 kB) and what is
@@ -76,14 +76,14 @@ class Labeler:
         out: Folder for clicks, labels and what is computed ahead; not that of the pictures.
         source: Descriptors of places, see `maskfeat.hill.sources`; None is `default_source`.
         classifier: None is a `RegionClassifier` with its defaults.
-        smoothness: What a border between like atoms costs, see `class_cut`.
+        smoothness: What a border between like superpixels costs, see `class_cut`.
         granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
             0 large, near 1 small.
         num_segments: Instead, the region is one of so many segments of the image. None of both is
             `NUM_SEGMENTS`.
         order: Which image comes next: the one the classifier is least sure of ("uncertain"), of the
             least sure ones that with the highest energy ("energy"), or the next one ("given").
-        per_megapixel: Atoms for a million pixels.
+        per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger pictures are worked on reduced.
         cache_dir: Where features are kept, see `FeatureCache`; None keeps descriptors alone.
 
@@ -240,8 +240,8 @@ class Labeler:
             confidence = on_pixels(self.store.get(image), found.confidence.astype(np.float32))
             return Proposal(labels, confidence, found.energy, kept is not None)
 
-    def atom_proposal(self, image: int, learn: bool = True) -> AtomLabels:
-        """The same for the atoms of `store.get(image)`: a few thousand numbers, not millions.
+    def superpixel_proposal(self, image: int, learn: bool = True) -> SuperpixelLabels:
+        """The same for the superpixels of `store.get(image)`: a few thousand numbers, not millions.
 
         Args:
             image: Number of the image.
@@ -258,7 +258,7 @@ class Labeler:
             return (
                 found
                 if kept is None
-                else found._replace(classes=on_atoms(self.store.get(image), kept))
+                else found._replace(classes=on_superpixels(self.store.get(image), kept))
             )
 
     def region(
@@ -276,10 +276,10 @@ class Labeler:
         with self._lock:
             row, column = self._checked_click(image, click_yx)
             prepared = self.store.get(image)
-            none = np.zeros(prepared.graph.num_atoms, bool)
+            none = np.zeros(prepared.graph.num_superpixels, bool)
             level, number = self._checked_size(granularity, num_segments)
-            atom = atom_at(prepared, row, column)
-            region = prepared.region(atom, none, granularity=level, num_segments=number)
+            superpixel = superpixel_at(prepared, row, column)
+            region = prepared.region(superpixel, none, granularity=level, num_segments=number)
             covered: BoolArray = on_pixels(self.store.get(image), region)
             return covered
 

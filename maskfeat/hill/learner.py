@@ -13,14 +13,14 @@ from maskfeat.hill.classifier import RegionClassifier
 from maskfeat.hill.clicks import Click, ClickFile
 from maskfeat.hill.evidence import (
     Examples,
-    LabeledAtoms,
+    LabeledSuperpixels,
     evenly,
     examples_of,
-    labeled_atoms,
+    labeled_superpixels,
     with_clicks,
 )
 from maskfeat.hill.image_store import ImageStore
-from maskfeat.segment.hill import class_cut_of_atoms
+from maskfeat.segment.hill import class_cut_of_superpixels
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -35,8 +35,8 @@ _SKETCHES_AT_ONCE = 128
 _MOST_FOR_SCALE = 256
 
 
-class AtomLabels(NamedTuple):
-    """What the atoms of an image may be.
+class SuperpixelLabels(NamedTuple):
+    """What the superpixels of an image may be.
 
     Attributes:
         classes: int64, shape (K,).
@@ -63,7 +63,7 @@ class Learner:
         smoothness: Of the cut, see `class_cut`.
 
     Attributes:
-        num_examples: How many atoms were learned from last.
+        num_examples: How many superpixels were learned from last.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Learner:
         self._learned: list[Click] | None = None
         self._scaled_for = 0
         self.num_examples = 0
-        self._last_clicked: tuple[tuple[int, tuple[Click, ...]], LabeledAtoms] | None = None
+        self._last_clicked: tuple[tuple[int, tuple[Click, ...]], LabeledSuperpixels] | None = None
 
     @property
     def knows_classes(self) -> bool:
         """Whether anything was learned."""
         return self._classifier.is_fitted
 
-    def labels(self, image: int) -> AtomLabels:
+    def labels(self, image: int) -> SuperpixelLabels:
         """The cut of the probabilities, with the clicks in them and clicked regions held.
 
         Raises:
@@ -91,7 +91,7 @@ class Learner:
         """
         prepared, clicked = self._store.get(image), self.clicked(image)
         chances = with_clicks(self._classifier.probabilities(prepared.descriptors), clicked)
-        cut = class_cut_of_atoms(
+        cut = class_cut_of_superpixels(
             chances,
             prepared.graph,
             prepared.costs,
@@ -102,17 +102,20 @@ class Learner:
         confidence = chances[np.arange(len(chances)), cut.classes]
         confidence[clicked.is_held] = 1
         energy = cut.energies[-1] / prepared.graph.labels.size
-        return AtomLabels(cut.classes, clicked.is_held, confidence, energy)
+        return SuperpixelLabels(cut.classes, clicked.is_held, confidence, energy)
 
-    def clicked(self, image: int) -> LabeledAtoms:
-        """What the clicks on an image say of its atoms; asked for twice with every click."""
+    def clicked(self, image: int) -> LabeledSuperpixels:
+        """What the clicks on an image say of its superpixels; asked for twice with every click."""
         wanted, last = (image, tuple(self._clicks.of_image(image))), self._last_clicked
         if last is None or last[0] != wanted:
-            last = self._last_clicked = (wanted, labeled_atoms(self._store.get(image), wanted[1]))
+            last = self._last_clicked = (
+                wanted,
+                labeled_superpixels(self._store.get(image), wanted[1]),
+            )
         return last[1]
 
     def doubts(self, images: Sequence[int]) -> FloatArray:
-        """Mean entropy of the classes over some atoms of each image, nats; all are prepared."""
+        """Mean entropy of the classes over some superpixels of each prepared image, nats."""
         sketches = self._store.sketches()
         doubts = np.zeros(len(images))
         for start in range(0, len(images), _SKETCHES_AT_ONCE):

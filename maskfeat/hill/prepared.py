@@ -13,11 +13,11 @@ from maskfeat.array_file import read_arrays
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.hill.sources import Source, describe
-from maskfeat.segment.atoms import AtomGraph, atoms
-from maskfeat.segment.hierarchy import atom_hierarchy
+from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.hill import cut_costs
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import MergeTree
 
 BoolArray = npt.NDArray[np.bool_]
@@ -43,55 +43,58 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """The atoms of one image, described; its features are not needed any more.
+    """The superpixels of one image, described; its features are not needed any more.
 
     Attributes:
-        graph: The atoms, without their features (K, 0); all arrays as in `AtomGraph`.
-        costs: What parting adjacent atoms costs, see `cut_costs`, float64, shape (E,).
-        tree: The merges of the atoms, see `Hierarchy`.
-        descriptors: What is known of each atom, float16, shape (K, D).
-        size: Height and width of the picture itself, pixels; the atoms may be of a reduced one.
+        graph: The superpixels, without their features (K, 0); all arrays as in `RegionGraph`.
+        costs: What parting adjacent superpixels costs, see `cut_costs`, float64, shape (E,).
+        tree: The merges of the superpixels, see `Hierarchy`.
+        descriptors: What is known of each superpixel, float16, shape (K, D).
+        size: Height and width of the picture itself, pixels; the superpixels may be of a reduced
+            one.
     """
 
-    graph: AtomGraph
+    graph: RegionGraph
     costs: FloatArray
     tree: MergeTree
     descriptors: npt.NDArray[np.float16]
     size: tuple[int, int]
 
     @cached_property
-    def atom_pixels(self) -> FloatArray:
-        """Pixels of each atom, float64, (K,)."""
+    def superpixel_pixels(self) -> FloatArray:
+        """Pixels of each superpixel, float64, (K,)."""
         return self.graph.sizes.astype(np.float64)
 
     def region(
         self,
-        atom: int,
+        superpixel: int,
         is_barred: BoolArray,
         *,
         granularity: float | None = None,
         num_segments: int | None = None,
     ) -> BoolArray:
-        """The atoms that a click on one of them means, bool, shape (K,).
+        """The superpixels that a click on one of them means, bool, shape (K,).
 
-        It is the segment of `Hierarchy.cut` that holds the atom, cut by granularity or by number.
+        It is the segment of `Hierarchy.cut` that holds the superpixel, cut by granularity or by
+        number.
 
         Args:
-            atom: The clicked atom.
-            granularity: In (0, 1): the largest node of the tree around the atom whose probability
-                to be one segment is at least this.
-            num_segments: Of so many segments the one around the atom; K of them are the atoms.
-            is_barred: Atoms that were said to be of another class, (K,): the region is smaller
-                where it would hold one of them.
+            superpixel: The clicked superpixel.
+            granularity: In (0, 1): the largest node of the tree around the superpixel whose
+                probability to be one segment is at least this.
+            num_segments: Of so many segments the one around the superpixel; K of them are the
+                superpixels.
+            is_barred: Superpixels that were said to be of another class, (K,): the region is
+                smaller where it would hold one of them.
         """
-        path = self.tree.ancestors(atom)
+        path = self.tree.ancestors(superpixel)
         if granularity is not None:
             is_joined = self.tree.levels[path] <= 1 - granularity
         else:
             assert num_segments is not None
             is_joined = path <= len(self.tree.parents) - num_segments  # merges are numbered in turn
         barred = is_barred.copy()
-        barred[atom] = False
+        barred[superpixel] = False
         is_free = self.tree.sums(barred.astype(np.float64))[path] == 0
         node = path[is_joined & is_free][-1:]
         return self.tree.leaves_under(node if node.size else path[:1])
@@ -104,18 +107,18 @@ def prepare(
     size: tuple[int, int],
     per_megapixel: int,
 ) -> PreparedImage:
-    """Cut an image into atoms and describe them.
+    """Cut an image into superpixels and describe them.
 
     Args:
         rgb: uint8, shape (h, w, 3), as the features were computed of.
         features: Of it.
         source: Gives descriptors.
         size: Of the picture that rgb may be a reduced copy of.
-        per_megapixel: Atoms for a million pixels of rgb.
+        per_megapixel: Superpixels for a million pixels of rgb.
     """
-    graph = atoms(features, per_megapixel)
-    tree = atom_hierarchy(graph, judge=default_judge()).tree
-    reader = RegionReader(graph.labels, graph.num_atoms)
+    graph = superpixels(features, per_megapixel)
+    tree = superpixel_hierarchy(graph, judge=default_judge()).tree
+    reader = RegionReader(graph.labels, graph.num_superpixels)
     descriptors = describe(source(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)
     half = descriptors.clip(-limit, limit).astype(np.float16)
@@ -125,7 +128,7 @@ def prepare(
 def save_prepared(image: PreparedImage, path: Path) -> None:
     """Write a file, 4 MB for 640 x 480 pixels, whole or not at all."""
     graph, tree = image.graph, image.tree
-    small = np.uint16 if graph.num_atoms <= 2**16 else np.int32
+    small = np.uint16 if graph.num_superpixels <= 2**16 else np.int32
     with whole_file(path) as file:
         # Not compressed: descriptors hardly shrink, and to unpack them takes longer than to read.
         np.savez(
@@ -153,7 +156,7 @@ def load_prepared(path: Path) -> PreparedImage | None:
         return None  # it is computed again
     labels = arrays["labels"].astype(np.int32)
     sizes = np.bincount(labels.ravel()).astype(np.float32)
-    graph = AtomGraph(
+    graph = RegionGraph(
         labels=labels,
         features=np.zeros((len(sizes), 0), np.float32),
         sizes=sizes,
@@ -177,6 +180,6 @@ def _tree_of(
     return MergeTree(parents, levels, bare.sums(leaf_sizes))
 
 
-def _without_features(graph: AtomGraph) -> AtomGraph:
+def _without_features(graph: RegionGraph) -> RegionGraph:
     fields = {name: getattr(graph, name) for name in graph.__dataclass_fields__}
-    return AtomGraph(**{**fields, "features": np.zeros((graph.num_atoms, 0), np.float32)})
+    return RegionGraph(**{**fields, "features": np.zeros((graph.num_superpixels, 0), np.float32)})

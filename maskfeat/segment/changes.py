@@ -1,10 +1,11 @@
-"""A mark on a mask -> how likely each atom is to change its label for it.
+"""A mark on a mask -> how likely each superpixel is to change its label for it.
 
-What all marks together say of an atom is one thing, the mask that the user saw when making one more
-another: it was right wherever nobody clicked, as far as the user cared. How much of it a mark is to
-change depends on where it was made, seen from the outline. A hard limit to that (nothing thicker
-than 1.5 times the reach) is right for users who click the middle of an error, and stops those who
-click anywhere in it. So a small network weighs one against the other, atom by atom.
+What all marks together say of a superpixel is one thing, the mask that the user saw when making one
+more another: it was right wherever nobody clicked, as far as the user cared. How much of it a mark
+is to change depends on where it was made, seen from the outline. A hard limit to that (nothing
+thicker than 1.5 times the reach) is right for users who click the middle of an error, and stops
+those who click anywhere in it. So a small network weighs one against the other, superpixel by
+superpixel.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.segment.atoms import AtomGraph
-from maskfeat.segment.evidence import ATOM_MEASURES, COMPARED, WAYS
+from maskfeat.segment.evidence import COMPARED, SUPERPIXEL_MEASURES, WAYS
 from maskfeat.segment.reach import Stroke, pixels_of, reach_of_level
 from maskfeat.segment.small_net import SmallNet
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.windows import Window, hull
 
 BoolArray = npt.NDArray[np.bool_]
@@ -41,9 +42,9 @@ CHANGE_MEASURES = (
     *(f"marks of the new label: {way}" for way in WAYS),
     *(f"marks of the old label: {way}" for way in WAYS),
     *(f"new against old label: {way}" for way in COMPARED),
-    *ATOM_MEASURES[2 * len(WAYS) + len(COMPARED) :],
+    *SUPERPIXEL_MEASURES[2 * len(WAYS) + len(COMPARED) :],
 )
-# Log odds that an atom keeps a label that no mark is about.
+# Log odds that a superpixel keeps a label that no mark is about.
 _KEPT_ODDS = 8.0
 _LEAST_PIXELS, _LEAST_SHARE = 0.5, 1e-4
 
@@ -70,14 +71,14 @@ class Layer:
 
 
 class ChangeReader:
-    """Judges changes of the atoms of one image.
+    """Judges changes of the superpixels of one image.
 
     Args:
         network: Judges by `CHANGE_MEASURES`.
-        graph: The atoms.
+        graph: The superpixels.
     """
 
-    def __init__(self, network: SmallNet, graph: AtomGraph) -> None:
+    def __init__(self, network: SmallNet, graph: RegionGraph) -> None:
         self.network = network
         self.graph = graph
         self._root = math.sqrt(graph.labels.size)
@@ -86,17 +87,17 @@ class ChangeReader:
         self,
         odds: FloatArray,
         by_marks: FloatArray,
-        atoms: IntArray,
+        superpixels: IntArray,
         is_object: BoolArray,
         layer: Layer,
         windows: Sequence[Window],
     ) -> FloatArray:
-        """What becomes of the log odds of atoms, in view of the mask below.
+        """What becomes of the log odds of superpixels, in view of the mask below.
 
         Args:
-            odds: Of "object", by all marks, of each of the atoms, (A,).
-            by_marks: `evidence.ATOM_MEASURES` of the atoms, (M, A).
-            atoms: Which, (A,), all of those in the windows.
+            odds: Of "object", by all marks, of each of the superpixels, (A,).
+            by_marks: `evidence.SUPERPIXEL_MEASURES` of the superpixels, (M, A).
+            superpixels: Which, (A,), all of those in the windows.
             is_object: Labels of these in the mask below, (A,).
             layer: The mask and the strokes that are to change it.
             windows: Where it may change.
@@ -109,7 +110,7 @@ class ChangeReader:
         for to_object in (True, False):
             asked = np.flatnonzero(is_object != to_object)
             if len(asked) and len(layer.changing_to(to_object)):
-                known = odds[asked], by_marks[:, asked], atoms[asked]
+                known = odds[asked], by_marks[:, asked], superpixels[asked]
                 measures = self.measures(*known, to_object, layer, windows)
                 sign = 1 if to_object else -1
                 revised[asked] = sign * self.network(measures)
@@ -119,7 +120,7 @@ class ChangeReader:
         self,
         odds: FloatArray,
         by_marks: FloatArray,
-        atoms: IntArray,
+        superpixels: IntArray,
         to_object: bool,
         layer: Layer,
         windows: Sequence[Window],
@@ -129,7 +130,7 @@ class ChangeReader:
         Args:
             odds: See `revised`.
             by_marks: See `revised`.
-            atoms: Which, (A,), all of the other label.
+            superpixels: Which, (A,), all of the other label.
             to_object: The label that they may get.
             layer: See `revised`; at least one of its strokes is to make such a change.
             windows: See `revised`.
@@ -139,12 +140,12 @@ class ChangeReader:
         """
         reach = reach_of_level(layer.strokes[0].level)
         marks = cKDTree(layer.changing_to(to_object))
-        distance = marks.query(self.graph.centroids_yx[atoms])[0] + _LEAST_PIXELS
-        depth = self._depths(layer.below != to_object, windows)[atoms] + _LEAST_PIXELS
+        distance = marks.query(self.graph.centroids_yx[superpixels])[0] + _LEAST_PIXELS
+        depth = self._depths(layer.below != to_object, windows)[superpixels] + _LEAST_PIXELS
         share = max(float(layer.below.mean()), _LEAST_SHARE)
 
         def everywhere(value: float) -> FloatArray:
-            return np.full(len(atoms), value, np.float32)
+            return np.full(len(superpixels), value, np.float32)
 
         return np.stack(
             [
@@ -162,20 +163,20 @@ class ChangeReader:
         ).astype(np.float32)
 
     def _depths(self, region: BoolArray, windows: Sequence[Window]) -> FloatArray:
-        """How far the pixels of each atom lie from what is not of a region, on average, (K,)."""
+        """Mean distance of the pixels of each superpixel to the outside of a region, (K,)."""
         window = hull(windows)
         labels, part = self.graph.labels[window].ravel(), region[window]
         if part.all():
-            return np.full(self.graph.num_atoms, min(part.shape), np.float32)
+            return np.full(self.graph.num_superpixels, min(part.shape), np.float32)
         depths = ndimage.distance_transform_edt(part).ravel()
-        count = self.graph.num_atoms
+        count = self.graph.num_superpixels
         pixels = np.bincount(labels, minlength=count)
         means = np.bincount(labels, depths, count) / np.maximum(pixels, 1)
         return means.astype(np.float32)
 
 
 def _seen_from(to_object: bool, by_marks: FloatArray) -> FloatArray:
-    """Measures of atoms, of which those by marks of the label that they may get come first."""
+    """Measures of superpixels; those by marks of the label that they may get come first."""
     if to_object:
         return by_marks
     count, compared = len(WAYS), len(COMPARED)

@@ -10,27 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskfeat.segment.evidence import ATOM_MEASURES, CONTEXT_MEASURES, WAYS
+from maskfeat.segment.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS
 
 # Where an input is clipped, in standard deviations from its mean.
 _CLIP = 4.0
 # Contexts are rounded to this share of a standard deviation: most clicks far from a new one keep
 # theirs then, and what was computed for them.
 _CONTEXT_STEP = 0.25
-# Pairs of click and atom that are read at once: what is computed of them stays in the cache.
+# Pairs of click and superpixel that are read at once: what is computed of them stays in the cache.
 _AT_ONCE = 8192
 _LARGEST_GAIN = 2.0  # of the logarithm by which a context stretches what a click says
-_INPUTS = {"ways": WAYS, "contexts": CONTEXT_MEASURES, "measures": ATOM_MEASURES}
+_INPUTS = {"ways": WAYS, "contexts": CONTEXT_MEASURES, "measures": SUPERPIXEL_MEASURES}
 
 
 class ClickNet(nn.Module):
-    """Log odds of "object" of every atom, from the clicks on the object and on the background.
+    """Log odds of "object" of every superpixel, from clicks on the object and on the background.
 
-    A click says something of an atom by how near it is to it in many ways (`evidence.WAYS`), and
-    what it says depends on its context: how near the nearest other clicks of its own kind and of
-    the other are (`evidence.CONTEXT_MEASURES`). One amid clicks of the other kind corrects a
-    sliver, one far from all of them claims a region. With x the ways from click j to atom i, z the
-    context of j, and y the measures of i by itself (`evidence.ATOM_MEASURES`),
+    A click says something of a superpixel by how near it is to it in many ways (`evidence.WAYS`),
+    and what it says depends on its context: how near the nearest other clicks of its own kind and
+    of the other are (`evidence.CONTEXT_MEASURES`). One amid clicks of the other kind corrects a
+    sliver, one far from all of them claims a region. With x the ways from click j to superpixel i,
+    z the context of j, and y the measures of i by itself (`evidence.SUPERPIXEL_MEASURES`),
 
         effect_j(i) = A relu(exp(g(z)) * (B x + b) + s(z)) + a,
         odds(i)     = f(max_j of background clicks, max_j of object clicks, y(i)),
@@ -40,7 +40,7 @@ class ClickNet(nn.Module):
     CVPR 2017).
 
     Args:
-        hidden: Units that read one click at one atom.
+        hidden: Units that read one click at one superpixel.
         effects: Values that are left of them, of which the largest over the clicks counts.
         width: Units of each hidden layer of f, g and s.
         origin: Where it was fitted, one sentence.
@@ -64,8 +64,8 @@ class ClickNet(nn.Module):
         )
         self.effects = nn.ModuleList(nn.Linear(hidden, effects) for _ in range(2))
         self.no_click = nn.Parameter(torch.full((2, effects), -1.0))
-        self.atoms = nn.Sequential(
-            nn.Linear(2 * effects + len(ATOM_MEASURES), width),
+        self.superpixels = nn.Sequential(
+            nn.Linear(2 * effects + len(SUPERPIXEL_MEASURES), width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
@@ -75,13 +75,13 @@ class ClickNet(nn.Module):
     def forward(
         self, ways: Sequence[Tensor], contexts: Sequence[Tensor], measures: Tensor
     ) -> Tensor:
-        """Log odds of atoms, shape (K,).
+        """Log odds of superpixels, shape (K,).
 
         Args:
-            ways: From the clicks on the background and from those on the object to each atom,
+            ways: From the clicks on the background and from those on the object to each superpixel,
                 (W, N, K) and (W, M, K).
             contexts: Of the same clicks, (N, C) and (M, C).
-            measures: Of each atom, (F, K).
+            measures: Of each superpixel, (F, K).
         """
         largest = [self.without_clicks(kind, measures.shape[1]) for kind in (0, 1)]
         for kind in (0, 1):
@@ -89,9 +89,9 @@ class ClickNet(nn.Module):
                 largest[kind] = self._largest(kind, ways[kind], self.rounded(contexts[kind]))
         return self.odds(largest, measures)
 
-    def without_clicks(self, kind: int, num_atoms: int) -> Tensor:
+    def without_clicks(self, kind: int, num_superpixels: int) -> Tensor:
         """What stands for the largest effects where nothing is clicked in one way, (E, K)."""
-        of_all: Tensor = self.no_click[kind][:, None].expand(-1, num_atoms)
+        of_all: Tensor = self.no_click[kind][:, None].expand(-1, num_superpixels)
         return of_all
 
     def _largest(self, kind: int, ways: Tensor, rounded: Tensor) -> Tensor:
@@ -109,11 +109,11 @@ class ClickNet(nn.Module):
         return torch.round(steps) * _CONTEXT_STEP
 
     def effect(self, kind: int, ways: Tensor, rounded: Tensor) -> Tensor:
-        """What clicks say of atoms.
+        """What clicks say of superpixels.
 
         Args:
             kind: 0 for clicks on the background, 1 for those on the object.
-            ways: From each click to each atom, (W, N, K).
+            ways: From each click to each superpixel, (W, N, K).
             rounded: Context of each click, see `rounded`, (N, C).
 
         Returns:
@@ -131,10 +131,10 @@ class ClickNet(nn.Module):
         Args:
             largest: Largest effects of the clicks on the background and of those on the object,
                 (E, K) each.
-            measures: Of each atom, (F, K).
+            measures: Of each superpixel, (F, K).
         """
         values = torch.cat([*largest, self._standardized("measures", measures)])
-        for layer in self.atoms:
+        for layer in self.superpixels:
             values = _applied(layer, values) if isinstance(layer, nn.Linear) else layer(values)
         return values[0]
 

@@ -1,4 +1,4 @@
-"""Clicks on one image -> what speaks for the object at each atom, without doing work twice."""
+"""Clicks on one image become log odds of its superpixels, without doing work twice."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from maskfeat.segment.marks import some_of
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-# Effects of clicks that are kept: some 100 MB for 8,000 atoms.
+# Effects of clicks that are kept: some 100 MB for 8,000 superpixels.
 _KEPT_EFFECTS = 512
-# Of so many atoms of one kind of click each is read; of more, as a scribble marks, so many.
+# Of so many superpixels of one kind of click each is read; of more, as a scribble marks, so many.
 MOST_READ = 128
 
 
@@ -28,7 +28,7 @@ class ClickReader:
     What a click says is kept for as long as its context stays.
 
     Args:
-        evidence: Measures the atoms of the image.
+        evidence: Measures the superpixels of the image.
         net: Reads the measures.
     """
 
@@ -38,14 +38,14 @@ class ClickReader:
         self._effects: OrderedDict[tuple[int, int, bytes], Tensor] = OrderedDict()
 
     @torch.inference_mode()
-    def odds(self, object_atoms: IntArray, background_atoms: IntArray) -> FloatArray:
+    def odds(self, object_superpixels: IntArray, background_superpixels: IntArray) -> FloatArray:
         """Log odds of "object", float32, shape (K,): bit for bit a function of the two sets.
 
         Args:
-            object_atoms: Atoms clicked as object, each once, rising, (N,).
-            background_atoms: Atoms clicked as background, likewise, (M,).
+            object_superpixels: Superpixels clicked as object, each once, rising, (N,).
+            background_superpixels: Superpixels clicked as background, likewise, (M,).
         """
-        clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
+        clicked = some_of(background_superpixels, MOST_READ), some_of(object_superpixels, MOST_READ)
         measures = torch.from_numpy(self.evidence.measures(clicked[1], clicked[0]))
         largest = [self._largest(kind, clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
         odds: FloatArray = self.net.odds(largest, measures).numpy()
@@ -53,23 +53,24 @@ class ClickReader:
 
     @torch.inference_mode()
     def odds_at(
-        self, atoms: IntArray, object_atoms: IntArray, background_atoms: IntArray
+        self, superpixels: IntArray, object_superpixels: IntArray, background_superpixels: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """As `odds`, but for a rounding, for some atoms alone.
+        """As `odds`, but for a rounding, for some superpixels alone.
 
-        Nothing is kept; worth it for a small part of the atoms.
+        Nothing is kept; worth it for a small part of the superpixels.
 
         Args:
-            atoms: Which, (A,).
-            object_atoms: See `odds`.
-            background_atoms: See `odds`.
+            superpixels: Which, (A,).
+            object_superpixels: See `odds`.
+            background_superpixels: See `odds`.
 
         Returns:
-            Log odds, float32, shape (A,), and `evidence.ATOM_MEASURES`, float32, shape (F, A).
+            Log odds, float32, shape (A,), and `evidence.SUPERPIXEL_MEASURES`, float32, shape (F,
+            A).
         """
-        clicked = some_of(background_atoms, MOST_READ), some_of(object_atoms, MOST_READ)
-        ways = [self.evidence.ways_at(clicks, atoms) for clicks in clicked]
-        measures = self.evidence.measures_at(atoms, clicked[1], clicked[0], ways[1], ways[0])
+        clicked = some_of(background_superpixels, MOST_READ), some_of(object_superpixels, MOST_READ)
+        ways = [self.evidence.ways_at(clicks, superpixels) for clicks in clicked]
+        measures = self.evidence.measures_at(superpixels, clicked[1], clicked[0], ways[1], ways[0])
         contexts = [self.evidence.contexts(clicked[kind], clicked[1 - kind]) for kind in (0, 1)]
         odds: FloatArray = self.net(
             [torch.from_numpy(of_kind) for of_kind in ways],
@@ -80,22 +81,22 @@ class ClickReader:
 
     def _largest(self, kind: int, clicked: IntArray, others: IntArray) -> Tensor:
         """The largest effects over the clicks of one kind, (E, K)."""
-        num_atoms = self.evidence.graph.num_atoms
+        num_superpixels = self.evidence.graph.num_superpixels
         if not clicked.size:
-            return self.net.without_clicks(kind, num_atoms)
+            return self.net.without_clicks(kind, num_superpixels)
         contexts = torch.from_numpy(self.evidence.contexts(clicked, others))
-        largest = torch.full((len(self.net.no_click[kind]), num_atoms), -np.inf)
-        for atom, context in zip(clicked, self.net.rounded(contexts), strict=True):
-            torch.maximum(largest, self._effect(kind, int(atom), context[None]), out=largest)
+        largest = torch.full((len(self.net.no_click[kind]), num_superpixels), -np.inf)
+        for superpixel, context in zip(clicked, self.net.rounded(contexts), strict=True):
+            torch.maximum(largest, self._effect(kind, int(superpixel), context[None]), out=largest)
         return largest
 
-    def _effect(self, kind: int, atom: int, rounded: Tensor) -> Tensor:
-        """What one click says of all atoms, (E, K)."""
-        key = kind, atom, rounded.numpy().tobytes()
+    def _effect(self, kind: int, superpixel: int, rounded: Tensor) -> Tensor:
+        """What one click says of all superpixels, (E, K)."""
+        key = kind, superpixel, rounded.numpy().tobytes()
         if key in self._effects:
             self._effects.move_to_end(key)
             return self._effects[key]
-        ways = torch.from_numpy(self.evidence.ways(atom))
+        ways = torch.from_numpy(self.evidence.ways(superpixel))
         effect = self.net.effect(kind, ways[:, None], rounded)[:, 0]
         self._effects[key] = effect
         if len(self._effects) > _KEPT_EFFECTS:

@@ -1,4 +1,4 @@
-"""Any number of labels in one pass: clicked atoms -> a label for every atom."""
+"""Any number of labels in one pass: clicked superpixels -> a label for every superpixel."""
 
 from __future__ import annotations
 

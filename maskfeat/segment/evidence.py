@@ -1,4 +1,4 @@
-"""What clicks say of every atom: how near it is to them, in many ways of being near."""
+"""What clicks say of every superpixel: how near it is to them, in many ways of being near."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.hierarchy import SalientPath, salient_path, ward_tree
 from maskfeat.segment.merging import Merges
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
 
 FloatArray = npt.NDArray[np.float32]
 
-# How near an atom is to a click, and what stands where there is no click (and as a bound).
+# How near a superpixel is to a click, and what stands where there is no click (and as a bound).
 # "Odds" are those against being one segment; distances in the image are shares of
 # the root of its area; features count in units in which p = 2 / (1 + exp(d^2)).
 _WAYS = {
@@ -45,8 +45,8 @@ _COMPARED_ROWS = [list(_WAYS).index(way) for way in COMPARED]
 _LEAST = 0.02
 
 WAYS = tuple(_WAYS)
-# What is known of an atom beside the single clicks.
-ATOM_MEASURES = (
+# What is known of a superpixel beside the single clicks.
+SUPERPIXEL_MEASURES = (
     *(f"object: {way}" for way in WAYS),
     *(f"background: {way}" for way in WAYS),
     *(f"object against background: {way}" for way in COMPARED),
@@ -60,25 +60,26 @@ CONTEXT_MEASURES = (
     *(f"same against other kind: {way}" for way in COMPARED),
 )
 
-# Rows of measures that are kept: some 100 MB for 8,000 atoms.
+# Rows of measures that are kept: some 100 MB for 8,000 superpixels.
 _KEPT_ROWS = 256
-# Atoms of which it is kept how near they are to one another: 50 MB.
+# Superpixels of which it is kept how near they are to one another: 50 MB.
 _KEPT_PAIRS = 1024
 
 
 class ClickEvidence:
-    """Measures of the atoms of one image for sets of clicked atoms.
+    """Measures of the superpixels of one image for sets of clicked superpixels.
 
     All depends on the sets of clicks alone, bit for bit.
 
     Args:
-        graph: The atoms.
+        graph: The superpixels.
         tree: Their hierarchy, with levels of 1 - p ("one segment"), see `judge.judged`.
-        colors: Mean color of each atom, Lab / 100, shape (K, 3), or None: then color says nothing.
+        colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None: then color says
+            nothing.
     """
 
     def __init__(
-        self, graph: AtomGraph, tree: MergeTree, colors: npt.NDArray[np.floating] | None = None
+        self, graph: RegionGraph, tree: MergeTree, colors: npt.NDArray[np.floating] | None = None
     ) -> None:
         self.graph = graph
         self.tree = tree
@@ -90,39 +91,41 @@ class ClickEvidence:
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
         self._salient_paths: dict[int, SalientPath] = {}
-        # Atoms that were ever clicked, in turn, and how near they are to one another.
+        # Superpixels that were ever clicked, in turn, and how near they are to one another.
         self._places_of_clicks: dict[int, int] = {}
         self._between = np.empty((0, 0, len(WAYS)), np.float32)
 
-    def measures(self, object_atoms: IntArray, background_atoms: IntArray) -> FloatArray:
-        """The inputs of the network of atoms.
+    def measures(
+        self, object_superpixels: IntArray, background_superpixels: IntArray
+    ) -> FloatArray:
+        """The inputs of the network of superpixels.
 
         Args:
-            object_atoms: Atoms clicked as object, (N,).
-            background_atoms: Atoms clicked as background, (M,).
+            object_superpixels: Superpixels clicked as object, (N,).
+            background_superpixels: Superpixels clicked as background, (M,).
 
         Returns:
-            float32, shape (F, K), in the order of `ATOM_MEASURES`.
+            float32, shape (F, K), in the order of `SUPERPIXEL_MEASURES`.
         """
-        salient = self.salient(object_atoms, background_atoms)
-        inside = self._nearest(True, object_atoms)
-        outside = self._nearest(False, background_atoms)
+        salient = self.salient(object_superpixels, background_superpixels)
+        inside = self._nearest(True, object_superpixels)
+        outside = self._nearest(False, background_superpixels)
         return _as_measures(inside, outside, salient, self._rim_distances)
 
     def measures_at(
         self,
-        atoms: IntArray,
-        object_atoms: IntArray,
-        background_atoms: IntArray,
+        superpixels: IntArray,
+        object_superpixels: IntArray,
+        background_superpixels: IntArray,
         object_ways: FloatArray,
         background_ways: FloatArray,
     ) -> FloatArray:
-        """The same numbers as `measures`, for some atoms alone.
+        """The same numbers as `measures`, for some superpixels alone.
 
         Args:
-            atoms: Which, (A,).
-            object_atoms: Atoms clicked as object, (N,).
-            background_atoms: Atoms clicked as background, (M,).
+            superpixels: Which, (A,).
+            object_superpixels: Superpixels clicked as object, (N,).
+            background_superpixels: Superpixels clicked as background, (M,).
             object_ways: See `ways_at`, (W, N, A).
             background_ways: Likewise, (W, M, A).
 
@@ -133,22 +136,22 @@ class ClickEvidence:
             np.minimum(ways.min(axis=1, initial=np.inf), _FAR)
             for ways in (object_ways, background_ways)
         )
-        salient = self.salient(object_atoms, background_atoms)[atoms]
-        return _as_measures(inside, outside, salient, self._rim_distances[atoms])
+        salient = self.salient(object_superpixels, background_superpixels)[superpixels]
+        return _as_measures(inside, outside, salient, self._rim_distances[superpixels])
 
-    def ways_at(self, clicked: IntArray, atoms: IntArray) -> FloatArray:
-        """How near some atoms are to each of some others, float32, (W, N, A)."""
-        ways = np.empty((len(WAYS), len(clicked), len(atoms)), np.float32)
-        for place, atom in enumerate(clicked):
-            ways[:, place] = self.ways(int(atom))[:, atoms]
+    def ways_at(self, clicked: IntArray, superpixels: IntArray) -> FloatArray:
+        """How near some superpixels are to each of some others, float32, (W, N, A)."""
+        ways = np.empty((len(WAYS), len(clicked), len(superpixels)), np.float32)
+        for place, superpixel in enumerate(clicked):
+            ways[:, place] = self.ways(int(superpixel))[:, superpixels]
         return ways
 
     def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
         """How near the nearest other clicks are to each click of one kind.
 
         Args:
-            clicked: Atoms clicked in one way, each once, (N,).
-            others: Atoms clicked in the other way, each once, (M,).
+            clicked: Superpixels clicked in one way, each once, (N,).
+            others: Superpixels clicked in the other way, each once, (M,).
 
         Returns:
             float32, shape (N, C), in the order of `CONTEXT_MEASURES`.
@@ -160,58 +163,65 @@ class ClickEvidence:
         )
         return np.concatenate([same, other, _compared(same.T, other.T).T], axis=1)
 
-    def salient(self, object_atoms: IntArray, background_atoms: IntArray) -> BoolArray:
-        """The atoms under those ancestors of object clicks that stand out most, (K,)."""
+    def salient(self, object_superpixels: IntArray, background_superpixels: IntArray) -> BoolArray:
+        """The superpixels under those ancestors of object clicks that stand out most, (K,)."""
         is_barred = np.zeros(len(self.tree.parents), bool)
-        for atom in background_atoms:
-            is_barred[self.tree.ancestors(int(atom))] = True
-        nodes = [self._salient_path(int(atom)).best(is_barred) for atom in object_atoms]
+        for superpixel in background_superpixels:
+            is_barred[self.tree.ancestors(int(superpixel))] = True
+        nodes = [
+            self._salient_path(int(superpixel)).best(is_barred) for superpixel in object_superpixels
+        ]
         return self.tree.leaves_under(np.array(nodes, np.int64))
 
-    def _salient_path(self, atom: int) -> SalientPath:
-        if atom not in self._salient_paths:
-            self._salient_paths[atom] = salient_path(self._odds_tree, atom)
-        return self._salient_paths[atom]
+    def _salient_path(self, superpixel: int) -> SalientPath:
+        if superpixel not in self._salient_paths:
+            self._salient_paths[superpixel] = salient_path(self._odds_tree, superpixel)
+        return self._salient_paths[superpixel]
 
-    def _nearest(self, is_object: bool, atoms: IntArray) -> FloatArray:
+    def _nearest(self, is_object: bool, superpixels: IntArray) -> FloatArray:
         """The least of each measure over some clicks, (ways, K)."""
-        wanted = frozenset(atoms.tolist())
+        wanted = frozenset(superpixels.tolist())
         known, least = self._last.get(is_object, (frozenset[int](), None))
         if least is None or not known <= wanted:
-            known, least = frozenset(), np.repeat(_FAR, self.graph.num_atoms, axis=1)
-        for atom in wanted - known:
-            least = np.minimum(least, self.ways(atom))
+            known, least = frozenset(), np.repeat(_FAR, self.graph.num_superpixels, axis=1)
+        for superpixel in wanted - known:
+            least = np.minimum(least, self.ways(superpixel))
         self._last[is_object] = wanted, least
         return least
 
     def _pairs(self, one: IntArray, other: IntArray) -> FloatArray:
-        """How near clicked atoms are to one another, (N, M, W); of each pair it is found once."""
+        """How near clicked superpixels are to one another, (N, M, W); each pair is found once."""
         wanted = {*one.tolist(), *other.tolist()}
         if len(wanted | self._places_of_clicks.keys()) > _KEPT_PAIRS:
             self._places_of_clicks = {}
             self._between = np.empty((0, 0, len(WAYS)), np.float32)
-        for atom in wanted - self._places_of_clicks.keys():
-            place = self._places_of_clicks[atom] = len(self._places_of_clicks)
+        for superpixel in wanted - self._places_of_clicks.keys():
+            place = self._places_of_clicks[superpixel] = len(self._places_of_clicks)
             if place >= len(self._between):
                 grown = np.empty((2 * place + 16,) * 2 + (len(WAYS),), np.float32)
                 grown[:place, :place] = self._between[:place, :place]
                 self._between = grown
             known = np.fromiter(self._places_of_clicks, np.int64)
-            ways = self.ways(atom)[:, known].T
+            ways = self.ways(superpixel)[:, known].T
             self._between[place, : place + 1] = self._between[: place + 1, place] = ways
-        places = [[self._places_of_clicks[int(atom)] for atom in atoms] for atoms in (one, other)]
+        places = [
+            [self._places_of_clicks[int(superpixel)] for superpixel in superpixels]
+            for superpixels in (one, other)
+        ]
         return self._between[np.ix_(*(np.array(p, np.int64) for p in places))]
 
-    def ways(self, atom: int) -> FloatArray:
-        """How near all atoms are to one, in the order of `WAYS`, float32, (W, K)."""
-        if atom in self._rows:
-            self._rows.move_to_end(atom)
-            return self._rows[atom]
-        met, met_ward = self.tree.meeting_nodes(atom), self._ward.meeting_nodes(atom)
+    def ways(self, superpixel: int) -> FloatArray:
+        """How near all superpixels are to one, in the order of `WAYS`, float32, (W, K)."""
+        if superpixel in self._rows:
+            self._rows.move_to_end(superpixel)
+            return self._rows[superpixel]
+        met, met_ward = self.tree.meeting_nodes(superpixel), self._ward.meeting_nodes(superpixel)
         odds = self._node_odds[met]
-        place = _distances(self._places, atom)
-        feature = _distances(self._features, atom)
-        color = np.zeros_like(place) if self._colors is None else _distances(self._colors, atom)
+        place = _distances(self._places, superpixel)
+        feature = _distances(self._features, superpixel)
+        color = (
+            np.zeros_like(place) if self._colors is None else _distances(self._colors, superpixel)
+        )
         row = np.stack(
             [
                 odds,
@@ -219,7 +229,7 @@ class ClickEvidence:
                 self._ward_growths[met_ward],
                 feature,
                 place,
-                self._path_contrasts[self._path_tree.meeting_nodes(atom)],
+                self._path_contrasts[self._path_tree.meeting_nodes(superpixel)],
                 color,
                 feature + 4 * place,
                 feature + 16 * place,
@@ -228,10 +238,10 @@ class ClickEvidence:
                 color + 2 * place,
             ]
         )
-        self._rows[atom] = np.minimum(row, _FAR, dtype=np.float32)
+        self._rows[superpixel] = np.minimum(row, _FAR, dtype=np.float32)
         if len(self._rows) > _KEPT_ROWS:
             self._rows.popitem(last=False)
-        return self._rows[atom]
+        return self._rows[superpixel]
 
     @cached_property
     def _path_contrasts(self) -> FloatArray:
@@ -271,7 +281,7 @@ class ClickEvidence:
 def _as_measures(
     inside: FloatArray, outside: FloatArray, salient: BoolArray, rim: FloatArray
 ) -> FloatArray:
-    """In the order of `ATOM_MEASURES`, (F, K)."""
+    """In the order of `SUPERPIXEL_MEASURES`, (F, K)."""
     ratios = _compared(inside, outside)
     flags = salient[None].astype(np.float32)
     return np.concatenate([inside, outside, ratios, flags, rim[None]])
@@ -283,9 +293,9 @@ def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
     return ratios
 
 
-def _path_tree(graph: AtomGraph) -> MergeTree:
+def _path_tree(graph: RegionGraph) -> MergeTree:
     """Merges in the order of contrast along borders: on the smoothest path none is larger."""
-    edges, count = graph.edges, graph.num_atoms
+    edges, count = graph.edges, graph.num_superpixels
     parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
     if count > 1:
         order = np.argsort(graph.border_contrasts, kind="stable")
@@ -296,13 +306,13 @@ def _path_tree(graph: AtomGraph) -> MergeTree:
 
 
 def _columns(values: npt.NDArray[np.floating]) -> FloatArray:
-    """Each value of all atoms side by side, (K, C) -> (C, K)."""
+    """Each value of all superpixels side by side, (K, C) -> (C, K)."""
     return np.ascontiguousarray(values.T, np.float32)
 
 
-def _distances(values: FloatArray, atom: int) -> FloatArray:
-    """Euclidean distance of one atom's values to those of all, (C, K) -> (K,)."""
-    steps = values - values[:, atom : atom + 1]
+def _distances(values: FloatArray, superpixel: int) -> FloatArray:
+    """Euclidean distance of one superpixel's values to those of all, (C, K) -> (K,)."""
+    steps = values - values[:, superpixel : superpixel + 1]
     steps *= steps
     distances: FloatArray = np.sqrt(steps.sum(axis=0))
     return distances

@@ -1,4 +1,4 @@
-"""Two labels by an exact cut: clicked atoms -> which atoms are the object."""
+"""Two labels by an exact cut: clicked superpixels -> which superpixels are the object."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MAX_ODDS = 4.0
 _MEDIAN_BORDER_PROBABILITY = 0.8
 
 
-class AtomCut(NamedTuple):
+class SuperpixelCut(NamedTuple):
     """What a cut found.
 
     Attributes:
-        is_object: Which atoms are the object, bool, shape (K,).
-        odds: What speaks for the object at each atom by itself, log odds, float32, (K,).
+        is_object: Which superpixels are the object, bool, shape (K,).
+        odds: What speaks for the object at each superpixel by itself, log odds, float32, (K,).
     """
 
     is_object: BoolArray
@@ -41,7 +41,7 @@ class AtomCut(NamedTuple):
 
 
 class _Clicks(NamedTuple):
-    """Atoms clicked either way, each once, rising, and those that are held at either label."""
+    """Superpixels clicked either way, each once, rising, and those held at either label."""
 
     inside: IntArray
     outside: IntArray
@@ -49,28 +49,28 @@ class _Clicks(NamedTuple):
     held_background: IntArray
 
 
-class AtomCutter:
+class SuperpixelCutter:
     """Cuts one image again and again; what does not depend on clicks is computed once.
 
-    The labels x (1 object, 0 background) minimize, with every clicked atom held at its label,
+    The labels x (1 object, 0 background) minimize, with every clicked superpixel held at its label,
 
         sum_i size_i * u_i * (1 - 2 x_i) / 2  +  smoothness * sum_ij length_ij * w_ij * [x_i != x_j]
 
-    over atoms i and edges ij, exactly, by maximum flow, see `CutNetwork`.
+    over superpixels i and edges ij, exactly, by maximum flow, see `CutNetwork`.
 
-    - u is the log odds of "object", bounded by 4, that a small network gives an atom for how near
-      it is to the clicks of either kind, in many ways of being near, and for how near these are to
-      one another, see `ClickNet`.
+    - u is the log odds of "object", bounded by 4, that a small network gives a superpixel for how
+      near it is to the clicks of either kind, in many ways of being near, and for how near these
+      are to one another, see `ClickNet`.
     - w = 2 / (1 + exp(t * contrast of the border)), with the t that makes the median border 0.8:
       borders compete with one another within an image, and so the cut works for features that
       were never calibrated.
 
-    An atom clicked both ways is held at neither label. The answer depends on the sets of clicked
-    atoms alone, is bit for bit the same in any order, and of several minima it is the one with the
-    smallest object.
+    A superpixel clicked both ways is held at neither label. The answer depends on the sets of
+    clicked superpixels alone, is bit for bit the same in any order, and of several minima it is the
+    one with the smallest object.
 
     Args:
-        evidence: Measures the atoms of the image.
+        evidence: Measures the superpixels of the image.
         network: Reads clicks and gives u.
         smoothness: What a pixel side of a border without contrast costs, in units of u.
     """
@@ -87,69 +87,74 @@ class AtomCutter:
         costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
         self._border_costs = costs
         self._cuts = CutNetwork(
-            self.graph.num_atoms, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
+            self.graph.num_superpixels, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
         )
 
     def cut(
         self,
-        object_atoms: npt.ArrayLike,
-        background_atoms: npt.ArrayLike,
+        object_superpixels: npt.ArrayLike,
+        background_superpixels: npt.ArrayLike,
         prior: FloatArray | None = None,
-        barred_atoms: npt.ArrayLike = (),
-    ) -> AtomCut:
-        """Which atoms are the object.
+        barred_superpixels: npt.ArrayLike = (),
+    ) -> SuperpixelCut:
+        """Which superpixels are the object.
 
         Args:
-            object_atoms: Atoms clicked as object, integers, shape (N,), at least one.
-            background_atoms: Atoms clicked as background, integers, shape (M,), may be empty.
-            prior: Log odds to be added to those of each atom, shape (K,).
-            barred_atoms: Atoms that are background, but say nothing of others, shape (B,); none
-                of them clicked as object.
+            object_superpixels: Superpixels clicked as object, integers, shape (N,), at least one.
+            background_superpixels: Superpixels clicked as background, integers, shape (M,), may be
+                empty.
+            prior: Log odds to be added to those of each superpixel, shape (K,).
+            barred_superpixels: Superpixels that are background, but say nothing of others, shape
+                (B,); none of them clicked as object.
 
         Returns:
             The cut.
 
         Raises:
-            ValueError: If there is no object click, or an atom that does not exist.
+            ValueError: If there is no object click, or a superpixel that does not exist.
         """
-        clicks = self._clicks(object_atoms, background_atoms, barred_atoms)
+        clicks = self._clicks(object_superpixels, background_superpixels, barred_superpixels)
         if not clicks.inside.size:
-            raise ValueError("object_atoms must name at least one atom, got none; click the object")
+            raise ValueError(
+                "object_superpixels must name at least one superpixel, got none; click the object"
+            )
         odds = self._reader.odds(clicks.inside, clicks.outside)
         if prior is not None:
             odds = odds + prior
         unary = np.clip(odds, -MAX_ODDS, MAX_ODDS) * self.graph.sizes
-        return AtomCut(self._cuts.cut(unary, clicks.held_object, clicks.held_background), odds)
+        return SuperpixelCut(
+            self._cuts.cut(unary, clicks.held_object, clicks.held_background), odds
+        )
 
     def cut_within(
         self,
         is_free: BoolArray,
         labels: BoolArray,
-        object_atoms: npt.ArrayLike,
-        background_atoms: npt.ArrayLike,
+        object_superpixels: npt.ArrayLike,
+        background_superpixels: npt.ArrayLike,
         prior: FloatArray | None = None,
-        barred_atoms: npt.ArrayLike = (),
+        barred_superpixels: npt.ArrayLike = (),
         revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
-    ) -> AtomCut:
-        """As `cut`, for some atoms alone, while all others are held at labels they have.
+    ) -> SuperpixelCut:
+        """As `cut`, for some superpixels alone, while all others are held at labels they have.
 
         Args:
-            is_free: The atoms to be labeled, shape (K,), at least one.
+            is_free: The superpixels to be labeled, shape (K,), at least one.
             labels: Of all the others, bool, shape (K,).
-            object_atoms: See `cut`; there may be none.
-            background_atoms: See `cut`.
+            object_superpixels: See `cut`; there may be none.
+            background_superpixels: See `cut`.
             prior: See `cut`.
-            barred_atoms: See `cut`.
-            revise: Called with the free atoms, their log odds, (A,) both, and their
-                `evidence.ATOM_MEASURES`, (F, A); gives other log odds.
+            barred_superpixels: See `cut`.
+            revise: Called with the free superpixels, their log odds, (A,) both, and their
+                `evidence.SUPERPIXEL_MEASURES`, (F, A); gives other log odds.
 
         Returns:
-            The cut; the odds of atoms that are held are infinite.
+            The cut; the odds of superpixels that are held are infinite.
 
         Raises:
-            ValueError: If an atom does not exist.
+            ValueError: If a superpixel does not exist.
         """
-        clicks = self._clicks(object_atoms, background_atoms, barred_atoms)
+        clicks = self._clicks(object_superpixels, background_superpixels, barred_superpixels)
         free = np.flatnonzero(is_free)
         odds = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
         odds[free], measures = self._reader.odds_at(free, clicks.inside, clicks.outside)
@@ -172,7 +177,7 @@ class AtomCutter:
         objects, grounds = place[clicks.held_object], place[clicks.held_background]
         cut = labels.copy()
         cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
-        return AtomCut(cut, odds)
+        return SuperpixelCut(cut, odds)
 
     def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
         """What it costs to part two pixels, by their contrast: smoothness * w, any shape."""
@@ -183,23 +188,26 @@ class AtomCutter:
         return costs
 
     def _clicks(
-        self, object_atoms: npt.ArrayLike, background_atoms: npt.ArrayLike, barred: npt.ArrayLike
+        self,
+        object_superpixels: npt.ArrayLike,
+        background_superpixels: npt.ArrayLike,
+        barred: npt.ArrayLike,
     ) -> _Clicks:
-        """Clicked atoms, checked, and which of them are held at which label."""
-        inside = self._checked(object_atoms, "object_atoms")
-        outside = self._checked(background_atoms, "background_atoms")
+        """Clicked superpixels, checked, and which of them are held at which label."""
+        inside = self._checked(object_superpixels, "object_superpixels")
+        outside = self._checked(background_superpixels, "background_superpixels")
         torn = np.intersect1d(inside, outside)
-        held = np.union1d(np.setdiff1d(outside, torn), self._checked(barred, "barred_atoms"))
+        held = np.union1d(np.setdiff1d(outside, torn), self._checked(barred, "barred_superpixels"))
         return _Clicks(inside, outside, np.setdiff1d(inside, torn), held)
 
-    def _checked(self, atoms: npt.ArrayLike, name: str) -> IntArray:
-        ids = np.asarray(atoms)
+    def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
+        ids = np.asarray(superpixels)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(f"{name} must be integers, got {ids.dtype}")
         unique = np.unique(ids.astype(np.int64))
-        if unique.size and (unique[0] < 0 or unique[-1] >= self.graph.num_atoms):
+        if unique.size and (unique[0] < 0 or unique[-1] >= self.graph.num_superpixels):
             raise ValueError(
-                f"{name} must lie in 0 to {self.graph.num_atoms - 1}, "
+                f"{name} must lie in 0 to {self.graph.num_superpixels - 1}, "
                 f"got {unique[0]} to {unique[-1]}"
             )
         return unique

@@ -1,4 +1,4 @@
-"""All nested partitions of an image at once: a tree over its atoms, and the dial through it."""
+"""All nested partitions of an image: a binary partition tree over superpixels, and its cuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from maskfeat.arguments import checked_choice, checked_number, shown
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.inputs import (
     FeatureSource,
     checked_granularity,
@@ -21,6 +20,7 @@ from maskfeat.segment.inputs import (
 from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
 from maskfeat.segment.remerging import remerged
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree
 
 Linkage = Literal["nearest", "average", "ward"]
@@ -38,22 +38,23 @@ class Hierarchy:
     """Nested partitions of one image: every segment of a finer one lies in one of a coarser one.
 
     Attributes:
-        atom_labels: Which atom holds each pixel, int32, shape (H, W), 0 to K - 1.
-        tree: The merges of the atoms. The level of a node is 1 - p, where p is the probability
-            that it is one segment and not several; one threshold means the same in all images.
+        superpixel_labels: Which superpixel holds each pixel, int32, shape (H, W), 0 to K - 1.
+        tree: The merges of the superpixels. The level of a node is 1 - p, where p is the
+            probability that it is one segment and not several; one threshold means the same in all
+            images.
     """
 
-    atom_labels: npt.NDArray[np.int32]
+    superpixel_labels: npt.NDArray[np.int32]
     tree: MergeTree
 
     @property
     def parents(self) -> IntArray:
-        """Parent of each node, int64, shape (2 K - 1,); the atoms come first, the root last."""
+        """Parent of each node, int64, shape (2 K - 1,); superpixels come first, the root last."""
         return self.tree.parents
 
     @property
     def probabilities(self) -> Float64Array:
-        """Probability that a node is one segment, in (0, 1], shape (2 K - 1,); 1 for atoms."""
+        """Probability that a node is one segment, in (0, 1], (2 K - 1,); 1 for superpixels."""
         probabilities: Float64Array = 1 - self.tree.levels
         return probabilities
 
@@ -61,7 +62,7 @@ class Hierarchy:
         """One partition out of the tree.
 
         Args:
-            num_segments: Segments to be left with, at least 1; at most one per atom.
+            num_segments: Segments to be left with, at least 1; at most one per superpixel.
             granularity: In (0, 1): a merge is kept as long as the probability that it is one
                 segment is at least this. 0.01 gives few segments, 0.99 many.
 
@@ -82,22 +83,26 @@ class Hierarchy:
         else:
             count = checked_num_segments(num_segments)
             groups = self.tree.groups(min(count, self.tree.num_leaves))
-        return in_reading_order(groups[self.atom_labels])
+        return in_reading_order(groups[self.superpixel_labels])
 
     def saliency(self) -> npt.NDArray[np.float32]:
         """How long each border survives: an ultrametric contour map.
 
         Returns:
             float32, shape (2 H + 1, 2 W + 1): the pixel (y, x) lies at (2 y + 1, 2 x + 1), the
-            sides and corners of pixels between and around them. On a side between two atoms
+            sides and corners of pixels between and around them. On a side between two superpixels
             stands the level (1 - p) of the smallest node that holds both, in [0, 1]; at a corner
             the largest of its four sides; elsewhere 0. What is connected below a threshold t is
             a segment of `cut(granularity=1 - t)`.
         """
-        height, width = self.atom_labels.shape
+        height, width = self.superpixel_labels.shape
         grid = np.zeros((2 * height + 1, 2 * width + 1), np.float32)
-        grid[1:-1:2, 2:-1:2] = self._side_levels(self.atom_labels[:, :-1], self.atom_labels[:, 1:])
-        grid[2:-1:2, 1:-1:2] = self._side_levels(self.atom_labels[:-1], self.atom_labels[1:])
+        grid[1:-1:2, 2:-1:2] = self._side_levels(
+            self.superpixel_labels[:, :-1], self.superpixel_labels[:, 1:]
+        )
+        grid[2:-1:2, 1:-1:2] = self._side_levels(
+            self.superpixel_labels[:-1], self.superpixel_labels[1:]
+        )
         across = grid[::2, 1::2]  # sides above and below pixels, (H + 1, W)
         along = grid[1::2, ::2]  # sides left and right of pixels, (H, W + 1)
         corners = np.zeros((height + 1, width + 1), np.float32)
@@ -135,8 +140,9 @@ def hierarchy(
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of a picture,
             whose Lab color is then taken.
-        per_megapixel: Atoms for a million pixels, see `maskfeat.segment.atoms.atoms`.
-        linkage: See `atom_tree`, as the two that follow.
+        per_megapixel: Superpixels for a million pixels, see
+            `maskfeat.segment.superpixels.superpixels`.
+        linkage: See `superpixel_tree`, as the two that follow.
         border_weight: How much borders count against means.
         size_power: How much the smaller of two regions counts.
         judge: Says which of the last 600 regions are merged first, see `remerging.remerged`, and
@@ -156,8 +162,8 @@ def hierarchy(
         judge = default_judge() if isinstance(features, Features) else None
     if not (judge is None or isinstance(judge, MergeJudge)):
         raise ValueError(f'judge must be a MergeJudge, "default" or None, got {shown(judge)}')
-    return atom_hierarchy(
-        atoms(features_of(features), per_megapixel),
+    return superpixel_hierarchy(
+        superpixels(features_of(features), per_megapixel),
         linkage=linkage,
         border_weight=border_weight,
         size_power=size_power,
@@ -165,36 +171,37 @@ def hierarchy(
     )
 
 
-def atom_hierarchy(
-    graph: AtomGraph,
+def superpixel_hierarchy(
+    graph: RegionGraph,
     *,
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
     judge: MergeJudge | None = None,
 ) -> Hierarchy:
-    """The hierarchy of atoms that are at hand; see `hierarchy`."""
-    tree = atom_tree(graph, linkage, border_weight, size_power)
+    """The hierarchy of superpixels that are at hand; see `hierarchy`."""
+    tree = superpixel_tree(graph, linkage, border_weight, size_power)
     if judge is not None:
         return Hierarchy(graph.labels, judged(remerged(tree, graph, judge), graph, judge))
     probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
     return Hierarchy(graph.labels, MergeTree(tree.parents, 1 - probabilities, tree.sizes))
 
 
-def atom_tree(
-    graph: AtomGraph,
+def superpixel_tree(
+    graph: RegionGraph,
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
 ) -> MergeTree:
-    """Merge an image's atoms into one, two by two.
+    """Merge an image's superpixels into one, two by two.
 
     Args:
-        graph: Atoms of one image.
+        graph: Superpixels of one image.
         linkage: "nearest" merges in the order of the distance of mean features, mixed with the
             contrast of the pixels along the border, times a power of the smaller size, see
-            `merge_nearest`; "average" takes the distance of facing atoms along the border instead
-            of that of pixels; "ward" the growth of the variance within regions, see `ward_tree`.
+            `merge_nearest`; "average" takes the distance of facing superpixels along the border
+            instead of that of pixels; "ward" the growth of the variance within regions, see
+            `ward_tree`.
         border_weight: In [0, 1], how much the border counts against the means; not for "ward".
         size_power: How much the smaller size counts, 0 to 10; not for "ward", which has sizes
             of its own.
@@ -250,8 +257,8 @@ def ward_tree(
     return MergeTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
 
 
-def merge_tree(graph: AtomGraph) -> MergeTree:
-    """The Ward tree of an image's atoms."""
+def merge_tree(graph: RegionGraph) -> MergeTree:
+    """The Ward tree of an image's superpixels."""
     return ward_tree(graph.features, graph.sizes, graph.edges)
 
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from sklearn.cluster import kmeans_plusplus
 
 from maskfeat.arguments import checked_count, checked_number
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.expansion import PottsEnergy, minimize_potts
 from maskfeat.segment.score_maps import (
     BoolArray,
@@ -17,9 +16,10 @@ from maskfeat.segment.score_maps import (
     GraphSource,
     IntArray,
     graph_of,
-    scores_of_atoms,
-    seeded_atoms,
+    scores_of_superpixels,
+    seeded_superpixels,
 )
+from maskfeat.segment.superpixels import RegionGraph
 
 # Of variances of the score: not tuned on photographs.
 SCORE_SMOOTHNESS = 1.0
@@ -39,9 +39,9 @@ class ScoreCut(NamedTuple):
 
     Attributes:
         labels: Group of each pixel, int64, shape (H, W), 0 to num_groups - 1.
-        groups: Group of each atom, int64, shape (K,).
+        groups: Group of each superpixel, int64, shape (K,).
         means: Mean score of each group, float64, shape (num_groups, C); of a group that lost its
-            last atom, what it was before.
+            last superpixel, what it was before.
         energies: The energy at the start and after each step, falling.
     """
 
@@ -56,7 +56,7 @@ class ClassCut(NamedTuple):
 
     Attributes:
         labels: Class of each pixel, int64, shape (H, W), 0 to L - 1.
-        classes: Class of each atom, int64, shape (K,).
+        classes: Class of each superpixel, int64, shape (K,).
         energies: The energy at the start and after each move, falling.
     """
 
@@ -77,7 +77,7 @@ def score_cut(
 ) -> ScoreCut:
     """Group an image by scores whose meaning is unknown, with borders where features have them.
 
-    Minimizes, over the group x_i of each atom i and the mean score m_g of each group,
+    Minimizes, over the group x_i of each superpixel i and the mean score m_g of each group,
 
         sum_i size_i * |score_i - m_(x_i)|^2  +  smoothness * V * sum_ij cut_ij * [x_i != x_j]
 
@@ -97,28 +97,29 @@ def score_cut(
 
     Args:
         scores: Finite numbers for patches, shape (h, w) or (h, w, C), h and w patches that cover
-            the image evenly, whole; or for atoms, with an `AtomGraph`, shape (K,) or (K, C).
-        features: Of the image: an `AtomGraph` as it is, or what `features_of` takes.
+            the image evenly, whole; or for superpixels, with an `RegionGraph`, shape (K,) or (K,
+            C).
+        features: Of the image: an `RegionGraph` as it is, or what `features_of` takes.
         smoothness: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
         num_groups: How many groups there may be, 1 to 64: each costs a cut in each round.
-        seeds: Clicks, integers, shape (N, 3): row, column, group. The atoms under them are held;
-            two clicks in one atom must agree.
+        seeds: Clicks, integers, shape (N, 3): row, column, group. The superpixels under them are
+            held; two clicks in one superpixel must agree.
         max_rounds: How often means and groups take turns at most.
-        per_megapixel: Atoms for a million pixels, see `atoms`.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`.
 
     Returns:
         The groups. Their numbers mean nothing but for groups with seeds.
 
     Raises:
         ValueError: If scores or seeds have another shape or type, are not finite or lie outside,
-            two seeds of one atom differ, or a setting is out of range.
+            two seeds of one superpixel differ, or a setting is out of range.
     """
     smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
     num_groups = checked_count("num_groups", num_groups, most=MAX_GROUPS)
     max_rounds = checked_count("max_rounds", max_rounds)
     graph = graph_of(features, per_megapixel)
-    values = scores_of_atoms(scores, graph, features is graph)
-    held, seeded = seeded_atoms(seeds, graph, num_groups)
+    values = scores_of_superpixels(scores, graph, features is graph)
+    held, seeded = seeded_superpixels(seeds, graph, num_groups)
     sizes = graph.sizes.astype(np.float64)
     center = sizes @ values / sizes.sum()
     variance = float(sizes @ np.square(values - center).sum(axis=1)) / sizes.sum()
@@ -150,7 +151,7 @@ def class_cut(
 ) -> ClassCut:
     """Label an image by the probabilities of known classes, with borders where features have them.
 
-    Minimizes, over the class x_i of each atom i,
+    Minimizes, over the class x_i of each superpixel i,
 
         sum_i size_i * -log p_i(x_i)  +  smoothness * sum_ij cut_ij * [x_i != x_j]
 
@@ -159,12 +160,13 @@ def class_cut(
 
     Args:
         probabilities: Of L classes in the last axis, not negative, in any measure (rows are
-            scaled to sum 1): for patches (h, w, L), or for atoms, with an `AtomGraph`, (K, L).
+            scaled to sum 1): for patches (h, w, L), or for superpixels, with an `RegionGraph`, (K,
+                L).
         features: As in `score_cut`.
         smoothness: lambda, in nats, 0 to 1e12: what a pixel side of a border between like
             features costs.
         seeds: Clicks, integers, shape (N, 3): row, column, class; see `score_cut`.
-        per_megapixel: Atoms for a million pixels, see `atoms`.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`.
 
     Returns:
         The classes.
@@ -174,26 +176,28 @@ def class_cut(
     """
     smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
     graph = graph_of(features, per_megapixel)
-    values = scores_of_atoms(probabilities, graph, features is graph)
+    values = scores_of_superpixels(probabilities, graph, features is graph)
     totals = values.sum(axis=1, keepdims=True)
     if (values < 0).any() or not (totals > 0).all():
         raise ValueError(
             "probabilities must not be negative, and one of each row must be above 0, "
             f"got {values.min():g} and a row of sum {totals.min():g}"
         )
-    held, seeded = seeded_atoms(seeds, graph, values.shape[1])
-    return class_cut_of_atoms(values / totals, graph, cut_costs(graph), smoothness, held, seeded)
+    held, seeded = seeded_superpixels(seeds, graph, values.shape[1])
+    return class_cut_of_superpixels(
+        values / totals, graph, cut_costs(graph), smoothness, held, seeded
+    )
 
 
-def class_cut_of_atoms(
+def class_cut_of_superpixels(
     probabilities: npt.NDArray[np.floating],
-    graph: AtomGraph,
+    graph: RegionGraph,
     costs: FloatArray,
     smoothness: float,
     is_held: BoolArray,
     held_at: IntArray,
 ) -> ClassCut:
-    """`class_cut` with all prepared: (K, L), what each border costs (E,), and held atoms (K,)."""
+    """`class_cut` with all prepared: (K, L), cost of each border (E,), held superpixels (K,)."""
     likelihoods = np.log(np.maximum(probabilities.astype(np.float64), 1e-6))
     unary: FloatArray = -likelihoods * graph.sizes.astype(np.float64)[:, None]
     start = np.where(is_held, held_at, unary.argmin(axis=1))
@@ -202,17 +206,17 @@ def class_cut_of_atoms(
     return ClassCut(found.labels[graph.labels], found.labels, found.energies)
 
 
-def cut_costs(graph: AtomGraph) -> FloatArray:
-    """What parting two adjacent atoms costs, before `smoothness`.
+def cut_costs(graph: RegionGraph) -> FloatArray:
+    """What parting two adjacent superpixels costs, before `smoothness`.
 
         cut_ij = length_ij * p_ij,    p = 2 / (1 + exp(scale * d2_ij))
 
     the length of the border in pixel sides, times the probability that both sides belong to one
-    segment, as the features are calibrated to say; d2 is the squared distance of the atoms' mean
-    features.
+    segment, as the features are calibrated to say; d2 is the squared distance of the superpixels'
+    mean features.
 
     Args:
-        graph: The atoms.
+        graph: The superpixels.
 
     Returns:
         float64, shape (E,), not negative.
@@ -266,6 +270,6 @@ def _group_means(
 
 
 def _squares(values: FloatArray, sizes: FloatArray, means: FloatArray) -> FloatArray:
-    """What each group costs each atom, (K, num_groups)."""
+    """What each group costs each superpixel, (K, num_groups)."""
     squares: FloatArray = np.square(values[:, None] - means).sum(axis=2) * sizes[:, None]
     return squares

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from maskfeat.segment.atoms import AtomGraph
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import MergeTree
 
 BoolArray = npt.NDArray[np.bool_]
@@ -16,17 +16,17 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Box = tuple[int, int, int, int]
 
-# What a box or an initial mask says of an atom, as log odds: beside clicks, and without any.
+# What a box or an initial mask says of a superpixel, as log odds: beside clicks, and without any.
 _PRIOR_ODDS, _LONE_PRIOR_ODDS = 6.0, 24.0
 
 
 class Hints(NamedTuple):
-    """What is said of atoms.
+    """What is said of superpixels.
 
     Attributes:
-        inside: Atoms that are the object's, (N,), at least one.
+        inside: Superpixels that are the object's, (N,), at least one.
         odds: Log odds of "object" to be added, (K,), or None.
-        barred: Atoms that are background, (M,).
+        barred: Superpixels that are background, (M,).
     """
 
     inside: IntArray
@@ -35,16 +35,16 @@ class Hints(NamedTuple):
 
 
 def hints_of(
-    graph: AtomGraph,
+    graph: RegionGraph,
     tree: MergeTree,
     object_yx: IntArray,
     box: Box | None,
     prior: BoolArray | None,
 ) -> Hints:
-    """What marks of the object, a box and a mask to start from say of atoms.
+    """What marks of the object, a box and a mask to start from say of superpixels.
 
     Args:
-        graph: Atoms of an image.
+        graph: Superpixels of an image.
         tree: Their hierarchy: of a box without a mask, the node that fills it best is the mask.
         object_yx: Marked as object, (N, 2); none only if there is a box or a mask.
         box: What holds the object: (top, left, bottom, right), the last two exclusive.
@@ -56,7 +56,7 @@ def hints_of(
     odds = None if prior is None else _prior_odds(graph, prior, is_alone=not inside.size)
     if not inside.size and prior is not None:
         inside = graph.labels[_deepest(prior)].reshape(1).astype(np.int64)
-    barred = np.empty(0, np.int64) if box is None else _atoms_beyond(graph, box)
+    barred = np.empty(0, np.int64) if box is None else _superpixels_beyond(graph, box)
     return Hints(inside, odds, np.setdiff1d(barred, inside))
 
 
@@ -67,10 +67,10 @@ def filled(box: Box, size: tuple[int, ...]) -> BoolArray:
     return filled
 
 
-def _best_node(graph: AtomGraph, tree: MergeTree, box: Box) -> BoolArray:
+def _best_node(graph: RegionGraph, tree: MergeTree, box: Box) -> BoolArray:
     """The node of the hierarchy that fills a box best, in pixels, (H, W)."""
     window = graph.labels[box[0] : box[2], box[1] : box[3]]
-    within = tree.sums(np.bincount(window.ravel(), minlength=graph.num_atoms))
+    within = tree.sums(np.bincount(window.ravel(), minlength=graph.num_superpixels))
     overlaps = within / (tree.sizes + window.size - within)
     node = np.array([int(overlaps.argmax())], np.int64)
     mask = np.zeros(graph.labels.shape, bool)
@@ -78,14 +78,14 @@ def _best_node(graph: AtomGraph, tree: MergeTree, box: Box) -> BoolArray:
     return mask
 
 
-def _prior_odds(graph: AtomGraph, prior: BoolArray, is_alone: bool) -> FloatArray:
-    inside = np.bincount(graph.labels.ravel(), prior.ravel(), graph.num_atoms)
+def _prior_odds(graph: RegionGraph, prior: BoolArray, is_alone: bool) -> FloatArray:
+    inside = np.bincount(graph.labels.ravel(), prior.ravel(), graph.num_superpixels)
     most = _LONE_PRIOR_ODDS if is_alone else _PRIOR_ODDS
     return (most * (2 * inside / graph.sizes - 1)).astype(np.float32)
 
 
-def _atoms_beyond(graph: AtomGraph, box: Box) -> IntArray:
-    reached = np.zeros(graph.num_atoms, bool)
+def _superpixels_beyond(graph: RegionGraph, box: Box) -> IntArray:
+    reached = np.zeros(graph.num_superpixels, bool)
     reached[graph.labels[box[0] : box[2], box[1] : box[3]]] = True
     return np.flatnonzero(~reached)
 

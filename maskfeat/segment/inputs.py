@@ -112,5 +112,5 @@ def checked_num_segments(num_segments: object) -> int:
 
 
 def checked_per_megapixel(per_megapixel: object) -> float:
-    """How many atoms a million pixels have, above 0."""
+    """How many superpixels a million pixels have, above 0."""
     return checked_number("per_megapixel", per_megapixel, above=0, most=1e6)

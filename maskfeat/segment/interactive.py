@@ -21,7 +21,6 @@ from maskfeat.arguments import (
     shown,
 )
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.feature_cache import FeatureCache
 from maskfeat.segment.graphcut import SMOOTHNESS
 from maskfeat.segment.hierarchy import Hierarchy
@@ -50,6 +49,7 @@ from maskfeat.segment.resizing import (
     scaled_stroke,
 )
 from maskfeat.segment.scene import Scene
+from maskfeat.segment.superpixels import RegionGraph
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -80,17 +80,17 @@ class InteractiveSegmenter:
     Args:
         model: Gives the features of an image, e.g. a `FeaturePyramid`; or what `maskfeat.load`
             takes, a name or a path; None if only `set_features` is used.
-        method: "cut" takes two labels by a graph cut of atoms, refined in pixels; "pixelcut" by a
-            cut of all pixels, which takes up to a second and needs the extra "graphcut";
+        method: "cut" takes two labels by a graph cut of superpixels, refined in pixels; "pixelcut"
+            by a cut of all pixels, which takes up to a second and needs the extra "graphcut";
             "coloring" gives each region the label of the mark that reaches it by the smallest
             largest step.
-        per_megapixel: Atoms for a million pixels, see `atoms`.
-        smoothness: How much a short and well-placed outline is worth, see `AtomCutter`.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`.
+        smoothness: How much a short and well-placed outline is worth, see `SuperpixelCutter`.
         max_megapixels: A larger image, millions of pixels, is worked on reduced to this size, and
             the mask is enlarged again.
         cache_dir: Folder in which features are kept, so that an image is encoded once; for a
             model that is an nn.Module.
-        networks: Judge atoms and pixels; None takes those that come with the package.
+        networks: Judge superpixels and pixels; None takes those that come with the package.
     """
 
     def __init__(
@@ -318,8 +318,8 @@ class InteractiveSegmenter:
         return self._ready()[0]
 
     @property
-    def graph(self) -> AtomGraph:
-        """The atoms of the image, at the size that is worked on; see `scene`."""
+    def graph(self) -> RegionGraph:
+        """The superpixels of the image, at the size that is worked on; see `scene`."""
         return self.scene.graph
 
     @property

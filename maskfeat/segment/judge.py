@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.files import whole_file
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.regions import MEASURES, PairSums, Regions, RegionSums, pair_measures
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import Float64Array, MergeTree, sorted_by_level
 
 
@@ -86,7 +86,7 @@ def default_judge() -> MergeJudge:
     return MergeJudge.load(Path(__file__).with_name("judge.json"))
 
 
-def judged(tree: MergeTree, graph: AtomGraph, judge: MergeJudge) -> MergeTree:
+def judged(tree: MergeTree, graph: RegionGraph, judge: MergeJudge) -> MergeTree:
     """The same merges, leveled by how improbable it is that they join one segment.
 
     A parent's level must not be below its child's, which single judgments do not know. Upwards
@@ -95,12 +95,13 @@ def judged(tree: MergeTree, graph: AtomGraph, judge: MergeJudge) -> MergeTree:
     mean of the two is better than either (experiments/hierarchy).
 
     Args:
-        tree: The merges of the atoms.
-        graph: The atoms.
+        tree: The merges of the superpixels.
+        graph: The superpixels.
         judge: Gives the probabilities.
 
     Returns:
-        The tree with levels in [0, 1), 0 for atoms, its merges in the order of the new levels.
+        The tree with levels in [0, 1), 0 for superpixels, its merges in the order of the new
+        levels.
     """
     count = tree.num_leaves
     if count == 1:
@@ -116,21 +117,21 @@ def judged(tree: MergeTree, graph: AtomGraph, judge: MergeJudge) -> MergeTree:
     return sorted_by_level(tree, levels)[0]
 
 
-def merge_measures(tree: MergeTree, graph: AtomGraph) -> Float64Array:
+def merge_measures(tree: MergeTree, graph: RegionGraph) -> Float64Array:
     """What is known of each merge of a tree, see `MEASURES`.
 
     Args:
-        tree: The merges of the atoms.
-        graph: The atoms.
+        tree: The merges of the superpixels.
+        graph: The superpixels.
 
     Returns:
         float64, shape (K - 1, 14), in the order of the merges.
     """
-    count, atoms = tree.num_leaves, Regions.of_atoms(graph)
+    count, superpixels = tree.num_leaves, Regions.of_superpixels(graph)
     met = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
-    lengths, contrasts = (np.bincount(met, values, count - 1) for values in atoms.borders)
+    lengths, contrasts = (np.bincount(met, values, count - 1) for values in superpixels.borders)
     common = PairSums(lengths.astype(np.float64), contrasts.astype(np.float64))
-    sums = atoms.sums
+    sums = superpixels.sums
     nodes = RegionSums(
         tree.sizes,
         tree.sums(sums.means * sums.sizes[:, None]) / tree.sizes[:, None],

@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 _THICKNESS = 1.5
 # Nothing is looked at that is further from a mark than so many times that thickness, pixels.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
-_MARGIN = 16  # pixels by which a refined outline may leave that of the atoms
+_MARGIN = 16  # pixels by which a refined outline may leave that of the superpixels
 _FINE = 8.0  # pixels of thickness that are measured exactly; more on a coarser grid
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
@@ -59,7 +59,7 @@ class LocalCut(Protocol):
 
     @property
     def rough(self) -> BoolArray:
-        """The mask of whole atoms, (H, W); of no meaning outside the windows."""
+        """The mask of whole superpixels, (H, W); of no meaning outside the windows."""
         ...
 
     @property

@@ -201,7 +201,7 @@ def strokes_with_reach(
 
 
 def some_of(numbers: IntArray, most: int) -> IntArray:
-    """At most so many of some atoms or pixels, spread; one more replaces one at most.
+    """At most so many of some superpixels or pixels, spread; one more replaces one at most.
 
     Args:
         numbers: Below 2^32, each once, rising, (N,).

@@ -17,16 +17,16 @@ from maskfeat.segment.small_net import SmallNet
 
 
 class ClickNetworks(NamedTuple):
-    """What judges atoms, pixels, slivers and changes.
+    """What judges superpixels, pixels, slivers and changes.
 
     Attributes:
-        atoms: Log odds of "object" of an atom.
+        superpixels: Log odds of "object" of a superpixel.
         pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
         slivers: Whether a pixel is meant by a mark near the outline, see `slivers`.
-        changes: Log odds of an atom's changing its label for a mark, see `changes`.
+        changes: Log odds of a superpixel's changing its label for a mark, see `changes`.
     """
 
-    atoms: ClickNet
+    superpixels: ClickNet
     pixels: MonotoneNet
     slivers: SmallNet
     changes: SmallNet
@@ -52,7 +52,7 @@ def load_networks(path: str | Path) -> ClickNetworks:
         pixels = MonotoneNet.of_json(content["pixels"], PIXEL_MEASURES)
         slivers = SmallNet.of_json(content["slivers"], SLIVER_MEASURES)
         changes = SmallNet.of_json(content["changes"], CHANGE_MEASURES)
-        return ClickNetworks(ClickNet.of_json(content["atoms"]), pixels, slivers, changes)
+        return ClickNetworks(ClickNet.of_json(content["superpixels"]), pixels, slivers, changes)
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be used: {error}") from error
 

@@ -12,8 +12,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
 from maskfeat.arguments import checked_choice, checked_number
-from maskfeat.segment.atoms import AtomGraph, FloatArray, IntArray, atoms
-from maskfeat.segment.hierarchy import atom_tree, hierarchy, in_reading_order, ward_tree
+from maskfeat.segment.hierarchy import hierarchy, in_reading_order, superpixel_tree, ward_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
     checked_num_segments,
@@ -21,6 +20,7 @@ from maskfeat.segment.inputs import (
     features_of,
 )
 from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
+from maskfeat.segment.superpixels import FloatArray, IntArray, RegionGraph, superpixels
 from maskfeat.segment.tree import MergeTree
 
 Method = Literal["tree", "k-means"]
@@ -29,8 +29,8 @@ Method = Literal["tree", "k-means"]
 # than in `maskfeat.hierarchy`, which would give few large segments and many crumbs (chosen on every
 # second image of BSDS500 val, experiments/hierarchy).
 EVEN_POWER = 0.3
-# A segment is drawn along the borders of at least so many atoms.
-_ATOMS_PER_SEGMENT = 4
+# A segment is drawn along the borders of at least so many superpixels.
+_SUPERPIXELS_PER_SEGMENT = 4
 
 
 def partition(
@@ -55,11 +55,12 @@ def partition(
         num_segments: Segments to be left with, at least 1.
         granularity: In place of a number, in (0, 1): regions stay together as long as the
             probability that they are one segment is at least this, see `Hierarchy.cut`.
-        method: How a number of segments is reached: "tree" is `atom_tree` with a size power of 0.3;
-            "k-means" is `partition_atoms`. The tree is more accurate, and its partitions are
-            nested (experiments/partition).
-        position_weight: See `partition_atoms`; for k-means alone.
-        per_megapixel: Atoms for a million pixels, see `atoms`; more where the segments need them.
+        method: How a number of segments is reached: "tree" is `superpixel_tree` with a size power
+            of 0.3; "k-means" is `partition_superpixels`. The tree is more accurate, and its
+            partitions are nested (experiments/partition).
+        position_weight: See `partition_superpixels`; for k-means alone.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`; more where the segments
+            need them.
 
     Returns:
         Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
@@ -80,12 +81,12 @@ def partition(
     held = features_of(features)
     num_pixels = held.size[0] * held.size[1]
     num_segments = min(num_segments, num_pixels)
-    needed = math.ceil(_ATOMS_PER_SEGMENT * num_segments / num_pixels * 1e6)
-    graph = atoms(held, min(max(per_megapixel, needed), 1e6))
+    needed = math.ceil(_SUPERPIXELS_PER_SEGMENT * num_segments / num_pixels * 1e6)
+    graph = superpixels(held, min(max(per_megapixel, needed), 1e6))
     if method == "tree":
-        segments = atom_tree(graph, size_power=EVEN_POWER).groups(num_segments)
+        segments = superpixel_tree(graph, size_power=EVEN_POWER).groups(num_segments)
         return in_reading_order(segments[graph.labels])
-    segments = partition_atoms(graph, num_segments, position_weight=position_weight)
+    segments = partition_superpixels(graph, num_segments, position_weight=position_weight)
     return segments[graph.labels]
 
 
@@ -99,7 +100,7 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         granularity: In place of a number.
         method: By a tree or by k-means.
         position_weight: How much place counts in k-means.
-        per_megapixel: Atoms for a million pixels.
+        per_megapixel: Superpixels for a million pixels.
 
     Attributes:
         labels_: After `fit`, the segment of each pixel, int64, shape (H, W).
@@ -138,25 +139,25 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
 
-def partition_atoms(
-    graph: AtomGraph,
+def partition_superpixels(
+    graph: RegionGraph,
     num_segments: int,
     *,
     position_weight: float = 0.001,
     border_weight: float = 0.45,
     size_power: float = 0.15,
 ) -> IntArray:
-    """Group atoms into connected segments: k-means, connected parts, then merges.
+    """Group superpixels into connected segments: k-means, connected parts, then merges.
 
-    k-means on the mean features, each atom weighing as many pixels as it holds, from the groups
-    of a Ward tree. Position joins the features, or a cluster would fall into pieces all over the
-    image. The connected parts of the clusters are merged, the nearest neighbors first
+    k-means on the mean features, each superpixel weighing as many pixels as it holds, from the
+    groups of a Ward tree. Position joins the features, or a cluster would fall into pieces all over
+    the image. The connected parts of the clusters are merged, the nearest neighbors first
     (`merging.merge_nearest`), until so many are left as were asked for. The powers and weights of
     these merges trade accuracy against covering at a fixed number (on 25 images of BSDS500 val, 25
     segments: 0.910 and 0.43 as they are, 0.891 and 0.53 with a `size_power` of 0.08).
 
     Args:
-        graph: Atoms of one image.
+        graph: Superpixels of one image.
         num_segments: Segments to be left with, at least 1.
         position_weight: Not negative. At 1, position (row and column together) varies as much over
             a square of the area of one segment, H * W / num_segments, as all features together
@@ -169,14 +170,14 @@ def partition_atoms(
         size_power: How much the smaller size counts in the merges.
 
     Returns:
-        Segment of each atom, int64, shape (K,), numbered from 0 in order of their first atoms;
-        one for each atom if there are fewer atoms than segments.
+        Segment of each superpixel, int64, shape (K,), numbered from 0 in order of their first
+        superpixels; one for each superpixel if there are fewer superpixels than segments.
 
     Raises:
         ValueError: If `num_segments` is less than 1 or `position_weight` is negative.
     """
     num_segments, position_weight = _checked_settings(num_segments, position_weight)
-    num_segments = min(num_segments, graph.num_atoms)
+    num_segments = min(num_segments, graph.num_superpixels)
     places = _places(graph, num_segments, position_weight)
     parts = _connected_clusters(graph, places, num_segments)
     sizes = np.bincount(parts, graph.sizes).astype(np.float64)
@@ -188,7 +189,7 @@ def partition_atoms(
     return MergeTree.of_merges(merges, sizes).groups(num_segments)[parts]
 
 
-def _borders_of_parts(graph: AtomGraph, parts: IntArray) -> tuple[IntArray, Borders]:
+def _borders_of_parts(graph: RegionGraph, parts: IntArray) -> tuple[IntArray, Borders]:
     """Pairs of adjacent parts, int64 (E, 2), and what lies between them."""
     lengths = graph.border_lengths.astype(np.float64)
     sums = (graph.border_lengths * graph.border_contrasts).astype(np.float64)
@@ -196,13 +197,13 @@ def _borders_of_parts(graph: AtomGraph, parts: IntArray) -> tuple[IntArray, Bord
     return edges, Borders(lengths, sums / np.maximum(lengths, 1))
 
 
-def _connected_clusters(graph: AtomGraph, places: FloatArray, num_segments: int) -> IntArray:
+def _connected_clusters(graph: RegionGraph, places: FloatArray, num_segments: int) -> IntArray:
     """At least `num_segments` connected parts, each within one cluster of k-means, (K,)."""
     tree = ward_tree(places, graph.sizes, graph.edges)
     num_clusters = num_segments
     while True:
-        if num_clusters >= graph.num_atoms:
-            return np.arange(graph.num_atoms)
+        if num_clusters >= graph.num_superpixels:
+            return np.arange(graph.num_superpixels)
         # Ward's groups are starts near the optimum, and no dice: "k-means++" of scikit-learn
         # takes three times as long.
         groups = tree.groups(num_clusters)
@@ -210,7 +211,7 @@ def _connected_clusters(graph: AtomGraph, places: FloatArray, num_segments: int)
         sums = [np.bincount(groups, column * graph.sizes) for column in places.T]
         starts = np.stack(sums, axis=1) / weights[:, None]
         kmeans = KMeans(num_clusters, init=starts, n_init=1, max_iter=20)
-        # Equal atoms leave clusters empty, which sklearn warns of; here they are just fewer.
+        # Equal superpixels leave clusters empty, which sklearn warns of; here they are just fewer.
         clusters = kmeans.fit(places, sample_weight=graph.sizes).labels_
         same = graph.edges[clusters[graph.edges[:, 0]] == clusters[graph.edges[:, 1]]]
         links = sparse.coo_matrix(
@@ -222,7 +223,7 @@ def _connected_clusters(graph: AtomGraph, places: FloatArray, num_segments: int)
         num_clusters *= 2
 
 
-def _places(graph: AtomGraph, num_segments: int, position_weight: float) -> FloatArray:
+def _places(graph: RegionGraph, num_segments: int, position_weight: float) -> FloatArray:
     """Features and scaled position side by side, float32, shape (K, C + 2)."""
     share = graph.sizes / graph.sizes.sum()
     mean = share @ graph.features

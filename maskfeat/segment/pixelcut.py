@@ -1,4 +1,4 @@
-"""Two labels by an exact cut on every pixel: slower than on atoms, with PyMaxflow (GPL, extra)."""
+"""Two labels by an exact cut of all pixels: slow, with PyMaxflow (GPL, an extra)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cut_pixels(
 
     By the algorithm of Boykov and Kolmogorov (An experimental comparison of min-cut/max-flow
     algorithms for energy minimization in vision, PAMI 2004), as PyMaxflow has it: some 0.3 s for a
-    quarter of a megapixel, where a cut of atoms takes milliseconds.
+    quarter of a megapixel, where a cut of superpixels takes milliseconds.
 
     Args:
         unary: What speaks for the object, any sign, shape (H, W).
@@ -63,6 +63,6 @@ def _maxflow() -> Any:  # noqa: ANN401 - PyMaxflow has no types
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a cut of pixels needs PyMaxflow, which is under the GPL; "
-            "install it with pip install 'maskfeat[graphcut]', or cut atoms"
+            "install it with pip install 'maskfeat[graphcut]', or cut superpixels"
         ) from error
     return maxflow

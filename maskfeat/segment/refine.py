@@ -1,4 +1,4 @@
-"""Atoms become pixels again: along the outline of a cut and around clicks, pixel by pixel."""
+"""Superpixels become pixels again: along the outline of a cut and around clicks, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WAYS = ("distance", "distance and features", "distance and color")
 PIXEL_MEASURES = (
     "blurred mask",
     "mask, blurred more",
-    "log odds of the atom",
+    "log odds of the superpixel",
     "blurred log odds",
     *(f"object: {way}" for way in _WAYS),
     *(f"background: {way}" for way in _WAYS),
@@ -50,7 +50,7 @@ class Refiner:
     the cut itself takes none.
 
     Args:
-        labels: Atom of each pixel, shape (H, W).
+        labels: Superpixel of each pixel, shape (H, W).
         fine: Features and color of each pixel: fine levels, in units in which
             p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
         colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
@@ -80,8 +80,8 @@ class Refiner:
 
         Args:
             network: Judges pixels by `PIXEL_MEASURES`.
-            is_object: The cut of the atoms, shape (K,).
-            odds: Log odds of "object" of the atoms, shape (K,).
+            is_object: The cut of the superpixels, shape (K,).
+            odds: Log odds of "object" of the superpixels, shape (K,).
             object_pixels: Clicked pixels, numbered in reading order, (N,).
             background_pixels: Likewise, (M,).
 
@@ -106,7 +106,7 @@ class Refiner:
         Args:
             network: See `refine`.
             mask: To be refined in the window, bool, shape (H, W).
-            odds: See `refine`; infinite where the atom is held.
+            odds: See `refine`; infinite where the superpixel is held.
             clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
             window: Rows and columns.
 
@@ -219,8 +219,8 @@ def _levels(
 
     Args:
         mask: The cut, (h, w).
-        odds: Of all atoms, (K,).
-        labels: Atom of each pixel, (h, w).
+        odds: Of all superpixels, (K,).
+        labels: Superpixel of each pixel, (h, w).
         near: How near clicks on the object and on the background are, (ways, h, w).
     """
     picture = mask.astype(np.uint8) * 255

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.merging import simple_edges
+from maskfeat.segment.superpixels import RegionGraph
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class RegionSums(NamedTuple):
     Attributes:
         sizes: Pixels, shape (R,).
         means: Mean feature, shape (R, C).
-        squares: Squared norms of the features of its atoms, summed over pixels, shape (R,).
+        squares: Squared norms of the features of its superpixels, summed over pixels, shape (R,).
         outlines: Pixel sides of the outline, the image's rim left out, shape (R,).
         contrasts: Squared feature distance across the outline, summed along it, shape (R,).
         rims: Share of the pixels along the image's rim, shape (R,).
@@ -140,11 +140,11 @@ class Regions:
     scale: float
 
     @classmethod
-    def of_atoms(cls, graph: AtomGraph) -> Regions:
-        """Each atom a region."""
+    def of_superpixels(cls, graph: RegionGraph) -> Regions:
+        """Each superpixel a region."""
         lengths = graph.border_lengths.astype(np.float64)
         borders = PairSums(lengths, lengths * graph.border_contrasts)
-        pairs, count = graph.edges.astype(np.int64), graph.num_atoms
+        pairs, count = graph.edges.astype(np.int64), graph.num_superpixels
         outlines, contrasts = (
             np.bincount(pairs.ravel(), np.repeat(values, 2), count).astype(np.float64)
             for values in borders

@@ -5,10 +5,10 @@ from __future__ import annotations
 import higra as hg
 import numpy as np
 
-from maskfeat.segment.atoms import AtomGraph
 from maskfeat.segment.judge import MergeJudge
 from maskfeat.segment.merging import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.regions import Regions
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import Float64Array, IntArray, MergeTree
 
 # So many regions are left to the judge. Below, one cost is as good as another, and faster.
@@ -16,7 +16,7 @@ NUM_REGIONS = 600
 
 
 def remerged(
-    tree: MergeTree, graph: AtomGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
+    tree: MergeTree, graph: RegionGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
 ) -> MergeTree:
     """Undo the last merges of a tree, and do them again in the order that a judge says.
 
@@ -28,8 +28,8 @@ def remerged(
     regions come from a fixed cost.
 
     Args:
-        tree: The merges of the atoms.
-        graph: The atoms.
+        tree: The merges of the superpixels.
+        graph: The superpixels.
         judge: Gives the probabilities.
         num_regions: How many regions to go back to.
 
@@ -38,7 +38,7 @@ def remerged(
     """
     count = min(num_regions, tree.num_leaves)
     groups = tree.groups(count)
-    parents = merge_by_judge(Regions.of_atoms(graph).grouped(groups), judge)
+    parents = merge_by_judge(Regions.of_superpixels(graph).grouped(groups), judge)
     return _grafted(tree, groups, parents)
 
 

@@ -1,4 +1,4 @@
-"""One image, prepared for marks: atoms, evidence, cuts, refinement, coloring."""
+"""One image, prepared for marks: superpixels, evidence, cuts, refinement, coloring."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.atoms import AtomGraph, atoms, border_graph
 from maskfeat.segment.changes import ChangeReader, Layer
 from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
-from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, AtomCutter
-from maskfeat.segment.hierarchy import Hierarchy, atom_hierarchy
+from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, SuperpixelCutter
+from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.hints import Hints, filled, hints_of
 from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.judge import default_judge
@@ -26,6 +25,7 @@ from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
 from maskfeat.segment.refine import Refiner
 from maskfeat.segment.slivers import SliverReader
+from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
 from maskfeat.segment.tree_prior import TreePrior
 from maskfeat.segment.windows import Window, grown, whole
 
@@ -37,7 +37,7 @@ IntArray = npt.NDArray[np.int64]
 _FINE_STRIDE = 2
 # Color is smoothed by so many pixels before neighbors are compared: photographs have noise.
 _COLOR_BLUR = 0.7
-# Atoms are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
+# Superpixels are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
 _FREE_MARGIN = 12
 
 
@@ -47,9 +47,9 @@ class Scene:
     Args:
         features: Of the image.
         rgb: The image, uint8, shape (H, W, 3), or None: then color says nothing.
-        networks: Judge atoms and pixels.
-        per_megapixel: Atoms for a million pixels, see `atoms`.
-        smoothness: See `AtomCutter`.
+        networks: Judge superpixels and pixels.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`.
+        smoothness: See `SuperpixelCutter`.
 
     Raises:
         ValueError: If the features are not finite, or the image has another size.
@@ -75,11 +75,11 @@ class Scene:
         colors = None if rgb is None else (rgb2lab(rgb) / 100).astype(np.float32)
         if colors is not None:
             self._distances = _with_color(self._distances, colors, features.scale)
-        self.graph: AtomGraph = atoms(features, per_megapixel, self._distances)
-        self.hierarchy: Hierarchy = atom_hierarchy(self.graph, judge=default_judge())
+        self.graph: RegionGraph = superpixels(features, per_megapixel, self._distances)
+        self.hierarchy: Hierarchy = superpixel_hierarchy(self.graph, judge=default_judge())
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
-        self.cutter = AtomCutter(evidence, networks.atoms, smoothness)
+        self.cutter = SuperpixelCutter(evidence, networks.superpixels, smoothness)
         # The judge of merges knows learned pyramids; of color alone its segments mislead clicks.
         is_learned = len(features.pyramid) > 1
         self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None
@@ -103,7 +103,7 @@ class Scene:
             background_yx: Marked as background, shape (M, 2).
             box: What holds the object: (top, left, bottom, right).
             prior: What the object was before, or may be, shape (H, W).
-            on_pixels: Cut the grid of pixels instead of atoms, see `pixelcut.cut_pixels`.
+            on_pixels: Cut the grid of pixels instead of superpixels, see `pixelcut.cut_pixels`.
 
         Returns:
             bool, shape (H, W).
@@ -146,14 +146,16 @@ class Scene:
         hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
         windows = [grown(window, _FREE_MARGIN, whole(labels.shape)) for window in windows]
-        is_free = np.zeros(self.graph.num_atoms, bool)
+        is_free = np.zeros(self.graph.num_superpixels, bool)
         for window in windows:
             is_free[labels[window]] = True
-        held = layer.below.ravel()[self._pixels_of_atoms]
+        held = layer.below.ravel()[self._pixels_of_superpixels]
         outside = labels[tuple(background_yx.T)]
 
-        def revise(atoms: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
-            return self.changes.revised(odds, measures, atoms, held[atoms], layer, windows)
+        def revise(superpixels: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
+            return self.changes.revised(
+                odds, measures, superpixels, held[superpixels], layer, windows
+            )
 
         odds = self._prior_odds(hints, outside, is_change=True)
         cut = self.cutter.cut_within(
@@ -167,20 +169,20 @@ class Scene:
     def _prior_odds(
         self, hints: Hints, outside: IntArray, is_change: bool = False
     ) -> FloatArray | None:
-        """What a box or a mask says of atoms, else what the segments of the hierarchy say, (K,)."""
+        """Log odds by a box or a mask, else by the segments of the hierarchy, (K,)."""
         if hints.odds is not None or self.tree_prior is None:
             return hints.odds
         return self.tree_prior.odds(hints.inside, outside, is_change)
 
     @cached_property
-    def _pixels_of_atoms(self) -> IntArray:
-        """A pixel of each atom, numbered in reading order, (K,)."""
+    def _pixels_of_superpixels(self) -> IntArray:
+        """A pixel of each superpixel, numbered in reading order, (K,)."""
         return np.unique(self.graph.labels, return_index=True)[1]
 
     def _cut_pixels(
         self, odds: FloatArray, object_yx: IntArray, background_yx: IntArray
     ) -> BoolArray:
-        """The energy of `AtomCutter` with each atom as its pixels; clicked ones are held whole."""
+        """As `SuperpixelCutter`, each superpixel as its pixels; clicked ones are held whole."""
         labels = self.graph.labels
         unary = np.clip(odds, -MAX_ODDS, MAX_ODDS)[labels]
         right, below = (self.cutter.side_costs(squares) for squares in self._distances)
@@ -211,7 +213,7 @@ class Scene:
         pixels_yx, first = np.unique(pixels_yx[order], axis=0, return_index=True)
         labels = labels[order][first]
         regions, parents = split_by_marks(self.graph.labels, pixels_yx, labels)
-        if len(parents) == self.graph.num_atoms:
+        if len(parents) == self.graph.num_superpixels:
             forest = self._forest
         else:
             edges, _, contrasts = border_graph(regions, *self._distances)
@@ -220,25 +222,25 @@ class Scene:
 
     @cached_property
     def _forest(self) -> SeedForest:
-        everyone = np.arange(self.graph.num_atoms)
+        everyone = np.arange(self.graph.num_superpixels)
         return self._forest_of(self.graph.edges, self.graph.border_contrasts, everyone)
 
     def _forest_of(
         self, edges: npt.NDArray[np.int32], contrasts: FloatArray, parents: IntArray
     ) -> SeedForest:
-        """Regions, each of one atom, joined in the order of the hierarchy."""
+        """Regions, each of one superpixel, joined in the order of the hierarchy."""
         steps = steps_of_tree(self.hierarchy.tree, parents[edges], contrasts)
         return SeedForest(len(parents), edges, steps)
 
 
 @dataclass(frozen=True)
 class SceneCut:
-    """A cut of some atoms, in pixels where that is wanted, see `layers.LocalCut`.
+    """A cut of some superpixels, in pixels where that is wanted, see `layers.LocalCut`.
 
     Attributes:
         scene: What was cut.
-        rough: The mask of whole atoms, (H, W); as it was where nothing was cut.
-        odds: Log odds of "object" of all atoms, (K,); infinite where they were held.
+        rough: The mask of whole superpixels, (H, W); as it was where nothing was cut.
+        odds: Log odds of "object" of all superpixels, (K,); infinite where they were held.
         clicks: On the object and on the background, (N, 2) and (M, 2).
         box: What holds the object, or None.
     """
@@ -263,7 +265,8 @@ def _with_color(
     """Distances of neighbors in features and color, each as it counts in p = 2 / (1 + exp(d^2)).
 
     Features know which borders matter, color knows where they run: on 43 objects of train splits
-    the best mask of whole atoms has an IoU of 0.895 by features, 0.911 by color, 0.913 by both.
+    the best mask of whole superpixels has an IoU of 0.895 by features, 0.911 by color, 0.913 by
+    both.
     """
     smooth = ndimage.gaussian_filter(colors, (_COLOR_BLUR, _COLOR_BLUR, 0))
     factor = np.float32(LAB_SCALE / scale)
@@ -271,8 +274,8 @@ def _with_color(
     return distances[0] + right, distances[1] + below
 
 
-def _means(values: FloatArray, graph: AtomGraph) -> FloatArray:
-    """Mean of each channel over each atom, (H, W, C) -> (K, C)."""
+def _means(values: FloatArray, graph: RegionGraph) -> FloatArray:
+    """Mean of each channel over each superpixel, (H, W, C) -> (K, C)."""
     regions = graph.labels.ravel()
     columns = values.reshape(-1, values.shape[2]).T
     sums = np.stack([np.bincount(regions, column) for column in columns], axis=1)

@@ -1,4 +1,4 @@
-"""What a cut of scores is given: maps of patches, features, clicks, brought to atoms."""
+"""What a cut of scores is given: maps of patches, features, clicks, brought to superpixels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy.typing as npt
 from scipy import sparse
 
 from maskfeat.arguments import array_of
-from maskfeat.segment.atoms import AtomGraph, atoms
 from maskfeat.segment.inputs import FeatureSource, features_of
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-GraphSource = AtomGraph | FeatureSource
+GraphSource = RegionGraph | FeatureSource
 
 # The squares of larger ones, times pixels, are more than double precision holds.
 MAX_SCORE = 1e100
@@ -80,20 +80,23 @@ def _interpolation(
     return [(before, 1 - (places - before)), (after, places - before)]
 
 
-def graph_of(features: GraphSource, per_megapixel: float = 26_000) -> AtomGraph:
-    """The graph as it is, or that of the atoms of what `features_of` takes."""
-    if isinstance(features, AtomGraph):
+def graph_of(features: GraphSource, per_megapixel: float = 26_000) -> RegionGraph:
+    """The graph as it is, or that of the superpixels of what `features_of` takes."""
+    if isinstance(features, RegionGraph):
         return features
-    return atoms(features_of(features), per_megapixel)
+    return superpixels(features_of(features), per_megapixel)
 
 
-def scores_of_atoms(scores: npt.ArrayLike, graph: AtomGraph, may_be_atoms: bool) -> FloatArray:
-    """Scores of patches or of atoms, as `score_cut` takes them, on the atoms, float64 (K, C).
+def scores_of_superpixels(
+    scores: npt.ArrayLike, graph: RegionGraph, may_be_superpixels: bool
+) -> FloatArray:
+    """Scores of patches or superpixels, as `score_cut` takes them, of superpixels, float64 (K, C).
 
     Args:
         scores: Shape (h, w) or (h, w, C); or (K,) or (K, C).
-        graph: The atoms.
-        may_be_atoms: Whether K rows are atoms. Whoever gave no graph cannot know the atoms.
+        graph: The superpixels.
+        may_be_superpixels: Whether K rows are superpixels. Whoever gave no graph cannot know the
+            superpixels.
 
     Raises:
         ValueError: If they have another shape, are not real, not finite or above 1e100.
@@ -106,28 +109,29 @@ def scores_of_atoms(scores: npt.ArrayLike, graph: AtomGraph, may_be_atoms: bool)
             "scores must be finite numbers, no NaN or infinity, and at most 1e100 in size, got "
             f"{values.min():g} to {values.max():g}; check what made them"
         )
-    if may_be_atoms and values.ndim in (1, 2) and len(values) == graph.num_atoms:
-        return values.reshape(graph.num_atoms, -1)
+    if may_be_superpixels and values.ndim in (1, 2) and len(values) == graph.num_superpixels:
+        return values.reshape(graph.num_superpixels, -1)
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3:
         raise ValueError(
-            f"scores must have shape (h, w) or (h, w, C) for patches, or ({graph.num_atoms},) or "
-            f"({graph.num_atoms}, C) for the atoms, got {values.shape}"
+            "scores must have shape (h, w) or (h, w, C) for patches, or "
+            f"({graph.num_superpixels},) or "
+            f"({graph.num_superpixels}, C) for the superpixels, got {values.shape}"
         )
-    return RegionReader(graph.labels, graph.num_atoms).means(values)
+    return RegionReader(graph.labels, graph.num_superpixels).means(values)
 
 
-def seeded_atoms(
-    seeds: npt.ArrayLike, graph: AtomGraph, num_groups: int
+def seeded_superpixels(
+    seeds: npt.ArrayLike, graph: RegionGraph, num_groups: int
 ) -> tuple[BoolArray, IntArray]:
-    """Which atoms are held, bool (K,), and at what, int64 (K,), 0 where they are not.
+    """Which superpixels are held, bool (K,), and at what, int64 (K,), 0 where they are not.
 
     Raises:
-        ValueError: If seeds are malformed, lie outside, or contradict one another in an atom.
+        ValueError: If seeds are malformed, lie outside, or contradict one another in a superpixel.
     """
     marks = array_of("seeds", () if seeds is None else seeds)
-    held, groups = np.zeros(graph.num_atoms, bool), np.zeros(graph.num_atoms, np.int64)
+    held, groups = np.zeros(graph.num_superpixels, bool), np.zeros(graph.num_superpixels, np.int64)
     if marks.size == 0:
         return held, groups
     if marks.ndim != 2 or marks.shape[1] != 3 or not np.issubdtype(marks.dtype, np.integer):
@@ -148,6 +152,7 @@ def seeded_atoms(
     groups[clicked] = marks[:, 2]
     if (groups[clicked] != marks[:, 2]).any():
         raise ValueError(
-            "two seeds of different groups lie in one atom; take one back, or raise per_megapixel"
+            "two seeds of different groups lie in one superpixel; take one back, or raise "
+            "per_megapixel"
         )
     return held, groups

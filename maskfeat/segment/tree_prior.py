@@ -14,12 +14,12 @@ FloatArray = npt.NDArray[np.float32]
 # All chosen on objects of train splits (experiments/interactive/README.md).
 GRANULARITY = 0.5
 # Log odds of "object" in the segments, and against it elsewhere: for the marks that come first, as
-# long as none is on the background; and for others, up to so many marked atoms (then less).
+# long as none is on the background; and for others, up to so many marked superpixels (then less).
 _FIRST, _LATER, _FULL_MARKS = 8.0, 1.5, 4
 
 
 class TreePrior:
-    """What the segments of a hierarchy say of atoms, beside what the marks do.
+    """What the segments of a hierarchy say of superpixels, beside what the marks do.
 
     A mark on the object stands for the largest node around it that is one segment with a
     probability of at least `GRANULARITY`. The first marks, without any of the background, make
@@ -28,27 +28,30 @@ class TreePrior:
     none of the background are object.
 
     Args:
-        tree: Merges of the atoms, with levels of 1 - p ("one segment"), see `judge.judged`.
+        tree: Merges of the superpixels, with levels of 1 - p ("one segment"), see `judge.judged`.
     """
 
     def __init__(self, tree: MergeTree) -> None:
         self.tree = tree
 
     def odds(
-        self, object_atoms: IntArray, background_atoms: IntArray, is_change: bool = False
+        self,
+        object_superpixels: IntArray,
+        background_superpixels: IntArray,
+        is_change: bool = False,
     ) -> FloatArray:
-        """Log odds of "object" to be added to those of each atom; a function of the two sets.
+        """Log odds of "object" to be added to those of each superpixel; a function of the two sets.
 
         Args:
-            object_atoms: Atoms marked as object, (N,), at least one.
-            background_atoms: Atoms marked as background, (M,).
+            object_superpixels: Superpixels marked as object, (N,), at least one.
+            background_superpixels: Superpixels marked as background, (M,).
             is_change: For marks that change a mask, which they speak against.
 
         Returns:
             float32, shape (K,).
         """
-        inside, outside = np.unique(object_atoms), np.unique(background_atoms)
-        segments = self._segment_of_atoms
+        inside, outside = np.unique(object_superpixels), np.unique(background_superpixels)
+        segments = self._segment_of_superpixels
         is_chosen, is_parted = (np.zeros(len(segments), bool) for _ in range(2))
         is_chosen[segments[inside]] = True
         is_parted[segments[outside]] = True
@@ -65,14 +68,14 @@ class TreePrior:
         return (weight * says).astype(np.float32)
 
     def _parts(self, inside: IntArray, outside: IntArray) -> BoolArray:
-        """The atoms under the largest nodes around some that hold none of others, (K,)."""
+        """The superpixels under the largest nodes around some that hold none of others, (K,)."""
         is_barred = np.zeros(len(self.tree.parents), bool)
-        for atom in outside:
-            is_barred[self.tree.ancestors(int(atom))] = True
-        paths = [self.tree.ancestors(int(atom)) for atom in inside]
+        for superpixel in outside:
+            is_barred[self.tree.ancestors(int(superpixel))] = True
+        paths = [self.tree.ancestors(int(superpixel)) for superpixel in inside]
         nodes = [path[max(1, int(np.count_nonzero(~is_barred[path]))) - 1] for path in paths]
         return self.tree.leaves_under(np.array(nodes, np.int64))
 
     @cached_property
-    def _segment_of_atoms(self) -> IntArray:
+    def _segment_of_superpixels(self) -> IntArray:
         return self.tree.groups_at(1 - GRANULARITY)

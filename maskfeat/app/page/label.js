@@ -142,9 +142,9 @@ async function goWhere(what, answer) {
 
 async function click([y, x]) {
   if (!view) return;
-  const atom = layer.atomAt(...cellAt([y, x]));
-  const region = layer.regionOf(atom);
-  const mark = { at_yx: [y, x], class: chosen, atom, region, isPending: true };
+  const superpixel = layer.superpixelAt(...cellAt([y, x]));
+  const region = layer.regionOf(superpixel);
+  const mark = { at_yx: [y, x], class: chosen, superpixel, region, isPending: true };
   layer.paint(region, chosen); // at once; the server says the same a moment later
   pending = [...pending, mark];
   show();
@@ -289,7 +289,7 @@ function wire() {
   keys.fillHelp(element("mouse-help"), element("key-help"), keys.LABEL_MOUSE, keys.LABEL_TABLE);
 }
 
-const pick = (pixel) => layer && view?.knows_classes && choose(layer.classes[layer.atomAt(...cellAt(pixel))]);
+const pick = (pixel) => layer && view?.knows_classes && choose(layer.classes[layer.superpixelAt(...cellAt(pixel))]);
 
 async function start() {
   connection.listen(() => say(connection.LOST, true), reconnect);

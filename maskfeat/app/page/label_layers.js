@@ -24,56 +24,56 @@ export class ClassLayer {
   // The buffer as for Partition.
   constructor(buffer) {
     this.partition = new Partition(buffer);
-    const { height, width, numAtoms, atoms } = this.partition;
+    const { height, width, numSuperpixels, superpixels } = this.partition;
     this.canvas = new OffscreenCanvas(width, height);
-    this.sizes = new Uint32Array(numAtoms);
-    for (const atom of atoms) this.sizes[atom]++;
+    this.sizes = new Uint32Array(numSuperpixels);
+    for (const superpixel of superpixels) this.sizes[superpixel]++;
     this.classes = [];
-    this.isHeld = new Uint8Array(numAtoms);
+    this.isHeld = new Uint8Array(numSuperpixels);
   }
 
-  // What the server says: a class for each atom, and which were clicked.
+  // What the server says: a class for each superpixel, and which were clicked.
   take({ classes, held, knows_classes }) {
     this.classes = classes;
     this.isHeld.fill(0);
-    for (const atom of held) this.isHeld[atom] = 1;
+    for (const superpixel of held) this.isHeld[superpixel] = 1;
     this.isKnown = knows_classes;
     this.draw();
   }
 
   // Show at once what a click does, before the server has said so.
-  paint(atoms, number) {
+  paint(superpixels, number) {
     this.classes = [...this.classes];
-    for (const atom of atoms) {
-      this.classes[atom] = number;
-      this.isHeld[atom] = 1;
+    for (const superpixel of superpixels) {
+      this.classes[superpixel] = number;
+      this.isHeld[superpixel] = 1;
     }
     this.draw();
   }
 
   draw() {
-    const { width, height, atoms, numAtoms } = this.partition;
-    // What each atom shows: class plus 1, or 0 for nothing; the color of its inside and its border.
-    const shown = new Uint16Array(numAtoms);
-    const inside = new Uint32Array(numAtoms);
-    const border = new Uint32Array(numAtoms);
-    for (let atom = 0; atom < numAtoms; atom++) {
-      if (!this.isKnown && !this.isHeld[atom]) continue;
-      const [r, g, b] = classColor(this.classes[atom]);
+    const { width, height, superpixels, numSuperpixels } = this.partition;
+    // What each superpixel shows: class plus 1, or 0 for nothing; the color of its inside and its border.
+    const shown = new Uint16Array(numSuperpixels);
+    const inside = new Uint32Array(numSuperpixels);
+    const border = new Uint32Array(numSuperpixels);
+    for (let superpixel = 0; superpixel < numSuperpixels; superpixel++) {
+      if (!this.isKnown && !this.isHeld[superpixel]) continue;
+      const [r, g, b] = classColor(this.classes[superpixel]);
       const word = (alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
-      shown[atom] = this.classes[atom] + 1;
-      inside[atom] = word(this.isHeld[atom] ? HELD : PROPOSED);
-      border[atom] = word(BORDER);
+      shown[superpixel] = this.classes[superpixel] + 1;
+      inside[superpixel] = word(this.isHeld[superpixel] ? HELD : PROPOSED);
+      border[superpixel] = word(BORDER);
     }
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
     for (let y = 0, i = 0; y < height; y++) {
       for (let x = 0; x < width; x++, i++) {
-        const atom = atoms[i];
-        const isBorder = (x + 1 < width && shown[atoms[i + 1]] !== shown[atom])
-          || (y + 1 < height && shown[atoms[i + width]] !== shown[atom]);
-        pixels[i] = isBorder ? border[atom] : inside[atom];
+        const superpixel = superpixels[i];
+        const isBorder = (x + 1 < width && shown[superpixels[i + 1]] !== shown[superpixel])
+          || (y + 1 < height && shown[superpixels[i + width]] !== shown[superpixel]);
+        pixels[i] = isBorder ? border[superpixel] : inside[superpixel];
       }
     }
     context.putImageData(image, 0, 0);
@@ -83,9 +83,9 @@ export class ClassLayer {
   shares(count) {
     const sums = new Float64Array(count);
     let total = 0;
-    this.sizes.forEach((size, atom) => {
+    this.sizes.forEach((size, superpixel) => {
       total += size;
-      sums[this.classes[atom]] += size;
+      sums[this.classes[superpixel]] += size;
     });
     return [...sums].map((sum) => (this.isKnown ? sum / total : 0));
   }
@@ -96,7 +96,7 @@ export class ClassLayer {
     const isBarred = new Uint8Array(parents.length);
     for (const click of clicks) {
       if (click.class === number) continue;
-      let node = click.atom;
+      let node = click.superpixel;
       while (!isBarred[node]) {
         isBarred[node] = 1;
         node = parents[node];
@@ -105,16 +105,16 @@ export class ClassLayer {
     this.partition.join(granularity, isBarred);
   }
 
-  atomAt(y, x) {
-    const { width, height, atoms } = this.partition;
-    return y >= 0 && x >= 0 && y < height && x < width ? atoms[y * width + x] : -1;
+  superpixelAt(y, x) {
+    const { width, height, superpixels } = this.partition;
+    return y >= 0 && x >= 0 && y < height && x < width ? superpixels[y * width + x] : -1;
   }
 
-  // The atoms that a click on one of them would take.
-  regionOf(atom) {
-    const { tops, numAtoms } = this.partition;
+  // The superpixels that a click on one of them would take.
+  regionOf(superpixel) {
+    const { tops, numSuperpixels } = this.partition;
     const found = [];
-    for (let other = 0; other < numAtoms; other++) if (tops[other] === tops[atom]) found.push(other);
+    for (let other = 0; other < numSuperpixels; other++) if (tops[other] === tops[superpixel]) found.push(other);
     return found;
   }
 }

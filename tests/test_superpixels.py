@@ -14,8 +14,8 @@ from skimage.color import rgb2lab
 from skimage.measure import label
 
 from maskfeat.features.reading import Features
-from maskfeat.segment import atoms as atoms_module
-from maskfeat.segment.atoms import AtomGraph, atoms, graph_of_labels
+from maskfeat.segment import superpixels as superpixels_module
+from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -41,18 +41,20 @@ def naive_graph(dense: np.ndarray, labels: np.ndarray) -> tuple[dict, dict]:
     return lengths, sums
 
 
-def assert_graph_is_that_of_its_labels(graph: AtomGraph, features: Features) -> None:
+def assert_graph_is_that_of_its_labels(graph: RegionGraph, features: Features) -> None:
     dense = features.dense()
     lengths, sums = naive_graph(dense, graph.labels)
     assert [tuple(edge) for edge in graph.edges.tolist()] == sorted(lengths)
     np.testing.assert_array_equal(graph.border_lengths, [lengths[k] for k in sorted(lengths)])
     expected = [sums[k] / lengths[k] for k in sorted(lengths)]
     np.testing.assert_allclose(graph.border_contrasts, expected, rtol=1e-4)
-    for atom in range(graph.num_atoms):
-        inside = graph.labels == atom
-        assert graph.sizes[atom] == inside.sum()
-        np.testing.assert_allclose(graph.features[atom], dense[inside].mean(0), atol=1e-5)
-        np.testing.assert_allclose(graph.centroids_yx[atom], np.argwhere(inside).mean(0), rtol=1e-5)
+    for superpixel in range(graph.num_superpixels):
+        inside = graph.labels == superpixel
+        assert graph.sizes[superpixel] == inside.sum()
+        np.testing.assert_allclose(graph.features[superpixel], dense[inside].mean(0), atol=1e-5)
+        np.testing.assert_allclose(
+            graph.centroids_yx[superpixel], np.argwhere(inside).mean(0), rtol=1e-5
+        )
 
 
 def test_two_flat_halves_have_the_graph_worked_by_hand() -> None:
@@ -70,28 +72,28 @@ def test_two_flat_halves_have_the_graph_worked_by_hand() -> None:
     assert graph.scale == 3
 
 
-def test_atoms_never_cross_the_border_of_two_noisy_regions() -> None:
+def test_superpixels_never_cross_the_border_of_two_noisy_regions() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros((60, 80), int)
     truth[20:50, 30:] = 1
     values = truth[..., None] * 5 + rng.normal(scale=0.3, size=(60, 80, 2))
-    graph = atoms(Features.from_dense(values))
+    graph = superpixels(Features.from_dense(values))
     shares = np.bincount(graph.labels.ravel(), truth.ravel()) / graph.sizes
     assert set(shares.tolist()) == {0.0, 1.0}
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 99), st.booleans())
-def test_atoms_are_connected_as_many_as_asked_and_numbered_without_gaps(
+def test_superpixels_are_connected_as_many_as_asked_and_numbered_without_gaps(
     height: int, width: int, seed: int, is_coarse: bool
 ) -> None:
     features = noise(height, width, 2, seed)
     if is_coarse:  # many equal distances
         features = Features.from_dense(np.round(features.dense() / 2))
-    graph = atoms(features)
-    assert graph.num_atoms == min(height * width, 400)
-    assert np.unique(graph.labels).tolist() == list(range(graph.num_atoms))
-    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_atoms
+    graph = superpixels(features)
+    assert graph.num_superpixels == min(height * width, 400)
+    assert np.unique(graph.labels).tolist() == list(range(graph.num_superpixels))
+    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_superpixels
 
 
 def test_the_graph_agrees_with_loops_over_pixels_for_a_pyramid() -> None:
@@ -100,12 +102,12 @@ def test_the_graph_agrees_with_loops_over_pixels_for_a_pyramid() -> None:
     generator = torch.Generator().manual_seed(0)
     levels = [torch.randn((4**n, 24 // 2**n, 32 // 2**n), generator=generator) for n in range(3)]
     features = Features(levels, [1, 2, 4], (22, 31))
-    assert_graph_is_that_of_its_labels(atoms(features), features)
+    assert_graph_is_that_of_its_labels(superpixels(features), features)
 
 
-def test_atoms_are_the_cut_of_the_watershed_hierarchy_by_area_of_higra() -> None:
+def test_superpixels_are_the_cut_of_the_watershed_hierarchy_by_area_of_higra() -> None:
     features = noise(64, 96)
-    graph = atoms(features)
+    graph = superpixels(features)
     right, below = (d.astype(np.float64) for d in features.neighbor_distances())
     grid = hg.get_4_adjacency_graph((64, 96))
     first, second = grid.edge_list()
@@ -120,11 +122,11 @@ def test_atoms_are_the_cut_of_the_watershed_hierarchy_by_area_of_higra() -> None
     weights = (slopes[first] + slopes[second]) / 2 + 0.1 * apart
     tree, levels = hg.watershed_hierarchy_by_area(grid, weights)
     # Equal areas leave a choice of what to undo first, so compare at a level between areas:
-    # the hierarchy's own cuts around our number of atoms must enclose ours.
+    # the hierarchy's own cuts around our number of superpixels must enclose ours.
     finer, coarser = None, None
     for level in np.unique(levels)[::-1]:
         cut = hg.labelisation_horizontal_cut_from_threshold(tree, levels, level)
-        if len(np.unique(cut)) <= graph.num_atoms:
+        if len(np.unique(cut)) <= graph.num_superpixels:
             coarser = cut
         else:
             finer = cut
@@ -137,17 +139,17 @@ def test_atoms_are_the_cut_of_the_watershed_hierarchy_by_area_of_higra() -> None
 
 
 def test_a_flat_image_falls_into_blocks_and_not_into_strips() -> None:
-    graph = atoms(Features.from_dense(np.zeros((64, 64, 1))), per_megapixel=1)
-    assert graph.num_atoms == 400
+    graph = superpixels(Features.from_dense(np.zeros((64, 64, 1))), per_megapixel=1)
+    assert graph.num_superpixels == 400
     heights = [np.ptp(np.nonzero(graph.labels == a)[0]) + 1 for a in range(400)]
     widths = [np.ptp(np.nonzero(graph.labels == a)[1]) + 1 for a in range(400)]
     assert max(heights + widths) <= 4
     assert graph.sizes.max() <= 16
 
 
-def test_twice_the_same_features_give_the_same_atoms() -> None:
+def test_twice_the_same_features_give_the_same_superpixels() -> None:
     features = noise(40, 50)
-    np.testing.assert_array_equal(atoms(features).labels, atoms(features).labels)
+    np.testing.assert_array_equal(superpixels(features).labels, superpixels(features).labels)
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
@@ -156,7 +158,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         ValueError,
         match="per_megapixel must be a finite number above 0 and at most",
     ):
-        atoms(features, 0)
+        superpixels(features, 0)
     with pytest.raises(ValueError, match=r"shape \(10, 10\)"):
         graph_of_labels(features, np.zeros((10, 9), int))
     with pytest.raises(ValueError, match="gaps"):
@@ -164,7 +166,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.real
-def test_a_photograph_falls_into_four_thousand_atoms_that_follow_its_colors() -> None:
+def test_a_photograph_falls_into_four_thousand_superpixels_that_follow_its_colors() -> None:
     path = DATA / "bsds500" / "train-000000.tar"
     if not path.exists():
         pytest.skip(f"needs {path.name} of the shared data beside the repository")
@@ -172,9 +174,9 @@ def test_a_photograph_falls_into_four_thousand_atoms_that_follow_its_colors() ->
         member = next(m for m in tar if m.name.endswith(".jpg"))
         photograph = Image.open(io.BytesIO(tar.extractfile(member).read()))  # type: ignore[union-attr]
     lab = rgb2lab(np.asarray(photograph.convert("RGB"))) / 100
-    graph = atoms(Features.from_dense(lab))
-    assert graph.num_atoms == round(26_000 * lab.shape[0] * lab.shape[1] / 1e6)
-    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_atoms
+    graph = superpixels(Features.from_dense(lab))
+    assert graph.num_superpixels == round(26_000 * lab.shape[0] * lab.shape[1] / 1e6)
+    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_superpixels
     within = ((lab - graph.features[graph.labels]) ** 2).sum()
     blocks = np.add.outer(np.arange(lab.shape[0]) // 6 * 1000, np.arange(lab.shape[1]) // 6)
     _, blocks = np.unique(blocks, return_inverse=True)
@@ -183,11 +185,11 @@ def test_a_photograph_falls_into_four_thousand_atoms_that_follow_its_colors() ->
 
 
 def test_large_images_are_done_in_tiles_without_a_gap(monkeypatch) -> None:
-    monkeypatch.setattr(atoms_module, "TILE_PX", 17)
+    monkeypatch.setattr(superpixels_module, "TILE_PX", 17)
     values = np.random.default_rng(0).normal(size=(40, 61, 2))
-    graph = atoms(Features.from_dense(values), per_megapixel=200_000)
-    assert graph.num_atoms == round(0.2 * 40 * 61)
-    assert np.unique(graph.labels).tolist() == list(range(graph.num_atoms))
-    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_atoms
-    whole = atoms(Features.from_dense(values[:13, :15]), per_megapixel=200_000)
-    assert whole.num_atoms == 13 * 15  # a small image still falls into pixels
+    graph = superpixels(Features.from_dense(values), per_megapixel=200_000)
+    assert graph.num_superpixels == round(0.2 * 40 * 61)
+    assert np.unique(graph.labels).tolist() == list(range(graph.num_superpixels))
+    assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_superpixels
+    whole = superpixels(Features.from_dense(values[:13, :15]), per_megapixel=200_000)
+    assert whole.num_superpixels == 13 * 15  # a small image still falls into pixels

@@ -1,4 +1,4 @@
-"""Features become atoms: small connected regions that follow feature edges, and their graph."""
+"""Superpixels: small connected regions that follow feature edges, and their adjacency graph."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 # What a small image is cut into at least, where it has so many pixels.
-MIN_ATOMS = 400
-# Larger images are cut into atoms tile by tile.
+MIN_SUPERPIXELS = 400
+# Larger images are cut into superpixels tile by tile.
 TILE_PX = 640
 
 
 @dataclass(frozen=True)
-class AtomGraph:
-    """Atoms of one image and who borders on whom.
+class RegionGraph:
+    """Superpixels of one image and who borders on whom.
 
     Attributes:
-        labels: Which atom holds each pixel, int32, shape (H, W), 0 to K - 1; atoms are
+        labels: Which superpixel holds each pixel, int32, shape (H, W), 0 to K - 1; superpixels are
             4-connected.
-        features: Mean feature of each atom, float32, shape (K, C).
-        sizes: Pixels of each atom, float32, shape (K,).
-        centroids_yx: Mean pixel of each atom, float32, shape (K, 2).
-        edges: Pairs of 4-adjacent atoms, int32, shape (E, 2); the first is the smaller, rows are
-            unique and sorted.
-        border_lengths: Pixel sides shared by the two atoms of an edge, float32, shape (E,).
+        features: Mean feature of each superpixel, float32, shape (K, C).
+        sizes: Pixels of each superpixel, float32, shape (K,).
+        centroids_yx: Mean pixel of each superpixel, float32, shape (K, 2).
+        edges: Pairs of 4-adjacent superpixels, int32, shape (E, 2); the first is the smaller, rows
+            are unique and sorted.
+        border_lengths: Pixel sides shared by the two superpixels of an edge, float32, shape (E,).
         border_contrasts: Mean squared feature distance of the pixels that face each other across
             the border, float32, shape (E,).
         scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
@@ -53,46 +53,47 @@ class AtomGraph:
     scale: float
 
     @property
-    def num_atoms(self) -> int:
-        """How many atoms there are."""
+    def num_superpixels(self) -> int:
+        """How many superpixels there are."""
         return len(self.sizes)
 
     def edge_distances(self) -> FloatArray:
-        """Squared distance of the mean features of every two adjacent atoms, shape (E,)."""
+        """Squared distance of the mean features of every two adjacent superpixels, shape (E,)."""
         steps = self.features[self.edges[:, 0]] - self.features[self.edges[:, 1]]
         d2: FloatArray = np.einsum("ec,ec->e", steps, steps)
         return d2
 
 
-def atoms(
+def superpixels(
     features: Features,
     per_megapixel: float = 26_000,
     neighbor_distances: tuple[FloatArray, FloatArray] | None = None,
-) -> AtomGraph:
-    """Group pixels into atoms by a watershed by area on the slope of the features.
+) -> RegionGraph:
+    """Group pixels into superpixels by a watershed by area on the slope of the features.
 
     Neighboring pixels are merged in the order of the slope between them (a minimum spanning
     tree), the mean squared distance of either pixel to its four neighbors. Their own distance
     alone would run along every ramp and leave thin strips: on learned features of drawn
-    scenes 100 segments of such atoms reach an accuracy of 0.901, of these 0.923. A merge of two
-    regions is undone where the smaller is among the largest such, so that exactly as many atoms
-    are left as are asked for. That is the cut of the hierarchical watershed by area of
-    Cousty and Najman (Incremental algorithm for hierarchical minimum spanning forests, ISMM
-    2011) with its rule for a total order of the edges (Najman, Cousty, Perret, Playing with
-    Kruskal, ISMM 2013). Unlike there, equal distances are merged in dyadic order: a flat
-    region falls into square blocks and not into arbitrary strips. Images of more than 640 pixels
-    a side are done in tiles, which keeps time linear in pixels: no atom crosses a tile's border,
-    and whoever merges atoms finds no contrast there.
+    scenes 100 segments of such superpixels reach an accuracy of 0.901, of these 0.923. A merge of
+    two regions is undone where the smaller is among the largest such, so that exactly as many
+    superpixels are left as are asked for. That is the cut of the hierarchical watershed by area of
+    Cousty and Najman (Incremental algorithm for hierarchical minimum spanning forests, ISMM 2011)
+    with its rule for a total order of the edges (Najman, Cousty, Perret, Playing with Kruskal, ISMM
+    2013). Unlike there, equal distances are merged in dyadic order: a flat region falls into square
+    blocks and not into arbitrary strips. Images of more than 640 pixels a side are done in tiles,
+    which keeps time linear in pixels: no superpixel crosses a tile's
+        border,
+    and whoever merges superpixels finds no contrast there.
 
     Args:
         features: The features of one image.
-        per_megapixel: Atoms for a million pixels; 26,000 gives 4,014 at 481x321. Small images are
-            cut into `MIN_ATOMS`, or into single pixels where they have no more, as a million cuts
-            every image.
+        per_megapixel: Superpixels for a million pixels; 26,000 gives 4,014 at 481x321. Small images
+            are cut into `MIN_SUPERPIXELS`, or into single pixels where they have no more, as a
+            million cuts every image.
         neighbor_distances: What `features.neighbor_distances()` gives, where it is at hand.
 
     Returns:
-        The atoms and their graph; the same input always gives the same.
+        The superpixels and their graph; the same input always gives the same.
 
     Raises:
         ValueError: If `per_megapixel` is no number above 0, or above a million.
@@ -100,31 +101,31 @@ def atoms(
     per_megapixel = checked_number("per_megapixel", per_megapixel, above=0, most=1e6)
     height, width = features.size
     num_pixels = height * width
-    num_atoms = min(num_pixels, max(MIN_ATOMS, round(per_megapixel * num_pixels / 1e6)))
+    num_superpixels = min(num_pixels, max(MIN_SUPERPIXELS, round(per_megapixel * num_pixels / 1e6)))
     distances = neighbor_distances or features.neighbor_distances()
-    labels = _tiled_watershed(*_slopes(*distances), num_atoms)
+    labels = _tiled_watershed(*_slopes(*distances), num_superpixels)
     return graph_of_labels(features, labels, distances)
 
 
-def _tiled_watershed(right: FloatArray, below: FloatArray, num_atoms: int) -> IntArray:
-    """Watersheds by area of equal tiles, each with its part of the atoms, int64 (H, W)."""
+def _tiled_watershed(right: FloatArray, below: FloatArray, num_superpixels: int) -> IntArray:
+    """Watersheds by area of equal tiles, each with its part of the superpixels, int64 (H, W)."""
     height, width = right.shape[0], below.shape[1]
     labels = np.empty((height, width), np.int64)
     edges_y, edges_x = (
         np.linspace(0, side, math.ceil(side / TILE_PX) + 1).round().astype(int)
         for side in (height, width)
     )
-    done_atoms = done_pixels = 0
+    done_superpixels = done_pixels = 0
     for top, bottom in itertools.pairwise(edges_y):
         for left, end in itertools.pairwise(edges_x):
             done_pixels += int((bottom - top) * (end - left))
-            share = max(1, round(num_atoms * done_pixels / labels.size) - done_atoms)
+            share = max(1, round(num_superpixels * done_pixels / labels.size) - done_superpixels)
             share = min(share, int((bottom - top) * (end - left)))
             tile = _watershed_by_area(
                 right[top:bottom, left : end - 1], below[top : bottom - 1, left:end], share
             )
-            labels[top:bottom, left:end] = tile.reshape(bottom - top, -1) + done_atoms
-            done_atoms += share
+            labels[top:bottom, left:end] = tile.reshape(bottom - top, -1) + done_superpixels
+            done_superpixels += share
     return labels
 
 
@@ -149,7 +150,7 @@ def graph_of_labels(
     features: Features,
     labels: npt.NDArray[np.integer],
     neighbor_distances: tuple[FloatArray, FloatArray] | None = None,
-) -> AtomGraph:
+) -> RegionGraph:
     """Measure the regions of any label map: means, sizes, borders.
 
     Args:
@@ -177,7 +178,7 @@ def graph_of_labels(
     edges, lengths, contrasts = border_graph(
         numbers, *(neighbor_distances or features.neighbor_distances())
     )
-    return AtomGraph(
+    return RegionGraph(
         labels=numbers,
         features=features.region_means(numbers, len(counts)),
         sizes=counts.astype(np.float32),
@@ -259,7 +260,7 @@ def border_graph(
         below: Squared distance to the one below, shape (H - 1, W).
 
     Returns:
-        `edges`, `border_lengths` and `border_contrasts`, see `AtomGraph`.
+        `edges`, `border_lengths` and `border_contrasts`, see `RegionGraph`.
     """
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
     first = np.concatenate([labels[:, :-1][across], labels[:-1][down]]).astype(np.int64)
