@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from maskfeat.segment.coloring import SeedForest, steps_of_tree
+from maskfeat.segment.coloring import SeededWatershed, steps_of_tree
 from maskfeat.segment.merging import Merges
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 
 def grid_edges(height: int, width: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def problems(draw):
 @given(problems())
 def test_the_labels_are_those_of_kruskals_algorithm_with_seeds(problem) -> None:
     count, edges, steps, seeds, labels = problem
-    found = SeedForest(count, edges, steps).color(seeds, labels)
+    found = SeededWatershed(count, edges, steps).color(seeds, labels)
     assert found.tolist() == kruskal(*problem)
 
 
@@ -72,7 +72,7 @@ def test_the_labels_are_those_of_kruskals_algorithm_with_seeds(problem) -> None:
 @given(problems())
 def test_no_seed_of_another_label_is_nearer_and_every_region_is_tied_to_its_own(problem) -> None:
     count, edges, steps, seeds, labels = problem
-    found = SeedForest(count, edges, steps).color(seeds, labels)
+    found = SeededWatershed(count, edges, steps).color(seeds, labels)
     np.testing.assert_array_equal(found[seeds], labels)
     costs = np.stack([minimax(count, edges, steps, seed) for seed in seeds])
     own = np.where(labels[:, None] == found, costs, np.inf).min(axis=0)
@@ -86,7 +86,7 @@ def test_no_seed_of_another_label_is_nearer_and_every_region_is_tied_to_its_own(
 
 def test_a_forest_colors_again_and_again_in_any_order() -> None:
     edges = grid_edges(6, 6)
-    forest = SeedForest(36, edges, np.random.default_rng(0).random(len(edges)))
+    forest = SeededWatershed(36, edges, np.random.default_rng(0).random(len(edges)))
     first = forest.color([3, 20, 30], [0, 7, 2])
     forest.color([1], [5])
     np.testing.assert_array_equal(forest.color([30, 3, 20, 3], [2, 0, 7, 0]), first)
@@ -94,7 +94,7 @@ def test_a_forest_colors_again_and_again_in_any_order() -> None:
 
 def test_steps_follow_the_tree_and_then_the_contrast() -> None:
     #   6 = 4 + 5, 4 = 0 + 1, 5 = 2 + 3
-    tree = MergeTree.of_merges(
+    tree = PartitionTree.of_merges(
         Merges(np.array([4, 4, 5, 5, 6, 6, 6]), np.array([0, 0, 0, 0, 0.2, 0.1, 0.9])), np.ones(4)
     )
     edges = np.array([[0, 1], [0, 2], [1, 3], [2, 3]])
@@ -103,7 +103,7 @@ def test_steps_follow_the_tree_and_then_the_contrast() -> None:
 
 
 def test_bad_seeds_are_refused_in_one_sentence() -> None:
-    forest = SeedForest(4, grid_edges(2, 2), np.arange(4.0))
+    forest = SeededWatershed(4, grid_edges(2, 2), np.arange(4.0))
     for seeds, labels, message in (
         ([], [], "N at least 1"),
         ([0, 1], [1], r"got \(2,\) and \(1,\)"),

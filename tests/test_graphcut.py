@@ -8,7 +8,7 @@ from click_scenes import GRAPH, TRUTH, cutter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.graphcut import CutNetwork, SuperpixelCutter
+from maskfeat.segment.graphcut import FlowGraph, SuperpixelCutter
 from maskfeat.segment.hierarchy import merge_tree, salient_node
 from maskfeat.segment.networks import default_networks
 
@@ -55,7 +55,7 @@ def random_problem(seed: int, num_nodes: int) -> tuple[np.ndarray, np.ndarray, n
 
 
 def min_cut(unary, edges, pairwise, inside=(), outside=()) -> np.ndarray:
-    network = CutNetwork(len(unary), edges, pairwise, float(np.abs(unary).sum()))
+    network = FlowGraph(len(unary), edges, pairwise, float(np.abs(unary).sum()))
     return network.cut(unary, np.array(inside, int), np.array(outside, int))
 
 
@@ -102,13 +102,13 @@ def test_without_any_cost_the_object_is_its_seed() -> None:
 def test_what_speaks_more_for_the_object_never_makes_it_smaller(seed: int, num_nodes: int) -> None:
     unary, edges, pairwise = random_problem(seed, num_nodes)
     more = unary + np.random.default_rng(seed).exponential(size=num_nodes)
-    network = CutNetwork(num_nodes, edges, pairwise, 10.0 * num_nodes)
+    network = FlowGraph(num_nodes, edges, pairwise, 10.0 * num_nodes)
     assert (network.cut(unary, NONE, NONE) <= network.cut(more, NONE, NONE)).all()
 
 
 def test_one_network_cuts_many_times() -> None:
     unary, edges, pairwise = random_problem(3, 20)
-    network = CutNetwork(20, edges, pairwise, 100.0)
+    network = FlowGraph(20, edges, pairwise, 100.0)
     first = network.cut(unary, NONE, NONE)
     network.cut(-unary, NONE, NONE)
     np.testing.assert_array_equal(network.cut(unary, NONE, NONE), first)
@@ -221,6 +221,6 @@ def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     held = np.where(np.isin(np.arange(count), inside) & free, True, labels)
     held = np.where(np.isin(np.arange(count), outside) & free, False, held)
     is_held = free | ~is_free
-    network = CutNetwork(count, GRAPH.edges, costs, 4.0 * GRAPH.labels.size)
+    network = FlowGraph(count, GRAPH.edges, costs, 4.0 * GRAPH.labels.size)
     wanted = network.cut(unary, np.flatnonzero(is_held & held), np.flatnonzero(is_held & ~held))
     np.testing.assert_array_equal(found, wanted)

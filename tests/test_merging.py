@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.merging import Borders, merge_nearest
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 
 def naive(means, sizes, edges, power, lengths, squares, weight):
@@ -91,7 +91,7 @@ def test_the_cheapest_of_three_is_merged_first_and_its_level_is_its_cost() -> No
 def test_parts_that_do_not_touch_are_joined_last() -> None:
     means = np.array([[0.0], [1.0], [5.0], [5.5]])
     merges = merge_nearest(means, np.ones(4), np.array([[0, 1], [2, 3]]))
-    tree = MergeTree.of_merges(merges, np.ones(4))
+    tree = PartitionTree.of_merges(merges, np.ones(4))
     assert tree.groups(2).tolist() == [0, 0, 1, 1]
     assert merges.levels[-1] == merges.levels[-2]
 
@@ -99,7 +99,7 @@ def test_parts_that_do_not_touch_are_joined_last() -> None:
 @pytest.mark.parametrize("num_groups", [1, 5])
 def test_equal_regions_and_a_single_one_are_no_special_case(num_groups) -> None:
     edges = np.stack([np.arange(4), np.arange(1, 5)], axis=1)
-    tree = MergeTree.of_merges(merge_nearest(np.ones((5, 2)), np.ones(5), edges), np.ones(5))
+    tree = PartitionTree.of_merges(merge_nearest(np.ones((5, 2)), np.ones(5), edges), np.ones(5))
     assert tree.groups(num_groups).max() + 1 == num_groups
     parents, levels = merge_nearest(np.ones((1, 2)), np.ones(1), np.zeros((0, 2), int))
     assert (parents.tolist(), levels.tolist()) == ([0], [0.0])

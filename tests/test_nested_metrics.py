@@ -16,7 +16,7 @@ from maskfeat.evaluate.metrics import (
     variation_of_information,
 )
 from maskfeat.segment.merging import Merges, merge_nearest
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 SHAPE = (9, 11)
 NUM_LEAVES = 12
@@ -25,7 +25,7 @@ quick = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def random_case(seed: int) -> tuple[MergeTree, np.ndarray, np.ndarray]:
+def random_case(seed: int) -> tuple[PartitionTree, np.ndarray, np.ndarray]:
     """A tree over leaves scattered at random, some of equal level, and a target with -1."""
     rng = np.random.default_rng(seed)
     leaf_labels = rng.integers(0, NUM_LEAVES, SHAPE)
@@ -33,14 +33,14 @@ def random_case(seed: int) -> tuple[MergeTree, np.ndarray, np.ndarray]:
     edges = np.stack(np.triu_indices(NUM_LEAVES, 1), axis=1)
     merges = merge_nearest(rng.random((NUM_LEAVES, 2)), sizes, edges)
     levels = np.floor(merges.levels * 20) / 20 if seed % 2 else merges.levels
-    tree = MergeTree.of_merges(Merges(merges.parents, levels), sizes)
+    tree = PartitionTree.of_merges(Merges(merges.parents, levels), sizes)
     return tree, leaf_labels, rng.integers(-1, 4, SHAPE)
 
 
-def four_leaves() -> MergeTree:
+def four_leaves() -> PartitionTree:
     """Leaves 0 to 3; 4 joins 0 and 1 at level 1, 5 adds 2 at level 2, the root 6 adds 3 at 3."""
     merges = Merges(np.array([4, 4, 5, 6, 5, 6, 6]), np.array([0, 0, 0, 0, 1.0, 2.0, 3.0]))
-    return MergeTree.of_merges(merges, np.ones(4))
+    return PartitionTree.of_merges(merges, np.ones(4))
 
 
 # --- the cuts of a tree --------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_labels_under_uncounted_pixels_change_no_node() -> None:
 
 
 def test_a_tree_of_one_leaf_has_one_cut() -> None:
-    tree = MergeTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.array([4.0]))
+    tree = PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.array([4.0]))
     nested = NestedOverlap(tree, np.zeros((1, 4), int), np.array([[0, 0, 1, 1]]))
     for level in (0, 1):
         scores = nested.scores_at(level)
@@ -186,7 +186,7 @@ def test_nodes_are_ranked_from_the_root_down() -> None:
 
 def test_of_nodes_at_equal_levels_the_upper_ones_come_first() -> None:
     tree = four_leaves()
-    tree = MergeTree(tree.parents, np.minimum(tree.levels, 1), tree.sizes)
+    tree = PartitionTree(tree.parents, np.minimum(tree.levels, 1), tree.sizes)
     nested = NestedOverlap(tree, np.array([[0, 1, 2, 3]]), np.array([[0, 0, 1, 1]]))
     # IoUs with {0, 1} and {2, 3}: root 1/2, 1/2; node 5 2/3, 1/4; node 4 1, 0.
     assert nested.average_recall(1) == pytest.approx((1 + 1) / 20)

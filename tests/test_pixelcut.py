@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.graphcut import CutNetwork
+from maskfeat.segment.graphcut import FlowGraph
 from maskfeat.segment.pixelcut import cut_pixels
 
 
@@ -30,7 +30,7 @@ def test_pixels_are_cut_as_the_same_graph_is_by_scipy(seed: int, height: int, wi
         ]
     )
     costs = np.concatenate([right.ravel(), below.ravel()])
-    network = CutNetwork(height * width, edges, costs, float(np.abs(unary).sum()))
+    network = FlowGraph(height * width, edges, costs, float(np.abs(unary).sum()))
     expected = network.cut(unary.ravel(), inside, outside).reshape(height, width)
     places = [np.stack(np.divmod(pixels, width), axis=1) for pixels in (inside, outside)]
     np.testing.assert_array_equal(cut_pixels(unary, right, below, *places), expected)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.merging import Merges
-from maskfeat.segment.tree import MergeTree, sorted_by_level
+from maskfeat.segment.tree import PartitionTree, sorted_by_level
 
 
-def random_tree(seed: int, count: int = 9) -> tuple[MergeTree, list[set[int]]]:
+def random_tree(seed: int, count: int = 9) -> tuple[PartitionTree, list[set[int]]]:
     """A tree of random merges at rising levels, and the leaves under each node."""
     rng = np.random.default_rng(seed)
     under = [{i} for i in range(count)]
@@ -24,7 +24,7 @@ def random_tree(seed: int, count: int = 9) -> tuple[MergeTree, list[set[int]]]:
         alive.append(node)
     levels = np.concatenate([np.zeros(count), np.sort(rng.random(count - 1))])
     sizes = rng.integers(1, 9, count).astype(float)
-    return MergeTree.of_merges(Merges(parents, levels), sizes), under
+    return PartitionTree.of_merges(Merges(parents, levels), sizes), under
 
 
 def as_sets(groups: np.ndarray) -> set[frozenset[int]]:
@@ -108,7 +108,7 @@ def test_leaves_under_several_nodes_are_their_union() -> None:
 
 
 def test_a_tree_of_one_leaf_is_its_root() -> None:
-    tree = MergeTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.ones(1))
+    tree = PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.ones(1))
     assert tree.groups(1).tolist() == [0]
     assert tree.groups_at(0.5).tolist() == [0]
     assert tree.children.shape == (0, 2)

@@ -7,12 +7,12 @@ from click_scenes import VALUES
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 from maskfeat.segment.tree_prior import TreePrior
 
 # Two sure segments of two superpixels each, {0, 1} and {2, 3}, joined by a root that is none.
 PRIOR = TreePrior(
-    MergeTree(
+    PartitionTree(
         np.array([4, 4, 5, 5, 6, 6, 6]),
         np.array([0, 0, 0, 0, 0.2, 0.3, 0.9]),
         np.array([1.0, 1, 1, 1, 2, 2, 4]),
@@ -45,7 +45,7 @@ def test_marks_that_change_a_mask_are_not_bound_to_their_segments() -> None:
 def test_many_marks_count_more_than_the_segments() -> None:
     count = 40  # superpixels, each a segment by itself
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
-    tree = MergeTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
+    tree = PartitionTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
     odds = TreePrior(tree).odds(np.arange(12), np.arange(12, 18))
     np.testing.assert_allclose(odds, np.repeat([1 / 3, -1 / 3], [12, count - 12]), rtol=1e-6)
 

@@ -33,7 +33,7 @@ from maskfeat.segment.judge import MergeJudge, merge_measures
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.remerging import NUM_REGIONS, merge_by_judge, remerged
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -80,7 +80,7 @@ class KnownImage:
     """
 
     graph: RegionGraph
-    tree: MergeTree
+    tree: PartitionTree
     held: np.ndarray
     num_annotators: int
 
@@ -129,7 +129,7 @@ def share_together(held: np.ndarray, pairs: np.ndarray, num_annotators: int) -> 
     return (shares[first] * shares[second]).sum(axis=1) / num_annotators
 
 
-def _of_tree(tree: MergeTree, held: np.ndarray, known: KnownImage) -> Samples:
+def _of_tree(tree: PartitionTree, held: np.ndarray, known: KnownImage) -> Samples:
     """Samples of all merges of a tree, of whose nodes it is known what holds them."""
     smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
     together = share_together(held, tree.children, known.num_annotators)

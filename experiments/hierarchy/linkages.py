@@ -34,7 +34,7 @@ from maskfeat.segment.judge import default_judge, judged
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.remerging import remerged
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 # Linkage, border weight, size power; what the judge decides: nothing, levels, the order too.
 VARIANTS = [
@@ -70,7 +70,7 @@ def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
 
 def variant_tree(
     graph: RegionGraph, linkage: str, border_weight: float, size_power: float, judges: str
-) -> tuple[MergeTree, np.ndarray]:
+) -> tuple[PartitionTree, np.ndarray]:
     """The tree, and the levels to cut it at."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
     if not judges:
@@ -81,7 +81,7 @@ def variant_tree(
 
 
 def score_tree(
-    tree: MergeTree, levels: np.ndarray, graph: RegionGraph, image: HeldOutImage
+    tree: PartitionTree, levels: np.ndarray, graph: RegionGraph, image: HeldOutImage
 ) -> Scores:
     """Means over annotators."""
     overlaps = [NestedOverlap(tree, graph.labels, target) for target in image.partitions]

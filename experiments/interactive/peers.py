@@ -25,7 +25,7 @@ from skimage.transform import resize
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.segment.hierarchy import Linkage, salient_node, superpixel_tree
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 # The long side that images are reduced to for the random walker, pixels.
 _WALKER_SIDE = 256
@@ -192,7 +192,7 @@ class TreeSegmenter:
     def set_image(self, rgb: np.ndarray) -> None:
         """Take an image."""
         self._graph: RegionGraph = superpixels(self.encoder.features(rgb))
-        self._tree: MergeTree = superpixel_tree(self._graph, self.linkage)
+        self._tree: PartitionTree = superpixel_tree(self._graph, self.linkage)
 
     def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
         """The mask for all clicks."""

@@ -41,7 +41,7 @@ from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 # Levels to cut at, the same for all images: of any tree, and of one whose levels are 1 - p.
 WIDE_THRESHOLDS = np.geomspace(1e-5, 1e7, 240)
@@ -80,7 +80,7 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     shown = {"encoder": encoder, "superpixels": superpixel_time}
     judge = default_judge()
 
-    def hierarchy() -> tuple[np.ndarray, MergeTree]:
+    def hierarchy() -> tuple[np.ndarray, PartitionTree]:
         return graph.labels, superpixel_hierarchy(graph, judge=judge).tree
 
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
@@ -138,7 +138,7 @@ def _score_regions(labels: np.ndarray, image: HeldOutImage) -> dict[str, float]:
 
 
 def _tree(
-    make: Callable[[], tuple[np.ndarray, MergeTree]],
+    make: Callable[[], tuple[np.ndarray, PartitionTree]],
     image: HeldOutImage,
     numbers: Sequence[int],
     thresholds: np.ndarray = WIDE_THRESHOLDS,

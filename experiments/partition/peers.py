@@ -1,7 +1,7 @@
 """What a user would take instead: classic partitions and trees, with their usual settings.
 
 Each partition function takes RGB, uint8 (H, W, 3), and the number of segments to ask for, and
-gives a label map. Each tree function takes RGB and gives (leaf of each pixel, MergeTree).
+gives a label map. Each tree function takes RGB and gives (leaf of each pixel, PartitionTree).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from maskfeat.segment.hierarchy import superpixel_tree, ward_tree
 from maskfeat.segment.merging import Merges
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 Partition = Callable[[np.ndarray, int], np.ndarray]
-Tree = Callable[[np.ndarray], tuple[np.ndarray, MergeTree]]
+Tree = Callable[[np.ndarray], tuple[np.ndarray, PartitionTree]]
 
 # Leaves that the watershed hierarchies are cut to: as many as our own superpixels.
 _LEAVES_PER_PIXEL = 0.026
@@ -110,23 +110,23 @@ def cv_seeds(rgb: np.ndarray, k: int) -> np.ndarray:
     return seeds.getLabels()
 
 
-def watershed_by_area(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
+def watershed_by_area(rgb: np.ndarray) -> tuple[np.ndarray, PartitionTree]:
     """Higra's watershed hierarchy by area on smoothed Lab."""
     return _watershed_tree(rgb, hg.watershed_hierarchy_by_area)
 
 
-def watershed_by_volume(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
+def watershed_by_volume(rgb: np.ndarray) -> tuple[np.ndarray, PartitionTree]:
     """Higra's watershed hierarchy by volume on smoothed Lab."""
     return _watershed_tree(rgb, hg.watershed_hierarchy_by_volume)
 
 
-def ward_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
+def ward_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, PartitionTree]:
     """Ward's tree of Lab colors over superpixels of Lab."""
     graph = _lab_superpixels(rgb)
     return graph.labels, ward_tree(graph.features, graph.sizes, graph.edges)
 
 
-def partition_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, MergeTree]:
+def partition_on_lab(rgb: np.ndarray) -> tuple[np.ndarray, PartitionTree]:
     """The tree of `maskfeat.partition`, of Lab colors over superpixels of Lab."""
     graph = _lab_superpixels(rgb)
     return graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)
@@ -170,7 +170,7 @@ def _cv_superpixels(rgb: np.ndarray, k: int, algorithm: int) -> np.ndarray:
 
 def _watershed_tree(
     rgb: np.ndarray, watershed: Callable[..., tuple[hg.Tree, np.ndarray]]
-) -> tuple[np.ndarray, MergeTree]:
+) -> tuple[np.ndarray, PartitionTree]:
     height, width = rgb.shape[:2]
     lab = ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0)).reshape(height * width, 3)
     graph = hg.get_4_adjacency_graph((height, width))
@@ -183,7 +183,7 @@ def _watershed_tree(
     return leaves, _tree_above(tree, levels, leaves)
 
 
-def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> MergeTree:
+def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> PartitionTree:
     """The part of a hierarchy of pixels above a cut, as a binary tree."""
     region = graph_of_labels(Features.from_dense(np.zeros((*leaves.shape, 1))), leaves)
     _, pixel = np.unique(leaves, return_index=True)
@@ -193,4 +193,4 @@ def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> MergeT
     graph.add_edges(ends[:, 0], ends[:, 1])
     merged, altitudes = hg.bpt_canonical(graph, levels[met])
     parents = np.asarray(merged.parents(), np.int64)
-    return MergeTree.of_merges(Merges(parents, np.asarray(altitudes, np.float64)), region.sizes)
+    return PartitionTree.of_merges(Merges(parents, np.asarray(altitudes, np.float64)), region.sizes)

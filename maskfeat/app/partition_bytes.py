@@ -7,10 +7,10 @@ import gzip
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 
-def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: MergeTree) -> bytes:
+def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
     """The tree behind the dial, gzipped.
 
     Little endian: uint32 height, width, K superpixels, 0; float64 levels (2 K - 1); int32 parents

@@ -22,7 +22,7 @@ from maskfeat.evaluate.scoring import (
     with_progress,
 )
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 # Where hierarchies are cut, the same for all images.
 GRANULARITIES = tuple(float(g) for g in np.linspace(0.99, 0.01, 99).round(2))
@@ -73,7 +73,7 @@ def score_hierarchy(
 
 
 def score_tree(
-    tree: MergeTree,
+    tree: PartitionTree,
     leaf_labels: npt.NDArray[np.integer],
     image: HeldOutImage,
     levels: Sequence[float],

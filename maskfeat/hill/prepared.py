@@ -18,7 +18,7 @@ from maskfeat.segment.hill import cut_costs
 from maskfeat.segment.judge import default_judge
 from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ class PreparedImage:
 
     graph: RegionGraph
     costs: FloatArray
-    tree: MergeTree
+    tree: PartitionTree
     descriptors: npt.NDArray[np.float16]
     size: tuple[int, int]
 
@@ -175,9 +175,9 @@ def load_prepared(path: Path) -> PreparedImage | None:
 
 def _tree_of(
     parents: IntArray, levels: FloatArray, leaf_sizes: npt.NDArray[np.float32]
-) -> MergeTree:
-    bare = MergeTree(parents, levels, np.zeros(len(parents)))
-    return MergeTree(parents, levels, bare.sums(leaf_sizes))
+) -> PartitionTree:
+    bare = PartitionTree(parents, levels, np.zeros(len(parents)))
+    return PartitionTree(parents, levels, bare.sums(leaf_sizes))
 
 
 def _without_features(graph: RegionGraph) -> RegionGraph:

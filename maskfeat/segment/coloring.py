@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int64]
 _NO_SEED = 2.0**53
 
 
-class SeedForest:
+class SeededWatershed:
     """Gives every region the label of the seed that reaches it by the smallest largest step.
 
     A path costs as much as the largest step on it. Each region takes the label of the seed with
@@ -112,7 +112,7 @@ class SeedForest:
 
 
 def steps_of_tree(
-    tree: MergeTree, edges: npt.NDArray[np.integer], contrasts: npt.NDArray[np.floating]
+    tree: PartitionTree, edges: npt.NDArray[np.integer], contrasts: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
     """Steps in the order of a hierarchy: the level at which two neighbors are merged.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskfeat.segment.hierarchy import SalientPath, salient_path, ward_tree
 from maskfeat.segment.merging import Merges
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
+from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -79,7 +79,10 @@ class ClickEvidence:
     """
 
     def __init__(
-        self, graph: RegionGraph, tree: MergeTree, colors: npt.NDArray[np.floating] | None = None
+        self,
+        graph: RegionGraph,
+        tree: PartitionTree,
+        colors: npt.NDArray[np.floating] | None = None,
     ) -> None:
         self.graph = graph
         self.tree = tree
@@ -254,10 +257,10 @@ class ClickEvidence:
         return np.log((levels + 1e-4) / (1 - levels + 1e-4)).astype(np.float32)
 
     @cached_property
-    def _odds_tree(self) -> MergeTree:
+    def _odds_tree(self) -> PartitionTree:
         """Levels whose ratios mean something close to 1, too."""
         levels = np.minimum(self.tree.levels, 1 - 1e-6)
-        return MergeTree(self.tree.parents, levels / (1 - levels), self.tree.sizes)
+        return PartitionTree(self.tree.parents, levels / (1 - levels), self.tree.sizes)
 
     @cached_property
     def _node_shares(self) -> FloatArray:
@@ -293,7 +296,7 @@ def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
     return ratios
 
 
-def _path_tree(graph: RegionGraph) -> MergeTree:
+def _path_tree(graph: RegionGraph) -> PartitionTree:
     """Merges in the order of contrast along borders: on the smoothest path none is larger."""
     edges, count = graph.edges, graph.num_superpixels
     parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
@@ -302,7 +305,7 @@ def _path_tree(graph: RegionGraph) -> MergeTree:
         tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
         parents = np.asarray(tree.parents(), np.int64)
         contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
-    return MergeTree.of_merges(Merges(parents, contrasts), graph.sizes)
+    return PartitionTree.of_merges(Merges(parents, contrasts), graph.sizes)
 
 
 def _columns(values: npt.NDArray[np.floating]) -> FloatArray:

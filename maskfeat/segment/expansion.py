@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.graphcut import CutNetwork
+from maskfeat.segment.graphcut import FlowGraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -164,7 +164,7 @@ def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, held: BoolArr
         unary += np.bincount(number[mine], keeping - taking, len(free))
 
     inner_edges = np.stack([number[i], number[j]], axis=1)
-    network = CutNetwork(len(free), inner_edges, sides, float(np.abs(unary).sum()))
+    network = FlowGraph(len(free), inner_edges, sides, float(np.abs(unary).sum()))
     takes = network.cut(unary, _NO_NODES, _NO_NODES)
     moved = labels.copy()
     moved[free[takes]] = offered

@@ -56,7 +56,7 @@ class SuperpixelCutter:
 
         sum_i size_i * u_i * (1 - 2 x_i) / 2  +  smoothness * sum_ij length_ij * w_ij * [x_i != x_j]
 
-    over superpixels i and edges ij, exactly, by maximum flow, see `CutNetwork`.
+    over superpixels i and edges ij, exactly, by maximum flow, see `FlowGraph`.
 
     - u is the log odds of "object", bounded by 4, that a small network gives a superpixel for how
       near it is to the clicks of either kind, in many ways of being near, and for how near these
@@ -86,7 +86,7 @@ class SuperpixelCutter:
         self._border_scale = _border_scale(self.graph.border_contrasts)
         costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
         self._border_costs = costs
-        self._cuts = CutNetwork(
+        self._cuts = FlowGraph(
             self.graph.num_superpixels, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
         )
 
@@ -173,7 +173,7 @@ class SuperpixelCutter:
         within = np.flatnonzero(is_free[one] & is_free[other])
         pairwise = self._border_costs[within]
         total = float(np.abs(unary).sum())
-        cuts = CutNetwork(len(free), place[self.graph.edges[within]], pairwise, total)
+        cuts = FlowGraph(len(free), place[self.graph.edges[within]], pairwise, total)
         objects, grounds = place[clicks.held_object], place[clicks.held_background]
         cut = labels.copy()
         cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
@@ -213,7 +213,7 @@ class SuperpixelCutter:
         return unique
 
 
-class CutNetwork:
+class FlowGraph:
     """Minimizes energies of two labels on one graph exactly, by maximum flow.
 
     The energy of labels x is the sum of unary_i over nodes labeled 0 less that over nodes labeled

@@ -21,7 +21,7 @@ from maskfeat.segment.judge import MergeJudge, default_judge, judged
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
 from maskfeat.segment.remerging import remerged
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, MergeTree
+from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, PartitionTree
 
 Linkage = Literal["nearest", "average", "ward"]
 
@@ -45,7 +45,7 @@ class Hierarchy:
     """
 
     superpixel_labels: npt.NDArray[np.int32]
-    tree: MergeTree
+    tree: PartitionTree
 
     @property
     def parents(self) -> IntArray:
@@ -184,7 +184,7 @@ def superpixel_hierarchy(
     if judge is not None:
         return Hierarchy(graph.labels, judged(remerged(tree, graph, judge), graph, judge))
     probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
-    return Hierarchy(graph.labels, MergeTree(tree.parents, 1 - probabilities, tree.sizes))
+    return Hierarchy(graph.labels, PartitionTree(tree.parents, 1 - probabilities, tree.sizes))
 
 
 def superpixel_tree(
@@ -192,7 +192,7 @@ def superpixel_tree(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
-) -> MergeTree:
+) -> PartitionTree:
     """Merge an image's superpixels into one, two by two.
 
     Args:
@@ -217,21 +217,21 @@ def superpixel_tree(
     checked_choice("linkage", linkage, ("nearest", "average", "ward"))
     if linkage == "ward":
         tree = merge_tree(graph)
-        return MergeTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
+        return PartitionTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
     squares = graph.border_contrasts if linkage == "nearest" else graph.edge_distances()
     borders = Borders(graph.border_lengths, squares)
     merges = merge_nearest(
         graph.features, graph.sizes, graph.edges, size_power, borders, border_weight
     )
     levels = merges.levels / _USUAL_SHARE**size_power
-    return MergeTree.of_merges(Merges(merges.parents, levels), graph.sizes)
+    return PartitionTree.of_merges(Merges(merges.parents, levels), graph.sizes)
 
 
 def ward_tree(
     features: npt.NDArray[np.floating],
     sizes: npt.NDArray[np.floating],
     edges: npt.NDArray[np.int32],
-) -> MergeTree:
+) -> PartitionTree:
     """Merge adjacent regions in the order in which the variance within regions grows least.
 
     Ward's linkage (Hierarchical grouping to optimize an objective function, JASA 1963), between
@@ -247,17 +247,17 @@ def ward_tree(
         The tree of the K - 1 merges.
     """
     if len(sizes) == 1:
-        return MergeTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), sizes)
+        return PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), sizes)
     graph = hg.UndirectedGraph(len(sizes))
     graph.add_edges(edges[:, 0], edges[:, 1])
     tree, levels = hg.binary_partition_tree_ward_linkage(
         graph, features.astype(np.float64), sizes.astype(np.float64), "max"
     )
     parents = np.asarray(tree.parents(), np.int64)
-    return MergeTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
+    return PartitionTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
 
 
-def merge_tree(graph: RegionGraph) -> MergeTree:
+def merge_tree(graph: RegionGraph) -> PartitionTree:
     """The Ward tree of an image's superpixels."""
     return ward_tree(graph.features, graph.sizes, graph.edges)
 
@@ -299,7 +299,7 @@ class SalientPath(NamedTuple):
 
 
 def salient_path(
-    tree: MergeTree, leaf: int, min_share: float = 0.005, max_share: float = 0.6
+    tree: PartitionTree, leaf: int, min_share: float = 0.005, max_share: float = 0.6
 ) -> SalientPath:
     """What a click on a leaf may mean.
 
@@ -321,6 +321,6 @@ def salient_path(
     return SalientPath(nodes, np.where(shares >= min_share, jumps * shares**0.1, -1.0))
 
 
-def salient_node(tree: MergeTree, leaf: int, is_barred: BoolArray) -> int:
+def salient_node(tree: PartitionTree, leaf: int, is_barred: BoolArray) -> int:
     """The ancestor of a leaf that stands out most from what holds it, see `SalientPath.best`."""
     return salient_path(tree, leaf).best(is_barred)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class Hints(NamedTuple):
 
 def hints_of(
     graph: RegionGraph,
-    tree: MergeTree,
+    tree: PartitionTree,
     object_yx: IntArray,
     box: Box | None,
     prior: BoolArray | None,
@@ -67,7 +67,7 @@ def filled(box: Box, size: tuple[int, ...]) -> BoolArray:
     return filled
 
 
-def _best_node(graph: RegionGraph, tree: MergeTree, box: Box) -> BoolArray:
+def _best_node(graph: RegionGraph, tree: PartitionTree, box: Box) -> BoolArray:
     """The node of the hierarchy that fills a box best, in pixels, (H, W)."""
     window = graph.labels[box[0] : box[2], box[1] : box[3]]
     within = tree.sums(np.bincount(window.ravel(), minlength=graph.num_superpixels))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from maskfeat.files import whole_file
 from maskfeat.segment.regions import MEASURES, PairSums, Regions, RegionSums, pair_measures
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import Float64Array, MergeTree, sorted_by_level
+from maskfeat.segment.tree import Float64Array, PartitionTree, sorted_by_level
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def default_judge() -> MergeJudge:
     return MergeJudge.load(Path(__file__).with_name("judge.json"))
 
 
-def judged(tree: MergeTree, graph: RegionGraph, judge: MergeJudge) -> MergeTree:
+def judged(tree: PartitionTree, graph: RegionGraph, judge: MergeJudge) -> PartitionTree:
     """The same merges, leveled by how improbable it is that they join one segment.
 
     A parent's level must not be below its child's, which single judgments do not know. Upwards
@@ -117,7 +117,7 @@ def judged(tree: MergeTree, graph: RegionGraph, judge: MergeJudge) -> MergeTree:
     return sorted_by_level(tree, levels)[0]
 
 
-def merge_measures(tree: MergeTree, graph: RegionGraph) -> Float64Array:
+def merge_measures(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
     """What is known of each merge of a tree, see `MEASURES`.
 
     Args:
@@ -143,7 +143,7 @@ def merge_measures(tree: MergeTree, graph: RegionGraph) -> Float64Array:
     return pair_measures(nodes, tree.children, common, graph.labels.size, graph.scale)
 
 
-def _inside(tree: MergeTree, common: Float64Array) -> Float64Array:
+def _inside(tree: PartitionTree, common: Float64Array) -> Float64Array:
     """Sum over all borders inside each node, of both their sides, (K - 1,) -> (2 K - 1,)."""
     met_here = np.concatenate([np.zeros(tree.num_leaves), 2 * common])
     inside: Float64Array = hg.accumulate_and_add_sequential(

@@ -21,7 +21,7 @@ from maskfeat.segment.inputs import (
 )
 from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.superpixels import FloatArray, IntArray, RegionGraph, superpixels
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 Method = Literal["tree", "k-means"]
 
@@ -186,7 +186,7 @@ def partition_superpixels(
     )
     edges, borders = _borders_of_parts(graph, parts)
     merges = merge_nearest(means, sizes, edges, size_power, borders, border_weight)
-    return MergeTree.of_merges(merges, sizes).groups(num_segments)[parts]
+    return PartitionTree.of_merges(merges, sizes).groups(num_segments)[parts]
 
 
 def _borders_of_parts(graph: RegionGraph, parts: IntArray) -> tuple[IntArray, Borders]:

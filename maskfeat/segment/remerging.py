@@ -9,15 +9,15 @@ from maskfeat.segment.judge import MergeJudge
 from maskfeat.segment.merging import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import Float64Array, IntArray, MergeTree
+from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree
 
 # So many regions are left to the judge. Below, one cost is as good as another, and faster.
 NUM_REGIONS = 600
 
 
 def remerged(
-    tree: MergeTree, graph: RegionGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
-) -> MergeTree:
+    tree: PartitionTree, graph: RegionGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
+) -> PartitionTree:
     """Undo the last merges of a tree, and do them again in the order that a judge says.
 
     Merged first is what the judge holds most probable to be one segment, given what both regions
@@ -73,7 +73,7 @@ def _carried(before: IntArray, doubts: Float64Array, pairs: IntArray) -> Float64
     return kept
 
 
-def _grafted(tree: MergeTree, groups: IntArray, parents: IntArray) -> MergeTree:
+def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> PartitionTree:
     """The lower part of a tree, with another upper part.
 
     Args:
@@ -97,4 +97,4 @@ def _grafted(tree: MergeTree, groups: IntArray, parents: IntArray) -> MergeTree:
     sizes = hg.accumulate_sequential(
         hg.Tree(grafted), tree.sizes[: tree.num_leaves], hg.Accumulators.sum
     )
-    return MergeTree(grafted, levels, np.asarray(sizes, np.float64))
+    return PartitionTree(grafted, levels, np.asarray(sizes, np.float64))

@@ -14,7 +14,7 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.changes import ChangeReader, Layer
-from maskfeat.segment.coloring import SeedForest, split_by_marks, steps_of_tree
+from maskfeat.segment.coloring import SeededWatershed, split_by_marks, steps_of_tree
 from maskfeat.segment.evidence import ClickEvidence
 from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, SuperpixelCutter
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
@@ -199,7 +199,7 @@ class Scene:
         return self.cutter.evidence.salient(inside, np.empty(0, np.int64))[self.graph.labels]
 
     def color(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
-        """A label for every pixel, by `SeedForest` on the hierarchy.
+        """A label for every pixel, by `SeededWatershed` on the hierarchy.
 
         Args:
             pixels_yx: Marked pixels, shape (N, 2), at least one. Of several marks on one pixel the
@@ -221,16 +221,16 @@ class Scene:
         return forest.color(regions[tuple(pixels_yx.T)], labels)[regions]
 
     @cached_property
-    def _forest(self) -> SeedForest:
+    def _forest(self) -> SeededWatershed:
         everyone = np.arange(self.graph.num_superpixels)
         return self._forest_of(self.graph.edges, self.graph.border_contrasts, everyone)
 
     def _forest_of(
         self, edges: npt.NDArray[np.int32], contrasts: FloatArray, parents: IntArray
-    ) -> SeedForest:
+    ) -> SeededWatershed:
         """Regions, each of one superpixel, joined in the order of the hierarchy."""
         steps = steps_of_tree(self.hierarchy.tree, parents[edges], contrasts)
-        return SeedForest(len(parents), edges, steps)
+        return SeededWatershed(len(parents), edges, steps)
 
 
 @dataclass(frozen=True)

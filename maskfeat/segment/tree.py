@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class MergeTree:
+class PartitionTree:
     """A binary tree whose leaves are regions and whose other nodes are merges, in their order.
 
     Attributes:
@@ -34,7 +34,7 @@ class MergeTree:
     sizes: Float64Array
 
     @classmethod
-    def of_merges(cls, merges: Merges, leaf_sizes: npt.NDArray[np.floating]) -> MergeTree:
+    def of_merges(cls, merges: Merges, leaf_sizes: npt.NDArray[np.floating]) -> PartitionTree:
         """The tree of some merges of regions of K sizes."""
         sizes = hg.accumulate_sequential(
             hg.Tree(merges.parents), leaf_sizes.astype(np.float64), hg.Accumulators.sum
@@ -114,7 +114,7 @@ class MergeTree:
         return groups
 
 
-def sorted_by_level(tree: MergeTree, levels: Float64Array) -> tuple[MergeTree, IntArray]:
+def sorted_by_level(tree: PartitionTree, levels: Float64Array) -> tuple[PartitionTree, IntArray]:
     """The same tree with other levels, its merges numbered anew in their order.
 
     Args:
@@ -127,4 +127,4 @@ def sorted_by_level(tree: MergeTree, levels: Float64Array) -> tuple[MergeTree, I
     merges, number = numbered_by_level(Merges(tree.parents, levels))
     sizes = np.empty_like(tree.sizes)
     sizes[number] = tree.sizes
-    return MergeTree(merges.parents, merges.levels, sizes), number
+    return PartitionTree(merges.parents, merges.levels, sizes), number

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.tree import BoolArray, IntArray, MergeTree
+from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class TreePrior:
         tree: Merges of the superpixels, with levels of 1 - p ("one segment"), see `judge.judged`.
     """
 
-    def __init__(self, tree: MergeTree) -> None:
+    def __init__(self, tree: PartitionTree) -> None:
         self.tree = tree
 
     def odds(

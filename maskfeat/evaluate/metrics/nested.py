@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps, entropy
-from maskfeat.segment.tree import MergeTree
+from maskfeat.segment.tree import PartitionTree
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class NestedOverlap:
         ValueError: If the shapes differ, are not those of label maps, or no pixel is counted.
     """
 
-    def __init__(self, tree: MergeTree, leaf_labels: LabelMap, target: LabelMap) -> None:
+    def __init__(self, tree: PartitionTree, leaf_labels: LabelMap, target: LabelMap) -> None:
         leaves, true = checked_label_maps(leaf_labels, target)
         counted = true >= 0
         if not counted.any():
