@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from shard_factory import write_shard
 
-from maskfeat.segment.judge import MergeJudge
+from maskfeat.segment.merge_classifier import MergeClassifier
 
 DRAWN = "data_shards/val-*.tar"
 
@@ -30,12 +30,14 @@ def run(repository, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_judge_is_fitted_and_can_be_loaded(repository, tmp_path) -> None:
-    out = tmp_path / "judge.json"
+def test_a_merge_classifier_is_fitted_and_can_be_loaded(repository, tmp_path) -> None:
+    out = tmp_path / "merge_classifier.json"
     words = ["maskfeat-b0", "--shards", DRAWN, "--num_images=2", "--steps=20", "--processes=1"]
-    printed = run(repository, "experiments/hierarchy/fit_judge.py", *words, f"--out={out}")
+    printed = run(
+        repository, "experiments/hierarchy/fit_merge_classifier.py", *words, f"--out={out}"
+    )
     assert "share of variance explained" in printed
-    assert "2 images of data_shards/val" in MergeJudge.load(out).origin
+    assert "2 images of data_shards/val" in MergeClassifier.load(out).origin
 
 
 @pytest.mark.slow

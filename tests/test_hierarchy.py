@@ -1,4 +1,4 @@
-"""Nested partitions: cuts, contours, linkages and the judge of merges."""
+"""Nested partitions: cuts, contours, linkages and the merge classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ import maskfeat
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy, superpixel_hierarchy, superpixel_tree
-from maskfeat.segment.judge import MEASURES, MergeJudge, default_judge, judged, merge_measures
+from maskfeat.segment.merge_classifier import (
+    MEASURES,
+    MergeClassifier,
+    calibrated,
+    default_merge_classifier,
+    merge_measures,
+)
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 
@@ -60,11 +66,11 @@ def test_cuts_are_connected_nested_and_as_many_as_asked(seed, first, second) -> 
         assert num_parts(cut) == k
 
 
-@given(seed=st.integers(0, 999), judge=st.booleans(), data=st.data())
+@given(seed=st.integers(0, 999), merge_classifier=st.booleans(), data=st.data())
 @settings(max_examples=20, deadline=None)
-def test_a_larger_granularity_is_a_refinement(seed, judge, data) -> None:
+def test_a_larger_granularity_is_a_refinement(seed, merge_classifier, data) -> None:
     features = Features.from_dense(smooth_noise(seed=seed), scale=5)
-    found = hierarchy(features, judge="default" if judge else None)
+    found = hierarchy(features, merge_classifier="default" if merge_classifier else None)
     dial = sorted(data.draw(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=5)))
     cuts = [found.cut(granularity=g) for g in reversed(dial)]
     assert nestedness(cuts) == 1
@@ -72,9 +78,11 @@ def test_a_larger_granularity_is_a_refinement(seed, judge, data) -> None:
     assert numbers == sorted(numbers, reverse=True)
 
 
-@pytest.mark.parametrize("judge", ["default", None])
-def test_contours_below_a_threshold_enclose_the_segments_of_the_cut(judge) -> None:
-    found = hierarchy(Features.from_dense(smooth_noise(), scale=5), judge=judge)
+@pytest.mark.parametrize("merge_classifier", ["default", None])
+def test_contours_below_a_threshold_enclose_the_segments_of_the_cut(merge_classifier) -> None:
+    found = hierarchy(
+        Features.from_dense(smooth_noise(), scale=5), merge_classifier=merge_classifier
+    )
     contours = found.saliency()
     assert contours.shape == (81, 101)
     assert contours.dtype == np.float32
@@ -95,7 +103,7 @@ def test_the_same_input_gives_the_same_tree() -> None:
 def test_probabilities_fall_towards_the_root_and_are_those_of_the_distance() -> None:
     values, _ = nested_squares()
     features = Features.from_dense(values, scale=0.5)
-    found = hierarchy(features, border_weight=0, size_power=0, judge=None)
+    found = hierarchy(features, border_weight=0, size_power=0, merge_classifier=None)
     assert (found.probabilities[found.parents] <= found.probabilities).all()
     # The object's mean lies at (1, 0), one away from the ground.
     np.testing.assert_allclose(found.probabilities[-1], 2 / (1 + np.exp(0.5)), rtol=1e-5)
@@ -202,7 +210,7 @@ def test_measures_do_not_know_the_unit_of_the_features() -> None:
     np.testing.assert_allclose(*measures, atol=1e-3)
 
 
-def judge_of(column: int, slope: float) -> MergeJudge:
+def classifier_of(column: int, slope: float) -> MergeClassifier:
     """Judges by one measure alone: probability sigmoid(slope * tanh(tanh(value)))."""
     width = len(MEASURES)
     first = np.zeros((width, 2))
@@ -211,18 +219,18 @@ def judge_of(column: int, slope: float) -> MergeJudge:
     second[0, 0] = 1
     last = np.array([[slope], [0.0]])
     zeros = (np.zeros(2), np.zeros(2), np.zeros(1))
-    return MergeJudge(np.zeros(width), np.ones(width), (first, second, last), zeros)
+    return MergeClassifier(np.zeros(width), np.ones(width), (first, second, last), zeros)
 
 
-def test_a_judge_is_the_network_it_says() -> None:
+def test_a_merge_classifier_is_the_network_it_says() -> None:
     measures = np.random.default_rng(0).normal(size=(5, len(MEASURES)))
     expected = 1 / (1 + np.exp(-2 * np.tanh(np.tanh(measures[:, 3]))))
-    np.testing.assert_allclose(judge_of(3, 2.0)(measures), expected)
+    np.testing.assert_allclose(classifier_of(3, 2.0)(measures), expected)
 
 
 def test_judged_levels_are_ultrametric_and_keep_the_merges() -> None:
     graph, tree = graph_and_tree()
-    found = judged(tree, graph, default_judge())
+    found = calibrated(tree, graph, default_merge_classifier())
     assert (found.levels[found.parents] >= found.levels).all()
     assert ((found.levels >= 0) & (found.levels < 1)).all()
     groups = {frozenset(np.flatnonzero(tree.leaves_under(np.array([n])))) for n in range(450, 460)}
@@ -233,22 +241,24 @@ def test_judged_levels_are_ultrametric_and_keep_the_merges() -> None:
     assert groups <= others
 
 
-def test_a_judge_comes_back_from_its_file_as_it_was(tmp_path) -> None:
-    judge = default_judge()
-    judge.save(tmp_path / "judge.json")
-    again = MergeJudge.load(tmp_path / "judge.json")
+def test_a_merge_classifier_comes_back_from_its_file_as_it_was(tmp_path) -> None:
+    merge_classifier = default_merge_classifier()
+    merge_classifier.save(tmp_path / "merge_classifier.json")
+    again = MergeClassifier.load(tmp_path / "merge_classifier.json")
     measures = np.random.default_rng(0).normal(size=(9, len(MEASURES)))
-    np.testing.assert_array_equal(judge(measures), again(measures))
-    assert "train" in judge.origin
-    assert "val" not in judge.origin
-    content = json.loads((tmp_path / "judge.json").read_text())
+    np.testing.assert_array_equal(merge_classifier(measures), again(measures))
+    assert "train" in merge_classifier.origin
+    assert "val" not in merge_classifier.origin
+    content = json.loads((tmp_path / "merge_classifier.json").read_text())
     content["measures"] = content["measures"][1:]
-    (tmp_path / "judge.json").write_text(json.dumps(content))
+    (tmp_path / "merge_classifier.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"judges by other measures than this version has"):
-        MergeJudge.load(tmp_path / "judge.json")
+        MergeClassifier.load(tmp_path / "merge_classifier.json")
 
 
 def test_superpixels_at_hand_give_the_same_hierarchy() -> None:
     features = Features.from_dense(smooth_noise(), scale=5)
-    from_superpixels = superpixel_hierarchy(superpixels(features), judge=default_judge())
+    from_superpixels = superpixel_hierarchy(
+        superpixels(features), merge_classifier=default_merge_classifier()
+    )
     np.testing.assert_array_equal(from_superpixels.cut(30), hierarchy(features).cut(30))

@@ -186,8 +186,8 @@ def test_boundary_metrics_agree_with_naive_loops(labels, target, tolerance) -> N
     found = naive_border(labels, np.ones(SHAPE, bool))
     unknown = set(zip(*np.nonzero(target < 0), strict=True))
     recall = [naive_near(place, found, radius) for place in true]
-    judged = [place for place in found if not naive_near(place, unknown, radius)]
-    precision = [naive_near(place, true, radius) for place in judged]
+    calibrated = [place for place in found if not naive_near(place, unknown, radius)]
+    precision = [naive_near(place, true, radius) for place in calibrated]
     assert boundary_recall(labels, target, tolerance) == pytest.approx(
         np.mean(recall) if recall else math.nan, nan_ok=True
     )

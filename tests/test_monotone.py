@@ -49,7 +49,7 @@ def test_the_network_that_comes_along_goes_the_way_of_its_signs(seed: int) -> No
     assert (network(after) >= network(before) - 1e-5).all()
 
 
-def test_it_judges_by_the_measures_that_there_are() -> None:
+def test_it_classifiers_by_the_measures_that_there_are() -> None:
     assert default_networks().pixels.measures == PIXEL_MEASURES
     assert default_networks().pixels.signs == PIXEL_SIGNS
 

@@ -64,7 +64,7 @@ def test_the_first_click_and_the_first_scribble_are_answered_by_their_segment() 
         assert (mask & segment).sum() / (mask | segment).sum() > 0.9
 
 
-def test_features_that_no_judge_knows_are_clicked_without_segments() -> None:
+def test_features_that_no_merge_classifier_knows_are_clicked_without_segments() -> None:
     segmenter = InteractiveSegmenter()
     segmenter.set_features(Features.from_dense(VALUES))
     assert segmenter.scene.tree_prior is None

@@ -76,7 +76,7 @@ def main() -> None:
             rgb = sample.decode()
             trees = {
                 "ours": hierarchy(model.features(rgb)),
-                "theirs": hierarchy(lab.features(rgb), linkage="ward", judge=None),
+                "theirs": hierarchy(lab.features(rgb), linkage="ward", merge_classifier=None),
             }
             for kind, found in ((ours, trees["ours"]), (theirs, trees["theirs"])):
                 for level, values in best_ious(found, sample).items():

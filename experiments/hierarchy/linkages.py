@@ -1,4 +1,4 @@
-"""Which linkage, which mix of means and borders, which power of size, and what the judge gives.
+"""Which linkage, mix of means and borders and power of size; what the merge classifier gives.
 
     python experiments/hierarchy/linkages.py runs/bsds500/checkpoints/last.ckpt --half even
 
@@ -30,13 +30,14 @@ from maskfeat.evaluate.metrics import (
     boundary_f,
 )
 from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, superpixel_tree
-from maskfeat.segment.judge import default_judge, judged
+from maskfeat.segment.merge_classifier import calibrated, default_merge_classifier
 from maskfeat.segment.partition import EVEN_POWER
-from maskfeat.segment.remerging import remerged
+from maskfeat.segment.reagglomeration import reagglomerated
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
-# Linkage, border weight, size power; what the judge decides: nothing, levels, the order too.
+# Linkage, border weight, size power; what the merge classifier decides: nothing, levels, the order
+# too.
 VARIANTS = [
     ("ward", 0.0, 0.0, ""),
     ("nearest", 0.0, 0.08, ""),
@@ -69,15 +70,15 @@ def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
 
 
 def variant_tree(
-    graph: RegionGraph, linkage: str, border_weight: float, size_power: float, judges: str
+    graph: RegionGraph, linkage: str, border_weight: float, size_power: float, classifiers: str
 ) -> tuple[PartitionTree, np.ndarray]:
     """The tree, and the levels to cut it at."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
-    if not judges:
+    if not classifiers:
         return tree, LEVELS
-    if judges == "order":
-        tree = remerged(tree, graph, default_judge())
-    return judged(tree, graph, default_judge()), DOUBTS
+    if classifiers == "order":
+        tree = reagglomerated(tree, graph, default_merge_classifier())
+    return calibrated(tree, graph, default_merge_classifier()), DOUBTS
 
 
 def score_tree(
@@ -117,7 +118,7 @@ def main() -> None:
         rows = [job.result() for job in track(jobs, "scoring")]
     table = Table(title=f"{len(images)} images of val, {args.half}")
     names = ["covering ODS", "OIS", "any node", "F@25", "ASA@25", "ASA@100"]
-    for column in ("linkage", "border weight", "size power", "judge", *names):
+    for column in ("linkage", "border weight", "size power", "merge_classifier", *names):
         table.add_column(column)
     record = []
     for number, variant in enumerate(VARIANTS):

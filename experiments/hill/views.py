@@ -25,7 +25,7 @@ from maskfeat.hill.prepared import PreparedImage
 from maskfeat.hill.sources import default_source, describe
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.hill import class_cut_of_superpixels, cut_costs
-from maskfeat.segment.judge import default_judge
+from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import superpixels
 
@@ -92,7 +92,9 @@ def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
     graphs = {}
     for name, space in (("ours", features), ("color", color)):
         graph = superpixels(space, PER_MEGAPIXEL)
-        tree = superpixel_hierarchy(graph, judge=default_judge() if name == "ours" else None).tree
+        tree = superpixel_hierarchy(
+            graph, merge_classifier=default_merge_classifier() if name == "ours" else None
+        ).tree
         found = np.zeros((0, 0))
         if name == "ours":
             found = describe(maps, RegionReader(graph.labels, graph.num_superpixels))

@@ -38,7 +38,7 @@ from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree
 from maskfeat.evaluate.protocol import num_components
 from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
-from maskfeat.segment.judge import default_judge
+from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -78,10 +78,10 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     graph = superpixels(features)
     superpixel_time = time.process_time() - started
     shown = {"encoder": encoder, "superpixels": superpixel_time}
-    judge = default_judge()
+    merge_classifier = default_merge_classifier()
 
     def hierarchy() -> tuple[np.ndarray, PartitionTree]:
-        return graph.labels, superpixel_hierarchy(graph, judge=judge).tree
+        return graph.labels, superpixel_hierarchy(graph, merge_classifier=merge_classifier).tree
 
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {

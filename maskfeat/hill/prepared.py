@@ -15,7 +15,7 @@ from maskfeat.files import whole_file
 from maskfeat.hill.sources import Source, describe
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.hill import cut_costs
-from maskfeat.segment.judge import default_judge
+from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -117,7 +117,7 @@ def prepare(
         per_megapixel: Superpixels for a million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)
-    tree = superpixel_hierarchy(graph, judge=default_judge()).tree
+    tree = superpixel_hierarchy(graph, merge_classifier=default_merge_classifier()).tree
     reader = RegionReader(graph.labels, graph.num_superpixels)
     descriptors = describe(source(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)

@@ -73,7 +73,8 @@ class ClickEvidence:
 
     Args:
         graph: The superpixels.
-        tree: Their hierarchy, with levels of 1 - p ("one segment"), see `judge.judged`.
+        tree: Their hierarchy, with levels of 1 - p ("one segment"), see
+            `merge_classifier.calibrated`.
         colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None: then color says
             nothing.
     """

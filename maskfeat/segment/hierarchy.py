@@ -17,9 +17,9 @@ from maskfeat.segment.inputs import (
     checked_num_segments,
     features_of,
 )
-from maskfeat.segment.judge import MergeJudge, default_judge, judged
+from maskfeat.segment.merge_classifier import MergeClassifier, calibrated, default_merge_classifier
 from maskfeat.segment.merging import Borders, Merges, merge_nearest
-from maskfeat.segment.remerging import remerged
+from maskfeat.segment.reagglomeration import reagglomerated
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, PartitionTree
 
@@ -132,7 +132,7 @@ def hierarchy(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
-    judge: MergeJudge | Literal["default"] | None = "default",
+    merge_classifier: MergeClassifier | Literal["default"] | None = "default",
 ) -> Hierarchy:
     """All nested partitions of an image.
 
@@ -145,11 +145,11 @@ def hierarchy(
         linkage: See `superpixel_tree`, as the two that follow.
         border_weight: How much borders count against means.
         size_power: How much the smaller of two regions counts.
-        judge: Says which of the last 600 regions are merged first, see `remerging.remerged`, and
-            how probable it is that a merge is one segment, see `judge.judged`. "default" is the
-            one that comes with the package, which knows features in calibrated units: it is asked
-            for `Features` alone. None keeps the order of the linkage, and takes probabilities
-            from its levels.
+        merge_classifier: Says which of the last 600 regions are merged first, see
+            `reagglomeration.reagglomerated`, and how probable it is that a merge is one segment,
+            see `merge_classifier.calibrated`. "default" is the one that comes with the package,
+            which knows features in calibrated units: it is asked for `Features` alone. None keeps
+            the order of the linkage, and takes probabilities from its levels.
 
     Returns:
         The hierarchy; the same input always gives the same.
@@ -158,16 +158,19 @@ def hierarchy(
         ValueError: If the array has another shape or type or is not finite, or a setting is out
             of range.
     """
-    if isinstance(judge, str) and judge == "default":
-        judge = default_judge() if isinstance(features, Features) else None
-    if not (judge is None or isinstance(judge, MergeJudge)):
-        raise ValueError(f'judge must be a MergeJudge, "default" or None, got {shown(judge)}')
+    if isinstance(merge_classifier, str) and merge_classifier == "default":
+        merge_classifier = default_merge_classifier() if isinstance(features, Features) else None
+    if not (merge_classifier is None or isinstance(merge_classifier, MergeClassifier)):
+        raise ValueError(
+            'merge_classifier must be a MergeClassifier, "default" or None, '
+            f"got {shown(merge_classifier)}"
+        )
     return superpixel_hierarchy(
         superpixels(features_of(features), per_megapixel),
         linkage=linkage,
         border_weight=border_weight,
         size_power=size_power,
-        judge=judge,
+        merge_classifier=merge_classifier,
     )
 
 
@@ -177,12 +180,15 @@ def superpixel_hierarchy(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
-    judge: MergeJudge | None = None,
+    merge_classifier: MergeClassifier | None = None,
 ) -> Hierarchy:
     """The hierarchy of superpixels that are at hand; see `hierarchy`."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
-    if judge is not None:
-        return Hierarchy(graph.labels, judged(remerged(tree, graph, judge), graph, judge))
+    if merge_classifier is not None:
+        return Hierarchy(
+            graph.labels,
+            calibrated(reagglomerated(tree, graph, merge_classifier), graph, merge_classifier),
+        )
     probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
     return Hierarchy(graph.labels, PartitionTree(tree.parents, 1 - probabilities, tree.sizes))
 

@@ -20,7 +20,7 @@ from maskfeat.segment.graphcut import MAX_ODDS, SMOOTHNESS, SuperpixelCutter
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.hints import Hints, filled, hints_of
 from maskfeat.segment.inputs import LAB_SCALE
-from maskfeat.segment.judge import default_judge
+from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.networks import ClickNetworks
 from maskfeat.segment.pixelcut import cut_pixels
 from maskfeat.segment.refine import Refiner
@@ -76,11 +76,13 @@ class Scene:
         if colors is not None:
             self._distances = _with_color(self._distances, colors, features.scale)
         self.graph: RegionGraph = superpixels(features, per_megapixel, self._distances)
-        self.hierarchy: Hierarchy = superpixel_hierarchy(self.graph, judge=default_judge())
+        self.hierarchy: Hierarchy = superpixel_hierarchy(
+            self.graph, merge_classifier=default_merge_classifier()
+        )
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
         self.cutter = SuperpixelCutter(evidence, networks.superpixels, smoothness)
-        # The judge of merges knows learned pyramids; of color alone its segments mislead clicks.
+        # The merge classifier knows learned pyramids; of color alone its segments mislead clicks.
         is_learned = len(features.pyramid) > 1
         self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))

@@ -28,7 +28,8 @@ class TreePrior:
     none of the background are object.
 
     Args:
-        tree: Merges of the superpixels, with levels of 1 - p ("one segment"), see `judge.judged`.
+        tree: Merges of the superpixels, with levels of 1 - p ("one segment"), see
+            `merge_classifier.calibrated`.
     """
 
     def __init__(self, tree: PartitionTree) -> None:

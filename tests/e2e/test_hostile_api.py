@@ -51,7 +51,10 @@ def segmenter_at_work() -> maskfeat.InteractiveSegmenter:
 CALLS = [
     (maskfeat.partition, {"features": RGB, "num_segments": 5, "method": "k-means"}),
     (maskfeat.partition, {"features": FEATURES, "granularity": 0.5, "per_megapixel": 9000}),
-    (maskfeat.hierarchy, {"features": RGB, "linkage": "ward", "border_weight": 1, "judge": None}),
+    (
+        maskfeat.hierarchy,
+        {"features": RGB, "linkage": "ward", "border_weight": 1, "merge_classifier": None},
+    ),
     (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "smoothness": 1, "seeds": ()}),
     (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "num_groups": 2, "max_rounds": 2}),
     (class_cut, {"probabilities": np.abs(SCORES), "features": RGB, "smoothness": 1, "seeds": ()}),
@@ -174,8 +177,8 @@ def test_the_largest_features_that_are_taken_give_what_small_ones_give() -> None
     large = Features.from_dense(values * 2.0**48, scale=2.0**-96)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = maskfeat.hierarchy(large, judge=None).saliency()
-    expected = maskfeat.hierarchy(Features.from_dense(values), judge=None).saliency()
+        found = maskfeat.hierarchy(large, merge_classifier=None).saliency()
+    expected = maskfeat.hierarchy(Features.from_dense(values), merge_classifier=None).saliency()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -64,11 +64,11 @@ def boundary_precision(labels: LabelMap, target: LabelMap, tolerance: float = 0.
     """
     found, true = checked_label_maps(labels, target)
     radius = _tolerance_px(found.shape, tolerance)
-    judged = border_pixels(found) & ~_within(true < 0, radius)
-    if not judged.any():
+    assessed = border_pixels(found) & ~_within(true < 0, radius)
+    if not assessed.any():
         return math.nan
     near = _within(border_pixels(true, counted=true >= 0), radius)
-    return float(near[judged].mean())
+    return float(near[assessed].mean())
 
 
 def boundary_f(
@@ -165,12 +165,12 @@ def _one_to_one(
     if not true_border.any():
         return math.nan, math.nan
     num_found = num_matched(found_border, true_border, radius)
-    judged = found_border & ~_within(true < 0, radius)
-    if not judged.any():
+    assessed = found_border & ~_within(true < 0, radius)
+    if not assessed.any():
         return num_found / float(true_border.sum()), math.nan
-    everything = np.array_equal(judged, found_border)
-    num_right = num_found if everything else num_matched(judged, true_border, radius)
-    return num_found / float(true_border.sum()), num_right / float(judged.sum())
+    everything = np.array_equal(assessed, found_border)
+    num_right = num_found if everything else num_matched(assessed, true_border, radius)
+    return num_found / float(true_border.sum()), num_right / float(assessed.sum())
 
 
 def _tolerance_px(shape: tuple[int, ...], tolerance: float) -> float:

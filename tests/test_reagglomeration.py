@@ -1,4 +1,4 @@
-"""Merging by a judge, against regions that are put together from the superpixels again each round."""
+"""Merging by a classifier, against regions put together from superpixels in each round."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from scipy import ndimage
 
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import superpixel_tree
-from maskfeat.segment.judge import MergeJudge, default_judge, merge_measures
+from maskfeat.segment.merge_classifier import (
+    MergeClassifier,
+    default_merge_classifier,
+    merge_measures,
+)
+from maskfeat.segment.reagglomeration import merge_by_classifier, reagglomerated
 from maskfeat.segment.regions import MEASURES, Regions
-from maskfeat.segment.remerging import merge_by_judge, remerged
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
 
@@ -25,13 +29,15 @@ def graph_of(seed: int = 0) -> RegionGraph:
     return superpixels(noise(seed), per_megapixel=1)
 
 
-def naive(graph: RegionGraph, groups: np.ndarray, judge: MergeJudge) -> set[frozenset[int]]:
+def naive(
+    graph: RegionGraph, groups: np.ndarray, merge_classifier: MergeClassifier
+) -> set[frozenset[int]]:
     """The sets of groups that are ever one region."""
     number = np.arange(groups.max() + 1)  # region of each group
     found = {frozenset([int(group)]) for group in number}
     while number.max() > 0:
         regions = Regions.of_superpixels(graph).grouped(number[groups])
-        doubts = 1 - judge(regions.measures(np.arange(len(regions.pairs))))
+        doubts = 1 - merge_classifier(regions.measures(np.arange(len(regions.pairs))))
         best = np.full(number.max() + 1, -1)
         for pair in np.argsort(-doubts, kind="stable"):  # the least doubtful is written last
             best[regions.pairs[pair]] = pair
@@ -56,8 +62,10 @@ def sets_under(parents: np.ndarray) -> set[frozenset[int]]:
 def test_merges_are_those_of_regions_judged_from_scratch_each_round(seed, count) -> None:
     graph = graph_of(seed)
     groups = superpixel_tree(graph).groups(count)
-    parents = merge_by_judge(Regions.of_superpixels(graph).grouped(groups), default_judge())
-    assert sets_under(parents) == naive(graph, groups, default_judge())
+    parents = merge_by_classifier(
+        Regions.of_superpixels(graph).grouped(groups), default_merge_classifier()
+    )
+    assert sets_under(parents) == naive(graph, groups, default_merge_classifier())
 
 
 def test_grouped_regions_are_those_of_the_pixels() -> None:
@@ -102,7 +110,7 @@ def test_a_merge_measures_the_same_in_a_tree_as_while_it_is_made(count) -> None:
 def test_only_the_last_merges_change(count) -> None:
     graph = graph_of()
     tree = superpixel_tree(graph)
-    found = remerged(tree, graph, default_judge(), count)
+    found = reagglomerated(tree, graph, default_merge_classifier(), count)
     kept = min(count, graph.num_superpixels)
     np.testing.assert_array_equal(found.groups(kept), tree.groups(kept))
     assert (found.parents[:-1] > np.arange(len(found.parents) - 1)).all()

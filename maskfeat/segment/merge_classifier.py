@@ -1,9 +1,9 @@
 """How probable it is that two neighboring regions are one segment: learned from true segments.
 
 That depends on more than how far their features are apart: on sizes, shapes, contrasts, how
-uniform both sides are. The judge looks at all of that. It says in which order regions are merged
-(`remerging.remerged`), and what each merge of a tree means (`judged`), so that a cut at one
-probability means the same everywhere.
+uniform both sides are. The merge classifier looks at all of that. It says in which order regions
+are merged (`reagglomeration.reagglomerated`), and what each merge of a tree means (`calibrated`),
+so that a cut at one probability means the same everywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskfeat.segment.tree import Float64Array, PartitionTree, sorted_by_level
 
 
 @dataclass(frozen=True)
-class MergeJudge:
+class MergeClassifier:
     """A small network of two hidden layers with tanh, on standardized measures.
 
     Attributes:
@@ -64,7 +64,7 @@ class MergeJudge:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, path: str | Path) -> MergeJudge:
+    def load(cls, path: str | Path) -> MergeClassifier:
         """Read what `save` wrote.
 
         Raises:
@@ -81,12 +81,14 @@ class MergeJudge:
 
 
 @lru_cache(maxsize=1)
-def default_judge() -> MergeJudge:
-    """The judge that comes with the package, fitted by experiments/hierarchy/fit_judge.py."""
-    return MergeJudge.load(Path(__file__).with_name("judge.json"))
+def default_merge_classifier() -> MergeClassifier:
+    """The one that comes with the package (experiments/hierarchy/fit_merge_classifier.py)."""
+    return MergeClassifier.load(Path(__file__).with_name("merge_classifier.json"))
 
 
-def judged(tree: PartitionTree, graph: RegionGraph, judge: MergeJudge) -> PartitionTree:
+def calibrated(
+    tree: PartitionTree, graph: RegionGraph, merge_classifier: MergeClassifier
+) -> PartitionTree:
     """The same merges, leveled by how improbable it is that they join one segment.
 
     A parent's level must not be below its child's, which single judgments do not know. Upwards
@@ -97,7 +99,7 @@ def judged(tree: PartitionTree, graph: RegionGraph, judge: MergeJudge) -> Partit
     Args:
         tree: The merges of the superpixels.
         graph: The superpixels.
-        judge: Gives the probabilities.
+        merge_classifier: Gives the probabilities.
 
     Returns:
         The tree with levels in [0, 1), 0 for superpixels, its merges in the order of the new
@@ -107,7 +109,7 @@ def judged(tree: PartitionTree, graph: RegionGraph, judge: MergeJudge) -> Partit
     if count == 1:
         return tree
     doubts = np.zeros(len(tree.parents))
-    doubts[count:] = 1 - judge(merge_measures(tree, graph))
+    doubts[count:] = 1 - merge_classifier(merge_measures(tree, graph))
     upward = hg.accumulate_and_max_sequential(
         tree.tree, doubts, np.zeros(count), hg.Accumulators.max
     )

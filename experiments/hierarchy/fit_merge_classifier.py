@@ -1,13 +1,13 @@
-"""Fit the judge of merges that comes with the package.
+"""Fit the merge classifier that comes with the package.
 
-    python experiments/hierarchy/fit_judge.py runs/bsds500/checkpoints/last.ckpt
+    python experiments/hierarchy/fit_merge_classifier.py runs/bsds500/checkpoints/last.ckpt
 
 For two regions of an image of BSDS500's train set the target is the share of pixel pairs, one
 pixel from either side, that one true segment holds, averaged over annotators. Samples are all
 pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
-that of the judges fitted so far; so a judge knows the regions that it makes itself. A small network
-learns it by cross-entropy, a pair weighing as the root of its smaller side. Nothing of val or test
-is read.
+that of the judges fitted so far; so a merge classifier knows the regions that it makes itself. A
+small network learns it by cross-entropy, a pair weighing as the root of its smaller side. Nothing
+of val or test is read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics.nested import NestedOverlap
 from maskfeat.segment.hierarchy import superpixel_tree
-from maskfeat.segment.judge import MergeJudge, merge_measures
+from maskfeat.segment.merge_classifier import MergeClassifier, merge_measures
+from maskfeat.segment.reagglomeration import NUM_REGIONS, merge_by_classifier, reagglomerated
 from maskfeat.segment.regions import Regions
-from maskfeat.segment.remerging import NUM_REGIONS, merge_by_judge, remerged
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
@@ -99,8 +99,8 @@ def first_samples(known: KnownImage) -> Samples:
     return _of_tree(known.tree, known.held, known)
 
 
-def next_samples(known: KnownImage, judge: MergeJudge) -> Samples:
-    """Those of all pairs that come up while a judge merges, and of the merges of the whole tree."""
+def next_samples(known: KnownImage, merge_classifier: MergeClassifier) -> Samples:
+    """Those of all pairs that come up while merging, and of the merges of the whole tree."""
     graph, tree = known.graph, known.tree
     held = known.held[: graph.num_superpixels]
     watched = WatchedRegions(
@@ -109,8 +109,10 @@ def next_samples(known: KnownImage, judge: MergeJudge) -> Samples:
         num_annotators=known.num_annotators,
         noted=[],
     )
-    merge_by_judge(watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_superpixels))), judge)
-    merged = remerged(tree, graph, judge)
+    merge_by_classifier(
+        watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_superpixels))), merge_classifier
+    )
+    merged = reagglomerated(tree, graph, merge_classifier)
     noted = [*watched.noted, _of_tree(merged, merged.sums(held), known)]
     measures, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
     return measures, targets, weights
@@ -136,7 +138,7 @@ def _of_tree(tree: PartitionTree, held: np.ndarray, known: KnownImage) -> Sample
     return merge_measures(tree, known.graph), together, np.sqrt(smaller)
 
 
-def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeJudge:
+def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeClassifier:
     """Cross-entropy, AdamW, a cosine."""
     measures, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
     mean, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
@@ -164,19 +166,19 @@ def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> Merg
         optimizer.step()
         schedule.step()
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
-    judge = MergeJudge(
+    merge_classifier = MergeClassifier(
         mean,
         spread,
         tuple(layer.weight.detach().double().numpy().T for layer in layers),
         tuple(layer.bias.detach().double().numpy() for layer in layers),
         origin,
     )
-    missed = np.average((judge(measures) - targets) ** 2, weights=weights)
+    missed = np.average((merge_classifier(measures) - targets) ** 2, weights=weights)
     spread_of_targets = np.average(
         (targets - np.average(targets, weights=weights)) ** 2, weights=weights
     )
     print(f"{len(targets)} pairs, share of variance explained {1 - missed / spread_of_targets:.3f}")
-    return judge
+    return merge_classifier
 
 
 def main() -> None:
@@ -187,10 +189,12 @@ def main() -> None:
     parser.add_argument("--num_images", type=int, help="at most so many, evenly spread")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=2, help="of merging by the judge so far")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of merging by the merge_classifier so far"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/judge.json"))
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/merge_classifier.json"))
     args = parser.parse_args()
 
     images = ShardImages(args.shards, args.num_images)
@@ -204,12 +208,12 @@ def main() -> None:
         jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]
         known = [job.result() for job in track(jobs, "superpixels")]
         parts = list(pool.map(first_samples, known))
-        judge = fit(parts, args, origin)
+        merge_classifier = fit(parts, args, origin)
         for number in range(args.rounds):
-            jobs = [pool.submit(next_samples, image, judge) for image in known]
+            jobs = [pool.submit(next_samples, image, merge_classifier) for image in known]
             parts += [job.result() for job in track(jobs, f"merging, round {number + 1}")]
-            judge = fit(parts, args, origin)
-    judge.save(args.out)
+            merge_classifier = fit(parts, args, origin)
+    merge_classifier.save(args.out)
     print(f"in {args.out}")
 
 

@@ -1,52 +1,56 @@
-"""The upper part of a tree, merged anew in the order that a judge says."""
+"""The upper part of a tree, merged anew in the order that a merge classifier says."""
 
 from __future__ import annotations
 
 import higra as hg
 import numpy as np
 
-from maskfeat.segment.judge import MergeJudge
+from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.merging import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree
 
-# So many regions are left to the judge. Below, one cost is as good as another, and faster.
+# So many regions are left to the merge classifier. Below, one cost is as good as another, and
+# faster.
 NUM_REGIONS = 600
 
 
-def remerged(
-    tree: PartitionTree, graph: RegionGraph, judge: MergeJudge, num_regions: int = NUM_REGIONS
+def reagglomerated(
+    tree: PartitionTree,
+    graph: RegionGraph,
+    merge_classifier: MergeClassifier,
+    num_regions: int = NUM_REGIONS,
 ) -> PartitionTree:
-    """Undo the last merges of a tree, and do them again in the order that a judge says.
+    """Undo the last merges of a tree, and do them again in the order that a merge classifier says.
 
-    Merged first is what the judge holds most probable to be one segment, given what both regions
-    are at that moment. Pairs that are each other's most probable partners are merged at once, round
-    after round, as in `merging.merge_nearest`; only pairs that a merge has changed are judged
-    again. That is the learned agglomeration of Nunez-Iglesias et al. (Machine learning of
+    Merged first is what the merge classifier holds most probable to be one segment, given what both
+    regions are at that moment. Pairs that are each other's most probable partners are merged at
+    once, round after round, as in `merging.merge_nearest`; only pairs that a merge has changed are
+    judged again. That is the learned agglomeration of Nunez-Iglesias et al. (Machine learning of
     hierarchical clustering to segment 2D and 3D images, PLOS ONE, 2013); unlike there, small
     regions come from a fixed cost.
 
     Args:
         tree: The merges of the superpixels.
         graph: The superpixels.
-        judge: Gives the probabilities.
+        merge_classifier: Gives the probabilities.
         num_regions: How many regions to go back to.
 
     Returns:
-        The tree. Only the order of its levels means something; see `judge.judged`.
+        The tree. Only the order of its levels means something; see `merge_classifier.calibrated`.
     """
     count = min(num_regions, tree.num_leaves)
     groups = tree.groups(count)
-    parents = merge_by_judge(Regions.of_superpixels(graph).grouped(groups), judge)
+    parents = merge_by_classifier(Regions.of_superpixels(graph).grouped(groups), merge_classifier)
     return _grafted(tree, groups, parents)
 
 
-def merge_by_judge(regions: Regions, judge: MergeJudge) -> IntArray:
+def merge_by_classifier(regions: Regions, merge_classifier: MergeClassifier) -> IntArray:
     """Parents of the nodes of the tree of R connected regions, int64, shape (2 R - 1,)."""
     builder = TreeBuilder(len(regions.sums.sizes))
     nodes = np.arange(len(regions.sums.sizes))
-    doubts = 1 - judge(regions.measures(np.arange(len(regions.pairs))))
+    doubts = 1 - merge_classifier(regions.measures(np.arange(len(regions.pairs))))
     while len(regions.pairs):
         count = len(regions.sums.sizes)
         chosen = mutually_nearest(regions.pairs, doubts, count)
@@ -59,7 +63,7 @@ def merge_by_judge(regions: Regions, judge: MergeJudge) -> IntArray:
         nodes, before, regions = nodes[stays], number[regions.pairs], regions.grouped(number)
         doubts = _carried(before, doubts, regions.pairs)
         changed = np.flatnonzero(is_new[regions.pairs].any(axis=1))
-        doubts[changed] = 1 - judge(regions.measures(changed))
+        doubts[changed] = 1 - merge_classifier(regions.measures(changed))
     return builder.parents
 
 
