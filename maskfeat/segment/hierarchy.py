@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import checked_choice, checked_number, shown
+from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import Features
 from maskfeat.segment.inputs import (
     FeatureSource,
@@ -46,6 +47,12 @@ class Hierarchy:
 
     superpixel_labels: npt.NDArray[np.int32]
     tree: PartitionTree
+
+    @property
+    def atom_labels(self) -> npt.NDArray[np.int32]:
+        """The former name of `superpixel_labels`."""
+        warn_renamed("atom_labels", "superpixel_labels")
+        return self.superpixel_labels
 
     @property
     def parents(self) -> IntArray:
@@ -125,6 +132,7 @@ class Hierarchy:
         return values
 
 
+@renamed_argument("judge", "merge_classifier")
 def hierarchy(
     features: FeatureSource,
     *,

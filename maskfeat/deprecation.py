@@ -1,0 +1,48 @@
+"""Names of before, which work for one release more."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take an argument by its former name, with a `FutureWarning`.
+
+    Args:
+        old: The former name.
+        new: The name of today.
+
+    Raises:
+        TypeError: By the function, when it is called with both.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                warn_renamed(f"{function.__name__}({old}=...)", f"{new}=...")
+                if new in kwargs:
+                    raise TypeError(
+                        f"{function.__name__} got both {new} and {old}, its former name"
+                    )
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Say that a name has changed, at the line that called our function."""
+    warnings.warn(
+        f"{old} is now {new}; the former name goes with the next release",
+        FutureWarning,
+        stacklevel=3,
+    )
