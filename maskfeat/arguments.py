@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskfeat.data.folder import read_picture, rgb_of_picture
+from maskfeat.data.folder import read_image, rgb_of_image
 
 ImageLike = npt.NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
@@ -141,22 +141,22 @@ def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was 
     """An image as the library works on it.
 
     Args:
-        image: `ImageLike`: uint8, shape (H, W, 3), as it is; a PIL image or the path of a picture
+        image: `ImageLike`: uint8, shape (H, W, 3), as it is; a PIL image or the path of an image
             turned upright, as viewers show it, and converted to RGB.
 
     Returns:
         uint8, shape (H, W, 3).
 
     Raises:
-        ValueError: If it is something else, or a file that is no picture.
+        ValueError: If it is something else, or a file that is no image.
     """
     if isinstance(image, str | os.PathLike):
-        return read_picture(Path(image))
+        return read_image(Path(image))
     rgb: Any = image
     hint = ""
     if isinstance(image, Image.Image):
         try:
-            rgb = rgb_of_picture(image)
+            rgb = rgb_of_image(image)
         except (ValueError, OSError) as error:  # OSError: a file that is read only now
             raise ValueError(f"the PIL image cannot be taken: {error}") from error
     if isinstance(image, Tensor):
@@ -172,7 +172,7 @@ def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was 
     ):
         got = shown(rgb) if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise ValueError(
-            "rgb must be a uint8 array of shape (H, W, 3), a PIL image or the path of a picture, "
+            "rgb must be a uint8 array of shape (H, W, 3), a PIL image or the path of an image, "
             f"got {got}{hint}"
         )
     return rgb

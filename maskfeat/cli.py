@@ -172,7 +172,7 @@ def _on_files(name: str, words: Sequence[str]) -> None:
     from maskfeat.app.segment_command import segment
 
     if name == "segment":
-        _on_lists(name, segment, "pictures", words)
+        _on_lists(name, segment, "images", words)
     else:
         _run_at_length(name, annotate if name == "annotate" else export, words)
 
@@ -269,7 +269,7 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The averaged weights are in eval mode throughout, and are meant to be.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    # Pictures are predicted on by one process, and the length is but for the progress bar.
+    # Images are predicted on by one process, and the length is but for the progress bar.
     warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
     # Said by maskfeat, with the folder.
     warnings.filterwarnings("ignore", message=".*there is no last checkpoint available.*")

@@ -15,11 +15,11 @@ training:
   maskfeat fit            train a network, and evaluate it as it learns
   maskfeat validate       evaluate a checkpoint on the held-out images of data.val
   maskfeat test           evaluate a checkpoint on those of data.test
-  maskfeat predict        write features, label maps and pictures of photographs
+  maskfeat predict        write features, label maps and images of images
 
 with a network, your own or the one that comes with the package:
-  maskfeat segment        cut pictures or folders of pictures into segments
-  maskfeat annotate       cut objects out of pictures by clicks, or label a folder by classes,
+  maskfeat segment        cut images or folders of images into segments
+  maskfeat annotate       cut objects out of images by clicks, or label a folder by classes,
                           on a local web page
   maskfeat export         write the network of a checkpoint to one small file, to ship or share
 
@@ -37,7 +37,7 @@ DESCRIPTIONS = {
     "fit": "Train a network, and evaluate it as it learns.",
     "validate": "Evaluate a checkpoint on the held-out images of data.val.",
     "test": "Evaluate a checkpoint on the held-out images of data.test.",
-    "predict": "Write features, label maps and pictures of the photographs in data.predict.",
+    "predict": "Write features, label maps and images of the images in data.predict.",
 }
 _MOST_LISTED = 40  # classes; of torch.nn.Module there are more than a thousand
 

@@ -24,10 +24,10 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The photographs beside the repository."""
+    """The images beside the repository."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("the photographs are not beside the repository")
+        pytest.skip("the images are not beside the repository")
     return folder
 
 

@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 import pytest
 import uvicorn
-from drawn_pictures import SIZE
+from drawn_images import SIZE
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -35,7 +35,7 @@ def client_of(app: Starlette) -> TestClient:
 
 
 def act(client: TestClient, action: dict, number: int = 0) -> dict:
-    response = client.post(f"/api/pictures/{number}/actions", json=action)
+    response = client.post(f"/api/images/{number}/actions", json=action)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -43,7 +43,7 @@ def act(client: TestClient, action: dict, number: int = 0) -> dict:
 def ready_view(client: TestClient, number: int = 0) -> dict:
     """When the features are there."""
     for _ in range(60):
-        view = client.get(f"/api/pictures/{number}?wait=1").json()
+        view = client.get(f"/api/images/{number}?wait=1").json()
         if view["is_ready"]:
             return view
     raise AssertionError("the features do not come")
@@ -155,7 +155,7 @@ def opened(browser, url: str) -> Iterator[Page]:
 
 
 class Page:
-    """The page as a person sees it: places are [row, column] of the picture."""
+    """The page as a person sees it: places are [row, column] of the image."""
 
     def __init__(self, page, url: str) -> None:
         self.page = page
@@ -188,7 +188,7 @@ class Page:
         return int(self.page.inner_text(selector).split()[0].replace(",", ""))
 
     def spot(self, place) -> tuple[float, float]:
-        """Where a pixel is on the screen while the picture is fitted in."""
+        """Where a pixel is on the screen while the image is fitted in."""
         box = self.page.locator("#canvas").bounding_box()
         scale = min((box["width"] - 32) / SIZE[1], (box["height"] - 32) / SIZE[0])
         left = box["x"] + (box["width"] - SIZE[1] * scale) / 2

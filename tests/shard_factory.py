@@ -77,16 +77,16 @@ def draw_scene(
 
 def jpg_bytes(rgb: Rgb, mode: str = "RGB", orientation: int | None = None) -> bytes:
     """A JPEG; with an orientation, stored so that a viewer shows `rgb`."""
-    picture = Image.fromarray(rgb).convert(mode, palette=Image.Palette.ADAPTIVE)
+    image = Image.fromarray(rgb).convert(mode, palette=Image.Palette.ADAPTIVE)
     file = io.BytesIO()
     options: dict[str, Any] = {"subsampling": 0} if mode == "RGB" else {}
     if orientation is not None:
         undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
-        picture = picture.transpose(undo)
+        image = image.transpose(undo)
         exif = Image.Exif()
         exif[0x0112] = orientation
         options["exif"] = exif
-    picture.save(file, "PNG" if mode == "P" else "JPEG", quality=95, **options)
+    image.save(file, "PNG" if mode == "P" else "JPEG", quality=95, **options)
     return file.getvalue()
 
 
@@ -158,7 +158,7 @@ def sample_files(scene: Scene, flip_keys: bool = False) -> dict[str, bytes]:
     }.get(fault or "", text)
     jpg = {
         "truncated jpg": jpg[: len(jpg) * 2 // 3],
-        "not a jpg": b"this is no picture",
+        "not a jpg": b"this is no image",
         "empty jpg": b"",
     }.get(fault or "", jpg)
     files = {"jpg": jpg, "json": text}

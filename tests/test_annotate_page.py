@@ -9,13 +9,13 @@ import signal
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_pictures
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_images
 from PIL import Image
 from served_pages import chromium, opened, running, served
 
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def out(tmp_path):
 
 @pytest.fixture
 def url(tmp_path, out):
-    pictures = OpenPictures(
-        AnnotationStore(out, write_pictures(tmp_path / "photos")), feature_model("lab"), 2.0
+    images = OpenImages(
+        AnnotationStore(out, write_images(tmp_path / "photos")), feature_model("lab"), 2.0
     )
-    with served(create_app(pictures)) as url:
+    with served(create_app(images)) as url:
         yield url
 
 
@@ -227,7 +227,7 @@ def test_the_help_names_the_keys_and_a_dead_server_is_said(page, out) -> None:
 def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
     browser, tmp_path
 ) -> None:
-    folder = write_pictures(tmp_path / "photos")[0].parent
+    folder = write_images(tmp_path / "photos")[0].parent
     with contextlib.ExitStack() as servers:  # which end after the page
         first = servers.enter_context(running(folder))
         port = first.url.rstrip("/").rpartition(":")[2]
@@ -249,11 +249,11 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
             page.text("#busy").to_be_hidden()
 
 
-def test_a_picture_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
-    paths = write_pictures(tmp_path / "photos")
-    paths[1].write_bytes(b"no picture")
-    pictures = OpenPictures(AnnotationStore(out, paths), feature_model("lab"), 2.0)
-    with served(create_app(pictures)) as url, opened(browser, url) as page:
+def test_a_image_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
+    paths = write_images(tmp_path / "photos")
+    paths[1].write_bytes(b"no image")
+    images = OpenImages(AnnotationStore(out, paths), feature_model("lab"), 2.0)
+    with served(create_app(images)) as url, opened(browser, url) as page:
         page.press("d")
         page.text("#name").to_have_text("p1.png")
         page.text("#message.error").to_contain_text("cannot be read")
@@ -261,7 +261,7 @@ def test_a_picture_that_cannot_be_read_is_passed_over(browser, tmp_path, out) ->
         page.text("#name").to_have_text("p2.png")
         page.wait()
         page.press("d")
-        page.text("#message").to_have_text("all pictures are done, but 1 that cannot be read")
+        page.text("#message").to_have_text("all images are done, but 1 that cannot be read")
 
 
 def test_all_is_within_reach_in_a_small_window(page) -> None:

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from drawn_pictures import (
+from drawn_images import (
     ON_DISC,
     ON_GROUND,
     ON_SQUARE,
@@ -19,7 +19,7 @@ from drawn_pictures import (
     disc,
     iou,
     square,
-    write_pictures,
+    write_images,
 )
 from PIL import Image
 from served_pages import act, client_of, ready_view, refusal, refused_start, running
@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 from maskfeat.data.rle import decode_annotations
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
@@ -36,13 +36,13 @@ from maskfeat.segment.inputs import features_of
 
 def serve(paths, folder, model=None, max_megapixels=2.0) -> TestClient:
     store = AnnotationStore(folder, paths)
-    pictures = OpenPictures(store, model or feature_model("lab"), max_megapixels)
-    return client_of(create_app(pictures))
+    images = OpenImages(store, model or feature_model("lab"), max_megapixels)
+    return client_of(create_app(images))
 
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class Slow:
         return features_of(rgb)
 
 
-def test_a_click_a_finished_object_and_a_done_picture_end_in_files(client, out) -> None:
+def test_a_click_a_finished_object_and_a_done_image_end_in_files(client, out) -> None:
     ready_view(client)
     act(client, click(ON_GROUND, 0))
     (encoded,) = act(client, click(ON_DISC))["masks"]
@@ -131,7 +131,7 @@ def test_every_mark_is_in_its_file_before_the_answer_comes(client, paths, out) -
 def test_a_mark_made_before_the_features_are_there_is_saved_at_once(paths, out) -> None:
     model = Slow()
     with serve(paths, out, model) as client:
-        assert not client.get("/api/pictures/0?wait=1").json()["is_ready"]
+        assert not client.get("/api/images/0?wait=1").json()["is_ready"]
         view = act(client, click(ON_DISC))
         assert (len(view["marks"]), view["masks"]) == (1, [])
         assert len(json.loads((out / "p0.marks.json").read_text())["steps"]) == 1
@@ -145,7 +145,7 @@ def test_a_refused_mark_leaves_marks_file_and_redo_as_they_were(client, out) -> 
     act(client, click(ON_SQUARE))
     act(client, {"do": "undo"})
     before = (out / "p0.marks.json").read_bytes()
-    post = client.post("/api/pictures/0/actions", json=click(ON_DISC, 0))
+    post = client.post("/api/images/0/actions", json=click(ON_DISC, 0))
     assert "clicked" in refusal(post) or "marked" in refusal(post)
     assert (out / "p0.marks.json").read_bytes() == before
     view = ready_view(client)
@@ -199,7 +199,7 @@ def test_a_background_click_after_a_click_in_a_segment_is_obeyed(client) -> None
     assert not (mask & ~shown).any()
 
 
-def test_the_reach_of_a_large_picture_is_in_its_own_pixels(paths, out) -> None:
+def test_the_reach_of_a_large_image_is_in_its_own_pixels(paths, out) -> None:
     with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
@@ -239,7 +239,7 @@ def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> No
         assert act(again, {"do": "undo"})["masks"] == masks[2]
 
 
-def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None:
+def test_labels_color_the_image_and_are_named_in_the_json(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     for place, label in ((ON_DISC, 3), (ON_SQUARE, 5), (ON_GROUND, 1)):
         view = act(client, click(place, label))
@@ -247,14 +247,14 @@ def test_labels_color_the_picture_and_are_named_in_the_json(client, out) -> None
     assert set(masks) == {1, 3, 5}
     assert sum(mask.sum() for mask in masks.values()) == SIZE[0] * SIZE[1]
     assert iou(masks[5], square()) > 0.9
-    assert "one by one" in refusal(client.post("/api/pictures/0/actions", json={"do": "finish"}))
+    assert "one by one" in refusal(client.post("/api/images/0/actions", json={"do": "finish"}))
     view = act(client, {"do": "done", "is_done": True})
     assert view["is_done"]
     annotations = json.loads((out / "labels" / "p0.json").read_text())["annotations"]
     assert [one["label"] for one in annotations] == [1, 3, 5]
 
 
-def test_an_object_left_open_for_the_labels_is_finished_with_the_picture(client, out) -> None:
+def test_an_object_left_open_for_the_labels_is_finished_with_the_image(client, out) -> None:
     ready_view(client)
     shown = mask_of(act(client, click(ON_DISC))["masks"][0])
     act(client, {"do": "mode", "mode": "labels"})
@@ -270,7 +270,7 @@ def test_an_object_left_open_for_the_labels_is_finished_with_the_picture(client,
     assert len(json.loads((out / "p0.json").read_text())["annotations"]) == 1
 
 
-def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> None:
+def test_saving_writes_results_of_a_image_that_is_not_done(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     act(client, click(ON_DISC, 3))
     assert not (out / "labels").exists()
@@ -279,7 +279,7 @@ def test_saving_writes_results_of_a_picture_that_is_not_done(client, out) -> Non
 
 
 def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
-    response = client.get("/api/pictures/0/partition")
+    response = client.get("/api/images/0/partition")
     content = response.content
     height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)
     levels = np.frombuffer(content, "<f8", 2 * num_superpixels - 1, 16)
@@ -299,7 +299,7 @@ def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
     assert len(gzip.compress(content)) < len(content)
 
 
-def test_a_large_picture_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -> None:
+def test_a_large_image_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -> None:
     with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
@@ -313,40 +313,40 @@ def test_a_large_picture_is_worked_on_reduced_and_its_masks_enlarged(paths, out)
         assert ready_view(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
 
 
-def test_only_a_few_of_many_pictures_are_open_and_the_next_is_ready(tmp_path, out) -> None:
-    paths = write_pictures(tmp_path / "many", 15)
-    pictures = OpenPictures(AnnotationStore(out, paths), feature_model("lab"), 2.0)
-    with client_of(create_app(pictures)) as client:
+def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out) -> None:
+    paths = write_images(tmp_path / "many", 15)
+    images = OpenImages(AnnotationStore(out, paths), feature_model("lab"), 2.0)
+    with client_of(create_app(images)) as client:
         for number in range(15):
             ready_view(client, number)
             act(client, click(ON_DISC), number)
-            assert len(pictures._open) <= 7
+            assert len(images._open) <= 7
         assert len(list(out.glob("*.marks.json"))) == 15
         assert len(ready_view(client, 0)["marks"]) == 1  # closed meanwhile, read again
         ready_view(client, 3)
         deadline = time.monotonic() + 10
-        while not client.get("/api/pictures/4").json()["is_ready"]:
+        while not client.get("/api/images/4").json()["is_ready"]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
-    paths[1].write_bytes(b"no picture")
+def test_a_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
+    paths[1].write_bytes(b"no image")
     with serve(paths, out) as client:
-        assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1?wait=1"))
-        assert "p1.png' cannot be read" in refusal(client.get("/api/pictures/1/picture"))
+        assert "p1.png' cannot be read" in refusal(client.get("/api/images/1?wait=1"))
+        assert "p1.png' cannot be read" in refusal(client.get("/api/images/1/image"))
         assert ready_view(client, 2)["is_ready"]
 
 
 @pytest.mark.slow
 def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
-    write_pictures(tmp_path / "photos", 2)
+    write_images(tmp_path / "photos", 2)
     with running(tmp_path / "photos") as server:
-        server.ask("pictures/0/actions", {"do": "done", "is_done": True})
-        server.ask("pictures/1/actions", click(ON_DISC))
+        server.ask("images/0/actions", {"do": "done", "is_done": True})
+        server.ask("images/1/actions", click(ON_DISC))
     with running(tmp_path / "photos") as server:
         assert server.ask("folder")["first"] == 1
-        assert len(server.ask("pictures/1?wait=1")["marks"]) == 1
+        assert len(server.ask("images/1?wait=1")["marks"]) == 1
         assert (tmp_path / "photos_annotations" / "p0.json").exists()
         assert server.status_after(signal.SIGINT) in (0, -signal.SIGINT)
 
@@ -354,7 +354,7 @@ def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_pa
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["nowhere"], "no picture or folder 'nowhere'"),
+        (["nowhere"], "no image or folder 'nowhere'"),
         (["photos", "--out", "photos"], "out must be another folder"),
         (["photos", "--max_megapixels", "0"], "must be above 0"),
         (["photos", "--port", "70000"], "0 to 65,535, got 70000"),
@@ -362,6 +362,6 @@ def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_pa
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, words, match) -> None:
-    write_pictures(tmp_path / "photos")
+    write_images(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     assert match in refused_start(*words)

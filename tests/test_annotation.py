@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
 
 from maskfeat.app.annotation import (
     AddMark,
@@ -23,7 +23,7 @@ from maskfeat.app.annotation import (
 )
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
 from maskfeat.app.annotation_masks import label_map, object_mask, reach_on
-from maskfeat.app.open_pictures import feature_model
+from maskfeat.app.open_images import feature_model
 from maskfeat.segment.interactive import InteractiveSegmenter
 
 ANY_MASK = MaskRuns((2, 2), "13")
@@ -97,7 +97,7 @@ def test_marks_of_both_modes_are_kept_apart() -> None:
     assert labels.with_step(SetMode("object")).state.marks == (RED.mark,)
 
 
-def test_a_change_makes_a_done_picture_not_done() -> None:
+def test_a_change_makes_a_done_image_not_done() -> None:
     assert after(RED, SetDone(True)).state.is_done
     for step in (RED, ClearMarks(), SetMode("labels"), FinishObject(ANY_MASK)):
         assert not after(RED, SetDone(True), step).state.is_done
@@ -141,7 +141,7 @@ def test_all_steps_come_back_from_json_as_they_were() -> None:
         ({"do": "mark", "mark": {"kind": "click", "label": 1}}, "must be a list"),
         (
             {"do": "mark", "mark": {"kind": "click", "label": 1, "points_yx": [[90, 1]]}},
-            "inside the picture of 90 x 130",
+            "inside the image of 90 x 130",
         ),
         (
             {"do": "mark", "mark": {"kind": "scribble", "label": 1, "points_yx": [[1.5, 1]]}},
@@ -220,7 +220,7 @@ def test_a_segment_does_not_win_against_a_click(segmenter) -> None:
     assert mask[58, 113]
 
 
-def test_marks_of_a_reduced_picture_lie_where_they_were_made(segmenter) -> None:
+def test_marks_of_a_reduced_image_lie_where_they_were_made(segmenter) -> None:
     twice = (2 * SIZE[0], 2 * SIZE[1])
     marks = [mark([91, 81]), mark([11, 11], 0)]  # each the far pixel of the four in one
     expected = object_mask(segmenter, [mark(ON_DISC), mark(ON_GROUND, 0)], SIZE)
@@ -238,7 +238,7 @@ def test_the_reach_of_a_mark_is_its_distance_to_the_outline_that_was_shown() -> 
     assert reach_on(mask, mark([33, 100], 0), SIZE) == 4
     crossing = Mark("scribble", ((45, 110), (45, 400)), 1)  # the last pixel inside is 129
     assert reach_on(mask, crossing, SIZE) == 15
-    twice = (2 * SIZE[0], 2 * SIZE[1])  # a picture that was reduced to the mask's size
+    twice = (2 * SIZE[0], 2 * SIZE[1])  # an image that was reduced to the mask's size
     assert reach_on(mask, mark([91, 161], 1), twice) == 10
     outside = Mark("scribble", ((-9, 3), (-9, 50)), 1)
     for none in (outside, mark([45, 80], 1, "segment", 0.5)):
@@ -277,7 +277,7 @@ def test_marks_on_the_background_take_away_until_the_object_is_marked_again(segm
         shown = mask
 
 
-def test_marks_that_meet_on_the_reduced_picture_are_named_by_pixels_of_the_whole(segmenter) -> None:
+def test_marks_that_meet_on_the_reduced_image_are_named_by_pixels_of_the_whole(segmenter) -> None:
     twice = (2 * SIZE[0], 2 * SIZE[1])
     apart, meeting = [mark([60, 60]), mark([62, 61], 0)], [mark([60, 60]), mark([61, 61], 0)]
     assert object_mask(segmenter, apart, twice)[30, 30]
@@ -303,7 +303,7 @@ def test_a_mark_of_little_reach_changes_the_mask_around_itself_alone(segmenter) 
     assert farthest[0] < farthest[1] / 2
 
 
-def test_three_labels_color_the_picture(segmenter) -> None:
+def test_three_labels_color_the_image(segmenter) -> None:
     marks = [mark(ON_DISC, 4), mark(ON_SQUARE, 9), mark(ON_GROUND, 2)]
     labels = label_map(segmenter, marks, SIZE)
     assert iou(labels == 4, disc()) > 0.9

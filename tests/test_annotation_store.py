@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_pictures import SIZE, disc, drawn, square, write_pictures
+from drawn_images import SIZE, disc, drawn, square, write_images
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -25,7 +25,7 @@ from maskfeat.app.annotation import (
 )
 from maskfeat.app.annotation_results import Results, written_results
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.picture_at_work import read_at_work
+from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.revisions import StaleError
 from maskfeat.data.rle import encode
 from maskfeat.data.sample import read_sample
@@ -45,7 +45,7 @@ def after(*steps) -> Annotation:
 
 @pytest.fixture
 def paths(tmp_path) -> list[Path]:
-    return write_pictures(tmp_path / "photos", 2)
+    return write_images(tmp_path / "photos", 2)
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def out(tmp_path) -> Path:
 
 
 def load(store: AnnotationStore, number: int = 0) -> Annotation:
-    picture = read_at_work(store.paths[number], 1)
-    return store.load(number, picture.size, picture.identity)
+    image = read_at_work(store.paths[number], 1)
+    return store.load(number, image.size, image.identity)
 
 
 def save(store: AnnotationStore, annotation: Annotation, number: int = 0) -> None:
-    picture = read_at_work(store.paths[number], 1)
-    store.save(number, picture.size, picture.identity, annotation, store.revision(number))
+    image = read_at_work(store.paths[number], 1)
+    store.save(number, image.size, image.identity, annotation, store.revision(number))
 
 
 def saved(paths, out, *steps) -> AnnotationStore:
@@ -109,7 +109,7 @@ def test_results_are_a_label_map_and_training_data(tmp_path) -> None:
     assert sample.runs.num_masks == 3
 
 
-def test_masks_of_a_reduced_picture_are_enlarged_and_labels_named(tmp_path) -> None:
+def test_masks_of_a_reduced_image_are_enlarged_and_labels_named(tmp_path) -> None:
     size = (2 * SIZE[0], 2 * SIZE[1])
     write(tmp_path, size, {4: disc()}, are_labels=True)
     labels = np.array(Image.open(tmp_path / "a_mask.png"))
@@ -245,10 +245,10 @@ def test_an_image_copied_or_with_other_tags_is_the_same(paths, out) -> None:
     os.utime(paths[0], (1, 1))
     store = AnnotationStore(out, paths)
     assert store.is_done(0)
-    picture, tags = Image.open(paths[0]), Image.Exif()
-    picture.load()
+    image, tags = Image.open(paths[0]), Image.Exif()
+    image.load()
     tags[0x4746] = 5  # rating
-    picture.save(paths[0], exif=tags)
+    image.save(paths[0], exif=tags)
     store = AnnotationStore(out, paths)
     assert store.is_done(0)
     assert load(store) == after(*DONE)
@@ -306,7 +306,7 @@ def test_a_name_too_long_for_its_marks_costs_its_image_alone(paths, out) -> None
     paths[1] = paths[1].rename(paths[1].with_name(f"{'n' * 250}.png"))
     out.mkdir()
     store = AnnotationStore(out, paths)
-    with pytest.raises(ValueError, match="File name too long; rename the picture"):
+    with pytest.raises(ValueError, match="File name too long; rename the image"):
         load(store, 1)
     load(store)
     save(store, after(*DONE))

@@ -55,7 +55,7 @@ def test_arrays_may_be_tensors_of_any_precision_with_a_gradient() -> None:
             array_of("a", wrong)
 
 
-def test_an_image_may_be_an_array_a_picture_or_a_path(tmp_path) -> None:
+def test_an_image_may_be_an_array_a_image_or_a_path(tmp_path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     turned = Image.fromarray(RGB)
     turned.getexif()[0x0112] = 6  # to be shown turned to the right
@@ -75,7 +75,7 @@ def test_an_image_may_be_an_array_a_picture_or_a_path(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (RGB.tolist(), "a PIL image or the path of a picture, got list"),
+        (RGB.tolist(), "a PIL image or the path of an image, got list"),
         (None, "got NoneType"),
         (RGB / 255, r"got float64 \(5, 4, 3\)"),
         (RGB[..., 0], r"got uint8 \(5, 4\)"),
@@ -83,7 +83,7 @@ def test_an_image_may_be_an_array_a_picture_or_a_path(tmp_path) -> None:
         (torch.tensor(RGB).permute(2, 0, 1), r"got uint8 \(3, 5, 4\); image.permute\(1, 2, 0\)"),
         (Image.fromarray(RGB[..., 0].astype(np.uint16)), "8 bits a channel, got I;16"),
         (Image.new("RGB", (0, 4)), r"got uint8 \(4, 0, 3\)"),
-        ("nowhere.jpg", "'nowhere.jpg' cannot be read as a picture"),
+        ("nowhere.jpg", "'nowhere.jpg' cannot be read as an image"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_sentence(image, message: str) -> None:

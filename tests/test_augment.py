@@ -109,7 +109,7 @@ def test_windows_stay_inside_images_that_are_large_enough(height, width, seed, s
         assert window.left + window.width <= width + 1e-6
 
 
-def test_a_small_photograph_is_padded_and_nothing_holds_the_padding():
+def test_a_small_image_is_padded_and_nothing_holds_the_padding():
     rgb, masks = draw_scene(np.random.default_rng(0), (20, 24), 3)
     sample = sample_of(rgb, np.concatenate([masks, np.ones((1, 20, 24), bool)]))
     make = ExampleMaker(128, num_points=300, max_masks=10)
@@ -126,7 +126,7 @@ def test_too_many_masks_are_thinned_out(stripes):
     assert make(stripes, np.random.default_rng(0)).membership.shape[0] == 2
 
 
-def test_a_crop_of_a_large_photograph_matches_one_cut_without_draft_decoding():
+def test_a_crop_of_a_large_image_matches_one_cut_without_draft_decoding():
     y, x = np.mgrid[:600, :800]
     rgb = np.stack([x / 4, y / 3, 0 * x + 90], -1).astype(np.uint8)
     sample = sample_of(rgb, np.ones((1, 600, 800), bool))

@@ -264,9 +264,9 @@ def test_strips_go_to_tensorboard_and_to_the_folder_of_the_run(tmp_path: Path) -
     assert [file.name for file in files] == [
         f"val_strip_scene_{n}_step000000{step}.png" for n in (0, 1) for step in (4, 8)
     ]
-    picture = np.array(Image.open(files[0]))
-    np.testing.assert_array_equal(picture[:, :40], scene(0).image)
-    # Weights of the net did not change, nor did the projection: the same picture again.
+    image = np.array(Image.open(files[0]))
+    np.testing.assert_array_equal(image[:, :40], scene(0).image)
+    # Weights of the net did not change, nor did the projection: the same image again.
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

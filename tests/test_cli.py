@@ -100,7 +100,7 @@ def test_brightness_trains_two_steps(command, tmp_path, capsys) -> None:
 
 
 @pytest.mark.real
-def test_bsds500_trains_two_steps_on_photographs(command, tmp_path, shared_data) -> None:
+def test_bsds500_trains_two_steps_on_images(command, tmp_path, shared_data) -> None:
     command(
         "fit",
         "--config",
@@ -313,23 +313,23 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
     assert "val/loss" in capsys.readouterr().out
 
     rng = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, size in enumerate([(40, 60), (51, 33)]):
         rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        Image.fromarray(rgb).save(tmp_path / f"pictures/p{number}.png")
-    (tmp_path / "pictures/broken.png").write_bytes(b"not a picture")
+        Image.fromarray(rgb).save(tmp_path / f"images/p{number}.png")
+    (tmp_path / "images/broken.png").write_bytes(b"not a image")
     command(
         "predict",
         "--config=conf/base.yaml",
         *TWO_STEPS,
-        "--data.predict=pictures",
+        "--data.predict=images",
         f"--ckpt_path={checkpoint}",
     )
     net = maskfeat.load(checkpoint)
     for number, size in enumerate([(40, 60), (51, 33)]):
         with np.load(tmp_path / f"predictions/p{number}.npz") as stored:
             assert stored["level_0"].dtype == np.float16
-            rgb = np.asarray(Image.open(tmp_path / f"pictures/p{number}.png"))
+            rgb = np.asarray(Image.open(tmp_path / f"images/p{number}.png"))
             finest = net.features(rgb).pyramid[0].numpy()
             assert np.abs(stored["level_0"] - finest).max() < 1e-2
         labels = np.asarray(Image.open(tmp_path / f"predictions/p{number}_labels.png"))
@@ -354,7 +354,7 @@ def checkpoint(tmp_path_factory) -> Path:
     ("content", "fault"),
     [
         (b"", "is an empty file"),
-        (b"\xff\xd8\xff\xe0 a photograph", "is no checkpoint of `lightning fit`"),
+        (b"\xff\xd8\xff\xe0 a image", "is no checkpoint of `lightning fit`"),
         (b"\x08\0\0\0\0\0\0\0{}      ", "is no checkpoint of `lightning fit`"),
         (0.5, "is a checkpoint that is cut short"),
         (0.999, "is a checkpoint that is cut short"),
@@ -407,19 +407,19 @@ def test_a_checkpoint_that_does_not_fit_says_why(command, checkpoint, name, word
     [
         (["k.jpg", "k.png"], "predictions", "'k.jpg' and 'k.png' would both be written as 'k'"),
         (["k.png", "k_labels.png"], "predictions", "would both be written as 'k_labels.png'"),
-        (["k.png"], "pictures", "predictions must go to another folder"),
+        (["k.png"], "images", "predictions must go to another folder"),
     ],
 )
 def test_predictions_of_one_name_are_refused_before_any_is_written(
     command, tmp_path, names, folder, message
 ) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for name in names:
-        Image.new("RGB", (40, 30)).save(tmp_path / "pictures" / name)
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / name)
     writer = "{class_path: maskfeat.evaluate.predictions.PredictionWriter, init_args: {folder: %s}}"
     with pytest.raises(SystemExit, match=message):
         command(
-            *("predict", "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=pictures"),
+            *("predict", "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=images"),
             f"--trainer.callbacks=[{writer % folder}]",
         )
     assert sorted(path.name for path in tmp_path.glob("p*/*")) == sorted(names)

@@ -15,7 +15,7 @@ from maskfeat.evaluate.clicking import play_clicks
 SIZE = (6, 8)
 
 
-def picture(path: Path, array: np.ndarray, **options) -> None:
+def image(path: Path, array: np.ndarray, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
 
@@ -41,10 +41,10 @@ def instances() -> np.ndarray:
 @pytest.fixture
 def grabcut(tmp_path: Path) -> Path:
     """JPEGs and bitmaps side by side, masks as bitmaps, as they are handed round."""
-    picture(tmp_path / "data_GT" / "banana1.bmp", photo(0))
-    picture(tmp_path / "data_GT" / "21077.jpg", photo(1), quality=95, subsampling=0)
+    image(tmp_path / "data_GT" / "banana1.bmp", photo(0))
+    image(tmp_path / "data_GT" / "21077.jpg", photo(1), quality=95, subsampling=0)
     for name in ("banana1", "21077"):
-        picture(tmp_path / "boundary_GT" / f"{name}.bmp", trimap())
+        image(tmp_path / "boundary_GT" / f"{name}.bmp", trimap())
     return tmp_path
 
 
@@ -52,7 +52,7 @@ def grabcut(tmp_path: Path) -> Path:
 def sbd(tmp_path: Path) -> Path:
     (tmp_path / "inst").mkdir()
     for number, name in enumerate(("2008_000002", "2008_000003")):
-        picture(tmp_path / "img" / f"{name}.jpg", photo(number), quality=95)
+        image(tmp_path / "img" / f"{name}.jpg", photo(number), quality=95)
         labels = instances() if number == 0 else (instances() == 2).astype(np.uint8)
         content = {"Segmentation": labels, "Categories": np.array([[15]], np.uint8)}
         savemat(tmp_path / "inst" / f"{name}.mat", {"GTinst": content})
@@ -72,8 +72,8 @@ def test_the_band_of_grabcut_is_not_counted(grabcut: Path) -> None:
 
 
 def test_berkeley_is_read_alike_from_its_own_folders(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "3063.jpg", photo(0))
-    picture(tmp_path / "masks" / "3063.png", np.repeat(trimap()[..., None], 3, axis=2))
+    image(tmp_path / "images" / "3063.jpg", photo(0))
+    image(tmp_path / "masks" / "3063.png", np.repeat(trimap()[..., None], 3, axis=2))
     (target,) = Berkeley(tmp_path)
     np.testing.assert_array_equal(target.target, np.where(trimap() == 128, -1, trimap() == 255))
 
@@ -85,11 +85,11 @@ def test_whatever_is_not_black_is_object_in_davis_and_coco_mval(kind, tmp_path: 
     palette = Image.fromarray(labels)
     palette.putpalette(colors.ravel().tolist())
     for name in ("a", "b", "c"):
-        picture(tmp_path / "img" / f"{name}.jpg", photo(0))
+        image(tmp_path / "img" / f"{name}.jpg", photo(0))
     (tmp_path / "gt").mkdir()
     palette.save(tmp_path / "gt" / "a.png")
-    picture(tmp_path / "gt" / "b.png", colors[labels])
-    picture(tmp_path / "gt" / "c.png", labels)
+    image(tmp_path / "gt" / "b.png", colors[labels])
+    image(tmp_path / "gt" / "c.png", labels)
     for target in kind(tmp_path):
         np.testing.assert_array_equal(target.target, labels > 0)
 
@@ -137,19 +137,19 @@ def test_an_image_without_mask_is_named(grabcut: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
     (tmp_path / "img" / ".hidden.jpg").touch()
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         Davis(tmp_path)
 
 
 def test_a_mask_of_another_size_is_refused(grabcut: Path) -> None:
-    picture(grabcut / "data_GT" / "banana1.bmp", photo(0, (7, 9)))
+    image(grabcut / "data_GT" / "banana1.bmp", photo(0, (7, 9)))
     with pytest.raises(ValueError, match="must have one size, got 7 x 9 and 6 x 8"):
         GrabCut(grabcut)[1]
 
 
-def test_a_broken_picture_is_named(grabcut: Path) -> None:
-    (grabcut / "data_GT" / "21077.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"21077.jpg' cannot be read as a picture"):
+def test_a_broken_image_is_named(grabcut: Path) -> None:
+    (grabcut / "data_GT" / "21077.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"21077.jpg' cannot be read as an image"):
         GrabCut(grabcut)[0]
 
 
@@ -191,11 +191,11 @@ def test_a_layout_needs_a_rule_for_masks() -> None:
         MaskFolders("anywhere")
 
 
-def test_a_mask_in_the_alpha_of_a_black_picture_is_the_object(tmp_path: Path) -> None:
-    picture(tmp_path / "img" / "a.jpg", photo(0))
+def test_a_mask_in_the_alpha_of_a_black_image_is_the_object(tmp_path: Path) -> None:
+    image(tmp_path / "img" / "a.jpg", photo(0))
     alpha = (instances() == 1).astype(np.uint8) * 255
-    picture(tmp_path / "gt" / "a.png", np.dstack([np.zeros((*SIZE, 3), np.uint8), alpha]))
+    image(tmp_path / "gt" / "a.png", np.dstack([np.zeros((*SIZE, 3), np.uint8), alpha]))
     np.testing.assert_array_equal(Davis(tmp_path)[0].target, instances() == 1)
-    picture(tmp_path / "gt" / "a.png", np.dstack([photo(1), alpha]))
+    image(tmp_path / "gt" / "a.png", np.dstack([photo(1), alpha]))
     with pytest.raises(ValueError, match="color and its alpha tell different masks"):
         Davis(tmp_path)[0]

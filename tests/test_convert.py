@@ -41,9 +41,9 @@ from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.sources import clean_keys
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.tars import TarRecord
+from maskfeat.data.image import SampleError
 from maskfeat.data.index import scan_shard
 from maskfeat.data.limits import Limits
-from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import decode
 from maskfeat.data.sample import AnnotatedImage, read_sample
 
@@ -85,8 +85,8 @@ def read_all(folder: Path) -> list[tuple[AnnotatedImage, dict[str, Any]]]:
 
 def resized(mask: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
     """A mask of 0 and 255 brought to (height, width) by Pillow."""
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(picture.resize(size[::-1], how))
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(image.resize(size[::-1], how))
 
 
 def components(mask: np.ndarray) -> list[np.ndarray]:
@@ -261,16 +261,16 @@ def test_an_image_that_is_small_already_keeps_its_file_unless_it_is_turned(tmp_p
     a, b, c = (sample for sample, _ in read_all(tmp_path / "out"))
     assert a.jpg == sample_files(kept)["jpg"]
     for sample, scene in ((b, turned), (c, png)):
-        with Image.open(io.BytesIO(sample.jpg)) as picture:
-            assert picture.format == "JPEG"
-            assert picture.size == (44, 30)
-            assert picture.getexif().get(0x0112, 1) == 1
+        with Image.open(io.BytesIO(sample.jpg)) as image:
+            assert image.format == "JPEG"
+            assert image.size == (44, 30)
+            assert image.getexif().get(0x0112, 1) == 1
         assert np.abs(sample.decode().astype(int) - scene.rgb).mean() < 12
         assert np.array_equal(decode(sample.runs), decode(a.runs))
 
 
 def test_a_reduced_image_is_the_mean_over_areas(tmp_path: Path) -> None:
-    """Against exact means of the full picture: the rest is JPEG and the decoder's own halving."""
+    """Against exact means of the full image: the rest is JPEG and the decoder's own halving."""
     rng = np.random.default_rng(5)
     coarse = rng.uniform(0, 255, (12, 16)).astype(np.uint8)  # gray: JPEG halves colors
     gray = Image.fromarray(coarse).resize((240, 180), Image.Resampling.BICUBIC)
@@ -553,7 +553,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(command, tmp_path, capsy
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["bsds500/val-000000", "ade20k_sample/train-000000"])
-def test_real_photographs_keep_their_masks_at_full_size_and_nearly_so_at_less(
+def test_real_images_keep_their_masks_at_full_size_and_nearly_so_at_less(
     shared_data: Path, tmp_path: Path, name: str
 ) -> None:
     """At half the size a mask keeps its share of the image to within its border's pixels."""

@@ -237,8 +237,8 @@ def test_panoptic_segments_are_told_apart_or_refused(tmp_path: Path) -> None:
         assert summary["skipped"] == {"bad json": 1}
 
 
-def test_polygons_drawn_on_the_turned_picture_are_told_from_others(tmp_path: Path) -> None:
-    """A phone picture stored as 48 x 64 and shown as 64 x 48, its outlines drawn as it is shown."""
+def test_polygons_drawn_on_the_turned_image_are_told_from_others(tmp_path: Path) -> None:
+    """A phone image stored as 48 x 64 and shown as 64 x 48, its outlines drawn as it is shown."""
     shown = {"segmentation": [[5, 50, 25, 50, 25, 60, 5, 60]]}
     path = write_coco(tmp_path / "in", {"a.jpg": [shown], "b.jpg": [shown]}, RGB)
     exif = Image.Exif()

@@ -15,7 +15,7 @@ from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 from maskfeat.batch import SkippedSample
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.examples import collate
-from maskfeat.data.folder import find_pictures, read_picture
+from maskfeat.data.folder import find_images, read_image
 
 # Faults that make a sample unreadable; the others are read rightly.
 UNREADABLE = {1: "truncated jpg", 4: "bad json", 7: "rle of another size", 9: "no masks"}
@@ -170,7 +170,7 @@ def test_too_many_unreadable_samples_stop_training_with_a_sentence(tmp_path) -> 
         epoch()
 
 
-def test_grey_cmyk_and_turned_photographs_are_read(tmp_path) -> None:
+def test_grey_cmyk_and_turned_images_are_read(tmp_path) -> None:
     faults = {0: "gray", 1: "cmyk", 2: "exif rotated", 3: "palette"}
     write_shard(tmp_path / "train-0.tar", 4, seed=1, faults=faults)
     write_shard(tmp_path / "val-0.tar", 3, seed=2)
@@ -280,15 +280,15 @@ def test_a_loader_without_a_trainer_reads_alone(shards) -> None:
     assert len(keys_of(data)) == 20
 
 
-def test_pictures_are_found_and_what_is_none_is_said(tmp_path) -> None:
+def test_images_are_found_and_what_is_none_is_said(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to predict on"):
-        find_pictures(None)
-    with pytest.raises(FileNotFoundError, match="no picture"):
-        find_pictures(str(tmp_path))
+        find_images(None)
+    with pytest.raises(FileNotFoundError, match="no image"):
+        find_images(str(tmp_path))
     (tmp_path / "a.png").write_bytes(b"no")
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
-        read_picture(tmp_path / "a.png")
-    assert np.array_equal(find_pictures(str(tmp_path / "a.png")), [tmp_path / "a.png"])
+    with pytest.raises(ValueError, match="cannot be read as a image"):
+        read_image(tmp_path / "a.png")
+    assert np.array_equal(find_images(str(tmp_path / "a.png")), [tmp_path / "a.png"])
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_linkages_are_compared(repository, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_levels_are_measured_and_pictures_drawn_of_sets_never_trained_on(
+def test_levels_are_measured_and_images_drawn_of_sets_never_trained_on(
     repository, tmp_path
 ) -> None:
     for number, name in enumerate(["ade20k_sample", "camvid", "carparts", "ccp"]):
@@ -63,7 +63,7 @@ def test_levels_are_measured_and_pictures_drawn_of_sets_never_trained_on(
     assert {"camvid val", "drawn val"} < {row["set"] for row in rows}
     assert all(0 <= share <= 1 for row in rows for share in row["recall"])
     words += ["--count=1", f"--page={tmp_path}/page"]
-    run(repository, "experiments/beyond/pictures.py", *words)
+    run(repository, "experiments/beyond/images.py", *words)
     assert len(list((tmp_path / "page").glob("*.png"))) == 4
     widths = {path.stem: Image.open(path).width for path in (tmp_path / "out").glob("*.png")}
     assert widths["drawn"] == 5 * 320 + 4 * 4

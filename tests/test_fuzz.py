@@ -50,7 +50,7 @@ def _read_one(jpg: bytes, text: bytes, case: int) -> str:
 
     expected = expected_components(text)
     if expected is not None and expected[0].shape != SIZE:
-        expected = None  # not the picture's size
+        expected = None  # not the image's size
     if sample is None:
         assert expected is None, f"case {case} is sound, but was skipped: {outcome}"
         return outcome

@@ -158,7 +158,7 @@ class CountedImages(Sequence[HeldOutImage]):
 @pytest.mark.real
 def test_real_held_out_sets_are_read(tmp_path: Path) -> None:
     if not (DATA / "iis").is_dir():
-        pytest.skip(f"no photographs at {DATA}")
+        pytest.skip(f"no images at {DATA}")
     images = ShardImages(str(DATA / "bsds500" / "val-*.tar"), 5, tmp_path)
     assert len(images) == 5
     assert all(len(image.partitions) >= 4 for image in images)

@@ -112,7 +112,7 @@ def test_nothing_is_object_beyond_the_mask_it_must_lie_in() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not SCRIBBLES.exists(), reason="no photographs beside the repository")
+@pytest.mark.skipif(not SCRIBBLES.exists(), reason="no images beside the repository")
 def test_background_marks_far_from_a_bus_do_not_make_it_grow() -> None:
     [bus] = [
         sample

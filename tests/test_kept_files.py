@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drawn_pictures import drawn
+from drawn_images import drawn
 from PIL import Image
 from torch import nn
 
@@ -120,7 +120,7 @@ class Counting(LabEncoder):
 
 @pytest.fixture
 def store(tmp_path):
-    """Opens the store of one picture, as each start of a labeler does."""
+    """Opens the store of one image, as each start of a labeler does."""
     Image.fromarray(drawn()).save(tmp_path / "p.png")
     path, folder = tmp_path / "p.png", tmp_path / "prepared"
 

@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, disc, iou, write_pictures
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, iou, write_images
 from PIL import Image
 from served_pages import chromium, opened, served
 
 from maskfeat import Labeler
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_pictures import feature_model
+from maskfeat.app.open_images import feature_model
 
 CLASSES = ["ground", "disc", "square"]
 BESIDE = [60, 40]  # on the disc, away from the click
@@ -27,9 +27,9 @@ def browser():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures") / "photos"
-    write_pictures(folder)
-    (folder / "p3.png").write_bytes(b"no picture")
+    folder = tmp_path_factory.mktemp("images") / "photos"
+    write_images(folder)
+    (folder / "p3.png").write_bytes(b"no image")
     return folder
 
 
@@ -101,7 +101,7 @@ def test_click_see_the_tint_change_undo_done_next_reload(page, out) -> None:
     page.text("#done-badge").to_be_visible()
 
 
-def test_undo_goes_to_the_picture_of_the_click_and_b_goes_back(page) -> None:
+def test_undo_goes_to_the_image_of_the_click_and_b_goes_back(page) -> None:
     click_all(page)
     page.press("s")
     page.text("#name").to_have_text("p1.png")
@@ -130,17 +130,17 @@ def test_undo_after_done_says_what_it_takes_back(page, out) -> None:
     assert not (out / "labels" / "p0.png").exists()
 
 
-def test_the_last_picture_done_exports_and_what_is_left_out_is_named(page, out) -> None:
-    page.text("#failed summary").to_have_text("1 picture left out")
+def test_the_last_image_done_exports_and_what_is_left_out_is_named(page, out) -> None:
+    page.text("#failed summary").to_have_text("1 image left out")
     page.text("#failed li").to_have_text("p3.png")
-    page.text("#prepared").to_have_text("all pictures prepared")
+    page.text("#prepared").to_have_text("all images prepared")
     click_all(page)
     for name in ("p1.png", "p2.png"):
         page.press("Enter")
         page.text("#name").to_have_text(name)
         page.wait()
     page.page.locator("#done").click()
-    page.text("#message").to_contain_text("all pictures are done; 3 pictures written to")
+    page.text("#message").to_contain_text("all images are done; 3 images written to")
     assert len(json.loads((out / "exported" / "coco.json").read_text())["images"]) == 3
     page.page.locator("#reopen").click()
     page.text("#num-done").to_have_text("2 of 4 done")

@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, iou, write_pictures
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, iou, write_images
 from PIL import Image
 from served_pages import act, client_of, ready_view, refusal, refused_start, running
 from starlette.testclient import TestClient
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from maskfeat import Labeler
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_pictures import feature_model
+from maskfeat.app.open_images import feature_model
 
 CLASSES = ["ground", "disc", "square"]
 
@@ -29,7 +29,7 @@ def serve(paths, out) -> TestClient:
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -56,18 +56,18 @@ def click_all(client, number: int = 0) -> dict:
 def view_of(client, number: int = 0) -> dict:
     """When it is prepared and all is learned."""
     ready_view(client, number)
-    return client.get(f"/api/pictures/{number}?learn=1").json()
+    return client.get(f"/api/images/{number}?learn=1").json()
 
 
 def labels_of(client, number: int = 0) -> np.ndarray:
     """Class of each pixel, as the page makes it of superpixels."""
-    content = client.get(f"/api/pictures/{number}/partition").content
+    content = client.get(f"/api/images/{number}/partition").content
     height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)
     superpixels = np.frombuffer(content, "<i4", offset=16 + 12 * (2 * int(num_superpixels) - 1))
     return np.array(view_of(client, number)["classes"])[superpixels.reshape(height, width)]
 
 
-def test_clicks_teach_the_classes_of_all_pictures(client) -> None:
+def test_clicks_teach_the_classes_of_all_images(client) -> None:
     folder = client.get("/api/folder").json()
     assert (folder["names"], folder["classes"]) == (["p0.png", "p1.png", "p2.png"], CLASSES)
     assert (folder["first"], folder["is_done"]) == (0, [False] * 3)
@@ -77,7 +77,7 @@ def test_clicks_teach_the_classes_of_all_pictures(client) -> None:
     assert answer["progress"]["num_clicks"] == 3
     assert [one["class"] for one in answer["clicks"]] == [0, 1, 2]
     assert "classes" not in answer
-    view = client.get("/api/pictures/0").json()  # by what was known before
+    view = client.get("/api/images/0").json()  # by what was known before
     assert set(np.array(view["classes"])[view["held"]]) == {0, 1, 2}
     view = view_of(client)
     assert (view["is_fresh"], view["knows_classes"]) == (True, True)
@@ -87,7 +87,7 @@ def test_clicks_teach_the_classes_of_all_pictures(client) -> None:
     assert view_of(client, 2)["held"] == []
 
 
-def test_undo_and_redo_say_which_picture_they_changed(client, paths, out) -> None:
+def test_undo_and_redo_say_which_image_they_changed(client, paths, out) -> None:
     click_all(client)
     act(client, click(ON_DISC, 2), 1)
     before = view_of(client, 1)["classes"]
@@ -99,11 +99,11 @@ def test_undo_and_redo_say_which_picture_they_changed(client, paths, out) -> Non
         assert view_of(again, 1)["classes"] == before
         act(again, {"do": "undo"})
         act(again, click(ON_DISC, 1), 1)
-        post = again.post("/api/pictures/0/actions", json={"do": "redo"})
+        post = again.post("/api/images/0/actions", json={"do": "redo"})
         assert "no click to do again" in refusal(post)
 
 
-def test_done_pictures_keep_what_was_shown_and_are_exported(client, out) -> None:
+def test_done_images_keep_what_was_shown_and_are_exported(client, out) -> None:
     click_all(client)
     view_of(client)
     shown = labels_of(client)
@@ -122,14 +122,14 @@ def test_done_pictures_keep_what_was_shown_and_are_exported(client, out) -> None
     assert "formats must be of png" in refusal(post)
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
-    paths[0].write_bytes(b"no picture")
+def test_a_image_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
+    paths[0].write_bytes(b"no image")
     with serve(paths, out) as client:
         for _ in range(60):
-            response = client.get("/api/pictures/0?wait=1")
+            response = client.get("/api/images/0?wait=1")
             if response.status_code == 400:
                 break
-        assert "p0.png' cannot be read as a picture" in refusal(response)
+        assert "p0.png' cannot be read as a image" in refusal(response)
         progress = client.get("/api/progress").json()
         assert list(progress["failed"]) == ["p0.png"]
         assert client.get("/api/next").json() == {"number": 1}
@@ -140,7 +140,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(paths, out) -> None
     [
         ({"do": "click"}, "at_yx must be whole numbers, got None"),
         ({**click([1, 1], 0), "at_yx": [1, 2, 3]}, "at_yx must be whole numbers"),
-        (click([90, 0], 0), r"lies outside the picture"),
+        (click([90, 0], 0), r"lies outside the image"),
         (click([1.5, 0], 0), "must be whole numbers"),
         (click([1, 1], 3), "no class 3 among 3"),
         (
@@ -153,14 +153,14 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(paths, out) -> None
     ],
 )
 def test_a_malformed_action_is_refused_and_changes_nothing(client, out, action, match) -> None:
-    post = client.post("/api/pictures/0/actions", json=action)
+    post = client.post("/api/images/0/actions", json=action)
     assert match in refusal(post)
     assert not (out / "clicks.json").exists()
 
 
 def test_only_its_own_page_is_answered(client, out) -> None:
-    assert "no picture 3 among 3" in refusal(client.get("/api/pictures/3"))
-    assert "no picture 3 among 3" in refusal(client.get("/api/pictures/3/picture"))
+    assert "no image 3 among 3" in refusal(client.get("/api/images/3"))
+    assert "no image 3 among 3" in refusal(client.get("/api/images/3/image"))
     assert client.get("/").headers["content-security-policy"].startswith("default-src 'self'")
     assert client.get("/page/label.js").status_code == 200
     assert client.get("/page/..%2fcli.py").status_code == 404
@@ -171,7 +171,7 @@ def test_only_its_own_page_is_answered(client, out) -> None:
         {"content-type": "text/plain"},
     ):
         headers = {"content-type": "application/json", **headers}
-        for address in ("/api/pictures/0/actions", "/api/export"):
+        for address in ("/api/images/0/actions", "/api/export"):
             post = client.post(address, content=json.dumps(click(ON_DISC, 1)), headers=headers)
             refusal(post, status=403)
     assert not (out / "clicks.json").exists()
@@ -182,22 +182,22 @@ def test_two_programs_do_not_write_over_each_other(client, paths, out) -> None:
         view_of(client, number)
     with serve(paths, out) as other:
         act(other, click(ON_DISC, 1))
-    post = client.post("/api/pictures/0/actions", json=click(ON_DISC, 1))
+    post = client.post("/api/images/0/actions", json=click(ON_DISC, 1))
     assert "changed by another program" in refusal(post)
     assert len(json.loads((out / "clicks.json").read_text())["clicks"]) == 1
 
 
 @pytest.mark.slow
 def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
-    write_pictures(tmp_path / "photos", 2)
+    write_images(tmp_path / "photos", 2)
     words = ("--classes", ",".join(CLASSES), "--order", "given")
     with running(tmp_path / "photos", *words) as server:
-        assert "0 of 2 pictures done" in server.said
-        server.ask("pictures/0/actions", click(ON_DISC, 1))
-        server.ask("pictures/0/actions", {"do": "done", "is_done": True})
-        server.ask("pictures/1/actions", click(ON_SQUARE, 2))
+        assert "0 of 2 images done" in server.said
+        server.ask("images/0/actions", click(ON_DISC, 1))
+        server.ask("images/0/actions", {"do": "done", "is_done": True})
+        server.ask("images/1/actions", click(ON_SQUARE, 2))
     with running(tmp_path / "photos", *words) as server:
-        assert "1 of 2 pictures done" in server.said
+        assert "1 of 2 images done" in server.said
         folder = server.ask("folder")
         assert (folder["first"], folder["is_done"]) == (1, [True, False])
         assert folder["progress"]["num_clicks"] == 2
@@ -217,7 +217,7 @@ def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_p
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, words, match) -> None:
-    write_pictures(tmp_path / "photos")
+    write_images(tmp_path / "photos")
     (tmp_path / "labeled").mkdir()
     content = {"version": 1, "classes": ["x", "y"], "clicks": [], "done": []}
     (tmp_path / "labeled" / "clicks.json").write_text(json.dumps(content))

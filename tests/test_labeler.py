@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
 from PIL import Image
 
 from maskfeat import Labeler
@@ -31,8 +31,8 @@ class CountingEncoder(LabEncoder):
         return super().features(rgb)
 
 
-def picture(number: int) -> np.ndarray:
-    """The drawn picture with noise of its own."""
+def image(number: int) -> np.ndarray:
+    """The drawn image with noise of its own."""
     noise = np.random.default_rng(number).normal(0, 6, (*SIZE, 3))
     return (drawn() + noise).clip(0, 255).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def picture(number: int) -> np.ndarray:
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for number in range(4):
-        Image.fromarray(picture(number)).save(folder / f"p{number}.png")
+        Image.fromarray(image(number)).save(folder / f"p{number}.png")
     return folder
 
 
@@ -62,7 +62,7 @@ def out(prepared, tmp_path):
 
 def labeler(photos, out, **settings) -> Labeler:
     settings = {"per_megapixel": 40_000, "smoothness": 3.0, "order": "given", **settings}
-    if "num_segments" not in settings:  # the pictures are of three regions, not of 200
+    if "num_segments" not in settings:  # the images are of three regions, not of 200
         settings.setdefault("granularity", 0.5)
     return Labeler(photos, CLASSES, CountingEncoder(sigma=1), out, **settings)
 
@@ -222,7 +222,7 @@ def test_the_image_that_differs_is_proposed_first(order, photos, tmp_path) -> No
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(4):
-        rgb = picture(number)
+        rgb = image(number)
         if number == 2:  # between the colors of the classes, and unknown
             rgb[:] = (
                 np.random.default_rng(5).integers(0, 255, (9, 13, 3)).repeat(10, 0).repeat(10, 1)
@@ -290,17 +290,17 @@ def test_exports_say_the_same_in_three_formats(photos, out, tmp_path) -> None:
     assert one.export(folder, ["png"], only_done=False) == 4
 
 
-def test_a_broken_picture_is_named_and_passed_over(photos, tmp_path, caplog) -> None:
+def test_a_broken_image_is_named_and_passed_over(photos, tmp_path, caplog) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "a.png").write_bytes(b"no picture")
-    Image.fromarray(picture(0)).save(folder / "b.png")
+    (folder / "a.png").write_bytes(b"no image")
+    Image.fromarray(image(0)).save(folder / "b.png")
     one = labeler(folder, tmp_path / "out")
     one.prepare()
-    assert "a.png' cannot be read as a picture" in caplog.text
+    assert "a.png' cannot be read as a image" in caplog.text
     assert one.next() == 1
     assert one.progress.num_failed == 1
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
+    with pytest.raises(ValueError, match="cannot be read as a image"):
         one.proposal(0)
 
 
@@ -318,7 +318,7 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         one.correct(4, (0, 0), "disc")
     with pytest.raises(ValueError, match="the class must be one of"):
         one.correct(0, (0, 0), "cat")
-    with pytest.raises(ValueError, match=r"the click .* = \(90, 0\) lies outside the picture"):
+    with pytest.raises(ValueError, match=r"the click .* = \(90, 0\) lies outside the image"):
         one.correct(0, (90, 0), "disc")
     assert not one.clicks
     with pytest.raises(ValueError, match="formats must be of png, coco and sa1b, got 'gif'"):
@@ -331,7 +331,7 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         labeler(photos, out, order="random")
     with pytest.raises(ValueError, match="out must be another folder"):
         labeler(photos, photos)
-    with pytest.raises(FileNotFoundError, match="no picture or folder"):
+    with pytest.raises(FileNotFoundError, match="no image or folder"):
         labeler(photos / "nowhere", out)
     with pytest.raises(ValueError, match="the folder to export to must be another folder"):
         one.export(photos)
@@ -391,11 +391,11 @@ def test_what_cannot_be_written_has_not_happened(photos, out, monkeypatch) -> No
 
 @pytest.fixture
 def own_photos(photos, tmp_path):
-    """A copy of the pictures, to be changed."""
+    """A copy of the images, to be changed."""
     return shutil.copytree(photos, tmp_path / "own")
 
 
-def test_clicks_on_a_picture_that_was_replaced_or_is_gone_wait_for_it(
+def test_clicks_on_a_image_that_was_replaced_or_is_gone_wait_for_it(
     own_photos, tmp_path, caplog
 ) -> None:
     one = labeler(own_photos, tmp_path / "out")
@@ -406,7 +406,7 @@ def test_clicks_on_a_picture_that_was_replaced_or_is_gone_wait_for_it(
     first = own_photos / "p0.png"
     old = first.read_bytes()
 
-    Image.fromarray(picture(7)).save(first)  # of the same size, in mid-session
+    Image.fromarray(image(7)).save(first)  # of the same size, in mid-session
     assert not one.proposal(0).is_done
     assert one.clicks == clicks[3:]
     assert one.set_aside == {"p0.png": 3}
@@ -414,7 +414,7 @@ def test_clicks_on_a_picture_that_was_replaced_or_is_gone_wait_for_it(
     assert not (tmp_path / "out" / "labels" / "p0.png").exists()
 
     first.unlink()  # the others go on, and so does a new start
-    with pytest.raises(ValueError, match=r"p0\.png' cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"p0\.png' cannot be read as a image"):
         one.proposal(0)
     assert one.next() == 1
     assert one.proposal(2).labels.shape == SIZE
@@ -428,33 +428,33 @@ def test_clicks_on_a_picture_that_was_replaced_or_is_gone_wait_for_it(
     assert not back.set_aside
 
 
-def test_a_picture_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
+def test_a_image_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
     one = labeler(own_photos, tmp_path / "out")
     click_all(one, 0)
     click_all(one, 1)
     one.set_done(1)
     one.click(0, (SIZE[0] - 1, SIZE[1] - 1), "ground")
-    Image.fromarray(picture(0)[:20, :30]).save(own_photos / "p0.png")
+    Image.fromarray(image(0)[:20, :30]).save(own_photos / "p0.png")
     again = labeler(own_photos, tmp_path / "out")
     assert again.proposal(0).labels.shape == (20, 30)
     assert {click.image for click in again.clicks} == {1}
     assert again.export(tmp_path / "exported") == 1
 
 
-def test_a_picture_that_breaks_costs_itself_alone(own_photos, tmp_path, caplog) -> None:
+def test_a_image_that_breaks_costs_itself_alone(own_photos, tmp_path, caplog) -> None:
     one = labeler(own_photos, tmp_path / "out")
     for image in (0, 1):
         click_all(one, image)
         one.set_done(image)
-    (own_photos / "p0.png").write_bytes(b"no picture")
+    (own_photos / "p0.png").write_bytes(b"no image")
     assert one.export(tmp_path / "exported", only_done=False) == 3
     assert "not exported: " in caplog.text
     one.correct(2, tuple(ON_DISC), "disc")
     assert one.next() == 2
 
 
-@pytest.mark.parametrize("harm", ["removed", "cut", "no picture", "of another size"])
-def test_a_done_picture_without_sound_labels_is_not_done(photos, out, harm, caplog) -> None:
+@pytest.mark.parametrize("harm", ["removed", "cut", "no image", "of another size"])
+def test_a_done_image_without_sound_labels_is_not_done(photos, out, harm, caplog) -> None:
     one = labeler(photos, out)
     click_all(one, 0)
     one.set_done(0)
@@ -465,12 +465,12 @@ def test_a_done_picture_without_sound_labels_is_not_done(photos, out, harm, capl
     elif harm == "of another size":
         Image.fromarray(np.zeros((5, 5), np.uint16)).save(path)
     else:
-        path.write_bytes(content[:60] if harm == "cut" else b"no picture")
+        path.write_bytes(content[:60] if harm == "cut" else b"no image")
     again = labeler(photos, out)
     labels = again.proposal(0).labels
     assert iou(labels == 1, disc()) > 0.9
     assert not again.is_done(0)
-    assert f"'{path}', the labels of a picture that was done, is missing or damaged" in caplog.text
+    assert f"'{path}', the labels of an image that was done, is missing or damaged" in caplog.text
 
 
 def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_path) -> None:
@@ -478,9 +478,9 @@ def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_p
     click_all(one, 0)
     for image in range(4):
         one.set_done(image)
-    Image.fromarray(picture(0)[:20, :30]).save(own_photos / "p0.png")  # clicked
-    Image.fromarray(picture(1)[::-1]).save(own_photos / "p1.png")  # not clicked
-    (tmp_path / "out" / "labels" / "p2.png").write_bytes(b"no picture")
+    Image.fromarray(image(0)[:20, :30]).save(own_photos / "p0.png")  # clicked
+    Image.fromarray(image(1)[::-1]).save(own_photos / "p1.png")  # not clicked
+    (tmp_path / "out" / "labels" / "p2.png").write_bytes(b"no image")
     assert one.export(tmp_path / "exported", ["png"]) == 1
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
         "p3_classes.png",
@@ -489,7 +489,7 @@ def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_p
 
 
 @pytest.mark.parametrize("what", ["click", "undo", "redo", "reopen"])
-def test_labels_of_a_picture_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
+def test_labels_of_a_image_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
     one = labeler(photos, out)
     click_all(one, 0)
     if what == "redo":

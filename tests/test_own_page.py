@@ -6,23 +6,23 @@ import json
 import re
 
 import pytest
-from drawn_pictures import ON_DISC, click, write_pictures
+from drawn_images import ON_DISC, click, write_images
 from served_pages import client_of, refusal
 from starlette.testclient import TestClient
 
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 
 
 def serve(paths, folder, host="127.0.0.1") -> TestClient:
     store = AnnotationStore(folder, paths)
-    return client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0), host))
+    return client_of(create_app(OpenImages(store, feature_model("lab"), 2.0), host))
 
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def client(paths, out):
         yield client
 
 
-def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
+def test_page_and_images_are_served_and_nothing_else(client, paths) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
@@ -45,7 +45,7 @@ def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
         assert content.status_code == 200
         # No asset of a foreign host: the names of XML in an icon are no addresses.
         assert "//" not in re.sub(r"(?m)//.*$|xmlns=\S+", "", content.text)
-    jpeg = client.get("/api/pictures/0/picture")
+    jpeg = client.get("/api/images/0/image")
     assert jpeg.headers["content-type"] == "image/jpeg"
     for address in (
         "/page/../cli.py",
@@ -54,9 +54,9 @@ def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
         "/page//etc/passwd",
     ):
         assert client.get(address).status_code == 404
-    assert "no picture 3 among 3" in refusal(client.get("/api/pictures/3"))
-    assert client.get("/api/pictures/-1").status_code == 404
-    assert client.get(f"/api/pictures/{paths[0]}").status_code == 404
+    assert "no image 3 among 3" in refusal(client.get("/api/images/3"))
+    assert client.get("/api/images/-1").status_code == 404
+    assert client.get(f"/api/images/{paths[0]}").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_page_and_pictures_are_served_and_nothing_else(client, paths) -> None:
 def test_what_other_sites_send_is_refused_and_changes_nothing(client, out, headers) -> None:
     body = json.dumps(click(ON_DISC))
     headers = {"content-type": "application/json", **headers}
-    post = client.post("/api/pictures/0/actions", content=body, headers=headers)
+    post = client.post("/api/images/0/actions", content=body, headers=headers)
     assert refusal(post, status=403)
     assert not out.exists()
     if "content-type" not in headers or "host" in headers or "sec-fetch-site" in headers:
@@ -108,5 +108,5 @@ def test_own_requests_are_answered_by_each_of_the_server_s_names(client, paths, 
 )
 def test_a_malformed_action_is_refused_in_one_sentence(client, body, match) -> None:
     headers = {"content-type": "application/json"}
-    post = client.post("/api/pictures/0/actions", content=body, headers=headers)
+    post = client.post("/api/images/0/actions", content=body, headers=headers)
     assert match in refusal(post)

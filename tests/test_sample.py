@@ -39,7 +39,7 @@ def mean_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(got.astype(int) - expected.astype(int)).mean())
 
 
-def test_a_sound_sample_is_read_with_its_picture_and_components() -> None:
+def test_a_sound_sample_is_read_with_its_image_and_components() -> None:
     scene = scene_with(None)
     sample = read_scene(scene)
 
@@ -77,12 +77,12 @@ def test_one_pixel_masks_are_left_out_and_the_others_stay() -> None:
     assert {1, 2, 3} <= set(runs.annotation.tolist())
 
 
-def test_a_square_picture_is_turned_as_viewers_do() -> None:
+def test_a_square_image_is_turned_as_viewers_do() -> None:
     scene = scene_with("exif rotated", (40, 40))
     assert mean_error(read_scene(scene).decode(), scene.rgb) < 5
 
 
-def test_a_picture_whose_masks_lie_as_it_is_stored_is_not_turned() -> None:
+def test_a_image_whose_masks_lie_as_it_is_stored_is_not_turned() -> None:
     scene = scene_with(None)
     stored = jpg_bytes(np.rot90(scene.rgb, -1).copy(), orientation=6)  # stored as scene.rgb
     content = json.dumps(annotation_of(scene.masks)).encode()
@@ -181,7 +181,7 @@ def test_a_decompression_bomb_is_refused_from_its_header() -> None:
             read_sample("k", "s", png, content)
 
 
-def test_corrupted_files_end_in_a_sample_error_or_a_picture() -> None:
+def test_corrupted_files_end_in_a_sample_error_or_a_image() -> None:
     rng = np.random.default_rng(0)
     for fault in ("exif rotated", "cmyk", "palette"):
         scene = scene_with(fault)
@@ -280,12 +280,12 @@ def test_levels_are_painted_one_over_the_other_from_coarse_to_fine() -> None:
     ("folder", "num_partitions"),
     [("bsds500", range(4, 10)), ("ade20k_sample", range(2, 4)), ("ccp", range(1, 3))],
 )
-def test_real_photographs_give_the_partitions_that_their_annotators_drew(
+def test_real_images_give_the_partitions_that_their_annotators_drew(
     folder: str, num_partitions: range
 ) -> None:
     path = DATA / folder / "train-000000.tar"
     if not path.is_file():
-        pytest.skip(f"no photographs at {path}")
+        pytest.skip(f"no images at {path}")
     index = scan_shard(path)
     content = path.read_bytes()
     for row in range(0, len(index.keys), max(1, len(index.keys) // 3)):
@@ -293,8 +293,8 @@ def test_real_photographs_give_the_partitions_that_their_annotators_drew(
         jpg, text = content[jpg_at : jpg_at + jpg_size], content[json_at : json_at + json_size]
         sample = read_sample(index.keys[row], str(path), jpg, text)
         held = to_held_out(sample)
-        picture = np.asarray(Image.open(io.BytesIO(jpg)).convert("RGB"))
-        np.testing.assert_array_equal(held.image, picture)
+        image = np.asarray(Image.open(io.BytesIO(jpg)).convert("RGB"))
+        np.testing.assert_array_equal(held.image, image)
         assert len(held.partitions) in num_partitions
         areas = [one["area"] for one in json.loads(text)["annotations"]]
         assert sum(areas) == sample.runs.areas.sum()  # one region per annotation, all kept

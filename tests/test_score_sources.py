@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drawn_pictures import ON_DISC, ON_GROUND, SIZE, drawn
+from drawn_images import ON_DISC, ON_GROUND, SIZE, drawn
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 

@@ -19,12 +19,12 @@ import maskfeat
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.cli import main
 from maskfeat.data import rle
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.rle import decode
 from maskfeat.data.sample import read_sample
 from maskfeat.data.write import label_components
-from maskfeat.evaluate.pictures import contour_picture, nearest_cells, overlay_labels
+from maskfeat.evaluate.images import contour_image, nearest_cells, overlay_labels
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import save
 
@@ -38,7 +38,7 @@ def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (blocks[np.ix_(rows, columns)] + noise).astype(np.uint8)
 
 
-def picture(path, height: int = 48, width: int = 64, seed: int = 0, **settings):
+def image(path, height: int = 48, width: int = 64, seed: int = 0, **settings):
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(scene(height, width, seed)).save(path, **settings)
     return path
@@ -76,21 +76,21 @@ def net(tmp_path_factory):
 
 
 def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_path, capsys):
-    jpg = picture(tmp_path / "photos/a.jpg")
+    jpg = image(tmp_path / "photos/a.jpg")
     segment(jpg, "--num_segments", 12, "--model", net, "--out", tmp_path / "out")
-    assert "1 picture segmented into" in capsys.readouterr().out
+    assert "1 image segmented into" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"a_labels.png", "a_overlay.png", "a_contours.png", "a.json"}
 
     opened = Image.open(tmp_path / "out/a_labels.png")
     assert opened.mode == "I;16"
     labels = np.asarray(opened)
-    features = maskfeat.load(net).features(read_picture(jpg))
+    features = maskfeat.load(net).features(read_image(jpg))
     assert np.array_equal(labels, maskfeat.hierarchy(features).cut(12))
     assert np.array_equal(np.unique(labels), np.arange(12))
 
     overlay = np.asarray(Image.open(tmp_path / "out/a_overlay.png"))
-    assert np.array_equal(overlay, overlay_labels(read_picture(jpg), labels))
+    assert np.array_equal(overlay, overlay_labels(read_image(jpg), labels))
     assert Image.open(tmp_path / "out/a_contours.png").mode == "L"
     assert Image.open(tmp_path / "out/a_contours.png").size == (64, 48)
 
@@ -106,7 +106,7 @@ def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_p
 
 
 def test_lab_needs_no_network_and_the_default_finds_things_not_crumbs(tmp_path):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     segment(path, "--model=lab", "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
     assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(granularity=0.4))
@@ -114,7 +114,7 @@ def test_lab_needs_no_network_and_the_default_finds_things_not_crumbs(tmp_path):
 
 
 @pytest.mark.real
-def test_by_default_one_segment_in_ten_of_a_photograph_is_a_crumb_at_most(shared_data, tmp_path):
+def test_by_default_one_segment_in_ten_of_a_image_is_a_crumb_at_most(shared_data, tmp_path):
     """Of 100 segments a third were below 50 pixels."""
     images = ShardImages(f"{shared_data}/coco_mini/train-000000.tar", 3, index_dir=tmp_path)
     (tmp_path / "photos").mkdir()
@@ -128,14 +128,14 @@ def test_by_default_one_segment_in_ten_of_a_photograph_is_a_crumb_at_most(shared
 
 
 def test_granularity_cuts_instead_of_a_number(tmp_path):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     segment(path, "--granularity", 0.3, "--model=lab", "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
     assert np.array_equal(labels, maskfeat.hierarchy(scene(48, 64)).cut(granularity=0.3))
 
 
 def test_masks_are_the_segments_and_the_merges_of_whole_segments(tmp_path):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     segment(path, "--num_segments=20", "--model=lab", "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
     annotations, masks = masks_of(tmp_path / "out/a.json")
@@ -154,7 +154,7 @@ def test_masks_are_the_segments_and_the_merges_of_whole_segments(tmp_path):
 
 
 def test_boxes_areas_and_points_fit_the_masks(tmp_path):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     segment(path, "--num_segments=20", "--model=lab", "--out", tmp_path / "out")
     annotations, masks = masks_of(tmp_path / "out/a.json")
     for one, mask in zip(annotations, masks, strict=True):
@@ -213,13 +213,13 @@ def test_no_more_runs_are_written_than_are_read(monkeypatch, caplog):
 
 @pytest.mark.parametrize("num_segments", [1, 2])
 def test_few_segments_have_no_merges_above_them(tmp_path, num_segments):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     segment(path, f"--num_segments={num_segments}", "--model=lab", f"--out={tmp_path / 'out'}")
     assert len(masks_of(tmp_path / "out/a.json")[1]) == num_segments
 
 
-def test_a_picture_of_one_pixel_is_one_segment(tmp_path):
-    path = picture(tmp_path / "photos/a.png", 1, 1)
+def test_a_image_of_one_pixel_is_one_segment(tmp_path):
+    path = image(tmp_path / "photos/a.png", 1, 1)
     segment(path, "--model=lab", "--out", tmp_path / "out")
     assert np.asarray(Image.open(tmp_path / "out/a_labels.png")).tolist() == [[0]]
     (only,), _ = masks_of(tmp_path / "out/a.json")
@@ -228,7 +228,7 @@ def test_a_picture_of_one_pixel_is_one_segment(tmp_path):
 
 def test_contours_hold_the_largest_side_or_corner_around_each_pixel():
     saliency = np.random.default_rng(0).random((2 * 4 + 1, 2 * 5 + 1)).astype(np.float32)
-    drawn = contour_picture(saliency)
+    drawn = contour_image(saliency)
     assert drawn.shape == (4, 5)
     for y in range(4):
         for x in range(5):
@@ -236,7 +236,7 @@ def test_contours_hold_the_largest_side_or_corner_around_each_pixel():
             assert drawn[y, x] == round(255 * float(around.max()))
 
 
-def test_gray_pictures_are_segmented_too(tmp_path):
+def test_gray_images_are_segmented_too(tmp_path):
     (tmp_path / "photos").mkdir()
     gray = Image.fromarray(scene(30, 40)).convert("L")
     gray.save(tmp_path / "photos/a.jpg")
@@ -247,21 +247,21 @@ def test_gray_pictures_are_segmented_too(tmp_path):
     assert read_back(tmp_path / "photos/a.jpg", tmp_path / "out/a.json").runs.num_masks >= 20
 
 
-def test_a_picture_turned_by_exif_is_segmented_upright_and_read_back_so(tmp_path):
+def test_a_image_turned_by_exif_is_segmented_upright_and_read_back_so(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter to the right
-    jpg = picture(tmp_path / "photos/a.jpg", 30, 40, exif=exif)
+    jpg = image(tmp_path / "photos/a.jpg", 30, 40, exif=exif)
     segment(jpg, "--num_segments=12", "--model=lab", "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
     assert labels.shape == (40, 30)
     sample = read_back(jpg, tmp_path / "out/a.json")
     assert sample.runs.size == (40, 30)
-    assert np.array_equal(sample.decode(), read_picture(jpg))
+    assert np.array_equal(sample.decode(), read_image(jpg))
     assert np.array_equal(labels, maskfeat.hierarchy(sample.decode()).cut(12))
 
 
-def test_a_large_picture_is_reduced_and_its_segments_are_enlarged(net, tmp_path, capsys):
-    jpg = picture(tmp_path / "photos/a.jpg", 151, 203)
+def test_a_large_image_is_reduced_and_its_segments_are_enlarged(net, tmp_path, capsys):
+    jpg = image(tmp_path / "photos/a.jpg", 151, 203)
     words = ("--num_segments=12", "--max_megapixels=0.003", "--out", tmp_path / "out")
     segment(jpg, *words, "--model", net)
     told = capsys.readouterr().err
@@ -270,12 +270,12 @@ def test_a_large_picture_is_reduced_and_its_segments_are_enlarged(net, tmp_path,
     assert labels.shape == (151, 203)
     assert Image.open(tmp_path / "out/a_contours.png").size == (203, 151)
     overlay = np.asarray(Image.open(tmp_path / "out/a_overlay.png")).astype(int)
-    photo = read_picture(jpg)
+    photo = read_image(jpg)
     small = np.asarray(Image.fromarray(photo).resize((64, 47), Image.Resampling.BOX))
     found = maskfeat.hierarchy(maskfeat.load(net).features(small)).cut(12)
     rows, columns = nearest_cells(47, 151), nearest_cells(64, 203)
     assert np.array_equal(labels, found[rows][:, columns])
-    # Away from borders the overlay keeps the detail of the full picture: 0.6 of it.
+    # Away from borders the overlay keeps the detail of the full image: 0.6 of it.
     is_white = (overlay == 255).all(axis=2)
     tint = overlay[~is_white] - 0.6 * photo[~is_white]
     for number in range(12):
@@ -292,16 +292,16 @@ def test_a_large_picture_is_reduced_and_its_segments_are_enlarged(net, tmp_path,
     assert read_back(jpg, tmp_path / "out/a.json").runs.size == (151, 203)
 
 
-def test_a_picture_within_the_limit_is_not_reduced(tmp_path, capsys):
-    path = picture(tmp_path / "photos/a.png", 30, 40)
+def test_a_image_within_the_limit_is_not_reduced(tmp_path, capsys):
+    path = image(tmp_path / "photos/a.png", 30, 40)
     segment(path, "--max_megapixels=0.0012", "--model=lab", "--out", tmp_path / "out")
     assert "reduced" not in capsys.readouterr().err
 
 
-def test_in_a_folder_what_is_no_picture_is_named_and_counted(tmp_path, capsys):
+def test_in_a_folder_what_is_no_image_is_named_and_counted(tmp_path, capsys):
     for number in range(2):
-        picture(tmp_path / f"photos/p{number}.jpg", seed=number)
-    (tmp_path / "photos/broken.jpg").write_bytes(b"not a picture")
+        image(tmp_path / f"photos/p{number}.jpg", seed=number)
+    (tmp_path / "photos/broken.jpg").write_bytes(b"not a image")
     whole = (tmp_path / "photos/p0.jpg").read_bytes()
     (tmp_path / "photos/half.jpg").write_bytes(whole[: len(whole) // 2])
     segment(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
@@ -309,7 +309,7 @@ def test_in_a_folder_what_is_no_picture_is_named_and_counted(tmp_path, capsys):
     assert told.err.count("left out") == 2
     assert "broken.jpg" in told.err
     assert "half.jpg" in told.err
-    assert "2 pictures segmented" in told.out
+    assert "2 images segmented" in told.out
     assert "2 left out" in told.out
     assert {path.stem for path in (tmp_path / "out").glob("*.json")} == {"p0", "p1"}
     ids = [
@@ -319,18 +319,18 @@ def test_in_a_folder_what_is_no_picture_is_named_and_counted(tmp_path, capsys):
     assert ids == [2, 3]
 
 
-def test_a_folder_without_a_whole_picture_is_an_error(tmp_path):
+def test_a_folder_without_a_whole_image_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(b"not a picture")
+    (tmp_path / "photos/a.jpg").write_bytes(b"not a image")
     told = refusal(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
-    assert "none of the pictures in" in told
+    assert "none of the images in" in told
     assert "1 left out" in told
 
 
-def test_a_file_that_is_no_picture_is_one_sentence(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"not a picture")
+def test_a_file_that_is_no_image_is_one_sentence(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"not a image")
     told = refusal(tmp_path / "a.jpg", "--model=lab", "--out", tmp_path / "out")
-    assert "a.jpg' cannot be read as a picture" in told
+    assert "a.jpg' cannot be read as a image" in told
 
 
 @pytest.mark.parametrize(
@@ -342,35 +342,35 @@ def test_a_file_that_is_no_picture_is_one_sentence(tmp_path):
         (["--granularity=1"], "granularity must lie between 0 and 1"),
         (["--max_megapixels=0"], "max_megapixels must be above 0"),
         (["--model=nonesuch"], "no model file at 'nonesuch'"),
-        (["--out=photos"], "out must be another folder than that of the pictures"),
+        (["--out=photos"], "out must be another folder than that of the images"),
         (["--out=photos/a.png"], "out must be a folder"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "photos/a.png")
-    monkeypatch.setattr("maskfeat.app.segment_pictures.load", None)  # said before it is loaded
-    for pictures in ("photos", "photos/a.png"):
-        assert message in refusal(pictures, "--model=lab", "--out=out", *words)
+    image(tmp_path / "photos/a.png")
+    monkeypatch.setattr("maskfeat.app.segment_images.load", None)  # said before it is loaded
+    for images in ("photos", "photos/a.png"):
+        assert message in refusal(images, "--model=lab", "--out=out", *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_places_without_pictures_are_named(tmp_path):
+def test_places_without_images_are_named(tmp_path):
     assert "'nowhere'" in refusal("nowhere", "--model=lab")
-    assert "no picture (.jpg" in refusal(tmp_path, "--model=lab")
+    assert "no image (.jpg" in refusal(tmp_path, "--model=lab")
 
 
 def test_more_segments_than_16_bits_number_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("maskfeat.app.segment_pictures.MAX_SEGMENTS", 99)
-    path = picture(tmp_path / "photos/a.png")
+    monkeypatch.setattr("maskfeat.app.segment_images.MAX_SEGMENTS", 99)
+    path = image(tmp_path / "photos/a.png")
     words = ("--num_segments=100", "--model=lab", "--out", tmp_path / "out")
     assert "a.png' has 100 segments" in refusal(path, *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_two_pictures_of_one_stem_are_refused_before_anything_is_written(tmp_path):
+def test_two_images_of_one_stem_are_refused_before_anything_is_written(tmp_path):
     for name in ("a.jpg", "a.png", "b.png"):
-        picture(tmp_path / "photos" / name)
+        image(tmp_path / "photos" / name)
     told = refusal(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
     assert "'a.jpg' and 'a.png' would both be written as 'a'" in told
     assert not (tmp_path / "out").exists()
@@ -379,53 +379,53 @@ def test_two_pictures_of_one_stem_are_refused_before_anything_is_written(tmp_pat
 def test_all_names_that_clash_are_said_at_once_and_before_a_network_is_loaded(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("maskfeat.app.segment_pictures.load", None)
+    monkeypatch.setattr("maskfeat.app.segment_images.load", None)
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "a.png", "b.jpg", "b.png", "b.webp", "c.png"):
-        picture(tmp_path / "photos" / name)
+        image(tmp_path / "photos" / name)
     told = refusal("photos", "--out=out")
     assert "'a.jpg' and 'a.png' would both be written as 'a'" in told
     assert "'b.jpg' and 'b.png' and 'b.webp' would all be written as 'b'" in told
-    picture(tmp_path / "others/c.png")
+    image(tmp_path / "others/c.png")
     told = refusal("photos/c.png", "others/c.png", "--out=out")
     assert "'photos/c.png' and 'others/c.png' would both be written as 'c'" in told
     for number in range(12):
         for ending in ("png", "bmp"):
-            picture(tmp_path / f"many/{number:02d}.{ending}")
+            image(tmp_path / f"many/{number:02d}.{ending}")
     told = refusal("many", "--out=out")
     assert "'09.bmp' and '09.png'" in told
     assert told.endswith("; and 2 more names; rename one of each")
 
 
-def test_several_pictures_and_folders_are_taken(tmp_path, capsys):
+def test_several_images_and_folders_are_taken(tmp_path, capsys):
     for number in range(4):
-        picture(tmp_path / f"photos/p{number}.png", seed=number)
-    one, other = (picture(tmp_path / f"{name}.png") for name in ("x", "y z"))
+        image(tmp_path / f"photos/p{number}.png", seed=number)
+    one, other = (image(tmp_path / f"{name}.png") for name in ("x", "y z"))
     segment(one, "--model=lab", "--out", tmp_path / "out", other, tmp_path / "photos", one)
-    assert "6 pictures segmented" in capsys.readouterr().out
+    assert "6 images segmented" in capsys.readouterr().out
     ids = {
         path.stem: json.loads(path.read_bytes())["image"]["image_id"]
         for path in (tmp_path / "out").glob("*.json")
     }
     assert ids == {"x": 0, "y z": 1, "p0": 2, "p1": 3, "p2": 4, "p3": 5}
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.png").write_bytes(b"not a image")
     segment(one, tmp_path / "broken.png", "--model=lab", "--out", tmp_path / "out")
     told = capsys.readouterr()
     assert "broken.png' cannot be read" in told.err
-    assert "1 picture segmented" in told.out
-    assert "no picture or folder 'none.png'" in refusal(one, "none.png", "--model=lab")
+    assert "1 image segmented" in told.out
+    assert "no image or folder 'none.png'" in refusal(one, "none.png", "--model=lab")
 
 
 def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_path, capsys):
     photos, out = tmp_path / "photos", tmp_path / "out"
     for number in range(2):
-        picture(photos / f"p{number}.png", seed=number)
+        image(photos / f"p{number}.png", seed=number)
 
     def said(*more: object) -> str:
         segment(photos, "--skip-existing", *more, f"--out={out}")
         return capsys.readouterr().out
 
-    assert said("--model=lab").startswith("2 pictures segmented")
+    assert said("--model=lab").startswith("2 images segmented")
     first = (out / "p0.json").read_bytes()
     assert json.loads(first)["made_of"]["settings"] == {
         "version": maskfeat.__version__,
@@ -434,7 +434,7 @@ def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_
         "max_megapixels": 2.0,
     }
     again = said("--model=lab")
-    assert "0 pictures segmented" in again
+    assert "0 images segmented" in again
     assert "2 passed over" in again
     assert (out / "p0.json").read_bytes() == first
     # Other settings, another model, other weights under the same name.
@@ -448,10 +448,10 @@ def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_
         torch.manual_seed(1)
         save(FeaturePyramid(width=8), own)
     assert "2 of them anew" in said(f"--model={own}")
-    # Another picture under the same name; the same one copied anew.
-    picture(photos / "p0.png", seed=5)
+    # Another image under the same name; the same one copied anew.
+    image(photos / "p0.png", seed=5)
     told = said(f"--model={own}")
-    assert "1 picture segmented" in told
+    assert "1 image segmented" in told
     assert "1 passed over" in told
     (photos / "p1.png").touch()
     assert "2 passed over" in said(f"--model={own}")
@@ -462,7 +462,7 @@ def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_
 
 
 def test_masks_that_were_clicked_are_not_written_over(tmp_path):
-    path = picture(tmp_path / "photos/a.png")
+    path = image(tmp_path / "photos/a.png")
     out = tmp_path / "photos_annotations"
     out.mkdir()
     (out / "a.marks.json").write_text("{}")
@@ -474,7 +474,7 @@ def test_masks_that_were_clicked_are_not_written_over(tmp_path):
 def test_ctrl_c_is_one_line_and_leaves_whole_results_of_one_origin(tmp_path, monkeypatch, capfd):
     photos, out = tmp_path / "photos", tmp_path / "out"
     for number in range(3):
-        picture(photos / f"p{number}.png", seed=number)
+        image(photos / f"p{number}.png", seed=number)
     segment(photos, "--model=lab", f"--out={out}")
     capfd.readouterr()
     calls = []
@@ -486,41 +486,41 @@ def test_ctrl_c_is_one_line_and_leaves_whole_results_of_one_origin(tmp_path, mon
         return annotate_cut(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("maskfeat.app.segment_pictures.annotate_cut", interrupted)
+        patched.setattr("maskfeat.app.segment_images.annotate_cut", interrupted)
         with pytest.raises(SystemExit) as stop:
             segment(photos, "--model=lab", "--num_segments=5", f"--out={out}")
     assert stop.value.code == 130
     told = [line for line in capfd.readouterr().err.splitlines() if "segmenting" not in line]
     assert [line for line in told if line.strip()] == [
-        f"WARNING: stopped; 1 of 3 pictures are done in '{out}', and the same command with "
+        f"WARNING: stopped; 1 of 3 images are done in '{out}', and the same command with "
         "--skip_existing does the rest"
     ]
     # p1 has a new label map, so its old masks are gone; p2 is as it was.
     assert {path.stem for path in out.glob("*.json")} == {"p0", "p2"}
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     segment(photos, "--model=lab", "--num_segments=5", f"--out={out}", "--skip_existing")
-    assert capfd.readouterr().out.startswith("2 pictures segmented")
+    assert capfd.readouterr().out.startswith("2 images segmented")
     for number in range(3):
         labels = np.asarray(Image.open(out / f"p{number}_labels.png"))
         assert len(masks_of(out / f"p{number}.json")[1]) >= labels.max() + 1 == 5
 
 
 def test_a_ctrl_c_that_a_library_swallows_is_kept(tmp_path, monkeypatch, capfd):
-    """torch does so while it is imported: all pictures were segmented after it."""
+    """torch does so while it is imported: all images were segmented after it."""
     for number in range(2):
-        picture(tmp_path / f"photos/p{number}.png", seed=number)
+        image(tmp_path / f"photos/p{number}.png", seed=number)
 
     def swallowing(model):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         return lambda rgb: rgb
 
-    monkeypatch.setattr("maskfeat.app.segment_pictures.encoder_of", swallowing)
+    monkeypatch.setattr("maskfeat.app.segment_images.encoder_of", swallowing)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stop:
         segment(tmp_path / "photos", "--model=lab", f"--out={tmp_path / 'out'}")
     assert stop.value.code == 130
-    assert "stopped; 0 of 2 pictures" in capfd.readouterr().err
+    assert "stopped; 0 of 2 images" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
     assert not list(tmp_path.glob("out/*"))
 
@@ -536,9 +536,9 @@ def test_a_ctrl_c_before_the_work_begins_is_no_traceback(monkeypatch):
 
 
 def test_what_needs_no_network_is_said_without_torch(tmp_path):
-    picture(tmp_path / "photos/a.png")
-    picture(tmp_path / "photos/a.bmp")
-    (tmp_path / "b.png").write_bytes(b"not a picture")
+    image(tmp_path / "photos/a.png")
+    image(tmp_path / "photos/a.bmp")
+    (tmp_path / "b.png").write_bytes(b"not a image")
     (tmp_path / "file").touch()
     code = (
         "import sys\n"
@@ -556,7 +556,7 @@ def test_what_needs_no_network_is_said_without_torch(tmp_path):
     said = done.stdout.splitlines()
     for line, part in zip(
         said,
-        ("would both be", "cannot be read as", "no picture or folder", "no model file",
+        ("would both be", "cannot be read as", "no image or folder", "no model file",
          "Not a directory", "granularity must"),
         strict=True,
     ):  # fmt: skip
@@ -565,23 +565,23 @@ def test_what_needs_no_network_is_said_without_torch(tmp_path):
 
 
 def test_dashes_stand_for_underscores_in_names_alone(tmp_path):
-    path = picture(tmp_path / "my-photos/a-b.png")
+    path = image(tmp_path / "my-photos/a-b.png")
     out = tmp_path / "my-out"
     segment(path, "--num-segments", 5, "--max-megapixels=1", "--model=lab", f"--out={out}")
     assert np.asarray(Image.open(out / "a-b_labels.png")).max() == 4
 
 
-def test_without_a_picture_the_usage_is_shown(capsys):
+def test_without_a_image_the_usage_is_shown(capsys):
     with pytest.raises(SystemExit) as stop:
         segment()
     assert stop.value.code == 2
-    assert "required: pictures" in capsys.readouterr().err
+    assert "required: images" in capsys.readouterr().err
 
 
 def test_pillows_limit_does_not_count_but_absurd_sizes_are_refused(tmp_path, monkeypatch):
-    path = picture(tmp_path / "a.png", 30, 40)
+    path = image(tmp_path / "a.png", 30, 40)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert read_picture(path).shape == (30, 40, 3)
+    assert read_image(path).shape == (30, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 10
     # A header that claims 30,000 x 20,000 pixels.
     data = bytearray(path.read_bytes())
@@ -595,7 +595,7 @@ def test_pillows_limit_does_not_count_but_absurd_sizes_are_refused(tmp_path, mon
 def test_16_bits_a_channel_are_refused_and_not_clipped_to_white(tmp_path):
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="must hold 8 bits a channel"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 def test_help_lists_the_files_and_needs_no_torch():
@@ -608,7 +608,7 @@ def test_help_lists_the_files_and_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for word in ("KEY_labels.png", "--num_segments", "--skip_existing", "pictures"):
+    for word in ("KEY_labels.png", "--num_segments", "--skip_existing", "images"):
         assert word in done.stdout
 
 

@@ -123,7 +123,7 @@ def test_masks_that_do_not_fit_are_noticed_though_the_checksum_is_right(
     assert what.split(" .")[-1] in told
 
 
-def test_a_picture_that_breaks_off_is_noticed_without_an_index(tmp_path: Path) -> None:
+def test_a_image_that_breaks_off_is_noticed_without_an_index(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 5, faults={1: "truncated jpg", 2: "missing json"})
     found = problems(tmp_path)
     assert ("a.tar", "samples cannot be read (bad jpg)") in found
@@ -202,11 +202,11 @@ def test_counts_and_quantiles_are_exact(tmp_path: Path) -> None:
     assert found["masks_by_level"] == {"none": 3, "object": 1, "part": 1}
 
 
-def test_the_command_writes_numbers_and_a_picture(
+def test_the_command_writes_numbers_and_a_image(
     folder: Path, command, capsys, tmp_path: Path
 ) -> None:
-    words = ["--num_workers=0", "--num-pictured=3"]
-    command("shards", "stats", str(folder), "--json=s.json", "--picture=a.png", *words)
+    words = ["--num_workers=0", "--num-imaged=3"]
+    command("shards", "stats", str(folder), "--json=s.json", "--image=a.png", *words)
     told = json.loads((tmp_path / "s.json").read_bytes())
     index = json.loads((folder / "index.json").read_bytes())
     assert told["samples_in_all"] == told["counted"]["samples"] == index["samples"]
@@ -217,8 +217,8 @@ def test_the_command_writes_numbers_and_a_picture(
     assert "nesting depth" in printed
     assert "skipped at conversion: bad json" in printed
 
-    command("shards", "stats", str(folder), "--picture=b.png", "--num=4", *words)
-    command("shards", "stats", str(folder), "--picture=c.png", "--seed=1", *words)
+    command("shards", "stats", str(folder), "--image=b.png", "--num=4", *words)
+    command("shards", "stats", str(folder), "--image=c.png", "--seed=1", *words)
     a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
     assert np.array_equal(a, b)
     assert a.shape != c.shape or not np.array_equal(a, c)
@@ -226,7 +226,7 @@ def test_the_command_writes_numbers_and_a_picture(
         command("shards", "stats", "none")
 
 
-def test_the_picture_shows_samples_beside_their_masks(tmp_path: Path) -> None:
+def test_the_image_shows_samples_beside_their_masks(tmp_path: Path) -> None:
     masks = np.zeros((1, 200, 200), bool)
     masks[0, 50:150, 50:150] = True
     rgb = np.full((200, 200, 3), 200, np.uint8)
@@ -240,7 +240,7 @@ def test_the_picture_shows_samples_beside_their_masks(tmp_path: Path) -> None:
     assert np.abs(beside[100, 100].astype(int) - beside[20, 20]).max() > 20
 
 
-def test_faulty_samples_are_counted_and_the_picture_passes_them_over(tmp_path: Path) -> None:
+def test_faulty_samples_are_counted_and_the_image_passes_them_over(tmp_path: Path) -> None:
     write_shard(tmp_path / "x.tar", len(FAULTS) + 1, faults=dict(enumerate(FAULTS)))
     places, _, num_incomplete = find_places([str(tmp_path)])
     facts, skipped = count_up(places, num_workers=0)

@@ -166,14 +166,14 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.real
-def test_a_photograph_falls_into_four_thousand_superpixels_that_follow_its_colors() -> None:
+def test_a_image_falls_into_four_thousand_superpixels_that_follow_its_colors() -> None:
     path = DATA / "bsds500" / "train-000000.tar"
     if not path.exists():
         pytest.skip(f"needs {path.name} of the shared data beside the repository")
     with tarfile.open(path) as tar:
         member = next(m for m in tar if m.name.endswith(".jpg"))
-        photograph = Image.open(io.BytesIO(tar.extractfile(member).read()))  # type: ignore[union-attr]
-    lab = rgb2lab(np.asarray(photograph.convert("RGB"))) / 100
+        image = Image.open(io.BytesIO(tar.extractfile(member).read()))  # type: ignore[union-attr]
+    lab = rgb2lab(np.asarray(image.convert("RGB"))) / 100
     graph = superpixels(Features.from_dense(lab))
     assert graph.num_superpixels == round(26_000 * lab.shape[0] * lab.shape[1] / 1e6)
     assert label(graph.labels, background=-1, connectivity=1).max() == graph.num_superpixels

@@ -136,8 +136,8 @@ def test_plain_webdataset_decodes_the_shards(tmp_path: Path) -> None:
     assert keys == [f"synth_{index:06d}_s1" for index in range(3)]
 
 
-def test_spectra_fall_about_as_those_of_photographs(scenes: list[Scene]) -> None:
-    # Power falls as f^-2 in photographs at large; BSDS500 images, measured so, give -2.4.
+def test_spectra_fall_about_as_those_of_images(scenes: list[Scene]) -> None:
+    # Power falls as f^-2 in images at large; BSDS500 images, measured so, give -2.4.
     slopes = []
     frequency = np.hypot(*np.meshgrid(np.arange(-96, 96), np.arange(-96, 96)))
     rings = np.arange(4, 72)

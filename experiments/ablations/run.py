@@ -231,7 +231,7 @@ def _mean(values: list[Any]) -> float:
 def main() -> None:
     """Run what has not been run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_root", default="../shared/data", help="folder of the photographs")
+    parser.add_argument("--data_root", default="../shared/data", help="folder of the images")
     parser.add_argument("--table", type=Path, default=HERE / "variants.yaml")
     parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
     parser.add_argument("--only", nargs="*", default=[], help="questions (a to f) or variants")

@@ -1,4 +1,4 @@
-"""Trained, untrained and Lab features, and SLIC, on held-out photographs, in one run.
+"""Trained, untrained and Lab features, and SLIC, on held-out images, in one run.
 
     python experiments/bsds500/compare.py runs/bsds500/checkpoints/last.ckpt --num_images 100
 

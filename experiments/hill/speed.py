@@ -2,7 +2,7 @@
 
     python experiments/hill/speed.py --num_images 2000
 
-Some photographs of camvid train at 640 x 480 are prepared; the folder is filled up with further
+Some images of camvid train at 640 x 480 are prepared; the folder is filled up with further
 names for the same files, prepared ones included. Then true classes are clicked at random, and
 after some numbers of clicks every step is timed. CPU seconds are those of this process: what the
 wall clock would say where nothing else runs.
@@ -43,7 +43,7 @@ def main() -> None:
         start = time.process_time()
         labeler().prepare()
         took = (time.process_time() - start) / len(truth)
-        print(f"prepared: {took:.2f} s of CPU for each picture, peak {peak_mb()} MB", flush=True)
+        print(f"prepared: {took:.2f} s of CPU for each image, peak {peak_mb()} MB", flush=True)
         multiply(Path(place), args.num_images)
         play(labeler(), truth, args.clicks)
         refit(labeler, truth, args.refit)
@@ -76,7 +76,7 @@ def play(labeler: maskfeat.Labeler, truth: list[np.ndarray], stages: list[int]) 
 def refit(
     labeler: Callable[[], maskfeat.Labeler], truth: list[np.ndarray], num_images: int
 ) -> None:
-    """Click on every picture up to a number, then time what a new labeler learns, and one more."""
+    """Click on every image up to a number, then time what a new labeler learns, and one more."""
     one, rng = labeler(), np.random.default_rng(1)
     for image in range(num_images):
         click(one, truth, rng, image=image)
@@ -86,7 +86,7 @@ def refit(
     for _ in range(10):
         click(again, truth, rng)
         timed(times, "warm", again.learn)
-    clicks = f"{len(again.clicks)} clicks on {num_images} pictures, {again.num_examples} examples"
+    clicks = f"{len(again.clicks)} clicks on {num_images} images, {again.num_examples} examples"
     print(f"refit, {clicks}: as a program starts {told(times['cold'])} ms")
     print(f"refit, the same, with a click more: {told(times['warm'])} ms")
 
@@ -98,9 +98,9 @@ def click(
     times: dict[str, list[tuple[float, float]]] | None = None,
     image: int | None = None,
 ) -> int:
-    """Click a random place of a picture with its true class, of a random one that was prepared."""
+    """Click a random place of an image with its true class, of a random one that was prepared."""
     image = int(rng.integers(len(truth))) if image is None else image
-    classes = truth[image % len(truth)]  # of other names for the same pictures in turn
+    classes = truth[image % len(truth)]  # of other names for the same images in turn
     known = np.argwhere(classes != UNKNOWN)
     row, column = known[rng.integers(len(known))].tolist()
     name = CAMVID[classes[row, column]]
@@ -126,7 +126,7 @@ def told(times: list[tuple[float, float]]) -> str:
 
 
 def write_photos(folder: Path, data_root: Path, num: int) -> list[np.ndarray]:
-    """Write photographs; the true class of each of their pixels."""
+    """Write images; the true class of each of their pixels."""
     folder.mkdir()
     truth = []
     for number, scene in enumerate(read_scenes(data_root, "camvid", "train", num)):
@@ -139,7 +139,7 @@ def write_photos(folder: Path, data_root: Path, num: int) -> list[np.ndarray]:
 
 
 def multiply(place: Path, num_images: int) -> None:
-    """More names for the same pictures, and for what was prepared of them."""
+    """More names for the same images, and for what was prepared of them."""
     photos = sorted((place / "photos").iterdir())
     (prepared,) = (place / "labels" / "prepared").iterdir()
     for number in range(len(photos), num_images):
@@ -158,10 +158,10 @@ def arguments() -> argparse.Namespace:
     """What was typed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_root", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--num_real", type=int, default=16, help="photographs that are prepared")
+    parser.add_argument("--num_real", type=int, default=16, help="images that are prepared")
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--clicks", type=int, nargs="+", default=[20, 100, 200, 400])
-    parser.add_argument("--refit", type=int, default=300, help="pictures that a refit learns from")
+    parser.add_argument("--refit", type=int, default=300, help="images that a refit learns from")
     return parser.parse_args()
 
 

@@ -81,14 +81,14 @@ def plain_route(tars: list[str], setting: Setting, crop_first: bool) -> Route:
             jpg = tar.read(jpg_size)
             tar.seek(json_at)
             content = json.loads(tar.read(json_size))
-        picture = Image.open(io.BytesIO(jpg)).convert("RGB")
+        pil_image = Image.open(io.BytesIO(jpg)).convert("RGB")
         masks = coco.decode([one["segmentation"] for one in content["annotations"]])  # (H, W, N)
         masks = masks.T  # (N, W, H), as they lie in memory: quicker to index
         window = choose_window(masks.shape[:0:-1], size, rng, augmentation, setting.short_side)
         if crop_first:
-            image, masks = _crop_and_resize(picture, masks, window, size)
+            image, masks = _crop_and_resize(pil_image, masks, window, size)
         else:
-            image, masks = _resize_and_crop(picture, masks, window, size)
+            image, masks = _resize_and_crop(pil_image, masks, window, size)
         if window.flip:
             image, masks = image[:, ::-1], masks[:, ::-1, :]
         image = jitter_color(np.ascontiguousarray(image), augmentation, rng)
@@ -99,11 +99,11 @@ def plain_route(tars: list[str], setting: Setting, crop_first: bool) -> Route:
     return make
 
 
-def _resize_and_crop(picture, masks, window, size):
+def _resize_and_crop(pil_image, masks, window, size):
     height, width = masks.shape[:0:-1]
     new_height = max(size, round(height * size / window.height))
     new_width = max(size, round(width * size / window.width))
-    resized = picture.resize((new_width, new_height), Image.Resampling.BILINEAR)
+    resized = pil_image.resize((new_width, new_height), Image.Resampling.BILINEAR)
     rows = (np.arange(new_height) + 0.5) * (height / new_height)
     columns = (np.arange(new_width) + 0.5) * (width / new_width)
     masks = masks[:, columns.astype(int)[:, None], rows.astype(int)[None, :]]
@@ -113,11 +113,11 @@ def _resize_and_crop(picture, masks, window, size):
     return image, masks[:, left : left + size, top : top + size]
 
 
-def _crop_and_resize(picture, masks, window, size):
+def _crop_and_resize(pil_image, masks, window, size):
     height, width = masks.shape[:0:-1]
     box = (window.left, window.top, window.left + window.width, window.top + window.height)
     box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
-    image = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    image = np.asarray(pil_image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     rows = box[1] + (np.arange(size) + 0.5) * ((box[3] - box[1]) / size)
     columns = box[0] + (np.arange(size) + 0.5) * ((box[2] - box[0]) / size)
     rows = np.minimum(rows.astype(int), height - 1)

@@ -1,7 +1,7 @@
-"""Tars as SA-1B's own: photographs of 1500 x 2250, about 100 nested masks each, any order.
+"""Tars as SA-1B's own: images of 1500 x 2250, about 100 nested masks each, any order.
 
-Photographs are enlarged and given a fine grain, so that a sample weighs about as much as the
-genuine ones do (10.5 GB over 11,186 samples: 0.94 MB; of the eight photographs 1.28 MB). Of the
+Images are enlarged and given a fine grain, so that a sample weighs about as much as the
+genuine ones do (10.5 GB over 11,186 samples: 0.94 MB; of the eight images 1.28 MB). Of the
 masks a third are things anywhere, the others lie in one of those before: parts, and parts of parts.
 """
 
@@ -57,7 +57,7 @@ def make_tars(
         for image in range(number, num_images, num_tars):
             key = f"sa_{223750 + 7 * image}"
             content = annotate(nested_masks(size, num_masks, rng), key)
-            members.append((f"{key}.jpg", _photograph(files, image, size, rng)))
+            members.append((f"{key}.jpg", _image(files, image, size, rng)))
             members.append((f"{key}.json", json.dumps(content).encode()))
         paths.append(folder / f"sa_{number:06d}.tar")
         with tarfile.open(paths[-1], "w") as tar:
@@ -141,24 +141,24 @@ def annotate(masks: list[npt.NDArray[np.bool_]], key: str) -> dict[str, Any]:
     return {"image": image, "annotations": annotations}
 
 
-def _photograph(
+def _image(
     files: list[Path], number: int, size: tuple[int, int], rng: np.random.Generator
 ) -> bytes:
-    """One photograph, enlarged and grained, as a JPEG."""
+    """One image, enlarged and grained, as a JPEG."""
     if files:
         with Image.open(files[number % len(files)]) as opened:
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     else:
-        picture = Image.fromarray(draw_scene(0, number, (480, 720)).image)
-    width, height = picture.size
+        image = Image.fromarray(draw_scene(0, number, (480, 720)).image)
+    width, height = image.size
     scale = min(width / size[1], height / size[0]) * rng.uniform(0.8, 1.0)
     left = rng.uniform(0, width - scale * size[1])
     top = rng.uniform(0, height - scale * size[0])
     box = (left, top, left + scale * size[1], top + scale * size[0])
-    picture = picture.resize(size[::-1], Image.Resampling.BICUBIC, box=box)
-    picture = picture.filter(ImageFilter.UnsharpMask(2, 120, 0))
+    image = image.resize(size[::-1], Image.Resampling.BICUBIC, box=box)
+    image = image.filter(ImageFilter.UnsharpMask(2, 120, 0))
     grain = rng.normal(0, _GRAIN, (*size, 1)).astype(np.float32)
-    pixels = np.clip(np.asarray(picture, np.float32) + grain, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.asarray(image, np.float32) + grain, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()

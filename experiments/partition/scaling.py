@@ -2,7 +2,7 @@
 
     python experiments/partition/scaling.py runs/bsds500/checkpoints/last.ckpt
 
-CPU seconds of one thread, the median of a few runs, on one photograph enlarged or reduced. Prints
+CPU seconds of one thread, the median of a few runs, on one image enlarged or reduced. Prints
 the exponent of a power law fitted to the times, and saves a plot and the numbers.
 
 Needs the extra "bench": matplotlib.

@@ -3,7 +3,7 @@
     python experiments/tensorboard/screenshots.py --logdir runs --out experiments/tensorboard
 
 Starts TensorBoard on a free port of this machine, has Chromium draw each page, ends it, and writes
-PAGE.png in 128 colors. Show none of photographs that you may not pass on: pictures of the run are
+PAGE.png in 128 colors. Show none of images that you may not pass on: images of the run are
 on the page `images`.
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Read the command line, draw, tell sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logdir", type=Path, required=True, help="folder of runs")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the images")
     parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=PAGES)
     parser.add_argument("--size", type=int, nargs=2, default=[1400, 900], help="width, height")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
@@ -88,8 +88,8 @@ def screenshot(chromium: str, url: str, path: Path, size: tuple[int, int]) -> No
             *(f"--window-size={size[0]},{size[1]}", f"--screenshot={path.resolve()}"),
         ]
         subprocess.run([chromium, *words, url], check=True, capture_output=True, timeout=PATIENCE_S)
-    with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128).save(path, optimize=True)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(128).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _NUM_PORTS = 20
 
 
 def annotate(
-    pictures: str,
+    images: str,
     out: str | None = None,
     model: str = "maskfeat-b0",
     host: str = "127.0.0.1",
@@ -32,12 +32,12 @@ def annotate(
     classes: str | None = None,
     order: str = "uncertain",
 ) -> None:
-    """Cut objects out of pictures by clicks, or give whole sets of pictures classes, on a web page.
+    """Cut objects out of images by clicks, or give whole sets of images classes, on a web page.
 
     Left click what belongs to the object, right click what does not, or drag a line along it;
-    Enter finishes the object, D the picture. The key ? on the page lists all that can be done. Each
+    Enter finishes the object, D the image. The key ? on the page lists all that can be done. Each
     mark is saved as soon as it is made, so a closed page or a killed server loses nothing; when
-    started again, it goes on at the first picture that is not done. One server at a time works in
+    started again, it goes on at the first image that is not done. One server at a time works in
     a folder `out`; a second one is told who does.
 
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
@@ -49,34 +49,34 @@ def annotate(
       training data; `id` is the number in KEY_mask.png.
     - labels/KEY_mask.png and labels/KEY.json: the same for labels, which also stand under `label`.
 
-    Masks are written whenever an object is finished or the picture is done, and by Ctrl+S; what a
-    kill left missing or stale is made anew at the next start. Marks of a picture that was replaced
+    Masks are written whenever an object is finished or the image is done, and by Ctrl+S; what a
+    kill left missing or stale is made anew at the next start. Marks of an image that was replaced
     by another one move to the folder set_aside, with their masks.
 
-    A picture of more than `max_megapixels` is reduced to that size before its features are taken,
-    and its masks are enlarged back to the pixels of the picture.
+    An image of more than `max_megapixels` is reduced to that size before its features are taken,
+    and its masks are enlarged back to the pixels of the image.
 
-    With --classes sky,road,car the page gives every pixel of many pictures one of these classes: it
-    proposes a picture and its classes, a click corrects the whole region under the cursor, and what
+    With --classes sky,road,car the page gives every pixel of many images one of these classes: it
+    proposes an image and its classes, a click corrects the whole region under the cursor, and what
     was learned from all clicks makes the next proposal. Keys 1 to 9 choose the class, D or Enter
-    keeps the labels and goes to the next picture. Pictures are prepared in the background. Files
+    keeps the labels and goes to the next image. Images are prepared in the background. Files
     in `out`:
 
     - clicks.json: all clicks, written before each is answered: the same command goes on there.
-    - labels/KEY.png: number of the class plus 1 of each pixel of a picture that is done, 16 bit.
-    - exported/, when you ask for it or the last picture is done: KEY_classes.png and classes.txt,
+    - labels/KEY.png: number of the class plus 1 of each pixel of an image that is done, 16 bit.
+    - exported/, when you ask for it or the last image is done: KEY_classes.png and classes.txt,
       coco.json, and KEY.json in the layout of SA-1B.
-    - prepared/: what was computed ahead, 4 MB a picture of 640 x 480; it can be deleted.
+    - prepared/: what was computed ahead, 4 MB an image of 640 x 480; it can be deleted.
 
     Args:
-        pictures: A picture or a folder of pictures (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
+        images: An image or a folder of images (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
             .jp2); what else a folder holds is named. EXIF data turn them upright.
-        out: Folder to write to, made if it is not there; not that of the pictures. None is
-            PHOTOS_annotations beside the folder PHOTOS that holds the pictures, with classes
+        out: Folder to write to, made if it is not there; not that of the images. None is
+            PHOTOS_annotations beside the folder PHOTOS that holds the images, with classes
             PHOTOS_labels.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
-        host: Address to listen on. Whoever can reach it can see and mark the pictures: other than
+        host: Address to listen on. Whoever can reach it can see and mark the images: other than
             127.0.0.1 only in a network you trust.
         port: Port to listen on, or the next one that is free; 0 is any.
         open_browser: Whether to show the page; else its address is printed only.
@@ -84,7 +84,7 @@ def annotate(
             and the server 2 GB instead of 1.5.
         classes: Names of at least two classes, with commas between. When started again, new ones
             may come at the end.
-        order: With classes, which picture comes next: uncertain, the one whose classes are least
+        order: With classes, which image comes next: uncertain, the one whose classes are least
             sure; energy, of the least sure ones that whose classes fit its borders least; given, by
             name.
     """
@@ -94,11 +94,11 @@ def annotate(
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
     names = None if classes is None else class_names(classes)
     check_order(order)
-    from maskfeat.data.folder import find_pictures
+    from maskfeat.data.folder import find_images
 
-    paths = find_pictures(pictures)
+    paths = find_images(images)
     kind = "annotations" if names is None else "labels"
-    folder = _beside(Path(pictures), kind) if out is None else Path(out)
+    folder = _beside(Path(images), kind) if out is None else Path(out)
     check_names(paths, folder)
     with _held(folder):
         if names is None:
@@ -122,9 +122,9 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _beside(pictures: Path, kind: str) -> Path:
-    """Not one folder for all: two folders often hold pictures of equal names."""
-    place = pictures.resolve()
+def _beside(images: Path, kind: str) -> Path:
+    """Not one folder for all: two folders often hold images of equal names."""
+    place = images.resolve()
     photos = place if place.is_dir() else place.parent
     return photos.with_name(f"{photos.name}_{kind}")
 
@@ -135,11 +135,11 @@ def _object_app(
     """The application, and what is to be said when it starts."""
     from maskfeat.app.annotate_server import create_app
     from maskfeat.app.annotation_store import AnnotationStore
-    from maskfeat.app.open_pictures import OpenPictures, feature_model
+    from maskfeat.app.open_images import OpenImages, feature_model
 
     store = AnnotationStore(folder, paths)
-    app = create_app(OpenPictures(store, feature_model(model), max_megapixels), host)
-    return app, f"{store.num_done} of {len(paths)} pictures done; marks and masks go to '{folder}'"
+    app = create_app(OpenImages(store, feature_model(model), max_megapixels), host)
+    return app, f"{store.num_done} of {len(paths)} images done; marks and masks go to '{folder}'"
 
 
 def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) -> None:
@@ -151,7 +151,7 @@ def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) 
         url = _url(host, listener.getsockname()[1])
         if not is_loopback(host):
             logging.getLogger("maskfeat").warning(
-                "everyone who can reach %s can see and mark these pictures; there is no password",
+                "everyone who can reach %s can see and mark these images; there is no password",
                 host,
             )
         print(said)

@@ -1,4 +1,4 @@
-"""The web server behind `maskfeat annotate`: a page, its pictures, and what is done with them.
+"""The web server behind `maskfeat annotate`: a page, its images, and what is done with them.
 
 It answers its own page alone, see `own_page`.
 """
@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from maskfeat.app.annotation_json import JsonDict
-from maskfeat.app.open_pictures import OpenPictures
+from maskfeat.app.open_images import OpenImages
 from maskfeat.app.own_page import (
     ERROR_HANDLERS,
     Json,
@@ -32,11 +32,11 @@ from maskfeat.app.own_page import (
 _WAIT_S = 0.5
 
 
-def create_app(pictures: OpenPictures, host: str = "127.0.0.1") -> Starlette:
+def create_app(images: OpenImages, host: str = "127.0.0.1") -> Starlette:
     """The application.
 
     Args:
-        pictures: What it serves.
+        images: What it serves.
         host: The address it listens on; other than loopback it also answers to the names of
             the machine and to any address.
 
@@ -48,23 +48,23 @@ def create_app(pictures: OpenPictures, host: str = "127.0.0.1") -> Starlette:
             Route("/", _index),
             Route("/api/folder", _folder),
             Route("/api/alive", _alive),
-            Route("/api/pictures/{number:int}", _view),
-            Route("/api/pictures/{number:int}/picture", _picture),
-            Route("/api/pictures/{number:int}/partition", _partition),
-            Route("/api/pictures/{number:int}/actions", _act, methods=["POST"]),
+            Route("/api/images/{number:int}", _view),
+            Route("/api/images/{number:int}/image", _image),
+            Route("/api/images/{number:int}/partition", _partition),
+            Route("/api/images/{number:int}/actions", _act, methods=["POST"]),
             Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
         ],
         middleware=own_page_only(host),
         exception_handlers=ERROR_HANDLERS,
-        lifespan=_lifespan(pictures),
+        lifespan=_lifespan(images),
     )
 
 
-def _lifespan(pictures: OpenPictures) -> Callable[[Starlette], Any]:
+def _lifespan(images: OpenImages) -> Callable[[Starlette], Any]:
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, OpenPictures]]:
-        yield {"pictures": pictures}
-        pictures.close()
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, OpenImages]]:
+        yield {"images": images}
+        images.close()
 
     return lifespan
 
@@ -74,7 +74,7 @@ def _index(request: Request) -> Response:
 
 
 def _folder(request: Request) -> Response:
-    store = request.state.pictures.store
+    store = request.state.images.store
     return Json(
         {
             "names": [path.name for path in store.paths],
@@ -86,36 +86,36 @@ def _folder(request: Request) -> Response:
 
 
 def _alive(request: Request) -> Response:
-    """That the server is there, and the revision of the picture that a page shows."""
-    return Json({"revision": request.state.pictures.revision(number_of(request))})
+    """That the server is there, and the revision of the image that a page shows."""
+    return Json({"revision": request.state.images.revision(number_of(request))})
 
 
 def _view(request: Request) -> Response:
-    pictures: OpenPictures = request.state.pictures
+    images: OpenImages = request.state.images
     number = request.path_params["number"]
-    with pictures.hold(number) as picture:
-        view = picture.view(_WAIT_S if "wait" in request.query_params else 0)
+    with images.hold(number) as image:
+        view = image.view(_WAIT_S if "wait" in request.query_params else 0)
     if view["is_ready"]:
-        pictures.prepare_next(number)
+        images.prepare_next(number)
     return Json(view)
 
 
-def _picture(request: Request) -> Response:
-    with request.state.pictures.hold(request.path_params["number"]) as picture:
-        return Response(picture.picture.result().jpeg, media_type="image/jpeg")
+def _image(request: Request) -> Response:
+    with request.state.images.hold(request.path_params["number"]) as image:
+        return Response(image.image.result().jpeg, media_type="image/jpeg")
 
 
 def _partition(request: Request) -> Response:
-    with request.state.pictures.hold(request.path_params["number"]) as picture:
-        return gzipped(picture.partition())
+    with request.state.images.hold(request.path_params["number"]) as image:
+        return gzipped(image.partition())
 
 
 async def _act(request: Request) -> Response:
     action = await json_of(request)
 
     def act() -> JsonDict:
-        with request.state.pictures.hold(request.path_params["number"]) as picture:
-            answer: JsonDict = picture.act(action)
+        with request.state.images.hold(request.path_params["number"]) as image:
+            answer: JsonDict = image.act(action)
             return answer
 
     return Json(await run_in_threadpool(act))

@@ -1,4 +1,4 @@
-"""What a person has marked in one picture: steps that can be taken back, and what they add up to.
+"""What a person has marked in one image: steps that can be taken back, and what they add up to.
 
 Nothing here computes a mask: a finished object brings its own.
 """
@@ -23,12 +23,12 @@ class Mark:
 
     Attributes:
         kind: What was drawn.
-        points_yx: Pixels of the picture (row, column): of a click and a segment the one under the
+        points_yx: Pixels of the image (row, column): of a click and a segment the one under the
             cursor, of a scribble the corners of its line.
         label: 1 object or 0 background while an object is cut out, else 1 to 9.
         granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.
         reach: How far a click or scribble was made from the outline of the object as it was shown
-            then, pixels of the picture, see `maskfeat.segment.reach`; None if it was made on no
+            then, pixels of the image, see `maskfeat.segment.reach`; None if it was made on no
             outline, or that is not known. Segments and marks that give labels have none.
     """
 
@@ -44,7 +44,7 @@ class MaskRuns:
     """A mask as it was when its object was finished, so that no other model can change it.
 
     Attributes:
-        size: Height and width, pixels; smaller than the picture where that was reduced.
+        size: Height and width, pixels; smaller than the image where that was reduced.
         counts: Compressed COCO counts, see `maskfeat.data.rle.encode`.
     """
 
@@ -73,7 +73,7 @@ class State:
         next_number: What the next new object is called; numbers are never used twice.
         label_marks: Marks that give labels.
         labels: What pixels had each label when the labels were written last, by rising label.
-        is_done: Whether the picture was called done, and nothing was changed since.
+        is_done: Whether the image was called done, and nothing was changed since.
     """
 
     mode: Mode = "object"
@@ -189,7 +189,7 @@ class SetMode:
 
 @dataclass(frozen=True)
 class SetDone:
-    """Call the picture done, or not done after all, and keep the labels that its pixels have.
+    """Call the image done, or not done after all, and keep the labels that its pixels have.
 
     Attributes:
         is_done: Whether it is.
@@ -210,7 +210,7 @@ Step = AddMark | ClearMarks | FinishObject | ReopenObject | DeleteObject | SetMo
 
 @dataclass(frozen=True)
 class Annotation:
-    """The steps taken in one picture. It never changes: each change gives another one.
+    """The steps taken in one image. It never changes: each change gives another one.
 
     Attributes:
         steps: All steps, those that were taken back last.
@@ -278,7 +278,7 @@ def described(step: Step) -> str:
         case SetMode(mode):
             return f"changing to {mode} mode"
         case SetDone(is_done):
-            return "calling the picture done" if is_done else "writing the labels"
+            return "calling the image done" if is_done else "writing the labels"
 
 
 def _find(state: State, number: int) -> FinishedObject:

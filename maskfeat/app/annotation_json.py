@@ -51,7 +51,7 @@ def annotation_from_json(content: JsonDict, size: tuple[int, int]) -> Annotation
 
     Args:
         content: The object.
-        size: Height and width of the picture, pixels.
+        size: Height and width of the image, pixels.
 
     Raises:
         ValueError: If it is malformed, or a step cannot follow those before it.
@@ -74,7 +74,7 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
             {"size": [h, w], "counts": text}}`, `{"do": "reopen" | "delete", "number": int}`,
             `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`,
             also with `"labels": [{"label": int, "size": [h, w], "counts": text}, ...]`.
-        size: Height and width of the picture, pixels.
+        size: Height and width of the image, pixels.
 
     Raises:
         ValueError: If it is none of these.
@@ -107,7 +107,7 @@ def mask_from_json(entry: JsonDict, size: tuple[int, int]) -> MaskRuns:
 
     Args:
         entry: `{"size": [h, w], "counts": text}`.
-        size: Height and width of the picture, pixels; no mask is larger.
+        size: Height and width of the image, pixels; no mask is larger.
 
     Raises:
         ValueError: If it is malformed.
@@ -132,10 +132,10 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
 
     Args:
         entry: The fields of `Mark`; `granularity` only with a segment, `reach` only without.
-        size: Height and width of the picture, pixels; points of a scribble may lie outside.
+        size: Height and width of the image, pixels; points of a scribble may lie outside.
 
     Raises:
-        ValueError: If it is malformed, or a click lies outside the picture.
+        ValueError: If it is malformed, or a click lies outside the image.
     """
     kind, label = _KINDS.get(str(entry.get("kind"))), entry.get("label")
     if kind is None:
@@ -147,7 +147,7 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
         (y, x), others = points[0], points[1:]
         if others or not (0 <= y < size[0] and 0 <= x < size[1]):
             raise ValueError(
-                f"a {kind} is one point inside the picture of {size[0]} x {size[1]} pixels "
+                f"a {kind} is one point inside the image of {size[0]} x {size[1]} pixels "
                 f"(height x width), got {str(list(points))[:80]}"
             )
     granularity = entry.get("granularity")

@@ -29,9 +29,9 @@ def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Si
     gets; but for the superpixels in which a click or scribble says the opposite.
 
     Args:
-        segmenter: Holds the picture, or a smaller one made from it, h x w pixels.
+        segmenter: Holds the image, or a smaller one made from it, h x w pixels.
         marks: With labels 1 (object) and 0 (background).
-        size: Height and width of the picture, pixels.
+        size: Height and width of the image, pixels.
 
     Returns:
         bool, shape (h, w); empty as long as nothing is marked as object.
@@ -52,12 +52,12 @@ def reach_on(mask: BoolArray, mark: Mark, size: Size) -> float | None:
 
     Args:
         mask: What is shown when the mark is made, see `object_mask`, shape (h, w).
-        mark: Of a scribble, what lies inside the picture counts.
-        size: Height and width of the picture, pixels.
+        mark: Of a scribble, what lies inside the image counts.
+        size: Height and width of the image, pixels.
 
     Returns:
-        Pixels of the picture, 0 where the mask obeys the mark already; None for a segment, for a
-        scribble that never touches the picture, and for a mask without outline.
+        Pixels of the image, 0 where the mask obeys the mark already; None for a segment, for a
+        scribble that never touches the image, and for a mask without outline.
     """
     strokes = _Strokes([mark], size, mask.shape)
     if not len(strokes.pixels_yx):
@@ -90,8 +90,8 @@ class _Strokes:
     """Marks in the pixels that the segmenter knows.
 
     Args:
-        marks: In pixels of the picture.
-        size: Of the picture.
+        marks: In pixels of the image.
+        size: Of the image.
         small: Of what the segmenter holds.
     """
 
@@ -100,7 +100,7 @@ class _Strokes:
         self._scale = np.array(small) / np.array(size)
         self.shrinkage = float(np.sqrt(np.prod(self._scale)))
         self.segments = [mark for mark in marks if mark.kind == "segment"]
-        # A scribble that never touches the picture says nothing.
+        # A scribble that never touches the image says nothing.
         pixels = [(mark, self._pixels(mark)) for mark in marks if mark.kind != "segment"]
         self._marked = [(mark, points) for mark, points in pixels if len(points)]
         clicks = [(mark, points) for mark, points in self._marked if mark.kind == "click"]
@@ -136,7 +136,7 @@ class _Strokes:
             place = (pixels[twice] + 0.5) / self._scale
             raise ValueError(
                 f"two marks of different labels meet near (row, column) = "
-                f"{tuple(place.astype(int).tolist())}: the picture is worked on reduced, and both "
+                f"{tuple(place.astype(int).tolist())}: the image is worked on reduced, and both "
                 "lie on one pixel of that; take one of the two back"
             )
 
@@ -151,11 +151,11 @@ class _Strokes:
         return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
 
     def _pixels(self, mark: Mark) -> IntArray:
-        """The pixels of a click or scribble inside the picture, each once, shape (M, 2)."""
+        """The pixels of a click or scribble inside the image, each once, shape (M, 2)."""
         corners = self._scaled(mark)
         if mark.kind == "click":
             return corners[:1]
-        # On a canvas: a scribble may cross the picture thousands of times.
+        # On a canvas: a scribble may cross the image thousands of times.
         is_drawn = np.zeros(self.small, bool)
         for start, end in itertools.pairwise([corners[0], *corners]):
             pixels = _line_inside(start, end, self.small)
@@ -170,7 +170,7 @@ class _Strokes:
 
 
 def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntArray:
-    """The pixels inside a picture from one to another without gap, shape (M, 2).
+    """The pixels inside an image from one to another without gap, shape (M, 2).
 
     Only these are computed: the ends may lie a million pixels outside.
     """

@@ -1,4 +1,4 @@
-"""What was cut out of a picture becomes a label map and annotations in the layout of SA-1B."""
+"""What was cut out of an image becomes a label map and annotations in the layout of SA-1B."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from maskfeat.app.annotation import MaskRuns
 from maskfeat.data.rle import decode_annotations, encode
-from maskfeat.evaluate.pictures import nearest_cells
+from maskfeat.evaluate.images import nearest_cells
 from maskfeat.files import whole_file
 
 BoolArray = npt.NDArray[np.bool_]
@@ -34,7 +34,7 @@ class Results:
 
     Attributes:
         folder: Where they are.
-        picture: The picture's file.
+        image: The image's file.
         image_id: Its number.
         size: Its height and width, pixels.
         masks: By number, 1 to 65,535, of sizes not above `size`, enlarged to it; what is empty is
@@ -43,7 +43,7 @@ class Results:
     """
 
     folder: Path
-    picture: Path
+    image: Path
     image_id: int
     size: Size
     masks: Mapping[int, MaskRuns]
@@ -52,18 +52,18 @@ class Results:
     @property
     def label_map(self) -> Path:
         """The file with the number of the mask of each pixel."""
-        return self.folder / f"{self.picture.stem}_mask.png"
+        return self.folder / f"{self.image.stem}_mask.png"
 
     @property
     def annotations(self) -> Path:
         """The file in the layout of SA-1B."""
-        return self.folder / f"{self.picture.stem}.json"
+        return self.folder / f"{self.image.stem}.json"
 
     @property
     def made_of(self) -> str:
         """A short name of what they are made of, hexadecimal."""
         masks = [[n, *vars(mask).values()] for n, mask in sorted(self.masks.items())]
-        content = json.dumps([self.picture.name, self.size, masks, self.are_labels])
+        content = json.dumps([self.image.name, self.size, masks, self.are_labels])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -104,7 +104,7 @@ def written_results(results: Results) -> Iterator[None]:
             "image_id": results.image_id,
             "width": width,
             "height": height,
-            "file_name": results.picture.name,
+            "file_name": results.image.name,
         },
         "annotations": annotations,
     }
@@ -121,7 +121,7 @@ def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any
     areas = {number: _decoded(runs).mean() for number, runs in results.masks.items()}
     labels = np.zeros(results.size, np.uint16)
     annotations = []
-    # One by one: the masks of a large photograph would fill the memory.
+    # One by one: the masks of a large image would fill the memory.
     for number in sorted(areas, key=lambda n: -areas[n]):
         small = _decoded(results.masks[number])
         mask = enlarged(small, results.size)
@@ -162,7 +162,7 @@ def _described(mask: BoolArray) -> dict[str, Any]:
 
 def _point_inside(mask: BoolArray, size: Size) -> list[float]:
     """The pixel (x, y) furthest from the border of a mask, before that is enlarged to `size`."""
-    # What lies beyond the picture is no mask: its edge is border too.
+    # What lies beyond the image is no mask: its edge is border too.
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = divmod(int(depth.argmax()), mask.shape[1])
     # The pixel in the middle of the cell.

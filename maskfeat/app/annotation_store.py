@@ -31,14 +31,14 @@ class AnnotationStore:
     image that was replaced are set aside with their results until it is back. A file that cannot
     be read is named in the log, and costs its own image alone.
 
-    In memory it holds one bit for each picture, so that thousands of them cost nothing.
+    In memory it holds one bit for each image, so that thousands of them cost nothing.
 
     Args:
         folder: Where the files are; made when the first is written.
-        paths: The pictures, of different names without ending.
+        paths: The images, of different names without ending.
 
     Attributes:
-        notices: What the user should know of some pictures, by number.
+        notices: What the user should know of some images, by number.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
@@ -59,29 +59,29 @@ class AnnotationStore:
 
     @property
     def num_done(self) -> int:
-        """How many pictures are done."""
+        """How many images are done."""
         return sum(self._is_done)
 
     def is_done(self, number: int) -> bool:
-        """Whether a picture was called done."""
+        """Whether an image was called done."""
         return self._is_done[number]
 
     def next_not_done(self, start: int) -> int | None:
-        """The first picture that is not done, from `start` to the end, then from the beginning."""
+        """The first image that is not done, from `start` to the end, then from the beginning."""
         num = len(self.paths)
         return next(
             (n % num for n in range(start, start + num) if not self._is_done[n % num]), None
         )
 
     def revision(self, number: int) -> str:
-        """Of the marks of a picture that was loaded, see `revision_of`."""
+        """Of the marks of an image that was loaded, see `revision_of`."""
         return self._revisions[number]
 
     def load(self, number: int, size: Size, image: ImageIdentity) -> Annotation:
-        """The marks of a picture, none if there is no file, or it is of another picture.
+        """The marks of an image, none if there is no file, or it is of another image.
 
         Args:
-            number: Which picture.
+            number: Which image.
             size: Its height and width, pixels.
             image: What its file holds.
 
@@ -114,10 +114,10 @@ class AnnotationStore:
         based_on: str,
         with_results: bool = True,
     ) -> None:
-        """Write the marks of a picture that was loaded before, and its results if they change.
+        """Write the marks of an image that was loaded before, and its results if they change.
 
         Args:
-            number: Which picture.
+            number: Which image.
             size: Its height and width, pixels.
             image: What its file held when it was read.
             annotation: The marks.
@@ -152,7 +152,7 @@ class AnnotationStore:
         self._is_done[number] = annotation.state.is_done
 
     def write_results(self, number: int, size: Size, state: State) -> None:
-        """Make the results of a picture anew, where they are missing or made of something else."""
+        """Make the results of an image anew, where they are missing or made of something else."""
         due = self._due_results(number, size, state)
         if due and not self._is_mending:
             _LOG.info("masks that are missing or made of other marks are made anew")
@@ -161,7 +161,7 @@ class AnnotationStore:
             pass
 
     def _begin(self, number: int) -> None:
-        """Look whether a picture is done, and mend what an earlier end has left."""
+        """Look whether an image is done, and mend what an earlier end has left."""
         raw = self._bytes(number)
         known = identity_from_json(self._parsed(number, raw).get("image")) if raw else None
         if known is not None and _holds(self.paths[number], known) is False:
@@ -223,7 +223,7 @@ class AnnotationStore:
         return b""
 
     def _names(self, number: int) -> list[str]:
-        """All files of a picture, the marks last: what was cut short is done again."""
+        """All files of an image, the marks last: what was cut short is done again."""
         stem = self.paths[number].stem
         results = [f"{stem}_mask.png", f"{stem}.json"]
         labels = [f"{LABELS_FOLDER}/{name}" for name in results]
@@ -254,7 +254,7 @@ class AnnotationStore:
         except OSError as error:  # a name too long, a folder of this name
             raise ValueError(
                 f"the marks of '{self.paths[number].name}' cannot be kept in '{path}': "
-                f"{error.strerror}; rename the picture"
+                f"{error.strerror}; rename the image"
             ) from error
 
     def _parsed(self, number: int, raw: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`maskfeat annotate --classes`: a set of pictures gets classes, on a local web page."""
+"""`maskfeat annotate --classes`: a set of images gets classes, on a local web page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def label_app(
     """The application, and what is to be said when it starts."""
     from maskfeat.app.label_server import create_label_app
     from maskfeat.app.label_views import LabelViews
-    from maskfeat.app.open_pictures import feature_model
+    from maskfeat.app.open_images import feature_model
     from maskfeat.hill.labeler import Labeler
 
     labeler = Labeler(
@@ -57,7 +57,7 @@ def label_app(
     )
     done = labeler.progress
     said = (
-        f"{done.num_done} of {done.num_images} pictures done, {done.num_prepared} prepared; "
+        f"{done.num_done} of {done.num_images} images done, {done.num_prepared} prepared; "
         f"clicks and labels go to '{folder}'"
     )
     return create_label_app(LabelViews(labeler), host), said

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.label_views import LabelViews
 from maskfeat.app.own_page import (
     ERROR_HANDLERS,
@@ -23,7 +24,6 @@ from maskfeat.app.own_page import (
     own_page_only,
     page_of,
 )
-from maskfeat.app.picture_at_work import read_at_work
 
 # The page asks again: who turns many pages at once leaves no threads behind that wait.
 _WAIT_S = 0.5
@@ -47,10 +47,10 @@ def create_label_app(views: LabelViews, host: str = "127.0.0.1") -> Starlette:
             Route("/api/progress", _progress),
             Route("/api/next", _next),
             Route("/api/export", _export, methods=["POST"]),
-            Route("/api/pictures/{number:int}", _view),
-            Route("/api/pictures/{number:int}/picture", _picture),
-            Route("/api/pictures/{number:int}/partition", _partition),
-            Route("/api/pictures/{number:int}/actions", _act, methods=["POST"]),
+            Route("/api/images/{number:int}", _view),
+            Route("/api/images/{number:int}/image", _image),
+            Route("/api/images/{number:int}/partition", _partition),
+            Route("/api/images/{number:int}/actions", _act, methods=["POST"]),
             Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
         ],
         middleware=own_page_only(host),
@@ -78,7 +78,7 @@ def _folder(request: Request) -> Response:
 
 
 def _alive(request: Request) -> Response:
-    """That the server is there, and the revision of the picture that a page shows."""
+    """That the server is there, and the revision of the image that a page shows."""
     return Json({"revision": request.state.views.revision(number_of(request))})
 
 
@@ -98,10 +98,10 @@ def _view(request: Request) -> Response:
     return Json(request.state.views.view(number, timeout_s, learn))
 
 
-def _picture(request: Request) -> Response:
+def _image(request: Request) -> Response:
     paths, number = request.state.views.labeler.paths, request.path_params["number"]
     if number >= len(paths):
-        raise ValueError(f"there is no picture {number} among {len(paths)}")
+        raise ValueError(f"there is no image {number} among {len(paths)}")
     return Response(read_at_work(paths[number], max_megapixels=1).jpeg, media_type="image/jpeg")
 
 

@@ -1,4 +1,4 @@
-"""What the page of `maskfeat annotate --classes` shows of the pictures, and what it may do."""
+"""What the page of `maskfeat annotate --classes` shows of the images, and what it may do."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class LabelViews:
     """A `Labeler` as the page sees it. Its methods may be called from any thread.
 
     Args:
-        labeler: Holds the pictures and all that was said of them.
+        labeler: Holds the images and all that was said of them.
     """
 
     def __init__(self, labeler: Labeler) -> None:
         self.labeler = labeler
-        # A picture that is asked for comes before those that are prepared ahead.
+        # An image that is asked for comes before those that are prepared ahead.
         self._worker = Worker("prepare")
         self._lock, self._acting = threading.Lock(), threading.Lock()
         self._preparing: dict[int, Future[PreparedImage]] = {}
 
     def folder(self) -> JsonDict:
-        """All that does not change by clicks, and which picture comes first."""
+        """All that does not change by clicks, and which image comes first."""
         labeler = self.labeler
         numbers = range(len(labeler.paths))
         return {
@@ -48,21 +48,21 @@ class LabelViews:
         }
 
     def progress(self) -> JsonDict:
-        """How far it is, and what went wrong, by name of the picture."""
+        """How far it is, and what went wrong, by name of the image."""
         failed = dict(self.labeler.store.failed)
         names = {self.labeler.paths[number].name: text for number, text in failed.items()}
         return {**self.labeler.progress._asdict(), "failed": names}
 
     def view(self, number: int, timeout_s: float = 0, learn: bool = False) -> JsonDict:
-        """What a picture may be.
+        """What an image may be.
 
         Args:
-            number: Of the picture.
+            number: Of the image.
             timeout_s: How long to wait until it is prepared.
             learn: Whether to learn from new clicks first.
 
         Raises:
-            ValueError: If there is no such picture, or it cannot be read.
+            ValueError: If there is no such image, or it cannot be read.
         """
         if not self._is_prepared(number, timeout_s):
             return {"number": number, "is_ready": False, "progress": self.progress()}
@@ -80,14 +80,14 @@ class LabelViews:
         }
 
     def revision(self, number: int) -> str | None:
-        """Of one picture and what was said of it: two people may label different ones at a time."""
+        """Of one image and what was said of it: two people may label different ones at a time."""
         if not 0 <= number < len(self.labeler.paths):
             return None
         said = self.labeler.clicks_on(number), self.labeler.is_done(number)
         return revision_of(repr((said, file_stamp(self.labeler.paths[number]))).encode())
 
     def _state(self, number: int) -> JsonDict:
-        """What is known of a prepared picture without any computing."""
+        """What is known of a prepared image without any computing."""
         labeler = self.labeler
         # First what says how old the rest may be.
         moment, revision = time.monotonic_ns(), self.revision(number)
@@ -115,7 +115,7 @@ class LabelViews:
         }
 
     def partition(self, number: int) -> bytes:
-        """The tree of a picture that is prepared, see `partition_bytes`."""
+        """The tree of an image that is prepared, see `partition_bytes`."""
         self._is_prepared(number, timeout_s=60)
         prepared = self.labeler.store.get(number)
         return partition_bytes(prepared.graph.labels, prepared.tree)
@@ -126,13 +126,13 @@ class LabelViews:
         So the answer says no classes, and the next click need not wait for those.
 
         Args:
-            number: Of the picture that is shown.
+            number: Of the image that is shown.
             request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`,
                 `{"do": "undo" | "redo"}` or `{"do": "done", "is_done": true | false}`. With
                 `"revision"`, that of the view it was decided upon.
 
         Returns:
-            What `view` says but for the classes, of the picture that changed: the last click may
+            What `view` says but for the classes, of the image that changed: the last click may
             be on another one.
 
         Raises:
@@ -147,7 +147,7 @@ class LabelViews:
             return self._state(self._act(number, request))
 
     def _act(self, number: int, request: JsonDict) -> int:
-        """The number of the picture that changed."""
+        """The number of the image that changed."""
         labeler, what = self.labeler, str(request.get("do"))[:80]
         if what == "click":
             row, column = _numbers(request.get("at_yx"), 2, "at_yx")
@@ -168,7 +168,7 @@ class LabelViews:
         return number
 
     def export(self, request: JsonDict) -> JsonDict:
-        """Write the labels of all pictures that are done, `{"formats": ["png", ...]}`."""
+        """Write the labels of all images that are done, `{"formats": ["png", ...]}`."""
         formats: Any = request.get("formats", ["png", "coco", "sa1b"])
         if not isinstance(formats, list) or not all(isinstance(one, str) for one in formats):
             raise ValueError(f"formats must be a list of words, got {str(formats)[:80]}")
@@ -194,7 +194,7 @@ class LabelViews:
 
     def _future(self, number: int) -> Future[PreparedImage]:
         if not 0 <= number < len(self.labeler.paths):
-            raise ValueError(f"there is no picture {number} among {len(self.labeler.paths)}")
+            raise ValueError(f"there is no image {number} among {len(self.labeler.paths)}")
         with self._lock:
             future = self._preparing.get(number)
             if future is None:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from maskfeat.data import rle
 from maskfeat.data.counts import write_counts
 from maskfeat.data.write import depth_inside
-from maskfeat.evaluate.pictures import nearest_cells
+from maskfeat.evaluate.images import nearest_cells
 from maskfeat.segment.hierarchy import Hierarchy
 
 IntArray = npt.NDArray[np.int64]

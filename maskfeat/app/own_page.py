@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 
 def number_of(request: Request) -> int:
-    """The picture that a request for a revision asks about, -1 for none."""
+    """The image that a request for a revision asks about, -1 for none."""
     text = request.query_params.get("number", "")
     return int(text) if text.isdecimal() and len(text) < 10 else -1
 

@@ -12,34 +12,34 @@ from maskfeat.files import file_digest
 KEY = "made_of"
 
 
-def origin_of(picture: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result is made of: the picture's file as it is now, and the settings.
+def origin_of(image: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result is made of: the image's file as it is now, and the settings.
 
     Args:
-        picture: The file.
-        settings: All that the result depends on beside the picture, as JSON has it.
+        image: The file.
+        settings: All that the result depends on beside the image, as JSON has it.
 
     Raises:
         OSError: If the file cannot be read.
     """
-    status = picture.stat()
+    status = image.stat()
     return {
         "settings": dict(settings),
         "num_bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "digest": file_digest(picture),
+        "digest": file_digest(image),
     }
 
 
-def is_current(result: Path, picture: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a result is there that was made of this picture, with these settings.
+def is_current(result: Path, image: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a result is there that was made of this image, with these settings.
 
-    Equal size and time of the picture are believed; a copy with another time is compared by
+    Equal size and time of the image are believed; a copy with another time is compared by
     content.
 
     Args:
         result: A JSON file that holds `origin_of` under `KEY`; any other is not current.
-        picture: The picture's file.
+        image: The image's file.
         settings: See `origin_of`.
     """
     try:
@@ -49,7 +49,7 @@ def is_current(result: Path, picture: Path, settings: Mapping[str, Any]) -> bool
     origin = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(origin, dict) or origin.get("settings") != dict(settings):
         return False
-    status = picture.stat()
+    status = image.stat()
     if (origin.get("num_bytes"), origin.get("mtime_ns")) == (status.st_size, status.st_mtime_ns):
         return True
-    return bool(origin.get("digest") == file_digest(picture))
+    return bool(origin.get("digest") == file_digest(image))

@@ -1,4 +1,4 @@
-"""`maskfeat segment`: pictures become segments. What is slow to import waits for the work."""
+"""`maskfeat segment`: images become segments. What is slow to import waits for the work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from maskfeat import __version__
 from maskfeat.app.result_origin import is_current, origin_of
-from maskfeat.data.folder import find_pictures, read_picture
+from maskfeat.data.folder import find_images, read_image
 from maskfeat.features.model_file import find_model
 from maskfeat.files import check_free, check_stems, check_writable, file_digest, holds_one_of
 
 _LOG = logging.getLogger("maskfeat")
-MAX_MEGAPIXELS = 400.0  # of a picture at all: above, a broken header is likelier than a camera
+MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera
 
 # Chosen on train splits, 40 images each: covering of BSDS500 0.720 (0.617 for 100 segments), mean
 # best IoU of the objects of coco_mini 0.371 (0.394); 4 and 6 % of the segments are below 50 px
@@ -26,7 +26,7 @@ DEFAULT_GRANULARITY = 0.4
 
 
 def segment(
-    pictures: list[str],
+    images: list[str],
     num_segments: int | None = None,
     granularity: float | None = None,
     model: str = "maskfeat-b0",
@@ -34,49 +34,49 @@ def segment(
     max_megapixels: float = 2.0,
     skip_existing: bool = False,
 ) -> None:
-    """Cut pictures into segments, and write label maps, pictures and nested masks.
+    """Cut images into segments, and write label maps, images and nested masks.
 
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
 
     - KEY_labels.png: the segment of each pixel, numbered from 0 in reading order, 16 bit.
-    - KEY_overlay.png: the picture tinted by segments, with their borders.
+    - KEY_overlay.png: the image tinted by segments, with their borders.
     - KEY_contours.png: the borders of all cuts at once, gray: 255 times 1 - p around a pixel, p
       being the probability that both sides of a border are one segment.
     - KEY.json: masks in the layout of SA-1B, so that KEY.jpg and KEY.json are training data
       (up to 67 megapixels). First the segments by number, then the larger ones they are merged
       into, short of the whole. `predicted_iou` is the probability that a mask is one segment,
       `stability_score` the share of all granularities at which it is one; `image_id` counts the
-      pictures from 0. `made_of` says what the four files were made of: settings, model, picture.
+      images from 0. `made_of` says what the four files were made of: settings, model, image.
 
-    A picture of more than `max_megapixels` is reduced to that size, by means over boxes, before
+    An image of more than `max_megapixels` is reduced to that size, by means over boxes, before
     its features are taken; segments, borders and masks are enlarged back to the pixels of the
-    picture. So a picture of 40 megapixels takes little memory, and what is smaller than a pixel
-    of the reduced picture is lost. Pictures above 400 megapixels are refused.
+    image. So an image of 40 megapixels takes little memory, and what is smaller than a pixel
+    of the reduced image is lost. Images above 400 megapixels are refused.
 
-    Of several pictures, those that cannot be read are named, counted and left out. Pictures of one
+    Of several images, those that cannot be read are named, counted and left out. Images of one
     KEY, like a.jpg and a.png, are refused before anything is written. Ctrl+C leaves whole results
     alone; the same command with --skip_existing does the rest.
 
     Args:
-        pictures: Pictures and folders of pictures (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
+        images: Images and folders of images (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
             .jp2); what else a folder holds is named. EXIF data turn them upright.
         num_segments: How many segments, 1 to 65,536, instead of a granularity. Small ones are made
-            where there is most contrast: of 100 segments of a photograph, a third are crumbs.
+            where there is most contrast: of 100 segments of an image, a third are crumbs.
         granularity: Between 0 and 1: regions are merged as long as the probability that they are
             one segment is at least this. 0.01 gives few, 0.99 many. The default, if num_segments
-            is not given either, is 0.4, which finds whole things: about ten in a photograph, with
+            is not given either, is 0.4, which finds whole things: about ten in an image, with
             0.25 larger ones alone, with 0.6 their parts.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
-        out: Folder to write to, made if it is not there; not that of the pictures.
+        out: Folder to write to, made if it is not there; not that of the images.
         max_megapixels: Size to work with, millions of pixels.
-        skip_existing: Pass over pictures whose KEY.json is there already and was made of the same
-            picture by the same model, settings and version; others are made anew.
+        skip_existing: Pass over images whose KEY.json is there already and was made of the same
+            image by the same model, settings and version; others are made anew.
     """
     cut = _cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
-    paths, folder = _all_pictures(pictures), Path(out)
+    paths, folder = _all_images(images), Path(out)
     _check_out(paths, folder)
     settings = {"version": __version__, **_origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
@@ -86,23 +86,23 @@ def segment(
     ]
     numbered = [(number, path) for number, path in enumerate(paths) if is_waiting[number]]
     num_changed = sum((folder / f"{path.stem}.json").exists() for _, path in numbered)
-    is_one = len(paths) == 1 and not Path(pictures[0]).is_dir()
+    is_one = len(paths) == 1 and not Path(images[0]).is_dir()
     done = _segment_all(numbered, model, cut, folder, settings, is_one)
     num_left_out = len(numbered) - done
     if num_left_out == len(paths):
         raise ValueError(
-            f"none of the pictures in '{', '.join(pictures)}' could be segmented; "
+            f"none of the images in '{', '.join(images)}' could be segmented; "
             f"{num_left_out} left out"
         )
     num_anew = num_changed if skip_existing else 0
     _say_counts(done, num_left_out, len(paths) - len(numbered), num_anew, folder)
 
 
-def _all_pictures(places: Sequence[str]) -> list[Path]:
-    """The pictures of all places, each once."""
+def _all_images(places: Sequence[str]) -> list[Path]:
+    """The images of all places, each once."""
     if not places:
-        raise ValueError("pictures must name at least one picture or folder, got none")
-    return list(dict.fromkeys(path for place in places for path in find_pictures(place)))
+        raise ValueError("images must name at least one image or folder, got none")
+    return list(dict.fromkeys(path for place in places for path in find_images(place)))
 
 
 def _check_out(paths: Sequence[Path], folder: Path) -> None:
@@ -134,10 +134,10 @@ def _segment_all(
     settings: dict[str, Any],
     is_one: bool,
 ) -> int:
-    """Segment pictures, and say how many it were. The network is loaded for the first whole one.
+    """Segment images, and say how many it were. The network is loaded for the first whole one.
 
     Raises:
-        ValueError: If the one picture cannot be segmented; of several it is left out.
+        ValueError: If the one image cannot be segmented; of several it is left out.
         KeyboardInterrupt: After a sentence.
     """
     num_done, encoder = 0, None
@@ -147,25 +147,25 @@ def _segment_all(
                 check_interrupt()
                 try:
                     origin = origin_of(path, settings)
-                    rgb = read_picture(path, MAX_MEGAPIXELS)
+                    rgb = read_image(path, MAX_MEGAPIXELS)
                 except ValueError as error:
                     _leave_out(error, is_one)
                     continue
                 # Torch comes with it.
-                from maskfeat.app.segment_pictures import Task, encoder_of, segment_picture
+                from maskfeat.app.segment_images import Task, encoder_of, segment_image
 
                 encoder = encoder_of(model) if encoder is None else encoder
                 check_interrupt()
                 task = Task(path, number, folder, origin)
                 try:
-                    segment_picture(rgb, task, encoder, cut, settings["max_megapixels"])
+                    segment_image(rgb, task, encoder, cut, settings["max_megapixels"])
                 except ValueError as error:
                     _leave_out(error, is_one)
                     continue
                 num_done += 1
     except KeyboardInterrupt:
         _LOG.warning(
-            "stopped; %d of %d pictures are done in '%s', and the same command with "
+            "stopped; %d of %d images are done in '%s', and the same command with "
             "--skip_existing does the rest",
             *(num_done, len(numbered), folder),
         )
@@ -229,7 +229,7 @@ def check_names(paths: Sequence[Path], folder: Path) -> None:
         raise ValueError(f"out must be a folder, but '{folder}' is a file")
     if holds_one_of(folder, paths):
         raise ValueError(
-            f"out must be another folder than that of the pictures, '{paths[0].parent}', whose "
+            f"out must be another folder than that of the images, '{paths[0].parent}', whose "
             "files could be written over"
         )
     check_stems(paths)
@@ -245,7 +245,7 @@ def _tracked(numbered: Sequence[tuple[int, Path]]) -> Iterable[tuple[int, Path]]
 def _say_counts(
     num_done: int, num_left_out: int, num_passed: int, num_anew: int, folder: Path
 ) -> None:
-    parts = [f"{num_done} {'picture' if num_done == 1 else 'pictures'} segmented into '{folder}'"]
+    parts = [f"{num_done} {'image' if num_done == 1 else 'images'} segmented into '{folder}'"]
     if num_anew:
         parts.append(f"{num_anew} of them anew: what they were made of has changed")
     if num_left_out:

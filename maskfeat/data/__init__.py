@@ -1,1 +1,1 @@
-"""Photographs and masks become batches."""
+"""Images and masks become batches."""

@@ -1,4 +1,4 @@
-"""An annotated photograph becomes a training example: crop, flip and color, points and masks.
+"""An annotated image becomes a training example: crop, flip and color, points and masks.
 
 Masks are never decoded: points are chosen in the crop, traced back to pixels of the annotated
 image, and looked up in the run-length masks.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.picture import within_memory
+from maskfeat.data.image import within_memory
 from maskfeat.data.rle import Runs, membership, sample_border_points
 from maskfeat.data.sample import AnnotatedImage
 
@@ -85,7 +85,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class ExampleMaker:
-    """Cuts examples out of photographs; workers receive it by pickle.
+    """Cuts examples out of images; workers receive it by pickle.
 
     Args:
         crop_size: Height and width of an example, pixels.
@@ -111,14 +111,14 @@ class ExampleMaker:
         holds anything.
 
         Raises:
-            SampleError: If the photograph cannot be decoded.
+            SampleError: If the image cannot be decoded.
         """
         size, runs = self.crop_size, sample.runs
         window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
-        picture = _cut_picture(sample, window, size)
+        pil_image = _cut_image(sample, window, size)
         if self.augmentation is not None:
-            picture = picture.convert("RGB", _color_matrix(self.augmentation, rng))
-        image = np.asarray(picture)
+            pil_image = pil_image.convert("RGB", _color_matrix(self.augmentation, rng))
+        image = np.asarray(pil_image)
         points = sample_points(runs, window, size, self.num_points, self.border_share, rng)
         held = _membership_in(runs, window, size, points)
         held = held[held.any(axis=1)]
@@ -162,15 +162,15 @@ def choose_window(
 
 def cut_window(sample: AnnotatedImage, window: Window, crop_size: int) -> npt.NDArray[np.uint8]:
     """Decode, crop and resize in one go, uint8 (crop_size, crop_size, 3)."""
-    return np.asarray(_cut_picture(sample, window, crop_size))
+    return np.asarray(_cut_image(sample, window, crop_size))
 
 
 def jitter_color(
     image: npt.NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """Change brightness, contrast, saturation and hue by one affine map, uint8 to uint8."""
-    picture = Image.fromarray(image)
-    return np.asarray(picture.convert("RGB", _color_matrix(augmentation, rng)))
+    pil_image = Image.fromarray(image)
+    return np.asarray(pil_image.convert("RGB", _color_matrix(augmentation, rng)))
 
 
 def sample_points(
@@ -198,24 +198,24 @@ def sample_points(
     return np.concatenate([near.clip(0, crop_size - 1), uniform])
 
 
-def _cut_picture(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.Image:
-    """As `cut_window`; it stays a picture of Pillow's, for each way to NumPy and back is a copy."""
+def _cut_image(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.Image:
+    """As `cut_window`; it stays an image of Pillow's, for each way to NumPy and back is a copy."""
     scale = crop_size / max(window.height, window.width)
-    picture = sample.decode_picture(at_least=min(1.0, scale))
-    width, height = picture.size
+    pil_image = sample.decode_image(at_least=min(1.0, scale))
+    width, height = pil_image.size
     shrink_y, shrink_x = height / sample.runs.size[0], width / sample.runs.size[1]
     top, left = window.top * shrink_y, window.left * shrink_x
     bottom = top + window.height * shrink_y
     right = left + window.width * shrink_x
     before = [max(0, int(np.ceil(-edge))) for edge in (top, left)]
     after = [max(0, int(np.ceil(e - s))) for e, s in ((bottom, height), (right, width))]
-    if any(before) or any(after):  # a small photograph: repeat its border
+    if any(before) or any(after):  # a small image: repeat its border
         spread = ((before[0], after[0]), (before[1], after[1]), (0, 0))
-        picture = Image.fromarray(np.pad(np.asarray(picture), spread, mode="edge"))
+        pil_image = Image.fromarray(np.pad(np.asarray(pil_image), spread, mode="edge"))
         top, bottom = top + before[0], bottom + before[0]
         left, right = left + before[1], right + before[1]
-    box = (left, top, min(right, picture.size[0]), min(bottom, picture.size[1]))
-    crop = picture.resize(
+    box = (left, top, min(right, pil_image.size[0]), min(bottom, pil_image.size[1]))
+    crop = pil_image.resize(
         (crop_size, crop_size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
     )
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if window.flip else crop

@@ -28,8 +28,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from maskfeat.batch import ClickTarget
-from maskfeat.data.folder import read_picture
-from maskfeat.data.picture_files import without_alpha
+from maskfeat.data.folder import read_image
+from maskfeat.data.image_files import without_alpha
 from maskfeat.data.schedule import spread_evenly
 
 Rgb = npt.NDArray[np.uint8]
@@ -216,20 +216,20 @@ def _click_target(key: str, image: Path, target: Target, mask: Path) -> ClickTar
 
 
 def _read_rgb(path: Path) -> Rgb:
-    """A picture as RGB, turned as its EXIF tag says."""
+    """An image as RGB, turned as its EXIF tag says."""
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not there")
-    return read_picture(path)
+    return read_image(path)
 
 
 def _read_mask(path: Path) -> Rgb:
     """A mask as RGB; where its alpha alone varies, alpha in all three."""
     rgb = _read_rgb(path)
-    with Image.open(path) as picture:
-        if picture.mode not in ("LA", "PA", "RGBA"):
+    with Image.open(path) as image:
+        if image.mode not in ("LA", "PA", "RGBA"):
             return rgb
         try:
-            values = without_alpha(np.asarray(picture.convert("RGBA")))
+            values = without_alpha(np.asarray(image.convert("RGBA")))
         except ValueError as error:
             raise ValueError(f"'{path}' cannot be read as a mask: {error}") from error
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
@@ -241,7 +241,7 @@ def _files(folder: Path, name: str) -> list[Path]:
         raise FileNotFoundError(f"no folder '{folder / name}'; give the folder that holds '{name}'")
     paths = sorted(path for path in (folder / name).glob("[!.]*.*") if path.is_file())
     if not paths:
-        raise ValueError(f"the folder '{folder / name}' holds no pictures")
+        raise ValueError(f"the folder '{folder / name}' holds no images")
     return paths
 
 

@@ -166,9 +166,9 @@ def verify(
 def stats(
     shards: list[str],
     json: str | None = None,
-    picture: str | None = None,
+    image: str | None = None,
     num: int | None = None,
-    num_pictured: int = 12,
+    num_imaged: int = 12,
     seed: int = 0,
     num_workers: int | None = None,
     index_dir: str | None = None,
@@ -183,9 +183,9 @@ def stats(
     Args:
         shards: Tars in the layout of SA-1B, globs, or folders of tars.
         json: File to write the numbers to.
-        picture: PNG file to draw random samples to, each beside its masks.
+        image: PNG file to draw random samples to, each beside its masks.
         num: Count so many samples, spread evenly over all; default: all of them.
-        num_pictured: Samples in the picture.
+        num_imaged: Samples in the image.
         seed: Of the choice of these samples.
         num_workers: Processes; 0 works in this one. Default: one for each core.
         index_dir: Where to keep the indexes of tars, if not beside them.
@@ -193,7 +193,7 @@ def stats(
     """
     from maskfeat.data.convert.report import write_stats
 
-    write_stats(shards, json, picture, num, num_pictured, seed, num_workers, index_dir, limits)
+    write_stats(shards, json, image, num, num_imaged, seed, num_workers, index_dir, limits)
 
 
 def parse_part(part: str) -> tuple[int, int]:

@@ -13,11 +13,11 @@ from maskfeat.batch import HeldOutImage, normalize_images
 from maskfeat.data.augment import Augmentation, ExampleMaker
 from maskfeat.data.checks import check_held_out, check_least, check_share, check_training
 from maskfeat.data.examples import HeldOutExamples, collate
-from maskfeat.data.folder import find_pictures
+from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.limits import Limits
 from maskfeat.data.loaders import ResumableLoader
-from maskfeat.data.prediction_set import Pictures
+from maskfeat.data.prediction_set import PredictionImages
 from maskfeat.data.progress import State, TrainerWatch, go_on, state_of
 from maskfeat.data.remote import ShardSource
 from maskfeat.data.schedule import spread_evenly
@@ -42,7 +42,7 @@ class ShardDataModule(L.LightningDataModule):
             The shares hold in any stretch of training, not only on average.
         val: Shards for validation, local.
         test: Shards for `lightning test`; null takes `val`.
-        predict: A picture or a folder of pictures for `lightning predict`.
+        predict: An image or a folder of images for `lightning predict`.
         mode: "indexed" reads local tars with members in any order by an index of offsets;
             "streaming" reads sorted tars front to back, from disk or from http(s), s3, gs urls.
             Streamed shards are counted first: by the index.json of `maskfeat shards convert`
@@ -191,7 +191,7 @@ class ShardDataModule(L.LightningDataModule):
         if stage == "test":
             check_held_out(self, self.test or self.val)
         if stage == "predict":
-            check_stems(find_pictures(self.predict))  # a key names what is written
+            check_stems(find_images(self.predict))  # a key names what is written
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank; after a checkpoint was loaded, those that it had not had."""
@@ -213,12 +213,12 @@ class ShardDataModule(L.LightningDataModule):
         return self._held_out_loader(self.test or self.val)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """One picture at a time: {"key": its name, "rgb": uint8 (H, W, 3)}."""
+        """One image at a time: {"key": its name, "rgb": uint8 (H, W, 3)}."""
         rank, world_size = self.ranks()
-        pictures = find_pictures(self.predict)[rank::world_size]
-        # Of fewer pictures than devices, some devices have none.
+        images = find_images(self.predict)[rank::world_size]
+        # Of fewer images than devices, some devices have none.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        return DataLoader(Pictures(pictures), batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(PredictionImages(images), batch_size=None, collate_fn=_as_it_is)
 
     def state_dict(self) -> State:
         """Where training stands in its epoch, and what was skipped, for the checkpoint."""
@@ -331,5 +331,5 @@ class ShardDataModule(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
 
-def _as_it_is(picture: Any) -> Any:  # noqa: ANN401 - a picture stays an array
-    return picture
+def _as_it_is(image: Any) -> Any:  # noqa: ANN401 - an image stays an array
+    return image

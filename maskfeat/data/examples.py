@@ -19,7 +19,7 @@ from maskfeat.data.sample import AnnotatedImage, SampleError
 from maskfeat.data.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards import IndexedShards
 
-# Makes an example of a photograph; all randomness comes from the generator.
+# Makes an example of an image; all randomness comes from the generator.
 MakeExample = Callable[[AnnotatedImage, np.random.Generator], Example]
 
 # So many unreadable samples in a row mean that the set, not the sample, is broken.
@@ -34,7 +34,7 @@ class ScheduledExamples(Dataset[Any]):
     order. A sample that cannot be read is replaced by another of its set, chosen by the place too.
 
     Args:
-        sets: The photographs of each set.
+        sets: The images of each set.
         indices: Which of each set.
         weights: How much of what is read comes from each set; only their proportions count.
         make_example: Cuts an example out of one.
@@ -75,10 +75,10 @@ class ScheduledExamples(Dataset[Any]):
 
 
 class HeldOutExamples(Dataset[Any]):
-    """The middle crop of held-out photographs, always the same.
+    """The middle crop of held-out images, always the same.
 
     Args:
-        shards: The photographs.
+        shards: The images.
         indices: Which of them.
         make_example: Cuts an example out of one.
     """
@@ -108,7 +108,7 @@ class StreamedBatches(IterableDataset[Any]):
 
     Args:
         plan: What is streamed.
-        make_example: Cuts an example out of a photograph.
+        make_example: Cuts an example out of an image.
 
     Attributes:
         epoch: The epoch whose batches are given.

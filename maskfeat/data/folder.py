@@ -1,4 +1,4 @@
-"""Pictures in a folder, to be predicted on or segmented. Torch is not needed here."""
+"""Images in a folder, to be predicted on or segmented. Torch is not needed here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from maskfeat.data.picture_files import (
+from maskfeat.data.image_files import (
     ENDINGS,
     check_kind,
     check_range,
@@ -21,46 +21,46 @@ from maskfeat.data.picture_files import (
 )
 
 
-def read_picture(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
-    """Read a picture, turn it upright, as RGB.
+def read_image(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
+    """Read an image, turn it upright, as RGB.
 
     Args:
         path: A file in any format that Pillow reads. Alpha is dropped, not blended.
-        max_megapixels: A larger picture, millions of pixels, is refused before it is decoded; up
+        max_megapixels: A larger image, millions of pixels, is refused before it is decoded; up
             to it Pillow's own limit, against files that claim to be huge, does not count.
 
     Returns:
         uint8, shape (H, W, 3).
 
     Raises:
-        ValueError: If the file is no whole picture, is too large, has several pages, or holds more
+        ValueError: If the file is no whole image, is too large, has several pages, or holds more
             than 8 bits a channel: gray, which Pillow would clip to white, plane by plane, or in
             color where that comes out nearly black.
     """
     try:
-        with _without_pillows_limit(), Image.open(path) as picture:
-            _check_size(picture, max_megapixels)
-            warn_of_channels(picture, path)
-            return rgb_of_picture(picture)
+        with _without_pillows_limit(), Image.open(path) as image:
+            _check_size(image, max_megapixels)
+            warn_of_channels(image, path)
+            return rgb_of_image(image)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"'{path}' cannot be read as a picture: {error}") from error
+        raise ValueError(f"'{path}' cannot be read as an image: {error}") from error
 
 
-def rgb_of_picture(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """A picture of Pillow's, turned upright, as RGB.
+def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An image of Pillow's, turned upright, as RGB.
 
     Raises:
-        ValueError: If it holds more than 8 bits a channel, or several pages, see `read_picture`.
+        ValueError: If it holds more than 8 bits a channel, or several pages, see `read_image`.
     """
-    check_kind(picture)
-    was_deep = is_deep(picture)
-    rgb = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    check_kind(image)
+    was_deep = is_deep(image)
+    rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     check_range(was_deep, rgb)
     return rgb
 
 
-def find_pictures(place: str | None) -> list[Path]:
-    """The pictures of a folder, sorted, or the one picture named.
+def find_images(place: str | None) -> list[Path]:
+    """The images of a folder, sorted, or the one image named.
 
     What else lies in the folder, files of other endings and folders, is counted and named in the
     log, hidden ones aside.
@@ -73,21 +73,21 @@ def find_pictures(place: str | None) -> list[Path]:
     """
     if place is None:
         raise FileNotFoundError(
-            "nothing to predict on: set data.predict to a picture or a folder of pictures"
+            "nothing to predict on: set data.predict to an image or a folder of images"
         )
     path = Path(place)
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"no picture or folder '{place}'; name one that is there")
+        raise FileNotFoundError(f"no image or folder '{place}'; name one that is there")
     entries = [one for one in path.iterdir() if not one.name.startswith(".")]
     found = sorted(p for p in entries if p.suffix.lower() in ENDINGS and not p.is_dir())
     others = set(entries) - set(found)
     if not found:
         told = told_entries(others)
         raise FileNotFoundError(
-            f"no picture ({', '.join(ENDINGS)}) in '{place}'{f' but {told}' if told else ''}; "
-            "name a picture or a folder of pictures"
+            f"no image ({', '.join(ENDINGS)}) in '{place}'{f' but {told}' if told else ''}; "
+            "name an image or a folder of images"
         )
     say_passed_over(path, others)
     return found
@@ -103,7 +103,7 @@ def _without_pillows_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_size(picture: Image.Image, max_megapixels: float) -> None:
-    width, height = picture.size
+def _check_size(image: Image.Image, max_megapixels: float) -> None:
+    width, height = image.size
     if width * height > max_megapixels * 1e6:
         raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")

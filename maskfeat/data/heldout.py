@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.batch import ClickTarget, HeldOutImage
+from maskfeat.data.image import decode_rgb
 from maskfeat.data.limits import Limits
-from maskfeat.data.picture import decode_rgb
 from maskfeat.data.sample import SampleError, check_held_out, to_held_out
 from maskfeat.data.schedule import spread_evenly
 from maskfeat.data.shards import IndexedShards
@@ -170,8 +170,8 @@ def _read_click_index(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_target(path: Path) -> npt.NDArray[np.int8]:
-    with Image.open(io.BytesIO(path.read_bytes())) as picture:
-        mask = np.asarray(picture)
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        mask = np.asarray(image)
     if mask.ndim != 2 or not np.isin(mask, (0, _IGNORE, _OBJECT)).all():
         raise ValueError(
             f"mask '{path}' must be gray with the values 0, {_IGNORE} (ignore) and {_OBJECT}, "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
 from maskfeat.files import file_digest
 
 _MAX_MEGAPIXELS = 400.0  # of what any command reads
@@ -59,7 +59,7 @@ def identity_of(path: Path, rgb: npt.NDArray[np.uint8]) -> ImageIdentity:
 
     Args:
         path: The file.
-        rgb: What `read_picture` read from it, shape (H, W, 3).
+        rgb: What `read_image` read from it, shape (H, W, 3).
 
     Raises:
         OSError: If the file cannot be read.
@@ -82,7 +82,7 @@ def holds_image(path: Path, known: ImageIdentity) -> bool:
         return True
     if file_digest(path) == known.file_digest:
         return True
-    return _pixel_digest(read_picture(path, _MAX_MEGAPIXELS)) == known.pixel_digest
+    return _pixel_digest(read_image(path, _MAX_MEGAPIXELS)) == known.pixel_digest
 
 
 def _pixel_digest(rgb: npt.NDArray[np.uint8]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.image import SampleError, within_memory
 from maskfeat.data.index_file import (
     KeptIndex,
     KeptTable,
@@ -26,7 +27,6 @@ from maskfeat.data.index_file import (
     table_dtype,
 )
 from maskfeat.data.limits import MB, Limits
-from maskfeat.data.picture import SampleError, within_memory
 from maskfeat.data.tar import BLOCK, Member, TarWalk, compression_of
 
 _LOG = logging.getLogger("maskfeat")

@@ -1,4 +1,4 @@
-"""Pictures to be predicted on, as a loader takes them."""
+"""Images to be predicted on, as a loader takes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
 
 
-class Pictures(IterableDataset[dict[str, Any]]):
-    """Pictures in turn; one that cannot be read is named in the log and left out.
+class PredictionImages(IterableDataset[dict[str, Any]]):
+    """Images in turn; one that cannot be read is named in the log and left out.
 
     Args:
         paths: Files.
@@ -23,13 +23,13 @@ class Pictures(IterableDataset[dict[str, Any]]):
         self.paths = paths
 
     def __len__(self) -> int:
-        """Pictures at most; a progress bar has an end then."""
+        """Images at most; a progress bar has an end then."""
         return len(self.paths)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each picture."""
+        """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each image."""
         for path in self.paths:
             try:
-                yield {"key": path.stem, "rgb": read_picture(path)}
+                yield {"key": path.stem, "rgb": read_image(path)}
             except ValueError as error:
                 logging.getLogger("maskfeat").warning("left out: %s", error)

@@ -103,7 +103,7 @@ def part_runs(
             one owner do not overlap.
         size: Height and width of the image, pixels.
         min_area_px: Components of fewer pixels are left out.
-        max_runs: The masks may have so many runs, counted within columns. A photograph of SA-1B
+        max_runs: The masks may have so many runs, counted within columns. An image of SA-1B
             has some 20,000. A mask of the whole image is a few characters in the file and as many
             runs as columns here, so a small file could fill memory.
 

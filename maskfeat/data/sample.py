@@ -1,4 +1,4 @@
-"""One annotated photograph in SA-1B's layout: a JPEG and a JSON, checked and read as runs."""
+"""One annotated image in SA-1B's layout: a JPEG and a JSON, checked and read as runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.limits import Limits
-from maskfeat.data.picture import (
+from maskfeat.data.image import (
     SampleError,
-    check_picture,
-    decode_picture,
+    check_image,
+    decode_image,
     decode_rgb,
     within_memory,
 )
+from maskfeat.data.limits import Limits
 from maskfeat.data.reduce import reduce_runs, reduced_size
 from maskfeat.data.rle import Runs, paint, runs_from_counts
 
@@ -40,7 +40,7 @@ _LEVELS = {"object": 0, "region": 0, "part": 1, "subpart": 2}
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """A photograph with its masks, not decoded yet.
+    """An image with its masks, not decoded yet.
 
     Attributes:
         key: Name of the sample.
@@ -61,7 +61,7 @@ class AnnotatedImage:
     num_crowds: int = 0
 
     def decode(self, at_least: float = 1.0) -> npt.NDArray[np.uint8]:
-        """Decode the photograph.
+        """Decode the image.
 
         Args:
             at_least: In (0, 1]. Below 1 the JPEG decoder may shrink the image by 2, 4 or 8, which
@@ -76,9 +76,9 @@ class AnnotatedImage:
         """
         return decode_rgb(self.jpg, self.runs.size, at_least)
 
-    def decode_picture(self, at_least: float = 1.0) -> Image.Image:
-        """As `decode`, but a picture of Pillow's, of mode RGB."""
-        return decode_picture(self.jpg, self.runs.size, at_least)
+    def decode_image(self, at_least: float = 1.0) -> Image.Image:
+        """As `decode`, but an image of Pillow's, of mode RGB."""
+        return decode_image(self.jpg, self.runs.size, at_least)
 
 
 @within_memory("to read its masks")
@@ -116,7 +116,7 @@ def read_sample(
         annotations = [one for one in found if not is_crowd(one)]
     if not annotations:
         raise SampleError("no masks", "all annotations are crowds; see keep_crowds")
-    check_picture(jpg, size)
+    check_image(jpg, size)
     counts = [one["segmentation"]["counts"] for one in annotations]
     try:
         runs = runs_from_counts(counts, size, max_runs=limits.runs)

@@ -1,1 +1,1 @@
-"""Segments become numbers and pictures."""
+"""Segments become numbers and images."""

@@ -1,4 +1,4 @@
-"""When to evaluate, what to log, which pictures to draw.
+"""When to evaluate, what to log, which images to draw.
 
 These callbacks know two things: `pl_module.features(rgb)` gives `Features`, and
 `trainer.datamodule.held_out(stage)` gives held-out images. The first validation of a fit is
@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from maskfeat.evaluate.pictures import ColorProjection, Picture
+from maskfeat.evaluate.images import ColorProjection, RgbImage
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import (
     Source,
@@ -231,13 +231,13 @@ class FeatureStrips(HeldOutEvaluation):
             self.projection.fit(features)
         pairs = list(zip(images, features, strict=True))
         for image, seen in with_progress(trainer, pairs, f"{stage}/{self.name}"):
-            picture = draw_strip(
+            strip_image = draw_strip(
                 encoder, image, seen, self.projection, self.num_segments, self.num_clicks
             )
-            self._write(trainer, stage, image.key, picture, log_dir)
+            self._write(trainer, stage, image.key, strip_image, log_dir)
 
     def _write(
-        self, trainer: Trainer, stage: str, key: str, picture: Picture, log_dir: str | None
+        self, trainer: Trainer, stage: str, key: str, strip_image: RgbImage, log_dir: str | None
     ) -> None:
         tag = f"{stage}/{self.name}/{key}"
         if self.projection.num_channels == 1:
@@ -245,12 +245,14 @@ class FeatureStrips(HeldOutEvaluation):
             tag += f" (grey {low:g} to {high:g})"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image(
+                    tag, strip_image, trainer.global_step, dataformats="HWC"
+                )
         if log_dir is not None:
             folder = Path(log_dir) / "strips"
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{stage}_{self.name}_{key}".replace("/", "_").replace("\\", "_")
-            Image.fromarray(picture).save(folder / f"{name}_step{trainer.global_step:07d}.png")
+            Image.fromarray(strip_image).save(folder / f"{name}_step{trainer.global_step:07d}.png")
 
 
 def as_encoder(pl_module: LightningModule) -> Encoder:

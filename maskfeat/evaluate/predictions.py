@@ -1,4 +1,4 @@
-"""What `lightning predict` leaves on disk for each picture."""
+"""What `lightning predict` leaves on disk for each image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
-from maskfeat.data.folder import find_pictures
-from maskfeat.evaluate.pictures import ColorProjection, feature_colors, label_colors, strip
+from maskfeat.data.folder import find_images
+from maskfeat.evaluate.images import ColorProjection, feature_colors, label_colors, strip
 from maskfeat.features.reading import Features
 from maskfeat.files import holds_one_of, whole_file
 from maskfeat.segment.partition import partition
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes features, partition and picture of each image.
+    """Writes features, partition and image of each image.
 
     For KEY.jpg: KEY.npz (the pyramid in float16: `level_0`, `level_1`, ... of shape
     (C_l, h_l, w_l), `strides`, `size` (height, width) and `scale`), KEY_labels.png (16 bit
@@ -36,13 +36,13 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = Path(folder)
         self.num_segments = num_segments
-        self.projection = ColorProjection()  # fitted to the first picture, the same for all
+        self.projection = ColorProjection()  # fitted to the first image, the same for all
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse pictures that would be written over, or whose files would have one name."""
+        """Refuse images that would be written over, or whose files would have one name."""
         place = getattr(getattr(trainer, "datamodule", None), "predict", None)
         if stage == "predict" and place is not None:
-            _check_names(find_pictures(place), self.folder)
+            _check_names(find_images(place), self.folder)
 
     def write_on_batch_end(
         self,
@@ -54,7 +54,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write what belongs to one picture."""
+        """Write what belongs to one image."""
         key, rgb = batch["key"], batch["rgb"]
         labels = partition(prediction, self.num_segments)
         arrays = {f"level_{i}": _half(level) for i, level in enumerate(prediction.pyramid)}
@@ -81,14 +81,14 @@ class PredictionWriter(BasePredictionWriter):
 def _check_names(paths: Sequence[Path], folder: Path) -> None:
     if holds_one_of(folder, paths):
         raise ValueError(
-            f"predictions must go to another folder than that of the pictures, '{folder}', whose "
+            f"predictions must go to another folder than that of the images, '{folder}', whose "
             "files could be written over; set folder of PredictionWriter"
         )
     stems = {path.stem for path in paths}
     doubled = [stem for stem in sorted(stems) if f"{stem}_labels" in stems]
     if doubled:
         raise ValueError(
-            f"pictures '{doubled[0]}' and '{doubled[0]}_labels' would both be written as "
+            f"images '{doubled[0]}' and '{doubled[0]}_labels' would both be written as "
             f"'{doubled[0]}_labels.png'; rename one of them"
         )
 

@@ -1,12 +1,12 @@
-"""The picture that shows one image as the features see it."""
+"""The image that shows one image as the features see it."""
 
 from __future__ import annotations
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.clicking import click_rounds, pick_target
-from maskfeat.evaluate.pictures import (
+from maskfeat.evaluate.images import (
     ColorProjection,
-    Picture,
+    RgbImage,
     draw_borders,
     draw_clicks,
     feature_colors,
@@ -28,7 +28,7 @@ def draw_strip(
     projection: ColorProjection,
     num_segments: int,
     num_clicks: int,
-) -> Picture:
+) -> RgbImage:
     """One strip: image, features as colors, partition, object after clicks.
 
     Args:
@@ -38,7 +38,7 @@ def draw_strip(
         projection: Colors of the features.
         num_segments: Segments of the partition.
         num_clicks: Clicks of the robot user, on the mask `pick_target` chooses; without any
-            such mask the last picture is the image.
+            such mask the last image is the image.
 
     Returns:
         RGB, uint8, shape (H, 4 * W + gaps, 3).

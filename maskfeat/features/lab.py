@@ -35,7 +35,7 @@ class LabEncoder:
         """Features of one image.
 
         Args:
-            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of a picture.
+            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of an image.
 
         Returns:
             One level of stride 1 with 3 channels: L in (0, 1), a and b in about (-1, 1).

@@ -126,7 +126,7 @@ class FeaturePyramid(nn.Module):
         """Features of one image.
 
         Args:
-            rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of a picture.
+            rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of an image.
 
         Returns:
             The pyramid of the image, float32, on the device of the net.

@@ -63,7 +63,7 @@ def load(
     Args:
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
             the name of a network that comes with the package: "maskfeat-b0", trained on train
-            splits of photographs, for research as its data are (experiments/shipped); or the word
+            splits of images, for research as its data are (experiments/shipped); or the word
             "lab", for the color of pixels without a network.
         device: Where to put it.
         net_class: The class of the network, if it is one of your own; it is built by

@@ -42,13 +42,13 @@ class Progress(NamedTuple):
 
 
 def on_pixels(image: PreparedImage, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values of superpixels, (K,), at the size of the picture, (H, W)."""
+    """Values of superpixels, (K,), at the size of the image, (H, W)."""
     superpixels: IntArray = enlarged_labels(image.graph.labels.astype(np.int64), image.size)
     return values[superpixels]
 
 
 def on_superpixels(image: PreparedImage, labels: IntArray) -> IntArray:
-    """Labels of the pixels of the picture, (H, W), at the first pixel of each superpixel, (K,)."""
+    """Labels of the pixels of the image, (H, W), at the first pixel of each superpixel, (K,)."""
     small = image.graph.labels.shape
     _, first = np.unique(image.graph.labels, return_index=True)
     places = zip(np.unravel_index(first, small), labels.shape, small, strict=True)

@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.arguments import checked_number, is_whole
-from maskfeat.data.folder import find_pictures
+from maskfeat.data.folder import find_images
 from maskfeat.files import check_stems, holds_one_of
 from maskfeat.segment.inputs import checked_granularity, checked_num_segments, checked_per_megapixel
 
 
-def checked_paths(pictures: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
-    """The pictures, of different names without ending and not in `out`."""
-    if isinstance(pictures, str | Path):
-        paths = find_pictures(str(pictures))
+def checked_paths(images: str | Path | Sequence[str | Path], out: Path) -> list[Path]:
+    """The images, of different names without ending and not in `out`."""
+    if isinstance(images, str | Path):
+        paths = find_images(str(images))
     else:
-        paths = [Path(path) for path in pictures]
+        paths = [Path(path) for path in images]
     if not paths:
-        raise FileNotFoundError("no picture is given; name a folder or at least one file")
+        raise FileNotFoundError("no image is given; name a folder or at least one file")
     check_is_elsewhere(out, paths, "out")
     check_stems(paths)
     return paths
 
 
 def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
-    """Refuse to write among the pictures, where others' annotations may lie."""
+    """Refuse to write among the images, where others' annotations may lie."""
     if holds_one_of(folder, paths):
-        raise ValueError(f"{name} must be another folder than that of the pictures, '{folder}'")
+        raise ValueError(f"{name} must be another folder than that of the images, '{folder}'")
 
 
 def check_settings(
@@ -65,13 +65,13 @@ def checked_size(
 
 
 def checked_click(click_yx: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Row and column of a click inside a picture of this height and width."""
+    """Row and column of a click inside an image of this height and width."""
     if np.shape(click_yx) != (2,) or not all(is_whole(value) for value in click_yx):
         raise ValueError(f"a click must be two whole numbers (row, column), got {click_yx!r}")
     row, column = (int(value) for value in click_yx)
     if not (0 <= row < size[0] and 0 <= column < size[1]):
         raise ValueError(
-            f"the click (row, column) = {(row, column)} lies outside the picture of "
+            f"the click (row, column) = {(row, column)} lies outside the image of "
             f"{size[0]} x {size[1]} pixels (height x width)"
         )
     return row, column

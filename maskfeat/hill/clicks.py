@@ -20,8 +20,8 @@ class Click(NamedTuple):
 
     Attributes:
         image: Number of the image.
-        row: Clicked pixel of the picture.
-        column: Clicked pixel of the picture.
+        row: Clicked pixel of the image.
+        column: Clicked pixel of the image.
         class_number: What the region there is.
         granularity: How large that region may be, in (0, 1), see `PreparedImage.region`; or None,
             and `num_segments` says it.

@@ -111,7 +111,7 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
 
 
 def superpixel_at(image: PreparedImage, row: int, column: int) -> int:
-    """The superpixel at a pixel of the picture."""
+    """The superpixel at a pixel of the image."""
     height, width = image.graph.labels.shape
     y, x = row * height // image.size[0], column * width // image.size[1]
     return int(image.graph.labels[y, x])

@@ -36,7 +36,7 @@ def export_labels(
 
     Args:
         folder: Where to; made if it is not there.
-        labeled: Picture, its number, and the class of each pixel, shape (H, W), -1 for none.
+        labeled: Image, its number, and the class of each pixel, shape (H, W), -1 for none.
         classes: Names.
         formats: What to write.
         min_area_px: Regions of fewer pixels are no annotations; the png has them.
@@ -83,8 +83,8 @@ def write_label_map(path: Path, labels: IntArray) -> None:
 def read_label_map(path: Path) -> IntArray | None:
     """Read what `write_label_map` wrote; None if it is not there, or damaged."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            labels = np.asarray(picture)
+        with Image.open(path, formats=["PNG"]) as image_path:
+            labels = np.asarray(image_path)
     except (OSError, SyntaxError, ValueError):  # what Pillow raises for a file cut or overwritten
         return None
     return labels.astype(np.int64) - 1 if labels.ndim == 2 else None
@@ -119,13 +119,18 @@ def _coco(
 
 def _write_sa1b(
     path: Path,
-    picture: Path,
+    image_path: Path,
     image_id: int,
     size: tuple[int, ...],
     regions: Sequence[tuple[int, dict[str, Any]]],
     classes: Sequence[str],
 ) -> None:
-    image = {"image_id": image_id, "width": size[1], "height": size[0], "file_name": picture.name}
+    image = {
+        "image_id": image_id,
+        "width": size[1],
+        "height": size[0],
+        "file_name": image_path.name,
+    }
     annotations = [
         {"id": place + 1, **region, "label": classes[number]}
         for place, (number, region) in enumerate(regions)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import nn
 
 from maskfeat.array_file import read_arrays
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
 from maskfeat.files import file_digest, whole_file
 from maskfeat.hill.prepared import PreparedImage, load_prepared, prepare, save_prepared
 from maskfeat.hill.sources import Source, source_key, weights_key
@@ -32,24 +32,24 @@ _LONGEST_STEM = 180  # bytes
 
 
 class ImageStore:
-    """Prepares pictures, in a thread if wanted, and keeps what came out in files.
+    """Prepares images, in a thread if wanted, and keeps what came out in files.
 
-    A file is named by the picture's name, size and time of change, in a folder named by model,
-    source and settings: so nothing stale is read, and a changed picture is computed again. Beside
+    A file is named by the image's name, size and time of change, in a folder named by model,
+    source and settings: so nothing stale is read, and a changed image is computed again. Beside
     it lies a sketch of the image, the descriptors of some of its superpixels, all of which stay in
     memory.
 
     Args:
-        paths: The pictures, of different names without ending.
+        paths: The images, of different names without ending.
         model: Gives features.
         source: Gives descriptors.
         folder: Where to keep things; made when it is needed.
         per_megapixel: Superpixels for a million pixels.
-        max_megapixels: Larger pictures are reduced to it.
+        max_megapixels: Larger images are reduced to it.
         cache_dir: Where features are kept for others that want them, see `FeatureCache`.
 
     Attributes:
-        failed: What went wrong, by number of the picture that cannot be read.
+        failed: What went wrong, by number of the image that cannot be read.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ImageStore:
         """An image as its file is now; computed if need be.
 
         Raises:
-            ValueError: If the picture cannot be read.
+            ValueError: If the image cannot be read.
         """
         path = self._path(number)
         with self._lock:
@@ -118,7 +118,7 @@ class ImageStore:
         return image
 
     def digest(self, number: int) -> str | None:
-        """Digest of the content of a picture's file, as it is now; None if it cannot be read."""
+        """Digest of the content of an image's file, as it is now; None if it cannot be read."""
         path = self._path(number)
         known = self._digests.get(number)
         if known is None or known[0] != path:
@@ -129,7 +129,7 @@ class ImageStore:
         return known[1]
 
     def prepare_all(self, in_background: bool = False) -> None:
-        """Prepare what is not yet; a picture that cannot be read is logged and left out.
+        """Prepare what is not yet; an image that cannot be read is logged and left out.
 
         Args:
             in_background: Return at once; a thread does it.
@@ -157,7 +157,7 @@ class ImageStore:
                 self._computed(number)
             except ValueError as error:
                 _LOG.warning("left out: %s", error)
-            except OSError as error:  # a full disk, say: each picture is prepared when looked at
+            except OSError as error:  # a full disk, say: each image is prepared when looked at
                 _LOG.warning("preparing ahead ended: a file could not be written: %s", error)
                 return
 
@@ -178,7 +178,7 @@ class ImageStore:
     def _made(self, number: int) -> PreparedImage:
         """An image, computed and written."""
         try:
-            rgb = read_picture(self.paths[number])
+            rgb = read_image(self.paths[number])
         except ValueError as error:
             self.failed[number] = str(error)
             raise
@@ -199,7 +199,7 @@ class ImageStore:
         try:
             status = path.stat()
         except OSError as error:
-            self.failed[number] = f"'{path}' cannot be read as a picture: {error}"
+            self.failed[number] = f"'{path}' cannot be read as an image: {error}"
             return self._folder / f"{_short(path.stem)}-missing.npz"
         return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
 

@@ -81,7 +81,7 @@ class KeptLabels:
 
     def _reopen(self, image: int) -> None:
         _LOG.warning(
-            "'%s', the labels of a picture that was done, is missing or damaged; the picture is "
+            "'%s', the labels of an image that was done, is missing or damaged; the image is "
             "not done any more",
             self._paths[image],
         )

@@ -70,10 +70,10 @@ class Labeler:
     learned from.
 
     Args:
-        pictures: A folder, or paths; of different names without ending.
+        images: A folder, or paths; of different names without ending.
         classes: Their names, at least two, each once.
         model: Gives features, e.g. a `FeaturePyramid`; or what `maskfeat.load` takes.
-        out: Folder for clicks, labels and what is computed ahead; not that of the pictures.
+        out: Folder for clicks, labels and what is computed ahead; not that of the images.
         source: Descriptors of places, see `maskfeat.hill.sources`; None is `default_source`.
         classifier: None is a `RegionClassifier` with its defaults.
         smoothness: What a border between like superpixels costs, see `class_cut`.
@@ -84,19 +84,19 @@ class Labeler:
         order: Which image comes next: the one the classifier is least sure of ("uncertain"), of the
             least sure ones that with the highest energy ("energy"), or the next one ("given").
         per_megapixel: Superpixels for a million pixels.
-        max_megapixels: Larger pictures are worked on reduced.
+        max_megapixels: Larger images are worked on reduced.
         cache_dir: Where features are kept, see `FeatureCache`; None keeps descriptors alone.
 
     Raises:
-        FileNotFoundError: If there are no pictures.
-        ValueError: If two pictures share a name, classes are no list of different names, a
+        FileNotFoundError: If there are no images.
+        ValueError: If two images share a name, classes are no list of different names, a
             setting is out of range, `out` has clicks for other classes, or another process
             works there (`FolderInUseError`).
     """
 
     def __init__(
         self,
-        pictures: str | Path | Sequence[str | Path],
+        images: str | Path | Sequence[str | Path],
         classes: Sequence[str],
         model: FeatureModel | str | os.PathLike[str],
         out: str | Path,
@@ -111,7 +111,7 @@ class Labeler:
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
     ) -> None:
-        paths = checked_paths(pictures, Path(out))
+        paths = checked_paths(images, Path(out))
         check_settings(classes, smoothness, order, max_megapixels, per_megapixel)
         model = model_of(model)
         self.classes, self.order = list(classes), order
@@ -143,7 +143,7 @@ class Labeler:
 
     @property
     def paths(self) -> list[Path]:
-        """The pictures; an image is named by its number in this list."""
+        """The images; an image is named by its number in this list."""
         return self.store.paths
 
     @property
@@ -307,7 +307,7 @@ class Labeler:
 
         Args:
             image: Number of the image.
-            click_yx: Row and column, pixels of the picture.
+            click_yx: Row and column, pixels of the image.
             class_name: One of `classes`.
             granularity: Of this click.
             num_segments: Of this click; None of both is as the Labeler was made.
@@ -372,12 +372,12 @@ class Labeler:
         """Write the labels of the images, see `export_labels`; the number of images written.
 
         Args:
-            folder: Where to; made if it is not there. Not that of the pictures.
+            folder: Where to; made if it is not there. Not that of the images.
             formats: Any of "png", "coco" and "sa1b".
             only_done: Leave out images that are not done; else their proposals are taken.
 
         Raises:
-            ValueError: If a format is unknown, or the folder is that of the pictures.
+            ValueError: If a format is unknown, or the folder is that of the images.
         """
         check_is_elsewhere(Path(folder), self.paths, "the folder to export to")
         with self._lock:

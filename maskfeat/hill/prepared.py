@@ -50,7 +50,7 @@ class PreparedImage:
         costs: What parting adjacent superpixels costs, see `cut_costs`, float64, shape (E,).
         tree: The merges of the superpixels, see `Hierarchy`.
         descriptors: What is known of each superpixel, float16, shape (K, D).
-        size: Height and width of the picture itself, pixels; the superpixels may be of a reduced
+        size: Height and width of the image itself, pixels; the superpixels may be of a reduced
             one.
     """
 
@@ -113,7 +113,7 @@ def prepare(
         rgb: uint8, shape (h, w, 3), as the features were computed of.
         features: Of it.
         source: Gives descriptors.
-        size: Of the picture that rgb may be a reduced copy of.
+        size: Of the image that rgb may be a reduced copy of.
         per_megapixel: Superpixels for a million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)

@@ -146,7 +146,7 @@ def hierarchy(
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
-            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of a picture,
+            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of an image,
             whose Lab color is then taken.
         per_megapixel: Superpixels for a million pixels, see
             `maskfeat.segment.superpixels.superpixels`.

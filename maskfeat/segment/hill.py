@@ -21,7 +21,7 @@ from maskfeat.segment.score_maps import (
 )
 from maskfeat.segment.superpixels import RegionGraph
 
-# Of variances of the score: not tuned on photographs.
+# Of variances of the score: not tuned on images.
 SCORE_SMOOTHNESS = 1.0
 # In nats. Of 10 and 30 the better on eight images of camvid train, one seed (experiments/hill).
 CLASS_SMOOTHNESS = 10.0

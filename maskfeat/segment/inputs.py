@@ -30,7 +30,7 @@ FeatureSource = Features | Tensor | npt.NDArray[np.floating] | ImageLike
 
 
 class FeatureModel(Protocol):
-    """Anything that turns a photograph into features."""
+    """Anything that turns an image into features."""
 
     def features(self, rgb: npt.NDArray[np.uint8], /) -> Features:
         """Features of one image, uint8, shape (H, W, 3)."""
@@ -75,7 +75,7 @@ def features_of(source: FeatureSource) -> Features:
 
     Args:
         source: `Features`; floats of shape (H, W, C); or RGB, uint8, shape (H, W, 3), a PIL image
-            or the path of a picture.
+            or the path of an image.
 
     Raises:
         ValueError: If the array has another shape or type, or is not finite.

@@ -124,7 +124,7 @@ class InteractiveSegmenter:
         """Take the image that the next clicks are for.
 
         Args:
-            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of a picture.
+            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of an image.
 
         Raises:
             ValueError: If there is no model, or the model refuses the image. The image that was

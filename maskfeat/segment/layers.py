@@ -269,8 +269,8 @@ def _thick(mask: BoolArray, limit: float) -> BoolArray:
     if min(mask.shape) <= 2 * limit:
         return np.zeros_like(mask)
     step = max(1, int(limit / _FINE))
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    coarse = np.asarray(picture.reduce(step)) > 127
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    coarse = np.asarray(image.reduce(step)) > 127
     core = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1] > limit / step
     if not core.any():
         return np.zeros_like(mask)

@@ -50,7 +50,7 @@ def partition(
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
-            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of a picture,
+            or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of an image,
             whose Lab color is then taken.
         num_segments: Segments to be left with, at least 1.
         granularity: In place of a number, in (0, 1): regions stay together as long as the

@@ -223,8 +223,8 @@ def _levels(
         labels: Superpixel of each pixel, (h, w).
         near: How near clicks on the object and on the background are, (ways, h, w).
     """
-    picture = mask.astype(np.uint8) * 255
-    blurred = _blurred(picture, _FINE_BLUR)
+    gray = mask.astype(np.uint8) * 255
+    blurred = _blurred(gray, _FINE_BLUR)
     is_asked = (blurred > 1) & (blurred < 254)
     is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
     is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
@@ -232,7 +232,7 @@ def _levels(
     as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
     return is_asked, [
         blurred,
-        _blurred(picture, _COARSE_BLUR, reduced=_REDUCED),
+        _blurred(gray, _COARSE_BLUR, reduced=_REDUCED),
         clipped[labels],
         _blurred(as_bytes[labels], _ODDS_BLUR),
         *(of_way for maps in near for of_way in maps),
@@ -248,16 +248,14 @@ def _window_around(mask: BoolArray) -> Window:
 
 
 def _aligned(window: Window) -> Window:
-    """Started at multiples of `_REDUCED`: a reduced picture of it is part of that of all."""
+    """Started at multiples of `_REDUCED`: a reduced image of it is part of that of all."""
     rows, columns = (slice(side.start // _REDUCED * _REDUCED, side.stop) for side in window)
     return rows, columns
 
 
-def _blurred(
-    picture: npt.NDArray[np.uint8], sigma: float, reduced: int = 1
-) -> npt.NDArray[np.uint8]:
+def _blurred(gray: npt.NDArray[np.uint8], sigma: float, reduced: int = 1) -> npt.NDArray[np.uint8]:
     """Blur, on means of `reduced` x `reduced` pixels: blurs that are wide enough show no blocks."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(gray)
     if reduced == 1:
         return np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))
     blurred = image.reduce(reduced).filter(ImageFilter.GaussianBlur(sigma / reduced))

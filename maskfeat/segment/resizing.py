@@ -58,8 +58,8 @@ def resized(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
     """The mask at another size, its outline smooth."""
     if mask.shape == size:
         return mask
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    resized: BoolArray = np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR)) > 127
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    resized: BoolArray = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)) > 127
     return resized
 
 

@@ -35,7 +35,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Levels of features that are fine enough to place an outline.
 _FINE_STRIDE = 2
-# Color is smoothed by so many pixels before neighbors are compared: photographs have noise.
+# Color is smoothed by so many pixels before neighbors are compared: images have noise.
 _COLOR_BLUR = 0.7
 # Superpixels are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
 _FREE_MARGIN = 12

@@ -120,14 +120,14 @@ def test_a_network_of_another_precision_gives_nearly_the_same_features(dtype) ->
     assert features.scale == pytest.approx(1)
 
 
-def test_pictures_and_paths_are_taken_wherever_images_are(tmp_path) -> None:
-    picture, path = Image.fromarray(RGB), tmp_path / "a.png"
-    picture.save(path)
+def test_images_and_paths_are_taken_wherever_images_are(tmp_path) -> None:
+    pil_image, path = Image.fromarray(RGB), tmp_path / "a.png"
+    pil_image.save(path)
     labels, tree = maskfeat.partition(RGB, 5), maskfeat.hierarchy(RGB)
     segmenter = maskfeat.InteractiveSegmenter("lab")
     segmenter.set_image(RGB)
     mask = segmenter.predict([[4, 4]], [1])
-    for image in (picture, path, str(path)):
+    for image in (pil_image, path, str(path)):
         np.testing.assert_array_equal(maskfeat.partition(image, 5), labels)
         np.testing.assert_array_equal(maskfeat.hierarchy(image).parents, tree.parents)
         segmenter.set_image(image)

@@ -148,7 +148,7 @@ def test_borders_of_stripes_upon_stripes_take_no_more_than_the_image() -> None:
 
 
 def test_members_of_gigabytes_in_a_small_file_are_a_skip(tmp_path: Path) -> None:
-    """A small gz that unpacks to a picture of 100 MB; 4 GB of a tar that are a hole on disk."""
+    """A small gz that unpacks to an image of 100 MB; 4 GB of a tar that are a hole on disk."""
     text = annotations([whole(SIZE)])
     members = [("a.json", text), ("b.jpg", JPG), ("b.json", text)]
     with (
@@ -280,7 +280,7 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         ("maskfeat.data.sample.json.loads", lambda: shards[0]),
         ("maskfeat.data.sample.runs_from_counts", lambda: shards[0]),
         ("maskfeat.data.sample.paint", lambda: to_held_out(sample)),
-        ("maskfeat.data.picture._open_picture", sample.decode),
+        ("maskfeat.data.image._open_image", sample.decode),
         (
             "maskfeat.data.augment.sample_points",
             lambda: ExampleMaker(32, 16, 8)(sample, np.random.default_rng(0)),

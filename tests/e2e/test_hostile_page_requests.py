@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, SIZE, click, write_pictures
+from drawn_images import ON_DISC, SIZE, click, write_images
 from served_pages import (
     act,
     client_of,
@@ -19,22 +19,22 @@ from served_pages import (
     running,
 )
 
-from maskfeat.app import annotation_masks, open_picture
+from maskfeat.app import annotation_masks, open_image
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation import Mark
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
 def client(tmp_path, paths):
     store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as client:
+    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
         yield client
 
 
@@ -63,7 +63,7 @@ def test_a_line_clipped_is_the_part_inside_of_the_whole_line() -> None:
 
 def test_a_scribble_of_too_many_corners_is_refused(client) -> None:
     scribble = {"kind": "scribble", "label": 1, "points_yx": [[0, 0]] * 50_001}
-    post = client.post("/api/pictures/0/actions", json={"do": "mark", "mark": scribble})
+    post = client.post("/api/images/0/actions", json={"do": "mark", "mark": scribble})
     assert "at most 50000 points" in refusal(post)
 
 
@@ -76,8 +76,8 @@ def test_a_mark_for_which_the_memory_is_too_small_is_not_saved(
     ready_view(client)
     act(client, click(ON_DISC))
     before = (tmp_path / "out" / "p0.marks.json").read_bytes()
-    monkeypatch.setattr(open_picture, "object_mask", fail)
-    post = client.post("/api/pictures/0/actions", json={"do": "clear"})
+    monkeypatch.setattr(open_image, "object_mask", fail)
+    post = client.post("/api/images/0/actions", json={"do": "clear"})
     assert "more memory than there is" in refusal(post)
     assert (tmp_path / "out" / "p0.marks.json").read_bytes() == before
 
@@ -87,7 +87,7 @@ def test_a_boolean_is_no_number_of_an_object(client, what) -> None:
     ready_view(client)
     act(client, click(ON_DISC))
     act(client, {"do": "finish"})
-    post = client.post("/api/pictures/0/actions", json={"do": what, "number": True})
+    post = client.post("/api/images/0/actions", json={"do": what, "number": True})
     assert "no such step" in refusal(post)
 
 
@@ -96,7 +96,7 @@ def test_a_name_that_is_not_utf_8_costs_nothing(client, paths, tmp_path) -> None
     paths[1].rename(paths[1].with_name(name))
     paths[1] = paths[1].with_name(name)
     store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as client:
+    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
         assert client.get("/api/folder").json()["names"] == ["p0.png", name, "p2.png"]
         assert ready_view(client, 1)["is_ready"]
         act(client, click(ON_DISC), 1)
@@ -108,16 +108,14 @@ def test_a_name_that_is_not_utf_8_costs_nothing(client, paths, tmp_path) -> None
         b"caf\xe9_mask.png",
     ]
     store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as client:
-        assert "cannot be read" in refusal(client.get("/api/pictures/1?wait=1"))
+    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
+        assert "cannot be read" in refusal(client.get("/api/images/1?wait=1"))
 
 
 def test_names_as_long_as_the_file_system_has_them_are_written(tmp_path) -> None:
-    path = write_pictures(tmp_path / "photos", 1)[0].rename(
-        tmp_path / "photos" / f"{'n' * 226}.png"
-    )
+    path = write_images(tmp_path / "photos", 1)[0].rename(tmp_path / "photos" / f"{'n' * 226}.png")
     store = AnnotationStore(tmp_path / "out", [path])
-    with client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as client:
+    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
         ready_view(client)
         act(client, click(ON_DISC))
         act(client, {"do": "finish"})
@@ -135,7 +133,7 @@ def test_one_server_works_in_a_folder_and_ctrl_c_ends_it_in_one_line(paths) -> N
     with running(folder) as server:
         said = refused_start(str(folder), "--model", "lab")
         assert f"maskfeat annotate (process {server.process.pid} on" in said
-        server.ask("pictures/0/actions", click(ON_DISC))
+        server.ask("images/0/actions", click(ON_DISC))
         assert server.status_after(signal.SIGINT) == 0
         assert one_sentence(server.process.stdout.read().strip()) == (
             "ended; all that was clicked is saved"

@@ -1,4 +1,4 @@
-"""The page of `maskfeat annotate` in a browser: undo after a picture, two tabs, a replaced file."""
+"""The page of `maskfeat annotate` in a browser: undo after an image, two tabs, a replaced file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, drawn, write_pictures
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, drawn, write_images
 from PIL import Image
 from served_pages import chromium, opened, served
 
@@ -15,7 +15,7 @@ from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def browser():
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def out(tmp_path):
 @pytest.fixture
 def url(paths, out):
     store = AnnotationStore(out, paths)
-    with served(create_app(OpenPictures(store, feature_model("lab"), 2.0))) as url:
+    with served(create_app(OpenImages(store, feature_model("lab"), 2.0))) as url:
         yield url
 
 
@@ -45,7 +45,7 @@ def num_masks(path) -> int:
     return len(json.loads(path.read_text())["annotations"])
 
 
-def test_undo_after_a_picture_was_called_done_takes_that_back(browser, url, out) -> None:
+def test_undo_after_a_image_was_called_done_takes_that_back(browser, url, out) -> None:
     with opened(browser, url) as page:
         page.press("ArrowRight")
         page.text("#name").to_have_text("p1.png")
@@ -60,11 +60,11 @@ def test_undo_after_a_picture_was_called_done_takes_that_back(browser, url, out)
         page.text("#name").to_have_text("p1.png")
         page.text("#objects li").to_have_count(1)
         page.press("u")
-        page.text("#message").to_have_text("taken back in p0.png: calling the picture done")
+        page.text("#message").to_have_text("taken back in p0.png: calling the image done")
         page.text("#name").to_have_text("p0.png")
         page.text("#done-badge").to_be_hidden()
         assert num_masks(out / "p1.json") == 1
-        page.press("ArrowRight")  # from here on, undo belongs to the picture that is shown
+        page.press("ArrowRight")  # from here on, undo belongs to the image that is shown
         page.text("#objects li").to_have_count(1)
         page.text("#undo").to_have_attribute("title", "Undo finishing an object (Ctrl+Z or U)")
         page.press("u")
@@ -97,7 +97,7 @@ def test_a_second_tab_shows_what_the_first_one_marks_and_adds_nothing_to_what_it
         assert len(content["steps"]) == 3
 
 
-def test_a_picture_replaced_while_the_page_is_open_is_shown_anew(browser, url, paths, out) -> None:
+def test_a_image_replaced_while_the_page_is_open_is_shown_anew(browser, url, paths, out) -> None:
     with opened(browser, url) as page:
         page.click(ON_DISC)
         page.text("#open-area").to_contain_text("px")

@@ -19,10 +19,10 @@ from source_layouts import SIZE, save, write_coco, write_jpg
 from maskfeat.data.convert import Settings, find_inputs
 from maskfeat.data.convert.files import read_png
 from maskfeat.data.convert.sample import shrink
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
+from maskfeat.data.image import SampleError, decode_image
+from maskfeat.data.image_files import known_formats
 from maskfeat.data.index import scan_shard
-from maskfeat.data.picture import SampleError, decode_picture
-from maskfeat.data.picture_files import known_formats
 
 FORMATS = known_formats()
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -102,7 +102,7 @@ def test_a_coco_file_as_it_comes_is_converted_or_refused_in_one_sentence(
         command(*run, "--out", "third")
 
 
-def test_a_folder_of_odd_pictures_is_segmented_but_for_those_that_would_be_cut(
+def test_a_folder_of_odd_images_is_segmented_but_for_those_that_would_be_cut(
     command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "photos"
@@ -127,10 +127,10 @@ def test_a_folder_of_odd_pictures_is_segmented_but_for_those_that_would_be_cut(
     told = capsys.readouterr()
     assert "4 left out" in told.out
     for words in (
-        "moves.gif' cannot be read as a picture: it holds 2 pages or frames",
-        "dark.tif' cannot be read as a picture: it holds 16 bits a channel but no value above 4095",
-        "planes.tif' cannot be read as a picture: it must hold 8 bits a channel",
-        "stack.tif' cannot be read as a picture: it holds 3 pages or frames",
+        "moves.gif' cannot be read as an image: it holds 2 pages or frames",
+        "dark.tif' cannot be read as an image: it holds 16 bits a channel but no value above 4095",
+        "planes.tif' cannot be read as an image: it must hold 8 bits a channel",
+        "stack.tif' cannot be read as an image: it holds 3 pages or frames",
         "1 file and 1 folder (camera.heic, deeper/)",
     ):
         assert words in told.err.replace("\n", " ")
@@ -186,7 +186,7 @@ def test_an_odd_value_anywhere_in_a_coco_file_is_a_sentence_or_a_skip(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of broken files
-def test_flipped_bytes_of_any_format_are_a_sentence_or_a_picture(tmp_path: Path) -> None:
+def test_flipped_bytes_of_any_format_are_a_sentence_or_a_image(tmp_path: Path) -> None:
     rng = random.Random(0)
     frames = [Image.fromarray(255 - RGB)]
     for name in ("a.tif", "a.png", "a.gif", "a.webp", "a.jp2", "a.jpg", "a.bmp"):
@@ -203,8 +203,8 @@ def test_flipped_bytes_of_any_format_are_a_sentence_or_a_picture(tmp_path: Path)
                 broken[rng.randrange(min(len(broken), 400))] = rng.randrange(256)
             path.write_bytes(broken)
             for read, wrong in (
-                (lambda path=path: read_picture(path), ValueError),
-                (lambda data=bytes(broken): decode_picture(data, SIZE, 1.0, FORMATS), SampleError),
+                (lambda path=path: read_image(path), ValueError),
+                (lambda data=bytes(broken): decode_image(data, SIZE, 1.0, FORMATS), SampleError),
                 (lambda path=path: read_png(str(path), "mask"), SampleError),
             ):
                 with contextlib.suppress(wrong):

@@ -19,7 +19,7 @@ async function answer(path, options) {
   return response;
 }
 
-const at = (number) => `/api/pictures/${number}`;
+const at = (number) => `/api/images/${number}`;
 
 export const getFolder = async () => (await answer("/api/folder")).json();
 
@@ -30,12 +30,12 @@ export const getView = async (number, { signal, isWaiting = false, isLearning = 
   kept(await (await answer(
     at(number) + (isWaiting ? "?wait=1" : isLearning ? "?learn=1" : ""), { signal })).json());
 
-// The revision of a picture as the server has it now, null if nobody looked at it yet.
+// The revision of an image as the server has it now, null if nobody looked at it yet.
 export const getRevision = async (number) =>
   (await (await answer(`/api/alive?number=${number}`)).json()).revision;
 
 export const getBitmap = async (number, signal) =>
-  createImageBitmap(await (await answer(`${at(number)}/picture`, { signal })).blob());
+  createImageBitmap(await (await answer(`${at(number)}/image`, { signal })).blob());
 
 export const getPartition = async (number, signal) =>
   (await answer(`${at(number)}/partition`, { signal })).arrayBuffer();
@@ -50,7 +50,7 @@ async function post(path, content) {
   return (await answer(path, { method: "POST", headers, body: JSON.stringify(content) })).json();
 }
 
-// The newest view of each picture: each action says which revision it was decided upon.
+// The newest view of each image: each action says which revision it was decided upon.
 const views = new Map();
 
 function kept(view) {

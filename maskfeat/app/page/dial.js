@@ -1,7 +1,7 @@
 // The partition behind the dial: a tree of merges, cut here, so that the dial answers at once.
 
 export class Partition {
-  // The bytes are described at OpenPicture.partition.
+  // The bytes are described at OpenImage.partition.
   constructor(buffer) {
     const [height, width, numSuperpixels] = new Uint32Array(buffer, 0, 4);
     const numNodes = 2 * numSuperpixels - 1;

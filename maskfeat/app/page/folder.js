@@ -1,4 +1,4 @@
-// The pictures of a folder, as the server lists them.
+// The images of a folder, as the server lists them.
 
 // The first one that is not done nor unreadable, from `start` on and then from the beginning.
 export function firstNotDone({ names, is_done: isDone }, unreadable, start) {
@@ -9,6 +9,6 @@ export function firstNotDone({ names, is_done: isDone }, unreadable, start) {
   return null;
 }
 
-// Whether a server that came back has the same pictures in the same order.
+// Whether a server that came back has the same images in the same order.
 export const areSame = (one, other) =>
   JSON.stringify([one?.out, one?.names]) === JSON.stringify([other?.out, other?.names]);

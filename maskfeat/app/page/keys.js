@@ -5,7 +5,7 @@ import { isUp } from "./connection.js";
 // [keys, what is said of them, name of the action]; keys as `named` spells them.
 const TABLE = [
   [["Enter", "n"], "finish the object, begin the next", "finish"],
-  [["d"], "picture done, on to the next that is not", "done"],
+  [["d"], "image done, on to the next that is not", "done"],
   [["Ctrl+z", "u"], "undo", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
   [["Delete", "Backspace"], "clear the marks at hand", "clear"],
@@ -14,12 +14,12 @@ const TABLE = [
   [["["], "coarser partition", "coarser"],
   [["]"], "finer partition", "finer"],
   [["h"], "show or hide masks", "toggleMasks"],
-  [["f", "0"], "fit the picture", "fit"],
+  [["f", "0"], "fit the image", "fit"],
   [["+", "="], "zoom in", "zoomIn"],
   [["-"], "zoom out", "zoomOut"],
-  [["ArrowLeft", "PageUp"], "previous picture", "previous"],
-  [["ArrowRight", "PageDown"], "next picture", "next"],
-  [["j"], "first picture that is not done", "jump"],
+  [["ArrowLeft", "PageUp"], "previous image", "previous"],
+  [["ArrowRight", "PageDown"], "next image", "next"],
+  [["j"], "first image that is not done", "jump"],
   [["Ctrl+s"], "write masks now (marks are always saved)", "save"],
   [["?"], "this help", "help"],
 ];
@@ -29,14 +29,14 @@ const MOUSE = [
   ["Shift + click", "take in the segment under the cursor"],
   ["Shift + right click", "take it out"],
   ["wheel", "zoom"],
-  ["Space + drag, middle button", "move the picture"],
+  ["Space + drag, middle button", "move the image"],
   ["1 ... 9", "choose a label"],
 ];
 
 export const LABEL_TABLE = [
-  [["d", "Enter"], "picture done, on to the next proposed", "done"],
+  [["d", "Enter"], "image done, on to the next proposed", "done"],
   [["s"], "on to the next proposed, this one stays open", "skip"],
-  [["b", "Backspace"], "back to the picture shown before", "back"],
+  [["b", "Backspace"], "back to the image shown before", "back"],
   [["Ctrl+z", "u"], "undo the last click, wherever it was", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
   [["["], "a click takes more", "coarser"],
@@ -51,7 +51,7 @@ export const LABEL_MOUSE = [
   ["left click", "the region takes the class chosen"],
   ["right click", "choose the class that is there"],
   ["wheel", "zoom"],
-  ["Space + drag, middle button", "move the picture"],
+  ["Space + drag, middle button", "move the image"],
   ["1 ... 9", "choose a class"],
 ];
 

@@ -1,4 +1,4 @@
-// The page of `maskfeat annotate --classes`: the next picture, its proposed classes, and clicks.
+// The page of `maskfeat annotate --classes`: the next image, its proposed classes, and clicks.
 
 import * as api from "./api.js";
 import * as connection from "./connection.js";
@@ -16,13 +16,13 @@ stage.mode = "labels";
 stage.colorOf = (label) => classColor(label - 1);
 
 let folder;
-let number = -1; // of the picture that is shown
-let turning = new AbortController(); // ends what was asked of the picture before
+let number = -1; // of the image that is shown
+let turning = new AbortController(); // ends what was asked of the image before
 let learning = new AbortController(); // ends what was asked before the last click
-let view = null; // the server's last word on the picture
+let view = null; // the server's last word on the image
 let layer = null;
 let pending = []; // clicks that the server has not answered yet
-let past = []; // pictures shown before
+let past = []; // images shown before
 let chosen = 0;
 let areTintsShown = true;
 
@@ -36,9 +36,9 @@ async function open(next, isBack = false, message = "") {
   number = next;
   view = layer = null;
   pending = [];
-  stage.setPicture(null, [1, 1]);
+  stage.setImage(null, [1, 1]);
   say(message);
-  showBusy("reading the picture");
+  showBusy("reading the image");
   side.showPlace(folder, number);
   side.showView(null, past.length > 0);
   document.body.dataset.ready = "false";
@@ -46,7 +46,7 @@ async function open(next, isBack = false, message = "") {
   try {
     const bitmap = await api.getBitmap(next, signal);
     if (signal.aborted) return;
-    stage.setPicture(bitmap, [bitmap.height, bitmap.width]);
+    stage.setImage(bitmap, [bitmap.height, bitmap.width]);
     showBusy("computing features");
     let first = await api.getView(next, { signal });
     while (!first.is_ready) first = await api.getView(next, { signal, isWaiting: true });
@@ -56,7 +56,7 @@ async function open(next, isBack = false, message = "") {
     layer = new ClassLayer(buffer);
     take(first);
     if (first.num_set_aside) {
-      say(`${first.num_set_aside} clicks made on another picture of this name are set aside`);
+      say(`${first.num_set_aside} clicks made on another image of this name are set aside`);
     }
     if (!first.is_fresh) await learn();
   } catch (error) {
@@ -131,7 +131,7 @@ async function act(action) {
   }
 }
 
-// The last click was on another picture, which is shown, and what has happened there is said.
+// The last click was on another image, which is shown, and what has happened there is said.
 async function goWhere(what, answer) {
   const wasDone = folder.is_done[answer.number];
   folder.is_done[answer.number] = answer.is_done;
@@ -181,22 +181,22 @@ function choose(one) {
   cut();
 }
 
-async function finishPicture() {
+async function finishImage() {
   const at = number;
   if (!view) return;
   if (!view.is_done && !(await act({ do: "done", is_done: true }))) return;
   if (number === at) await proceed();
 }
 
-// On to the picture that the server proposes.
+// On to the image that the server proposes.
 async function proceed() {
-  const timer = setTimeout(() => showBusy("choosing the next picture"), QUIET_MS);
+  const timer = setTimeout(() => showBusy("choosing the next image"), QUIET_MS);
   try {
     const next = await api.getNext(number);
     clearTimeout(timer);
     showBusy("");
     if (next !== null && next !== number) await open(next);
-    else if (next === null) await exportAll("all pictures are done; ");
+    else if (next === null) await exportAll("all images are done; ");
   } catch (error) {
     clearTimeout(timer);
     showBusy("");
@@ -208,7 +208,7 @@ async function exportAll(before = "") {
   showBusy("writing files");
   try {
     const { num, folder: place } = await api.exportAll();
-    const what = num === 1 ? "1 picture" : `${num} pictures`;
+    const what = num === 1 ? "1 image" : `${num} images`;
     say(`${before}${what} written to ${place}`);
   } catch (error) {
     say(error.message, true);
@@ -226,7 +226,7 @@ async function watchProgress() {
   }
 }
 
-// Another tab may click, another program may replace the picture.
+// Another tab may click, another program may replace the image.
 async function look() {
   const [at, shown] = [number, view];
   const revision = await api.getRevision(at);
@@ -246,7 +246,7 @@ async function reconnect() {
 }
 
 const actions = {
-  done: finishPicture,
+  done: finishImage,
   skip: proceed,
   undo: () => view?.can_undo && act({ do: "undo" }),
   redo: () => view?.can_redo && act({ do: "redo" }),
@@ -304,7 +304,7 @@ async function start() {
   side.showProgress(folder.progress);
   watchProgress();
   connection.watch(look);
-  // A reloaded page shows the picture it had shown.
+  // A reloaded page shows the image it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first ?? 0 : asked);
 }

@@ -1,4 +1,4 @@
-// What lies over the picture: classes as tints, and the region that a click would take.
+// What lies over the image: classes as tints, and the region that a click would take.
 
 import { Partition } from "./dial.js";
 
@@ -79,7 +79,7 @@ export class ClassLayer {
     context.putImageData(image, 0, 0);
   }
 
-  // The share of the picture that each of so many classes has.
+  // The share of the image that each of so many classes has.
   shares(count) {
     const sums = new Float64Array(count);
     let total = 0;

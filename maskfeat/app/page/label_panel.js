@@ -1,4 +1,4 @@
-// What stands beside the picture in labeling mode: legend, progress, what was left out.
+// What stands beside the image in labeling mode: legend, progress, what was left out.
 
 import { classColor } from "./label_layers.js";
 import { css } from "./masks.js";
@@ -49,10 +49,10 @@ export function showProgress(progress) {
   element("num-clicks").textContent = clicks === 1 ? "1 click" : `${clicks.toLocaleString("en")} clicks`;
   const failed = Object.entries(progress.failed);
   const isAll = prepared + failed.length >= num;
-  element("prepared").textContent = isAll ? "all pictures prepared" : `${prepared} of ${num} pictures prepared`;
+  element("prepared").textContent = isAll ? "all images prepared" : `${prepared} of ${num} images prepared`;
   element("failed").hidden = failed.length === 0;
   element("failed").querySelector("summary").textContent =
-    failed.length === 1 ? "1 picture left out" : `${failed.length} pictures left out`;
+    failed.length === 1 ? "1 image left out" : `${failed.length} images left out`;
   element("failed").querySelector("ul").replaceChildren(...failed.map(([name, text]) => {
     const row = document.createElement("li");
     row.textContent = name;

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import * as connection from "./connection.js";
 import { Partition } from "./dial.js";
-import * as pictures from "./folder.js";
+import * as images from "./folder.js";
 import * as keys from "./keys.js";
 import { OPEN_COLOR, colorOf, maskLayer } from "./masks.js";
 import * as panel from "./panel.js";
@@ -14,8 +14,8 @@ const { element } = panel;
 const stage = new Stage(element("canvas"));
 
 let folder;
-let number = -1; // of the picture that is shown
-let turning = new AbortController(); // ends what was asked of the picture before
+let number = -1; // of the image that is shown
+let turning = new AbortController(); // ends what was asked of the image before
 let view = null; // the server's last word on it
 let masks = []; // layers of what is at hand
 let objects = new Map(); // layers of finished objects by number
@@ -24,9 +24,9 @@ let draft = null; // a scribble that is being drawn
 let partition = null;
 let label = 1;
 let areMasksShown = true;
-let left = null; // the picture that was called done last, until something else is done
+let left = null; // the image that was called done last, until something else is done
 let numActing = 0; // actions that the server has not answered yet
-const unreadable = new Set(); // pictures that the server could not read
+const unreadable = new Set(); // images that the server could not read
 const hidden = new Set(); // objects that are not shown
 
 async function open(next) {
@@ -38,9 +38,9 @@ async function open(next) {
   view = partition = draft = null;
   [masks, pending, objects] = [[], [], new Map()];
   hidden.clear();
-  stage.setPicture(null, [1, 1]);
+  stage.setImage(null, [1, 1]);
   panel.say("");
-  panel.showBusy("reading the picture");
+  panel.showBusy("reading the image");
   panel.showProgress(folder, number);
   document.body.dataset.ready = "false";
   history.replaceState(null, "", `#${number + 1}`);
@@ -48,7 +48,7 @@ async function open(next) {
     const [first, bitmap] = await Promise.all(
       [api.getView(next, { signal }), api.getBitmap(next, signal)]);
     if (signal.aborted) return; // while the bitmap was decoded
-    stage.setPicture(bitmap, first.size);
+    stage.setImage(bitmap, first.size);
     take(first);
     unreadable.delete(next);
     if (first.notice) panel.say(first.notice, true);
@@ -132,7 +132,7 @@ async function act(action) {
   } catch (error) {
     if (action.do === "mark") pending = pending.filter((one) => one !== mark);
     if (error.isDropped) return false;
-    if (number === at && error.isStale) await open(at); // marks, or the picture itself, are others
+    if (number === at && error.isStale) await open(at); // marks, or the image itself, are others
     if (number === at) {
       show();
       if (!error.isStale && !error.isUnreachable) await api.getView(at).then(take, () => {});
@@ -144,17 +144,17 @@ async function act(action) {
   }
 }
 
-// Right after a picture was called done, that is what undo means, though the next one is shown.
+// Right after an image was called done, that is what undo means, though the next one is shown.
 async function undo() {
   const back = left;
   if (back !== null && back !== number) await open(back);
-  if (back !== null && view?.undo !== "calling the picture done") return;
+  if (back !== null && view?.undo !== "calling the image done") return;
   const what = view?.undo;
-  const isSeen = /^a /.test(what ?? "a mark"); // marks are: they vanish from the picture
+  const isSeen = /^a /.test(what ?? "a mark"); // marks are: they vanish from the image
   if ((await act({ do: "undo" })) && !isSeen) panel.say(`taken back in ${folder.names[number]}: ${what}`);
 }
 
-// Another tab may mark the picture, another program may replace it.
+// Another tab may mark the image, another program may replace it.
 async function look() {
   const [at, shown] = [number, view];
   if (numActing) return;
@@ -169,7 +169,7 @@ async function reconnect() {
   const num = api.beginAnew();
   const found = await api.getFolder().catch((error) => panel.say(error.message, true));
   if (!found) return;
-  if (!pictures.areSame(found, folder)) return location.reload();
+  if (!images.areSame(found, folder)) return location.reload();
   folder = found;
   await open(number);
   if (view) panel.say(num ? `the server is back; ${api.unsaved(num)}` : "the server is back", num > 0);
@@ -274,13 +274,13 @@ function moveDial(step) {
   else turnDial(true);
 }
 
-async function finishPicture() {
+async function finishImage() {
   const at = number;
   const isLeftOut = unreadable.has(at);
   if (!isLeftOut && (!(await act({ do: "done", is_done: true })) || number !== at)) return;
   const next = firstNotDone(at + 1);
   const rest = unreadable.size ? `, but ${unreadable.size} that cannot be read` : "";
-  if (next === null) panel.say(`all pictures are done${rest}`);
+  if (next === null) panel.say(`all images are done${rest}`);
   else {
     open(next);
     if (!isLeftOut) left = at;
@@ -291,11 +291,11 @@ function turnTo(next) {
   left = null;
   open(next);
 }
-const firstNotDone = (start) => pictures.firstNotDone(folder, unreadable, start);
+const firstNotDone = (start) => images.firstNotDone(folder, unreadable, start);
 
 const actions = {
   finish: () => view?.mode === "object" && act({ do: "finish" }),
-  done: finishPicture,
+  done: finishImage,
   undo,
   redo: () => act({ do: "redo" }),
   clear: () => view?.marks.length && act({ do: "clear" }),
@@ -341,7 +341,7 @@ async function start() {
     panel.say(error.message, true);
     return;
   }
-  // A reloaded page shows the picture it had shown.
+  // A reloaded page shows the image it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first : asked);
   connection.watch(look);

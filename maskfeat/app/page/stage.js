@@ -1,4 +1,4 @@
-// The canvas: a picture, what lies over it, and where it is looked at.
+// The canvas: an image, what lies over it, and where it is looked at.
 
 import { BACKGROUND_COLOR, OBJECT_COLOR, colorOf, css } from "./masks.js";
 
@@ -7,9 +7,9 @@ export class Stage {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.bitmap = null;
-    this.size = [1, 1]; // of the picture, height and width
-    this.scale = 1; // screen pixels for a pixel of the picture
-    this.left = 0; // where the picture's corner is on the canvas
+    this.size = [1, 1]; // of the image, height and width
+    this.scale = 1; // screen pixels for a pixel of the image
+    this.left = 0; // where the image's corner is on the canvas
     this.top = 0;
     this.layers = []; // see maskLayer
     this.shades = []; // canvases without outline: borders, the segment under the cursor
@@ -20,7 +20,7 @@ export class Stage {
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
-  setPicture(bitmap, size) {
+  setImage(bitmap, size) {
     this.bitmap?.close();
     Object.assign(this, { bitmap, size, layers: [], shades: [], marks: [] });
     this.fit();
@@ -62,7 +62,7 @@ export class Stage {
     this.redraw();
   }
 
-  // The pixel [row, column] under a point of the page; it may lie outside of the picture.
+  // The pixel [row, column] under a point of the page; it may lie outside of the image.
   pixelAt({ clientX, clientY }) {
     const box = this.canvas.getBoundingClientRect();
     const y = Math.floor((clientY - box.top - this.top) / this.scale);

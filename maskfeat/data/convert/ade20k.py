@@ -17,14 +17,14 @@ import numpy.typing as npt
 from maskfeat.data.convert.files import read_file, read_png
 from maskfeat.data.convert.runs import label_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.picture import SampleError
+from maskfeat.data.image import SampleError
 
 _LEVELS = ("object", "part", "subpart")
 
 
 @dataclass(frozen=True)
 class AdeRecord:
-    """A photograph with its objects, their parts and the parts of these."""
+    """An image with its objects, their parts and the parts of these."""
 
     key: str
     jpg: str

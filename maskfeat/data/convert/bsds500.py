@@ -12,12 +12,12 @@ import numpy.typing as npt
 from maskfeat.data.convert.files import read_file
 from maskfeat.data.convert.runs import label_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.picture import SampleError
+from maskfeat.data.image import SampleError
 
 
 @dataclass(frozen=True)
 class BsdsRecord:
-    """A photograph and its partitions; annotators are numbered from 0."""
+    """An image and its partitions; annotators are numbered from 0."""
 
     key: str
     jpg: str

@@ -20,7 +20,7 @@ from maskfeat.data.convert.polygons import Corners, fill_polygons, fits_only_tur
 from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.counts import MAX_PIXELS, parse_counts
-from maskfeat.data.picture import SampleError, is_turned_sideways
+from maskfeat.data.image import SampleError, is_turned_sideways
 
 Json = dict[str, Any]
 
@@ -48,7 +48,7 @@ class InstancesRecord:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         if not self.annotations:
             raise SampleError("no masks", "the json has no annotation of this image")
-        size, picture = _size(self.image), read_file(self.path, "image")
+        size, image = _size(self.image), read_file(self.path, "image")
         masks, entries = [], list[Json]()
         drawn, left_out = list[Corners](), Counter[str]()
         for one, entry in zip(
@@ -68,14 +68,14 @@ class InstancesRecord:
                 drawn += polygons
                 masks.append(mask_runs(fill_polygons(polygons, size)))
             entries.append(entry)
-        if fits_only_turned(drawn, size) and is_turned_sideways(picture):
+        if fits_only_turned(drawn, size) and is_turned_sideways(image):
             raise SampleError(
                 "size mismatch",
                 f"its polygons leave the {size[0]} x {size[1]} that the json gives; they were "
-                "drawn on the picture as its EXIF tag turns it: give height and width so, too",
+                "drawn on the image as its EXIF tag turns it: give height and width so, too",
             )
         runs = join_runs(masks)
-        return SourceSample(picture, size, runs, entries, _image(self.image), left_out)
+        return SourceSample(image, size, runs, entries, _image(self.image), left_out)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the sources made of single files share: pictures, label maps and lists of samples."""
+"""What the sources made of single files share: images, label maps and lists of samples."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.counts import MAX_PIXELS
-from maskfeat.data.picture import SampleError
-from maskfeat.data.picture_files import is_deep, without_alpha
+from maskfeat.data.image import SampleError
+from maskfeat.data.image_files import is_deep, without_alpha
 
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # of formats without loss
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
@@ -45,7 +45,7 @@ def read_file(path: str, what: str) -> bytes:
 
 
 def read_png(path: str, what: str) -> npt.NDArray[Any]:
-    """Read a picture of numbers, as they are: no color is looked up in a palette.
+    """Read an image of numbers, as they are: no color is looked up in a palette.
 
     Args:
         path: A file that Pillow reads without loss.
@@ -88,17 +88,17 @@ def _read_numbers(path: str, what: str) -> tuple[npt.NDArray[Any], bool]:
     """Numbers as in `read_png`, and whether they have the palette of PASCAL VOC."""
     data = read_file(path, what)
     try:
-        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
+        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has more than {MAX_PIXELS} pixels")
-            if getattr(picture, "n_frames", 1) > 1:
+            if getattr(image, "n_frames", 1) > 1:
                 raise ValueError("it holds several pages; save each mask as a file of its own")
-            if picture.mode in ("RGB", "LA", "RGBA") and is_deep(picture):
+            if image.mode in ("RGB", "LA", "RGBA") and is_deep(image):
                 raise ValueError("in color it must hold 8 bits a channel, got 16")
-            if picture.mode[0] not in "1LPIF" and picture.mode not in ("RGB", "RGBA"):
-                raise ValueError(f"it must be gray, RGB or have a palette, got {picture.mode}")
-            has_voc_palette = picture.mode == "P" and _is_voc(picture.getpalette("RGB") or [])
-            values = np.asarray(picture)
+            if image.mode[0] not in "1LPIF" and image.mode not in ("RGB", "RGBA"):
+                raise ValueError(f"it must be gray, RGB or have a palette, got {image.mode}")
+            has_voc_palette = image.mode == "P" and _is_voc(image.getpalette("RGB") or [])
+            values = np.asarray(image)
         if values.ndim == 3 and values.shape[2] in (2, 4):
             values = without_alpha(values)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...

@@ -13,8 +13,8 @@ import numpy as np
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.picture import SampleError
-from maskfeat.data.picture_files import ENDINGS, say_passed_over, told_entries
+from maskfeat.data.image import SampleError
+from maskfeat.data.image_files import ENDINGS, say_passed_over, told_entries
 
 _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -73,7 +73,7 @@ def list_folder(folder: Path) -> list[Record]:
     """The images of a folder, in order of name.
 
     What is taken neither as an image nor as a mask, by its name, is a sample that is skipped if it
-    is a picture or a folder; of other files the log says how many there are.
+    is an image or a folder; of other files the log says how many there are.
 
     Args:
         folder: Holds KEY.jpg with either KEY.png, a label map, or a folder KEY of binary PNGs;

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from maskfeat.data.picture import SampleError
+from maskfeat.data.image import SampleError
 from maskfeat.data.rle import Runs
 
 _MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays

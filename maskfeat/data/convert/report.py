@@ -63,9 +63,9 @@ def print_problems(problems: Sequence[Problem]) -> None:
 def write_stats(
     shards: Sequence[str],
     json: str | None,
-    picture: str | None,
+    image: str | None,
     num: int | None,
-    num_pictured: int,
+    num_imaged: int,
     seed: int,
     num_workers: int | None,
     index_dir: str | None,
@@ -77,8 +77,8 @@ def write_stats(
         FileNotFoundError: If a name stands for no tar.
         ValueError: If a number is out of range or no sample can be read.
     """
-    if num_pictured < 1 or (num is not None and num < 1):
-        raise ValueError(f"num and num_pictured must be at least 1, got {num} and {num_pictured}")
+    if num_imaged < 1 or (num is not None and num < 1):
+        raise ValueError(f"num and num_imaged must be at least 1, got {num} and {num_imaged}")
     places, paths, num_incomplete = stats.find_places(shards, index_dir, limits)
     total = len(places)
     chosen = places
@@ -98,9 +98,9 @@ def write_stats(
     _print_stats(found)
     if json is not None:
         write_json(Path(json), found)
-    if picture is not None:
-        drawn = Image.fromarray(sheet.draw_sheet(places, num_pictured, seed))
-        with whole_file(picture) as file:
+    if image is not None:
+        drawn = Image.fromarray(sheet.draw_sheet(places, num_imaged, seed))
+        with whole_file(image) as file:
             drawn.save(file, "PNG")
 
 

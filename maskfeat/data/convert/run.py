@@ -16,7 +16,7 @@ from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.sample import Record, Settings, shrink
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState
-from maskfeat.data.picture import SampleError, within_memory
+from maskfeat.data.image import SampleError, within_memory
 from maskfeat.data.write import ShardWriter
 
 _LOG = logging.getLogger("maskfeat")

@@ -18,9 +18,9 @@ from maskfeat.data.convert.runs import (
     encode_runs,
     middles_yx,
 )
+from maskfeat.data.image import SampleError, decode_image
+from maskfeat.data.image_files import known_formats
 from maskfeat.data.limits import Limits
-from maskfeat.data.picture import SampleError, decode_picture
-from maskfeat.data.picture_files import known_formats
 from maskfeat.data.reduce import reduce_runs, reduced_size
 from maskfeat.data.rle import Runs, membership, part_runs
 from maskfeat.data.sample import is_crowd
@@ -81,8 +81,8 @@ class SourceSample:
     """A sample as a source holds it.
 
     Attributes:
-        picture: A file of one of `maskfeat.data.picture_files.FORMATS`.
-        size: Height and width of its masks, pixels; the picture is turned to lie as they do.
+        encoded: A file of one of `maskfeat.data.image_files.FORMATS`.
+        size: Height and width of its masks, pixels; the image is turned to lie as they do.
         runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
@@ -90,7 +90,7 @@ class SourceSample:
         max_runs: Its masks may have so many runs, see `maskfeat.data.rle.part_runs`.
     """
 
-    picture: bytes
+    encoded: bytes
     size: tuple[int, int]
     runs: RawRuns
     entries: Sequence[Mapping[str, Any]]
@@ -103,7 +103,7 @@ class Shrunk(NamedTuple):
     """A sample of a training shard.
 
     Attributes:
-        jpg: Its picture.
+        jpg: Its image.
         json: Its annotations.
         num_masks: How many masks it has.
         left_out: How many annotations of the source gave none, by reason.
@@ -169,7 +169,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
 
     Raises:
         SampleError: "no masks" if none is left, "bad rle" if they have more runs than training
-            reads, or as `maskfeat.data.picture.decode_picture`.
+            reads, or as `maskfeat.data.image.decode_image`.
     """
     size = reduced_size(sample.size, settings.size)
     is_taken = np.array(
@@ -196,7 +196,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
-    jpg = _reduce_jpg(sample.picture, sample.size, size, settings.jpg_quality)
+    jpg = _reduce_jpg(sample.encoded, sample.size, size, settings.jpg_quality)
     return Shrunk(jpg, annotation_bytes(content), runs.num_masks, dict(+left_out))
 
 
@@ -207,24 +207,24 @@ def _told(left_out: Counter[str]) -> str:
 
 
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
-    """The picture at `size` (height, width); the file itself if it is a JPEG of that size."""
+    """The image at `size` (height, width); the file itself if it is a JPEG of that size."""
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
-    picture = decode_picture(data, old, scale, known_formats())
+    image = decode_image(data, old, scale, known_formats())
     if size == old and _is_upright_jpg(data):
         return data
-    if picture.size != size[::-1]:
+    if image.size != size[::-1]:
         # Of Pillow's filters the nearest to the mean over each pixel's area, by 9 dB nearer than
         # BOX, which gives a source pixel to one new pixel alone, however they lie.
-        picture = picture.resize(size[::-1], Image.Resampling.HAMMING)
+        image = image.resize(size[::-1], Image.Resampling.HAMMING)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, optimize=True)
+    image.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
 
 
 def _is_upright_jpg(data: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return bool(picture.getexif().get(0x0112, 1) == 1)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return bool(image.getexif().get(0x0112, 1) == 1)
     except OSError:
         return False  # of another format
 

@@ -1,4 +1,4 @@
-"""A sheet of random samples: the photograph, and beside it its masks."""
+"""A sheet of random samples: the image, and beside it its masks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from maskfeat.data.convert.stats import Place, read_place
 from maskfeat.data.rle import Runs
 from maskfeat.data.sample import AnnotatedImage, SampleError
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 _CELL = 320  # pixels: the long side of an image on the sheet
 _GAP = 6
 _LINE = 14  # height of the text under an image
 
 
-def draw_sheet(places: Sequence[Place], num: int = 12, seed: int = 0) -> Picture:
+def draw_sheet(places: Sequence[Place], num: int = 12, seed: int = 0) -> RgbImage:
     """Draw random samples, each as it is and covered by its masks.
 
     Args:
         places: The samples; those that cannot be read are passed over.
         num: How many to draw.
-        seed: Of the choice and of the colors; the same one gives the same picture.
+        seed: Of the choice and of the colors; the same one gives the same image.
 
     Returns:
         RGB, uint8, two samples in a row.
@@ -52,11 +52,11 @@ def draw_sheet(places: Sequence[Place], num: int = 12, seed: int = 0) -> Picture
     return np.asarray(sheet)
 
 
-def paint_masks(rgb: Picture, runs: Runs, seed: int = 0) -> Picture:
+def paint_masks(rgb: RgbImage, runs: Runs, seed: int = 0) -> RgbImage:
     """Tint each mask, small ones over large ones, and darken its border.
 
     Args:
-        rgb: The photograph, uint8, shape (H, W, 3).
+        rgb: The image, uint8, shape (H, W, 3).
         runs: Its masks.
         seed: Of the colors.
 
@@ -83,13 +83,13 @@ def paint_masks(rgb: Picture, runs: Runs, seed: int = 0) -> Picture:
 
 def _cell(sample: AnnotatedImage, seed: int) -> Image.Image:
     rgb = sample.decode()
-    pictures = [Image.fromarray(one) for one in (rgb, paint_masks(rgb, sample.runs, seed))]
-    for picture in pictures:
-        picture.thumbnail((_CELL, _CELL))
-    width, height = pictures[0].size
+    images = [Image.fromarray(one) for one in (rgb, paint_masks(rgb, sample.runs, seed))]
+    for image in images:
+        image.thumbnail((_CELL, _CELL))
+    width, height = images[0].size
     cell = Image.new("RGB", (2 * width + 2 * _GAP, height + _LINE + _GAP), "white")
-    for number, picture in enumerate(pictures):
-        cell.paste(picture, (number * (width + _GAP // 2), 0))
+    for number, image in enumerate(images):
+        cell.paste(image, (number * (width + _GAP // 2), 0))
     size = f"{sample.runs.size[1]} x {sample.runs.size[0]}"
     text = f"{sample.key[:40]}  {size}, {sample.runs.num_masks} masks"
     ImageDraw.Draw(cell).text((2, height + 1), text, fill="black")

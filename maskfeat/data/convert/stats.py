@@ -1,4 +1,4 @@
-"""`maskfeat shards stats`: what is in shards, in numbers and as a sheet of pictures."""
+"""`maskfeat shards stats`: what is in shards, in numbers and as a sheet of images."""
 
 from __future__ import annotations
 

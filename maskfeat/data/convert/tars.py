@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
+from maskfeat.data.image import SampleError
 from maskfeat.data.index import index_shard, read_pair
 from maskfeat.data.index_file import Span
 from maskfeat.data.limits import Limits
-from maskfeat.data.picture import SampleError
 from maskfeat.data.rle import parse_counts
 from maskfeat.data.sample import parse_annotations
 

@@ -10,10 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 
-def take_photograph(
-    light: npt.NDArray[np.float32], rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    """Photograph a scene with a random lens, exposure and sensor.
+def take_image(light: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Image a scene with a random lens, exposure and sensor.
 
     Args:
         light: Linear RGB, about 0..1, float32, shape (H, W, 3). Brighter light saturates.

@@ -1,6 +1,6 @@
 """Scenes drawn by the project: occluding, textured, shaded things with parts and subparts.
 
-A scene is a dead-leaves picture: forms whose radii r have density r^-3 between bounds occlude one
+A scene is a dead-leaves image: forms whose radii r have density r^-3 between bounds occlude one
 another in front of a few large regions. Of all laws of size this one gives the statistics of
 natural images at every scale (Lee, Mumford and Huang, Occlusion Models for Natural Images, IJCV
 2001). Surfaces differ less between subparts than between parts than between objects, on average
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.synth.camera import encode_jpg, take_photograph
+from maskfeat.data.synth.camera import encode_jpg, take_image
 from maskfeat.data.synth.canvas import Canvas
 from maskfeat.data.synth.shapes import REACH, Form, random_form
 from maskfeat.data.synth.splits import random_bands, random_cells
@@ -32,7 +32,7 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn photograph and what is in it.
+    """A drawn image and what is in it.
 
     Attributes:
         image: RGB, uint8, shape (H, W, 3).
@@ -78,7 +78,7 @@ def draw_scene(
     for radius in _leaf_radii(rng, size):
         _add_leaf(canvas, radius, rng)
     _add_regions(canvas, rng)
-    image = take_photograph(canvas.light(), rng)
+    image = take_image(canvas.light(), rng)
     quality = int(rng.integers(jpg_quality[0], jpg_quality[1] + 1))
     return Scene(image, canvas.levels(), quality)
 

@@ -1,4 +1,4 @@
-"""A picture as it is shown on the page, and as the segmenter gets it."""
+"""An image as it is shown on the page, and as the segmenter gets it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.folder import read_picture
+from maskfeat.data.folder import read_image
 from maskfeat.data.image_identity import ImageIdentity, identity_of
 from maskfeat.segment.resizing import reduced
 
-MAX_MEGAPIXELS = 400.0  # of a picture at all, as in `maskfeat segment`
+MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
 
 
 @dataclass(frozen=True)
-class PictureAtWork:
-    """A picture, read.
+class ImageAtWork:
+    """An image, read.
 
     Attributes:
         size: Its height and width, upright, pixels.
-        rgb: What the segmenter gets, uint8, shape (h, w, 3), reduced where the picture is large.
+        rgb: What the segmenter gets, uint8, shape (h, w, 3), reduced where the image is large.
         jpeg: What the page shows.
         identity: What the file held.
     """
@@ -35,15 +35,15 @@ class PictureAtWork:
     identity: ImageIdentity
 
 
-def read_at_work(path: Path, max_megapixels: float) -> PictureAtWork:
-    """Read a picture, and reduce it to the size to work with.
+def read_at_work(path: Path, max_megapixels: float) -> ImageAtWork:
+    """Read an image, and reduce it to the size to work with.
 
     Raises:
         ValueError: If it cannot be read.
     """
-    rgb = read_picture(path, MAX_MEGAPIXELS)
+    rgb = read_image(path, MAX_MEGAPIXELS)
     file = io.BytesIO()
     shown = Image.fromarray(reduced(rgb, _SHOWN_MEGAPIXELS))
     shown.save(file, "JPEG", quality=92, subsampling=0)
     small, identity = reduced(rgb, max_megapixels), identity_of(path, rgb)
-    return PictureAtWork(rgb.shape[:2], small, file.getvalue(), identity)
+    return ImageAtWork(rgb.shape[:2], small, file.getvalue(), identity)

@@ -1,4 +1,4 @@
-"""Pictures for the tests of `maskfeat annotate`: a red disc and a green square on gray."""
+"""Images for the tests of `maskfeat annotate`: a red disc and a green square on gray."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn() -> np.ndarray:
     return rgb
 
 
-def write_pictures(folder: Path, num: int = 3) -> list[Path]:
+def write_images(folder: Path, num: int = 3) -> list[Path]:
     folder.mkdir()
     paths = [folder / f"p{number}.png" for number in range(num)]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Pictures of every kind: read whole and right, or refused in one sentence."""
+"""Images of every kind: read whole and right, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from source_layouts import save, write_jpg
 
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.files import read_labels, read_png
-from maskfeat.data.folder import find_pictures, read_picture
+from maskfeat.data.folder import find_images, read_image
+from maskfeat.data.image import SampleError, decode_image
+from maskfeat.data.image_files import known_formats
 from maskfeat.data.index import scan_shard
-from maskfeat.data.picture import SampleError, decode_picture
-from maskfeat.data.picture_files import known_formats
 from maskfeat.data.sample import read_sample
 
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16)
@@ -77,11 +77,11 @@ def test_what_can_be_read_whole_is_read_right(
     tmp_path: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
-    assert find_pictures(str(tmp_path)) == [tmp_path / name]
-    rgb = read_picture(tmp_path / name)
+    assert find_images(str(tmp_path)) == [tmp_path / name]
+    rgb = read_image(tmp_path / name)
     assert np.abs(rgb.astype(int) - FLAT).mean() < 3
     data = (tmp_path / name).read_bytes()
-    assert np.array_equal(decode_picture(data, (48, 64), 1.0, known_formats()), rgb)
+    assert np.array_equal(decode_image(data, (48, 64), 1.0, known_formats()), rgb)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_what_would_be_cut_is_refused_in_one_sentence(
 ) -> None:
     write(tmp_path / name)
     with pytest.raises(ValueError, match=told):
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
     with pytest.raises(SampleError, match=told):
-        decode_picture((tmp_path / name).read_bytes(), (48, 64), 1.0, known_formats())
+        decode_image((tmp_path / name).read_bytes(), (48, 64), 1.0, known_formats())
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_channels_beside_the_colors_are_told(tmp_path: Path, heard: Any) -> None:
     tif(tmp_path / "a.tif", np.concatenate([FLAT, FLAT[..., :1]], 2), extrasamples=["unspecified"])
-    assert np.array_equal(read_picture(tmp_path / "a.tif"), FLAT)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), FLAT)
     assert "has channels beside its colors that are not read: 1" in heard.text
 
 
@@ -136,10 +136,10 @@ def test_a_turned_tiff_lies_upright_as_a_turned_jpeg_does(tmp_path: Path, orient
     exif[0x0112] = orientation
     for ending in ("tif", "jpg"):
         Image.fromarray(FLAT).save(tmp_path / f"a.{ending}", exif=exif.tobytes(), quality=95)
-    expected = read_picture(tmp_path / "a.jpg").astype(int)
+    expected = read_image(tmp_path / "a.jpg").astype(int)
     size = (expected.shape[0], expected.shape[1])
-    decoded = decode_picture((tmp_path / "a.tif").read_bytes(), size, 1.0, known_formats())
-    for rgb in (read_picture(tmp_path / "a.tif"), np.asarray(decoded)):
+    decoded = decode_image((tmp_path / "a.tif").read_bytes(), size, 1.0, known_formats())
+    for rgb in (read_image(tmp_path / "a.tif"), np.asarray(decoded)):
         assert rgb.shape == expected.shape
         assert np.abs(rgb - expected).mean() < 3
 
@@ -150,18 +150,18 @@ def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, he
     (tmp_path / "more.jpg").mkdir()
     (tmp_path / os.fsdecode(b"z\xff.doc")).write_bytes(b"")
     for _ in range(2):  # asked for twice, said once
-        found = find_pictures(str(tmp_path))
+        found = find_images(str(tmp_path))
     assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2"]
     lines = [one for one in heard.text.splitlines() if "passed over" in one]
     assert len({line.split("passed over")[1] for line in lines}) == 1
     assert r"3 files and 1 folder (f.heic, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
 
 
-def test_a_folder_without_a_picture_tells_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_without_a_image_tells_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"but 1 file and 1 folder \(a\.heic, sub/\); name"):
-        find_pictures(str(tmp_path))
+        find_images(str(tmp_path))
 
 
 def convert(source: Path, **settings: Any) -> dict[str, Any]:
@@ -189,8 +189,8 @@ def test_images_of_every_format_become_shards(tmp_path: Path) -> None:
         (index := scan_shard(path)).keys, index.spans.tolist(), strict=True
     ):
         sample = read_sample(key, "", data[start : start + size], data[at : at + length])
-        with Image.open(io.BytesIO(sample.jpg)) as picture:
-            assert picture.format == "JPEG"
+        with Image.open(io.BytesIO(sample.jpg)) as image:
+            assert image.format == "JPEG"
         assert np.abs(sample.decode().astype(int) - FLAT).mean() < 8
 
 
@@ -227,18 +227,18 @@ MASK[5:25, 10:30] = 255
 @pytest.mark.parametrize("color", [0, 255])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_a_mask_in_the_alpha_of_one_color_is_read(tmp_path: Path, color: int, mode: str) -> None:
-    picture = Image.new(mode[:-1], (64, 48), color if mode == "LA" else (color,) * 3)
-    picture.putalpha(Image.fromarray(MASK))
-    picture.save(tmp_path / "a.png")
+    image = Image.new(mode[:-1], (64, 48), color if mode == "LA" else (color,) * 3)
+    image.putalpha(Image.fromarray(MASK))
+    image.save(tmp_path / "a.png")
     assert np.array_equal(read_png(str(tmp_path / "a.png"), "mask") > 0, MASK > 0)
 
 
 def test_color_and_alpha_that_agree_are_one_and_others_are_refused(tmp_path: Path) -> None:
     labels = np.where(MASK > 0, 7, 0).astype(np.uint8)
     for name, alpha in (("same", MASK), ("full", np.full_like(MASK, 255)), ("half", MASK.T)):
-        picture = Image.fromarray(labels)
-        picture.putalpha(Image.fromarray(np.resize(alpha, MASK.shape)))
-        picture.save(tmp_path / f"{name}.png")
+        image = Image.fromarray(labels)
+        image.putalpha(Image.fromarray(np.resize(alpha, MASK.shape)))
+        image.save(tmp_path / f"{name}.png")
     for name in ("same", "full"):
         assert np.array_equal(read_png(str(tmp_path / f"{name}.png"), "mask"), labels)
     with pytest.raises(SampleError, match="color and its alpha tell different masks"):
@@ -268,14 +268,14 @@ def test_255_is_void_in_maps_of_voc_and_nowhere_else_unless_wanted(tmp_path: Pat
     for key in ("voc", "gray"):
         write_jpg(tmp_path / f"in/{key}.jpg", FLAT)
     save(tmp_path / "in/gray.png", labels)
-    picture = Image.fromarray(labels)
-    picture.putpalette(voc_palette())
-    picture.save(tmp_path / "in/voc.png")
+    image = Image.fromarray(labels)
+    image.putpalette(voc_palette())
+    image.save(tmp_path / "in/voc.png")
 
     def values(name: str, void: str) -> list[int]:
         return np.unique(read_labels(str(tmp_path / f"in/{name}.png"), void)[0]).tolist()
 
-    assert picture.getpalette()[765:] == [224, 224, 192]
+    assert image.getpalette()[765:] == [224, 224, 192]
     assert [values("voc", void) for void in ("auto", "255", "none")] == [
         [0, 1],
         [0, 1],

@@ -1,4 +1,4 @@
-"""Pictures that change under an open page, two tabs on one picture, both modes in one picture."""
+"""Images that change under an open page, two tabs on one image, both modes in one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from drawn_pictures import ON_DISC, ON_GROUND, ON_SQUARE, click, drawn, write_pictures
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, click, drawn, write_images
 from PIL import Image
 from served_pages import act, client_of, ready_view, refusal
 
@@ -15,17 +15,17 @@ from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_pictures import OpenPictures, feature_model
+from maskfeat.app.open_images import OpenImages, feature_model
 
 
 def serve(paths, out):
     store = AnnotationStore(out, paths)
-    return client_of(create_app(OpenPictures(store, feature_model("lab"), 2.0)))
+    return client_of(create_app(OpenImages(store, feature_model("lab"), 2.0)))
 
 
 @pytest.fixture
 def paths(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def client(paths, out):
 
 
 def post(client, action: dict, revision: str):
-    return client.post("/api/pictures/0/actions", json={**action, "revision": revision})
+    return client.post("/api/images/0/actions", json={**action, "revision": revision})
 
 
 def ids(path) -> list[int]:
@@ -62,19 +62,19 @@ def test_an_action_based_on_what_another_tab_has_changed_is_refused(client, path
         assert len(post(again, click(ON_GROUND, 0), first).json()["marks"]) == 2
 
 
-def test_a_picture_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
+def test_a_image_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
     client, paths, out
 ) -> None:
     ready_view(client)
     revision = act(client, click(ON_DISC))["revision"]
-    jpeg = client.get("/api/pictures/0/picture").content
+    jpeg = client.get("/api/images/0/image").content
     Image.fromarray(drawn()[::-1].copy()).save(paths[0])
     assert client.get("/api/alive?number=0").json() == {"revision": "replaced"}
     assert "changed elsewhere" in refusal(post(client, click(ON_SQUARE), revision), 409)
     view = ready_view(client)
     assert view["marks"] == []
     assert "set aside" in view["notice"]
-    assert client.get("/api/pictures/0/picture").content != jpeg
+    assert client.get("/api/images/0/image").content != jpeg
     assert "notice" not in post(client, click(ON_SQUARE), view["revision"]).json()
     assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
 
@@ -90,7 +90,7 @@ def test_a_click_of_a_class_based_on_what_another_tab_has_changed_is_refused(pat
         assert client.get("/api/alive?number=0").json() == {"revision": first}
         assert "changed elsewhere" in refusal(post(client, action, second), 409)
         assert len(ready_view(client)["clicks"]) == 1
-        assert client.get("/api/alive?number=1").json() == {"revision": other}  # of one picture
+        assert client.get("/api/alive?number=1").json() == {"revision": other}  # of one image
         assert len(post(client, action, first).json()["clicks"]) == 2
         assert client.get("/api/alive").json() == {"revision": None}
 
@@ -107,21 +107,21 @@ def test_a_name_that_is_not_utf_8_costs_nothing_with_classes(paths, out) -> None
         assert answer.json()["num"] == 1, answer.text
 
 
-def test_a_picture_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:
+def test_a_image_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:
     revision = ready_view(client)["revision"]
     Image.fromarray(drawn()[::-1].copy()).save(paths[0])
     refusal(post(client, click(ON_DISC), revision), 409)
 
 
-def test_a_picture_deleted_while_it_is_open_costs_itself_alone(client, paths, out) -> None:
+def test_a_image_deleted_while_it_is_open_costs_itself_alone(client, paths, out) -> None:
     ready_view(client)
     act(client, click(ON_DISC))
     paths[0].unlink()
-    assert "p0.png' cannot be read" in refusal(client.get("/api/pictures/0?wait=1"))
+    assert "p0.png' cannot be read" in refusal(client.get("/api/images/0?wait=1"))
     assert ready_view(client, 1)["is_ready"]
     with serve(paths, out) as again:
-        assert "p0.png' cannot be read" in refusal(again.get("/api/pictures/0?wait=1"))
-        write_pictures(paths[0].parent / "again", 1)[0].rename(paths[0])
+        assert "p0.png' cannot be read" in refusal(again.get("/api/images/0?wait=1"))
+        write_images(paths[0].parent / "again", 1)[0].rename(paths[0])
         assert len(ready_view(again)["marks"]) == 1
 
 
@@ -144,11 +144,11 @@ def test_undo_says_what_it_takes_back(client) -> None:
     assert ready_view(client)["undo"] is None
     assert act(client, click(ON_DISC))["undo"] == "a click"
     assert act(client, {"do": "finish"})["undo"] == "finishing an object"
-    assert act(client, {"do": "done", "is_done": True})["undo"] == "calling the picture done"
+    assert act(client, {"do": "done", "is_done": True})["undo"] == "calling the image done"
     assert act(client, {"do": "undo"})["undo"] == "finishing an object"
 
 
-def test_a_full_disk_in_done_leaves_the_picture_not_done(client, out, monkeypatch) -> None:
+def test_a_full_disk_in_done_leaves_the_image_not_done(client, out, monkeypatch) -> None:
     def full(*args: object, **settings: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -157,7 +157,7 @@ def test_a_full_disk_in_done_leaves_the_picture_not_done(client, out, monkeypatc
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
-        done = client.post("/api/pictures/0/actions", json={"do": "done", "is_done": True})
+        done = client.post("/api/images/0/actions", json={"do": "done", "is_done": True})
     assert "No space left" in refusal(done, 500)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert not ready_view(client)["is_done"]

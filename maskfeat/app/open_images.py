@@ -1,4 +1,4 @@
-"""The few pictures that are open at a time, of a folder of thousands, and what computes ahead."""
+"""The few images that are open at a time, of a folder of thousands, and what computes ahead."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_picture import OpenPicture
-from maskfeat.app.picture_at_work import MAX_MEGAPIXELS, read_at_work
+from maskfeat.app.image_at_work import MAX_MEGAPIXELS, read_at_work
+from maskfeat.app.open_image import OpenImage
 from maskfeat.app.worker import Worker
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.segment.inputs import FeatureModel, features_of
 from maskfeat.segment.interactive import InteractiveSegmenter
 
-# What may be held at once besides the picture at hand and the one computed ahead.
+# What may be held at once besides the image at hand and the one computed ahead.
 _MOST_OPEN = 6
 _MOST_PIXELS = 3_000_000
 
 
-class OpenPictures:
-    """Opens pictures, keeps the last few, and reads and computes the next one ahead.
+class OpenImages:
+    """Opens images, keeps the last few, and reads and computes the next one ahead.
 
     Args:
-        store: The pictures and their marks.
+        store: The images and their marks.
         model: Gives features; asked by one thread alone.
-        max_megapixels: Larger pictures are reduced to it before their features are taken.
+        max_megapixels: Larger images are reduced to it before their features are taken.
     """
 
     def __init__(self, store: AnnotationStore, model: FeatureModel, max_megapixels: float) -> None:
         self.store = store
         self._model = model
         self._max_megapixels = max_megapixels
-        # A picture can be looked at while the features of another are computed.
+        # An image can be looked at while the features of another are computed.
         self._reader, self._computer = Worker("read"), Worker("compute")
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, OpenPicture] = OrderedDict()
+        self._open: OrderedDict[int, OpenImage] = OrderedDict()
         self._num_users: dict[int, int] = {}
 
     @contextlib.contextmanager
-    def hold(self, number: int) -> Iterator[OpenPicture]:
-        """Open a picture, and keep it open in the meantime.
+    def hold(self, number: int) -> Iterator[OpenImage]:
+        """Open an image, and keep it open in the meantime.
 
         Raises:
-            ValueError: If there is no picture of that number.
+            ValueError: If there is no image of that number.
         """
         if not 0 <= number < len(self.store.paths):
-            raise ValueError(f"there is no picture {number} among {len(self.store.paths)}")
+            raise ValueError(f"there is no image {number} among {len(self.store.paths)}")
         with self._lock:
-            picture = self._opened(number, is_ahead=False)
+            image = self._opened(number, is_ahead=False)
             self._open.move_to_end(number)
             self._num_users[number] = self._num_users.get(number, 0) + 1
             self._close_oldest()
         try:
-            yield picture
+            yield image
         finally:
             with self._lock:
                 self._num_users[number] -= 1
 
     def prepare_next(self, number: int) -> None:
-        """Begin with the picture that comes after this one, if any is left to be done."""
+        """Begin with the image that comes after this one, if any is left to be done."""
         following = self.store.next_not_done(number + 1)
         if following is not None and following != number:
             with self._lock:
@@ -74,7 +74,7 @@ class OpenPictures:
                 self._close_oldest()
 
     def revision(self, number: int) -> str | None:
-        """Of a picture that is open and was shown, else None; "replaced" if its file changed."""
+        """Of an image that is open and was shown, else None; "replaced" if its file changed."""
         with self._lock:
             found = self._open.get(number)
         if found is None:
@@ -86,29 +86,27 @@ class OpenPictures:
         self._reader.close()
         self._computer.close()
 
-    def _opened(self, number: int, is_ahead: bool) -> OpenPicture:
+    def _opened(self, number: int, is_ahead: bool) -> OpenImage:
         found = self._open.get(number)
         if found is not None and found.is_replaced:
             self._forget(number)
             found = None
         if found is None:
             path = self.store.paths[number]
-            picture = self._reader.submit(
-                lambda: read_at_work(path, self._max_megapixels), is_ahead
-            )
+            image = self._reader.submit(lambda: read_at_work(path, self._max_megapixels), is_ahead)
 
             def compute() -> InteractiveSegmenter:
-                # The picture is reduced already.
+                # The image is reduced already.
                 segmenter = InteractiveSegmenter(self._model, max_megapixels=MAX_MEGAPIXELS)
-                segmenter.set_image(picture.result().rgb)
+                segmenter.set_image(image.result().rgb)
                 _return_free_memory()
                 return segmenter
 
             segmenter = self._computer.submit(compute, is_ahead)
-            found = self._open[number] = OpenPicture(number, self.store, picture, segmenter)
+            found = self._open[number] = OpenImage(number, self.store, image, segmenter)
         elif not is_ahead:
             # It was begun ahead, and now it is waited for.
-            self._reader.hurry(found.picture)
+            self._reader.hurry(found.image)
             self._computer.hurry(found.segmenter)
         return found
 
@@ -124,10 +122,10 @@ class OpenPictures:
         closed = self._open.pop(number)
         if not self._num_users.get(number):  # else somebody waits for them
             closed.segmenter.cancel()
-            closed.picture.cancel()
+            closed.image.cancel()
 
     def _num_pixels(self) -> int:
-        read = [one.picture for one in self._open.values()]
+        read = [one.image for one in self._open.values()]
         done = [one for one in read if one.done() and not one.cancelled() and not one.exception()]
         return sum(one.result().rgb.size // 3 for one in done)
 

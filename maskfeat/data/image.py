@@ -1,7 +1,7 @@
-"""Pictures from files: JPEGs of every kind become RGB and lie as their annotations say.
+"""Images from files: JPEGs of every kind become RGB and lie as their annotations say.
 
-The size in the annotations decides how the picture lies. Where only the picture turned by its
-EXIF tag has that size, it is turned; where only the picture as stored has it, it is left alone;
+The size in the annotations decides how the image lies. Where only the image turned by its
+EXIF tag has that size, it is turned; where only the image as stored has it, it is left alone;
 where both have it (a square, or half a turn) it is turned, as every viewer does.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.counts import MAX_PIXELS
-from maskfeat.data.picture_files import check_kind, check_range, is_deep, known_formats
+from maskfeat.data.image_files import check_kind, check_range, is_deep, known_formats
 
 # JPEGs are all that shards have; a PNG under the name of a JPEG is no reason to lose a sample.
 _FORMATS = ("JPEG", "PNG")
@@ -82,11 +82,11 @@ def within_memory(what: str) -> Iterator[None]:
 
 
 def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Decode a picture to RGB, lying as `size` says (see the head of this file).
+    """Decode an image to RGB, lying as `size` says (see the head of this file).
 
     Args:
         data: A JPEG (gray, color or CMYK) or PNG file.
-        size: Height and width that the picture should have, pixels.
+        size: Height and width that the image should have, pixels.
         at_least: As in `AnnotatedImage.decode`.
 
     Returns:
@@ -96,103 +96,103 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
         SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
         ValueError: If `at_least` is not in (0, 1].
     """
-    return np.asarray(decode_picture(data, size, at_least))
+    return np.asarray(decode_image(data, size, at_least))
 
 
-@within_memory("to decode its picture")
-def decode_picture(
+@within_memory("to decode its image")
+def decode_image(
     data: bytes,
     size: tuple[int, int],
     at_least: float = 1.0,
     formats: tuple[str, ...] = _FORMATS,
 ) -> Image.Image:
-    """As `decode_rgb`, but a picture of Pillow's, of mode RGB, decoded; `formats` are Pillow's."""
+    """As `decode_rgb`, but an image of Pillow's, of mode RGB, decoded; `formats` are Pillow's."""
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
-    with _open_picture(data, formats) as picture:
-        was_deep = is_deep(picture)
-        if picture.format == "TIFF":
-            _load(picture)  # by which Pillow turns it, and then says that it lies upright
-        turn = _turn_to(picture, size)
+    with _open_image(data, formats) as image:
+        was_deep = is_deep(image)
+        if image.format == "TIFF":
+            _load(image)  # by which Pillow turns it, and then says that it lies upright
+        turn = _turn_to(image, size)
         try:
             shrink = next(s for s in (8, 4, 2, 1) if at_least * s <= 1)
             if shrink > 1:
-                width, height = (max(1, side // shrink) for side in picture.size)
-                picture.draft(None, (width, height))
-            upright = picture.transpose(turn) if turn is not None else picture
+                width, height = (max(1, side // shrink) for side in image.size)
+                image.draft(None, (width, height))
+            upright = image.transpose(turn) if turn is not None else image
             # Alpha is dropped, not blended; Pillow knows of Adobe's inverted CMYK.
             upright.load()
             rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
             check_range(was_deep, rgb)
             return rgb
         except _PICTURE_ERRORS as error:
-            raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
+            raise SampleError("bad jpg", f"the image cannot be decoded: {error}") from error
 
 
-def check_picture(data: bytes, size: tuple[int, int]) -> None:
-    """Check from its header alone that a picture can lie as `size` (height, width) says.
+def check_image(data: bytes, size: tuple[int, int]) -> None:
+    """Check from its header alone that an image can lie as `size` (height, width) says.
 
     Raises:
         SampleError: "bad jpg" or "size mismatch".
     """
-    with _open_picture(data) as picture:
-        _turn_to(picture, size)
+    with _open_image(data) as image:
+        _turn_to(image, size)
 
 
 def is_turned_sideways(data: bytes) -> bool:
-    """Whether a viewer shows a picture turned by a quarter, as its EXIF tag says.
+    """Whether a viewer shows an image turned by a quarter, as its EXIF tag says.
 
     Raises:
         SampleError: "bad jpg".
     """
-    with _open_picture(data, known_formats()) as picture:
-        return _orientation(picture) in _SWAPS_SIDES
+    with _open_image(data, known_formats()) as image:
+        return _orientation(image) in _SWAPS_SIDES
 
 
-def _open_picture(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
+def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=formats)
     except _PICTURE_ERRORS as error:
-        raise SampleError("bad jpg", f"the picture cannot be opened: {error}") from error
-    width, height = picture.size
+        raise SampleError("bad jpg", f"the image cannot be opened: {error}") from error
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise SampleError(
-            "bad jpg", f"the picture is {height} x {width}, more than {MAX_PIXELS} pixels"
+            "bad jpg", f"the image is {height} x {width}, more than {MAX_PIXELS} pixels"
         )
-    if picture.mode not in _MODES:
-        raise SampleError("bad jpg", f"the picture must hold 8 bits a channel, got {picture.mode}")
+    if image.mode not in _MODES:
+        raise SampleError("bad jpg", f"the image must hold 8 bits a channel, got {image.mode}")
     try:
-        check_kind(picture)
+        check_kind(image)
     except _PICTURE_ERRORS as error:
-        raise SampleError("bad jpg", f"the picture cannot be read whole: {error}") from error
-    return picture
+        raise SampleError("bad jpg", f"the image cannot be read whole: {error}") from error
+    return image
 
 
-def _load(picture: Image.Image) -> None:
+def _load(image: Image.Image) -> None:
     try:
-        picture.load()
+        image.load()
     except _PICTURE_ERRORS as error:
-        raise SampleError("bad jpg", f"the picture cannot be decoded: {error}") from error
+        raise SampleError("bad jpg", f"the image cannot be decoded: {error}") from error
 
 
-def _turn_to(picture: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:
-    """The turn that makes the picture lie as `size` (height, width) says."""
-    orientation = _orientation(picture)
-    width, height = picture.size
+def _turn_to(image: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:
+    """The turn that makes the image lie as `size` (height, width) says."""
+    orientation = _orientation(image)
+    width, height = image.size
     turned = (width, height) if orientation in _SWAPS_SIDES else (height, width)
     if turned == size:
         return _TURNS.get(orientation)
     if (height, width) == size:
         return None
     raise SampleError(
-        "size mismatch", f"the picture is {height} x {width}, its masks {size[0]} x {size[1]}"
+        "size mismatch", f"the image is {height} x {width}, its masks {size[0]} x {size[1]}"
     )
 
 
-def _orientation(picture: Image.Image) -> int:
-    """How a viewer turns a picture, 1 to 8 of EXIF; 1 is as it is stored."""
+def _orientation(image: Image.Image) -> int:
+    """How a viewer turns an image, 1 to 8 of EXIF; 1 is as it is stored."""
     try:
-        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
     except _PICTURE_ERRORS as error:
         raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
     return value if isinstance(value, int) else 1

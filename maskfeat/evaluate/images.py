@@ -1,4 +1,4 @@
-"""Arrays become pictures: RGB, uint8, shape (H, W, 3), or gray, uint8, shape (H, W)."""
+"""Arrays become images: RGB, uint8, shape (H, W, 3), or gray, uint8, shape (H, W)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from maskfeat.evaluate.metrics.boundaries import border_pixels
 from maskfeat.features.reading import Features
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 GREEN = (40, 200, 60)
 RED = (235, 50, 40)
 DARK = (20, 20, 20)
@@ -21,7 +21,7 @@ DARK = (20, 20, 20)
 class ColorProjection:
     """A map from feature vectors to RGB, fitted once and then kept: their three main directions.
 
-    Were it fitted anew for each picture, a slider over training would show it turning. Principal
+    Were it fitted anew for each image, a slider over training would show it turning. Principal
     components; each is turned so that its largest weight is positive. Values between the 1st and
     99th percentile of the pixels it was fitted on fill the range 0 to 255. Features of one channel
     become grey instead, by `value_range`. Missing directions (two channels) are constant at 128.
@@ -85,7 +85,7 @@ class ColorProjection:
         values = (pixels - self._mean) @ self._directions.T
         self._low, self._high = np.percentile(values, [1, 99], axis=0)
 
-    def __call__(self, vectors: npt.NDArray[np.float32]) -> Picture:
+    def __call__(self, vectors: npt.NDArray[np.float32]) -> RgbImage:
         """Colors of feature vectors, (..., C) -> uint8 (..., 3).
 
         Raises:
@@ -103,12 +103,12 @@ class ColorProjection:
         return (shares.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def feature_colors(features: Features, projection: ColorProjection) -> Picture:
+def feature_colors(features: Features, projection: ColorProjection) -> RgbImage:
     """Features as colors.
 
     Args:
         features: Of one image of H x W pixels.
-        projection: Which colors; keep one for pictures that are to be compared. One that was
+        projection: Which colors; keep one for images that are to be compared. One that was
             not fitted yet is fitted on these features.
 
     Returns:
@@ -122,8 +122,8 @@ def feature_colors(features: Features, projection: ColorProjection) -> Picture:
     return projection(features.dense())
 
 
-def label_colors(labels: npt.NDArray[np.integer[Any]]) -> Picture:
-    """One color per segment number, the same in every picture.
+def label_colors(labels: npt.NDArray[np.integer[Any]]) -> RgbImage:
+    """One color per segment number, the same in every image.
 
     Args:
         labels: Segment numbers, any integers, any shape. Negative numbers are black.
@@ -144,52 +144,52 @@ def label_colors(labels: npt.NDArray[np.integer[Any]]) -> Picture:
 
 
 def draw_borders(
-    picture: Picture,
+    image: RgbImage,
     labels: npt.NDArray[np.integer[Any]],
     color: tuple[int, int, int] = (255, 255, 255),
-) -> Picture:
+) -> RgbImage:
     """Draw the borders of segments, one pixel thick, on a copy.
 
     Args:
-        picture: RGB, uint8, shape (H, W, 3).
+        image: RGB, uint8, shape (H, W, 3).
         labels: Segment numbers, shape (H, W).
         color: RGB, 0 to 255.
     """
-    drawn = picture.copy()
+    drawn = image.copy()
     drawn[border_pixels(np.asarray(labels, dtype=np.int64))] = color
     return drawn
 
 
 def overlay_labels(
-    picture: Picture,
+    image: RgbImage,
     labels: npt.NDArray[np.integer[Any]],
     color: tuple[int, int, int] = (255, 255, 255),
     alpha: float = 0.4,
-) -> Picture:
+) -> RgbImage:
     """Tint segments by the colors of their numbers and draw their borders, on a copy.
 
     Args:
-        picture: RGB, uint8, shape (H, W, 3).
-        labels: Segment numbers from 0, shape (h, w): of the picture, or of a smaller one made
+        image: RGB, uint8, shape (H, W, 3).
+        labels: Segment numbers from 0, shape (h, w): of the image, or of a smaller one made
             from it, whose pixels are then enlarged, borders too.
         color: RGB of the borders, 0 to 255.
-        alpha: Weight of the tint, 0 (none) to 1 (hides the picture).
+        alpha: Weight of the tint, 0 (none) to 1 (hides the image).
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
     tint = label_colors(np.arange(labels.max() + 1))[labels]
     is_border = border_pixels(np.asarray(labels, dtype=np.int64))
-    drawn = np.empty_like(picture)
-    for top in range(0, height, 256):  # by strips: a large photograph in floats takes gigabytes
+    drawn = np.empty_like(image)
+    for top in range(0, height, 256):  # by strips: a large image in floats takes gigabytes
         strip_rows = slice(top, top + 256)
         places = np.ix_(rows[strip_rows], columns)
-        mixed = (1 - alpha) * picture[strip_rows].astype(np.float32) + alpha * tint[places]
+        mixed = (1 - alpha) * image[strip_rows].astype(np.float32) + alpha * tint[places]
         mixed[is_border[places]] = color
         drawn[strip_rows] = mixed.round()
     return drawn
 
 
-def contour_picture(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def contour_image(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Draw how salient borders are.
 
     Args:
@@ -213,41 +213,41 @@ def nearest_cells(num_cells: int, num_pixels: int) -> npt.NDArray[np.int64]:
 
 
 def overlay_mask(
-    picture: Picture,
+    image: RgbImage,
     mask: npt.NDArray[np.bool_],
     color: tuple[int, int, int] = (255, 210, 0),
     alpha: float = 0.5,
-) -> Picture:
+) -> RgbImage:
     """Tint a mask and draw its border, on a copy.
 
     Args:
-        picture: RGB, uint8, shape (H, W, 3).
+        image: RGB, uint8, shape (H, W, 3).
         mask: bool, shape (H, W).
         color: RGB of the tint, 0 to 255.
-        alpha: Weight of the tint, 0 (none) to 1 (hides the picture).
+        alpha: Weight of the tint, 0 (none) to 1 (hides the image).
     """
-    tinted = picture.astype(np.float64)
+    tinted = image.astype(np.float64)
     tinted[mask] = (1 - alpha) * tinted[mask] + alpha * np.array(color)
     return draw_borders(tinted.round().astype(np.uint8), mask.astype(np.int64), color)
 
 
 def draw_clicks(
-    picture: Picture,
+    image: RgbImage,
     clicks_yx: npt.NDArray[np.integer[Any]],
     is_positive: npt.NDArray[np.bool_],
     radius: float | None = None,
-) -> Picture:
+) -> RgbImage:
     """Draw clicks as discs with a dark outline, positive green, negative red, on a copy.
 
     Args:
-        picture: RGB, uint8, shape (H, W, 3).
+        image: RGB, uint8, shape (H, W, 3).
         clicks_yx: (row, column), pixels, shape (N, 2).
         is_positive: bool, shape (N,).
-        radius: Of the disc, pixels; None is a hundredth of the picture's diagonal, at least 2.
+        radius: Of the disc, pixels; None is a hundredth of the image's diagonal, at least 2.
     """
     if radius is None:
-        radius = max(2.0, float(np.hypot(*picture.shape[:2])) / 100)
-    canvas = Image.fromarray(picture)
+        radius = max(2.0, float(np.hypot(*image.shape[:2])) / 100)
+    canvas = Image.fromarray(image)
     pencil = ImageDraw.Draw(canvas)
     for (y, x), positive in zip(clicks_yx, is_positive, strict=True):
         box = (x - radius, y - radius, x + radius, y + radius)
@@ -256,24 +256,24 @@ def draw_clicks(
     return np.array(canvas)
 
 
-def strip(pictures: Sequence[Picture], gap: int = 4) -> Picture:
-    """Put pictures side by side, left to right, on white.
+def strip(images: Sequence[RgbImage], gap: int = 4) -> RgbImage:
+    """Put images side by side, left to right, on white.
 
     Args:
-        pictures: RGB, uint8, shape (H, W_i, 3), all of one height.
-        gap: White pixels between two pictures.
+        images: RGB, uint8, shape (H, W_i, 3), all of one height.
+        gap: White pixels between two images.
 
     Returns:
         RGB, uint8, shape (H, sum of W_i + gaps, 3).
 
     Raises:
-        ValueError: If there is no picture, or heights differ.
+        ValueError: If there is no image, or heights differ.
     """
-    heights = {picture.shape[0] for picture in pictures}
+    heights = {image.shape[0] for image in images}
     if len(heights) != 1:
-        raise ValueError(f"pictures must have one height, got heights {sorted(heights)}")
+        raise ValueError(f"images must have one height, got heights {sorted(heights)}")
     white = np.full((heights.pop(), gap, 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (white, picture)]
+    parts = [part for image in images for part in (white, image)]
     return np.concatenate(parts[1:], axis=1)
 
 

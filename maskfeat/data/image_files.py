@@ -1,4 +1,4 @@
-"""Picture files: which endings are taken, which kinds are read whole, what is passed over."""
+"""Image files: which endings are taken, which kinds are read whole, what is passed over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# By these a file in a folder counts as a picture.
+# By these a file in a folder counts as an image.
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp"),
     *(".tif", ".tiff", ".gif", ".avif", ".jp2"),
@@ -21,7 +21,7 @@ ENDINGS = (
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 _WITH_PAGES = ("TIFF", "GIF", "PNG", "WEBP", "AVIF")  # not MPO, whose others are previews
 _BITS, _PLANES, _KIND, _MORE_CHANNELS = 258, 284, 254, 338  # tags of TIFF
-# A picture of 16 bits that stays below this (of 255) has 14 bits or fewer in them.
+# An image of 16 bits that stays below this (of 255) has 14 bits or fewer in them.
 _LEAST_BRIGHTEST = 64
 _NAMED = 5
 _LOG = logging.getLogger("maskfeat")
@@ -33,30 +33,30 @@ def known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def check_kind(picture: Image.Image) -> None:
+def check_kind(image: Image.Image) -> None:
     """Refuse what cannot be read whole as 8 bits of red, green and blue; decodes nothing.
 
     Raises:
         ValueError: If it has more than 8 bits a channel, gray or plane by plane, or several pages
             or frames.
     """
-    if picture.mode[0] in "IF":  # I;16 and its kin, I, F
-        raise ValueError(f"it must hold 8 bits a channel, got {picture.mode}; convert it")
-    if picture.format not in _WITH_PAGES:
+    if image.mode[0] in "IF":  # I;16 and its kin, I, F
+        raise ValueError(f"it must hold 8 bits a channel, got {image.mode}; convert it")
+    if image.format not in _WITH_PAGES:
         return
-    num_pages = _num_pages(picture)
+    num_pages = _num_pages(image)
     if num_pages > 1:
         raise ValueError(
-            f"it holds {num_pages} pages or frames; save the one you mean as a picture of its own"
+            f"it holds {num_pages} pages or frames; save the one you mean as an image of its own"
         )
-    if picture.format == "TIFF":
-        tags: Any = picture.tag_v2  # type: ignore[attr-defined]
-        if is_deep(picture) and tags.get(_PLANES, 1) == 2:
+    if image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        if is_deep(image) and tags.get(_PLANES, 1) == 2:
             raise ValueError("it must hold 8 bits a channel, got 16, plane by plane; convert it")
 
 
 def check_range(was_deep: bool, rgb: Image.Image | npt.NDArray[np.uint8]) -> None:
-    """Refuse a picture of 16 bits that uses so few of them that it comes out nearly black.
+    """Refuse an image of 16 bits that uses so few of them that it comes out nearly black.
 
     Args:
         was_deep: What `is_deep` said of the file.
@@ -75,18 +75,18 @@ def check_range(was_deep: bool, rgb: Image.Image | npt.NDArray[np.uint8]) -> Non
         )
 
 
-def is_deep(picture: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """Whether an open file that is not decoded yet holds more than 8 bits a channel."""
-    if picture.format == "TIFF":
-        return max(picture.tag_v2.get(_BITS, (8,))) > 8  # type: ignore[attr-defined, no-any-return]
-    return picture.format == "PNG" and ";16" in str(getattr(picture, "tile", [])[:1])
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS, (8,))) > 8  # type: ignore[attr-defined, no-any-return]
+    return image.format == "PNG" and ";16" in str(getattr(image, "tile", [])[:1])
 
 
-def warn_of_channels(picture: Image.Image, path: Path) -> None:
+def warn_of_channels(image: Image.Image, path: Path) -> None:
     """Say that a TIFF has channels beside red, green, blue and alpha; they are not read."""
-    if picture.format != "TIFF":
+    if image.format != "TIFF":
         return
-    more = picture.tag_v2.get(_MORE_CHANNELS, ())  # type: ignore[attr-defined]
+    more = image.tag_v2.get(_MORE_CHANNELS, ())  # type: ignore[attr-defined]
     num = sum(kind == 0 for kind in (more if isinstance(more, tuple) else (more,)))
     if num:
         _LOG.warning("'%s' has channels beside its colors that are not read: %d", path, num)
@@ -125,7 +125,7 @@ def say_passed_over(folder: Path, entries: Iterable[Path]) -> None:
     told = told_entries(entries)
     if told:
         place = str(folder).encode(errors="backslashreplace").decode()
-        _say_once(f"passed over in '{place}', as no pictures by their endings: {told}")
+        _say_once(f"passed over in '{place}', as no images by their endings: {told}")
 
 
 def told_entries(entries: Iterable[Path]) -> str:
@@ -146,14 +146,14 @@ def _say_once(message: str) -> None:
     _LOG.warning(message)
 
 
-def _num_pages(picture: Image.Image) -> int:
+def _num_pages(image: Image.Image) -> int:
     """Pages or frames; a TIFF's thumbnails and masks do not count."""
-    num = int(getattr(picture, "n_frames", 1))
-    if num == 1 or picture.format != "TIFF":
+    num = int(getattr(image, "n_frames", 1))
+    if num == 1 or image.format != "TIFF":
         return num
     num_whole = 0
     for page in range(num):
-        picture.seek(page)
-        num_whole += not picture.tag_v2.get(_KIND, 0) & 0b101  # type: ignore[attr-defined]
-    picture.seek(0)
+        image.seek(page)
+        num_whole += not image.tag_v2.get(_KIND, 0) & 0b101  # type: ignore[attr-defined]
+    image.seek(0)
     return num_whole

@@ -1,4 +1,4 @@
-"""One picture that is open: what is asked of it changes its marks, and the files with them."""
+"""One image that is open: what is asked of it changes its marks, and the files with them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from maskfeat.app.annotation import (
 from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
 from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, reach_on
 from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.image_at_work import ImageAtWork
 from maskfeat.app.partition_bytes import partition_bytes
-from maskfeat.app.picture_at_work import PictureAtWork
 from maskfeat.app.revisions import check_revision, file_stamp
 from maskfeat.data.image_identity import ImageIdentity
 from maskfeat.data.rle import encode
@@ -37,13 +37,13 @@ from maskfeat.segment.interactive import InteractiveSegmenter
 _NEEDING_MASKS = ("finish", "reopen", "done", "save")
 
 
-class OpenPicture:
-    """A picture's marks and masks. Its methods may be called from any thread, and wait if need be.
+class OpenImage:
+    """An image's marks and masks. Its methods may be called from any thread, and wait if need be.
 
     Args:
-        number: Of the picture.
+        number: Of the image.
         store: Where its marks are.
-        picture: What is being read.
+        image: What is being read.
         segmenter: What is being computed.
     """
 
@@ -51,11 +51,11 @@ class OpenPicture:
         self,
         number: int,
         store: AnnotationStore,
-        picture: Future[PictureAtWork],
+        image: Future[ImageAtWork],
         segmenter: Future[InteractiveSegmenter],
     ) -> None:
         self.number = number
-        self.picture = picture
+        self.image = image
         self.segmenter = segmenter
         self._store = store
         self._stamp = file_stamp(self._path)
@@ -66,8 +66,8 @@ class OpenPicture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the picture, pixels."""
-        return self.picture.result().size
+        """Height and width of the image, pixels."""
+        return self.image.result().size
 
     @property
     def is_replaced(self) -> bool:
@@ -124,7 +124,7 @@ class OpenPicture:
         with self._lock:
             before = self._loaded()
             check_revision(request, self._revision(), self._path.name)
-            after = self._answers.get(what, OpenPicture._with_step)(self, before, request)
+            after = self._answers.get(what, OpenImage._with_step)(self, before, request)
             self._keep(after)
             if after is not before:  # who goes on has read it
                 self._store.notices.pop(self.number, None)
@@ -146,7 +146,7 @@ class OpenPicture:
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
         if before.state.mode != "object":
-            raise ValueError("labels are not finished one by one; call the picture done")
+            raise ValueError("labels are not finished one by one; call the image done")
         mask = self._open_mask(before.state)
         if not mask.any():
             raise ValueError("the object has no pixels yet; left click it first")
@@ -159,7 +159,7 @@ class OpenPicture:
             before = self._with_object_finished(before, request)
         return before.with_step(step)
 
-    def _with_picture_done(self, before: Annotation, request: JsonDict) -> Annotation:
+    def _with_image_done(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         assert isinstance(step, SetDone)
         state = before.state
@@ -180,13 +180,13 @@ class OpenPicture:
         self._store.write_results(self.number, self.size, state)
         return before
 
-    _answers: ClassVar[dict[str, Callable[[OpenPicture, Annotation, JsonDict], Annotation]]] = {
+    _answers: ClassVar[dict[str, Callable[[OpenImage, Annotation, JsonDict], Annotation]]] = {
         "undo": lambda self, before, request: before.undone(),
         "redo": lambda self, before, request: before.redone(),
         "save": _with_results_written,
         "finish": _with_object_finished,
         "reopen": _with_object_reopened,
-        "done": _with_picture_done,
+        "done": _with_image_done,
     }
 
     def _loaded(self) -> Annotation:
@@ -279,7 +279,7 @@ class OpenPicture:
 
     @property
     def _identity(self) -> ImageIdentity:
-        return self.picture.result().identity
+        return self.image.result().identity
 
     @property
     def _path(self) -> Path:

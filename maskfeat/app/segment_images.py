@@ -1,4 +1,4 @@
-"""One picture becomes a hierarchy, a cut through it, and the files that show both."""
+"""One image becomes a hierarchy, a cut through it, and the files that show both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
-from maskfeat.evaluate.pictures import Picture, contour_picture, nearest_cells, overlay_labels
+from maskfeat.evaluate.images import RgbImage, contour_image, nearest_cells, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
@@ -23,13 +23,13 @@ from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.resizing import reduced
 
 # What a hierarchy is built from.
-Encoder = Callable[[Picture], Features | Picture]
+Encoder = Callable[[RgbImage], Features | RgbImage]
 
 MAX_SEGMENTS = 2**16  # numbers of 16 bits
 
 
 def encoder_of(model: str) -> Encoder:
-    """What gives features of a picture: a trained network, or for "lab" the picture itself."""
+    """What gives features of an image: a trained network, or for "lab" the image itself."""
     if model == "lab":
         return lambda rgb: rgb
     return load(model).features
@@ -37,7 +37,7 @@ def encoder_of(model: str) -> Encoder:
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to be segmented.
+    """One image to be segmented.
 
     Attributes:
         path: Its file.
@@ -52,19 +52,19 @@ class Task:
     origin: dict[str, Any]
 
 
-def segment_picture(
-    rgb: Picture, task: Task, encoder: Encoder, cut: dict[str, Any], max_megapixels: float
+def segment_image(
+    rgb: RgbImage, task: Task, encoder: Encoder, cut: dict[str, Any], max_megapixels: float
 ) -> None:
-    """Segment one picture and write what `maskfeat segment` says it writes.
+    """Segment one image and write what `maskfeat segment` says it writes.
 
     The annotations come last, and earlier ones go first: with them all is there, of one origin.
 
     Args:
-        rgb: The picture, uint8, shape (H, W, 3).
+        rgb: The image, uint8, shape (H, W, 3).
         task: Where it comes from, and where its results go.
         encoder: Gives its features.
         cut: What to cut the hierarchy with, see `Hierarchy.cut`.
-        max_megapixels: Larger pictures are reduced to it before their features are taken.
+        max_megapixels: Larger images are reduced to it before their features are taken.
 
     Raises:
         ValueError: If it has more than 65,536 segments.
@@ -81,8 +81,8 @@ def segment_picture(
     key, size = path.stem, rgb.shape[:2]
     (folder / f"{key}.json").unlink(missing_ok=True)
     _write_png(folder / f"{key}_labels.png", _enlarged(labels.astype(np.uint16), size))
-    _write_png(folder / f"{key}_contours.png", _enlarged(contour_picture(tree.saliency()), size))
-    # A photograph gets hardly smaller at the usual 6, which takes three times as long.
+    _write_png(folder / f"{key}_contours.png", _enlarged(contour_image(tree.saliency()), size))
+    # An image gets hardly smaller at the usual 6, which takes three times as long.
     _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
     image = {"image_id": task.number, "width": size[1], "height": size[0], "file_name": path.name}
     annotations = annotate_cut(tree, labels, (size[0], size[1]))
@@ -91,8 +91,8 @@ def segment_picture(
         file.write(json.dumps(content, separators=(",", ":")).encode())
 
 
-def _reduced(rgb: Picture, max_megapixels: float, path: Path) -> Picture:
-    """The picture, or the means of its pixels in boxes, so many that it is not too large."""
+def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:
+    """The image, or the means of its pixels in boxes, so many that it is not too large."""
     small = reduced(rgb, max_megapixels)
     if small is rgb:
         return rgb

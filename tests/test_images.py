@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskfeat.evaluate.pictures import (
+from maskfeat.evaluate.images import (
     DARK,
     GREEN,
     RED,
@@ -96,37 +96,37 @@ def test_pixels_of_no_segment_are_black() -> None:
 
 
 def test_borders_are_drawn_between_segments_only_and_on_a_copy() -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
+    image = np.zeros((4, 6, 3), np.uint8)
     labels = np.zeros((4, 6), int)
     labels[:, 3:] = 1
-    drawn = draw_borders(picture, labels)
+    drawn = draw_borders(image, labels)
     assert (drawn[:, 2] == 255).all()
     assert drawn.sum() == 4 * 3 * 255
-    assert picture.sum() == 0
+    assert image.sum() == 0
 
 
 def test_a_mask_is_tinted_half_and_bordered() -> None:
-    picture = np.full((8, 8, 3), 100, np.uint8)
+    image = np.full((8, 8, 3), 100, np.uint8)
     mask = np.zeros((8, 8), bool)
     mask[2:6, 2:6] = True
-    drawn = overlay_mask(picture, mask, color=(200, 0, 100), alpha=0.5)
+    drawn = overlay_mask(image, mask, color=(200, 0, 100), alpha=0.5)
     assert drawn[4, 4].tolist() == [150, 50, 100]
     assert drawn[0, 0].tolist() == [100, 100, 100]
     assert drawn[4, 5].tolist() == [200, 0, 100]
 
 
 def test_positive_clicks_are_green_negative_red_and_both_have_a_dark_outline() -> None:
-    picture = np.full((40, 60, 3), 255, np.uint8)
+    image = np.full((40, 60, 3), 255, np.uint8)
     clicks = np.array([[10, 15], [30, 45]])  # (row, column)
-    drawn = draw_clicks(picture, clicks, np.array([True, False]), radius=6)
+    drawn = draw_clicks(image, clicks, np.array([True, False]), radius=6)
     assert tuple(drawn[10, 15]) == GREEN
     assert tuple(drawn[30, 45]) == RED
     assert tuple(drawn[10, 9]) == DARK
     assert tuple(drawn[15, 10]) == (255, 255, 255)
-    assert (picture == 255).all()
+    assert (image == 255).all()
 
 
-def test_a_strip_holds_its_pictures_from_left_to_right() -> None:
+def test_a_strip_holds_its_images_from_left_to_right() -> None:
     one, two = np.zeros((3, 2, 3), np.uint8), np.full((3, 4, 3), 9, np.uint8)
     joined = strip([one, two], gap=1)
     assert joined[0, :, 0].tolist() == [0, 0, 255, 9, 9, 9, 9]
