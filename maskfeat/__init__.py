@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from maskfeat import former_modules
+
+__version__ = "0.2.0.dev0"
+
+former_modules.install()
 
 # The public names and the files that hold them. Imported on first use, so that
 # `lightning --help` and a worker process do not pay for what they do not touch.
@@ -18,20 +22,20 @@ _HOMES = {
     "Partition": "maskfeat.segment.partition",
     "hierarchy": "maskfeat.segment.hierarchy",
     "Hierarchy": "maskfeat.segment.hierarchy",
-    "InteractiveSegmenter": "maskfeat.segment.interactive",
-    "score_cut": "maskfeat.segment.hill",
-    "Labeler": "maskfeat.hill.labeler",
+    "InteractiveSegmenter": "maskfeat.interactive.segmenter",
+    "score_cut": "maskfeat.segment.score_cut",
+    "Labeler": "maskfeat.labeling.labeler",
 }
 
 if TYPE_CHECKING:
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load, read_card
-    from maskfeat.hill.labeler import Labeler
+    from maskfeat.interactive.segmenter import InteractiveSegmenter
+    from maskfeat.labeling.labeler import Labeler
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy
-    from maskfeat.segment.hill import score_cut
-    from maskfeat.segment.interactive import InteractiveSegmenter
     from maskfeat.segment.partition import Partition, partition
+    from maskfeat.segment.score_cut import score_cut
 
 __all__ = [
     "FeaturePyramid",

@@ -103,8 +103,8 @@ def _in_one_sentence() -> Iterator[None]:
 
 def _cause_of(error: Exception) -> str | None:
     """What a user can mend beneath an error of a library; None where nothing is known."""
-    from maskfeat.data.workers import death_of_worker
-    from maskfeat.failures import said_of_failure
+    from maskfeat.data.order.workers import death_of_worker
+    from maskfeat.running.failures import said_of_failure
 
     of_run = said_of_failure(error) if isinstance(error, RuntimeError) else None
     return death_of_worker(error) or of_run

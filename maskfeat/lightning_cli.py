@@ -19,15 +19,21 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.evaluate.net_summary import shorten_summary
-from maskfeat.evaluate.rank_watch import RankWatch
-from maskfeat.evaluate.stop_together import StopTogether
-from maskfeat.failed_start import RemoveEmptyRun
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
 from maskfeat.parser_errors import OneLineErrors
-from maskfeat.run_folder import has_last, held_run, move_aside, moved_aside, whole_checkpoint
+from maskfeat.running.failed_start import RemoveEmptyRun
+from maskfeat.running.net_summary import shorten_summary
+from maskfeat.running.rank_watch import RankWatch
+from maskfeat.running.run_folder import (
+    has_last,
+    held_run,
+    move_aside,
+    moved_aside,
+    whole_checkpoint,
+)
+from maskfeat.running.stop_together import StopTogether
 
 _LOG = logging.getLogger("maskfeat")
 

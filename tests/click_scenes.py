@@ -6,10 +6,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.evidence import ClickEvidence
-from maskfeat.segment.graphcut import SMOOTHNESS, SuperpixelCutter
+from maskfeat.interactive.cut import SMOOTHNESS, SuperpixelCutter
+from maskfeat.interactive.evidence import ClickEvidence
+from maskfeat.interactive.networks import default_networks
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.networks import default_networks
 from maskfeat.segment.superpixels import superpixels
 
 

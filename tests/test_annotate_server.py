@@ -28,7 +28,7 @@ from starlette.testclient import TestClient
 from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages, feature_model
-from maskfeat.data.rle import decode_annotations
+from maskfeat.data.annotations.rle import decode_annotations
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import features_of

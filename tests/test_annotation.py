@@ -24,7 +24,7 @@ from maskfeat.app.annotation import (
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
 from maskfeat.app.annotation_masks import label_map, object_mask, reach_on
 from maskfeat.app.open_images import feature_model
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 ANY_MASK = MaskRuns((2, 2), "13")
 RED = AddMark(Mark("click", ((45, 40),), 1))

@@ -27,8 +27,8 @@ from maskfeat.app.annotation_results import Results, written_results
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.revisions import StaleError
-from maskfeat.data.rle import encode
-from maskfeat.data.sample import read_sample
+from maskfeat.data.annotations.rle import encode
+from maskfeat.data.annotations.sample import read_sample
 
 RED = AddMark(Mark("click", ((45, 40),), 1))
 GREEN = AddMark(Mark("click", ((45, 100),), 1))

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes
 
+from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.augment import (
     Augmentation,
     ExampleMaker,
@@ -18,8 +20,6 @@ from maskfeat.data.augment import (
     jitter_color,
     sample_points,
 )
-from maskfeat.data.rle import decode
-from maskfeat.data.sample import read_sample
 
 PLAIN = Augmentation(brightness=0, contrast=0, saturation=0, hue_degrees=0, grey=0)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.hill.sources import BackboneMaps, TimmMaps
+from maskfeat.labeling.descriptors import BackboneMaps, TimmMaps
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.scoring import mean_scores, spread
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 
 def scene(number: int, size: int = 40) -> HeldOutImage:

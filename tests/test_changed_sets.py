@@ -13,7 +13,7 @@ from shard_factory import write_shard
 from test_data_resume import at_work, epoch_of, through_disk
 
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.data.orders import RunOrder, SetOrder, carried_over, first_orders
+from maskfeat.data.order.run_order import RunOrder, SetOrder, carried_over, first_orders
 
 # In this order samples are streamed as they lie in their shards, one shard after the other.
 IN_ORDER = {"mode": "streaming", "num_readers": 1, "shuffle_buffer": 1}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.segment.changes import CHANGE_MEASURES, ChangeReader, Layer
-from maskfeat.segment.evidence import SUPERPIXEL_MEASURES
-from maskfeat.segment.reach import Stroke, reach_of_level
-from maskfeat.segment.small_net import SmallNet
+from maskfeat.interactive.click_radius import Stroke, reach_of_level
+from maskfeat.interactive.evidence import SUPERPIXEL_MEASURES
+from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader, Layer
+from maskfeat.interactive.small_net import SmallNet
 from maskfeat.segment.superpixels import superpixels
 
 SIZE = (48, 60)

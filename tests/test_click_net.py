@@ -11,11 +11,11 @@ from click_scenes import GRAPH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.click_net import ClickNet
-from maskfeat.segment.click_reader import ClickReader
-from maskfeat.segment.evidence import ClickEvidence
+from maskfeat.interactive.click_net import ClickNet
+from maskfeat.interactive.click_reader import ClickReader
+from maskfeat.interactive.evidence import ClickEvidence
+from maskfeat.interactive.networks import default_networks, load_networks, save_networks
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.networks import default_networks, load_networks, save_networks
 
 TREE = superpixel_hierarchy(GRAPH).tree
 EVIDENCE = ClickEvidence(GRAPH, TREE)

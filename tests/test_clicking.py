@@ -18,9 +18,9 @@ from maskfeat.evaluate.clicking import (
 )
 from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.robots import RandomRobot
+from maskfeat.evaluate.simulated_users import RandomRobot
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from maskfeat.segment.coloring import SeededWatershed, steps_of_tree
-from maskfeat.segment.merging import Merges
+from maskfeat.segment.agglomeration import Merges
+from maskfeat.segment.seeded_watershed import SeededWatershed, steps_of_tree
 from maskfeat.segment.tree import PartitionTree
 
 

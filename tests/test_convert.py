@@ -35,17 +35,17 @@ from shard_factory import (
 )
 from skimage.measure import label
 
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.commands import parse_part
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.sources import clean_keys
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.tars import TarRecord
-from maskfeat.data.image import SampleError
-from maskfeat.data.index import scan_shard
-from maskfeat.data.limits import Limits
-from maskfeat.data.rle import decode
-from maskfeat.data.sample import AnnotatedImage, read_sample
+from maskfeat.data.shards.index import scan_shard
 
 SMALL = Settings(size=40, min_area_px=4, shard_mb=0.05)
 

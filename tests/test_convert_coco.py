@@ -13,12 +13,12 @@ from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes, write_members
 from source_layouts import SIZE, blocks, save, write_coco, write_jpg
 
+from maskfeat.data.annotations.sample import SampleError, read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.index import scan_shard
-from maskfeat.data.sample import SampleError, read_sample
-from maskfeat.data.shards import IndexedShards
-from maskfeat.data.stream import RawSample, read_raw
+from maskfeat.data.shards.index import scan_shard
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.data.shards.stream import RawSample, read_raw
 
 RGB = np.zeros((*SIZE, 3), np.uint8)
 

@@ -18,7 +18,7 @@ from source_layouts import SIZE, ade_map, save, write_bsds, write_coco, write_jp
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.verify import verify_folder
-from maskfeat.data.index import scan_shard
+from maskfeat.data.shards.index import scan_shard
 
 RGB = np.zeros((*SIZE, 3), np.uint8)
 

@@ -14,6 +14,8 @@ from scipy.io import savemat
 from shard_factory import draw_scene, jpg_bytes, write_shard
 from source_layouts import SIZE, ade_map, blocks, save, write_bsds, write_coco, write_jpg
 
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.rle import decode, part_runs
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
 from maskfeat.data.convert.polygons import fill_polygons
 from maskfeat.data.convert.runs import (
@@ -24,9 +26,7 @@ from maskfeat.data.convert.runs import (
     mask_runs,
 )
 from maskfeat.data.convert.sample import Record, SourceSample
-from maskfeat.data.image import SampleError
-from maskfeat.data.rle import decode, part_runs
-from maskfeat.data.write import label_components
+from maskfeat.data.shards.write import label_components
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from test_datamodule import Rank, module
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.data.skips import SkipLedger
+from maskfeat.data.order.skips import SkipLedger
 
 STREAM = {"mode": "streaming", "epoch_images": 24, "num_readers": 2, "shuffle_buffer": 4}
 INDEXED = {"mode": "indexed", "epoch_images": 24}
@@ -203,7 +203,7 @@ def test_mixtures_are_typed_or_written_in_configs(
     shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     from maskfeat.cli import main
-    from maskfeat.data.mixture import sets_of
+    from maskfeat.data.order.mixture import sets_of
 
     (shards / "mix.yaml").write_text(
         "data:\n  class_path: maskfeat.data.datamodule.ShardDataModule\n  init_args:\n    train:\n"

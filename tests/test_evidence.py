@@ -5,7 +5,7 @@ from click_scenes import GRAPH
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from maskfeat.segment.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS, ClickEvidence
+from maskfeat.interactive.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS, ClickEvidence
 from maskfeat.segment.hierarchy import superpixel_hierarchy, ward_tree
 
 TREE = superpixel_hierarchy(GRAPH).tree

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.expansion import PottsEnergy, minimize_potts
+from maskfeat.segment.potts import PottsEnergy, minimize_potts
 
 
 def random_energy(seed: int, num_nodes: int, num_labels: int) -> PottsEnergy:

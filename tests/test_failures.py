@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_cli import CHECKPOINTS, TWO_STEPS
 
-import maskfeat.data.examples as own_module
-from maskfeat.failures import said_of_failure
+import maskfeat.data.order.examples as own_module
+from maskfeat.running.failures import said_of_failure
 
 WORKER = """Caught RuntimeError in DataLoader worker process 0.
 Original Traceback (most recent call last):

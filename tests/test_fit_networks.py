@@ -19,9 +19,9 @@ import fit_changes  # noqa: E402
 import fit_networks  # noqa: E402
 import small_fits  # noqa: E402
 
-from maskfeat.segment.changes import CHANGE_MEASURES  # noqa: E402
-from maskfeat.segment.networks import default_networks, load_networks  # noqa: E402
-from maskfeat.segment.slivers import SLIVER_MEASURES  # noqa: E402
+from maskfeat.interactive.mask_change import CHANGE_MEASURES  # noqa: E402
+from maskfeat.interactive.narrow_band import SLIVER_MEASURES  # noqa: E402
+from maskfeat.interactive.networks import default_networks, load_networks  # noqa: E402
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maskfeat import score_cut
 from maskfeat.features.reading import Features
-from maskfeat.segment.hill import class_cut, cut_costs
+from maskfeat.segment.score_cut import class_cut, cut_costs
 from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels
 

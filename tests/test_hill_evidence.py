@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from click_scenes import GRAPH, TRUTH
 
-from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import (
+from maskfeat.labeling.click_log import Click
+from maskfeat.labeling.examples import (
     LabeledSuperpixels,
     labeled_superpixels,
     superpixel_at,
     with_clicks,
 )
-from maskfeat.hill.prepared import PreparedImage
+from maskfeat.labeling.prepared import PreparedImage
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.hill import cut_costs
+from maskfeat.segment.score_cut import cut_costs
 
 DESCRIPTORS = np.zeros((GRAPH.num_superpixels, 1), np.float16)
 IMAGE = PreparedImage(

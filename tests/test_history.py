@@ -12,8 +12,8 @@ from PIL import Image
 
 import maskfeat
 from maskfeat.features.reading import Features
-from maskfeat.segment.history import KeptStroke, StrokeHistory, shown_mask
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.history import KeptStroke, StrokeHistory, shown_mask
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SCRIBBLES = Path("../shared/data/iis/voc_scribbles")
 HEIGHT, WIDTH = VALUES.shape[:2]

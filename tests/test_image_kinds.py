@@ -17,13 +17,13 @@ import tifffile
 from PIL import Image
 from source_layouts import save, write_jpg
 
+from maskfeat.data.annotations.image import SampleError, decode_image
+from maskfeat.data.annotations.image_files import known_formats
+from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.files import read_labels, read_png
 from maskfeat.data.folder import find_images, read_image
-from maskfeat.data.image import SampleError, decode_image
-from maskfeat.data.image_files import known_formats
-from maskfeat.data.index import scan_shard
-from maskfeat.data.sample import read_sample
+from maskfeat.data.shards.index import scan_shard
 
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16)
 DEEP = np.stack([np.tile(RAMP, (48, 1)), np.tile(RAMP[::-1], (48, 1)), np.full((48, 64), 30000)], 2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskfeat.evaluate.images import (
+from maskfeat.evaluate.drawing import (
     DARK,
     GREEN,
     RED,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from shard_factory import write_members, write_shard
 
-from maskfeat.data.index import ShardIndex, index_shard, member_key, scan_shard
+from maskfeat.data.shards.index import ShardIndex, index_shard, member_key, scan_shard
 
 
 def content_at(path: Path, offset: int, size: int) -> bytes:

@@ -12,8 +12,8 @@ from skimage.measure import label
 
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.reach import reach_of
+from maskfeat.interactive.click_radius import reach_of
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 
 class Lab:

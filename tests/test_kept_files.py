@@ -9,12 +9,12 @@ from drawn_images import drawn
 from PIL import Image
 from torch import nn
 
+from maskfeat.features.cache import FeatureCache
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.hill.image_store import ImageStore
-from maskfeat.hill.sources import ColorAndTexture
-from maskfeat.segment.feature_cache import FeatureCache
+from maskfeat.labeling.descriptors import ColorAndTexture
+from maskfeat.labeling.image_store import ImageStore
 
 RGB = np.random.default_rng(0).integers(0, 256, (18, 25, 3), dtype=np.uint8)
 

@@ -14,9 +14,9 @@ from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, 
 from PIL import Image
 
 from maskfeat import Labeler
-from maskfeat.data.rle import decode_annotations
+from maskfeat.data.annotations.rle import decode_annotations
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.hill.image_store import _MOST_OPEN
+from maskfeat.labeling.image_store import _MOST_OPEN
 
 CLASSES = ["ground", "disc", "square"]
 
@@ -367,7 +367,7 @@ def test_what_cannot_be_written_has_not_happened(photos, out, monkeypatch) -> No
         raise OSError(errno.ENOSPC, "No space left on device")
         yield
 
-    monkeypatch.setattr("maskfeat.hill.clicks.whole_file", full)
+    monkeypatch.setattr("maskfeat.labeling.click_log.whole_file", full)
     for change in (
         lambda: one.click(0, tuple(ON_DISC), "ground"),
         one.undo,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.marks import (
+from maskfeat.interactive.prompts import (
     checked_box,
     checked_mask,
     clicks_and_scribbles,

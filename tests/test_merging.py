@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.merging import Borders, merge_nearest
+from maskfeat.segment.agglomeration import Borders, merge_nearest
 from maskfeat.segment.tree import PartitionTree
 
 

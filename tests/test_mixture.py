@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.data.mixture import Mixture, seed_of_set, sets_of
+from maskfeat.data.order.mixture import Mixture, seed_of_set, sets_of
 
 
 @given(

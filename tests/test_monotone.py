@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.monotone import MonotoneNet
-from maskfeat.segment.networks import default_networks
-from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
+from maskfeat.interactive.monotone import MonotoneNet
+from maskfeat.interactive.networks import default_networks
+from maskfeat.interactive.refine import PIXEL_MEASURES, PIXEL_SIGNS
 
 
 def small_net() -> MonotoneNet:

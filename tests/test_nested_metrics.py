@@ -15,7 +15,7 @@ from maskfeat.evaluate.metrics import (
     probabilistic_rand_index,
     variation_of_information,
 )
-from maskfeat.segment.merging import Merges, merge_nearest
+from maskfeat.segment.agglomeration import Merges, merge_nearest
 from maskfeat.segment.tree import PartitionTree
 
 SHAPE = (9, 11)

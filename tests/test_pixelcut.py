@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.graphcut import FlowGraph
-from maskfeat.segment.pixelcut import cut_pixels
+from maskfeat.interactive.cut import FlowGraph
+from maskfeat.interactive.pixelcut import cut_pixels
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_cli import CHECKPOINTS, SMALL
 
-from maskfeat.evaluate.rank_watch import RankWatch
+from maskfeat.running.rank_watch import RankWatch
 
 TWO_RANKS = [
     *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--trainer.devices=2"),

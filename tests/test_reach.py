@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.segment.layers import LayeredMasks
-from maskfeat.segment.reach import Stroke, reach_of, reach_to_change
-from maskfeat.segment.windows import Window, grown, whole, window_around
+from maskfeat.interactive.click_radius import Stroke, reach_of, reach_to_change
+from maskfeat.interactive.update import LayeredMasks
+from maskfeat.interactive.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
 

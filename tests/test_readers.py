@@ -13,12 +13,12 @@ from bad_server import bad_server
 from shard_factory import write_shard
 
 from maskfeat.batch import SkippedSample
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.augment import Example
-from maskfeat.data.examples import StreamedBatches
-from maskfeat.data.loaders import Progress, StreamLoader
-from maskfeat.data.readers import StreamPlan, StreamReader, finish
-from maskfeat.data.sample import AnnotatedImage, SampleError
-from maskfeat.data.sizes import CountedShard
+from maskfeat.data.order.examples import StreamedBatches
+from maskfeat.data.order.loaders import Progress, StreamLoader
+from maskfeat.data.order.readers import StreamPlan, StreamReader, finish
+from maskfeat.data.shards.count import CountedShard
 
 
 def make_example(sample: AnnotatedImage, rng: np.random.Generator) -> Example:
@@ -144,7 +144,7 @@ def test_the_shuffle_buffer_is_bounded_in_bytes(
         sizes.append(size)
         return np.arange(size)
 
-    monkeypatch.setattr("maskfeat.data.readers.block_order", noting)
+    monkeypatch.setattr("maskfeat.data.order.readers.block_order", noting)
     raws = [raw for raw, _ in itertools.islice(reader_of(plan), 20)]
     assert [raw.key for raw in raws] == [f"sa_{1000 + i}" for i in range(20)]
     ends = np.cumsum(sizes)

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.networks import default_networks
-from maskfeat.segment.refine import PIXEL_MEASURES, RADIUS, Refiner
+from maskfeat.interactive.networks import default_networks
+from maskfeat.interactive.refine import PIXEL_MEASURES, RADIUS, Refiner
 
 HEIGHT, WIDTH = 40, 60
 LABELS = (np.arange(HEIGHT)[:, None] // 5 * 12 + np.arange(WIDTH) // 5).astype(np.int32)

@@ -22,10 +22,10 @@ from bad_server import BadServer, bad_server
 from fsspec.implementations.memory import MemoryFileSystem
 from shard_factory import write_shard
 
-from maskfeat.data.cache import CacheFolderError, ShardCache
-from maskfeat.data.http_stream import RefusedError, _WebOnly
-from maskfeat.data.remote import ShardSource, UnreachableError
-from maskfeat.data.stream import raw_samples, stream_samples
+from maskfeat.data.shards.cache import CacheFolderError, ShardCache
+from maskfeat.data.shards.http_stream import RefusedError, _WebOnly
+from maskfeat.data.shards.remote import ShardSource, UnreachableError
+from maskfeat.data.shards.stream import raw_samples, stream_samples
 
 QUICK = {"attempts": 3, "wait_s": 0.001, "timeout_s": 0.3}
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 from skimage.measure import label
 
-from maskfeat.data.rle import (
+from maskfeat.data.annotations.rle import (
     Runs,
     decode,
     decode_annotations,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskfeat.evaluate.robots import (
+from maskfeat.evaluate.simulated_users import (
     BorderRobot,
     DeepestRobot,
     LargestRobot,

@@ -12,13 +12,13 @@ import pytest
 import torch
 from test_cli import CHECKPOINTS, TWO_STEPS
 
-from maskfeat.run_folder import whole_checkpoint
+from maskfeat.running.run_folder import whole_checkpoint
 
 # Holds the folder of a run as a living fit does, until it is killed.
 HOLDER = """
 import sys, time
 from pathlib import Path
-from maskfeat.run_folder import held_run
+from maskfeat.running.run_folder import held_run
 with held_run(Path("runs/base")):
     print("held", flush=True)
     time.sleep(600)

@@ -13,9 +13,15 @@ from PIL import Image
 from shard_factory import FAULTS, Scene, annotation_of, draw_scene, jpg_bytes, sample_files
 from skimage.measure import label
 
-from maskfeat.data.index import scan_shard
-from maskfeat.data.rle import decode
-from maskfeat.data.sample import AnnotatedImage, SampleError, is_crowd, read_sample, to_held_out
+from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.sample import (
+    AnnotatedImage,
+    SampleError,
+    is_crowd,
+    read_sample,
+    to_held_out,
+)
+from maskfeat.data.shards.index import scan_shard
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GOOD = [fault for fault, reason in FAULTS.items() if reason is None]

@@ -10,8 +10,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.data import schedule
-from maskfeat.data.schedule import (
+from maskfeat.data.order import schedule
+from maskfeat.data.order.schedule import (
     batches_of_worker,
     block_order,
     parts_of,
@@ -170,7 +170,7 @@ def test_blocks_have_different_orders() -> None:
 
 
 def test_the_schedule_needs_no_torch() -> None:
-    names = "maskfeat.data.schedule, maskfeat.data.mixture"
+    names = "maskfeat.data.order.schedule, maskfeat.data.order.mixture"
     words = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True)
 

@@ -9,8 +9,8 @@ from sklearn.svm import LinearSVC
 
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.hill.classifier import RegionClassifier
-from maskfeat.hill.sources import (
+from maskfeat.labeling.classifier import RegionClassifier
+from maskfeat.labeling.descriptors import (
     BackboneMaps,
     ColorAndTexture,
     Joined,

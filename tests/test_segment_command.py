@@ -18,13 +18,13 @@ from pycocotools import mask as coco
 import maskfeat
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.cli import main
-from maskfeat.data import rle
+from maskfeat.data.annotations import rle
+from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.folder import read_image
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.rle import decode
-from maskfeat.data.sample import read_sample
-from maskfeat.data.write import label_components
-from maskfeat.evaluate.images import contour_image, nearest_cells, overlay_labels
+from maskfeat.data.shards.write import label_components
+from maskfeat.evaluate.drawing import contour_image, nearest_cells, overlay_labels
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import save
 

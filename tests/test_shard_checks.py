@@ -14,14 +14,14 @@ from PIL import Image
 from pycocotools import mask as coco
 from shard_factory import FAULTS, annotation_of, jpg_bytes, write_members, write_shard
 
+from maskfeat.data.annotations.rle import Runs, decode, encode, runs_from_counts
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.nesting import nesting_depths, overlaps
 from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.sheet import draw_sheet
 from maskfeat.data.convert.stats import count_up, find_places, summarize
 from maskfeat.data.convert.verify import verify_folder
-from maskfeat.data.index import scan_shard
-from maskfeat.data.rle import Runs, decode, encode, runs_from_counts
+from maskfeat.data.shards.index import scan_shard
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from shard_factory import FAULTS, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.sample import SampleError
-from maskfeat.data.shards import IndexedShards, expand_shards
-from maskfeat.data.skips import SkipLedger
+from maskfeat.data.annotations.sample import SampleError
+from maskfeat.data.order.skips import SkipLedger
+from maskfeat.data.shards.indexed import IndexedShards, expand_shards
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_other_processes_and_threads_read_the_same_samples(
     write_shard(tmp_path / "a.tar", 4)
     expected = _keys(IndexedShards(str(tmp_path / "a.tar")))
     if place == "disk":
-        monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 0)
+        monkeypatch.setattr("maskfeat.data.shards.indexed._MOST_BYTES", 0)
     shards = IndexedShards(str(tmp_path / "a.tar"))
     assert _keys(shards) == expected
     with multiprocessing.get_context(method).Pool(1) as pool:
@@ -140,7 +140,7 @@ def test_offsets_of_large_sets_are_left_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What each worker gets by pickle, and holds, does not grow with the number of samples."""
-    monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 5000)
+    monkeypatch.setattr("maskfeat.data.shards.indexed._MOST_BYTES", 5000)
     sizes = []
     for num in (50, 1000, 3000):
         members = [(f"sa_{i}.{kind}", b"x") for i in range(num) for kind in ("jpg", "json")]
@@ -156,7 +156,7 @@ def test_an_index_that_goes_or_changes_while_it_is_read_does_no_harm(
     path = tmp_path / "a.tar"
     write_shard(path, 4)
     expected = _keys(IndexedShards(str(path)))
-    monkeypatch.setattr("maskfeat.data.shards._MOST_BYTES", 0)
+    monkeypatch.setattr("maskfeat.data.shards.indexed._MOST_BYTES", 0)
     shards = IndexedShards(str(path))
     (tmp_path / "a.tar.index").unlink()
     assert _keys(shards) == expected

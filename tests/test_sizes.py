@@ -15,8 +15,8 @@ from bad_server import bad_server
 from shard_factory import write_shard
 from torch.multiprocessing import spawn
 
-from maskfeat.data.remote import ShardSource
-from maskfeat.data.sizes import CountedShard, count_samples
+from maskfeat.data.shards.count import CountedShard, count_samples
+from maskfeat.data.shards.remote import ShardSource
 
 QUICK = ShardSource(attempts=2, wait_s=0.01, timeout_s=2)
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.segment.networks import default_networks
-from maskfeat.segment.reach import Stroke
-from maskfeat.segment.slivers import SLIVER_MEASURES, SliverReader, is_sliver
-from maskfeat.segment.small_net import SmallNet
+from maskfeat.interactive.click_radius import Stroke
+from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader, is_sliver
+from maskfeat.interactive.networks import default_networks
+from maskfeat.interactive.small_net import SmallNet
 
 SIZE = (40, 50)
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import torch
 from sent_signals import HANDLED
 from test_cli import CHECKPOINTS, TWO_STEPS
 
-from maskfeat.evaluate.stop_together import Stopped, StopTogether
+from maskfeat.running.stop_together import Stopped, StopTogether
 
 FIT = [
     "fit",

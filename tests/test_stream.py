@@ -11,10 +11,10 @@ import pytest
 from shard_factory import FAULTS, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.remote import ShardSource
-from maskfeat.data.sample import AnnotatedImage
-from maskfeat.data.shards import IndexedShards
-from maskfeat.data.stream import raw_samples, stream_samples
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.stream import raw_samples, stream_samples
 
 
 def write_shards(folder: Path, num_shards: int, num_samples: int) -> set[str]:

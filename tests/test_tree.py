@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.merging import Merges
+from maskfeat.segment.agglomeration import Merges
 from maskfeat.segment.tree import PartitionTree, sorted_by_level
 
 

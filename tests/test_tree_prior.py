@@ -6,9 +6,9 @@ import torch
 from click_scenes import VALUES
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.tree_prior import TreePrior
 from maskfeat.segment.tree import PartitionTree
-from maskfeat.segment.tree_prior import TreePrior
 
 # Two sure segments of two superpixels each, {0, 1} and {2, 3}, joined by a root that is none.
 PRIOR = TreePrior(

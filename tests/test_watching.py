@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.data import DataLoader, Dataset
 
-from maskfeat.evaluate.run_summary import RunSummary
-from maskfeat.evaluate.scalar_layout import LAYOUT, ScalarLayout
-from maskfeat.evaluate.throughput import Throughput
+from maskfeat.running.run_summary import RunSummary
+from maskfeat.running.scalar_layout import LAYOUT, ScalarLayout
+from maskfeat.running.throughput import Throughput
 
 
 class Batches(Dataset):

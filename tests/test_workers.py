@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from maskfeat.data.workers import death_of_worker, prepare_worker
+from maskfeat.data.order.workers import death_of_worker, prepare_worker
 
 
 class Unsendable:

@@ -29,11 +29,11 @@ import torch
 import yaml
 
 from maskfeat.batch import HeldOutImage
+from maskfeat.data.annotations.sample import to_held_out
 from maskfeat.data.augment import Augmentation
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.sample import to_held_out
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.hierarchies import score_tree

@@ -21,8 +21,8 @@ from rich.progress import track
 
 import maskfeat
 from maskfeat.data.folder import read_image
-from maskfeat.data.shards import IndexedShards
-from maskfeat.evaluate.images import (
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.evaluate.drawing import (
     ColorProjection,
     RgbImage,
     contour_image,

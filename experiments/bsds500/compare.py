@@ -27,7 +27,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, play_clicks, summarize_clicks
 from maskfeat.evaluate.protocol import Encoder, score_labels, score_pairs, score_partition
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Scores = dict[str, float]
 

@@ -23,9 +23,9 @@ from rich.progress import track
 from rich.table import Table
 
 import maskfeat
-from maskfeat.data.rle import decode
-from maskfeat.data.sample import AnnotatedImage
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 

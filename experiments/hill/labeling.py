@@ -8,10 +8,10 @@ import numpy as np
 from scenes import UNKNOWN
 from views import View
 
-from maskfeat.data.write import depth_inside, label_components
-from maskfeat.hill.classifier import RegionClassifier
-from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import Examples
+from maskfeat.data.shards.write import depth_inside, label_components
+from maskfeat.labeling.classifier import RegionClassifier
+from maskfeat.labeling.click_log import Click
+from maskfeat.labeling.examples import Examples
 
 
 def play(views: Sequence[View], num_classes: int, num_rounds: int, seed: int) -> list[dict]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskfeat.data.rle import decode_annotations
-from maskfeat.data.schedule import spread_evenly
+from maskfeat.data.annotations.rle import decode_annotations
+from maskfeat.data.order.schedule import spread_evenly
 
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 # The garments of ccp, dozens of names, by what they cover.

@@ -19,13 +19,19 @@ from skimage.segmentation import felzenszwalb
 
 import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.hill.clicks import Click
-from maskfeat.hill.evidence import Examples, evenly, examples_of, labeled_superpixels, with_clicks
-from maskfeat.hill.prepared import PreparedImage
-from maskfeat.hill.sources import default_source, describe
+from maskfeat.labeling.click_log import Click
+from maskfeat.labeling.descriptors import default_source, describe
+from maskfeat.labeling.examples import (
+    Examples,
+    evenly,
+    examples_of,
+    labeled_superpixels,
+    with_clicks,
+)
+from maskfeat.labeling.prepared import PreparedImage
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.hill import class_cut_of_superpixels, cut_costs
 from maskfeat.segment.merge_classifier import default_merge_classifier
+from maskfeat.segment.score_cut import class_cut_of_superpixels, cut_costs
 from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import superpixels
 

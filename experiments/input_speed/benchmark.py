@@ -29,7 +29,7 @@ from routes import Route, Setting, our_route, plain_route
 from tars import make_tars
 
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.losses import MaskConsistencyLoss
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import sample_pyramid

@@ -24,8 +24,8 @@ from maskfeat.data.augment import (
     choose_window,
     jitter_color,
 )
-from maskfeat.data.index import index_shard
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.shards.index import index_shard
+from maskfeat.data.shards.indexed import IndexedShards
 
 Route = Callable[[int, np.random.Generator], Example]
 

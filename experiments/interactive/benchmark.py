@@ -37,7 +37,7 @@ from targets import LAYOUTS, open_targets
 from versions import commit
 
 from maskfeat.batch import ClickTarget
-from maskfeat.data.schedule import spread_evenly
+from maskfeat.data.order.schedule import spread_evenly
 
 SLOW = ("grabcut", "random_walker", "geodesic", "nearest_click")
 OURS = ("reach", "cut", "coloring", "tree", "ward_tree")

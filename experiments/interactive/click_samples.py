@@ -15,11 +15,11 @@ from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, played_rounds
-from maskfeat.evaluate.robots import DeepestRobot, RandomRobot
-from maskfeat.segment.click_net import ClickNet
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.networks import ClickNetworks
-from maskfeat.segment.scene import Scene
+from maskfeat.evaluate.simulated_users import DeepestRobot, RandomRobot
+from maskfeat.interactive.click_net import ClickNet
+from maskfeat.interactive.image import Scene
+from maskfeat.interactive.networks import ClickNetworks
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 PHOTOS = "../shared/data"
 PLAYED = [

@@ -23,10 +23,10 @@ from versions import commit
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.robots import DeepestRobot, RandomRobot, RealisticRobot
-from maskfeat.segment.changes import CHANGE_MEASURES, ChangeReader
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
+from maskfeat.evaluate.simulated_users import DeepestRobot, RandomRobot, RealisticRobot
+from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader
+from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 # Who plays, and how many clicks: those that reach far are made early.
 GAMES = ((RandomRobot(), 8), (RandomRobot(), 8), (DeepestRobot(), 16), (RealisticRobot(), 12))

@@ -6,8 +6,8 @@ Objects of the train splits of BSDS500, ccp and coco128 and of drawn scenes are 
 for a start, then by robot users against the networks fitted so far, on features of several kinds,
 so that the networks are not made for one alone. Every state of these games is a sample: how near
 superpixels and pixels are to the clicks, and whether they are the object. The networks learn it by
-cross-entropy; that of pixels has weights that can only go one way (maskfeat/segment/monotone.py).
-Nothing of iis/ or of BSDS500 val is read.
+cross-entropy; that of pixels has weights that can only go one way
+(maskfeat/interactive/monotone.py). Nothing of iis/ or of BSDS500 val is read.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from rich.progress import track
 from torch import Tensor, nn
 from versions import commit
 
-from maskfeat.segment.click_net import ClickNet
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.monotone import MonotoneNet
-from maskfeat.segment.networks import (
+from maskfeat.interactive.click_net import ClickNet
+from maskfeat.interactive.monotone import MonotoneNet
+from maskfeat.interactive.networks import (
     ClickNetworks,
     default_networks,
     load_networks,
     save_networks,
 )
-from maskfeat.segment.refine import PIXEL_MEASURES, PIXEL_SIGNS
-from maskfeat.segment.small_net import CLIP
+from maskfeat.interactive.refine import PIXEL_MEASURES, PIXEL_SIGNS
+from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.small_net import CLIP
 
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 

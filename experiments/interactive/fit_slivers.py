@@ -21,9 +21,9 @@ from versions import commit
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import played_rounds
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.networks import ClickNetworks, load_networks, save_networks
-from maskfeat.segment.slivers import SLIVER_MEASURES, SliverReader
+from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader
+from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 MOST_SAMPLES = 40_000  # of one game
 

@@ -19,8 +19,14 @@ from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, played_rounds
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.robots import BorderRobot, LargestRobot, RandomRobot, RealisticRobot, Robot
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.evaluate.simulated_users import (
+    BorderRobot,
+    LargestRobot,
+    RandomRobot,
+    RealisticRobot,
+    Robot,
+)
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Row = dict[str, Any]
 

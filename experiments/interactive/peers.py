@@ -1,6 +1,6 @@
 """What a user would take instead: classic ways from clicks to a mask.
 
-Each has the two methods of `maskfeat.segment.interactive.InteractiveSegmenter` that a game needs:
+Each has the two methods of `maskfeat.interactive.segmenter.InteractiveSegmenter` that a game needs:
 set_image(rgb), uint8 (H, W, 3), and predict(clicks_yx, is_positive), (N, 2) and (N,), which gives a
 mask, bool (H, W). All answer from the image and the set of clicks alone, none from its last mask.
 

@@ -12,7 +12,7 @@ from click_samples import add_object_arguments
 from rich.progress import track
 from torch import Tensor, nn
 
-from maskfeat.segment.small_net import CLIP, SmallNet
+from maskfeat.interactive.small_net import CLIP, SmallNet
 
 BATCH, RATE = 8192, 5e-3
 

@@ -19,8 +19,8 @@ from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
+from maskfeat.segment.agglomeration import Merges
 from maskfeat.segment.hierarchy import superpixel_tree, ward_tree
-from maskfeat.segment.merging import Merges
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 from maskfeat.segment.tree import PartitionTree

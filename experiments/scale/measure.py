@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskfeat.data.augment import Augmentation, ExampleMaker
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate.protocol import score_partition
 from maskfeat.features.pyramid import FeaturePyramid
 

@@ -25,9 +25,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.evaluate.throughput import Throughput
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
+from maskfeat.running.throughput import Throughput
 
 
 def resident_mb(pid: int) -> float:

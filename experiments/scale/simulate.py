@@ -21,11 +21,11 @@ from unittest import mock
 
 import numpy as np
 
-from maskfeat.data import readers
-from maskfeat.data.loaders import PlaceSampler
-from maskfeat.data.readers import StreamPlan, StreamReader
-from maskfeat.data.schedule import batches_of_worker, sample_at
-from maskfeat.data.sizes import CountedShard
+from maskfeat.data.order import readers
+from maskfeat.data.order.loaders import PlaceSampler
+from maskfeat.data.order.readers import StreamPlan, StreamReader
+from maskfeat.data.order.schedule import batches_of_worker, sample_at
+from maskfeat.data.shards.count import CountedShard
 
 Rows = dict[str, Any]
 
@@ -93,7 +93,7 @@ def indexed(
 
 def first_pass(total: int, seed: int) -> np.ndarray:
     """The samples of the first pass, in order."""
-    from maskfeat.data import schedule
+    from maskfeat.data.order import schedule
 
     return schedule._shuffled(total, seed, 0)
 

@@ -31,7 +31,7 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
-    - class_path: maskfeat.evaluate.throughput.Throughput
+    - class_path: maskfeat.running.throughput.Throughput
 """
 
 

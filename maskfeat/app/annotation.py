@@ -28,8 +28,8 @@ class Mark:
         label: 1 object or 0 background while an object is cut out, else 1 to 9.
         granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.
         reach: How far a click or scribble was made from the outline of the object as it was shown
-            then, pixels of the image, see `maskfeat.segment.reach`; None if it was made on no
-            outline, or that is not known. Segments and marks that give labels have none.
+            then, pixels of the image, see `maskfeat.interactive.click_radius`; None if it was made
+            on no outline, or that is not known. Segments and marks that give labels have none.
     """
 
     kind: MarkKind
@@ -45,7 +45,7 @@ class MaskRuns:
 
     Attributes:
         size: Height and width, pixels; smaller than the image where that was reduced.
-        counts: Compressed COCO counts, see `maskfeat.data.rle.encode`.
+        counts: Compressed COCO counts, see `maskfeat.data.annotations.rle.encode`.
     """
 
     size: tuple[int, int]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Mark
-from maskfeat.segment.history import KeptStroke, shown_mask
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.marks import in_order
-from maskfeat.segment.reach import reach_to_change
+from maskfeat.interactive.click_radius import reach_to_change
+from maskfeat.interactive.history import KeptStroke, shown_mask
+from maskfeat.interactive.prompts import in_order
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]

@@ -17,8 +17,8 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.app.annotation import MaskRuns
-from maskfeat.data.rle import decode_annotations, encode
-from maskfeat.evaluate.images import nearest_cells
+from maskfeat.data.annotations.rle import decode_annotations, encode
+from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.files import whole_file
 
 BoolArray = npt.NDArray[np.bool_]

@@ -14,7 +14,7 @@ from maskfeat.app.annotation_json import annotation_from_json, annotation_to_jso
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import SetAside
-from maskfeat.data.image_identity import ImageIdentity, holds_image, identity_from_json
+from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.files import whole_file
 
 Stamp = tuple[int, int]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
 from maskfeat.data.folder import read_image
-from maskfeat.data.image_identity import ImageIdentity, identity_of
 from maskfeat.segment.resizing import reduced
 
 MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`

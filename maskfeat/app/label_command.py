@@ -45,7 +45,7 @@ def label_app(
     from maskfeat.app.label_server import create_label_app
     from maskfeat.app.label_views import LabelViews
     from maskfeat.app.open_images import feature_model
-    from maskfeat.hill.labeler import Labeler
+    from maskfeat.labeling.labeler import Labeler
 
     labeler = Labeler(
         paths,

@@ -11,9 +11,9 @@ from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.revisions import check_revision, file_stamp, revision_of
 from maskfeat.app.worker import Worker
-from maskfeat.hill.evidence import superpixel_at
-from maskfeat.hill.labeler import Labeler
-from maskfeat.hill.prepared import PreparedImage
+from maskfeat.labeling.examples import superpixel_at
+from maskfeat.labeling.labeler import Labeler
+from maskfeat.labeling.prepared import PreparedImage
 
 # Where the dial stands at first: regions are about as large as the labeler's own.
 GRANULARITY = 0.85

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from maskfeat.data import rle
-from maskfeat.data.counts import write_counts
-from maskfeat.data.write import depth_inside
-from maskfeat.evaluate.images import nearest_cells
+from maskfeat.data.annotations import rle
+from maskfeat.data.annotations.counts import write_counts
+from maskfeat.data.shards.write import depth_inside
+from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.segment.hierarchy import Hierarchy
 
 IntArray = npt.NDArray[np.int64]

@@ -30,9 +30,9 @@ from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.revisions import check_revision, file_stamp
-from maskfeat.data.image_identity import ImageIdentity
-from maskfeat.data.rle import encode
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.data.annotations.image_identity import ImageIdentity
+from maskfeat.data.annotations.rle import encode
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 _NEEDING_MASKS = ("finish", "reopen", "done", "save")
 

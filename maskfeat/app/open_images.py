@@ -18,8 +18,8 @@ from maskfeat.app.open_image import OpenImage
 from maskfeat.app.worker import Worker
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.inputs import FeatureModel, features_of
-from maskfeat.segment.interactive import InteractiveSegmenter
 
 # What may be held at once besides the image at hand and the one computed ahead.
 _MOST_OPEN = 6

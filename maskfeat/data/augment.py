@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.image import within_memory
-from maskfeat.data.rle import Runs, membership, sample_border_points
-from maskfeat.data.sample import AnnotatedImage
+from maskfeat.data.annotations.image import within_memory
+from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
+from maskfeat.data.annotations.sample import AnnotatedImage
 
 # Luminance of sRGB (ITU-R BT.601), the axis that saturation and hue turn around.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maskfeat.data.mixture import sets_of
+from maskfeat.data.order.mixture import sets_of
 
 if TYPE_CHECKING:
     from maskfeat.data.datamodule import ShardDataModule

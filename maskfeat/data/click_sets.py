@@ -28,9 +28,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from maskfeat.batch import ClickTarget
+from maskfeat.data.annotations.image_files import without_alpha
 from maskfeat.data.folder import read_image
-from maskfeat.data.image_files import without_alpha
-from maskfeat.data.schedule import spread_evenly
+from maskfeat.data.order.schedule import spread_evenly
 
 Rgb = npt.NDArray[np.uint8]
 Target = npt.NDArray[np.int8]

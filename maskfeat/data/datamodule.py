@@ -10,22 +10,22 @@ import torch
 from torch.utils.data import DataLoader
 
 from maskfeat.batch import HeldOutImage, normalize_images
+from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.augment import Augmentation, ExampleMaker
 from maskfeat.data.checks import check_held_out, check_least, check_share, check_training
-from maskfeat.data.examples import HeldOutExamples, collate
 from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.limits import Limits
-from maskfeat.data.loaders import ResumableLoader
+from maskfeat.data.order.examples import HeldOutExamples, collate
+from maskfeat.data.order.loaders import ResumableLoader
+from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.skips import SkipLedger
+from maskfeat.data.order.state import State, TrainerWatch, go_on, state_of
+from maskfeat.data.order.training_loader import indexed_loader, streaming_loader
+from maskfeat.data.order.workers import prepare_worker
 from maskfeat.data.prediction_set import PredictionImages
-from maskfeat.data.progress import State, TrainerWatch, go_on, state_of
-from maskfeat.data.remote import ShardSource
-from maskfeat.data.schedule import spread_evenly
-from maskfeat.data.shards import IndexedShards, expand_shards
-from maskfeat.data.sizes import CountedShard, count_samples
-from maskfeat.data.skips import SkipLedger
-from maskfeat.data.training import indexed_loader, streaming_loader
-from maskfeat.data.workers import prepare_worker
+from maskfeat.data.shards.count import CountedShard, count_samples
+from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.remote import ShardSource
 from maskfeat.files import check_stems
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from maskfeat.data.image_files import (
+from maskfeat.data.annotations.image_files import (
     ENDINGS,
     check_kind,
     check_range,

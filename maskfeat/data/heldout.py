@@ -16,11 +16,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.batch import ClickTarget, HeldOutImage
-from maskfeat.data.image import decode_rgb
-from maskfeat.data.limits import Limits
-from maskfeat.data.sample import SampleError, check_held_out, to_held_out
-from maskfeat.data.schedule import spread_evenly
-from maskfeat.data.shards import IndexedShards
+from maskfeat.data.annotations.image import decode_rgb
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import SampleError, check_held_out, to_held_out
+from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.shards.indexed import IndexedShards
 
 _LOG = logging.getLogger("maskfeat")
 _IGNORE, _OBJECT = 128, 255  # in the masks of a click folder
@@ -33,11 +33,11 @@ class ShardImages(Sequence[HeldOutImage]):
     and left out.
 
     Args:
-        shards: As in `maskfeat.data.shards.expand_shards`; local files.
+        shards: As in `maskfeat.data.shards.indexed.expand_shards`; local files.
         num_images: At most so many, spread evenly over the set; None takes all.
-        index_dir: Where indexes are kept, see `maskfeat.data.index.index_shard`.
+        index_dir: Where indexes are kept, see `maskfeat.data.shards.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.
-        keep_crowds: As in `maskfeat.data.sample.read_sample`.
+        keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
         limits: What a sample may ask for; those that ask for more are left out likewise.
 
     Attributes:

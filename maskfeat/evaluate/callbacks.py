@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from maskfeat.evaluate.images import ColorProjection, RgbImage
+from maskfeat.evaluate.drawing import ColorProjection, RgbImage
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import (
     Source,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.metrics import iou, noc
-from maskfeat.evaluate.robots import DeepestRobot, Robot
+from maskfeat.evaluate.simulated_users import DeepestRobot, Robot
 
 NOC_THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
 IOU_CLICKS = (1, 3, 5, 10, 20, 50, 100)
@@ -20,7 +20,7 @@ OBJECT_SHARES = (0.005, 0.6)
 
 
 class ClickSegmenter(Protocol):
-    """What obeys clicks, see `maskfeat.segment.interactive.InteractiveSegmenter`."""
+    """What obeys clicks, see `maskfeat.interactive.segmenter.InteractiveSegmenter`."""
 
     def set_image(self, rgb: npt.NDArray[np.uint8]) -> object:
         """Take the image that the next clicks are for, uint8, shape (H, W, 3)."""

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from maskfeat.data.folder import find_images
-from maskfeat.evaluate.images import ColorProjection, feature_colors, label_colors, strip
+from maskfeat.evaluate.drawing import ColorProjection, feature_colors, label_colors, strip
 from maskfeat.features.reading import Features
 from maskfeat.files import holds_one_of, whole_file
 from maskfeat.segment.partition import partition

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.interactive import InteractiveSegmenter
-from maskfeat.segment.reach import reach_to_change
+from maskfeat.interactive.click_radius import reach_to_change
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Click = tuple[int, int, bool]
 

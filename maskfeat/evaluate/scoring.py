@@ -24,7 +24,7 @@ from maskfeat.evaluate.protocol import (
     score_partition,
 )
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SECONDS_BETWEEN_LINES = 5.0
 

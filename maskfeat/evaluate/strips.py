@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.clicking import click_rounds, pick_target
-from maskfeat.evaluate.images import (
+from maskfeat.evaluate.drawing import (
     ColorProjection,
     RgbImage,
     draw_borders,
@@ -17,7 +17,7 @@ from maskfeat.evaluate.images import (
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.features.reading import Features
-from maskfeat.segment.interactive import InteractiveSegmenter
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.partition import partition
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from maskfeat.arguments import checked_choice, checked_number, shown
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import Features
+from maskfeat.segment.agglomeration import Borders, Merges, merge_nearest
 from maskfeat.segment.inputs import (
     FeatureSource,
     checked_granularity,
@@ -19,7 +20,6 @@ from maskfeat.segment.inputs import (
     features_of,
 )
 from maskfeat.segment.merge_classifier import MergeClassifier, calibrated, default_merge_classifier
-from maskfeat.segment.merging import Borders, Merges, merge_nearest
 from maskfeat.segment.reagglomeration import reagglomerated
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, PartitionTree

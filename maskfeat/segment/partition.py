@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
 from maskfeat.arguments import checked_choice, checked_number
+from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges
 from maskfeat.segment.hierarchy import hierarchy, in_reading_order, superpixel_tree, ward_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
@@ -19,7 +20,6 @@ from maskfeat.segment.inputs import (
     checked_per_megapixel,
     features_of,
 )
-from maskfeat.segment.merging import Borders, merge_nearest, simple_edges
 from maskfeat.segment.superpixels import FloatArray, IntArray, RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 

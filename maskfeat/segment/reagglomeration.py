@@ -5,8 +5,8 @@ from __future__ import annotations
 import higra as hg
 import numpy as np
 
+from maskfeat.segment.agglomeration import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.merge_classifier import MergeClassifier
-from maskfeat.segment.merging import TreeBuilder, mutually_nearest, numbers_when_joined
 from maskfeat.segment.regions import Regions
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from maskfeat.segment.merging import simple_edges
+from maskfeat.segment.agglomeration import simple_edges
 from maskfeat.segment.superpixels import RegionGraph
 
 Float64Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.merging import Merges, numbered_by_level
+from maskfeat.segment.agglomeration import Merges, numbered_by_level
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]

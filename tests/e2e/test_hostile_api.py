@@ -13,8 +13,8 @@ import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.segment.hill import class_cut
 from maskfeat.segment.inputs import features_of
+from maskfeat.segment.score_cut import class_cut
 
 RNG = np.random.default_rng(0)
 ODD = [

@@ -20,20 +20,20 @@ from shard_factory import jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
+from maskfeat.data.annotations.counts import write_counts
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.rle import encode, runs_from_counts, sample_border_points
+from maskfeat.data.annotations.sample import SampleError, read_sample, to_held_out
 from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
-from maskfeat.data.counts import write_counts
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ClickFolder, ShardImages
-from maskfeat.data.limits import Limits
-from maskfeat.data.remote import ShardSource
-from maskfeat.data.rle import encode, runs_from_counts, sample_border_points
-from maskfeat.data.sample import SampleError, read_sample, to_held_out
-from maskfeat.data.shards import IndexedShards, expand_shards
-from maskfeat.data.sizes import count_samples
-from maskfeat.data.stream import raw_samples
+from maskfeat.data.shards.count import count_samples
+from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.stream import raw_samples
 
 SIZE = (64, 80)
 JPG = jpg_bytes(np.zeros((*SIZE, 3), np.uint8))
@@ -276,11 +276,11 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         raise MemoryError
 
     for place, attempt in (
-        ("maskfeat.data.index._content_at", lambda: shards[0]),
-        ("maskfeat.data.sample.json.loads", lambda: shards[0]),
-        ("maskfeat.data.sample.runs_from_counts", lambda: shards[0]),
-        ("maskfeat.data.sample.paint", lambda: to_held_out(sample)),
-        ("maskfeat.data.image._open_image", sample.decode),
+        ("maskfeat.data.shards.index._content_at", lambda: shards[0]),
+        ("maskfeat.data.annotations.sample.json.loads", lambda: shards[0]),
+        ("maskfeat.data.annotations.sample.runs_from_counts", lambda: shards[0]),
+        ("maskfeat.data.annotations.sample.paint", lambda: to_held_out(sample)),
+        ("maskfeat.data.annotations.image._open_image", sample.decode),
         (
             "maskfeat.data.augment.sample_points",
             lambda: ExampleMaker(32, 16, 8)(sample, np.random.default_rng(0)),

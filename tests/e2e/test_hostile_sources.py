@@ -16,13 +16,13 @@ import tifffile
 from PIL import Image
 from source_layouts import SIZE, save, write_coco, write_jpg
 
+from maskfeat.data.annotations.image import SampleError, decode_image
+from maskfeat.data.annotations.image_files import known_formats
 from maskfeat.data.convert import Settings, find_inputs
 from maskfeat.data.convert.files import read_png
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.folder import read_image
-from maskfeat.data.image import SampleError, decode_image
-from maskfeat.data.image_files import known_formats
-from maskfeat.data.index import scan_shard
+from maskfeat.data.shards.index import scan_shard
 
 FORMATS = known_formats()
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

@@ -21,11 +21,11 @@ from shard_factory import Scene, draw_scene, sample_files, write_members, write_
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
 from maskfeat.data.convert.verify import verify_shard
-from maskfeat.data.index import index_shard, scan_shard
-from maskfeat.data.remote import ShardSource
-from maskfeat.data.shards import IndexedShards, expand_shards
-from maskfeat.data.sizes import count_samples
-from maskfeat.data.stream import raw_samples, stream_samples
+from maskfeat.data.shards.count import count_samples
+from maskfeat.data.shards.index import index_shard, scan_shard
+from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.stream import raw_samples, stream_samples
 
 
 def streamed(path: Path) -> dict[str, bytes | str]:

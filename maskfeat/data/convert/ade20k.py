@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.convert.files import read_file, read_png
 from maskfeat.data.convert.runs import label_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.image import SampleError
 
 _LEVELS = ("object", "part", "subpart")
 

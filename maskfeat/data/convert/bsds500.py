@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.convert.files import read_file
 from maskfeat.data.convert.runs import label_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.image import SampleError
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.annotations.counts import MAX_PIXELS, parse_counts
+from maskfeat.data.annotations.image import SampleError, is_turned_sideways
 from maskfeat.data.convert.coco_ids import annotations_of, by_id, read_id
 from maskfeat.data.convert.files import one_number, read_file, read_png
 from maskfeat.data.convert.measure import digest
 from maskfeat.data.convert.polygons import Corners, fill_polygons, fits_only_turned, read_polygons
 from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.counts import MAX_PIXELS, parse_counts
-from maskfeat.data.image import SampleError, is_turned_sideways
 
 Json = dict[str, Any]
 

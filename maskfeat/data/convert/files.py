@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.counts import MAX_PIXELS
-from maskfeat.data.image import SampleError
-from maskfeat.data.image_files import is_deep, without_alpha
+from maskfeat.data.annotations.counts import MAX_PIXELS
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.image_files import is_deep, without_alpha
 
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # of formats without loss
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")

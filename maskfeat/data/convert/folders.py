@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.image_files import ENDINGS, say_passed_over, told_entries
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.image import SampleError
-from maskfeat.data.image_files import ENDINGS, say_passed_over, told_entries
 
 _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 

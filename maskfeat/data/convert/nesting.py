@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from maskfeat.data.image import SampleError
-from maskfeat.data.rle import Runs
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.rle import Runs
 
 _MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays
 

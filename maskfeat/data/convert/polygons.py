@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.image import SampleError
+from maskfeat.data.annotations.image import SampleError
 
 Corners = npt.NDArray[np.float64]
 _FARTHEST = 1e9

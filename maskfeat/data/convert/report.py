@@ -11,10 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.convert import sheet, stats
 from maskfeat.data.convert.state import INDEX_NAME, ConvertState, write_json
 from maskfeat.data.convert.verify import Problem
-from maskfeat.data.limits import Limits
 from maskfeat.files import whole_file
 
 _SHOWN = (

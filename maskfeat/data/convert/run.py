@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskfeat.data.annotations.image import SampleError, within_memory
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.sample import Record, Settings, shrink
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState
-from maskfeat.data.image import SampleError, within_memory
-from maskfeat.data.write import ShardWriter
+from maskfeat.data.shards.write import ShardWriter
 
 _LOG = logging.getLogger("maskfeat")
 _AT_ONCE = 4  # samples sent to a process

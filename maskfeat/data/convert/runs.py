@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.counts import write_all_counts
-from maskfeat.data.rle import Runs
+from maskfeat.data.annotations.counts import write_all_counts
+from maskfeat.data.annotations.rle import Runs
 
 IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
-# Starts, stops and annotation of runs, as `maskfeat.data.counts.parse_counts` gives them.
+# Starts, stops and annotation of runs, as `maskfeat.data.annotations.counts.parse_counts` gives
+# them.
 RawRuns = tuple[IntArray, IntArray, Int32Array]
 
 

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from maskfeat.data.annotations.image import SampleError, decode_image
+from maskfeat.data.annotations.image_files import known_formats
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
+from maskfeat.data.annotations.rle import Runs, membership, part_runs
+from maskfeat.data.annotations.sample import is_crowd
 from maskfeat.data.convert.runs import (
     RawRuns,
     boxes_xywh,
     encode_runs,
     middles_yx,
 )
-from maskfeat.data.image import SampleError, decode_image
-from maskfeat.data.image_files import known_formats
-from maskfeat.data.limits import Limits
-from maskfeat.data.reduce import reduce_runs, reduced_size
-from maskfeat.data.rle import Runs, membership, part_runs
-from maskfeat.data.sample import is_crowd
-from maskfeat.data.write import annotation_bytes
+from maskfeat.data.shards.write import annotation_bytes
 
 # What is worked out anew for each mask; anything else that an annotation holds is kept.
 _MADE_ANEW = ("id", "segmentation", "area", "bbox", "crop_box", "point_coords")
@@ -81,13 +81,13 @@ class SourceSample:
     """A sample as a source holds it.
 
     Attributes:
-        encoded: A file of one of `maskfeat.data.image_files.FORMATS`.
+        encoded: A file of one of `maskfeat.data.annotations.image_files.FORMATS`.
         size: Height and width of its masks, pixels; the image is turned to lie as they do.
         runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
         left_out: How many masks could not be taken, by reason.
-        max_runs: Its masks may have so many runs, see `maskfeat.data.rle.part_runs`.
+        max_runs: Its masks may have so many runs, see `maskfeat.data.annotations.rle.part_runs`.
     """
 
     encoded: bytes
@@ -169,7 +169,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
 
     Raises:
         SampleError: "no masks" if none is left, "bad rle" if they have more runs than training
-            reads, or as `maskfeat.data.image.decode_image`.
+            reads, or as `maskfeat.data.annotations.image.decode_image`.
     """
     size = reduced_size(sample.size, settings.size)
     is_taken = np.array(

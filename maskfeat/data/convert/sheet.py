@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from maskfeat.data.annotations.rle import Runs
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.convert.stats import Place, read_place
-from maskfeat.data.rle import Runs
-from maskfeat.data.sample import AnnotatedImage, SampleError
 
 RgbImage = npt.NDArray[np.uint8]
 

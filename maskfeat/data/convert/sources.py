@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.convert.ade20k import list_ade20k
 from maskfeat.data.convert.bsds500 import find_splits, list_bsds500
 from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
@@ -17,8 +18,7 @@ from maskfeat.data.convert.folders import list_folder
 from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
 from maskfeat.data.convert.tars import list_tar
-from maskfeat.data.limits import Limits
-from maskfeat.data.tar import PACKED
+from maskfeat.data.shards.tar import PACKED
 
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
 # What does not come as tars is cut into inputs of so many samples, to be shared out.

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.convert.nesting import nesting_depths
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.state import INDEX_NAME, read_json
-from maskfeat.data.index import index_shard, read_pair
-from maskfeat.data.index_file import Span
-from maskfeat.data.limits import Limits
-from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
+from maskfeat.data.shards.index import index_shard, read_pair
+from maskfeat.data.shards.index_file import Span
 
 _LOG = logging.getLogger("maskfeat")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

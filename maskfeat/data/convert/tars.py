@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.rle import parse_counts
+from maskfeat.data.annotations.sample import parse_annotations
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.image import SampleError
-from maskfeat.data.index import index_shard, read_pair
-from maskfeat.data.index_file import Span
-from maskfeat.data.limits import Limits
-from maskfeat.data.rle import parse_counts
-from maskfeat.data.sample import parse_annotations
+from maskfeat.data.shards.index import index_shard, read_pair
+from maskfeat.data.shards.index_file import Span
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def list_tar(
 
     Args:
         path: A plain tar, members in any order.
-        index_dir: As in `maskfeat.data.index.index_shard`.
+        index_dir: As in `maskfeat.data.shards.index.index_shard`.
         limits: What a sample may ask for.
 
     Raises:

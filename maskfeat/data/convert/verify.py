@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.convert.freshness import compare_sources
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
-from maskfeat.data.index import ShardIndex, read_pair, scan_shard
-from maskfeat.data.limits import Limits
-from maskfeat.data.sample import AnnotatedImage, SampleError, read_sample
+from maskfeat.data.shards.index import ShardIndex, read_pair, scan_shard
 
 Json = dict[str, Any]
 _TOLD = {"bytes", "sha256", "samples", "masks"}  # of each shard, by the index

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.shards.write import ShardWriter, annotate_levels
 from maskfeat.data.synth.camera import encode_jpg, take_image
 from maskfeat.data.synth.canvas import Canvas
 from maskfeat.data.synth.shapes import REACH, Form, random_form
 from maskfeat.data.synth.splits import random_bands, random_cells
-from maskfeat.data.write import ShardWriter, annotate_levels
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]

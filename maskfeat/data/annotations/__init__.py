@@ -1,0 +1,1 @@
+"""What one sample says: an image and its masks."""

@@ -1,0 +1,350 @@
+"""COCO run-length masks, read as runs: membership of points and borders without decoding a mask.
+
+A mask of H x W pixels is written column by column: pixel (y, x) has the flat index y + x * H.
+The counts themselves are read in `counts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from maskfeat.data.annotations.counts import Counts, IntArray, parse_counts, write_counts
+from maskfeat.data.annotations.limits import Limits
+
+__all__ = [
+    "Runs",
+    "decode",
+    "decode_annotations",
+    "encode",
+    "membership",
+    "paint",
+    "parse_counts",
+    "part_runs",
+    "runs_from_counts",
+    "sample_border_points",
+]
+
+
+MAX_RUNS = Limits.runs  # what is read back by default
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """All masks of one image as runs of pixels; each connected component is a mask.
+
+    Attributes:
+        size: Height and width of the image, pixels.
+        starts: First pixel of each run as flat column-major index y + x * H, int64, shape (R,),
+            sorted by (mask, start). No run leaves its column.
+        stops: One beyond the last pixel of each run, int64, shape (R,).
+        mask_of_run: The mask of each run, 0..num_masks-1, int32, shape (R,).
+        num_masks: Number of masks M.
+        areas: Pixels of each mask, int64, shape (M,).
+        annotation: Which annotation each mask is a component of, int32, shape (M,), ascending.
+    """
+
+    size: tuple[int, int]
+    starts: IntArray
+    stops: IntArray
+    mask_of_run: npt.NDArray[np.int32]
+    num_masks: int
+    areas: IntArray
+    annotation: npt.NDArray[np.int32]
+
+
+def runs_from_counts(
+    counts: Sequence[Counts],
+    size: tuple[int, int],
+    min_area_px: int = 2,
+    max_runs: int = Limits.runs,
+) -> Runs:
+    """Read the counts of all annotations of an image and part them into connected components.
+
+    Pixels are connected through their four sides, as in `skimage.measure.label(connectivity=1)`.
+    Components are numbered by annotation, then by their first pixel in column-major order.
+
+    Args:
+        counts: COCO counts of each annotation, compressed or as a list of lengths.
+        size: Height and width of the image, pixels.
+        min_area_px: Components of fewer pixels are left out.
+        max_runs: Of all masks together, see `part_runs`.
+
+    Returns:
+        The components as runs; there may be none.
+
+    Raises:
+        ValueError: If counts are malformed or do not fill `size` (see `parse_counts`), or if the
+            masks have too many runs.
+    """
+    starts, stops, owner = parse_counts(counts, size, max_runs)
+    return part_runs(starts, stops, owner, size, min_area_px, max_runs)
+
+
+def part_runs(
+    starts: IntArray,
+    stops: IntArray,
+    owner: npt.NDArray[np.int32],
+    size: tuple[int, int],
+    min_area_px: int = 2,
+    max_runs: int = Limits.runs,
+) -> Runs:
+    """Part runs of pixels into connected components, as `runs_from_counts` does.
+
+    Args:
+        starts: First pixel of each run as flat column-major index, int64, shape (R,).
+        stops: One beyond its last pixel; a run may go on from one column to the next.
+        owner: The annotation of each run, int32, shape (R,). Sorted by (owner, start); runs of
+            one owner do not overlap.
+        size: Height and width of the image, pixels.
+        min_area_px: Components of fewer pixels are left out.
+        max_runs: The masks may have so many runs, counted within columns. An image of SA-1B
+            has some 20,000. A mask of the whole image is a few characters in the file and as many
+            runs as columns here, so a small file could fill memory.
+
+    Returns:
+        The components as runs, numbered by annotation, then by first pixel; there may be none.
+
+    Raises:
+        ValueError: If the masks have more runs than that.
+    """
+    num_runs = int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
+    if num_runs > max_runs:
+        raise ValueError(
+            f"masks must have at most {max_runs} runs in columns (limits.runs), got {num_runs}"
+        )
+    starts, stops, owner = _split_at_columns(starts, stops, owner, size[0])
+    label, num = _components(starts, stops, owner, size)
+    areas = np.bincount(label, weights=stops - starts, minlength=num).astype(np.int64)
+    annotation = np.zeros(num, np.int32)
+    annotation[label] = owner
+    is_kept = areas >= min_area_px
+    order = np.argsort(label, kind="stable")
+    order = order[is_kept[label[order]]]
+    new_number = np.cumsum(is_kept, dtype=np.int32) - 1
+    return Runs(
+        size=(size[0], size[1]),
+        starts=starts[order],
+        stops=stops[order],
+        mask_of_run=new_number[label[order]].astype(np.int32),
+        num_masks=int(is_kept.sum()),
+        areas=areas[is_kept],
+        annotation=annotation[is_kept],
+    )
+
+
+def membership(runs: Runs, points_yx: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Tell which masks hold which points, by binary search, without decoding a mask.
+
+    Args:
+        runs: The masks.
+        points_yx: Pixels, any integer dtype, shape (P, 2), inside the image.
+
+    Returns:
+        bool, shape (M, P).
+
+    Raises:
+        ValueError: If `points_yx` has another shape or a point lies outside the image.
+    """
+    points = np.asarray(points_yx)
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iu":
+        raise ValueError(
+            f"points_yx must be integers of shape (P, 2), got {points.dtype} {points.shape}"
+        )
+    if ((points < 0) | (points >= np.array(runs.size))).any():
+        raise ValueError(f"points_yx must lie inside the image of size {runs.size} (height, width)")
+    flat = points[:, 0].astype(np.int64) + points[:, 1].astype(np.int64) * runs.size[0]
+    order = np.argsort(flat)
+    flat = flat[order]
+    # Points are few and runs are many: look up the runs among the sorted points.
+    first, last = np.searchsorted(flat, runs.starts), np.searchsorted(flat, runs.stops)
+    hits = np.flatnonzero(last > first)
+    found = _ranges(first[hits], last[hits])
+    result = np.zeros((runs.num_masks, len(points)), bool)
+    result[np.repeat(runs.mask_of_run[hits], (last - first)[hits]), order[found]] = True
+    return result
+
+
+def sample_border_points(
+    runs: Runs,
+    num: int,
+    rng: np.random.Generator,
+    box_yxyx: tuple[int, int, int, int] | None = None,
+) -> IntArray:
+    """Draw pixels that lie at a mask border, on either side of it.
+
+    A border lies between two pixels that share a side and of which a mask holds one; the edge of
+    the image is none. Every pixel at a border of any mask is equally likely, and drawn once.
+
+    Args:
+        runs: The masks.
+        num: How many pixels to draw.
+        rng: Source of randomness.
+        box_yxyx: Top, left, bottom, right (the last two exclusive) to draw from; None for the
+            whole image. The box is cut to the image.
+
+    Returns:
+        Pixels (row, column), int64, shape (n, 2), in random order; n is `num`, or the number of
+        border pixels in the box where that is smaller, down to 0.
+    """
+    height, width = runs.size
+    top, left, bottom, right = box_yxyx or (0, 0, height, width)
+    top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+    if top >= bottom or left >= right:
+        return np.zeros((0, 2), np.int64)
+    # A pixel can lie at several borders: a map counts it once.
+    box = _border_map(runs).reshape(width, height)[left:right, top:bottom]
+    pixels = np.flatnonzero(box)
+    chosen = rng.choice(pixels, min(num, len(pixels)), replace=False)
+    x, y = np.divmod(chosen, bottom - top)
+    return np.stack([y + top, x + left], axis=1).astype(np.int64)
+
+
+def decode(runs: Runs) -> npt.NDArray[np.bool_]:
+    """Decode the masks (connected components), bool, shape (M, H, W)."""
+    return paint(runs.starts, runs.stops, runs.mask_of_run, runs.num_masks, runs.size)
+
+
+def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Decode the annotations as they are, not parted into components.
+
+    Args:
+        counts: COCO counts of each of N annotations.
+        size: Height and width of the image, pixels.
+
+    Returns:
+        bool, shape (N, H, W).
+
+    Raises:
+        ValueError: As `parse_counts`.
+    """
+    starts, stops, owner = parse_counts(counts, size)
+    return paint(starts, stops, owner, len(counts), size)
+
+
+def encode(mask: npt.NDArray[np.bool_]) -> str:
+    """Write a mask as compressed COCO counts.
+
+    Args:
+        mask: bool, shape (H, W), not empty.
+
+    Returns:
+        The counts, as pycocotools writes them.
+
+    Raises:
+        ValueError: If `mask` has no two dimensions or no pixels.
+    """
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"mask must have shape (H, W) and hold pixels, got {mask.shape}")
+    flat = np.asarray(mask, bool).T.ravel()
+    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    lengths = np.diff(edges, prepend=0, append=flat.size)
+    return write_counts(lengths).decode("ascii")
+
+
+def _split_at_columns(
+    starts: IntArray, stops: IntArray, owner: npt.NDArray[np.int32], height: int
+) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
+    first, last = starts // height, (stops - 1) // height
+    columns = _ranges(first, last + 1)
+    source = np.repeat(np.arange(len(starts)), last - first + 1)
+    return (
+        np.maximum(starts[source], columns * height),
+        np.minimum(stops[source], (columns + 1) * height),
+        owner[source],
+    )
+
+
+def _components(
+    starts: IntArray, stops: IntArray, owner: npt.NDArray[np.int32], size: tuple[int, int]
+) -> tuple[IntArray, int]:
+    """Component of each run, numbered in the order of their first runs, and their number."""
+    height, width = size
+    # One line for all annotations, with an empty column between, so that none touches the next.
+    offset = owner.astype(np.int64) * (height * (width + 1))
+    begin, end = starts + offset, stops + offset
+    first = np.searchsorted(end, begin + height, side="right")
+    last = np.maximum(np.searchsorted(begin, end + height, side="left"), first)
+    left, right = np.repeat(np.arange(len(starts)), last - first), _ranges(first, last)
+    ones = np.ones(len(left), np.int8)
+    graph = coo_array((ones, (left, right)), shape=(len(starts), len(starts)))
+    num, label = connected_components(graph, directed=False)
+    first_run = np.zeros(num, np.int64)
+    first_run[label[::-1]] = np.arange(len(starts))[::-1]
+    number = np.empty(num, np.int64)
+    number[np.argsort(first_run)] = np.arange(num)
+    return number[label], int(num)
+
+
+def _border_map(runs: Runs) -> npt.NDArray[np.bool_]:
+    """Which pixels lie at mask borders, by flat index."""
+    height, width = runs.size
+    above = runs.starts[runs.starts % height > 0]
+    below = runs.stops[runs.stops % height > 0]
+    # Left and right of a border the mask and the mask moved by one column differ. The ends of
+    # the runs of both, sorted, are the ends of the runs of their difference (by parity).
+    span = height * (width + 1)
+    offset = runs.mask_of_run.astype(np.int64) * span
+    ends = np.stack([runs.starts + offset, runs.stops + offset], 1).ravel()
+    ends = np.sort(np.concatenate([ends, ends + height]), kind="stable")  # merges sorted halves
+    begin, end = ends[0::2], ends[1::2]
+    base = begin // span * span
+    begin, end = np.maximum(begin - base, height), np.minimum(end - base, height * width)
+    begin, end = begin[end > begin], end[end > begin]
+    is_border = np.zeros(height * width, bool)
+    if (end - begin).sum() <= height * width:
+        beside = _ranges(begin, end)
+        pixels = [above, above - 1, below, below - 1, beside, beside - height]
+        is_border[np.concatenate(pixels)] = True
+        return is_border
+    # Masks over masks of stripes: their borders can be millions of times the image.
+    num_open = np.bincount(begin, minlength=height * width + 1)
+    num_open -= np.bincount(end, minlength=height * width + 1)
+    is_border = np.cumsum(num_open)[:-1] > 0
+    is_border[:-height] |= is_border[height:]
+    is_border[np.concatenate([above, above - 1, below, below - 1])] = True
+    return is_border
+
+
+def paint(
+    starts: IntArray,
+    stops: IntArray,
+    owner: npt.NDArray[np.int32],
+    num: int,
+    size: tuple[int, int],
+) -> npt.NDArray[np.bool_]:
+    """Decode runs.
+
+    Args:
+        starts: First pixel of each run as flat column-major index, int64, shape (R,).
+        stops: One beyond its last pixel.
+        owner: The mask of each, 0..num-1, sorted by (owner, start).
+        num: Number of masks N; those without runs are empty.
+        size: Height and width, pixels.
+
+    Returns:
+        bool, shape (N, H, W).
+    """
+    height, width = size
+    masks = np.zeros((num, height, width), bool)
+    bounds = np.searchsorted(owner, np.arange(num + 1))
+    for index in range(num):
+        mine = slice(bounds[index], bounds[index + 1])
+        ends = np.stack([starts[mine], stops[mine]], 1).ravel()
+        lengths = np.diff(ends, prepend=0, append=height * width)
+        flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        masks[index] = flat.reshape(width, height).T
+    return masks
+
+
+def _ranges(starts: IntArray, stops: IntArray) -> IntArray:
+    """All whole numbers of the half-open ranges, one range after the other."""
+    lengths = stops - starts
+    begins = np.cumsum(lengths) - lengths
+    shifts: IntArray = np.repeat(starts - begins, lengths)
+    return shifts + np.arange(len(shifts))

@@ -1,0 +1,217 @@
+"""Examples out of shards, and batches out of examples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from maskfeat.batch import Batch, SkippedSample
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
+from maskfeat.data.augment import Example
+from maskfeat.data.order.mixture import Mixture
+from maskfeat.data.order.readers import Standing, StreamPlan, StreamReader, finish
+from maskfeat.data.order.run_order import first_orders
+from maskfeat.data.order.schedule import batches_of_worker, sample_at
+from maskfeat.data.shards.indexed import IndexedShards
+
+# Makes an example of an image; all randomness comes from the generator.
+MakeExample = Callable[[AnnotatedImage, np.random.Generator], Example]
+
+# So many unreadable samples in a row mean that the set, not the sample, is broken.
+_MAX_TRIES = 50
+
+
+class ScheduledExamples(Dataset[Any]):
+    """Training examples by their place in the endless order of `maskfeat.data.order.schedule`.
+
+    An example depends on its place alone: not on the worker, the rank or what was read before.
+    Several sets take turns by their weights (`maskfeat.data.order.mixture`), each in its own
+    endless order. A sample that cannot be read is replaced by another of its set, chosen by the
+    place too.
+
+    Args:
+        sets: The images of each set.
+        indices: Which of each set.
+        weights: How much of what is read comes from each set; only their proportions count.
+        make_example: Cuts an example out of one.
+        seed: Of the order and of all augmentation.
+
+    Attributes:
+        orders: The endless order of each set.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[IndexedShards],
+        indices: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        make_example: MakeExample,
+        seed: int,
+    ) -> None:
+        self.sets = sets
+        self.indices = indices
+        self.mixture = Mixture(weights, seed)
+        self.make_example = make_example
+        self.seed = seed
+        self.orders = first_orders(seed, len(sets))
+
+    def __getitem__(self, place: int) -> list[Example | SkippedSample]:
+        """The example at one place, after the samples that were skipped on the way to it."""
+        rng = np.random.default_rng([self.seed, place])
+        which, turn = self.mixture.at(place)
+        indices, order = self.indices[which], self.orders[which]
+        first = sample_at(turn + order.shift, len(indices), order.seed)
+        others = (int(rng.integers(len(indices))) for _ in itertools.count())
+        numbers = itertools.chain([first], others)
+        return _first_readable(
+            self.sets[which],
+            (indices[number] for number in numbers),
+            lambda s: self.make_example(s, rng),
+        )
+
+
+class HeldOutExamples(Dataset[Any]):
+    """The middle crop of held-out images, always the same.
+
+    Args:
+        shards: The images.
+        indices: Which of them.
+        make_example: Cuts an example out of one.
+    """
+
+    def __init__(
+        self, shards: IndexedShards, indices: Sequence[int], make_example: MakeExample
+    ) -> None:
+        self.shards = shards
+        self.indices = indices
+        self.make_example = make_example
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> list[Example | SkippedSample]:
+        """The example; where a sample cannot be read, the next one that can takes its place."""
+        rotated = itertools.chain(self.indices[item:], self.indices[:item])
+        return _first_readable(
+            self.shards,
+            rotated,
+            lambda s: self.make_example(s, np.random.default_rng(self.indices[item])),
+        )
+
+
+class StreamedBatches(IterableDataset[Any]):
+    """Whole batches out of streams, made by the virtual readers of one rank in turn.
+
+    Args:
+        plan: What is streamed.
+        make_example: Cuts an example out of an image.
+
+    Attributes:
+        epoch: The epoch whose batches are given.
+        start: Number of the next batch of it.
+        standings: Where each reader stands before that batch.
+    """
+
+    def __init__(self, plan: StreamPlan, make_example: MakeExample) -> None:
+        self.plan = plan
+        self.make_example = make_example
+        self.epoch = self.start = 0
+        self.standings = [plan.start()] * plan.num_readers
+
+    def __iter__(self) -> Iterator[ReadBatch | Exception | None]:
+        """Give what falls to this worker: see `maskfeat.data.order.schedule.batches_of_worker`.
+
+        What a user can mend is given, not raised: a loader would wrap it into a traceback.
+        """
+        worker = torch.utils.data.get_worker_info()
+        number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        plan, readers = self.plan, dict[int, StreamReader]()
+        turns = batches_of_worker(
+            number, num_workers, plan.num_readers, self.start, plan.num_batches
+        )
+        for turn in turns:
+            if turn is None:
+                yield None
+                continue
+            name = turn % plan.num_readers
+            if name not in readers:
+                readers[name] = StreamReader(plan, name, self.epoch, self.standings[name])
+            try:
+                batch = self._read(readers[name])
+            except (ValueError, OSError) as error:
+                yield error
+                return
+            yield ReadBatch(name, readers[name].standing, batch)
+
+    def _read(self, reader: StreamReader) -> Batch:
+        found: list[Example | SkippedSample] = []
+        num_examples = num_missed = 0
+        for raw, seeds in reader:
+            settings = self.plan.keep_crowds, self.plan.source.limits
+            found.append(finish(raw, seeds, self.make_example, *settings))
+            num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
+            num_examples += isinstance(found[-1], Example)
+            if num_examples == self.plan.batch_size:
+                break
+            if num_missed == _MAX_TRIES:
+                raise RuntimeError(_too_many(num_missed, found[-1]))
+        return collate([found])
+
+
+class ReadBatch(NamedTuple):
+    """A batch, and where its reader stands after it."""
+
+    reader: int
+    standing: Standing
+    batch: Batch
+
+
+def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
+    """Stack examples; masks are padded to the largest count of the batch.
+
+    Images stay uint8 and unnormalized, four times lighter to hand over between processes;
+    the datamodule normalizes them on the device.
+    """
+    flat = [one for item in items for one in item]
+    examples = [one for one in flat if isinstance(one, Example)]
+    skipped = [one for one in flat if isinstance(one, SkippedSample)]
+    if not examples:
+        raise RuntimeError(f"no sample of a batch could be read, e.g. {skipped[0]}")
+    num_masks = max(1, *(len(example.membership) for example in examples), 1)
+    num_points = len(examples[0].points_yx)
+    membership = torch.zeros((len(examples), num_masks, num_points), dtype=torch.bool)
+    for row, example in zip(membership, examples, strict=True):
+        row[: len(example.membership)] = torch.from_numpy(example.membership)
+    images = np.stack([example.image for example in examples])
+    return Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        points_yx=torch.from_numpy(np.stack([example.points_yx for example in examples])),
+        membership=membership,
+        keys=[example.key for example in examples],
+        skipped=skipped,
+    )
+
+
+def _first_readable(
+    shards: IndexedShards,
+    indices: Iterable[int],
+    make_example: Callable[[AnnotatedImage], Example],
+) -> list[Example | SkippedSample]:
+    """An example of the first sample that can be read, after those that could not."""
+    found: list[Example | SkippedSample] = []
+    for index in itertools.islice(indices, _MAX_TRIES):
+        try:
+            return [*found, make_example(shards[index])]
+        except SampleError as error:
+            key, shard = shards.key(index), shards.shard(index)
+            found.append(SkippedSample(error.reason, shard, key, str(error)))
+    raise RuntimeError(_too_many(len(found), found[-1]))
+
+
+def _too_many(number: int, last: Example | SkippedSample) -> str:
+    return f"{number} samples in a row could not be read, the last was {last}; look at the shards"

@@ -1,0 +1,172 @@
+"""What the order of a run's images follows from, and how it goes on in a run that is set otherwise.
+
+Each set has an endless order of its own, and the mixture says whose turn it is at each place. A
+run that goes on with other weights, another length of epoch or more sets takes the turns of each
+set up where they were: by a shift, and by the seed that the set had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from maskfeat.data.order.mixture import Mixture, seed_of_set
+
+# Of each shard its name without the folder, and its number of samples.
+Shards = tuple[tuple[str, int], ...]
+
+
+class SetOrder(NamedTuple):
+    """The endless order of one set.
+
+    Attributes:
+        seed: Of its shuffling.
+        shift: Added to the turns that the mixture deals to it.
+    """
+
+    seed: int
+    shift: int = 0
+
+
+def first_orders(seed: int, num_sets: int) -> tuple[SetOrder, ...]:
+    """Of the sets of a run that goes on with no other."""
+    return tuple(SetOrder(seed_of_set(seed, number, num_sets)) for number in range(num_sets))
+
+
+def shards_of(urls: Sequence[str], sizes: Sequence[int]) -> Shards:
+    """Shards as they are known in a checkpoint: their folder may change."""
+    names = (url.partition("?")[0].rpartition("/")[2] for url in urls)
+    return tuple(zip(names, map(int, sizes), strict=True))
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """What the order of a run's images follows from.
+
+    Args:
+        sets: The shards of each set.
+        num_samples: Samples taken of each set.
+        weights: Of each set.
+        seed: Of all order.
+        epoch_images: Images in an epoch, all ranks together.
+        global_batch: Images in a step, all ranks together.
+        orders: Of each set.
+    """
+
+    sets: tuple[Shards, ...]
+    num_samples: tuple[int, ...]
+    weights: tuple[float, ...]
+    seed: int
+    epoch_images: int
+    global_batch: int
+    orders: tuple[SetOrder, ...]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in an epoch."""
+        return self.epoch_images // self.global_batch
+
+    def place_after(self, epoch: int, num_steps: int) -> int:
+        """The place that is read next; what is left over after the last step belongs to none."""
+        if num_steps >= self.num_steps:
+            return (epoch + 1) * self.epoch_images
+        return epoch * self.epoch_images + num_steps * self.global_batch
+
+    def to_plain(self) -> dict[str, Any]:
+        """Lists and numbers for a checkpoint, without what its other entries say."""
+        return {
+            "sets": [[list(shard) for shard in shards] for shards in self.sets],
+            "num_samples": list(self.num_samples),
+            "weights": list(self.weights),
+            "epoch_images": self.epoch_images,
+            "orders": [list(order) for order in self.orders],
+        }
+
+    @staticmethod
+    def from_plain(plain: dict[str, Any], seed: int, global_batch: int) -> RunOrder:
+        """What `to_plain` gave."""
+        return RunOrder(
+            tuple(tuple((name, size) for name, size in shards) for shards in plain["sets"]),
+            tuple(plain["num_samples"]),
+            tuple(plain["weights"]),
+            seed,
+            plain["epoch_images"],
+            global_batch,
+            tuple(SetOrder(*order) for order in plain["orders"]),
+        )
+
+
+def carried_over(
+    before: RunOrder, place_before: int, now: RunOrder, place_now: int
+) -> tuple[tuple[SetOrder, ...], list[str]]:
+    """Let each set go on where it stood.
+
+    Args:
+        before: Of the run that ended.
+        place_before: The place that it would have read next.
+        now: Of the run that goes on, of the same seed.
+        place_now: The place that it reads first.
+
+    Returns:
+        The order of each set of `now`: one whose shards are the same gives its next sample; one
+        whose shards have changed begins a new pass; a new one begins. And what has changed.
+    """
+    turns = Mixture(before.weights, before.seed).turns_before(place_before)
+    dealt = Mixture(now.weights, now.seed).turns_before(place_now)
+    partners = _partners(before, now)
+    orders, changes = [], list[str]()
+    for number, partner in enumerate(partners):
+        if partner is None:
+            orders.append(SetOrder(now.orders[number].seed, -dealt[number]))
+            continue
+        seed, shift = before.orders[partner]
+        turn = turns[partner] + shift
+        if (change := _change(before, partner, now, number)) is not None:
+            changes.append(change)
+            turn = -(-turn // before.num_samples[partner]) * now.num_samples[number]
+        orders.append(SetOrder(seed, turn - dealt[number]))
+    return tuple(orders), changes
+
+
+def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
+    """Which set of the run before each set is: of the same shards, else one that shares some."""
+    partners: list[int | None] = [None] * len(now.sets)
+    for is_akin in (_is_same, _shares_some):
+        for number, shards in enumerate(now.sets):
+            for other, shards_before in enumerate(before.sets):
+                is_free = partners[number] is None and other not in partners
+                if is_free and is_akin(shards_before, shards):
+                    partners[number] = other
+    return partners
+
+
+def _is_same(before: Shards, now: Shards) -> bool:
+    return before == now
+
+
+def _shares_some(before: Shards, now: Shards) -> bool:
+    return not dict(before).keys().isdisjoint(dict(now))
+
+
+def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str | None:
+    """What is not the same about a set, in words."""
+    old, new = before.sets[partner], now.sets[number]
+    if old == new:
+        if before.num_samples[partner] == now.num_samples[number]:
+            return None
+        return "num_train_images takes another number of samples"
+    sizes, sizes_now = dict(old), dict(new)
+    shared = [name for name in sizes_now if name in sizes]
+    told = [
+        _counted([name for name in sizes_now if name not in sizes], "new"),
+        _counted([name for name in sizes if name not in sizes_now], "gone"),
+        _counted([name for name in shared if sizes[name] != sizes_now[name]], "of another length"),
+    ]
+    return ", ".join(filter(None, told)) or "its shards come in another order"
+
+
+def _counted(names: list[str], what: str) -> str:
+    if len(names) < 2:
+        return f"'{names[0]}' is {what}" if names else ""
+    return f"{len(names)} shards are {what}, e.g. '{names[0]}'"

@@ -1,0 +1,1 @@
+"""Where samples lie: tars on disk and at urls."""

@@ -1,0 +1,163 @@
+"""How many samples streamed shards hold, which is known before any is read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+from maskfeat.data.annotations.limits import MB
+from maskfeat.data.shards.http_stream import Readable
+from maskfeat.data.shards.index import index_shard
+from maskfeat.data.shards.remote import ShardSource, is_url
+from maskfeat.data.shards.stream import raw_samples
+
+_LOG = logging.getLogger("maskfeat")
+# What `maskfeat shards convert` writes beside its shards.
+_INDEX = "index.json"
+
+
+class CountedShard(NamedTuple):
+    """A shard, and how many samples it has, complete or not."""
+
+    url: str
+    num_samples: int
+
+
+def count_samples(
+    urls: Sequence[str], source: ShardSource, index_dir: str | Path | None = None
+) -> tuple[CountedShard, ...]:
+    """Count the samples of shards, in the cheapest way that there is.
+
+    Args:
+        urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.indexed.expand_shards` gives
+            them.
+        source: Opens them.
+        index_dir: Where indexes of local tars are kept, see
+            `maskfeat.data.shards.index.index_shard`.
+
+    Returns:
+        Each with its number of samples: what the `index.json` beside it says (that of
+        `maskfeat shards convert`; a local shard must have the size that it tells); else, of a
+        local tar, by a scan of its headers, which is kept; else by reading it once, which the log
+        tells. The processes of a job, who must all call this, each read a part of these.
+
+    Raises:
+        FileNotFoundError: If a shard is missing.
+        UnreachableError: If a url failed again and again.
+        ValueError: If a shard is no tar, or has no complete sample.
+    """
+    known: dict[str, dict[str, Any]] = {}  # by folder
+    unknown = []
+    counts = dict[str, int]()
+    for url in urls:
+        folder, _, name = url.rpartition("/")
+        if folder not in known:
+            known[folder] = {} if url.startswith("pipe:") else _indexed(folder, source)
+        entry = known[folder].get(name)
+        if entry is not None and (is_url(url) or os.path.getsize(url) == entry["bytes"]):
+            counts[url] = entry["samples"]
+            continue
+        num_samples = None if is_url(url) or url.startswith("pipe:") else _scanned(url, index_dir)
+        if num_samples is None:
+            unknown.append(url)
+        else:
+            counts[url] = num_samples
+    if unknown:
+        _LOG.warning(
+            "%d shards are read once to count their samples, e.g. '%s'; an index.json beside them, "
+            "as maskfeat shards convert writes it, would spare this",
+            len(unknown),
+            unknown[0],
+        )
+    counts |= _read_together(unknown, source)
+    return tuple(CountedShard(url, counts[url]) for url in urls)
+
+
+def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
+    """Samples of shards by reading them; each process of a job reads a part and tells the others.
+
+    If one fails, all raise its error, so that none waits for it.
+    """
+    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if _is_in_job() else (0, 1)
+    own: dict[str, int] | Exception = {}
+    try:
+        own = {url: _read_once(url, source) for url in urls[rank::num_ranks]}
+    except (OSError, ValueError) as error:
+        own = error
+    told: list[Any] = [own] * num_ranks
+    if _is_in_job():
+        dist.all_gather_object(told, own)
+    counts: dict[str, int] = {}
+    for of_one in told:
+        if isinstance(of_one, Exception):
+            raise of_one
+        counts |= of_one
+    # Nothing is left, unless a process saw an index that another could not reach.
+    return counts | {url: _read_once(url, source) for url in urls if url not in counts}
+
+
+def _is_in_job() -> bool:
+    """Whether this process is one of several that know each other."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _read_once(url: str, source: ShardSource) -> int:
+    return sum(1 for _ in raw_samples(url, source))
+
+
+def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
+    """Entries of the index of a folder, by name of the shard; none if there is no such index."""
+    path = f"{folder}/{_INDEX}" if folder else _INDEX
+    try:
+        # Not from the cache, which takes what lies at a url not to change.
+        with contextlib.closing(replace(source, cache_dir=None).open(path)) as file:
+            text = _read_at_most(file, int(source.limits.json_mb * MB))
+    except (OSError, ValueError):
+        return {}  # not there; some stores refuse what they do not have
+    try:
+        entries = [(str(entry["shard"]), entry) for entry in json.loads(text)["shards"]]
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        told = f"{type(error).__name__}: {str(error)[:80]}"
+        _LOG.warning("%s is not as shards convert writes it and is passed over (%s)", path, told)
+        return {}
+    sound = {name: entry for name, entry in entries if _is_sound(entry)}
+    if len(sound) < len(entries):
+        _LOG.warning("%s tells no possible numbers of some shards; they are counted", path)
+    return sound
+
+
+def _is_sound(entry: dict[str, Any]) -> bool:
+    """Whether an entry tells numbers of samples and bytes that can be."""
+    samples, num_bytes = entry.get("samples"), entry.get("bytes")
+    return type(samples) is int and type(num_bytes) is int and 0 < samples < num_bytes
+
+
+def _read_at_most(file: Readable, size: int) -> bytes:
+    """All of a file; of a longer one the first `size` bytes, which are no JSON."""
+    chunks = []
+    while size > 0 and (chunk := file.read(min(2**20, size))):
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def _scanned(path: str, index_dir: str | Path | None) -> int | None:
+    """Samples of a local tar; None where it is compressed, which an index cannot be of."""
+    try:
+        index = index_shard(path, index_dir)
+    except ValueError:
+        return None
+    if not index.keys:
+        raise ValueError(
+            f"shard '{path}' has no complete sample; it should hold KEY.jpg with KEY.json, "
+            "as in SA-1B"
+        )
+    return len(index.keys) + len(index.incomplete)

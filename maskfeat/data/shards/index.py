@@ -1,0 +1,296 @@
+"""Where each sample lies in a tar, from one scan of the headers.
+
+The members of the genuine SA-1B tars lie in random order, so a sample's JPEG and JSON are found
+by name. With their offsets kept, any tar is read at random where it lies.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.data.annotations.image import SampleError, within_memory
+from maskfeat.data.annotations.limits import MB, Limits
+from maskfeat.data.shards.index_file import (
+    KeptIndex,
+    KeptTable,
+    Span,
+    home_of_index,
+    load_index,
+    save_index,
+    table_dtype,
+)
+from maskfeat.data.shards.tar import BLOCK, Member, TarWalk, compression_of
+
+_LOG = logging.getLogger("maskfeat")
+_FORMATS = {"jpg": "jpg", "jpeg": "jpg", "json": "json"}
+_LONGEST_KEY = 255  # bytes, as file systems have it
+_MOST_LINKS = 40  # one leading to the next, as Linux has it
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """The samples of one tar, sorted by key.
+
+    Attributes:
+        path: The tar.
+        table: A row for each sample that has both a JPEG and a JSON: what `Span` holds, and "key",
+            UTF-8.
+        incomplete: (key, what is wrong) of the others.
+        cut_after: Last whole member of a tar that is cut short or broken; None for a whole tar.
+        kept: Where the table lies on disk; None where it could not be kept.
+    """
+
+    path: str
+    table: npt.NDArray[Any]
+    incomplete: tuple[tuple[str, str], ...]
+    cut_after: str | None
+    kept: KeptTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the complete samples."""
+        return tuple(map(_decode, self.table["key"].tolist()))
+
+    @property
+    def spans(self) -> npt.NDArray[np.int64]:
+        """Offset and size of the JPEG, then of the JSON, in bytes, int64, shape (N, 4)."""
+        return np.stack([self.table[name] for name in Span._fields[:4]], axis=1)
+
+    @property
+    def digest(self) -> int:
+        """A number that differs where the table does."""
+        return zlib.crc32(self.table.data)
+
+    def places(self) -> list[tuple[str, Span]]:
+        """Key of each sample, and where it lies."""
+        return places_of(self.table)
+
+
+def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardIndex:
+    """Get the index of a tar, from the file kept with it or by a scan of its headers.
+
+    A tar that is cut short is read up to its last whole member, with a warning in the log.
+
+    Args:
+        path: A plain tar, or several put together; members in any order, folders in their names
+            are ignored.
+        index_dir: Where to keep the index. None is `PATH.index` beside the tar, or where that
+            folder is read-only, the folder `maskfeat` in $XDG_CACHE_HOME or ~/.cache. A kept
+            index counts until the tar is written to, replaced or moved.
+
+    Returns:
+        The index.
+
+    Raises:
+        FileNotFoundError: If there is no such tar.
+        ValueError: If the file is no plain tar, holds no whole member, or two files for one key.
+    """
+    path = Path(os.path.abspath(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"no shard at '{path}'; name a tar in SA-1B's layout that is there")
+    home = home_of_index(path, index_dir)
+    status = path.stat()  # before the scan: if the tar changes meanwhile, the index is stale
+    kept = load_index(home, status)
+    if kept is None:
+        index = scan_shard(path)
+        kept = save_index(KeptIndex(index.table, index.incomplete, index.cut_after), home, status)
+    index = ShardIndex(str(path), *kept)
+    if index.cut_after is not None:
+        _LOG.warning(
+            "shard %s is cut short or broken after member %s; reading its %d whole samples",
+            path,
+            index.cut_after,
+            len(index),
+        )
+    return index
+
+
+def places_of(table: npt.NDArray[Any]) -> list[tuple[str, Span]]:
+    """Key of each sample in rows of a table, and where it lies."""
+    return [(_decode(row[-1]), Span(*row[:-1])) for row in table.tolist()]
+
+
+@within_memory("to read its files")
+def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
+    """Read the files of a sample, after a look whether they are still there.
+
+    Args:
+        path: The tar.
+        span: Where they lie.
+        limits: How large they may be.
+
+    Returns:
+        JPEG and JSON.
+
+    Raises:
+        SampleError: "incomplete" if the tar has changed since, "too large" beyond the limits.
+        OSError: If the tar cannot be read.
+    """
+    check_sizes(span.jpg_size, span.json_size, limits)
+    # Opened for each sample: that takes microseconds, and nothing is left open in any worker.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        jpg = _content_at(handle, span.jpg_offset, span.jpg_size, span.jpg_header)
+        text = _content_at(handle, span.json_offset, span.json_size, span.json_header)
+    finally:
+        os.close(handle)
+    return jpg, text
+
+
+def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
+    """Check the files of a sample before they are read.
+
+    Raises:
+        SampleError: "too large".
+    """
+    for kind, size, most in (("jpg", jpg_size, limits.jpg_mb), ("json", json_size, limits.json_mb)):
+        if size > most * MB:
+            raise SampleError(
+                "too large",
+                f"the {kind} has {size / MB:.4g} MB, more than {most:g} (limits.{kind}_mb)",
+            )
+
+
+def member_key(name: str) -> tuple[str, str] | None:
+    """Part the name of a tar member into the key of its sample and what it is.
+
+    Args:
+        name: For instance `./photos/sa_1.5_0.jpg`.
+
+    Returns:
+        The name without folders and without its last extension, and "jpg" or "json"; None for
+        members that are neither, or are hidden (`._sa_1.jpg`, which macOS adds).
+    """
+    key, dot, extension = name.rsplit("/", 1)[-1].rpartition(".")
+    kind = _FORMATS.get(extension.lower())
+    if not dot or not key or key.startswith(".") or kind is None:
+        return None
+    return key, kind
+
+
+def scan_shard(path: Path) -> ShardIndex:
+    """Index a tar by reading its headers, and nothing else.
+
+    Args:
+        path: A plain tar.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: As `index_shard`.
+    """
+    members: dict[str, Member] = {}  # by whole name: links lead to these
+    halves: dict[tuple[str, str], Member] = {}
+    last = None
+    with path.open("rb", buffering=0) as file:
+        head = file.read(BLOCK)
+        file.seek(0)
+        walk = TarWalk(file, path.stat().st_size)
+        for member in walk:
+            last = member.name
+            members[member.name.removeprefix("./")] = member  # of one name the last counts
+            half = member_key(member.name)
+            if half is not None:
+                halves[half] = _preferred(halves.get(half), member, half, path)
+    if last is None and not walk.is_whole:
+        _refuse(path, head)
+    return _index_of(path, halves, members, None if walk.is_whole else last)
+
+
+def _refuse(path: Path, head: bytes) -> None:
+    compression = compression_of(head)
+    if compression is not None:
+        streamed = ", or read it front to back (data.mode streaming)"
+        raise ValueError(
+            f"shard '{path}' is compressed by {compression}, so it cannot be read at random; "
+            f"decompress it{'' if compression == 'zstd' else streamed}"
+        )
+    raise ValueError(f"shard '{path}' is no plain tar, or cut short before its first whole member")
+
+
+def _preferred(first: Member | None, second: Member, half: tuple[str, str], path: Path) -> Member:
+    """Which of two members is a half of a sample: a file comes before links to it."""
+    if first is None or first.name == second.name:
+        return second
+    if first.is_file and second.is_file:
+        raise ValueError(
+            f"shard '{path}' holds two files for {half[1]} of key '{half[0]}', "
+            f"'{first.name}' and '{second.name}'; give samples different names"
+        )
+    return first if first.is_file else second
+
+
+def _index_of(
+    path: Path,
+    halves: dict[tuple[str, str], Member],
+    members: dict[str, Member],
+    cut_after: str | None,
+) -> ShardIndex:
+    rows, incomplete = [], []
+    for key in sorted({key for key, _ in halves}):
+        jpg, json = (_found_half(key, kind, halves, members) for kind in ("jpg", "json"))
+        name = key.encode("utf-8", "surrogateescape")
+        if len(name) > _LONGEST_KEY:
+            incomplete.append((key, f"its name has more than {_LONGEST_KEY} bytes"))
+        elif isinstance(jpg, str) or isinstance(json, str):
+            incomplete.append((key, jpg if isinstance(jpg, str) else str(json)))
+        else:
+            span = (jpg.offset, jpg.size, json.offset, json.size, jpg.header, json.header)
+            rows.append((*span, name))
+    longest = max((len(row[-1]) for row in rows), default=1)
+    table = np.array(rows, table_dtype(longest))
+    return ShardIndex(str(path), table, tuple(incomplete), cut_after)
+
+
+def _found_half(
+    key: str, kind: str, halves: dict[tuple[str, str], Member], members: dict[str, Member]
+) -> Member | str:
+    """The file that is half of a sample, or why there is none."""
+    found = first = halves.get((key, kind))
+    if first is None:
+        return f"the shard has no {key}.{kind}"
+    for _ in range(_MOST_LINKS):
+        if found is None or found.leads_to is None:
+            break
+        found = members.get(found.leads_to)
+    if found is not None and found.is_file:
+        return found
+    return not_a_file(first)
+
+
+def not_a_file(member: Member) -> str:
+    """What is said of a half of a sample that cannot be read, as it is no file in the tar."""
+    if member.leads_to is not None:
+        return (
+            f"'{member.name}' is {member.kind} to '{member.target}', which is no file in the shard;"
+            " make the tar with --dereference"
+        )
+    if member.kind == "a sparse file":
+        return f"'{member.name}' is a sparse file, which is not read; make the tar without --sparse"
+    return f"'{member.name}' is {member.kind}, not a file"
+
+
+def _content_at(handle: int, offset: int, size: int, header: int) -> bytes:
+    before = os.pread(handle, BLOCK, offset - BLOCK)
+    data = os.pread(handle, size, offset)
+    if len(before) < BLOCK or len(data) < size:
+        raise SampleError("incomplete", "the shard has become shorter since it was indexed")
+    if zlib.crc32(before) != header:
+        raise SampleError("incomplete", "the shard has changed since it was indexed")
+    return data
+
+
+def _decode(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")

@@ -1,0 +1,265 @@
+"""Opening shards, from disk or over the network: retries, time-outs, and the local cache."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import re
+import time
+import urllib.error
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from webdataset.gopen import gopen
+
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.shards.http_stream import ChangedError, Opened, Readable, RefusedError, open_http
+
+_LOG = logging.getLogger("maskfeat")
+_LONGEST_WAIT_S = 60.0
+# Answers of a server after which asking again may help; any other refusal is final.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_FAILURES = (OSError, http.client.HTTPException, EOFError, RefusedError)
+# What the library behind a store says when asking again cannot help: it is not installed or does
+# not know the protocol, or the store does not let us in.
+_FINAL = (ImportError, PermissionError, ValueError)
+
+
+class UnreachableError(ConnectionError, ValueError):
+    """A shard could not be read over the network, however often it was tried."""
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """How shards are opened; workers receive it by pickle.
+
+    Args:
+        allow_pipe: Let `pipe:COMMAND` run a shell command and read what it prints.
+        attempts: How often in a row a url may fail before it is given up.
+        wait_s: Pause after the first failure, seconds; it doubles with each, up to a minute.
+        timeout_s: Seconds without a byte after which a connection has failed.
+        min_bytes_s: Bytes a second below which it has failed too, on average over `timeout_s`.
+        cache_dir: Folder that shards at urls are kept in; None keeps none.
+        cache_gb: Bound on what is kept, in GB (10^9 bytes).
+        limits: What a sample in them may ask for.
+    """
+
+    allow_pipe: bool = False
+    attempts: int = 5
+    wait_s: float = 1.0
+    timeout_s: float = 60.0
+    min_bytes_s: float = 1000.0
+    cache_dir: str | None = None
+    cache_gb: float = 50.0
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.wait_s < 0 or self.timeout_s <= 0 or self.cache_gb <= 0:
+            raise ValueError(
+                "url_attempts must be at least 1, url_wait_s at least 0, url_timeout_s and "
+                f"cache_gb above 0, got {self.attempts}, {self.wait_s}, {self.timeout_s} and "
+                f"{self.cache_gb}"
+            )
+        if not self.min_bytes_s >= 0:
+            raise ValueError(f"url_min_bytes_s must be at least 0, got {self.min_bytes_s}")
+
+    def open(self, url: str) -> Readable:
+        """Open a shard; no shell is run but for an allowed `pipe:`.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            UnreachableError: If it could not be read over the network; so may every `read`.
+            ValueError: For a `pipe:` that is not allowed, or a shard larger than the cache.
+        """
+        if url.startswith("pipe:"):
+            if not self.allow_pipe:
+                raise ValueError(
+                    f"'{url}' would run a shell command; set data.allow_pipe to allow it"
+                )
+            stream: Readable = gopen(url)
+            return stream
+        if not is_url(url):
+            return open(url, "rb")
+        if self.cache_dir is None:
+            return RemoteStream(url, self)
+        from maskfeat.data.shards.cache import ShardCache  # file locks, which not every system has
+
+        cache = ShardCache(self.cache_dir, int(self.cache_gb * 1e9))
+        return cache.open(url, lambda: RemoteStream(url, self))
+
+
+def is_url(name: str) -> bool:
+    """Whether a shard is read over the network (`http://`, `s3://`, ...) and not from a path."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", name) is not None
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again cannot help."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code not in _PASSING
+    return isinstance(error, _FINAL)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, RefusedError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+class RemoteStream:
+    """A file at a url, read front to back; where the connection fails it goes on after a pause.
+
+    What it gives is one version of the file, from the first byte to the last.
+
+    Args:
+        url: http(s), or whatever fsspec knows.
+        source: How often to try.
+    """
+
+    def __init__(self, url: str, source: ShardSource) -> None:
+        self.url = url
+        self.source = source
+        self.position = 0  # bytes given out
+        self.total: int | None = None  # bytes of the file, where the server says
+        self._version: str | None = None
+        self._digest = hashlib.blake2b()  # of the bytes given out
+        self._stream: Readable | None = None
+        self._pace = _Pace(source.timeout_s, source.min_bytes_s)
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; fewer at the end of the file alone.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            UnreachableError: If the url failed `source.attempts` times in a row, gave the file
+                too slowly as often, or has changed in mid-reading.
+        """
+        chunks = []
+        while size and (chunk := self._read_some(size)):
+            chunks.append(chunk)
+            size -= len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _read_some(self, size: int) -> bytes:
+        """Up to `size` bytes, trying again where that may help; none at the end of the file."""
+        failures = 0
+        while True:
+            try:
+                return self._read_once(size)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"no shard at '{self.url}'") from error
+            except ChangedError as error:
+                message = f"shard '{self.url}' has changed while it was read"
+                raise UnreachableError(message) from error
+            except self._failures as error:
+                self.close()
+                # Every slow connection has given some bytes, so those are counted for themselves.
+                failures = max(failures + 1, self._pace.num_slow)
+                told = _told(error)
+                if _is_final(error):
+                    raise UnreachableError(f"shard '{self.url}' is refused: {told}") from error
+                if failures >= self.source.attempts:
+                    raise UnreachableError(
+                        f"shard '{self.url}' failed {failures} times in a row, the last time with "
+                        f"{told}; look at the server, or raise data.url_attempts"
+                    ) from error
+                wait = min(self.source.wait_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
+                _LOG.warning("%s (%s), trying again in %g s", self.url, told, wait)
+                time.sleep(wait)
+
+    @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What counts as a failed attempt; stores have exceptions of their own."""
+        return _FAILURES if _is_http(self.url) else (Exception,)
+
+    def _read_once(self, size: int) -> bytes:
+        self._pace.check()
+        began = time.monotonic()
+        if self._stream is None:
+            self._connect()
+        assert self._stream is not None
+        chunk = self._stream.read(size)
+        if size and not chunk and self.total is not None and self.position < self.total:
+            raise ConnectionError(f"cut off after {self.position} of {self.total} bytes")
+        self.position += len(chunk)
+        self._digest.update(chunk)
+        self._pace.add(len(chunk), time.monotonic() - began)
+        return chunk
+
+    def _connect(self) -> None:
+        """Open the url at `position`."""
+        opener = open_http if _is_http(self.url) else _open_other
+        opened = opener(self.url, self.position, self.source.timeout_s, self._version)
+        self._stream = opened.stream
+        if self.position and (opened.total, opened.version) != (self.total, self._version):
+            raise ChangedError("its size or its version differs")
+        self.total, self._version = opened.total, opened.version
+        if opened.start < self.position:  # a server that cannot begin in the middle
+            self._skip(self.position)
+
+    def _skip(self, size: int) -> None:
+        """Pass over bytes that were given out before, if they still are the same."""
+        assert self._stream is not None
+        digest = hashlib.blake2b()
+        while size:
+            chunk = self._stream.read(min(2**20, size))
+            if not chunk:
+                raise ConnectionError(f"cut off {size} bytes before where it broke off last time")
+            digest.update(chunk)
+            size -= len(chunk)
+        if digest.digest() != self._digest.digest():
+            raise ChangedError("its first bytes differ")
+
+
+class _Pace:
+    """How fast bytes come, while they are waited for."""
+
+    def __init__(self, window_s: float, min_bytes_s: float) -> None:
+        self.num_slow = 0  # windows in a row that were too slow
+        self._window_s = window_s
+        self._min_bytes_s = min_bytes_s
+        self._waited_s = 0.0
+        self._num_bytes = 0
+
+    def add(self, num_bytes: int, waited_s: float) -> None:
+        """Count bytes that have come."""
+        self._waited_s += waited_s
+        self._num_bytes += num_bytes
+
+    def check(self) -> None:
+        """Close a window that is over.
+
+        Raises:
+            TimeoutError: If too few bytes came in it.
+        """
+        if self._waited_s < self._window_s:
+            return
+        waited_s, num_bytes = self._waited_s, self._num_bytes
+        self._waited_s, self._num_bytes = 0.0, 0
+        if num_bytes >= self._min_bytes_s * waited_s:
+            self.num_slow = 0
+            return
+        self.num_slow += 1
+        raise TimeoutError(f"only {num_bytes} bytes in {waited_s:.3g} s")
+
+
+def _open_other(url: str, position: int, timeout_s: float, version: str | None) -> Opened:
+    """As `open_http`; how long to wait is up to the library behind fsspec."""
+    file: Any = fsspec.open(url, "rb").open()
+    if position:
+        file.seek(position)
+    details = getattr(file, "details", None) or {}
+    found = details.get("ETag") or details.get("LastModified") or details.get("updated")
+    return Opened(file, position, getattr(file, "size", None), str(found) if found else None)

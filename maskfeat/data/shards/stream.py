@@ -1,0 +1,180 @@
+"""The stream: sorted tars read front to back, from disk or over the network."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import NamedTuple
+
+from maskfeat.batch import SkippedSample
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
+from maskfeat.data.shards.index import check_sizes, member_key, not_a_file
+from maskfeat.data.shards.indexed import expand_shards
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
+
+_LOG = logging.getLogger("maskfeat")
+_ALL = range(sys.maxsize)
+
+
+class RawSample(NamedTuple):
+    """The files of one sample."""
+
+    key: str
+    url: str
+    jpg: bytes
+    json: bytes
+
+
+def stream_samples(
+    urls: str | Sequence[str], allow_pipe: bool = False
+) -> Iterator[AnnotatedImage | SkippedSample]:
+    """Read shards front to back, once.
+
+    Args:
+        urls: Paths or urls of sorted tars, as in `maskfeat.data.shards.indexed.expand_shards`.
+        allow_pipe: Let `pipe:COMMAND` run a shell command and read what it prints.
+
+    Yields:
+        Each sample, or why it could not be read.
+
+    Raises:
+        FileNotFoundError: If a shard is missing.
+        UnreachableError: If a url failed again and again.
+        ValueError: If a shard is no tar, is not sorted or has no complete sample, or for a
+            `pipe:` that is not allowed.
+    """
+    source = ShardSource(allow_pipe)
+    for url in expand_shards(urls, allow_pipe):
+        for _, raw in raw_samples(url, source):
+            yield read_raw(raw)
+
+
+def read_raw(
+    raw: RawSample | SkippedSample,
+    keep_crowds: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> AnnotatedImage | SkippedSample:
+    """Check a sample and read its masks; what is wrong with it is given, not raised."""
+    if isinstance(raw, SkippedSample):
+        return raw
+    try:
+        return read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds, limits)
+    except SampleError as error:
+        return SkippedSample(error.reason, raw.url, raw.key, error.detail)
+
+
+def raw_samples(
+    url: str, source: ShardSource, wanted: range = _ALL
+) -> Iterator[tuple[int, RawSample | SkippedSample]]:
+    """Pair the members of a shard; those that miss their half come last.
+
+    Args:
+        url: The shard.
+        source: Opens it.
+        wanted: Places in the shard that are to be read. Those before are passed over without their
+            content, and the shard is closed after the last.
+
+    Yields:
+        Place in the shard (0, 1, ..., first all that are complete) and files, of those wanted; or
+        why they cannot be read, as where one is a link.
+
+    Raises:
+        ValueError: If it is no tar, is not sorted or has no complete sample.
+    """
+    lone: dict[tuple[str, str], None] = {}  # halves whose other half has not followed
+    key, held = "", dict[str, bytes | SampleError]()
+    place = 0
+
+    def is_next_wanted() -> bool:
+        return place in wanted  # of the pair at hand, for both of its halves
+
+    with contextlib.closing(_members(url, source, is_next_wanted)) as members:
+        for key_now, kind, data in members:
+            if key_now != key:
+                lone.update({(key, half): None for half in held})
+                key, held = key_now, {}
+            other = "json" if kind == "jpg" else "jpg"
+            if (key, other) in lone:
+                raise ValueError(
+                    f"shard '{url}' is not sorted (member {key}.{other} is not followed by its "
+                    f"{kind}); read it in indexed mode or re-shard it"
+                )
+            held[kind] = data
+            if len(held) == 2:
+                if place in wanted:
+                    yield place, _paired(key, url, held["jpg"], held["json"])
+                key, held = "", {}
+                place += 1
+                if place >= wanted.stop:
+                    return
+    lone.update({(key, half): None for half in held})
+    if place == 0:
+        raise ValueError(
+            f"shard '{url}' has no complete sample; it should hold KEY.jpg with KEY.json, "
+            "as in SA-1B"
+        )
+    for number, (key, half) in enumerate(lone, start=place):
+        missing = "json" if half == "jpg" else "jpg"
+        if number in wanted:
+            detail = f"the shard has no {key}.{missing}"
+            yield number, SkippedSample("incomplete", url, key, detail)
+
+
+def _paired(
+    key: str, url: str, jpg: bytes | SampleError, text: bytes | SampleError
+) -> RawSample | SkippedSample:
+    if isinstance(jpg, bytes) and isinstance(text, bytes):
+        return RawSample(key, url, jpg, text)
+    error = jpg if isinstance(jpg, SampleError) else text
+    assert isinstance(error, SampleError)
+    return SkippedSample(error.reason, url, key, error.detail)
+
+
+def _members(
+    url: str, source: ShardSource, is_wanted: Callable[[], bool]
+) -> Generator[tuple[str, str, bytes | SampleError]]:
+    """Key, kind and content (or why there is none) of the halves of samples, in order.
+
+    The content is empty where `is_wanted` says at the time that it need not be read. A shard that
+    is cut short gives its whole members, with a warning in the log.
+    """
+    last = None
+    with contextlib.closing(source.open(url)) as stream:
+        try:
+            walk = TarWalk(stream)
+        except ValueError as error:
+            raise ValueError(f"shard '{url}' cannot be read: {error}") from error
+        for member in walk:
+            named = member_key(member.name)
+            if named is None:
+                continue
+            try:
+                data = _content(member, named[1], walk, source) if is_wanted() else b""
+            except CutShortError:
+                break
+            last = member.name
+            yield *named, data
+        if not walk.is_whole and last is None:
+            raise ValueError(f"shard '{url}' is no tar, or has no whole member")
+        if not walk.is_whole:
+            _LOG.warning("shard %s is cut short or broken after member %s", url, last)
+
+
+def _content(member: Member, kind: str, walk: TarWalk, source: ShardSource) -> bytes | SampleError:
+    if member.leads_to is not None:
+        return SampleError(
+            "incomplete",
+            f"'{member.name}' is {member.kind} to '{member.target}', and a stream does not go "
+            "back; read the shard in indexed mode or re-shard it",
+        )
+    if not member.is_file:
+        return SampleError("incomplete", not_a_file(member))
+    try:
+        check_sizes(*((member.size, 0) if kind == "jpg" else (0, member.size)), source.limits)
+    except SampleError as error:
+        return error
+    return walk.content()

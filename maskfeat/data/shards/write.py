@@ -1,0 +1,249 @@
+"""Samples to tar shards in the layout of SA-1B: KEY.jpg, then KEY.json, sorted by key."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, sparse
+
+from maskfeat.data.annotations.rle import encode
+
+IntArray = npt.NDArray[np.int32]
+
+MEMBER_OVERHEAD = 1024  # bytes: a tar header and, on average, half a block of padding, rounded up
+
+
+class ShardWriter:
+    """Writes samples to PREFIX-000000.tar, PREFIX-000001.tar, ... in a folder.
+
+    A shard is written under a temporary name and renamed when whole; after an exception inside
+    the `with` block no half shard is left, while those finished before it are. The bytes depend
+    on the samples alone: no times, no users.
+
+    Args:
+        folder: Where the shards go; made if absent.
+        prefix: First part of their names.
+        samples_per_shard: Samples per shard, at least 1, or no such limit.
+        max_mb: Size of a shard, 10^6 bytes, or no such limit. A sample that is larger by itself
+            gets a shard of its own.
+        first_number: Number of the first shard, to go on where an earlier writer was stopped.
+        on_finish: Called with the path of each shard as soon as it is whole.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        prefix: str,
+        samples_per_shard: int | None = None,
+        max_mb: float | None = None,
+        first_number: int = 0,
+        on_finish: Callable[[Path], None] | None = None,
+    ) -> None:
+        if not prefix or "/" in prefix:
+            raise ValueError(f"prefix must be the start of a file name, got {prefix!r}")
+        if samples_per_shard is not None and samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
+        if max_mb is not None and max_mb <= 0:
+            raise ValueError(f"max_mb must be above 0, got {max_mb}")
+        self.paths: list[Path] = []  # finished shards, in order
+        self._folder, self._prefix = Path(folder), prefix
+        self._most_samples, self._most_bytes = samples_per_shard, max_mb and max_mb * 1e6
+        self._first_number, self._on_finish = first_number, on_finish
+        self._tar: tarfile.TarFile | None = None
+        self._num_samples = self._num_bytes = 0
+        self._last_key = ""
+
+    def __enter__(self) -> ShardWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._finish_shard()
+        elif self._tar is not None:
+            self._tar.close()
+            self._temporary.unlink()
+
+    def write_sample(self, key: str, jpg: bytes, annotation: Mapping[str, Any] | bytes) -> None:
+        """Add one sample.
+
+        Args:
+            key: Name of the sample, without dot or slash, greater than the key before it.
+            jpg: The bytes of a JPEG file.
+            annotation: What goes to the JSON file: `image` and `annotations`, as in SA-1B; or
+                the file itself, from `annotation_bytes`.
+
+        Raises:
+            ValueError: If the key is malformed or out of order.
+            FileExistsError: If a shard of the next name is there already.
+        """
+        if not key or "." in key or "/" in key:
+            raise ValueError(f"a key is a name without dot or slash, got {key!r}")
+        if key <= self._last_key:
+            raise ValueError(f"keys must come sorted, got {key!r} after {self._last_key!r}")
+        text = annotation if isinstance(annotation, bytes) else annotation_bytes(annotation)
+        num_bytes = len(jpg) + len(text) + 2 * MEMBER_OVERHEAD
+        if self._tar is not None and self._is_full(num_bytes):
+            self._finish_shard()
+        if self._tar is None:
+            self._start_shard()
+        assert self._tar is not None
+        for ending, content in (("jpg", jpg), ("json", text)):
+            member = tarfile.TarInfo(f"{key}.{ending}")  # mtime, uid and gid are 0
+            member.size, member.mode = len(content), 0o644
+            self._tar.addfile(member, io.BytesIO(content))
+        self._last_key = key
+        self._num_samples += 1
+        self._num_bytes += num_bytes
+
+    @property
+    def _path(self) -> Path:
+        number = self._first_number + len(self.paths)
+        return self._folder / f"{self._prefix}-{number:06d}.tar"
+
+    @property
+    def _temporary(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+
+    def _is_full(self, num_bytes: int) -> bool:
+        if self._most_samples is not None and self._num_samples >= self._most_samples:
+            return True
+        return self._most_bytes is not None and self._num_bytes + num_bytes > self._most_bytes
+
+    def _start_shard(self) -> None:
+        if self._path.exists():
+            raise FileExistsError(f"{self._path} is there already; remove it or choose a prefix")
+        self._tar = tarfile.open(self._temporary, "w", format=tarfile.USTAR_FORMAT)
+        self._num_samples = self._num_bytes = 0
+
+    def _finish_shard(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        path = self._path
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())  # before it has its name, lest a power cut leaves it half
+        self._temporary.replace(path)
+        self.paths.append(path)
+        if self._on_finish is not None:
+            self._on_finish(path)
+
+
+def annotation_bytes(annotation: Mapping[str, Any]) -> bytes:
+    """The JSON file of a sample."""
+    return json.dumps(annotation, separators=(",", ":")).encode()
+
+
+def annotate_levels(levels: Mapping[str, IntArray], min_area_px: int = 16) -> list[dict[str, Any]]:
+    """Describe nested label maps as annotations in the layout of SA-1B.
+
+    Each connected component (over the four neighbors) of equal labels is one annotation, with
+    its level's name under `level`. A component that equals one of a coarser level is not
+    repeated: what has no parts is annotated as an object alone.
+
+    Args:
+        levels: Label maps from coarse to fine, int, shape (H, W), by name of the level. They
+            nest: equal labels at a finer level are equal at a coarser one.
+        min_area_px: Smaller components are left out.
+
+    Returns:
+        Annotations, coarse levels first, in each by first pixel in row order. The box is tight:
+        [left, top, width, height]; the point is the pixel furthest from the region's border.
+
+    Raises:
+        ValueError: If the maps differ in shape.
+    """
+    shapes = {name: labels.shape for name, labels in levels.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"label maps must have the same shape, got {shapes}")
+    annotations: list[dict[str, Any]] = []
+    coarser_area: npt.NDArray[np.int64] | None = None  # of the component around each pixel
+    for level, labels in levels.items():
+        components = label_components(labels)
+        areas = np.bincount(components.ravel())
+        repeats = np.zeros(len(areas), bool)
+        if coarser_area is not None:  # nested, so equal in area means equal
+            repeats[components[areas[components] == coarser_area]] = True
+        coarser_area = areas[components]
+        wanted = (areas >= min_area_px) & ~repeats
+        for found in _describe(components, areas, wanted):
+            annotations.append({"id": len(annotations) + 1, **found, "level": level})
+    return annotations
+
+
+def label_components(labels: npt.NDArray[Any]) -> IntArray:
+    """Number the connected components of equal labels, over the four neighbors.
+
+    Args:
+        labels: Any integers, shape (H, W).
+
+    Returns:
+        Component of each pixel, int32 from 0, in the order of first pixels in row order.
+    """
+    numbers = np.arange(labels.size).reshape(labels.shape)
+    down, right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
+    start = np.concatenate([numbers[:-1][down], numbers[:, :-1][right]])
+    end = np.concatenate([numbers[1:][down], numbers[:, 1:][right]])
+    graph = sparse.coo_array((np.ones(len(start), np.int8), (start, end)), (labels.size,) * 2)
+    components = sparse.csgraph.connected_components(graph, directed=False)[1]
+    firsts = np.empty(components.max() + 1, int)
+    firsts[components[::-1]] = numbers.ravel()[::-1]  # what is written last, the first, remains
+    rank = np.empty_like(firsts)
+    rank[np.argsort(firsts)] = np.arange(len(firsts))
+    return np.asarray(rank[components].reshape(labels.shape), np.int32)
+
+
+def _describe(
+    components: IntArray, areas: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    height, width = components.shape
+    boxes = ndimage.find_objects(components + 1)
+    depth = depth_inside(components)
+    described = []
+    for number in np.flatnonzero(wanted):
+        rows, columns = boxes[number]
+        inside = components[rows, columns] == number
+        y, x = np.divmod(np.where(inside, depth[rows, columns], 0).argmax(), inside.shape[1])
+        mask = np.zeros((height, width), bool)
+        mask[rows, columns] = inside
+        box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+        described.append(
+            {
+                "segmentation": {"size": [height, width], "counts": encode(mask)},
+                "area": int(areas[number]),
+                "bbox": [float(value) for value in box],
+                "predicted_iou": 1.0,
+                "stability_score": 1.0,
+                "crop_box": [0.0, 0.0, float(width), float(height)],
+                "point_coords": [[float(columns.start + x), float(rows.start + y)]],
+            }
+        )
+    return described
+
+
+def depth_inside(components: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """How far each pixel of a label map, (H, W), lies inside its component.
+
+    1 on pixels at borders, those of the image included; inside more by the distance to the nearest.
+    """
+    padded = np.pad(components, 1, constant_values=-1)
+    middle = padded[1:-1, 1:-1]
+    inner = (middle == padded[:-2, 1:-1]) & (middle == padded[2:, 1:-1])
+    inner &= (middle == padded[1:-1, :-2]) & (middle == padded[1:-1, 2:])
+    depth: npt.NDArray[np.float64] = ndimage.distance_transform_edt(inner) + 1
+    return depth

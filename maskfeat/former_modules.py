@@ -1,0 +1,128 @@
+"""Modules by the paths they had in 0.1: imports, class paths in configs. They go with 0.3."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from maskfeat.deprecation import warn_renamed
+
+# Path within the package -> path of today.
+FORMER = {
+    "hill": "labeling",
+    "data.cache": "data.shards.cache",
+    "data.counts": "data.annotations.counts",
+    "data.examples": "data.order.examples",
+    "data.http_stream": "data.shards.http_stream",
+    "data.image_identity": "data.annotations.image_identity",
+    "data.index": "data.shards.index",
+    "data.index_file": "data.shards.index_file",
+    "data.limits": "data.annotations.limits",
+    "data.loaders": "data.order.loaders",
+    "data.mixture": "data.order.mixture",
+    "data.orders": "data.order.run_order",
+    "data.picture": "data.annotations.image",
+    "data.picture_files": "data.annotations.image_files",
+    "data.progress": "data.order.state",
+    "data.readers": "data.order.readers",
+    "data.reduce": "data.annotations.reduce",
+    "data.remote": "data.shards.remote",
+    "data.rle": "data.annotations.rle",
+    "data.sample": "data.annotations.sample",
+    "data.schedule": "data.order.schedule",
+    "data.sizes": "data.shards.count",
+    "data.skips": "data.order.skips",
+    "data.stream": "data.shards.stream",
+    "data.tar": "data.shards.tar",
+    "data.training": "data.order.training_loader",
+    "data.workers": "data.order.workers",
+    "data.write": "data.shards.write",
+    "evaluate.net_summary": "running.net_summary",
+    "evaluate.pictures": "evaluate.drawing",
+    "evaluate.rank_watch": "running.rank_watch",
+    "evaluate.robots": "evaluate.simulated_users",
+    "evaluate.run_summary": "running.run_summary",
+    "evaluate.save_together": "running.save_together",
+    "evaluate.scalar_layout": "running.scalar_layout",
+    "evaluate.stop_together": "running.stop_together",
+    "evaluate.throughput": "running.throughput",
+    "failed_start": "running.failed_start",
+    "failures": "running.failures",
+    "hill.answers": "labeling.proposal",
+    "hill.checks": "labeling.checks",
+    "hill.classifier": "labeling.classifier",
+    "hill.clicks": "labeling.click_log",
+    "hill.evidence": "labeling.examples",
+    "hill.export": "labeling.export",
+    "hill.image_store": "labeling.image_store",
+    "hill.kept_labels": "labeling.kept_labels",
+    "hill.labeler": "labeling.labeler",
+    "hill.learner": "labeling.learner",
+    "hill.order": "labeling.acquisition",
+    "hill.prepared": "labeling.prepared",
+    "hill.sources": "labeling.descriptors",
+    "run_folder": "running.run_folder",
+    "segment.atoms": "segment.superpixels",
+    "segment.changes": "interactive.mask_change",
+    "segment.click_net": "interactive.click_net",
+    "segment.click_reader": "interactive.click_reader",
+    "segment.coloring": "segment.seeded_watershed",
+    "segment.evidence": "interactive.evidence",
+    "segment.expansion": "segment.potts",
+    "segment.feature_cache": "features.cache",
+    "segment.graphcut": "interactive.cut",
+    "segment.hill": "segment.score_cut",
+    "segment.hints": "interactive.box_and_mask",
+    "segment.history": "interactive.history",
+    "segment.interactive": "interactive.segmenter",
+    "segment.judge": "segment.merge_classifier",
+    "segment.layers": "interactive.update",
+    "segment.mark_cutter": "interactive.prompt_cutter",
+    "segment.marks": "interactive.prompts",
+    "segment.merging": "segment.agglomeration",
+    "segment.monotone": "interactive.monotone",
+    "segment.networks": "interactive.networks",
+    "segment.pixelcut": "interactive.pixelcut",
+    "segment.reach": "interactive.click_radius",
+    "segment.refine": "interactive.refine",
+    "segment.scene": "interactive.image",
+    "segment.slivers": "interactive.narrow_band",
+    "segment.small_net": "interactive.small_net",
+    "segment.tree_prior": "interactive.tree_prior",
+    "segment.windows": "interactive.windows",
+}
+
+
+class FormerModules(MetaPathFinder, Loader):
+    """Finds a module by its former path, gives the module of today, and warns."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a module that has moved, None for any other."""
+        package, _, within = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == "maskfeat" and within in FORMER else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module of today, imported by its own name."""
+        new = f"maskfeat.{FORMER[spec.name.partition('.')[2]]}"
+        warn_renamed(spec.name, new)
+        module = importlib.import_module(new)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back; it was executed under its own name."""
+        former = module.__spec__
+        assert former is not None
+        module.__spec__ = former.loader_state
+
+
+def install() -> None:
+    """Let former paths be imported."""
+    if not any(isinstance(finder, FormerModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, FormerModules())  # before the finder of files: "hill" has a path

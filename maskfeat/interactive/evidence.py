@@ -1,0 +1,322 @@
+"""What clicks say of every superpixel: how near it is to them, in many ways of being near."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+
+import higra as hg
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.segment.agglomeration import Merges
+from maskfeat.segment.hierarchy import SalientPath, salient_path, ward_tree
+from maskfeat.segment.superpixels import RegionGraph
+from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree
+
+FloatArray = npt.NDArray[np.float32]
+
+# How near a superpixel is to a click, and what stands where there is no click (and as a bound).
+# "Odds" are those against being one segment; distances in the image are shares of
+# the root of its area; features count in units in which p = 2 / (1 + exp(d^2)).
+_WAYS = {
+    "log odds at the merge": 9.5,
+    "log share of the merge": 0.5,
+    "log growth of variance at Ward's merge": 4.0,
+    "feature distance": 5.0,
+    "distance in the image": 1.5,
+    "log contrast on the smoothest path": 4.0,
+    "color distance": 2.0,
+    "features and 4 x image": 11.0,
+    "features and 16 x image": 25.0,
+    "odds and 10 x image": 24.5,
+    "odds and 40 x image": 69.5,
+    "color and 2 x image": 4.0,
+}
+_FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
+# Distances of which it counts by how many times one is the other.
+COMPARED = (
+    "feature distance",
+    "distance in the image",
+    "features and 4 x image",
+    "features and 16 x image",
+)
+_COMPARED_ROWS = [list(_WAYS).index(way) for way in COMPARED]
+_LEAST = 0.02
+
+WAYS = tuple(_WAYS)
+# What is known of a superpixel beside the single clicks.
+SUPERPIXEL_MEASURES = (
+    *(f"object: {way}" for way in WAYS),
+    *(f"background: {way}" for way in WAYS),
+    *(f"object against background: {way}" for way in COMPARED),
+    "under a salient node",
+    "distance to the rim of the image",
+)
+# What is known of a click: how near the nearest others are.
+CONTEXT_MEASURES = (
+    *(f"same kind: {way}" for way in WAYS),
+    *(f"other kind: {way}" for way in WAYS),
+    *(f"same against other kind: {way}" for way in COMPARED),
+)
+
+# Rows of measures that are kept: some 100 MB for 8,000 superpixels.
+_KEPT_ROWS = 256
+# Superpixels of which it is kept how near they are to one another: 50 MB.
+_KEPT_PAIRS = 1024
+
+
+class ClickEvidence:
+    """Measures of the superpixels of one image for sets of clicked superpixels.
+
+    All depends on the sets of clicks alone, bit for bit.
+
+    Args:
+        graph: The superpixels.
+        tree: Their hierarchy, with levels of 1 - p ("one segment"), see
+            `merge_classifier.calibrated`.
+        colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None: then color says
+            nothing.
+    """
+
+    def __init__(
+        self,
+        graph: RegionGraph,
+        tree: PartitionTree,
+        colors: npt.NDArray[np.floating] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.tree = tree
+        self._features = _columns(graph.features * np.float32(np.sqrt(graph.scale)))
+        self._places = _columns(graph.centroids_yx / np.float32(np.sqrt(graph.labels.size)))
+        self._colors = None if colors is None else _columns(colors)
+        self._ward = ward_tree(graph.features, graph.sizes, graph.edges)
+        self._path_tree = _path_tree(graph)
+        self._rows: OrderedDict[int, FloatArray] = OrderedDict()
+        self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+        self._salient_paths: dict[int, SalientPath] = {}
+        # Superpixels that were ever clicked, in turn, and how near they are to one another.
+        self._places_of_clicks: dict[int, int] = {}
+        self._between = np.empty((0, 0, len(WAYS)), np.float32)
+
+    def measures(
+        self, object_superpixels: IntArray, background_superpixels: IntArray
+    ) -> FloatArray:
+        """The inputs of the network of superpixels.
+
+        Args:
+            object_superpixels: Superpixels clicked as object, (N,).
+            background_superpixels: Superpixels clicked as background, (M,).
+
+        Returns:
+            float32, shape (F, K), in the order of `SUPERPIXEL_MEASURES`.
+        """
+        salient = self.salient(object_superpixels, background_superpixels)
+        inside = self._nearest(True, object_superpixels)
+        outside = self._nearest(False, background_superpixels)
+        return _as_measures(inside, outside, salient, self._rim_distances)
+
+    def measures_at(
+        self,
+        superpixels: IntArray,
+        object_superpixels: IntArray,
+        background_superpixels: IntArray,
+        object_ways: FloatArray,
+        background_ways: FloatArray,
+    ) -> FloatArray:
+        """The same numbers as `measures`, for some superpixels alone.
+
+        Args:
+            superpixels: Which, (A,).
+            object_superpixels: Superpixels clicked as object, (N,).
+            background_superpixels: Superpixels clicked as background, (M,).
+            object_ways: See `ways_at`, (W, N, A).
+            background_ways: Likewise, (W, M, A).
+
+        Returns:
+            float32, shape (F, A).
+        """
+        inside, outside = (
+            np.minimum(ways.min(axis=1, initial=np.inf), _FAR)
+            for ways in (object_ways, background_ways)
+        )
+        salient = self.salient(object_superpixels, background_superpixels)[superpixels]
+        return _as_measures(inside, outside, salient, self._rim_distances[superpixels])
+
+    def ways_at(self, clicked: IntArray, superpixels: IntArray) -> FloatArray:
+        """How near some superpixels are to each of some others, float32, (W, N, A)."""
+        ways = np.empty((len(WAYS), len(clicked), len(superpixels)), np.float32)
+        for place, superpixel in enumerate(clicked):
+            ways[:, place] = self.ways(int(superpixel))[:, superpixels]
+        return ways
+
+    def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
+        """How near the nearest other clicks are to each click of one kind.
+
+        Args:
+            clicked: Superpixels clicked in one way, each once, (N,).
+            others: Superpixels clicked in the other way, each once, (M,).
+
+        Returns:
+            float32, shape (N, C), in the order of `CONTEXT_MEASURES`.
+        """
+        to_same, to_other = self._pairs(clicked, clicked), self._pairs(clicked, others)
+        to_same[np.eye(len(clicked), dtype=bool)] = np.inf
+        same, other = (
+            np.minimum(ways.min(axis=1, initial=np.inf), _FAR[:, 0]) for ways in (to_same, to_other)
+        )
+        return np.concatenate([same, other, _compared(same.T, other.T).T], axis=1)
+
+    def salient(self, object_superpixels: IntArray, background_superpixels: IntArray) -> BoolArray:
+        """The superpixels under those ancestors of object clicks that stand out most, (K,)."""
+        is_barred = np.zeros(len(self.tree.parents), bool)
+        for superpixel in background_superpixels:
+            is_barred[self.tree.ancestors(int(superpixel))] = True
+        nodes = [
+            self._salient_path(int(superpixel)).best(is_barred) for superpixel in object_superpixels
+        ]
+        return self.tree.leaves_under(np.array(nodes, np.int64))
+
+    def _salient_path(self, superpixel: int) -> SalientPath:
+        if superpixel not in self._salient_paths:
+            self._salient_paths[superpixel] = salient_path(self._odds_tree, superpixel)
+        return self._salient_paths[superpixel]
+
+    def _nearest(self, is_object: bool, superpixels: IntArray) -> FloatArray:
+        """The least of each measure over some clicks, (ways, K)."""
+        wanted = frozenset(superpixels.tolist())
+        known, least = self._last.get(is_object, (frozenset[int](), None))
+        if least is None or not known <= wanted:
+            known, least = frozenset(), np.repeat(_FAR, self.graph.num_superpixels, axis=1)
+        for superpixel in wanted - known:
+            least = np.minimum(least, self.ways(superpixel))
+        self._last[is_object] = wanted, least
+        return least
+
+    def _pairs(self, one: IntArray, other: IntArray) -> FloatArray:
+        """How near clicked superpixels are to one another, (N, M, W); each pair is found once."""
+        wanted = {*one.tolist(), *other.tolist()}
+        if len(wanted | self._places_of_clicks.keys()) > _KEPT_PAIRS:
+            self._places_of_clicks = {}
+            self._between = np.empty((0, 0, len(WAYS)), np.float32)
+        for superpixel in wanted - self._places_of_clicks.keys():
+            place = self._places_of_clicks[superpixel] = len(self._places_of_clicks)
+            if place >= len(self._between):
+                grown = np.empty((2 * place + 16,) * 2 + (len(WAYS),), np.float32)
+                grown[:place, :place] = self._between[:place, :place]
+                self._between = grown
+            known = np.fromiter(self._places_of_clicks, np.int64)
+            ways = self.ways(superpixel)[:, known].T
+            self._between[place, : place + 1] = self._between[: place + 1, place] = ways
+        places = [
+            [self._places_of_clicks[int(superpixel)] for superpixel in superpixels]
+            for superpixels in (one, other)
+        ]
+        return self._between[np.ix_(*(np.array(p, np.int64) for p in places))]
+
+    def ways(self, superpixel: int) -> FloatArray:
+        """How near all superpixels are to one, in the order of `WAYS`, float32, (W, K)."""
+        if superpixel in self._rows:
+            self._rows.move_to_end(superpixel)
+            return self._rows[superpixel]
+        met, met_ward = self.tree.meeting_nodes(superpixel), self._ward.meeting_nodes(superpixel)
+        odds = self._node_odds[met]
+        place = _distances(self._places, superpixel)
+        feature = _distances(self._features, superpixel)
+        color = (
+            np.zeros_like(place) if self._colors is None else _distances(self._colors, superpixel)
+        )
+        row = np.stack(
+            [
+                odds,
+                self._node_shares[met],
+                self._ward_growths[met_ward],
+                feature,
+                place,
+                self._path_contrasts[self._path_tree.meeting_nodes(superpixel)],
+                color,
+                feature + 4 * place,
+                feature + 16 * place,
+                odds + 10 * place,
+                odds + 40 * place,
+                color + 2 * place,
+            ]
+        )
+        self._rows[superpixel] = np.minimum(row, _FAR, dtype=np.float32)
+        if len(self._rows) > _KEPT_ROWS:
+            self._rows.popitem(last=False)
+        return self._rows[superpixel]
+
+    @cached_property
+    def _path_contrasts(self) -> FloatArray:
+        contrasts = self._path_tree.levels * self.graph.scale
+        return np.log(contrasts + 1e-3).astype(np.float32)
+
+    @cached_property
+    def _node_odds(self) -> FloatArray:
+        levels = self.tree.levels
+        return np.log((levels + 1e-4) / (1 - levels + 1e-4)).astype(np.float32)
+
+    @cached_property
+    def _odds_tree(self) -> PartitionTree:
+        """Levels whose ratios mean something close to 1, too."""
+        levels = np.minimum(self.tree.levels, 1 - 1e-6)
+        return PartitionTree(self.tree.parents, levels / (1 - levels), self.tree.sizes)
+
+    @cached_property
+    def _node_shares(self) -> FloatArray:
+        shares: FloatArray = np.log(self.tree.sizes / self.tree.sizes[-1]).astype(np.float32)
+        return shares
+
+    @cached_property
+    def _ward_growths(self) -> FloatArray:
+        growths = self._ward.levels * (self.graph.scale / self.graph.labels.size)
+        return np.log(growths + 1e-6).astype(np.float32)
+
+    @cached_property
+    def _rim_distances(self) -> FloatArray:
+        height, width = self.graph.labels.shape
+        rows, columns = self.graph.centroids_yx.T
+        rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
+        shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
+        return shares
+
+
+def _as_measures(
+    inside: FloatArray, outside: FloatArray, salient: BoolArray, rim: FloatArray
+) -> FloatArray:
+    """In the order of `SUPERPIXEL_MEASURES`, (F, K)."""
+    ratios = _compared(inside, outside)
+    flags = salient[None].astype(np.float32)
+    return np.concatenate([inside, outside, ratios, flags, rim[None]])
+
+
+def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
+    """By how many times one distance is the other, as a logarithm, (ways, ...) -> (4, ...)."""
+    ratios: FloatArray = np.log((one[_COMPARED_ROWS] + _LEAST) / (other[_COMPARED_ROWS] + _LEAST))
+    return ratios
+
+
+def _path_tree(graph: RegionGraph) -> PartitionTree:
+    """Merges in the order of contrast along borders: on the smoothest path none is larger."""
+    edges, count = graph.edges, graph.num_superpixels
+    parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
+    if count > 1:
+        order = np.argsort(graph.border_contrasts, kind="stable")
+        tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
+        parents = np.asarray(tree.parents(), np.int64)
+        contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
+    return PartitionTree.of_merges(Merges(parents, contrasts), graph.sizes)
+
+
+def _columns(values: npt.NDArray[np.floating]) -> FloatArray:
+    """Each value of all superpixels side by side, (K, C) -> (C, K)."""
+    return np.ascontiguousarray(values.T, np.float32)
+
+
+def _distances(values: FloatArray, superpixel: int) -> FloatArray:
+    """Euclidean distance of one superpixel's values to those of all, (C, K) -> (K,)."""
+    steps = values - values[:, superpixel : superpixel + 1]
+    steps *= steps
+    distances: FloatArray = np.sqrt(steps.sum(axis=0))
+    return distances

@@ -1,0 +1,263 @@
+"""Superpixels become pixels again: along the outline of a cut and around clicks, pixel by pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from maskfeat.interactive.monotone import MonotoneNet
+from maskfeat.interactive.prompts import some_of
+from maskfeat.interactive.windows import Window, grown, whole, window_of
+from maskfeat.segment.tree import BoolArray, IntArray
+
+FloatArray = npt.NDArray[np.float32]
+
+# How far around it a click is felt, pixels, and the bound of a measure.
+RADIUS = 20
+_FAR = 24.0
+# Pixels count as near a click of the other kind up to this distance.
+_NEAR = 12.0
+# Blurs of the mask, standard deviations in pixels.
+_FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
+_REDUCED = 4  # pixels that are one when blurring the most
+_MARGIN = 32  # around the mask: four standard deviations of the widest blur
+_MAX_ODDS = 6.0
+_MOST_FELT = 512  # pixels of one kind; of more, as a scribble marks, so many
+_KEPT_PATCHES = 4096  # clicks, 20 kB each
+# Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
+_FEATURE_PX, _COLOR_PX = 8.0, 30.0
+
+_WAYS = ("distance", "distance and features", "distance and color")
+PIXEL_MEASURES = (
+    "blurred mask",
+    "mask, blurred more",
+    "log odds of the superpixel",
+    "blurred log odds",
+    *(f"object: {way}" for way in _WAYS),
+    *(f"background: {way}" for way in _WAYS),
+)
+PIXEL_SIGNS = (1, 1, 1, 1, *(-1,) * len(_WAYS), *(1,) * len(_WAYS))
+
+
+class Refiner:
+    """Decides pixels near the outline of a cut, and near clicks that the cut did not expect.
+
+    Of the pixels whose surroundings are all object only those near a background click are asked
+    about, and the other way round; so another object click never takes a pixel away, as long as
+    the cut itself takes none.
+
+    Args:
+        labels: Superpixel of each pixel, shape (H, W).
+        fine: Features and color of each pixel: fine levels, in units in which
+            p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
+        colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
+    """
+
+    def __init__(
+        self,
+        labels: npt.NDArray[np.int32],
+        fine: FloatArray,
+        colors: FloatArray | None = None,
+    ) -> None:
+        self.labels = labels
+        self._fine = fine
+        self._colors = colors
+        self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
+        self._patches: dict[tuple[int, int], tuple[FloatArray, tuple[int, int]]] = {}
+
+    def refine(
+        self,
+        network: MonotoneNet,
+        is_object: BoolArray,
+        odds: FloatArray,
+        object_pixels: IntArray,
+        background_pixels: IntArray,
+    ) -> BoolArray:
+        """The mask in pixels.
+
+        Args:
+            network: Judges pixels by `PIXEL_MEASURES`.
+            is_object: The cut of the superpixels, shape (K,).
+            odds: Log odds of "object" of the superpixels, shape (K,).
+            object_pixels: Clicked pixels, numbered in reading order, (N,).
+            background_pixels: Likewise, (M,).
+
+        Returns:
+            bool, shape (H, W). Clicks may still be wrong.
+        """
+        mask = is_object[self.labels]
+        places, measures = self.measures(mask, odds, object_pixels, background_pixels)
+        mask.ravel()[places] = network(measures) > 0
+        return mask
+
+    def refine_within(
+        self,
+        network: MonotoneNet,
+        mask: BoolArray,
+        odds: FloatArray,
+        clicks: tuple[IntArray, IntArray],
+        window: Window,
+    ) -> BoolArray:
+        """The mask in a window alone, as clicks near it and the mask around it have it.
+
+        Args:
+            network: See `refine`.
+            mask: To be refined in the window, bool, shape (H, W).
+            odds: See `refine`; infinite where the superpixel is held.
+            clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
+            window: Rows and columns.
+
+        Returns:
+            bool, of the shape of the window. Clicks may still be wrong.
+        """
+        around = _aligned(grown(window, _MARGIN, whole(mask.shape)))
+        inner = tuple(
+            slice(w.start - a.start, w.stop - a.start) for w, a in zip(window, around, strict=True)
+        )
+        near = self._nearest_in(clicks[0], around), self._nearest_in(clicks[1], around)
+        is_asked, levels = _levels(mask[around], odds, self.labels[around], near)
+        refined = mask[around].copy()
+        asked = np.nonzero(is_asked[inner])
+        asked = asked[0] + inner[0].start, asked[1] + inner[1].start
+        measures = np.stack([level[asked].astype(np.float32) for level in levels])
+        refined[asked] = network(measures) > 0
+        return refined[inner]
+
+    def measures(
+        self,
+        mask: BoolArray,
+        odds: FloatArray,
+        object_pixels: IntArray,
+        background_pixels: IntArray,
+    ) -> tuple[IntArray, FloatArray]:
+        """What is in doubt, and what is known of it.
+
+        Returns:
+            The pixels, numbered in reading order, (N,), and their measures, float32, (F, N).
+        """
+        near = self._nearest(True, object_pixels), self._nearest(False, background_pixels)
+        window = _window_around(mask)
+        near = near[0][:, window[0], window[1]], near[1][:, window[0], window[1]]
+        is_asked, levels = _levels(mask[window], odds, self.labels[window], near)
+        asked = np.nonzero(is_asked)
+        measures = np.stack([level[asked].astype(np.float32) for level in levels])
+        places = (asked[0] + window[0].start) * mask.shape[1] + asked[1] + window[1].start
+        return places, measures
+
+    def _nearest_in(self, clicks_yx: IntArray, window: Window) -> FloatArray:
+        """As `_nearest`, in a window, of the clicks that are felt there."""
+        low, high = np.array([(side.start, side.stop) for side in window]).T
+        is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
+        maps = np.full((len(_WAYS), *(high - low)), _FAR, np.float32)
+        width = self.labels.shape[1]
+        pixels = np.unique(clicks_yx[is_felt] @ (width, 1))
+        for pixel in some_of(pixels, _MOST_FELT).tolist():
+            row, column = divmod(pixel, width)
+            self._add(maps, row, column, window)
+        return maps
+
+    def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
+        """The least of each measure over clicks of one kind, (ways, H, W)."""
+        wanted = frozenset(some_of(np.unique(pixels), _MOST_FELT).tolist())
+        known, maps = self._last.get(is_object, (frozenset[int](), None))
+        if maps is None or not known <= wanted:
+            known = frozenset()
+            maps = np.full((len(_WAYS), *self.labels.shape), _FAR, np.float32)
+        everywhere = whole(self.labels.shape)
+        for pixel in wanted - known:
+            row, column = divmod(pixel, self.labels.shape[1])
+            self._add(maps, row, column, everywhere)
+        self._last[is_object] = wanted, maps
+        return maps
+
+    def _add(self, maps: FloatArray, row: int, column: int, window: Window) -> None:
+        """Lower the maps of a window, (ways, h, w), to what one click says."""
+        ways, corner = self._felt(row, column)
+        into, part = [], []
+        for side, first, length in zip(window, corner, ways.shape[1:], strict=True):
+            start, stop = max(side.start, first), min(side.stop, first + length)
+            into.append(slice(start - side.start, stop - side.start))
+            part.append(slice(start - first, stop - first))
+        felt = maps[:, into[0], into[1]]
+        np.minimum(felt, ways[:, part[0], part[1]], out=felt)
+
+    def _felt(self, row: int, column: int) -> tuple[FloatArray, tuple[int, int]]:
+        """How near a click is to the pixels around it, (ways, h, w), and the first of these."""
+        if (row, column) in self._patches:
+            return self._patches[row, column]
+        height, width = self.labels.shape
+        rows = slice(max(0, row - RADIUS), min(height, row + RADIUS + 1))
+        columns = slice(max(0, column - RADIUS), min(width, column + RADIUS + 1))
+        down = np.arange(rows.start, rows.stop, dtype=np.float32) - row
+        right = np.arange(columns.start, columns.stop, dtype=np.float32) - column
+        distance = np.sqrt(down[:, None] ** 2 + right**2)
+        ways = [distance]
+        for values, pixels_per_unit in ((self._fine, _FEATURE_PX), (self._colors, _COLOR_PX)):
+            if values is None:
+                ways.append(distance)
+                continue
+            steps = values[rows, columns] - values[row, column]
+            ways.append(
+                distance + pixels_per_unit * np.sqrt(np.einsum("yxc,yxc->yx", steps, steps))
+            )
+        if len(self._patches) >= _KEPT_PATCHES:
+            self._patches.clear()
+        self._patches[row, column] = np.stack(ways), (rows.start, columns.start)
+        return self._patches[row, column]
+
+
+def _levels(
+    mask: BoolArray,
+    odds: FloatArray,
+    labels: npt.NDArray[np.int32],
+    near: tuple[FloatArray, FloatArray],
+) -> tuple[BoolArray, list[npt.NDArray[Any]]]:
+    """Which pixels are in doubt, (h, w), and the maps of `PIXEL_MEASURES`, (h, w) each.
+
+    Args:
+        mask: The cut, (h, w).
+        odds: Of all superpixels, (K,).
+        labels: Superpixel of each pixel, (h, w).
+        near: How near clicks on the object and on the background are, (ways, h, w).
+    """
+    gray = mask.astype(np.uint8) * 255
+    blurred = _blurred(gray, _FINE_BLUR)
+    is_asked = (blurred > 1) & (blurred < 254)
+    is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
+    is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
+    clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
+    as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
+    return is_asked, [
+        blurred,
+        _blurred(gray, _COARSE_BLUR, reduced=_REDUCED),
+        clipped[labels],
+        _blurred(as_bytes[labels], _ODDS_BLUR),
+        *(of_way for maps in near for of_way in maps),
+    ]
+
+
+def _window_around(mask: BoolArray) -> Window:
+    """Rows and columns beyond which nothing is asked, nor seen by the blurs of what is asked."""
+    used = window_of(mask)
+    if used[0].stop == 0:
+        used = slice(0, 1), slice(0, 1)
+    return _aligned(grown(used, _MARGIN, whole(mask.shape)))
+
+
+def _aligned(window: Window) -> Window:
+    """Started at multiples of `_REDUCED`: a reduced image of it is part of that of all."""
+    rows, columns = (slice(side.start // _REDUCED * _REDUCED, side.stop) for side in window)
+    return rows, columns
+
+
+def _blurred(gray: npt.NDArray[np.uint8], sigma: float, reduced: int = 1) -> npt.NDArray[np.uint8]:
+    """Blur, on means of `reduced` x `reduced` pixels: blurs that are wide enough show no blocks."""
+    image = Image.fromarray(gray)
+    if reduced == 1:
+        return np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))
+    blurred = image.reduce(reduced).filter(ImageFilter.GaussianBlur(sigma / reduced))
+    box = (0, 0, image.width / reduced, image.height / reduced)
+    return np.asarray(blurred.resize(image.size, Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,343 @@
+"""One image, many clicks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Hashable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.arguments import (
+    ImageLike,
+    checked_choice,
+    checked_flag,
+    checked_number,
+    rgb_of,
+    shown,
+)
+from maskfeat.features.cache import FeatureCache
+from maskfeat.features.reading import Features
+from maskfeat.interactive.box_and_mask import filled
+from maskfeat.interactive.click_radius import ANYWHERE, Stroke
+from maskfeat.interactive.cut import SMOOTHNESS
+from maskfeat.interactive.history import StrokeHistory
+from maskfeat.interactive.image import Scene
+from maskfeat.interactive.networks import ClickNetworks, default_networks
+from maskfeat.interactive.prompt_cutter import MarkCutter
+from maskfeat.interactive.prompts import (
+    check_place,
+    checked_bound,
+    checked_box,
+    checked_mask,
+    clicks_and_scribbles,
+    labeled_marks,
+    strokes_with_reach,
+)
+from maskfeat.interactive.update import LayeredMasks, obeying
+from maskfeat.segment.hierarchy import Hierarchy
+from maskfeat.segment.inputs import FeatureModel, checked_features, checked_per_megapixel, model_of
+from maskfeat.segment.resizing import (
+    enlarged_labels,
+    reduced,
+    resized,
+    scaled,
+    scaled_box,
+    scaled_stroke,
+)
+from maskfeat.segment.superpixels import RegionGraph
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class InteractiveSegmenter:
+    """Marks objects by clicks, scribbles, a box, or a mask to start from.
+
+    The mask is a function of the image and the set of marks: their order cannot matter, and every
+    click is obeyed. The object consists of the 4-connected parts that hold marks of it.
+
+        segmenter = InteractiveSegmenter(model)
+        segmenter.set_image(rgb)
+        mask = segmenter.predict([[120, 200], [30, 40]], [True, False])
+
+    or click by click, with what was clicked kept here:
+
+        mask = segmenter.click(120, 200)
+        mask = segmenter.click(30, 40, is_positive=False)
+        mask = segmenter.undo()
+
+    These clicks carry their reach, how far from the outline of the mask of that moment they were
+    made (`reach`): a click near the outline changes little. A click on the background takes
+    away from that mask, and nothing grows for it. `predict` can be told both, too.
+
+    An instance may be used by many threads; each call is done before the next begins.
+
+    Args:
+        model: Gives the features of an image, e.g. a `FeaturePyramid`; or what `maskfeat.load`
+            takes, a name or a path; None if only `set_features` is used.
+        method: "cut" takes two labels by a graph cut of superpixels, refined in pixels; "pixelcut"
+            by a cut of all pixels, which takes up to a second and needs the extra "graphcut";
+            "coloring" gives each region the label of the mark that reaches it by the smallest
+            largest step.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`.
+        smoothness: How much a short and well-placed outline is worth, see `SuperpixelCutter`.
+        max_megapixels: A larger image, millions of pixels, is worked on reduced to this size, and
+            the mask is enlarged again.
+        cache_dir: Folder in which features are kept, so that an image is encoded once; for a
+            model that is an nn.Module.
+        networks: Judge superpixels and pixels; None takes those that come with the package.
+    """
+
+    def __init__(
+        self,
+        model: FeatureModel | str | os.PathLike[str] | None = None,
+        *,
+        method: Literal["cut", "pixelcut", "coloring"] = "cut",
+        per_megapixel: float = 26_000,
+        smoothness: float = SMOOTHNESS,
+        max_megapixels: float = 1.0,
+        cache_dir: str | Path | None = None,
+        networks: ClickNetworks | None = None,
+    ) -> None:
+        checked_choice("method", method, ("cut", "pixelcut", "coloring"))
+        self.model = None if model is None else model_of(model)
+        self.method = method
+        self.per_megapixel = checked_per_megapixel(per_megapixel)
+        self.smoothness = checked_number("smoothness", smoothness, least=0)
+        self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
+        if not (networks is None or isinstance(networks, ClickNetworks)):
+            raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
+        self.networks = default_networks() if networks is None else networks
+        self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
+        self._lock = threading.RLock()
+        self._scene: Scene | None = None
+        self._size = (0, 0)
+        self._layers = LayeredMasks()
+        self._history = StrokeHistory(self.predict)
+
+    def set_image(self, rgb: ImageLike) -> None:
+        """Take the image that the next clicks are for.
+
+        Args:
+            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of an image.
+
+        Raises:
+            ValueError: If there is no model, or the model refuses the image. The image that was
+                set before stays.
+        """
+        if self.model is None:
+            raise ValueError("set_image needs a model; give one, or call set_features")
+        rgb = rgb_of(rgb)
+        with self._lock:
+            small = reduced(rgb, self.max_megapixels)
+            read = self.model.features if self._cache is None else self._cache.features
+            self._take(self._scene_of(read(small), small), (rgb.shape[0], rgb.shape[1]))
+
+    def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
+        """Take the features of the image that the next clicks are for.
+
+        Args:
+            features: Of the image, at its full size. Their `scale` should be right: how far a
+                click reaches is judged in units of it.
+            rgb: The image, as in `set_image`, whose color helps to place outlines.
+
+        Raises:
+            ValueError: If the features are not finite, or rgb has another size. The image that was
+                set before stays.
+        """
+        image = None if rgb is None else rgb_of(rgb)
+        with self._lock:
+            self._take(self._scene_of(checked_features(features), image), features.size)
+
+    def predict(
+        self,
+        clicks_yx: npt.ArrayLike,
+        is_positive: npt.ArrayLike,
+        *,
+        scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None = (),
+        box_yxyx: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+        keep_all: bool = False,
+        reach_px: npt.ArrayLike | None = None,
+        within: npt.ArrayLike | None = None,
+    ) -> BoolArray:
+        """The mask for all marks so far.
+
+        Args:
+            clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+            is_positive: True or 1 for a click on the object, else False or 0, shape (N,).
+            scribbles: Pixels of strokes, each like clicks_yx, with True for the object; all
+                of them are obeyed.
+            box_yxyx: A box that holds all of the object: top, left, bottom, right, the last two
+                exclusive.
+            mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
+            keep_all: Keep parts that hold no mark, too.
+            reach_px: Of each click, then of each scribble, see `maskfeat.interactive.click_radius`,
+                pixels, shape (N + number of scribbles,). Marks that reach less change less, 0 is
+                one that says what the mask said, see `maskfeat.interactive.update.LayeredMasks`.
+                None: each
+                    may
+                change everything.
+            within: Beyond this nothing is object, bool, shape (H, W), e.g. the mask that was shown
+                before a click on the background, for which nothing is to grow.
+
+        Returns:
+            The object, bool, shape (H, W).
+
+        Raises:
+            ValueError: If no image is set, a shape or type is wrong, a mark lies outside the image,
+                a pixel is marked both ways, a positive mark lies outside the box or `within`, or
+                nothing says where the object is: no positive mark, no box and no mask. Nothing
+                changes.
+        """
+        with self._lock:
+            scene, size = self._ready()
+            keep_all = checked_flag("keep_all", keep_all)
+            marks = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
+            box = None if box_yxyx is None else checked_box(box_yxyx, size)
+            prior = None if mask is None else checked_mask(mask, size)
+            check_place(marks, box, prior)
+            bound = None if within is None else checked_bound(within, marks, size)
+            strokes = strokes_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
+            small = [scaled_stroke(stroke, size, scene.features.size) for stroke in strokes]
+            small_box = scaled_box(box, size, scene.features.size)
+            found = self._mask_of(small, small_box, prior, keep_all)
+            if found.shape == size and bound is None:
+                return found.copy()
+            enlarged = found.copy() if found.shape == size else resized(found, size)
+            if box is not None:  # its sides lie inside pixels of the reduced image
+                enlarged &= filled(box, size)
+            if bound is not None:
+                enlarged &= bound
+            return obeying(enlarged, marks.of(1), marks.of(0), keep_all)
+
+    def predict_labels(
+        self,
+        clicks_yx: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        scribbles: Sequence[tuple[npt.ArrayLike, int]] | None = (),
+    ) -> IntArray:
+        """A label for every pixel, from marks with labels: graph coloring, in one pass.
+
+        Args:
+            clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+            labels: Label of each click, integers, not negative, shape (N,).
+            scribbles: Pixels of strokes, each like clicks_yx, with their label.
+
+        Returns:
+            int64, shape (H, W): each pixel has the label of a mark, and each mark keeps its own.
+
+        Raises:
+            ValueError: If no image is set, a shape or type is wrong, a mark lies outside the image,
+                a pixel has two labels, or there is no mark. Nothing changes.
+        """
+        with self._lock:
+            scene, size = self._ready()
+            marks = labeled_marks(clicks_yx, labels, scribbles, size)
+            if not marks.labels.size:
+                raise ValueError("at least one mark is needed, got none; click something first")
+            places = scaled(marks.pixels_yx, size, scene.features.size)
+            colored = scene.color(places, marks.labels)
+            enlarged = enlarged_labels(colored, size)
+            enlarged[tuple(marks.pixels_yx.T)] = marks.labels
+            return enlarged
+
+    def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
+        """Add a click to those that are kept, and give the mask for all of them.
+
+        Raises:
+            ValueError: As `predict` does; the click is not kept then.
+        """
+        return self.scribble([(row, column)], is_positive)
+
+    def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:
+        """Add a stroke to what is kept, pixel by pixel, and give the mask for all of it.
+
+        Args:
+            points_yx: Pixels (row, column), integers, shape (N, 2), at least one.
+            is_positive: True for a stroke on the object.
+
+        Raises:
+            ValueError: As `predict` does; the stroke is not kept then.
+        """
+        with self._lock:
+            _, size = self._ready()
+            points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
+            if not len(points):
+                raise ValueError("a stroke must have at least one pixel, got none")
+            return self._history.add(points, bool(is_positive))
+
+    def undo(self) -> BoolArray | None:
+        """Take the last click or stroke back.
+
+        Returns:
+            The mask for the rest; None if none of the rest is on the object.
+
+        Raises:
+            ValueError: If there is nothing to take back.
+        """
+        with self._lock:
+            return self._history.undo()
+
+    def reset(self) -> None:
+        """Forget all clicks and strokes; the image stays."""
+        with self._lock:
+            self._history = StrokeHistory(self.predict)
+
+    def _mask_of(
+        self,
+        strokes: Sequence[Stroke],
+        box: tuple[int, int, int, int] | None,
+        prior: BoolArray | None,
+        keep_all: bool,
+    ) -> BoolArray:
+        """The mask in pixels of the scene, not to be changed."""
+        scene = self.scene
+        prior = None if prior is None else resized(prior, scene.features.size)
+        cutter = MarkCutter(scene, self.method, box, prior)
+        start = np.zeros(scene.features.size, bool)
+        has_hint = prior.any() if prior is not None else box is not None
+        # Strokes that may change everything ask for no mask to start from.
+        if has_hint and all(stroke.level < ANYWHERE for stroke in strokes):
+            start = cutter.whole(*np.empty((2, 0, 2), np.int64))
+        hint = None if prior is None else sha256(prior.tobytes()).digest()
+        context: Hashable = (box, hint, keep_all)
+        return self._layers.mask(strokes, cutter, start, keep_all, context)
+
+    @property
+    def scene(self) -> Scene:
+        """What is prepared for the image.
+
+        Raises:
+            ValueError: If no image is set.
+        """
+        return self._ready()[0]
+
+    @property
+    def graph(self) -> RegionGraph:
+        """The superpixels of the image, at the size that is worked on; see `scene`."""
+        return self.scene.graph
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """All nested partitions of the image, at the size that is worked on; see `scene`."""
+        return self.scene.hierarchy
+
+    def _ready(self) -> tuple[Scene, tuple[int, int]]:
+        if self._scene is None:
+            raise ValueError("no image is set; call set_image or set_features first")
+        return self._scene, self._size
+
+    def _scene_of(self, features: Features, rgb: npt.NDArray[np.uint8] | None) -> Scene:
+        return Scene(features, rgb, self.networks, self.per_megapixel, self.smoothness)
+
+    def _take(self, scene: Scene, size: tuple[int, int]) -> None:
+        self._scene, self._size = scene, size
+        self._layers = LayeredMasks()
+        self._history = StrokeHistory(self.predict)

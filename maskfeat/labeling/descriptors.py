@@ -1,0 +1,245 @@
+"""What is known of each place of an image before anyone said a class: maps of descriptors.
+
+A source is any function of an image and its features that gives maps, `(rgb, features) -> [map,
+...]`: float, shape (h, w, C), h and w cells that cover the image evenly, each map of any size. So a
+network of your own is a source, too. A source that is to be kept on disk should have a `key`, a
+text that differs where its maps would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from skimage.color import rgb2lab
+from torch import nn
+
+from maskfeat.batch import normalize_images
+from maskfeat.features.backbone import backbone_maps, build_backbone
+from maskfeat.features.cache import model_digest
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features
+from maskfeat.segment.score_maps import RegionReader
+
+FloatArray = npt.NDArray[np.floating]
+Rgb = npt.NDArray[np.uint8]
+Source = Callable[[Rgb, Features], list[FloatArray]]
+
+_STAT_STRIDE = 4
+
+
+class ColorAndTexture:
+    """What needs no network: color, texture, surroundings, and where in the image.
+
+    Lab color and its spread within 4 x 4 pixels, its means over Gaussians of 8 and 32 pixels,
+    the strength of edges at two scales in four directions, row and column with their squares.
+    All at stride 4.
+
+    Args:
+        has_place: Whether row and column are told. Where cameras are held upright, they say much.
+    """
+
+    def __init__(self, has_place: bool = True) -> None:
+        self.has_place = has_place
+        self.key = f"color-and-texture-1{'-place' if has_place else ''}"
+
+    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
+        """One map of 35 channels, 31 without place."""
+        size = tuple(max(1, round(side / _STAT_STRIDE)) for side in rgb.shape[:2])
+        lab = (rgb2lab(rgb) / 100).astype(np.float32)
+        mean = _shrunk(lab, size)
+        spread = np.sqrt(np.maximum(_shrunk(lab**2, size) - mean**2, 0))
+        around = [ndimage.gaussian_filter(mean, (s, s, 0)) for s in (2, 8)]
+        spread_around = ndimage.gaussian_filter(spread, (4, 4, 0))
+        edges = [_edge_strengths(lab[..., 0], sigma, size) for sigma in (1, 2.5)]
+        around_edges = [ndimage.gaussian_filter(one, (3, 3, 0)) for one in edges]
+        channels = [mean, spread, *around, spread_around, *edges, *around_edges]
+        if self.has_place:
+            y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
+            channels.append(np.stack([y, x, y * y, x * x], axis=2))
+        return [np.concatenate(channels, axis=2).astype(np.float32)]
+
+
+class PyramidLevels:
+    """The coarse levels of the features themselves, and their surroundings.
+
+    Args:
+        min_stride: Finer levels are left out.
+    """
+
+    def __init__(self, min_stride: int = 4) -> None:
+        self.min_stride = min_stride
+        self.key = f"pyramid-1-{min_stride}"
+
+    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
+        """Each level, then the coarsest one blurred over 4 of its cells."""
+        maps = []
+        for level, stride in zip(features.pyramid, features.strides, strict=True):
+            if stride >= min(self.min_stride, max(features.strides)):
+                cells = tuple(-(-side // stride) for side in features.size)
+                maps.append(level[:, : cells[0], : cells[1]].permute(1, 2, 0).cpu().numpy())
+        return [*maps, ndimage.gaussian_filter(maps[-1], (4, 4, 0))]
+
+
+class BackboneMaps:
+    """The maps of a model's own backbone, before decoder and heads: more meaning, fewer borders.
+
+    Args:
+        model: Its backbone is used as it is.
+        min_stride: Finer maps are left out.
+    """
+
+    def __init__(self, model: FeaturePyramid, min_stride: int = 4) -> None:
+        self._network = model.backbone
+        self._multiple = model.size_multiple
+        strides = model.backbone_strides
+        self._kept = [i for i, stride in enumerate(strides) if stride >= min_stride]
+        self._kept = self._kept or [len(strides) - 1]
+        self.min_stride = min_stride
+        self.key = f"backbone-1-{min_stride}-{weights_key(model.backbone)}"
+
+    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
+        """The maps of stride `min_stride` and above, finest first."""
+        sides = tuple(max(1, round(n / self._multiple)) * self._multiple for n in rgb.shape[:2])
+        maps = _maps_of(self._network, normalize_images(_resized(rgb, sides)))
+        return [maps[place] for place in self._kept]
+
+
+class TimmMaps:
+    """Frozen maps of any timm network with `features_only`, e.g. one that knows classes.
+
+    `vit_small_patch14_dinov2.lvd142m` and its kin (base, large, reg4) see the image resized to the
+    518 x 518 pixels of their training, 37 x 37 patches; `vit_small_patch16_dinov3.lvd1689m`, the
+    ConvNeXts of DINOv3 (`convnext_tiny.dinov3_lvd1689m`) and other networks for any size see it
+    at its own.
+
+    Args:
+        name: As timm has it.
+        weights: True takes timm's, from its cache or the hub; a path takes a file in timm's
+            format; False leaves them random, which is for tests.
+        min_stride: Finer maps are left out.
+        device: Where to compute.
+
+    Raises:
+        ValueError: If timm does not know the name or the model gives no maps.
+        FileNotFoundError: If the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str = "vit_small_patch14_dinov2.lvd142m",
+        weights: bool | str = True,
+        min_stride: int = 4,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        network, strides, _ = build_backbone(name, weights)
+        self._network = network.to(device).eval().requires_grad_(False)
+        inner = getattr(network, "model", network)  # that of a transformer is wrapped
+        settings = getattr(inner, "pretrained_cfg", None) or {}
+        self._mean = torch.tensor(settings.get("mean", (0.485, 0.456, 0.406))).view(3, 1, 1)
+        self._std = torch.tensor(settings.get("std", (0.229, 0.224, 0.225))).view(3, 1, 1)
+        is_fixed = settings.get("fixed_input_size", False)
+        self._size = tuple(settings["input_size"][1:]) if is_fixed else None
+        self._stride = max(strides)
+        self._device = device
+        # A transformer gives several maps of one stride: the last knows most.
+        last = {stride: place for place, stride in enumerate(strides)}
+        kept = [place for stride, place in sorted(last.items()) if stride >= min_stride]
+        self._kept = kept or [len(strides) - 1]
+        self.key = f"timm-1-{name}-{min_stride}-{weights_key(network)}"
+
+    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
+        """The last map of each stride, finest first."""
+        stride = self._stride
+        sides = self._size or tuple(max(1, round(n / stride)) * stride for n in rgb.shape[:2])
+        images = (_resized(rgb, sides) / 255 - self._mean) / self._std
+        maps = _maps_of(self._network, images.to(self._device))
+        return [maps[place] for place in self._kept]
+
+
+class Joined:
+    """Several sources side by side.
+
+    Args:
+        sources: In the order of their channels.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = tuple(sources)
+        self.key = "+".join(source_key(one) for one in sources)
+
+    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
+        """The maps of all."""
+        return [one for source in self._sources for one in source(rgb, features)]
+
+
+def default_source(model: object) -> Source:
+    """What works offline: the backbone of the model where it has one, its features, and color."""
+    own = [BackboneMaps(model)] if isinstance(model, FeaturePyramid) else []
+    return Joined([*own, PyramidLevels(), ColorAndTexture()])
+
+
+def describe(maps: Sequence[FloatArray], reader: RegionReader) -> npt.NDArray[np.float32]:
+    """Mean of all maps over each region, channels side by side, float32, shape (K, D).
+
+    Raises:
+        ValueError: If a map has another shape than (h, w, C), or is not finite.
+    """
+    for one in maps:
+        if one.ndim != 3 or one.size == 0 or not np.isfinite(one).all():
+            raise ValueError(
+                "a source must give finite maps of shape (h, w, C), "
+                f"got {one.shape}, finite {bool(np.isfinite(one).all())}"
+            )
+    return np.concatenate([reader.means(one) for one in maps], axis=1).astype(np.float32)
+
+
+def source_key(source: Source) -> str:
+    """The `key` of a source, or for a plain function its name."""
+    key = getattr(source, "key", None) or getattr(source, "__qualname__", None)
+    return str(key or type(source).__qualname__)
+
+
+def weights_key(network: nn.Module) -> str:
+    """A short text that differs between networks: by class, settings and weights."""
+    return model_digest(network).hex()[:16]
+
+
+@torch.inference_mode()
+def _maps_of(network: nn.Module, images: torch.Tensor) -> list[FloatArray]:
+    was_training = network.training
+    network.eval()
+    try:
+        maps = backbone_maps(network, images)
+        return [one[0].float().permute(1, 2, 0).cpu().numpy() for one in maps]
+    finally:
+        network.train(was_training)
+
+
+def _resized(rgb: Rgb, size: Sequence[int]) -> torch.Tensor:
+    """The image at another size, values 0 to 255, float32, shape (1, 3, h, w)."""
+    pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1).unsqueeze(0).float()
+    return F.interpolate(pixels, tuple(size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _shrunk(values: npt.NDArray[np.float32], size: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Means over blocks, (H, W, C) -> (h, w, C)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).unsqueeze(0)
+    shrunk: npt.NDArray[np.float32]
+    shrunk = F.adaptive_avg_pool2d(tensor, (size[0], size[1]))[0].permute(1, 2, 0).numpy()
+    return shrunk
+
+
+def _edge_strengths(
+    lightness: npt.NDArray[np.float32], sigma: float, size: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Size of the gradient in four directions, (h, w, 4)."""
+    down, right = (
+        ndimage.gaussian_filter(lightness, sigma, order=order) for order in ((1, 0), (0, 1))
+    )
+    turned = [down, right, (down + right) / np.sqrt(2), (down - right) / np.sqrt(2)]
+    return _shrunk(np.abs(np.stack(turned, axis=2)).astype(np.float32), size)

@@ -1,0 +1,224 @@
+"""The images of a folder of thousands, prepared ahead and kept on disk; few are in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from maskfeat.array_file import read_arrays
+from maskfeat.data.folder import read_image
+from maskfeat.features.cache import FeatureCache
+from maskfeat.files import file_digest, whole_file
+from maskfeat.labeling.descriptors import Source, source_key, weights_key
+from maskfeat.labeling.prepared import PreparedImage, load_prepared, prepare, save_prepared
+from maskfeat.segment.inputs import FeatureModel
+from maskfeat.segment.resizing import reduced
+
+_LOG = logging.getLogger("maskfeat")
+# Some megabytes each: 3 at 640 x 480.
+_MOST_OPEN = 8
+# Superpixels that stand for an image where all images are looked at: 65 kilobytes for each.
+SKETCH_SUPERPIXELS = 48
+_LONGEST_STEM = 180  # bytes
+
+
+class ImageStore:
+    """Prepares images, in a thread if wanted, and keeps what came out in files.
+
+    A file is named by the image's name, size and time of change, in a folder named by model,
+    source and settings: so nothing stale is read, and a changed image is computed again. Beside
+    it lies a sketch of the image, the descriptors of some of its superpixels, all of which stay in
+    memory.
+
+    Args:
+        paths: The images, of different names without ending.
+        model: Gives features.
+        source: Gives descriptors.
+        folder: Where to keep things; made when it is needed.
+        per_megapixel: Superpixels for a million pixels.
+        max_megapixels: Larger images are reduced to it.
+        cache_dir: Where features are kept for others that want them, see `FeatureCache`.
+
+    Attributes:
+        failed: What went wrong, by number of the image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        model: FeatureModel,
+        source: Source,
+        folder: Path,
+        per_megapixel: int,
+        max_megapixels: float,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.paths = list(paths)
+        self.failed: dict[int, str] = {}
+        self._read = (
+            model.features if cache_dir is None else FeatureCache(cache_dir, model).features
+        )
+        self._source = source
+        self._per_megapixel, self._max_megapixels = per_megapixel, max_megapixels
+        model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
+        settings = f"{model_key} {source_key(source)} {per_megapixel} {max_megapixels}"
+        self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
+        self._open: OrderedDict[int, tuple[Path, PreparedImage]] = OrderedDict()
+        self._digests: dict[int, tuple[Path, str]] = {}
+        self._sketches: dict[int, npt.NDArray[np.float16]] = {}
+        self._lock, self._computing = threading.Lock(), threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        for number in range(len(self.paths)):
+            self._read_sketch(number)
+
+    @property
+    def num_prepared(self) -> int:
+        """How many images are on disk."""
+        return len(self._sketches)
+
+    def is_prepared(self, number: int) -> bool:
+        """Whether an image need only be read."""
+        return number in self._sketches
+
+    def sketches(self) -> dict[int, npt.NDArray[np.float16]]:
+        """Descriptors of some superpixels of each image that is prepared, each float16, (n, D)."""
+        with self._lock:
+            return dict(self._sketches)
+
+    def get(self, number: int) -> PreparedImage:
+        """An image as its file is now; computed if need be.
+
+        Raises:
+            ValueError: If the image cannot be read.
+        """
+        path = self._path(number)
+        with self._lock:
+            found = self._open.get(number)
+            if found is not None and found[0] == path:
+                self._open.move_to_end(number)
+                return found[1]
+        image = load_prepared(path) if self.is_prepared(number) else None
+        if image is None:
+            image = self._computed(number)
+        with self._lock:
+            self._open[number] = (path, image)
+            self._open.move_to_end(number)
+            while len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        return image
+
+    def digest(self, number: int) -> str | None:
+        """Digest of the content of an image's file, as it is now; None if it cannot be read."""
+        path = self._path(number)
+        known = self._digests.get(number)
+        if known is None or known[0] != path:
+            try:
+                known = self._digests[number] = (path, file_digest(self.paths[number]))
+            except OSError:
+                return None
+        return known[1]
+
+    def prepare_all(self, in_background: bool = False) -> None:
+        """Prepare what is not yet; an image that cannot be read is logged and left out.
+
+        Args:
+            in_background: Return at once; a thread does it.
+        """
+        if not in_background:
+            self._prepare_rest()
+        elif self._thread is None or not self._thread.is_alive():
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._prepare_rest, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the image it is at."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _prepare_rest(self) -> None:
+        for number in range(len(self.paths)):
+            if self._stop.is_set():
+                return
+            if number in self.failed or self.is_prepared(number):
+                continue
+            try:
+                self._computed(number)
+            except ValueError as error:
+                _LOG.warning("left out: %s", error)
+            except OSError as error:  # a full disk, say: each image is prepared when looked at
+                _LOG.warning("preparing ahead ended: a file could not be written: %s", error)
+                return
+
+    def _computed(self, number: int) -> PreparedImage:
+        with self._computing:  # one network at a time, and no image twice
+            kept = load_prepared(self._path(number))
+            if kept is not None and self.is_prepared(number):
+                return kept
+            image = self._made(number) if kept is None else kept
+            sketch = _sketch_of(image)
+            with whole_file(_sketch_path(self._path(number))) as file:
+                np.savez(file, allow_pickle=False, sketch=sketch)
+            with self._lock:
+                self._sketches[number] = sketch
+            self.failed.pop(number, None)  # it may have been mended
+            return image
+
+    def _made(self, number: int) -> PreparedImage:
+        """An image, computed and written."""
+        try:
+            rgb = read_image(self.paths[number])
+        except ValueError as error:
+            self.failed[number] = str(error)
+            raise
+        size = (rgb.shape[0], rgb.shape[1])
+        small = reduced(rgb, self._max_megapixels)
+        image = prepare(small, self._read(small), self._source, size, self._per_megapixel)
+        save_prepared(image, self._path(number))
+        return image
+
+    def _read_sketch(self, number: int) -> None:
+        path = self._path(number)
+        arrays = read_arrays(_sketch_path(path), ["sketch"]) if path.is_file() else None
+        if arrays is not None:  # else it is computed again
+            self._sketches[number] = arrays["sketch"]
+
+    def _path(self, number: int) -> Path:
+        path = self.paths[number]
+        try:
+            status = path.stat()
+        except OSError as error:
+            self.failed[number] = f"'{path}' cannot be read as an image: {error}"
+            return self._folder / f"{_short(path.stem)}-missing.npz"
+        return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
+
+
+def _sketch_of(image: PreparedImage) -> npt.NDArray[np.float16]:
+    """Descriptors of some superpixels, large ones more often, (n, D)."""
+    rng = np.random.default_rng(0)
+    share = image.superpixel_pixels / image.superpixel_pixels.sum()
+    count = min(SKETCH_SUPERPIXELS, len(share))
+    return image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
+
+
+def _sketch_path(path: Path) -> Path:
+    return path.with_suffix(".sketch.npz")
+
+
+def _short(stem: str) -> str:
+    """A name that leaves room for what is added to it: a system allows 255 bytes."""
+    data = os.fsencode(stem)
+    if len(data) <= _LONGEST_STEM:
+        return stem
+    return f"{os.fsdecode(data[:_LONGEST_STEM])}-{hashlib.sha256(data).hexdigest()[:12]}"

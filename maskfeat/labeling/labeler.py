@@ -1,0 +1,448 @@
+"""Label a set of images with a human in the loop: propose, correct, learn, propose better."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.arguments import is_whole
+from maskfeat.files import held_folder
+from maskfeat.labeling.acquisition import Order, from_there_on, most_wanted
+from maskfeat.labeling.checks import (
+    check_is_elsewhere,
+    check_settings,
+    checked_click,
+    checked_paths,
+    checked_size,
+)
+from maskfeat.labeling.classifier import RegionClassifier
+from maskfeat.labeling.click_log import Click, ClickFile
+from maskfeat.labeling.descriptors import Source, default_source
+from maskfeat.labeling.examples import superpixel_at
+from maskfeat.labeling.export import Format, export_labels
+from maskfeat.labeling.image_store import ImageStore
+from maskfeat.labeling.kept_labels import KeptLabels
+from maskfeat.labeling.learner import Learner, SuperpixelLabels
+from maskfeat.labeling.proposal import Progress, Proposal, on_pixels, on_superpixels
+from maskfeat.segment.inputs import FeatureModel, model_of
+from maskfeat.segment.score_cut import CLASS_SMOOTHNESS
+
+_LOG = logging.getLogger("maskfeat")
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+# Of 50, 100, 200 and 300, and of granularities from 0.5 to 0.87, the best on images of camvid and
+# ccp train (experiments/hill).
+NUM_SEGMENTS = 200
+
+
+class Labeler:
+    """Gives the pixels of many images a class, asking as little as possible.
+
+        labeler = Labeler("photos", ["sky", "road", "car"], maskfeat.load(), "photos_labels")
+        labeler.prepare(in_background=True)
+        image = labeler.next()
+        proposal = labeler.proposal(image)
+        proposal = labeler.correct(image, (120, 200), "car")
+        labeler.set_done(image)
+        labeler.export("exported")
+
+    A click gives its whole region the class, see `evidence.labeled_superpixels`. The classifier
+    learns from the regions of all clicks of all images (`RegionClassifier`), and an image's labels
+    are the cut of its probabilities along the borders of the features with the clicked regions held
+    (`segment.score_cut.class_cut`); beyond its region a click counts as far as the tree believes it
+    (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before it is answered; a
+    new Labeler on the same folder goes on where the last one ended. Clicks on an image that is gone
+    or was replaced are set aside in that file, see `ClickFile`. One process at a time works in the
+    folder; `close` lets go of it.
+
+    An instance may be used by many threads; but for `learn`, each call is done before the next
+    begins. In memory are the last few images, some descriptors of every image (65 kB) and what is
+    learned from.
+
+    Args:
+        images: A folder, or paths; of different names without ending.
+        classes: Their names, at least two, each once.
+        model: Gives features, e.g. a `FeaturePyramid`; or what `maskfeat.load` takes.
+        out: Folder for clicks, labels and what is computed ahead; not that of the images.
+        source: Descriptors of places, see `maskfeat.labeling.descriptors`; None is
+            `default_source`.
+        classifier: None is a `RegionClassifier` with its defaults.
+        smoothness: What a border between like superpixels costs, see `class_cut`.
+        granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
+            0 large, near 1 small.
+        num_segments: Instead, the region is one of so many segments of the image. None of both is
+            `NUM_SEGMENTS`.
+        order: Which image comes next: the one the classifier is least sure of ("uncertain"), of the
+            least sure ones that with the highest energy ("energy"), or the next one ("given").
+        per_megapixel: Superpixels for a million pixels.
+        max_megapixels: Larger images are worked on reduced.
+        cache_dir: Where features are kept, see `FeatureCache`; None keeps descriptors alone.
+
+    Raises:
+        FileNotFoundError: If there are no images.
+        ValueError: If two images share a name, classes are no list of different names, a
+            setting is out of range, `out` has clicks for other classes, or another process
+            works there (`FolderInUseError`).
+    """
+
+    def __init__(
+        self,
+        images: str | Path | Sequence[str | Path],
+        classes: Sequence[str],
+        model: FeatureModel | str | os.PathLike[str],
+        out: str | Path,
+        *,
+        source: Source | None = None,
+        classifier: RegionClassifier | None = None,
+        smoothness: float = CLASS_SMOOTHNESS,
+        granularity: float | None = None,
+        num_segments: int | None = None,
+        order: Order = "uncertain",
+        per_megapixel: int = 8_000,
+        max_megapixels: float = 1.0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        paths = checked_paths(images, Path(out))
+        check_settings(classes, smoothness, order, max_megapixels, per_megapixel)
+        model = model_of(model)
+        self.classes, self.order = list(classes), order
+        given = checked_size(granularity, num_segments)
+        self._size = (None, NUM_SEGMENTS) if given == (None, None) else given
+        self.out = Path(out)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(held_folder(self.out, "a Labeler"))
+        self.store = ImageStore(
+            paths,
+            model,
+            source or default_source(model),
+            self.out / "prepared",
+            per_megapixel,
+            max_megapixels,
+            None if cache_dir is None else Path(cache_dir),
+        )
+        names = [path.name for path in paths]
+        try:
+            file = self.out / "clicks.json"
+            self._clicks = ClickFile(file, names, self.classes, self.store.digest)
+        except BaseException:
+            self._held.close()
+            raise
+        self._kept = KeptLabels(self.out / "labels", paths, self._clicks)
+        classifier = classifier or RegionClassifier(len(self.classes))
+        self._learner = Learner(self.store, self._clicks, classifier, smoothness)
+        self._lock, self._learning = threading.RLock(), threading.Lock()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The images; an image is named by its number in this list."""
+        return self.store.paths
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        clicks = self._clicks
+        counts = self.store.num_prepared, len(clicks.done), len(clicks.clicks)
+        return Progress(len(self.paths), *counts, len(self.store.failed))
+
+    @property
+    def clicks(self) -> list[Click]:
+        """All clicks, in their order."""
+        return list(self._clicks.clicks)
+
+    @property
+    def num_undone(self) -> int:
+        """How many clicks were taken back and can come again."""
+        return len(self._clicks.undone)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether all clicks were learned from."""
+        return self._learner.is_fresh
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether anything was learned yet."""
+        return self._learner.knows_classes
+
+    @property
+    def num_examples(self) -> int:
+        """How many places were learned from last."""
+        return self._learner.num_examples
+
+    @property
+    def set_aside(self) -> dict[str, int]:
+        """How many clicks were made on images that are gone or were replaced, by name."""
+        return dict(Counter({one["name"]: len(one["clicks"]) for one in self._clicks.aside}))
+
+    def clicks_on(self, image: int) -> list[Click]:
+        """The clicks on one image, in their order."""
+        return list(self._clicks.of_image(image))
+
+    def is_done(self, image: int) -> bool:
+        """Whether an image was called done."""
+        return image in self._clicks.done
+
+    def learn(self) -> None:
+        """Learn from new clicks, if there are any; other calls go on meanwhile with what was known.
+
+        What asks for a proposal does so first, unless it is told not to.
+        """
+        with self._learning:
+            with self._lock:
+                for image in self._clicks.images:
+                    self._set_aside_if_changed(image)
+            self._learner.learn()
+
+    def prepare(self, in_background: bool = False) -> None:
+        """Compute ahead, see `ImageStore.prepare_all`."""
+        self.store.prepare_all(in_background)
+
+    def next(self, after: int | None = None) -> int | None:
+        """The image that should be looked at next; None if all are done.
+
+        Args:
+            after: The image at hand, which is not proposed if there is another.
+        """
+        self.learn()
+        with self._lock:
+            failed, done = self.store.failed, self._clicks.done
+            numbers = from_there_on(len(self.paths), after)
+            left = [n for n in numbers if n not in done and n not in failed]
+            others = [n for n in left if n != after] or left
+            if not others:
+                return None
+            if self.order == "given":
+                return others[0]
+            ready = [n for n in others if self.store.is_prepared(n)]
+            return most_wanted(ready, self.order, self._learner) if ready else others[0]
+
+    def proposal(self, image: int) -> Proposal:
+        """What an image may be, by all that is known now.
+
+        Raises:
+            ValueError: If there is no such image, or it cannot be read.
+        """
+        self.learn()
+        with self._lock:
+            self._check_image(image)
+            found = self._learner.labels(image)
+            kept = self._kept_labels(image)
+            labels = on_pixels(self.store.get(image), found.classes) if kept is None else kept
+            confidence = on_pixels(self.store.get(image), found.confidence.astype(np.float32))
+            return Proposal(labels, confidence, found.energy, kept is not None)
+
+    def superpixel_proposal(self, image: int, learn: bool = True) -> SuperpixelLabels:
+        """The same for the superpixels of `store.get(image)`: a few thousand numbers, not millions.
+
+        Args:
+            image: Number of the image.
+            learn: Whether to learn from new clicks first; their regions are held anyway.
+
+        Raises:
+            ValueError: As `proposal`.
+        """
+        if learn:
+            self.learn()
+        with self._lock:
+            self._check_image(image)
+            found, kept = self._learner.labels(image), self._kept_labels(image)
+            return (
+                found
+                if kept is None
+                else found._replace(classes=on_superpixels(self.store.get(image), kept))
+            )
+
+    def region(
+        self,
+        image: int,
+        click_yx: tuple[int, int],
+        granularity: float | None = None,
+        num_segments: int | None = None,
+    ) -> BoolArray:
+        """What a click would cover if nothing else were clicked, bool, shape (H, W).
+
+        Raises:
+            ValueError: As `correct` does.
+        """
+        with self._lock:
+            row, column = self._checked_click(image, click_yx)
+            prepared = self.store.get(image)
+            none = np.zeros(prepared.graph.num_superpixels, bool)
+            level, number = self._checked_size(granularity, num_segments)
+            superpixel = superpixel_at(prepared, row, column)
+            region = prepared.region(superpixel, none, granularity=level, num_segments=number)
+            covered: BoolArray = on_pixels(self.store.get(image), region)
+            return covered
+
+    def correct(
+        self,
+        image: int,
+        click_yx: tuple[int, int],
+        class_name: str,
+        granularity: float | None = None,
+        num_segments: int | None = None,
+    ) -> Proposal:
+        """Give the region of a click its class, see `click`; the new proposal for this image."""
+        self.click(image, click_yx, class_name, granularity, num_segments)
+        return self.proposal(image)
+
+    def click(
+        self,
+        image: int,
+        click_yx: tuple[int, int],
+        class_name: str,
+        granularity: float | None = None,
+        num_segments: int | None = None,
+    ) -> None:
+        """Save that the region of a click has this class. An image that was done is no longer.
+
+        Args:
+            image: Number of the image.
+            click_yx: Row and column, pixels of the image.
+            class_name: One of `classes`.
+            granularity: Of this click.
+            num_segments: Of this click; None of both is as the Labeler was made.
+
+        Raises:
+            ValueError: If there is no such image or class, the click lies outside, a setting is
+                out of range, or another program changed the file. Nothing has changed then.
+        """
+        with self._lock:
+            row, column = self._checked_click(image, click_yx)
+            if class_name not in self.classes:
+                raise ValueError(f"the class must be one of {self.classes}, got {class_name!r}")
+            size = self._checked_size(granularity, num_segments)
+            click = Click(image, row, column, self.classes.index(class_name), *size)
+            with self._kept.withdrawn(image):
+                self._clicks.add(click)
+
+    def undo(self) -> int:
+        """Take the last click back; the image it was on.
+
+        Raises:
+            ValueError: If there is no click.
+        """
+        with self._lock, self._kept.withdrawn_of_last(self._clicks.clicks):
+            return self._clicks.pop().image
+
+    def redo(self) -> int:
+        """Give the click again that was taken back last; the image it is on.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        with self._lock, self._kept.withdrawn_of_last(self._clicks.undone):
+            return self._clicks.restore().image
+
+    def set_done(self, image: int, is_done: bool = True, learn: bool = True) -> None:
+        """Keep the proposed labels of an image, or take that back.
+
+        Args:
+            image: Number of the image.
+            is_done: Whether it is.
+            learn: Whether to learn from new clicks first.
+
+        Raises:
+            ValueError: If there is no such image, or it cannot be read.
+        """
+        if learn:
+            self.learn()
+        with self._lock:
+            self._check_image(image)
+            if is_done:
+                self._kept.keep(image, self._labels(image))
+            else:
+                self._kept.drop(image)
+
+    def export(
+        self,
+        folder: str | Path,
+        formats: Sequence[Format] = ("png", "coco", "sa1b"),
+        only_done: bool = True,
+    ) -> int:
+        """Write the labels of the images, see `export_labels`; the number of images written.
+
+        Args:
+            folder: Where to; made if it is not there. Not that of the images.
+            formats: Any of "png", "coco" and "sa1b".
+            only_done: Leave out images that are not done; else their proposals are taken.
+
+        Raises:
+            ValueError: If a format is unknown, or the folder is that of the images.
+        """
+        check_is_elsewhere(Path(folder), self.paths, "the folder to export to")
+        with self._lock:
+            numbers = [
+                number
+                for number in range(len(self.paths))
+                if number in self._clicks.done
+                or (not only_done and number not in self.store.failed)
+            ]
+        self.learn()
+        return export_labels(Path(folder), self._labeled(numbers, only_done), self.classes, formats)
+
+    def close(self) -> None:
+        """End what computes ahead, and let go of the folder."""
+        self.store.close()
+        self._held.close()
+
+    def _labeled(
+        self, images: Sequence[int], only_done: bool
+    ) -> Iterator[tuple[Path, int, IntArray]]:
+        """Path, number and labels of each image; those that cannot be read any more are logged."""
+        for image in images:
+            try:
+                labels = self._labels(image)
+            except ValueError as error:
+                if image not in self.store.failed:
+                    raise
+                _LOG.warning("not exported: %s", error)
+                continue
+            # An image that was replaced, or whose labels are lost, has turned out to be not done.
+            if not only_done or self.is_done(image):
+                yield self.paths[image], image, labels
+
+    def _labels(self, image: int) -> IntArray:
+        """The labels an image was left with, or those proposed now, of each pixel."""
+        with self._lock:
+            self._set_aside_if_changed(image)
+            kept = self._kept_labels(image)
+            if kept is not None:
+                return kept
+            labels: IntArray = on_pixels(self.store.get(image), self._learner.labels(image).classes)
+            return labels
+
+    def _kept_labels(self, image: int) -> IntArray | None:
+        """The labels an image was left with when it was done."""
+        return self._kept.read(image, lambda: self.store.get(image).size)
+
+    def _set_aside_if_changed(self, image: int) -> None:
+        """Look whether a clicked image is still the one that was clicked."""
+        if self._clicks.set_aside_if_changed(image):
+            with self._kept.withdrawn(image):
+                pass
+
+    def _check_image(self, image: int) -> None:
+        if not is_whole(image) or not 0 <= image < len(self.paths):
+            raise ValueError(f"there is no image {image!r} among {len(self.paths)}")
+        self._set_aside_if_changed(image)
+
+    def _checked_click(self, image: int, click_yx: tuple[int, int]) -> tuple[int, int]:
+        self._check_image(image)
+        return checked_click(click_yx, self.store.get(image).size)
+
+    def _checked_size(
+        self, granularity: float | None, num_segments: int | None
+    ) -> tuple[float | None, int | None]:
+        given = checked_size(granularity, num_segments)
+        return self._size if given == (None, None) else given

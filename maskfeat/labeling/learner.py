@@ -1,0 +1,188 @@
+"""From clicks on some images to labels of all: what is learned, and what an image may be by it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.labeling.classifier import RegionClassifier
+from maskfeat.labeling.click_log import Click, ClickFile
+from maskfeat.labeling.examples import (
+    Examples,
+    LabeledSuperpixels,
+    evenly,
+    examples_of,
+    labeled_superpixels,
+    with_clicks,
+)
+from maskfeat.labeling.image_store import ImageStore
+from maskfeat.segment.score_cut import class_cut_of_superpixels
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# All that is learned from at once: 0.06 s of one core for eleven classes, 0.15 s for 6,000
+# (experiments/hill/speed.py).
+_MOST_EXAMPLES = 3000
+_MOST_PER_REGION = 16
+# Images whose sketches are looked at together: some megabytes, however many there are.
+_SKETCHES_AT_ONCE = 128
+_MOST_FOR_SCALE = 256
+
+
+class SuperpixelLabels(NamedTuple):
+    """What the superpixels of an image may be.
+
+    Attributes:
+        classes: int64, shape (K,).
+        is_held: Which lie in the region of a click, bool, shape (K,).
+        confidence: Probability of that class, see `with_clicks`; 1 in regions of clicks, (K,).
+        energy: Of the cut, nats for each pixel.
+    """
+
+    classes: IntArray
+    is_held: BoolArray
+    confidence: FloatArray
+    energy: float
+
+
+class Learner:
+    """Learns from all clicks when it is told to, and says what an image may be by that.
+
+    `learn` may run in one thread while others ask: it fits a copy, and takes its place at the end.
+
+    Args:
+        store: The images.
+        clicks: What was said of them.
+        classifier: Learns.
+        smoothness: Of the cut, see `class_cut`.
+
+    Attributes:
+        num_examples: How many superpixels were learned from last.
+    """
+
+    def __init__(
+        self, store: ImageStore, clicks: ClickFile, classifier: RegionClassifier, smoothness: float
+    ) -> None:
+        self.smoothness = smoothness
+        self._store, self._clicks, self._classifier = store, clicks, classifier
+        # What each clicked image teaches, beside the clicks that it was taken for.
+        self._examples: dict[int, tuple[tuple[Click, ...], Examples]] = {}
+        self._learned: list[Click] | None = None
+        self._scaled_for = 0
+        self.num_examples = 0
+        self._last_clicked: tuple[tuple[int, tuple[Click, ...]], LabeledSuperpixels] | None = None
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether anything was learned."""
+        return self._classifier.is_fitted
+
+    def labels(self, image: int) -> SuperpixelLabels:
+        """The cut of the probabilities, with the clicks in them and clicked regions held.
+
+        Raises:
+            ValueError: If the image cannot be read.
+        """
+        prepared, clicked = self._store.get(image), self.clicked(image)
+        chances = with_clicks(self._classifier.probabilities(prepared.descriptors), clicked)
+        cut = class_cut_of_superpixels(
+            chances,
+            prepared.graph,
+            prepared.costs,
+            self.smoothness,
+            clicked.is_held,
+            clicked.classes,
+        )
+        confidence = chances[np.arange(len(chances)), cut.classes]
+        confidence[clicked.is_held] = 1
+        energy = cut.energies[-1] / prepared.graph.labels.size
+        return SuperpixelLabels(cut.classes, clicked.is_held, confidence, energy)
+
+    def clicked(self, image: int) -> LabeledSuperpixels:
+        """What the clicks on an image say of its superpixels; asked for twice with every click."""
+        wanted, last = (image, tuple(self._clicks.of_image(image))), self._last_clicked
+        if last is None or last[0] != wanted:
+            last = self._last_clicked = (
+                wanted,
+                labeled_superpixels(self._store.get(image), wanted[1]),
+            )
+        return last[1]
+
+    def doubts(self, images: Sequence[int]) -> FloatArray:
+        """Mean entropy of the classes over some superpixels of each prepared image, nats."""
+        sketches = self._store.sketches()
+        doubts = np.zeros(len(images))
+        for start in range(0, len(images), _SKETCHES_AT_ONCE):
+            some = images[start : start + _SKETCHES_AT_ONCE]
+            chances = self._classifier.probabilities(np.concatenate([sketches[n] for n in some]))
+            entropies = -(chances * np.log(chances)).sum(axis=1)
+            lengths = [len(sketches[image]) for image in some]
+            owner = np.repeat(np.arange(len(some)), lengths)
+            doubts[start : start + len(some)] = np.bincount(owner, entropies) / lengths
+        return doubts
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether all clicks were learned from."""
+        return self._learned == self._clicks.clicks
+
+    def learn(self) -> None:
+        """Learn from all clicks, if there are new ones; one thread at a time."""
+        if self.is_fresh:
+            return
+        learned = list(self._clicks.clicks)
+        classifier = copy.deepcopy(self._classifier)
+        self._fit(classifier)
+        self._classifier, self._learned = classifier, learned
+
+    def _fit(self, classifier: RegionClassifier) -> None:
+        taught = self._readable_examples()
+        if not taught:
+            classifier.forget()
+            return
+        self._set_scale(classifier)
+        parts = list(taught.values())
+        owner = np.repeat(list(taught), [len(part.classes) for part in parts])
+        # Evenly over all: each region keeps its share.
+        count = self.num_examples = min(len(owner), _MOST_EXAMPLES)
+        kept = evenly(len(owner), count)
+        classifier.fit(
+            np.concatenate([part.descriptors for part in parts])[kept],
+            np.concatenate([part.classes for part in parts])[kept],
+            np.concatenate([part.weights for part in parts])[kept],
+            owner[kept],
+        )
+
+    def _readable_examples(self) -> dict[int, Examples]:
+        """What each clicked image teaches; one that cannot be read any more teaches nothing."""
+        found = {}
+        for image in self._clicks.images:
+            try:
+                found[image] = self._examples_of(image)
+            except ValueError:
+                if image not in self._store.failed:
+                    raise
+        return found
+
+    def _examples_of(self, image: int) -> Examples:
+        """What an image teaches; kept until its clicks change."""
+        clicks = tuple(self._clicks.of_image(image))
+        known = self._examples.get(image)
+        if known is None or known[0] != clicks:
+            found = examples_of(self._store.get(image), self.clicked(image), _MOST_PER_REGION)
+            known = self._examples[image] = (clicks, found)
+        return known[1]
+
+    def _set_scale(self, classifier: RegionClassifier) -> None:
+        """Mean and spread over images that are known; anew when they are twice as many."""
+        sketches = list(self._store.sketches().values())
+        if sketches and len(sketches) >= 2 * self._scaled_for:
+            step = -(-len(sketches) // _MOST_FOR_SCALE)
+            classifier.set_scale(np.concatenate(sketches[::step]))
+            self._scaled_for = len(sketches)

@@ -1,0 +1,185 @@
+"""All that labeling needs of an image, computed once and kept in one small file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.array_file import read_arrays
+from maskfeat.features.reading import Features
+from maskfeat.files import whole_file
+from maskfeat.labeling.descriptors import Source, describe
+from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.merge_classifier import default_merge_classifier
+from maskfeat.segment.score_cut import cut_costs
+from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.superpixels import RegionGraph, superpixels
+from maskfeat.segment.tree import PartitionTree
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_VERSION = 1
+_NAMES = (
+    "version",
+    "labels",
+    "centroids_yx",
+    "edges",
+    "border_lengths",
+    "border_contrasts",
+    "scale",
+    "costs",
+    "parents",
+    "levels",
+    "descriptors",
+    "size",
+)
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The superpixels of one image, described; its features are not needed any more.
+
+    Attributes:
+        graph: The superpixels, without their features (K, 0); all arrays as in `RegionGraph`.
+        costs: What parting adjacent superpixels costs, see `cut_costs`, float64, shape (E,).
+        tree: The merges of the superpixels, see `Hierarchy`.
+        descriptors: What is known of each superpixel, float16, shape (K, D).
+        size: Height and width of the image itself, pixels; the superpixels may be of a reduced
+            one.
+    """
+
+    graph: RegionGraph
+    costs: FloatArray
+    tree: PartitionTree
+    descriptors: npt.NDArray[np.float16]
+    size: tuple[int, int]
+
+    @cached_property
+    def superpixel_pixels(self) -> FloatArray:
+        """Pixels of each superpixel, float64, (K,)."""
+        return self.graph.sizes.astype(np.float64)
+
+    def region(
+        self,
+        superpixel: int,
+        is_barred: BoolArray,
+        *,
+        granularity: float | None = None,
+        num_segments: int | None = None,
+    ) -> BoolArray:
+        """The superpixels that a click on one of them means, bool, shape (K,).
+
+        It is the segment of `Hierarchy.cut` that holds the superpixel, cut by granularity or by
+        number.
+
+        Args:
+            superpixel: The clicked superpixel.
+            granularity: In (0, 1): the largest node of the tree around the superpixel whose
+                probability to be one segment is at least this.
+            num_segments: Of so many segments the one around the superpixel; K of them are the
+                superpixels.
+            is_barred: Superpixels that were said to be of another class, (K,): the region is
+                smaller where it would hold one of them.
+        """
+        path = self.tree.ancestors(superpixel)
+        if granularity is not None:
+            is_joined = self.tree.levels[path] <= 1 - granularity
+        else:
+            assert num_segments is not None
+            is_joined = path <= len(self.tree.parents) - num_segments  # merges are numbered in turn
+        barred = is_barred.copy()
+        barred[superpixel] = False
+        is_free = self.tree.sums(barred.astype(np.float64))[path] == 0
+        node = path[is_joined & is_free][-1:]
+        return self.tree.leaves_under(node if node.size else path[:1])
+
+
+def prepare(
+    rgb: npt.NDArray[np.uint8],
+    features: Features,
+    source: Source,
+    size: tuple[int, int],
+    per_megapixel: int,
+) -> PreparedImage:
+    """Cut an image into superpixels and describe them.
+
+    Args:
+        rgb: uint8, shape (h, w, 3), as the features were computed of.
+        features: Of it.
+        source: Gives descriptors.
+        size: Of the image that rgb may be a reduced copy of.
+        per_megapixel: Superpixels for a million pixels of rgb.
+    """
+    graph = superpixels(features, per_megapixel)
+    tree = superpixel_hierarchy(graph, merge_classifier=default_merge_classifier()).tree
+    reader = RegionReader(graph.labels, graph.num_superpixels)
+    descriptors = describe(source(rgb, features), reader)
+    limit = float(np.finfo(np.float16).max)
+    half = descriptors.clip(-limit, limit).astype(np.float16)
+    return PreparedImage(_without_features(graph), cut_costs(graph), tree, half, size)
+
+
+def save_prepared(image: PreparedImage, path: Path) -> None:
+    """Write a file, 4 MB for 640 x 480 pixels, whole or not at all."""
+    graph, tree = image.graph, image.tree
+    small = np.uint16 if graph.num_superpixels <= 2**16 else np.int32
+    with whole_file(path) as file:
+        # Not compressed: descriptors hardly shrink, and to unpack them takes longer than to read.
+        np.savez(
+            file,
+            allow_pickle=False,
+            version=_VERSION,
+            labels=graph.labels.astype(small),
+            centroids_yx=graph.centroids_yx.astype(np.float16),
+            edges=graph.edges.astype(small),
+            border_lengths=graph.border_lengths.astype(np.float32),
+            border_contrasts=graph.border_contrasts.astype(np.float16),
+            scale=graph.scale,
+            costs=image.costs.astype(np.float32),
+            parents=tree.parents.astype(np.int32),
+            levels=tree.levels.astype(np.float32),
+            descriptors=image.descriptors,
+            size=np.array(image.size),
+        )
+
+
+def load_prepared(path: Path) -> PreparedImage | None:
+    """Read what `save_prepared` wrote; None if it is not there, damaged or of another version."""
+    arrays = read_arrays(path, _NAMES)
+    if arrays is None or int(arrays["version"]) != _VERSION:
+        return None  # it is computed again
+    labels = arrays["labels"].astype(np.int32)
+    sizes = np.bincount(labels.ravel()).astype(np.float32)
+    graph = RegionGraph(
+        labels=labels,
+        features=np.zeros((len(sizes), 0), np.float32),
+        sizes=sizes,
+        centroids_yx=arrays["centroids_yx"].astype(np.float32),
+        edges=arrays["edges"].astype(np.int32),
+        border_lengths=arrays["border_lengths"],
+        border_contrasts=arrays["border_contrasts"].astype(np.float32),
+        scale=float(arrays["scale"]),
+    )
+    parents = arrays["parents"].astype(np.int64)
+    tree = _tree_of(parents, arrays["levels"].astype(np.float64), sizes)
+    height, width = arrays["size"].tolist()
+    costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
+    return PreparedImage(graph, costs, tree, descriptors, (height, width))
+
+
+def _tree_of(
+    parents: IntArray, levels: FloatArray, leaf_sizes: npt.NDArray[np.float32]
+) -> PartitionTree:
+    bare = PartitionTree(parents, levels, np.zeros(len(parents)))
+    return PartitionTree(parents, levels, bare.sums(leaf_sizes))
+
+
+def _without_features(graph: RegionGraph) -> RegionGraph:
+    fields = {name: getattr(graph, name) for name in graph.__dataclass_fields__}
+    return RegionGraph(**{**fields, "features": np.zeros((graph.num_superpixels, 0), np.float32)})

@@ -1,0 +1,1 @@
+"""What surrounds a training run: its folder, signals, failures, and curves."""

@@ -1,0 +1,137 @@
+"""What happens at Ctrl-C and SIGTERM: all ranks save last.ckpt after the same step, and end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from maskfeat.running.save_together import is_time_to_ask
+
+_LOG = logging.getLogger("maskfeat")
+
+
+class Stopped(SystemExit):
+    """Training was told to stop; the exit status is 128 + the number of the signal."""
+
+
+class StopTogether(Callback):
+    """At the first Ctrl-C or SIGTERM of a fit saves `last.ckpt` and ends with status 130 or 143.
+
+    The handler only notes the signal. After the step at work, or at once in a validation, a single
+    process saves and ends. Several ask one another every few batches whether one of them had a
+    signal, and then all save after the same step of the optimizer; rank zero has the exit status,
+    the others end with 0. A second Ctrl-C ends at once, and saves nothing.
+
+    `last.ckpt` lies beside the other checkpoints of the run; without a ModelCheckpoint nothing is
+    saved.
+
+    Args:
+        every_n_batches: How often several ranks ask one another, rounded up to whole steps of the
+            optimizer; each time costs a moment in which they wait for each other.
+    """
+
+    def __init__(self, every_n_batches: int = 10) -> None:
+        self.every_n_batches = every_n_batches
+        self._signal = 0  # the one that came
+        self._is_training = False
+        self._trainer: Trainer | None = None
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Around a whole fit, from before its data workers are started, which are to go on."""
+        if threading.current_thread() is not threading.main_thread():  # signals are not for it
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            self._is_training = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to SIGTERM in the place of Lightning, which puts back what was there before."""
+        self._trainer = trainer
+        self._is_training = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is nothing to save."""
+        self._is_training = False
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Stop, where any rank was told to."""
+        every = self.every_n_batches if trainer.world_size > 1 else 1
+        if is_time_to_ask(trainer, batch_idx, every):
+            self._stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop before a validation, which can take long."""
+        self._stop_if_told(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save, if it was a signal that ended training."""
+        self._is_training = False
+        if not isinstance(exception, Stopped):
+            return
+        name = signal.Signals(self._signal or signal.SIGTERM).name
+        saver: Any = trainer.checkpoint_callback
+        if getattr(trainer, "fast_dev_run", False):
+            _LOG.warning("stopped by %s; a fast_dev_run saves nothing", name)
+            return
+        if saver is None or saver.dirpath is None:
+            _LOG.warning("stopped by %s; without a ModelCheckpoint nothing is saved", name)
+            return
+        path = Path(saver.dirpath) / "last.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+        if trainer.is_global_zero:
+            _LOG.warning(
+                "stopped by %s; step %d is saved in %s, and --ckpt_path last goes on from it",
+                name,
+                trainer.global_step,
+                path,
+            )
+
+    def _stop_if_told(self, trainer: Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False):
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        # A process that was started by rank zero, and fails, would be answered by killing all.
+        raise Stopped(128 + (self._signal or signal.SIGTERM) if trainer.is_global_zero else 0)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a data worker, which ends with its training process
+            return
+        is_again = self._signal == signum == signal.SIGINT
+        if is_again or not self._is_training:
+            raise KeyboardInterrupt
+        self._signal = signum
+        trainer = self._trainer
+        if trainer is not None and trainer.world_size == 1 and trainer.validating:
+            self._stop(trainer)
+        if trainer is None or trainer.is_global_zero:
+            more = "; Ctrl-C once more ends it at once" if signum == signal.SIGINT else ""
+            _LOG.warning(
+                "%s: saving and stopping after this step%s", signal.Signals(signum).name, more
+            )
