@@ -218,7 +218,7 @@ def test_no_scenes_are_not_written(tmp_path: Path) -> None:
 
 
 def test_the_shards_in_the_repository_are_what_the_code_draws() -> None:
-    folder = Path(__file__).parents[1] / "data_shards"
+    folder = Path(__file__).parents[2] / "data_shards"
     for name, seed in (("train-000000.tar", 7), ("val-000000.tar", 8)):
         with tarfile.open(folder / name) as tar:
             kept = np.asarray(Image.open(io.BytesIO(tar.extractfile(tar.getnames()[0]).read())))

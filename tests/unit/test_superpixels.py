@@ -17,7 +17,7 @@ from maskfeat.features.reading import Features
 from maskfeat.segment import superpixels as superpixels_module
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Features:

@@ -15,7 +15,7 @@ import torch
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import build_backbone
 
-SCRIPT = Path(__file__).parents[1] / "experiments/shipped/convert_backbone.py"
+SCRIPT = Path(__file__).parents[2] / "experiments/shipped/convert_backbone.py"
 
 
 def wheel_of(weights, path: Path) -> Path:

@@ -24,7 +24,7 @@ from maskfeat.data.annotations.rle import (
 )
 
 quick = settings(deadline=None, max_examples=60)
-SA1B = Path(__file__).parents[2] / "shared" / "data" / "sa1b_sample" / "sa_1.json"
+SA1B = Path(__file__).parents[3] / "shared" / "data" / "sa1b_sample" / "sa_1.json"
 
 masks_2d = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 mask_stacks = hnp.arrays(

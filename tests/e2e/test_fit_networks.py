@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import click_samples  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments" / "input_resume"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "input_resume"))
 from kill import write_shards
 from resume_runs import Run, compare
 

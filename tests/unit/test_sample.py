@@ -23,7 +23,7 @@ from maskfeat.data.annotations.sample import (
 )
 from maskfeat.data.shards.index import scan_shard
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 GOOD = [fault for fault, reason in FAULTS.items() if reason is None]
 BAD = [fault for fault, reason in FAULTS.items() if reason not in (None, "incomplete")]
 

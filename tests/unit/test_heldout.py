@@ -14,7 +14,7 @@ from shard_factory import jpg_bytes, write_shard
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ClickFolder, ShardImages
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def test_held_out_images_are_those_of_the_shard(tmp_path: Path) -> None:

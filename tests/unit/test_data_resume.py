@@ -210,7 +210,7 @@ def test_mixtures_are_typed_or_written_in_configs(
         "      small: {shards: '${data_root}/train-0.tar', weight: 0.7}\n"
         "      large: {shards: ['${data_root}/train-[12].tar'], weight: 0.3}\n"
     )
-    base = Path(__file__).parents[1] / "conf/base.yaml"
+    base = Path(__file__).parents[2] / "conf/base.yaml"
     first, second = f"{shards}/train-0.tar", f"{shards}/train-[12].tar"
     for word in ("--config=mix.yaml", f"--data.train={{'{first}': 0.7, '{second}': 0.3}}"):
         monkeypatch.chdir(shards)

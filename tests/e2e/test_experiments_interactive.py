@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("cv2", reason="needs the extra bench")
 pytest.importorskip("matplotlib", reason="needs the extra bench")
-FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "interactive"
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import benchmark  # noqa: E402

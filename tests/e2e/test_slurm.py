@@ -1,6 +1,6 @@
 """The scripts of experiments/cluster, submitted to a real Slurm on this machine.
 
-python -m pytest -n 0 -m slurm tests/test_slurm.py     (minutes: a job starts four times)
+python -m pytest -n 0 -m slurm tests/e2e/test_slurm.py     (minutes: a job starts four times)
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_lab_refuses_what_is_no_rgb() -> None:
 
 @pytest.mark.real
 def test_lab_tells_pairs_of_images_and_smooth_lab_tells_more(tmp_path: Path) -> None:
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "bsds500"
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "bsds500"
     if not folder.is_dir():
         pytest.skip("the images of BSDS500 are not beside the repository")
     images = ShardImages(str(folder / "val-*.tar"), num_images=12, index_dir=tmp_path)
