@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+
+from maskfeat.segment.resizing import scaled
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -66,6 +68,15 @@ def pixels_of(strokes: Sequence[Stroke], is_object: bool) -> IntArray:
     """All pixels marked one way, (N, 2)."""
     found = [stroke.pixels_yx for stroke in strokes if stroke.is_object == is_object]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
+
+
+def scaled_stroke(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:
+    """A stroke on a reduced image, its reach in pixels of that."""
+    if size == to:
+        return stroke
+    pixels = np.unique(scaled(stroke.pixels_yx, size, to), axis=0)
+    factor = float(np.sqrt(np.prod(to) / np.prod(size)))
+    return replace(stroke, pixels_yx=pixels, reach=stroke.reach * factor)
 
 
 def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:

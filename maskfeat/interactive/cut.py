@@ -7,20 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from maskfeat.arguments import checked_number
 from maskfeat.interactive.click_net import ClickNet
 from maskfeat.interactive.click_reader import ClickReader
 from maskfeat.interactive.evidence import ClickEvidence
+from maskfeat.segment.max_flow import FlowGraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-
-# Capacities are integers; together they must stay below this, so that no sum leaves 32 bits.
-_CAPACITY_BUDGET = 2**29
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 SMOOTHNESS = 10.0
@@ -211,82 +207,6 @@ class SuperpixelCutter:
                 f"got {unique[0]} to {unique[-1]}"
             )
         return unique
-
-
-class FlowGraph:
-    """Minimizes energies of two labels on one graph exactly, by maximum flow.
-
-    The energy of labels x is the sum of unary_i over nodes labeled 0 less that over nodes labeled
-    1, halved, plus the sum of pairwise_ij over edges whose ends differ (Boykov and Jolly,
-    Interactive graph cuts, ICCV 2001; Boykov, Veksler, Zabih, Fast approximate energy
-    minimization via graph cuts, PAMI 2001). What does not depend on the unary terms is laid out
-    once.
-
-    Args:
-        num_nodes: K.
-        edges: Pairs of nodes, integers, shape (E, 2).
-        pairwise: Cost of cutting an edge, not negative, shape (E,).
-        max_total: No unary terms add up to more, in absolute values. Costs are rounded to
-            2^-29 of this and all pairwise costs.
-    """
-
-    def __init__(
-        self,
-        num_nodes: int,
-        edges: npt.NDArray[np.integer],
-        pairwise: npt.NDArray[np.floating],
-        max_total: float,
-    ) -> None:
-        self.num_nodes = num_nodes
-        total = float(pairwise.sum()) + max_total
-        # Rounded down, so that the sum of all stays within the budget. The step is the same for
-        # all unary terms: greater ones never give a smaller object by rounding.
-        self._step = _CAPACITY_BUDGET / total if total > 0 else 1.0
-        self._sides = np.floor(pairwise * self._step).astype(np.int32)
-        nodes = np.arange(num_nodes)
-        source, sink = np.full(num_nodes, num_nodes), np.full(num_nodes, num_nodes + 1)
-        # Each edge both ways, so that a flow fits into the same places.
-        tails = np.concatenate([edges[:, 0], edges[:, 1], source, nodes, nodes, sink])
-        heads = np.concatenate([edges[:, 1], edges[:, 0], nodes, source, sink, nodes])
-        places = np.arange(1, len(tails) + 1, dtype=np.int32)
-        layout = sparse.csr_matrix((places, (tails, heads)), (num_nodes + 2,) * 2)
-        layout.sort_indices()
-        self._layout, self._places = layout, layout.data - 1
-
-    def cut(
-        self, unary: npt.NDArray[np.floating], object_nodes: IntArray, background_nodes: IntArray
-    ) -> BoolArray:
-        """The labels of least energy.
-
-        Args:
-            unary: What speaks for the object, any sign, shape (K,).
-            object_nodes: Nodes held at 1.
-            background_nodes: Nodes held at 0, none of them an object node.
-
-        Returns:
-            x as bool, shape (K,); of several minima the one with the fewest True.
-        """
-        to_source = np.floor(np.maximum(unary, 0) * self._step).astype(np.int32)
-        to_sink = np.floor(np.maximum(-unary, 0) * self._step).astype(np.int32)
-        # More than all other capacities together: never worth cutting.
-        to_source[object_nodes], to_sink[object_nodes] = _CAPACITY_BUDGET + 1, 0
-        to_sink[background_nodes], to_source[background_nodes] = _CAPACITY_BUDGET + 1, 0
-        none = np.zeros(self.num_nodes, np.int32)
-        ends = [self._sides, self._sides, to_source, none, to_sink, none]
-        return self._source_side(np.concatenate(ends)[self._places])
-
-    def _source_side(self, capacities: npt.NDArray[np.int32]) -> BoolArray:
-        """What the source still reaches when no more can flow, (K,)."""
-        shape, source = self._layout.shape, self.num_nodes
-        structure = self._layout.indices, self._layout.indptr
-        network = sparse.csr_matrix((capacities, *structure), shape)
-        flow = csgraph.maximum_flow(network, source, source + 1).flow
-        residual = sparse.csr_matrix((capacities - flow.data, flow.indices, flow.indptr), shape)
-        residual.eliminate_zeros()
-        reached = csgraph.breadth_first_order(residual, source, return_predecessors=False)
-        labels = np.zeros(self.num_nodes + 2, bool)
-        labels[reached] = True
-        return labels[: self.num_nodes]
 
 
 def _border_scale(contrasts: FloatArray) -> float:

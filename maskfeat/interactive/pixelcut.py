@@ -18,7 +18,7 @@ def cut_pixels(
     object_yx: IntArray,
     background_yx: IntArray,
 ) -> BoolArray:
-    """Minimize the energy of `graphcut.FlowGraph` on the grid of pixels, exactly.
+    """Minimize the energy of `FlowGraph` on the grid of pixels, exactly.
 
     By the algorithm of Boykov and Kolmogorov (An experimental comparison of min-cut/max-flow
     algorithms for energy minimization in vision, PAMI 2004), as PyMaxflow has it: some 0.3 s for a

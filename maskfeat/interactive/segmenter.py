@@ -23,7 +23,7 @@ from maskfeat.arguments import (
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import filled
-from maskfeat.interactive.click_radius import ANYWHERE, Stroke
+from maskfeat.interactive.click_radius import ANYWHERE, Stroke, scaled_stroke
 from maskfeat.interactive.cut import SMOOTHNESS
 from maskfeat.interactive.history import StrokeHistory
 from maskfeat.interactive.image import Scene
@@ -47,7 +47,6 @@ from maskfeat.segment.resizing import (
     resized,
     scaled,
     scaled_box,
-    scaled_stroke,
 )
 from maskfeat.segment.superpixels import RegionGraph
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.interactive.cut import FlowGraph
+from maskfeat.segment.max_flow import FlowGraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-
-from maskfeat.interactive.click_radius import Stroke
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -32,15 +28,6 @@ def reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np
 def scaled(pixels_yx: IntArray, size: tuple[int, int], to: tuple[int, int]) -> IntArray:
     """The pixels of a reduced image that hold pixels of the image."""
     return pixels_yx if size == to else pixels_yx * np.array(to) // np.array(size)
-
-
-def scaled_stroke(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:
-    """A stroke on a reduced image, its reach in pixels of that."""
-    if size == to:
-        return stroke
-    pixels = np.unique(scaled(stroke.pixels_yx, size, to), axis=0)
-    factor = float(np.sqrt(np.prod(to) / np.prod(size)))
-    return replace(stroke, pixels_yx=pixels, reach=stroke.reach * factor)
 
 
 def scaled_box(

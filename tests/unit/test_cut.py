@@ -8,9 +8,10 @@ from click_scenes import GRAPH, TRUTH, cutter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.interactive.cut import FlowGraph, SuperpixelCutter
+from maskfeat.interactive.cut import SuperpixelCutter
 from maskfeat.interactive.networks import default_networks
 from maskfeat.segment.hierarchy import merge_tree, salient_node
+from maskfeat.segment.max_flow import FlowGraph
 
 NONE = np.zeros(0, int)
 

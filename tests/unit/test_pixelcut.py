@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.interactive.cut import FlowGraph
 from maskfeat.interactive.pixelcut import cut_pixels
+from maskfeat.segment.max_flow import FlowGraph
 
 
 @settings(max_examples=60, deadline=None)
