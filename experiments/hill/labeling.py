@@ -8,7 +8,7 @@ import numpy as np
 from scenes import UNKNOWN
 from views import View
 
-from maskfeat.data.shards.write import depth_inside, label_components
+from maskfeat.formats.sa1b import depth_inside, label_components
 from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.click_log import Click
 from maskfeat.labeling.examples import Examples

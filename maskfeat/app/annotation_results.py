@@ -20,6 +20,7 @@ from maskfeat.app.annotation import MaskRuns
 from maskfeat.data.annotations.rle import decode_annotations, encode
 from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.files import whole_file
+from maskfeat.formats.sa1b import annotation, image_entry, json_bytes
 
 BoolArray = npt.NDArray[np.bool_]
 Size = tuple[int, int]
@@ -97,20 +98,14 @@ def written_results(results: Results) -> Iterator[None]:
         ValueError: If a mask's runs are malformed.
     """
     labels, annotations = _drawn(results)
-    height, width = results.size
     content = {
         "made_of": results.made_of,  # first: it is looked for without reading the rest
-        "image": {
-            "image_id": results.image_id,
-            "width": width,
-            "height": height,
-            "file_name": results.image.name,
-        },
+        "image": image_entry(results.image_id, results.size, results.image.name),
         "annotations": annotations,
     }
     with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
         Image.fromarray(labels).save(png_file, "PNG", compress_level=1)
-        json_file.write(json.dumps(content, separators=(",", ":")).encode())
+        json_file.write(json_bytes(content))
         png_file.flush()
         json_file.flush()
         yield
@@ -129,7 +124,16 @@ def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any
             labels[mask] = number
             point = _point_inside(small, results.size)
             label = {"label": number} if results.are_labels else {}
-            annotations.append({"id": number, **_described(mask), "point_coords": [point], **label})
+            rows, columns = ndimage.find_objects(mask.view(np.int8))[0]
+            found = annotation(
+                number=number,
+                counts=encode(mask),
+                size=results.size,
+                area_px=int(np.count_nonzero(mask)),
+                box_yxyx=(rows.start, columns.start, rows.stop, columns.stop),
+                point_yx=point,
+            )
+            annotations.append({**found, **label})
     return labels, sorted(annotations, key=lambda one: one["id"])
 
 
@@ -146,27 +150,13 @@ def enlarged(mask: BoolArray, size: Size) -> BoolArray:
     return mask[np.ix_(rows, columns)]
 
 
-def _described(mask: BoolArray) -> dict[str, Any]:
-    height, width = mask.shape
-    rows, columns = ndimage.find_objects(mask.view(np.int8))[0]
-    box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-    return {
-        "segmentation": {"size": [height, width], "counts": encode(mask)},
-        "area": int(np.count_nonzero(mask)),
-        "bbox": [float(value) for value in box],
-        "predicted_iou": 1.0,
-        "stability_score": 1.0,
-        "crop_box": [0.0, 0.0, float(width), float(height)],
-    }
-
-
-def _point_inside(mask: BoolArray, size: Size) -> list[float]:
-    """The pixel (x, y) furthest from the border of a mask, before that is enlarged to `size`."""
+def _point_inside(mask: BoolArray, size: Size) -> tuple[int, int]:
+    """The pixel (row, column) furthest from the border of a small mask, at `size`."""
     # What lies beyond the image is no mask: its edge is border too.
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = divmod(int(depth.argmax()), mask.shape[1])
     # The pixel in the middle of the cell.
-    return [
-        float(int((x + 0.5) * (size[1] / mask.shape[1]))),
-        float(int((y + 0.5) * (size[0] / mask.shape[0]))),
-    ]
+    return (
+        int((y + 0.5) * (size[0] / mask.shape[0])),
+        int((x + 0.5) * (size[1] / mask.shape[1])),
+    )

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from maskfeat.data.annotations import rle
 from maskfeat.data.annotations.counts import write_counts
-from maskfeat.data.shards.write import depth_inside
 from maskfeat.evaluate.drawing import nearest_cells
+from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
 
 IntArray = npt.NDArray[np.int64]
@@ -82,12 +82,16 @@ def annotate_cut(
             )
             break
         found.append(
-            {
-                "id": len(found) + 1,
-                **_described(regions[node], size),
-                "predicted_iou": float(probabilities[node]),
-                "stability_score": float(np.clip(probabilities[node] - outer[node], 0, 1)),
-            }
+            annotation(
+                number=len(found) + 1,
+                counts=_counts(regions[node], size),
+                size=size,
+                area_px=regions[node].area_px,
+                box_yxyx=regions[node].box_yxyx,
+                point_yx=regions[node].point_yx,
+                predicted_iou=float(probabilities[node]),
+                stability_score=float(np.clip(probabilities[node] - outer[node], 0, 1)),
+            )
         )
     return found
 
@@ -182,15 +186,8 @@ def _num_runs(region: _Region, height: int) -> int:
     return int(((stops - 1) // height - starts // height + 1).sum())
 
 
-def _described(region: _Region, size: tuple[int, int]) -> dict[str, Any]:
-    height, width = size
-    top, left, bottom, right = region.box_yxyx
-    ends = region.ends[region.ends < height * width]  # counts may not end with an empty run
-    lengths = np.diff(ends, prepend=0, append=height * width)
-    return {
-        "segmentation": {"size": [height, width], "counts": write_counts(lengths).decode("ascii")},
-        "area": region.area_px,
-        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
-        "crop_box": [0.0, 0.0, float(width), float(height)],
-        "point_coords": [[float(region.point_yx[1]), float(region.point_yx[0])]],
-    }
+def _counts(region: _Region, size: tuple[int, int]) -> str:
+    """The mask as compressed COCO counts."""
+    num_pixels = size[0] * size[1]
+    ends = region.ends[region.ends < num_pixels]  # counts may not end with an empty run
+    return write_counts(np.diff(ends, prepend=0, append=num_pixels)).decode("ascii")

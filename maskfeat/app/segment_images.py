@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from maskfeat.evaluate.drawing import RgbImage, contour_image, nearest_cells, ov
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
+from maskfeat.formats.sa1b import image_entry, json_bytes
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.resizing import reduced
 
@@ -84,11 +84,11 @@ def segment_image(
     _write_png(folder / f"{key}_contours.png", _enlarged(contour_image(tree.saliency()), size))
     # An image gets hardly smaller at the usual 6, which takes three times as long.
     _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
-    image = {"image_id": task.number, "width": size[1], "height": size[0], "file_name": path.name}
+    image = image_entry(task.number, size, path.name)
     annotations = annotate_cut(tree, labels, (size[0], size[1]))
     content = {"image": image, KEY: task.origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:
-        file.write(json.dumps(content, separators=(",", ":")).encode())
+        file.write(json_bytes(content))
 
 
 def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.data.shards.write import annotate_levels
 from maskfeat.files import whole_file
+from maskfeat.formats.sa1b import annotate_levels, image_entry, json_bytes
 
 IntArray = npt.NDArray[np.int64]
 Format = Literal["png", "coco", "sa1b"]
@@ -125,12 +124,7 @@ def _write_sa1b(
     regions: Sequence[tuple[int, dict[str, Any]]],
     classes: Sequence[str],
 ) -> None:
-    image = {
-        "image_id": image_id,
-        "width": size[1],
-        "height": size[0],
-        "file_name": image_path.name,
-    }
+    image = image_entry(image_id, size, image_path.name)
     annotations = [
         {"id": place + 1, **region, "label": classes[number]}
         for place, (number, region) in enumerate(regions)
@@ -140,4 +134,4 @@ def _write_sa1b(
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with whole_file(path) as file:
-        file.write(json.dumps(content, separators=(",", ":")).encode())
+        file.write(json_bytes(content))

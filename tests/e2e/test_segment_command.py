@@ -23,10 +23,10 @@ from maskfeat.data.annotations.rle import decode
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.folder import read_image
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.shards.write import label_components
 from maskfeat.evaluate.drawing import contour_image, nearest_cells, overlay_labels
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import save
+from maskfeat.formats.sa1b import label_components
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ from maskfeat.data.convert.runs import (
     mask_runs,
 )
 from maskfeat.data.convert.sample import Record, SourceSample
-from maskfeat.data.shards.write import label_components
+from maskfeat.formats.sa1b import label_components
 
 
 @pytest.fixture

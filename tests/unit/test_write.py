@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from maskfeat.data.shards.write import ShardWriter, annotate_levels, label_components
+from maskfeat.data.shards.write import ShardWriter
+from maskfeat.formats.sa1b import annotate_levels, label_components
 
 
 def write(folder: Path, keys: list[str], jpg: bytes = b"jpg", **limits: Any) -> list[Path]:

@@ -24,7 +24,7 @@ from maskfeat.data.convert.runs import (
     encode_runs,
     middles_yx,
 )
-from maskfeat.data.shards.write import annotation_bytes
+from maskfeat.formats.sa1b import json_bytes
 
 # What is worked out anew for each mask; anything else that an annotation holds is kept.
 _MADE_ANEW = ("id", "segmentation", "area", "bbox", "crop_box", "point_coords")
@@ -197,7 +197,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
     jpg = _reduce_jpg(sample.encoded, sample.size, size, settings.jpg_quality)
-    return Shrunk(jpg, annotation_bytes(content), runs.num_masks, dict(+left_out))
+    return Shrunk(jpg, json_bytes(content), runs.num_masks, dict(+left_out))
 
 
 def _told(left_out: Counter[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from collections.abc import Callable, Mapping
@@ -11,13 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from scipy import ndimage, sparse
-
-from maskfeat.data.annotations.rle import encode
-
-IntArray = npt.NDArray[np.int32]
+from maskfeat.formats.sa1b import json_bytes
 
 MEMBER_OVERHEAD = 1024  # bytes: a tar header and, on average, half a block of padding, rounded up
 
@@ -85,7 +78,7 @@ class ShardWriter:
             key: Name of the sample, without dot or slash, greater than the key before it.
             jpg: The bytes of a JPEG file.
             annotation: What goes to the JSON file: `image` and `annotations`, as in SA-1B; or
-                the file itself, from `annotation_bytes`.
+                the file itself, from `maskfeat.formats.sa1b.json_bytes`.
 
         Raises:
             ValueError: If the key is malformed or out of order.
@@ -95,7 +88,7 @@ class ShardWriter:
             raise ValueError(f"a key is a name without dot or slash, got {key!r}")
         if key <= self._last_key:
             raise ValueError(f"keys must come sorted, got {key!r} after {self._last_key!r}")
-        text = annotation if isinstance(annotation, bytes) else annotation_bytes(annotation)
+        text = annotation if isinstance(annotation, bytes) else json_bytes(annotation)
         num_bytes = len(jpg) + len(text) + 2 * MEMBER_OVERHEAD
         if self._tar is not None and self._is_full(num_bytes):
             self._finish_shard()
@@ -142,108 +135,3 @@ class ShardWriter:
         self.paths.append(path)
         if self._on_finish is not None:
             self._on_finish(path)
-
-
-def annotation_bytes(annotation: Mapping[str, Any]) -> bytes:
-    """The JSON file of a sample."""
-    return json.dumps(annotation, separators=(",", ":")).encode()
-
-
-def annotate_levels(levels: Mapping[str, IntArray], min_area_px: int = 16) -> list[dict[str, Any]]:
-    """Describe nested label maps as annotations in the layout of SA-1B.
-
-    Each connected component (over the four neighbors) of equal labels is one annotation, with
-    its level's name under `level`. A component that equals one of a coarser level is not
-    repeated: what has no parts is annotated as an object alone.
-
-    Args:
-        levels: Label maps from coarse to fine, int, shape (H, W), by name of the level. They
-            nest: equal labels at a finer level are equal at a coarser one.
-        min_area_px: Smaller components are left out.
-
-    Returns:
-        Annotations, coarse levels first, in each by first pixel in row order. The box is tight:
-        [left, top, width, height]; the point is the pixel furthest from the region's border.
-
-    Raises:
-        ValueError: If the maps differ in shape.
-    """
-    shapes = {name: labels.shape for name, labels in levels.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"label maps must have the same shape, got {shapes}")
-    annotations: list[dict[str, Any]] = []
-    coarser_area: npt.NDArray[np.int64] | None = None  # of the component around each pixel
-    for level, labels in levels.items():
-        components = label_components(labels)
-        areas = np.bincount(components.ravel())
-        repeats = np.zeros(len(areas), bool)
-        if coarser_area is not None:  # nested, so equal in area means equal
-            repeats[components[areas[components] == coarser_area]] = True
-        coarser_area = areas[components]
-        wanted = (areas >= min_area_px) & ~repeats
-        for found in _describe(components, areas, wanted):
-            annotations.append({"id": len(annotations) + 1, **found, "level": level})
-    return annotations
-
-
-def label_components(labels: npt.NDArray[Any]) -> IntArray:
-    """Number the connected components of equal labels, over the four neighbors.
-
-    Args:
-        labels: Any integers, shape (H, W).
-
-    Returns:
-        Component of each pixel, int32 from 0, in the order of first pixels in row order.
-    """
-    numbers = np.arange(labels.size).reshape(labels.shape)
-    down, right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
-    start = np.concatenate([numbers[:-1][down], numbers[:, :-1][right]])
-    end = np.concatenate([numbers[1:][down], numbers[:, 1:][right]])
-    graph = sparse.coo_array((np.ones(len(start), np.int8), (start, end)), (labels.size,) * 2)
-    components = sparse.csgraph.connected_components(graph, directed=False)[1]
-    firsts = np.empty(components.max() + 1, int)
-    firsts[components[::-1]] = numbers.ravel()[::-1]  # what is written last, the first, remains
-    rank = np.empty_like(firsts)
-    rank[np.argsort(firsts)] = np.arange(len(firsts))
-    return np.asarray(rank[components].reshape(labels.shape), np.int32)
-
-
-def _describe(
-    components: IntArray, areas: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
-) -> list[dict[str, Any]]:
-    height, width = components.shape
-    boxes = ndimage.find_objects(components + 1)
-    depth = depth_inside(components)
-    described = []
-    for number in np.flatnonzero(wanted):
-        rows, columns = boxes[number]
-        inside = components[rows, columns] == number
-        y, x = np.divmod(np.where(inside, depth[rows, columns], 0).argmax(), inside.shape[1])
-        mask = np.zeros((height, width), bool)
-        mask[rows, columns] = inside
-        box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-        described.append(
-            {
-                "segmentation": {"size": [height, width], "counts": encode(mask)},
-                "area": int(areas[number]),
-                "bbox": [float(value) for value in box],
-                "predicted_iou": 1.0,
-                "stability_score": 1.0,
-                "crop_box": [0.0, 0.0, float(width), float(height)],
-                "point_coords": [[float(columns.start + x), float(rows.start + y)]],
-            }
-        )
-    return described
-
-
-def depth_inside(components: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """How far each pixel of a label map, (H, W), lies inside its component.
-
-    1 on pixels at borders, those of the image included; inside more by the distance to the nearest.
-    """
-    padded = np.pad(components, 1, constant_values=-1)
-    middle = padded[1:-1, 1:-1]
-    inner = (middle == padded[:-2, 1:-1]) & (middle == padded[2:, 1:-1])
-    inner &= (middle == padded[1:-1, :-2]) & (middle == padded[1:-1, 2:])
-    depth: npt.NDArray[np.float64] = ndimage.distance_transform_edt(inner) + 1
-    return depth

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.shards.write import ShardWriter, annotate_levels
+from maskfeat.data.shards.write import ShardWriter
 from maskfeat.data.synth.camera import encode_jpg, take_image
 from maskfeat.data.synth.canvas import Canvas
 from maskfeat.data.synth.shapes import REACH, Form, random_form
 from maskfeat.data.synth.splits import random_bands, random_cells
+from maskfeat.formats.sa1b import annotate_levels, image_entry
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -100,12 +101,7 @@ def scene_sample(
     scene = draw_scene(seed, index, size, jpg_quality)
     key = f"synth_{index:06d}_s{seed}"
     jpg = encode_jpg(scene.image, scene.jpg_quality)
-    image = {
-        "image_id": index,
-        "width": size[1],
-        "height": size[0],
-        "file_name": f"{key}.jpg",
-    }
+    image = image_entry(index, size, f"{key}.jpg")
     return key, jpg, {"image": image, "annotations": annotate_levels(scene.levels)}
 
 

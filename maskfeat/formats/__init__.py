@@ -1,0 +1,1 @@
+"""Masks in and out: the layouts that other programs read and write."""
