@@ -86,7 +86,6 @@ FORMER = {
     "segment.merging": "segment.agglomeration",
     "segment.monotone": "interactive.monotone",
     "segment.networks": "interactive.networks",
-    "segment.pixelcut": "interactive.pixelcut",
     "segment.reach": "interactive.click_radius",
     "segment.refine": "interactive.refine",
     "segment.scene": "interactive.image",

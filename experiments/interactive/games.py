@@ -34,7 +34,7 @@ Row = dict[str, Any]
 METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
     "reach": lambda model: ReachingClicks(InteractiveSegmenter(load(model))),
     "cut": lambda model: InteractiveSegmenter(load(model)),
-    "coloring": lambda model: InteractiveSegmenter(load(model), method="coloring"),
+    "coloring": lambda model: peers.Coloring(load(model)),
     "tree": lambda model: peers.TreeSegmenter(load(model), "nearest"),
     "ward_tree": lambda model: peers.TreeSegmenter(load(model), "ward"),
     "lab_reach": lambda model: ReachingClicks(InteractiveSegmenter(lab())),

@@ -23,6 +23,8 @@ from skimage.graph import MCP_Geometric
 from skimage.transform import resize
 
 from maskfeat.evaluate.protocol import Encoder
+from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.update import obeying
 from maskfeat.segment.hierarchy import Linkage, salient_node, superpixel_tree
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -32,6 +34,31 @@ _WALKER_SIDE = 256
 # Radius of what one click marks for GrabCut, pixels, and its rounds.
 _DISC_RADIUS = 3
 _ROUNDS = 5
+
+
+class Coloring:
+    """Our seeded watershed on the hierarchy, of the two labels object and background.
+
+    With clicks on the object alone, the tree nodes that stand out most around them.
+    """
+
+    def __init__(self, model: Encoder) -> None:
+        self._segmenter = InteractiveSegmenter(model)
+
+    def set_image(self, rgb: np.ndarray) -> None:
+        """Take an image."""
+        self._segmenter.set_image(rgb)
+
+    def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+        """The mask for all clicks."""
+        if is_positive.all():
+            labels = self._segmenter.graph.labels
+            inside = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
+            evidence = self._segmenter.scene.cutter.evidence
+            mask = evidence.salient(inside, np.empty(0, np.int64))[labels]
+        else:
+            mask = self._segmenter.predict_labels(clicks_yx, is_positive.astype(np.int64)) == 1
+        return obeying(mask, clicks_yx[is_positive], clicks_yx[~is_positive], keep_all=False)
 
 
 class GrabCut:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +13,11 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import Hints, filled, hints_of
-from maskfeat.interactive.cut import MAX_ODDS, SMOOTHNESS, SuperpixelCutter
+from maskfeat.interactive.cut import SMOOTHNESS, SuperpixelCutter
 from maskfeat.interactive.evidence import ClickEvidence
 from maskfeat.interactive.mask_change import ChangeReader, Layer
 from maskfeat.interactive.narrow_band import SliverReader
 from maskfeat.interactive.networks import ClickNetworks
-from maskfeat.interactive.pixelcut import cut_pixels
 from maskfeat.interactive.refine import Refiner
 from maskfeat.interactive.tree_prior import TreePrior
 from maskfeat.interactive.windows import Window, grown, whole
@@ -96,7 +94,6 @@ class Scene:
         background_yx: IntArray,
         box: tuple[int, int, int, int] | None = None,
         prior: BoolArray | None = None,
-        on_pixels: bool = False,
     ) -> BoolArray:
         """The object, pixel by pixel, before clicks are enforced.
 
@@ -105,13 +102,9 @@ class Scene:
             background_yx: Marked as background, shape (M, 2).
             box: What holds the object: (top, left, bottom, right).
             prior: What the object was before, or may be, shape (H, W).
-            on_pixels: Cut the grid of pixels instead of superpixels, see `pixelcut.cut_pixels`.
 
         Returns:
             bool, shape (H, W).
-
-        Raises:
-            ModuleNotFoundError: If pixels are to be cut and PyMaxflow is not installed.
         """
         hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
@@ -119,11 +112,8 @@ class Scene:
         odds = self._prior_odds(hints, outside)
         cut = self.cutter.cut(hints.inside, outside, odds, hints.barred)
         width = labels.shape[1]
-        if on_pixels:
-            mask = self._cut_pixels(cut.odds, object_yx, background_yx)
-        else:
-            pixels = object_yx @ (width, 1), background_yx @ (width, 1)
-            mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
+        pixels = object_yx @ (width, 1), background_yx @ (width, 1)
+        mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
         return mask if box is None else mask & filled(box, mask.shape)
 
     def cut_within(
@@ -181,25 +171,6 @@ class Scene:
         """A pixel of each superpixel, numbered in reading order, (K,)."""
         return np.unique(self.graph.labels, return_index=True)[1]
 
-    def _cut_pixels(
-        self, odds: FloatArray, object_yx: IntArray, background_yx: IntArray
-    ) -> BoolArray:
-        """As `SuperpixelCutter`, each superpixel as its pixels; clicked ones are held whole."""
-        labels = self.graph.labels
-        unary = np.clip(odds, -MAX_ODDS, MAX_ODDS)[labels]
-        right, below = (self.cutter.side_costs(squares) for squares in self._distances)
-        inside, outside = labels[tuple(object_yx.T)], labels[tuple(background_yx.T)]
-        held = [
-            np.argwhere(np.isin(labels, np.setdiff1d(own, other)))
-            for own, other in ((inside, outside), (outside, inside))
-        ]
-        return cut_pixels(unary, right, below, held[0], held[1])
-
-    def salient_mask(self, object_yx: IntArray) -> BoolArray:
-        """What stands out most of that which holds marks of the object, bool, (H, W)."""
-        inside = np.unique(self.graph.labels[tuple(object_yx.T)]).astype(np.int64)
-        return self.cutter.evidence.salient(inside, np.empty(0, np.int64))[self.graph.labels]
-
     def color(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.
 
@@ -252,7 +223,6 @@ class SceneCut:
     odds: FloatArray
     clicks: tuple[IntArray, IntArray]
     box: tuple[int, int, int, int] | None
-    weighs_reach: ClassVar[bool] = True
 
     def refined(self, window: Window) -> BoolArray:
         """The mask in pixels, in a window where it was cut."""

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from maskfeat.arguments import (
     ImageLike,
-    checked_choice,
     checked_flag,
     checked_number,
     rgb_of,
@@ -79,10 +78,7 @@ class InteractiveSegmenter:
     Args:
         model: Gives the features of an image, e.g. a `FeaturePyramid`; or what `maskfeat.load`
             takes, a name or a path; None if only `set_features` is used.
-        method: "cut" takes two labels by a graph cut of superpixels, refined in pixels; "pixelcut"
-            by a cut of all pixels, which takes up to a second and needs the extra "graphcut";
-            "coloring" gives each region the label of the mark that reaches it by the smallest
-            largest step.
+        method: "cut", the only one: a graph cut of superpixels, refined in pixels.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
         smoothness: How much a short and well-placed outline is worth, see `SuperpixelCutter`.
         max_megapixels: A larger image, millions of pixels, is worked on reduced to this size, and
@@ -96,16 +92,19 @@ class InteractiveSegmenter:
         self,
         model: FeatureModel | str | os.PathLike[str] | None = None,
         *,
-        method: Literal["cut", "pixelcut", "coloring"] = "cut",
+        method: Literal["cut"] = "cut",
         per_megapixel: float = 26_000,
         smoothness: float = SMOOTHNESS,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
     ) -> None:
-        checked_choice("method", method, ("cut", "pixelcut", "coloring"))
+        if method != "cut":
+            raise ValueError(
+                f"method must be 'cut', got {shown(method)}; 'pixelcut' and 'coloring' are gone, "
+                "and predict_labels gives a seeded watershed of any number of labels"
+            )
         self.model = None if model is None else model_of(model)
-        self.method = method
         self.per_megapixel = checked_per_megapixel(per_megapixel)
         self.smoothness = checked_number("smoothness", smoothness, least=0)
         self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
@@ -299,7 +298,7 @@ class InteractiveSegmenter:
         """The mask in pixels of the scene, not to be changed."""
         scene = self.scene
         prior = None if prior is None else resized(prior, scene.features.size)
-        cutter = MarkCutter(scene, self.method, box, prior)
+        cutter = MarkCutter(scene, box, prior)
         start = np.zeros(scene.features.size, bool)
         has_hint = prior.any() if prior is not None else box is not None
         # Strokes that may change everything ask for no mask to start from.

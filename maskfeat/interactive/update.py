@@ -6,11 +6,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from maskfeat.interactive.click_radius import (
@@ -21,8 +19,10 @@ from maskfeat.interactive.click_radius import (
     reach_of,
     reach_of_level,
 )
+from maskfeat.interactive.image import SceneCut
 from maskfeat.interactive.mask_change import Layer
 from maskfeat.interactive.narrow_band import is_sliver
+from maskfeat.interactive.prompt_cutter import MarkCutter
 from maskfeat.interactive.windows import (
     Window,
     grown,
@@ -36,55 +36,11 @@ from maskfeat.interactive.windows import (
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-# Where a cut does not weigh the reach, a change is at most so many times as thick, from rim to
-# middle. Of 1.5, 2 and 3, and of steps of 1/2 and 1 octave, chosen on 22 objects of train splits.
-_THICKNESS = 1.5
-# Nothing is looked at that is further from a mark than so many times that thickness, pixels.
+# The window of a change goes beyond its mark by so many times 1.5 reach + 1, and at least so many
+# pixels.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
 _MARGIN = 16  # pixels by which a refined outline may leave that of the superpixels
-_FINE = 8.0  # pixels of thickness that are measured exactly; more on a coarser grid
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
-
-
-class Cutter(Protocol):
-    """Masks from marks: pixels of the object and of the background, (N, 2) and (M, 2).
-
-    Answers depend on the marks as sets.
-    """
-
-    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
-        """The mask, (H, W); marks may still be wrong."""
-        ...
-
-    def within(
-        self, inside: IntArray, outside: IntArray, layer: Layer, windows: Sequence[Window]
-    ) -> LocalCut:
-        """The mask in some windows, while all else is held as it is in the mask of a layer."""
-        ...
-
-    def sliver(
-        self, stroke: Stroke, below: BoolArray, inside: IntArray, outside: IntArray
-    ) -> tuple[Window, BoolArray]:
-        """A window around a stroke, and what of it is to get its label, see `slivers`."""
-        ...
-
-
-class LocalCut(Protocol):
-    """A mask in some windows."""
-
-    @property
-    def rough(self) -> BoolArray:
-        """The mask of whole superpixels, (H, W); of no meaning outside the windows."""
-        ...
-
-    @property
-    def weighs_reach(self) -> bool:
-        """Whether it knows how far its marks reach; else a change of theirs is limited."""
-        ...
-
-    def refined(self, window: Window) -> BoolArray:
-        """The mask in pixels in a part of one of the windows; marks may still be wrong."""
-        ...
 
 
 class LayeredMasks:
@@ -95,9 +51,6 @@ class LayeredMasks:
         x_l = x_(l-1), changed to the sign of each stroke of level l where the cut by all strokes
               of level l or more, which weighs what reach they have, says so and the change is
               connected to the stroke.
-
-    Of cuts that do not weigh it, a change is taken only where it is no thicker than 1.5 times the
-    reach, or else near the stroke.
 
     This cut is made around the strokes of level l alone, the rest held as x_(l-1) has it. Strokes
     that were made within some pixels of the outline are not cut for: each changes the sliver that
@@ -116,7 +69,7 @@ class LayeredMasks:
     def mask(
         self,
         strokes: Sequence[Stroke],
-        cutter: Cutter,
+        cutter: MarkCutter,
         start: BoolArray,
         keep_all: bool = False,
         context: Hashable = None,
@@ -156,7 +109,7 @@ class LayeredMasks:
         mask: BoolArray,
         known: list[Stroke],
         strokes: list[Stroke],
-        cutter: Cutter,
+        cutter: MarkCutter,
         keep_all: bool,
         context: Hashable,
     ) -> BoolArray:
@@ -176,7 +129,7 @@ def _with_layer(
     below: BoolArray,
     layer: Sequence[Stroke],
     so_far: Sequence[Stroke],
-    cutter: Cutter,
+    cutter: MarkCutter,
     keep_all: bool,
 ) -> BoolArray:
     """The mask with the strokes of one level, on the mask of those that reach further."""
@@ -186,7 +139,7 @@ def _with_layer(
     if layer[0].level == ANYWHERE:
         return obeying(cutter.whole(inside, outside).copy(), inside, outside, keep_all)
     mask = below.copy()
-    limit = _THICKNESS * reach_of_level(layer[0].level) + 1
+    limit = 1.5 * reach_of_level(layer[0].level) + 1
     wrong = [stroke for stroke in layer if _is_wrong(below, stroke)]
     for stroke in filter(is_sliver, wrong):
         window, change = cutter.sliver(stroke, below, inside, outside)
@@ -199,7 +152,7 @@ def _with_layer(
         for window in windows:
             for is_object in (False, True):
                 seeds = _seeds_in(window, pixels_of(broad, is_object))
-                _change(mask, below, local, window, seeds, is_object, limit)
+                _change(mask, below, local, window, seeds, is_object)
     # What is added holds a mark; parts without one appear where something was taken away.
     only_added = all(stroke.is_object for stroke in wrong)
     had_marks = any(stroke.is_object for stroke in so_far if stroke.level > layer[0].level)
@@ -209,11 +162,10 @@ def _with_layer(
 def _change(
     mask: BoolArray,
     below: BoolArray,
-    local: LocalCut,
+    local: SceneCut,
     window: Window,
     seeds: IntArray,
     is_object: bool,
-    limit: float,
 ) -> None:
     """Change a mask, in place, to one label around seeds in a window, see `LayeredMasks`."""
     seeds = seeds[below[window][tuple(seeds.T)] != is_object]
@@ -224,8 +176,7 @@ def _change(
     part = grown(moved(part, window), _MARGIN, window)
     seeds = seeds + [w.start - p.start for w, p in zip(window, part, strict=True)]
     change = (local.refined(part) == is_object) & (below[part] != is_object)
-    limit = math.inf if local.weighs_reach else limit
-    mask[part][_change_around(seeds, change, limit)] = is_object
+    mask[part][_parts_around(seeds, change)] = is_object
 
 
 def _is_wrong(mask: BoolArray, stroke: Stroke) -> bool:
@@ -263,38 +214,6 @@ def _parts_around(seeds: IntArray, change: BoolArray) -> BoolArray:
     change[tuple(seeds.T)] = True
     parts, count = ndimage.label(change)
     return _parts_with(parts, count, seeds)
-
-
-def _change_around(seeds: IntArray, change: BoolArray, limit: float) -> BoolArray:
-    """What of a change is connected to seeds, and thin or near them, (h, w)."""
-    change = _parts_around(seeds, change)
-    window = window_of(change)
-    part, seeds = change[window], seeds - [side.start for side in window]
-    thick = _thick(part, limit)
-    if thick.any():
-        is_far = np.ones(part.shape, bool)
-        is_far[tuple(seeds.T)] = False
-        part &= ~thick | (ndimage.distance_transform_edt(is_far) <= limit)
-        part[:] = _parts_around(seeds, part)
-    return change
-
-
-def _thick(mask: BoolArray, limit: float) -> BoolArray:
-    """Where a disc of a larger radius than the limit fits in, about: an opening."""
-    if min(mask.shape) <= 2 * limit:
-        return np.zeros_like(mask)
-    step = max(1, int(limit / _FINE))
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    coarse = np.asarray(image.reduce(step)) > 127
-    core = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1] > limit / step
-    if not core.any():
-        return np.zeros_like(mask)
-    distances = Image.fromarray(ndimage.distance_transform_edt(~core).astype(np.float32))
-    if step > 1:
-        box = (0, 0, mask.shape[1] / step, mask.shape[0] / step)
-        distances = distances.resize(mask.shape[::-1], Image.Resampling.BILINEAR, box=box)
-    thick: BoolArray = mask & (np.asarray(distances) <= limit / step)
-    return thick
 
 
 def _parts_with(parts: npt.NDArray[np.int32], count: int, pixels: IntArray) -> BoolArray:

@@ -25,7 +25,6 @@ class Cuts:
     def __init__(self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         self.whole = mask_of
         self.rough = np.zeros(SIZE, bool)
-        self.weighs_reach = False
 
     def within(self, inside, outside, layer, windows) -> Cuts:
         self.rough = self.whole(inside, outside)
@@ -133,42 +132,6 @@ def test_without_an_outline_the_cut_is_the_mask() -> None:
     strokes = [stroke(3, 20, True), stroke(3, 0, False), stroke(9, 1, False)]
     mask = LayeredMasks().mask(strokes, Cuts(cut), np.zeros(SIZE, bool))
     np.testing.assert_array_equal(mask, cut(np.zeros((1, 2)), np.zeros((2, 2))))
-
-
-def test_a_change_is_as_thick_as_the_reach_allows() -> None:
-    size = (100, 200)
-    first = np.zeros(size, bool)
-    first[40:60, :20] = True
-    flood = np.zeros(size, bool)
-    flood[10:90, 30:120] = True  # thick: 80 pixels
-    flood[45:55, 20:30] = True  # a bridge from the object to the flood
-
-    def cut(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        return first if len(inside) == 1 else first | flood
-
-    def area(reach: float) -> int:
-        clicks = [stroke(50, 5, True), stroke(50, 24, True, reach)]
-        mask = LayeredMasks().mask(clicks, Cuts(cut), np.zeros(size, bool))
-        assert mask[50, 24]
-        return int((mask & ~first).sum())
-
-    assert area(4) == pytest.approx(10 * 10, abs=25)  # the bridge alone
-    assert area(64) == flood.sum()
-    for reach in (8, 16, 23):  # a disc around the click within the flood, and the bridge
-        assert area(reach) < 100 + np.pi * (1.5 * reach + 4) ** 2 / 2
-
-
-def test_a_cut_that_weighs_the_reach_is_taken_as_it_is() -> None:
-    first, both = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
-    first[8:16, :6] = True
-    both[:, :20] = True
-    cuts = Cuts(lambda inside, outside: first if len(inside) == 1 else both)
-    clicks = [stroke(12, 3, True), stroke(12, 12, True, 4)]
-    limited = LayeredMasks().mask(clicks, cuts, np.zeros(SIZE, bool))
-    cuts.weighs_reach = True
-    taken = LayeredMasks().mask(clicks, cuts, np.zeros(SIZE, bool))
-    assert first.sum() < limited.sum() < both.sum()
-    np.testing.assert_array_equal(taken, both)
 
 
 def test_parts_without_marks_are_kept_if_wanted() -> None:

@@ -286,26 +286,10 @@ def test_three_things_are_colored_in_one_pass() -> None:
     assert (colored == truth).mean() > 0.98
 
 
-def test_coloring_with_two_labels_obeys_too() -> None:
-    segmenter = InteractiveSegmenter(Lab(), method="coloring")
-    segmenter.set_image(RGB)
-    clicks, signs = [[32, 30], [5, 5], [32, 48], [33, 30]], [True, False, False, True]
-    mask = segmenter.predict(clicks, signs)
-    assert mask[tuple(np.transpose(clicks))].tolist() == signs
-    assert segmenter.predict(clicks[:1], [True])[32, 30]
-    with pytest.raises(ValueError, match="method must be cut, pixelcut or coloring"):
-        InteractiveSegmenter(Lab(), method="watershed")  # type: ignore[arg-type]
-
-
-def test_a_cut_of_all_pixels_obeys_too_and_finds_the_ring() -> None:
-    segmenter = InteractiveSegmenter(Lab(), method="pixelcut")
-    segmenter.set_image(RGB)
-    pixels = np.random.default_rng(0).choice(RING.size, size=80, replace=False)
-    clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
-    signs = RING[tuple(clicks.T)]
-    mask = segmenter.predict(clicks, signs)
-    np.testing.assert_array_equal(mask[tuple(clicks.T)], signs)
-    assert (mask & RING).sum() / (mask | RING).sum() > 0.9
+@pytest.mark.parametrize("method", ["pixelcut", "coloring"])
+def test_former_methods_are_refused(method: str) -> None:
+    with pytest.raises(ValueError, match=r"method must be 'cut', got .* are gone"):
+        InteractiveSegmenter(Lab(), method=method)  # type: ignore[arg-type]
 
 
 def test_clicks_that_are_kept_can_be_undone_and_forgotten() -> None:
