@@ -79,8 +79,8 @@ class SuperpixelCutter:
         self.evidence = evidence
         self._reader = ClickReader(evidence, network)
         self.smoothness = smoothness
-        self._border_scale = _border_scale(self.graph.border_contrasts)
-        costs = self.graph.border_lengths * self.side_costs(self.graph.border_contrasts)
+        self._border_scale = _border_scale(self.graph.boundary_strengths)
+        costs = self.graph.border_lengths * self.side_costs(self.graph.boundary_strengths)
         self._border_costs = costs
         self._cuts = FlowGraph(
             self.graph.num_superpixels, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size

@@ -302,10 +302,10 @@ def _path_tree(graph: RegionGraph) -> PartitionTree:
     edges, count = graph.edges, graph.num_superpixels
     parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
     if count > 1:
-        order = np.argsort(graph.border_contrasts, kind="stable")
+        order = np.argsort(graph.boundary_strengths, kind="stable")
         tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
         parents = np.asarray(tree.parents(), np.int64)
-        contrasts[count:] = graph.border_contrasts[tree.mst_edge_map]
+        contrasts[count:] = graph.boundary_strengths[tree.mst_edge_map]
     return PartitionTree.of_merges(Merges(parents, contrasts), graph.sizes)
 
 

@@ -196,7 +196,7 @@ class Scene:
     @cached_property
     def _forest(self) -> SeededWatershed:
         everyone = np.arange(self.graph.num_superpixels)
-        return self._forest_of(self.graph.edges, self.graph.border_contrasts, everyone)
+        return self._forest_of(self.graph.edges, self.graph.boundary_strengths, everyone)
 
     def _forest_of(
         self, edges: npt.NDArray[np.int32], contrasts: FloatArray, parents: IntArray

@@ -31,7 +31,7 @@ _NAMES = (
     "centroids_yx",
     "edges",
     "border_lengths",
-    "border_contrasts",
+    "boundary_strengths",
     "scale",
     "costs",
     "parents",
@@ -139,7 +139,7 @@ def save_prepared(image: PreparedImage, path: Path) -> None:
             centroids_yx=graph.centroids_yx.astype(np.float16),
             edges=graph.edges.astype(small),
             border_lengths=graph.border_lengths.astype(np.float32),
-            border_contrasts=graph.border_contrasts.astype(np.float16),
+            boundary_strengths=graph.boundary_strengths.astype(np.float16),
             scale=graph.scale,
             costs=image.costs.astype(np.float32),
             parents=tree.parents.astype(np.int32),
@@ -163,7 +163,7 @@ def load_prepared(path: Path) -> PreparedImage | None:
         centroids_yx=arrays["centroids_yx"].astype(np.float32),
         edges=arrays["edges"].astype(np.int32),
         border_lengths=arrays["border_lengths"],
-        border_contrasts=arrays["border_contrasts"].astype(np.float32),
+        boundary_strengths=arrays["boundary_strengths"].astype(np.float32),
         scale=float(arrays["scale"]),
     )
     parents = arrays["parents"].astype(np.int64)

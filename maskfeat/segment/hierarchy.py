@@ -232,7 +232,7 @@ def superpixel_tree(
     if linkage == "ward":
         tree = merge_tree(graph)
         return PartitionTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
-    squares = graph.border_contrasts if linkage == "nearest" else graph.edge_distances()
+    squares = graph.boundary_strengths if linkage == "nearest" else graph.edge_distances()
     borders = Borders(graph.border_lengths, squares)
     merges = merge_nearest(
         graph.features, graph.sizes, graph.edges, size_power, borders, border_weight

@@ -192,7 +192,7 @@ def partition_superpixels(
 def _borders_of_parts(graph: RegionGraph, parts: IntArray) -> tuple[IntArray, Borders]:
     """Pairs of adjacent parts, int64 (E, 2), and what lies between them."""
     lengths = graph.border_lengths.astype(np.float64)
-    sums = (graph.border_lengths * graph.border_contrasts).astype(np.float64)
+    sums = (graph.border_lengths * graph.boundary_strengths).astype(np.float64)
     edges, lengths, sums = simple_edges(parts[graph.edges], int(parts.max()) + 1, lengths, sums)
     return edges, Borders(lengths, sums / np.maximum(lengths, 1))
 

@@ -143,7 +143,7 @@ class Regions:
     def of_superpixels(cls, graph: RegionGraph) -> Regions:
         """Each superpixel a region."""
         lengths = graph.border_lengths.astype(np.float64)
-        borders = PairSums(lengths, lengths * graph.border_contrasts)
+        borders = PairSums(lengths, lengths * graph.boundary_strengths)
         pairs, count = graph.edges.astype(np.int64), graph.num_superpixels
         outlines, contrasts = (
             np.bincount(pairs.ravel(), np.repeat(values, 2), count).astype(np.float64)

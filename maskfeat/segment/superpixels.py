@@ -38,7 +38,7 @@ class RegionGraph:
         edges: Pairs of 4-adjacent superpixels, int32, shape (E, 2); the first is the smaller, rows
             are unique and sorted.
         border_lengths: Pixel sides shared by the two superpixels of an edge, float32, shape (E,).
-        border_contrasts: Mean squared feature distance of the pixels that face each other across
+        boundary_strengths: Mean squared feature distance of the pixels that face each other across
             the border, float32, shape (E,).
         scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
     """
@@ -49,7 +49,7 @@ class RegionGraph:
     centroids_yx: FloatArray
     edges: npt.NDArray[np.int32]
     border_lengths: FloatArray
-    border_contrasts: FloatArray
+    boundary_strengths: FloatArray
     scale: float
 
     @property
@@ -185,7 +185,7 @@ def graph_of_labels(
         centroids_yx=_centroids(numbers, counts),
         edges=edges,
         border_lengths=lengths,
-        border_contrasts=contrasts,
+        boundary_strengths=contrasts,
         scale=features.scale,
     )
 
@@ -260,7 +260,7 @@ def border_graph(
         below: Squared distance to the one below, shape (H - 1, W).
 
     Returns:
-        `edges`, `border_lengths` and `border_contrasts`, see `RegionGraph`.
+        `edges`, `border_lengths` and `boundary_strengths`, see `RegionGraph`.
     """
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
     first = np.concatenate([labels[:, :-1][across], labels[:-1][down]]).astype(np.int64)

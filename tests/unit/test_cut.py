@@ -216,7 +216,7 @@ def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     is_free, labels = rng.random(count) < 0.3, rng.random(count) < 0.5
     found = cutter.cut_within(is_free, labels, inside, outside).is_object
     np.testing.assert_array_equal(found[~is_free], labels[~is_free])
-    costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.border_contrasts)
+    costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.boundary_strengths)
     unary = np.clip(whole.odds, -4, 4) * GRAPH.sizes
     free = np.isin(np.arange(count), clicks) & is_free
     held = np.where(np.isin(np.arange(count), inside) & free, True, labels)

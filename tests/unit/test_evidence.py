@@ -70,7 +70,7 @@ def test_levels_are_those_of_the_merges_at_which_superpixels_meet() -> None:
 def test_the_smoothest_path_has_the_least_largest_contrast() -> None:
     i, j = GRAPH.edges.T
     links = coo_matrix(
-        (GRAPH.border_contrasts.astype(float) + 1e-9, (i, j)), (GRAPH.num_superpixels,) * 2
+        (GRAPH.boundary_strengths.astype(float) + 1e-9, (i, j)), (GRAPH.num_superpixels,) * 2
     )
     tree = minimum_spanning_tree(links).tocoo()
     neighbors: dict[int, list[tuple[int, float]]] = {}

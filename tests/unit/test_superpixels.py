@@ -47,7 +47,7 @@ def assert_graph_is_that_of_its_labels(graph: RegionGraph, features: Features) -
     assert [tuple(edge) for edge in graph.edges.tolist()] == sorted(lengths)
     np.testing.assert_array_equal(graph.border_lengths, [lengths[k] for k in sorted(lengths)])
     expected = [sums[k] / lengths[k] for k in sorted(lengths)]
-    np.testing.assert_allclose(graph.border_contrasts, expected, rtol=1e-4)
+    np.testing.assert_allclose(graph.boundary_strengths, expected, rtol=1e-4)
     for superpixel in range(graph.num_superpixels):
         inside = graph.labels == superpixel
         assert graph.sizes[superpixel] == inside.sum()
@@ -64,7 +64,7 @@ def test_two_flat_halves_have_the_graph_worked_by_hand() -> None:
     graph = graph_of_labels(Features.from_dense(values, scale=3.0), labels)
     assert graph.edges.tolist() == [[0, 1]]
     assert graph.border_lengths.tolist() == [4]
-    assert graph.border_contrasts.tolist() == [4]
+    assert graph.boundary_strengths.tolist() == [4]
     assert graph.sizes.tolist() == [12, 12]
     assert graph.centroids_yx.tolist() == [[1.5, 1], [1.5, 4]]
     assert graph.features.tolist() == [[0], [2]]
