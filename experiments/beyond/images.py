@@ -3,7 +3,7 @@
     python experiments/beyond/images.py
 
 Writes to runs/beyond a page, index.html, with one strip for each image: the image, its features as
-colors, how salient borders are, the dial at one half, and 100 segments. The images of a set that
+colors, ultrametric contour map, the dial at one half, and 100 segments. The images of a set that
 are kept in experiments/beyond show the same without the images, which may not be handed on; of
 drawn scenes with them.
 """
@@ -60,7 +60,7 @@ def panels(net: FeaturePyramid, rgb: np.ndarray) -> list[RgbImage]:
     features = net.features(rgb)
     tree = maskfeat.hierarchy(features)
     images = [rgb, feature_colors(features, ColorProjection())]
-    images.append(np.repeat(255 - contour_image(tree.saliency())[..., None], 3, axis=2))
+    images.append(np.repeat(255 - contour_image(tree.ucm())[..., None], 3, axis=2))
     for labels in (tree.cut(granularity=0.5), maskfeat.partition(features, 100)):
         images.append(draw_borders(label_colors(labels), labels))
     size = WIDTH, round(rgb.shape[0] * WIDTH / rgb.shape[1])

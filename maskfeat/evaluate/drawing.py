@@ -189,16 +189,16 @@ def overlay_labels(
     return drawn
 
 
-def contour_image(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Draw how salient borders are.
+def contour_image(contour_map: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Draw an ultrametric contour map.
 
     Args:
-        saliency: In [0, 1], shape (2 H + 1, 2 W + 1), see `Hierarchy.saliency`.
+        contour_map: In [0, 1], shape (2 H + 1, 2 W + 1), see `Hierarchy.ucm`.
 
     Returns:
         Gray, uint8, shape (H, W): 255 times the largest value on the sides and corners of a pixel.
     """
-    by_rows = np.maximum(np.maximum(saliency[:-2:2], saliency[1::2]), saliency[2::2])
+    by_rows = np.maximum(np.maximum(contour_map[:-2:2], contour_map[1::2]), contour_map[2::2])
     largest = np.maximum(np.maximum(by_rows[:, :-2:2], by_rows[:, 1::2]), by_rows[:, 2::2])
     return (largest * 255).round().astype(np.uint8)
 

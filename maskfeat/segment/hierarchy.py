@@ -92,8 +92,8 @@ class Hierarchy:
             groups = self.tree.groups(min(count, self.tree.num_leaves))
         return in_reading_order(groups[self.superpixel_labels])
 
-    def saliency(self) -> npt.NDArray[np.float32]:
-        """How long each border survives: an ultrametric contour map.
+    def ucm(self) -> npt.NDArray[np.float32]:
+        """The ultrametric contour map: the altitude at which each boundary disappears.
 
         Returns:
             float32, shape (2 H + 1, 2 W + 1): the pixel (y, x) lies at (2 y + 1, 2 x + 1), the
@@ -119,6 +119,11 @@ class Hierarchy:
         np.maximum(corners[1:], along, out=corners[1:])
         grid[::2, ::2] = corners
         return grid
+
+    def saliency(self) -> npt.NDArray[np.float32]:
+        """The former name of `ucm`."""
+        warn_renamed("saliency()", "ucm()")
+        return self.ucm()
 
     def _side_levels(
         self, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]

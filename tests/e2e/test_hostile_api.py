@@ -177,8 +177,8 @@ def test_the_largest_features_that_are_taken_give_what_small_ones_give() -> None
     large = Features.from_dense(values * 2.0**48, scale=2.0**-96)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = maskfeat.hierarchy(large, merge_classifier=None).saliency()
-    expected = maskfeat.hierarchy(Features.from_dense(values), merge_classifier=None).saliency()
+        found = maskfeat.hierarchy(large, merge_classifier=None).ucm()
+    expected = maskfeat.hierarchy(Features.from_dense(values), merge_classifier=None).ucm()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -227,12 +227,12 @@ def test_a_image_of_one_pixel_is_one_segment(tmp_path):
 
 
 def test_contours_hold_the_largest_side_or_corner_around_each_pixel():
-    saliency = np.random.default_rng(0).random((2 * 4 + 1, 2 * 5 + 1)).astype(np.float32)
-    drawn = contour_image(saliency)
+    contour_map = np.random.default_rng(0).random((2 * 4 + 1, 2 * 5 + 1)).astype(np.float32)
+    drawn = contour_image(contour_map)
     assert drawn.shape == (4, 5)
     for y in range(4):
         for x in range(5):
-            around = saliency[2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
+            around = contour_map[2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
             assert drawn[y, x] == round(255 * float(around.max()))
 
 

@@ -83,7 +83,7 @@ def test_contours_below_a_threshold_enclose_the_segments_of_the_cut(merge_classi
     found = hierarchy(
         Features.from_dense(smooth_noise(), scale=5), merge_classifier=merge_classifier
     )
-    contours = found.saliency()
+    contours = found.ucm()
     assert contours.shape == (81, 101)
     assert contours.dtype == np.float32
     assert (contours >= 0).all()
@@ -119,7 +119,7 @@ def test_tiny_images_have_hierarchies_too(pixels) -> None:
     found = hierarchy(Features.from_dense(np.arange(pixels[0] * pixels[1]).reshape(*pixels, 1)))
     assert found.cut(1).max() == 0
     assert found.cut(99).max() + 1 == pixels[0] * pixels[1]
-    assert found.saliency().shape == (2 * pixels[0] + 1, 2 * pixels[1] + 1)
+    assert found.ucm().shape == (2 * pixels[0] + 1, 2 * pixels[1] + 1)
 
 
 @pytest.mark.parametrize(
