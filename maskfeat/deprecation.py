@@ -23,14 +23,14 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__qualname__.removesuffix(".__init__")
+
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if old in kwargs:
-                warn_renamed(f"{function.__name__}({old}=...)", f"{new}=...")
+                warn_renamed(f"{name}({old}=...)", f"{new}=...")
                 if new in kwargs:
-                    raise TypeError(
-                        f"{function.__name__} got both {new} and {old}, its former name"
-                    )
+                    raise TypeError(f"{name} got both {new} and {old}, its former name")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from maskfeat.features.reading import Features
-from maskfeat.interactive.cut import SMOOTHNESS, SuperpixelCutter
+from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
 from maskfeat.interactive.evidence import ClickEvidence
 from maskfeat.interactive.networks import default_networks
 from maskfeat.segment.hierarchy import superpixel_hierarchy
@@ -27,7 +27,7 @@ VALUES, TRUTH = two_discs()
 GRAPH = superpixels(Features.from_dense(VALUES))
 
 
-def cutter_of(smoothness: float = SMOOTHNESS) -> SuperpixelCutter:
+def cutter_of(pairwise_weight: float = PAIRWISE_WEIGHT) -> SuperpixelCutter:
     """A new cutter that has seen no click."""
     evidence = ClickEvidence(GRAPH, superpixel_hierarchy(GRAPH).tree)
-    return SuperpixelCutter(evidence, default_networks().superpixels, smoothness)
+    return SuperpixelCutter(evidence, default_networks().superpixels, pairwise_weight)

@@ -41,13 +41,13 @@ MOST_PER_REGION = 24
 
 # What each method has to choose; see README.md for how it was chosen.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cut": {"smoothness": 10.0, "num_segments": 200},
+    "cut": {"pairwise_weight": 10.0, "num_segments": 200},
     "upsampled": {"window": 64},
     "partition": {"num_segments": 200},
     "felzenszwalb": {"scale": 50.0},
-    "color_cut": {"smoothness": 10.0, "granularity": 0.97},
-    "labeler": {"smoothness": 10.0, "num_segments": 200},
-    "cut_of_segments": {"smoothness": 10.0, "num_segments": 200},
+    "color_cut": {"pairwise_weight": 10.0, "granularity": 0.97},
+    "labeler": {"pairwise_weight": 10.0, "num_segments": 200},
+    "cut_of_segments": {"pairwise_weight": 10.0, "num_segments": 200},
 }
 
 
@@ -189,7 +189,7 @@ class CutView(View):
             with_clicks(self._of_superpixels(chances), labeled),
             self.image.graph,
             self.image.costs,
-            self.settings["smoothness"],
+            self.settings["pairwise_weight"],
             labeled.is_held,
             labeled.classes,
         ).labels
@@ -300,8 +300,10 @@ class CutOfSegmentsView(SegmentView):
             is_mostly = inside > image.graph.sizes / 2
             held[is_mostly], held_at[is_mostly] = True, number
         means = self._superpixel_reader.means(chances.reshape(*self.patches.grid, -1))
-        smoothness = self.settings["smoothness"]
-        found = class_cut_of_superpixels(means, image.graph, image.costs, smoothness, held, held_at)
+        pairwise_weight = self.settings["pairwise_weight"]
+        found = class_cut_of_superpixels(
+            means, image.graph, image.costs, pairwise_weight, held, held_at
+        )
         for mask, number in regions:
             found.labels[mask] = number
         return found.labels

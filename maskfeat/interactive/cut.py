@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
-SMOOTHNESS = 10.0
+PAIRWISE_WEIGHT = 10.0
 MAX_ODDS = 4.0
 _MEDIAN_BORDER_PROBABILITY = 0.8
 
@@ -50,7 +50,8 @@ class SuperpixelCutter:
 
     The labels x (1 object, 0 background) minimize, with every clicked superpixel held at its label,
 
-        sum_i size_i * u_i * (1 - 2 x_i) / 2  +  smoothness * sum_ij length_ij * w_ij * [x_i != x_j]
+        sum_i size_i * u_i * (1 - 2 x_i) / 2
+        +  pairwise_weight * sum_ij length_ij * w_ij * [x_i != x_j]
 
     over superpixels i and edges ij, exactly, by maximum flow, see `FlowGraph`.
 
@@ -68,17 +69,17 @@ class SuperpixelCutter:
     Args:
         evidence: Measures the superpixels of the image.
         network: Reads clicks and gives u.
-        smoothness: What a pixel side of a border without contrast costs, in units of u.
+        pairwise_weight: What a pixel side of a border without contrast costs, in units of u.
     """
 
     def __init__(
-        self, evidence: ClickEvidence, network: ClickNet, smoothness: float = SMOOTHNESS
+        self, evidence: ClickEvidence, network: ClickNet, pairwise_weight: float = PAIRWISE_WEIGHT
     ) -> None:
-        smoothness = checked_number("smoothness", smoothness, least=0)
+        pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
         self.graph = evidence.graph
         self.evidence = evidence
         self._reader = ClickReader(evidence, network)
-        self.smoothness = smoothness
+        self.pairwise_weight = pairwise_weight
         self._border_scale = _border_scale(self.graph.boundary_strengths)
         costs = self.graph.border_lengths * self.side_costs(self.graph.boundary_strengths)
         self._border_costs = costs
@@ -176,9 +177,9 @@ class SuperpixelCutter:
         return SuperpixelCut(cut, odds)
 
     def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
-        """What it costs to part two pixels, by their contrast: smoothness * w, any shape."""
+        """What it costs to part two pixels, by their contrast: pairwise_weight * w, any shape."""
         scaled = self._border_scale * contrasts.astype(np.float64)
-        costs: npt.NDArray[np.float64] = self.smoothness * np.exp(
+        costs: npt.NDArray[np.float64] = self.pairwise_weight * np.exp(
             np.log(2) - np.logaddexp(0, scaled)
         )
         return costs

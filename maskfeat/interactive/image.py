@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import Hints, filled, hints_of
-from maskfeat.interactive.cut import SMOOTHNESS, SuperpixelCutter
+from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
 from maskfeat.interactive.evidence import ClickEvidence
 from maskfeat.interactive.mask_change import ChangeReader, Layer
 from maskfeat.interactive.narrow_band import SliverReader
@@ -47,7 +47,7 @@ class Scene:
         rgb: The image, uint8, shape (H, W, 3), or None: then color says nothing.
         networks: Judge superpixels and pixels.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
-        smoothness: See `SuperpixelCutter`.
+        pairwise_weight: See `SuperpixelCutter`.
 
     Raises:
         ValueError: If the features are not finite, or the image has another size.
@@ -59,7 +59,7 @@ class Scene:
         rgb: npt.NDArray[np.uint8] | None,
         networks: ClickNetworks,
         per_megapixel: float = 26_000,
-        smoothness: float = SMOOTHNESS,
+        pairwise_weight: float = PAIRWISE_WEIGHT,
     ) -> None:
         if rgb is not None and rgb.shape[:2] != features.size:
             raise ValueError(
@@ -79,7 +79,7 @@ class Scene:
         )
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
-        self.cutter = SuperpixelCutter(evidence, networks.superpixels, smoothness)
+        self.cutter = SuperpixelCutter(evidence, networks.superpixels, pairwise_weight)
         # The merge classifier knows learned pyramids; of color alone its segments mislead clicks.
         is_learned = len(features.pyramid) > 1
         self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None

@@ -19,11 +19,12 @@ from maskfeat.arguments import (
     rgb_of,
     shown,
 )
+from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import filled
 from maskfeat.interactive.click_radius import ANYWHERE, Stroke, scaled_stroke
-from maskfeat.interactive.cut import SMOOTHNESS
+from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.history import StrokeHistory
 from maskfeat.interactive.image import Scene
 from maskfeat.interactive.networks import ClickNetworks, default_networks
@@ -80,7 +81,7 @@ class InteractiveSegmenter:
             takes, a name or a path; None if only `set_features` is used.
         method: "cut", the only one: a graph cut of superpixels, refined in pixels.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
-        smoothness: How much a short and well-placed outline is worth, see `SuperpixelCutter`.
+        pairwise_weight: How much a short and well-placed outline is worth, see `SuperpixelCutter`.
         max_megapixels: A larger image, millions of pixels, is worked on reduced to this size, and
             the mask is enlarged again.
         cache_dir: Folder in which features are kept, so that an image is encoded once; for a
@@ -88,13 +89,14 @@ class InteractiveSegmenter:
         networks: Judge superpixels and pixels; None takes those that come with the package.
     """
 
+    @renamed_argument("smoothness", "pairwise_weight")
     def __init__(
         self,
         model: FeatureModel | str | os.PathLike[str] | None = None,
         *,
         method: Literal["cut"] = "cut",
         per_megapixel: float = 26_000,
-        smoothness: float = SMOOTHNESS,
+        pairwise_weight: float = PAIRWISE_WEIGHT,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
@@ -106,7 +108,7 @@ class InteractiveSegmenter:
             )
         self.model = None if model is None else model_of(model)
         self.per_megapixel = checked_per_megapixel(per_megapixel)
-        self.smoothness = checked_number("smoothness", smoothness, least=0)
+        self.pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
         self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
         if not (networks is None or isinstance(networks, ClickNetworks)):
             raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
@@ -333,7 +335,7 @@ class InteractiveSegmenter:
         return self._scene, self._size
 
     def _scene_of(self, features: Features, rgb: npt.NDArray[np.uint8] | None) -> Scene:
-        return Scene(features, rgb, self.networks, self.per_megapixel, self.smoothness)
+        return Scene(features, rgb, self.networks, self.per_megapixel, self.pairwise_weight)
 
     def _take(self, scene: Scene, size: tuple[int, int]) -> None:
         self._scene, self._size = scene, size

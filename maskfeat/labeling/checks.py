@@ -34,7 +34,7 @@ def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
 
 def check_settings(
     classes: Sequence[str],
-    smoothness: float,
+    pairwise_weight: float,
     order: str,
     max_megapixels: float,
     per_megapixel: float,
@@ -42,7 +42,7 @@ def check_settings(
     """Refuse settings that are out of range."""
     if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(f"classes must be at least two different names, got {classes!r}")
-    checked_number("smoothness", smoothness, least=0)
+    checked_number("pairwise_weight", pairwise_weight, least=0)
     if order not in ("uncertain", "energy", "given"):
         raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
     checked_number("max_megapixels", max_megapixels, above=0)

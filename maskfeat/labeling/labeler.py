@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import is_whole
+from maskfeat.deprecation import renamed_argument
 from maskfeat.files import held_folder
 from maskfeat.labeling.acquisition import Order, from_there_on, most_wanted
 from maskfeat.labeling.checks import (
@@ -33,7 +34,7 @@ from maskfeat.labeling.kept_labels import KeptLabels
 from maskfeat.labeling.learner import Learner, SuperpixelLabels
 from maskfeat.labeling.proposal import Progress, Proposal, on_pixels, on_superpixels
 from maskfeat.segment.inputs import FeatureModel, model_of
-from maskfeat.segment.score_cut import CLASS_SMOOTHNESS
+from maskfeat.segment.score_cut import CLASS_PAIRWISE_WEIGHT
 
 _LOG = logging.getLogger("maskfeat")
 
@@ -77,7 +78,7 @@ class Labeler:
         source: Descriptors of places, see `maskfeat.labeling.descriptors`; None is
             `default_source`.
         classifier: None is a `RegionClassifier` with its defaults.
-        smoothness: What a border between like superpixels costs, see `class_cut`.
+        pairwise_weight: What a border between like superpixels costs, see `class_cut`.
         granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
             0 large, near 1 small.
         num_segments: Instead, the region is one of so many segments of the image. None of both is
@@ -95,6 +96,7 @@ class Labeler:
             works there (`FolderInUseError`).
     """
 
+    @renamed_argument("smoothness", "pairwise_weight")
     def __init__(
         self,
         images: str | Path | Sequence[str | Path],
@@ -104,7 +106,7 @@ class Labeler:
         *,
         source: Source | None = None,
         classifier: RegionClassifier | None = None,
-        smoothness: float = CLASS_SMOOTHNESS,
+        pairwise_weight: float = CLASS_PAIRWISE_WEIGHT,
         granularity: float | None = None,
         num_segments: int | None = None,
         order: Order = "uncertain",
@@ -113,7 +115,7 @@ class Labeler:
         cache_dir: str | Path | None = None,
     ) -> None:
         paths = checked_paths(images, Path(out))
-        check_settings(classes, smoothness, order, max_megapixels, per_megapixel)
+        check_settings(classes, pairwise_weight, order, max_megapixels, per_megapixel)
         model = model_of(model)
         self.classes, self.order = list(classes), order
         given = checked_size(granularity, num_segments)
@@ -139,7 +141,7 @@ class Labeler:
             raise
         self._kept = KeptLabels(self.out / "labels", paths, self._clicks)
         classifier = classifier or RegionClassifier(len(self.classes))
-        self._learner = Learner(self.store, self._clicks, classifier, smoothness)
+        self._learner = Learner(self.store, self._clicks, classifier, pairwise_weight)
         self._lock, self._learning = threading.RLock(), threading.Lock()
 
     @property

@@ -60,16 +60,20 @@ class Learner:
         store: The images.
         clicks: What was said of them.
         classifier: Learns.
-        smoothness: Of the cut, see `class_cut`.
+        pairwise_weight: Of the cut, see `class_cut`.
 
     Attributes:
         num_examples: How many superpixels were learned from last.
     """
 
     def __init__(
-        self, store: ImageStore, clicks: ClickFile, classifier: RegionClassifier, smoothness: float
+        self,
+        store: ImageStore,
+        clicks: ClickFile,
+        classifier: RegionClassifier,
+        pairwise_weight: float,
     ) -> None:
-        self.smoothness = smoothness
+        self.pairwise_weight = pairwise_weight
         self._store, self._clicks, self._classifier = store, clicks, classifier
         # What each clicked image teaches, beside the clicks that it was taken for.
         self._examples: dict[int, tuple[tuple[Click, ...], Examples]] = {}
@@ -95,7 +99,7 @@ class Learner:
             chances,
             prepared.graph,
             prepared.costs,
-            self.smoothness,
+            self.pairwise_weight,
             clicked.is_held,
             clicked.classes,
         )

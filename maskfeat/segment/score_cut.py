@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.cluster import kmeans_plusplus
 
 from maskfeat.arguments import checked_count, checked_number
+from maskfeat.deprecation import renamed_argument
 from maskfeat.segment.potts import PottsEnergy, minimize_potts
 from maskfeat.segment.score_maps import (
     BoolArray,
@@ -22,13 +23,13 @@ from maskfeat.segment.score_maps import (
 from maskfeat.segment.superpixels import RegionGraph
 
 # Of variances of the score: not tuned on images.
-SCORE_SMOOTHNESS = 1.0
+SCORE_PAIRWISE_WEIGHT = 1.0
 # In nats. Of 10 and 30 the better on eight images of camvid train, one seed (experiments/hill).
-CLASS_SMOOTHNESS = 10.0
+CLASS_PAIRWISE_WEIGHT = 10.0
 
 MAX_GROUPS = 64
 # Any border already costs more than all scores.
-MAX_SMOOTHNESS = 1e12
+MAX_PAIRWISE_WEIGHT = 1e12
 
 # A round that gains less than this share of the energy is the last.
 _LEAST_GAIN = 1e-7
@@ -65,11 +66,12 @@ class ClassCut(NamedTuple):
     energies: list[float]
 
 
+@renamed_argument("smoothness", "pairwise_weight")
 def score_cut(
     scores: npt.ArrayLike,
     features: GraphSource,
     *,
-    smoothness: float = SCORE_SMOOTHNESS,
+    pairwise_weight: float = SCORE_PAIRWISE_WEIGHT,
     num_groups: int = 2,
     seeds: npt.ArrayLike = (),
     max_rounds: int = 20,
@@ -79,12 +81,12 @@ def score_cut(
 
     Minimizes, over the group x_i of each superpixel i and the mean score m_g of each group,
 
-        sum_i size_i * |score_i - m_(x_i)|^2  +  smoothness * V * sum_ij cut_ij * [x_i != x_j]
+        sum_i size_i * |score_i - m_(x_i)|^2  +  pairwise_weight * V * sum_ij cut_ij * [x_i != x_j]
 
     which is the piecewise constant model of Chan and Vese (Active contours without edges, IEEE
     Trans. Image Processing 2001, without its area term) on a graph, their length of the
     contour replaced by what the features say of each border, see `cut_costs`. V is the variance
-    of the scores over the image: so `smoothness` has no unit but pixels, and any scale of the
+    of the scores over the image: so `pairwise_weight` has no unit but pixels, and any scale of the
     scores gives the same groups. As there, two steps take turns and neither raises the energy:
 
     - the means, given the groups, are averages;
@@ -100,7 +102,7 @@ def score_cut(
             the image evenly, whole; or for superpixels, with an `RegionGraph`, shape (K,) or (K,
             C).
         features: Of the image: an `RegionGraph` as it is, or what `features_of` takes.
-        smoothness: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
+        pairwise_weight: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
         num_groups: How many groups there may be, 1 to 64: each costs a cut in each round.
         seeds: Clicks, integers, shape (N, 3): row, column, group. The superpixels under them are
             held; two clicks in one superpixel must agree.
@@ -114,7 +116,9 @@ def score_cut(
         ValueError: If scores or seeds have another shape or type, are not finite or lie outside,
             two seeds of one superpixel differ, or a setting is out of range.
     """
-    smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
+    pairwise_weight = checked_number(
+        "pairwise_weight", pairwise_weight, least=0, most=MAX_PAIRWISE_WEIGHT
+    )
     num_groups = checked_count("num_groups", num_groups, most=MAX_GROUPS)
     max_rounds = checked_count("max_rounds", max_rounds)
     graph = graph_of(features, per_megapixel)
@@ -123,7 +127,7 @@ def score_cut(
     sizes = graph.sizes.astype(np.float64)
     center = sizes @ values / sizes.sum()
     variance = float(sizes @ np.square(values - center).sum(axis=1)) / sizes.sum()
-    costs = smoothness * variance * cut_costs(graph)
+    costs = pairwise_weight * variance * cut_costs(graph)
     means = _first_means(values, sizes, num_groups, held, seeded)
     squares = _squares(values, sizes, means)
     energy = PottsEnergy(squares, graph.edges, costs)
@@ -141,11 +145,12 @@ def score_cut(
     return ScoreCut(groups[graph.labels], groups, means, energies)
 
 
+@renamed_argument("smoothness", "pairwise_weight")
 def class_cut(
     probabilities: npt.ArrayLike,
     features: GraphSource,
     *,
-    smoothness: float = CLASS_SMOOTHNESS,
+    pairwise_weight: float = CLASS_PAIRWISE_WEIGHT,
     seeds: npt.ArrayLike = (),
     per_megapixel: float = 26_000,
 ) -> ClassCut:
@@ -153,7 +158,7 @@ def class_cut(
 
     Minimizes, over the class x_i of each superpixel i,
 
-        sum_i size_i * -log p_i(x_i)  +  smoothness * sum_ij cut_ij * [x_i != x_j]
+        sum_i size_i * -log p_i(x_i)  +  pairwise_weight * sum_ij cut_ij * [x_i != x_j]
 
     the Potts model of Boykov, Veksler and Zabih (PAMI 2001, section 7) with their expansion moves,
     see `minimize_potts`: exact for two classes. `cut_costs` says what a border costs.
@@ -163,7 +168,7 @@ def class_cut(
             scaled to sum 1): for patches (h, w, L), or for superpixels, with an `RegionGraph`, (K,
                 L).
         features: As in `score_cut`.
-        smoothness: lambda, in nats, 0 to 1e12: what a pixel side of a border between like
+        pairwise_weight: lambda, in nats, 0 to 1e12: what a pixel side of a border between like
             features costs.
         seeds: Clicks, integers, shape (N, 3): row, column, class; see `score_cut`.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
@@ -174,7 +179,9 @@ def class_cut(
     Raises:
         ValueError: As `score_cut`; or if a probability is negative or a row has none above 0.
     """
-    smoothness = checked_number("smoothness", smoothness, least=0, most=MAX_SMOOTHNESS)
+    pairwise_weight = checked_number(
+        "pairwise_weight", pairwise_weight, least=0, most=MAX_PAIRWISE_WEIGHT
+    )
     graph = graph_of(features, per_megapixel)
     values = scores_of_superpixels(probabilities, graph, features is graph)
     totals = values.sum(axis=1, keepdims=True)
@@ -185,7 +192,7 @@ def class_cut(
         )
     held, seeded = seeded_superpixels(seeds, graph, values.shape[1])
     return class_cut_of_superpixels(
-        values / totals, graph, cut_costs(graph), smoothness, held, seeded
+        values / totals, graph, cut_costs(graph), pairwise_weight, held, seeded
     )
 
 
@@ -193,7 +200,7 @@ def class_cut_of_superpixels(
     probabilities: npt.NDArray[np.floating],
     graph: RegionGraph,
     costs: FloatArray,
-    smoothness: float,
+    pairwise_weight: float,
     is_held: BoolArray,
     held_at: IntArray,
 ) -> ClassCut:
@@ -201,13 +208,13 @@ def class_cut_of_superpixels(
     likelihoods = np.log(np.maximum(probabilities.astype(np.float64), 1e-6))
     unary: FloatArray = -likelihoods * graph.sizes.astype(np.float64)[:, None]
     start = np.where(is_held, held_at, unary.argmin(axis=1))
-    energy = PottsEnergy(unary, graph.edges, smoothness * costs)
+    energy = PottsEnergy(unary, graph.edges, pairwise_weight * costs)
     found = minimize_potts(energy, start, is_held)
     return ClassCut(found.labels[graph.labels], found.labels, found.energies)
 
 
 def cut_costs(graph: RegionGraph) -> FloatArray:
-    """What parting two adjacent superpixels costs, before `smoothness`.
+    """What parting two adjacent superpixels costs, before `pairwise_weight`.
 
         cut_ij = length_ij * p_ij,    p = 2 / (1 + exp(scale * d2_ij))
 

@@ -55,9 +55,12 @@ CALLS = [
         maskfeat.hierarchy,
         {"features": RGB, "linkage": "ward", "border_weight": 1, "merge_classifier": None},
     ),
-    (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "smoothness": 1, "seeds": ()}),
+    (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "pairwise_weight": 1, "seeds": ()}),
     (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "num_groups": 2, "max_rounds": 2}),
-    (class_cut, {"probabilities": np.abs(SCORES), "features": RGB, "smoothness": 1, "seeds": ()}),
+    (
+        class_cut,
+        {"probabilities": np.abs(SCORES), "features": RGB, "pairwise_weight": 1, "seeds": ()},
+    ),
     (
         segmenter_at_work().predict,
         {"clicks_yx": [[4, 4]], "is_positive": [True], "scribbles": (), "box_yxyx": (0, 0, 9, 9)}
@@ -69,7 +72,7 @@ CALLS = [
     (segmenter_at_work().set_features, {"features": FEATURES, "rgb": RGB}),
     (
         maskfeat.InteractiveSegmenter,
-        {"model": None, "method": "cut", "per_megapixel": 9000, "smoothness": 1}
+        {"model": None, "method": "cut", "per_megapixel": 9000, "pairwise_weight": 1}
         | {"max_megapixels": 1, "networks": None},
     ),
     (Features.from_dense, {"features": SCORES[..., None], "scale": 1}),
@@ -215,8 +218,11 @@ def test_settings_of_a_partition_are_right_or_refused(settings, message: str) ->
         ({"num_groups": True}, "num_groups must be .*, got True"),
         ({"num_groups": "x"}, "num_groups must be .*, got 'x'"),
         ({"num_groups": 5000}, "num_groups must be a whole number of 1 to 64, got 5000"),
-        ({"smoothness": "x"}, "smoothness must be a finite number of at least 0 .*, got 'x'"),
-        ({"smoothness": np.inf}, "smoothness must be .*, got inf"),
+        (
+            {"pairwise_weight": "x"},
+            "pairwise_weight must be a finite number of at least 0 .*, got 'x'",
+        ),
+        ({"pairwise_weight": np.inf}, "pairwise_weight must be .*, got inf"),
         ({"max_rounds": 1.5}, "max_rounds must be a whole number of at least 1, got 1.5"),
         ({"scores": SCORES * 1j}, r"scores must be real numbers, got complex128 \(6, 8\)"),
         ({"scores": SCORES * 1e200}, "scores must be finite numbers, .* at most 1e100 in size"),
@@ -271,7 +277,7 @@ def test_marks_are_right_or_refused() -> None:
         ({"model": 5}, r"model must have a method features\(rgb\), .* got int"),
         ({"model": LabEncoder}, "model must have a method features"),
         ({"per_megapixel": "x"}, "per_megapixel must be .*, got 'x'"),
-        ({"smoothness": "x"}, "smoothness must be .*, got 'x'"),
+        ({"pairwise_weight": "x"}, "pairwise_weight must be .*, got 'x'"),
         ({"max_megapixels": True}, "max_megapixels must be .*, got True"),
     ],
 )

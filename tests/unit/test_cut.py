@@ -129,13 +129,13 @@ def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
     np.testing.assert_array_equal(found.odds, again.odds)
 
 
-def test_the_outline_does_not_grow_longer_when_smoothness_grows() -> None:
+def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
     inside, outside = [GRAPH.labels[30, 25]], [GRAPH.labels[30, 48], GRAPH.labels[5, 5]]
 
     noise = np.random.default_rng(0).normal(0, 4, GRAPH.num_superpixels).astype(np.float32)
 
-    def outline(smoothness: float) -> float:
-        labels = cutter_of(smoothness).cut(inside, outside, noise).is_object
+    def outline(pairwise_weight: float) -> float:
+        labels = cutter_of(pairwise_weight).cut(inside, outside, noise).is_object
         i, j = GRAPH.edges.T
         return float(GRAPH.border_lengths[labels[i] != labels[j]].sum())
 
@@ -193,8 +193,8 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         CUTTER.cut([1], [400])
     with pytest.raises(ValueError, match="object_superpixels must be integers, got float64"):
         CUTTER.cut([1.5], [2])
-    with pytest.raises(ValueError, match="smoothness must be a finite number of at least 0"):
-        SuperpixelCutter(CUTTER.evidence, default_networks().superpixels, smoothness=-1)
+    with pytest.raises(ValueError, match="pairwise_weight must be a finite number of at least 0"):
+        SuperpixelCutter(CUTTER.evidence, default_networks().superpixels, pairwise_weight=-1)
 
 
 CUTTER = cutter_of()

@@ -27,6 +27,18 @@ def test_an_attribute_by_its_former_name_is_given_with_a_warning() -> None:
     found = maskfeat.hierarchy(RGB)
     with pytest.warns(FutureWarning, match="atom_labels is now superpixel_labels"):
         assert found.atom_labels is found.superpixel_labels
+    with pytest.warns(FutureWarning, match=r"saliency\(\) is now ucm\(\)"):
+        np.testing.assert_array_equal(found.saliency(), found.ucm())
+
+
+def test_the_weight_of_pairwise_terms_is_taken_by_its_former_name() -> None:
+    with pytest.warns(FutureWarning, match=r"InteractiveSegmenter\(smoothness=...\) is now pairw"):
+        assert maskfeat.InteractiveSegmenter(smoothness=3.0).pairwise_weight == 3
+    scores = np.random.default_rng(0).random((4, 5))
+    with pytest.warns(FutureWarning, match=r"score_cut\(smoothness=...\) is now pairwise_weight"):
+        found = maskfeat.score_cut(scores, RGB, smoothness=3.0)
+    expected = maskfeat.score_cut(scores, RGB, pairwise_weight=3.0)
+    np.testing.assert_array_equal(found.labels, expected.labels)
 
 
 @pytest.mark.parametrize("former", sorted(former_modules.FORMER))

@@ -22,7 +22,13 @@ CLASSES = ["ground", "disc", "square"]
 
 def serve(paths, out) -> TestClient:
     labeler = Labeler(
-        paths, CLASSES, feature_model("lab"), out, per_megapixel=40_000, smoothness=3, order="given"
+        paths,
+        CLASSES,
+        feature_model("lab"),
+        out,
+        per_megapixel=40_000,
+        pairwise_weight=3,
+        order="given",
     )
     return client_of(create_label_app(LabelViews(labeler)))
 

@@ -61,7 +61,7 @@ def out(prepared, tmp_path):
 
 
 def labeler(photos, out, **settings) -> Labeler:
-    settings = {"per_megapixel": 40_000, "smoothness": 3.0, "order": "given", **settings}
+    settings = {"per_megapixel": 40_000, "pairwise_weight": 3.0, "order": "given", **settings}
     if "num_segments" not in settings:  # the images are of three regions, not of 200
         settings.setdefault("granularity", 0.5)
     return Labeler(photos, CLASSES, CountingEncoder(sigma=1), out, **settings)

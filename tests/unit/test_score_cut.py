@@ -22,7 +22,7 @@ def tiny_graph(seed: int, height: int = 2, width: int = 4) -> RegionGraph:
     return graph_of_labels(features, np.arange(height * width).reshape(height, width))
 
 
-def naive_energy(graph, scores, groups, means, smoothness: float) -> float:
+def naive_energy(graph, scores, groups, means, pairwise_weight: float) -> float:
     scores = np.asarray(scores, float).reshape(graph.num_superpixels, -1)
     mean = np.average(scores, axis=0, weights=graph.sizes)
     variance = np.average(((scores - mean) ** 2).sum(axis=1), weights=graph.sizes)
@@ -32,18 +32,20 @@ def naive_energy(graph, scores, groups, means, smoothness: float) -> float:
     for (i, j), length in zip(graph.edges, graph.border_lengths, strict=True):
         d2 = ((graph.features[i] - graph.features[j]) ** 2).sum()
         same = 2 / (1 + np.exp(graph.scale * d2))
-        total += smoothness * variance * length * same * (groups[i] != groups[j])
+        total += pairwise_weight * variance * length * same * (groups[i] != groups[j])
     return float(total)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 4), st.floats(0, 2))
-def test_the_energies_fall_and_the_last_is_that_of_the_answer(seed, num_groups, smoothness) -> None:
+def test_the_energies_fall_and_the_last_is_that_of_the_answer(
+    seed, num_groups, pairwise_weight
+) -> None:
     graph = tiny_graph(seed)
     scores = np.random.default_rng(seed + 1).normal(size=(8, 2))
-    found = score_cut(scores, graph, smoothness=smoothness, num_groups=num_groups)
+    found = score_cut(scores, graph, pairwise_weight=pairwise_weight, num_groups=num_groups)
     assert all(np.diff(found.energies) < 0)
-    last = naive_energy(graph, scores, found.groups, found.means, smoothness)
+    last = naive_energy(graph, scores, found.groups, found.means, pairwise_weight)
     assert found.energies[-1] == pytest.approx(last, rel=1e-6)
     for group in np.unique(found.groups):
         own = scores[found.groups == group]
@@ -52,12 +54,12 @@ def test_the_energies_fall_and_the_last_is_that_of_the_answer(seed, num_groups, 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 2))
-def test_no_other_groups_cost_less_for_the_means_found(seed, smoothness) -> None:
+def test_no_other_groups_cost_less_for_the_means_found(seed, pairwise_weight) -> None:
     graph = tiny_graph(seed)
     scores = np.random.default_rng(seed + 1).normal(size=8)
-    found = score_cut(scores, graph, smoothness=smoothness)
+    found = score_cut(scores, graph, pairwise_weight=pairwise_weight)
     least = min(
-        naive_energy(graph, scores, groups, found.means, smoothness)
+        naive_energy(graph, scores, groups, found.means, pairwise_weight)
         for groups in itertools.product((0, 1), repeat=8)
     )
     assert found.energies[-1] == pytest.approx(least, rel=1e-5, abs=1e-6)
@@ -65,16 +67,16 @@ def test_no_other_groups_cost_less_for_the_means_found(seed, smoothness) -> None
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 3))
-def test_two_classes_are_cut_exactly_with_seeds_held(seed, smoothness) -> None:
+def test_two_classes_are_cut_exactly_with_seeds_held(seed, pairwise_weight) -> None:
     graph = tiny_graph(seed)
     chances = np.random.default_rng(seed).dirichlet((1, 1), size=8)
-    found = class_cut(chances, graph, smoothness=smoothness, seeds=[[0, 0, 1], [1, 3, 0]])
+    found = class_cut(chances, graph, pairwise_weight=pairwise_weight, seeds=[[0, 0, 1], [1, 3, 0]])
     costs = cut_costs(graph)
 
     def energy(classes) -> float:
         i, j = np.asarray(classes)[graph.edges.T]
         own = -np.log(chances[np.arange(8), classes]) * graph.sizes
-        return float(own.sum() + smoothness * costs[i != j].sum())
+        return float(own.sum() + pairwise_weight * costs[i != j].sum())
 
     allowed = [c for c in itertools.product((0, 1), repeat=8) if c[0] == 1 and c[7] == 0]
     assert found.classes[[0, 7]].tolist() == [1, 0]
@@ -100,15 +102,15 @@ def test_scores_of_patches_find_two_discs_that_their_upsampling_misses() -> None
     assert iou(is_disc) > 0.93 > 0.85 > iou(blocky)
 
 
-def test_the_scale_of_scores_is_nothing_and_smoothness_shortens_borders() -> None:
+def test_the_scale_of_scores_is_nothing_and_pairwise_weight_shortens_borders() -> None:
     scores = coarse_scores(0.3)
-    found = score_cut(scores, GRAPH, smoothness=0.3)
+    found = score_cut(scores, GRAPH, pairwise_weight=0.3)
     np.testing.assert_array_equal(
-        found.labels, score_cut(1000 * scores - 7, GRAPH, smoothness=0.3).labels
+        found.labels, score_cut(1000 * scores - 7, GRAPH, pairwise_weight=0.3).labels
     )
 
-    def outline(smoothness: float) -> float:
-        groups = score_cut(scores, GRAPH, smoothness=smoothness).groups
+    def outline(pairwise_weight: float) -> float:
+        groups = score_cut(scores, GRAPH, pairwise_weight=pairwise_weight).groups
         i, j = groups[GRAPH.edges.T]
         return float(cut_costs(GRAPH)[i != j].sum())
 
@@ -128,10 +130,10 @@ def test_seeds_are_obeyed_and_name_the_groups() -> None:
 
 def test_probabilities_of_patches_and_of_superpixels_are_both_taken() -> None:
     near = np.stack([1 - coarse_scores().clip(0.01, 0.99), coarse_scores().clip(0.01, 0.99)], 2)
-    patches = class_cut(near, GRAPH, smoothness=1)
+    patches = class_cut(near, GRAPH, pairwise_weight=1)
     superpixels = RegionReader(GRAPH.labels, GRAPH.num_superpixels).means(near)
     np.testing.assert_array_equal(
-        patches.labels, class_cut(5 * superpixels, GRAPH, smoothness=1).labels
+        patches.labels, class_cut(5 * superpixels, GRAPH, pairwise_weight=1).labels
     )
     assert iou(patches.labels == 1) > 0.9
 
@@ -157,8 +159,8 @@ def test_scores_without_any_difference_make_one_group() -> None:
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
     scores = coarse_scores()
-    with pytest.raises(ValueError, match="smoothness must be a finite number of at least 0"):
-        score_cut(scores, GRAPH, smoothness=-1)
+    with pytest.raises(ValueError, match="pairwise_weight must be a finite number of at least 0"):
+        score_cut(scores, GRAPH, pairwise_weight=-1)
     with pytest.raises(ValueError, match="num_groups must be a whole number of 1 to 64, got 0"):
         score_cut(scores, GRAPH, num_groups=0)
     with pytest.raises(ValueError, match="max_rounds must be a whole number of at least 1"):
