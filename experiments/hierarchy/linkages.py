@@ -3,7 +3,7 @@
     python experiments/hierarchy/linkages.py runs/bsds500/checkpoints/last.ckpt --half even
 
 "even" is the half of BSDS500 val that the defaults were chosen on, "odd" the half that was not
-looked at. Prints a table and saves it as json. Covering by trees cut at one level for all images
+looked at. Prints a table and saves it as json. Covering by trees cut at one altitude for all images
 (ODS) and at the best for each (OIS); by any node; accuracy with 25 and 100 segments.
 """
 
@@ -36,8 +36,8 @@ from maskfeat.segment.reagglomeration import reagglomerated
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
-# Linkage, border weight, size power; what the merge classifier decides: nothing, levels, the order
-# too.
+# Linkage, border weight, size power; what the merge classifier decides: nothing, altitudes, the
+# order too.
 VARIANTS = [
     ("ward", 0.0, 0.0, ""),
     ("nearest", 0.0, 0.08, ""),
@@ -54,7 +54,7 @@ VARIANTS = [
     ("nearest", 0.45, EVEN_POWER, ""),
     ("nearest", 0.6, 0.1, ""),
     ("nearest", 0.45, 0.4, ""),
-    ("nearest", BORDER_WEIGHT, SIZE_POWER, "levels"),
+    ("nearest", BORDER_WEIGHT, SIZE_POWER, "altitudes"),
     ("nearest", BORDER_WEIGHT, SIZE_POWER, "order"),
 ]
 LEVELS = np.geomspace(0.01, 5, 160)
@@ -72,7 +72,7 @@ def score_image(checkpoint: str, image: HeldOutImage) -> list[Scores]:
 def variant_tree(
     graph: RegionGraph, linkage: str, border_weight: float, size_power: float, classifiers: str
 ) -> tuple[PartitionTree, np.ndarray]:
-    """The tree, and the levels to cut it at."""
+    """The tree, and the altitudes to cut it at."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
     if not classifiers:
         return tree, LEVELS
@@ -82,11 +82,13 @@ def variant_tree(
 
 
 def score_tree(
-    tree: PartitionTree, levels: np.ndarray, graph: RegionGraph, image: HeldOutImage
+    tree: PartitionTree, altitudes: np.ndarray, graph: RegionGraph, image: HeldOutImage
 ) -> Scores:
     """Means over annotators."""
     overlaps = [NestedOverlap(tree, graph.labels, target) for target in image.partitions]
-    curves = [[overlap.scores_at(level)["covering"] for level in levels] for overlap in overlaps]
+    curves = [
+        [overlap.scores_at(altitude)["covering"] for altitude in altitudes] for overlap in overlaps
+    ]
     scores: Scores = {
         "covering": np.mean(curves, axis=0).tolist(),
         "any node": float(np.mean([overlap.best_covering() for overlap in overlaps])),

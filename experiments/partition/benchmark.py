@@ -43,7 +43,7 @@ from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
 
-# Levels to cut at, the same for all images: of any tree, and of one whose levels are 1 - p.
+# Altitudes to cut at, the same for all images: of any tree, and of one whose altitudes are 1 - p.
 WIDE_THRESHOLDS = np.geomspace(1e-5, 1e7, 240)
 PROBABLE_THRESHOLDS = np.linspace(0.005, 0.995, 199)
 FELZENSZWALB_SCALES = np.geomspace(30, 10_000, 14)

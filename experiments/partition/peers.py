@@ -174,16 +174,16 @@ def _watershed_tree(
     height, width = rgb.shape[:2]
     lab = ndimage.gaussian_filter(rgb2lab(rgb) / 100, (1, 1, 0)).reshape(height * width, 3)
     graph = hg.get_4_adjacency_graph((height, width))
-    tree, levels = watershed(graph, hg.weight_graph(graph, lab, hg.WeightFunction.L2))
+    tree, altitudes = watershed(graph, hg.weight_graph(graph, lab, hg.WeightFunction.L2))
     # Its own cut into about as many leaves as our superpixels; what lies below is not asked for.
-    explorer = hg.HorizontalCutExplorer(tree, levels)
+    explorer = hg.HorizontalCutExplorer(tree, altitudes)
     cut = explorer.horizontal_cut_from_num_regions(round(_LEAVES_PER_PIXEL * height * width))
     _, leaves = np.unique(cut.labelisation_leaves(tree), return_inverse=True)
     leaves = leaves.reshape(height, width)
-    return leaves, _tree_above(tree, levels, leaves)
+    return leaves, _tree_above(tree, altitudes, leaves)
 
 
-def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> PartitionTree:
+def _tree_above(tree: hg.Tree, altitudes: np.ndarray, leaves: np.ndarray) -> PartitionTree:
     """The part of a hierarchy of pixels above a cut, as a binary tree."""
     region = graph_of_labels(Features.from_dense(np.zeros((*leaves.shape, 1))), leaves)
     _, pixel = np.unique(leaves, return_index=True)
@@ -191,6 +191,6 @@ def _tree_above(tree: hg.Tree, levels: np.ndarray, leaves: np.ndarray) -> Partit
     met = tree.lowest_common_ancestor(pixel[ends[:, 0]], pixel[ends[:, 1]])
     graph = hg.UndirectedGraph(region.num_superpixels)
     graph.add_edges(ends[:, 0], ends[:, 1])
-    merged, altitudes = hg.bpt_canonical(graph, levels[met])
+    merged, altitudes = hg.bpt_canonical(graph, altitudes[met])
     parents = np.asarray(merged.parents(), np.int64)
     return PartitionTree.of_merges(Merges(parents, np.asarray(altitudes, np.float64)), region.sizes)

@@ -195,7 +195,7 @@ def _decided_by(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Stroke
     y, x = strokes.pixel(segment)
     # As `Hierarchy.cut`, for one segment: the largest node around the point that is still joined.
     path = tree.ancestors(int(superpixels[y, x]))
-    node = path[tree.levels[path] <= 1 - segment.granularity][-1:]
+    node = path[tree.altitudes[path] <= 1 - segment.granularity][-1:]
     is_taken = tree.leaves_under(node)
     against = strokes.pixels_with_other_label(segment.label)
     is_taken[superpixels[against[:, 0], against[:, 1]]] = False

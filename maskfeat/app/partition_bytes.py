@@ -13,7 +13,8 @@ from maskfeat.segment.tree import PartitionTree
 def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
     """The tree behind the dial, gzipped.
 
-    Little endian: uint32 height, width, K superpixels, 0; float64 levels (2 K - 1); int32 parents
+    Little endian: uint32 height, width, K superpixels, 0; float64 altitudes (2 K - 1); int32
+        parents
     (2 K - 1); int32 superpixel of each pixel (height x width).
 
     Args:
@@ -22,7 +23,7 @@ def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionT
     """
     parts = [
         np.array([*superpixel_labels.shape, tree.num_leaves, 0], "<u4"),
-        tree.levels.astype("<f8"),
+        tree.altitudes.astype("<f8"),
         tree.parents.astype("<i4"),
         superpixel_labels.astype("<i4"),
     ]

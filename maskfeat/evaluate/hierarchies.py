@@ -66,8 +66,8 @@ def score_hierarchy(
     Raises:
         ValueError: If the image has no partition, or another size than the hierarchy.
     """
-    levels = [1 - granularity for granularity in granularities]
-    scores = score_tree(found.tree, found.superpixel_labels, image, levels)
+    altitudes = [1 - granularity for granularity in granularities]
+    scores = score_tree(found.tree, found.superpixel_labels, image, altitudes)
     scores.singles["segments_at_half"] = float(found.tree.groups_at(0.5).max() + 1)
     return scores
 
@@ -76,15 +76,15 @@ def score_tree(
     tree: PartitionTree,
     leaf_labels: npt.NDArray[np.integer],
     image: HeldOutImage,
-    levels: Sequence[float],
+    altitudes: Sequence[float],
 ) -> HierarchyScores:
-    """Compare all partitions of any tree with the true ones, whatever its levels mean.
+    """Compare all partitions of any tree with the true ones, whatever its altitudes mean.
 
     Args:
         tree: The tree.
         leaf_labels: Leaf of each pixel, shape (H, W).
         image: With at least one true partition.
-        levels: Where to cut.
+        altitudes: Where to cut.
 
     Returns:
         All scores but `segments_at_half`.
@@ -95,7 +95,7 @@ def score_tree(
     if not image.partitions:
         raise ValueError(f"image {image.key!r} has no true partition to compare with")
     overlaps = [NestedOverlap(tree, leaf_labels, target) for target in image.partitions]
-    by_annotator = [[o.scores_at(level) for level in levels] for o in overlaps]
+    by_annotator = [[o.scores_at(altitude) for altitude in altitudes] for o in overlaps]
     curves = {
         name: np.mean([[at[name] for at in curve] for curve in by_annotator], axis=0).tolist()
         for name in _CURVES

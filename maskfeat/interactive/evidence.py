@@ -73,7 +73,7 @@ class ClickEvidence:
 
     Args:
         graph: The superpixels.
-        tree: Their hierarchy, with levels of 1 - p ("one segment"), see
+        tree: Their hierarchy, with altitudes of 1 - p ("one segment"), see
             `merge_classifier.calibrated`.
         colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None: then color says
             nothing.
@@ -249,19 +249,19 @@ class ClickEvidence:
 
     @cached_property
     def _path_contrasts(self) -> FloatArray:
-        contrasts = self._path_tree.levels * self.graph.scale
+        contrasts = self._path_tree.altitudes * self.graph.scale
         return np.log(contrasts + 1e-3).astype(np.float32)
 
     @cached_property
     def _node_odds(self) -> FloatArray:
-        levels = self.tree.levels
-        return np.log((levels + 1e-4) / (1 - levels + 1e-4)).astype(np.float32)
+        altitudes = self.tree.altitudes
+        return np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4)).astype(np.float32)
 
     @cached_property
     def _odds_tree(self) -> PartitionTree:
-        """Levels whose ratios mean something close to 1, too."""
-        levels = np.minimum(self.tree.levels, 1 - 1e-6)
-        return PartitionTree(self.tree.parents, levels / (1 - levels), self.tree.sizes)
+        """Altitudes whose ratios mean something close to 1, too."""
+        altitudes = np.minimum(self.tree.altitudes, 1 - 1e-6)
+        return PartitionTree(self.tree.parents, altitudes / (1 - altitudes), self.tree.sizes)
 
     @cached_property
     def _node_shares(self) -> FloatArray:
@@ -270,7 +270,7 @@ class ClickEvidence:
 
     @cached_property
     def _ward_growths(self) -> FloatArray:
-        growths = self._ward.levels * (self.graph.scale / self.graph.labels.size)
+        growths = self._ward.altitudes * (self.graph.scale / self.graph.labels.size)
         return np.log(growths + 1e-6).astype(np.float32)
 
     @cached_property

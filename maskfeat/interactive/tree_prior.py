@@ -28,7 +28,7 @@ class TreePrior:
     none of the background are object.
 
     Args:
-        tree: Merges of the superpixels, with levels of 1 - p ("one segment"), see
+        tree: Merges of the superpixels, with altitudes of 1 - p ("one segment"), see
             `merge_classifier.calibrated`.
     """
 

@@ -77,7 +77,7 @@ def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> Labele
         is_held |= region
         classes[region] = number
         regions.append(np.flatnonzero(region))
-        credence[place] = (1 - image.tree.levels[image.tree.meeting_nodes(superpixel)]) ** _POWER
+        credence[place] = (1 - image.tree.altitudes[image.tree.meeting_nodes(superpixel)]) ** _POWER
     numbers = np.array([click.class_number for click in last.values()], np.int64)
     return LabeledSuperpixels(is_held, classes, regions, numbers, credence)
 

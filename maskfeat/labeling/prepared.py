@@ -35,7 +35,7 @@ _NAMES = (
     "scale",
     "costs",
     "parents",
-    "levels",
+    "altitudes",
     "descriptors",
     "size",
 )
@@ -89,7 +89,7 @@ class PreparedImage:
         """
         path = self.tree.ancestors(superpixel)
         if granularity is not None:
-            is_joined = self.tree.levels[path] <= 1 - granularity
+            is_joined = self.tree.altitudes[path] <= 1 - granularity
         else:
             assert num_segments is not None
             is_joined = path <= len(self.tree.parents) - num_segments  # merges are numbered in turn
@@ -143,7 +143,7 @@ def save_prepared(image: PreparedImage, path: Path) -> None:
             scale=graph.scale,
             costs=image.costs.astype(np.float32),
             parents=tree.parents.astype(np.int32),
-            levels=tree.levels.astype(np.float32),
+            altitudes=tree.altitudes.astype(np.float32),
             descriptors=image.descriptors,
             size=np.array(image.size),
         )
@@ -167,17 +167,17 @@ def load_prepared(path: Path) -> PreparedImage | None:
         scale=float(arrays["scale"]),
     )
     parents = arrays["parents"].astype(np.int64)
-    tree = _tree_of(parents, arrays["levels"].astype(np.float64), sizes)
+    tree = _tree_of(parents, arrays["altitudes"].astype(np.float64), sizes)
     height, width = arrays["size"].tolist()
     costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
     return PreparedImage(graph, costs, tree, descriptors, (height, width))
 
 
 def _tree_of(
-    parents: IntArray, levels: FloatArray, leaf_sizes: npt.NDArray[np.float32]
+    parents: IntArray, altitudes: FloatArray, leaf_sizes: npt.NDArray[np.float32]
 ) -> PartitionTree:
-    bare = PartitionTree(parents, levels, np.zeros(len(parents)))
-    return PartitionTree(parents, levels, bare.sums(leaf_sizes))
+    bare = PartitionTree(parents, altitudes, np.zeros(len(parents)))
+    return PartitionTree(parents, altitudes, bare.sums(leaf_sizes))
 
 
 def _without_features(graph: RegionGraph) -> RegionGraph:

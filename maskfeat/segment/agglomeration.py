@@ -20,12 +20,13 @@ class Merges(NamedTuple):
     Attributes:
         parents: Parent of each node, int64, shape (2 K - 1,), larger than the node's own number;
             the root is its own.
-        levels: Cost of each merge, float64, shape (2 K - 1,), 0 for a region. Merges are numbered
-            in the order of their levels, and a parent's level is not below its child's.
+        altitudes: Cost of each merge, float64, shape (2 K - 1,), 0 for a region. Merges are
+            numbered in the order of their altitudes, and a parent's altitude is not below its
+            child's.
     """
 
     parents: IntArray
-    levels: Float64Array
+    altitudes: Float64Array
 
 
 class Borders(NamedTuple):
@@ -68,7 +69,7 @@ def merge_nearest(
         means: Mean feature of each region, shape (K, C).
         sizes: Pixels of each region, shape (K,).
         edges: Pairs of adjacent regions, shape (E, 2), no pair twice. Parts of the graph that do
-            not touch are joined last, at the level of the root.
+            not touch are joined last, at the altitude of the root.
         size_power: How much the smaller size counts.
         borders: Needed where `border_weight` is not 0.
         border_weight: In [0, 1], how much the borders count.
@@ -104,9 +105,9 @@ def merge_nearest(
         nodes, means, shares = nodes[stays], means[stays], shares[stays]
         ends, lengths, sums = simple_edges(number[ends], len(nodes), lengths, sums)
     for other in nodes[1:]:  # parts that do not touch
-        level = np.array([builder.levels.max()])
-        nodes[:1] = builder.join(nodes[:1], np.array([other]), level)
-    return numbered_by_level(Merges(builder.parents, builder.levels))[0]
+        altitude = np.array([builder.altitudes.max()])
+        nodes[:1] = builder.join(nodes[:1], np.array([other]), altitude)
+    return numbered_by_altitude(Merges(builder.parents, builder.altitudes))[0]
 
 
 def numbers_when_joined(
@@ -134,30 +135,32 @@ class TreeBuilder:
     def __init__(self, num_leaves: int) -> None:
         self.num_nodes = num_leaves
         self.parents = np.arange(2 * num_leaves - 1)
-        self.levels = np.zeros(2 * num_leaves - 1)
+        self.altitudes = np.zeros(2 * num_leaves - 1)
 
     def join(self, first: IntArray, second: IntArray, costs: Float64Array) -> IntArray:
         """Give each pair of nodes a parent; the new nodes, in the order of the pairs."""
         new = np.arange(self.num_nodes, self.num_nodes + len(first))
         self.num_nodes += len(first)
         self.parents[first] = self.parents[second] = new
-        self.levels[new] = np.maximum(costs, np.maximum(self.levels[first], self.levels[second]))
+        self.altitudes[new] = np.maximum(
+            costs, np.maximum(self.altitudes[first], self.altitudes[second])
+        )
         return new
 
 
-def numbered_by_level(merges: Merges) -> tuple[Merges, IntArray]:
-    """The same tree, its merges numbered in the order of their levels, and each node's new number.
+def numbered_by_altitude(merges: Merges) -> tuple[Merges, IntArray]:
+    """The same tree with merges numbered by altitude, and each node's new number.
 
-    Regions keep their numbers; of equal levels the earlier merge stays first, so children come
+    Regions keep their numbers; of equal altitudes the earlier merge stays first, so children come
     before their parents.
     """
     count = (len(merges.parents) + 1) // 2
     number = np.arange(len(merges.parents))
-    order = np.argsort(merges.levels[count:], kind="stable") + count
+    order = np.argsort(merges.altitudes[count:], kind="stable") + count
     number[order] = np.arange(count, len(number))
-    parents, levels = np.empty_like(merges.parents), np.empty_like(merges.levels)
-    parents[number], levels[number] = number[merges.parents], merges.levels
-    return Merges(parents, levels), number
+    parents, altitudes = np.empty_like(merges.parents), np.empty_like(merges.altitudes)
+    parents[number], altitudes[number] = number[merges.parents], merges.altitudes
+    return Merges(parents, altitudes), number
 
 
 def _border_sums(borders: Borders | None, num_edges: int) -> tuple[Float64Array, Float64Array]:

@@ -30,7 +30,7 @@ Linkage = Literal["nearest", "average", "ward"]
 BORDER_WEIGHT = 0.45
 SIZE_POWER = 0.1
 
-# The share of an image at which the level of a merge is the distance of the features.
+# The share of an image at which the altitude of a merge is the distance of the features.
 _USUAL_SHARE = 0.01
 
 
@@ -40,7 +40,7 @@ class Hierarchy:
 
     Attributes:
         superpixel_labels: Which superpixel holds each pixel, int32, shape (H, W), 0 to K - 1.
-        tree: The merges of the superpixels. The level of a node is 1 - p, where p is the
+        tree: The merges of the superpixels. The altitude of a node is 1 - p, where p is the
             probability that it is one segment and not several; one threshold means the same in all
             images.
     """
@@ -62,7 +62,7 @@ class Hierarchy:
     @property
     def probabilities(self) -> Float64Array:
         """Probability that a node is one segment, in (0, 1], (2 K - 1,); 1 for superpixels."""
-        probabilities: Float64Array = 1 - self.tree.levels
+        probabilities: Float64Array = 1 - self.tree.altitudes
         return probabilities
 
     def cut(self, num_segments: int | None = None, *, granularity: float | None = None) -> IntArray:
@@ -98,16 +98,16 @@ class Hierarchy:
         Returns:
             float32, shape (2 H + 1, 2 W + 1): the pixel (y, x) lies at (2 y + 1, 2 x + 1), the
             sides and corners of pixels between and around them. On a side between two superpixels
-            stands the level (1 - p) of the smallest node that holds both, in [0, 1]; at a corner
+            stands the altitude (1 - p) of the smallest node that holds both, in [0, 1]; at a corner
             the largest of its four sides; elsewhere 0. What is connected below a threshold t is
             a segment of `cut(granularity=1 - t)`.
         """
         height, width = self.superpixel_labels.shape
         grid = np.zeros((2 * height + 1, 2 * width + 1), np.float32)
-        grid[1:-1:2, 2:-1:2] = self._side_levels(
+        grid[1:-1:2, 2:-1:2] = self._side_altitudes(
             self.superpixel_labels[:, :-1], self.superpixel_labels[:, 1:]
         )
-        grid[2:-1:2, 1:-1:2] = self._side_levels(
+        grid[2:-1:2, 1:-1:2] = self._side_altitudes(
             self.superpixel_labels[:-1], self.superpixel_labels[1:]
         )
         across = grid[::2, 1::2]  # sides above and below pixels, (H + 1, W)
@@ -125,7 +125,7 @@ class Hierarchy:
         warn_renamed("saliency()", "ucm()")
         return self.ucm()
 
-    def _side_levels(
+    def _side_altitudes(
         self, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         values = np.zeros(first.shape, np.float32)
@@ -133,7 +133,7 @@ class Hierarchy:
         meeting = self.tree.tree.lowest_common_ancestor(
             first[parted].astype(np.int64), second[parted].astype(np.int64)
         )
-        values[parted] = self.tree.levels[meeting]
+        values[parted] = self.tree.altitudes[meeting]
         return values
 
 
@@ -162,7 +162,7 @@ def hierarchy(
             `reagglomeration.reagglomerated`, and how probable it is that a merge is one segment,
             see `merge_classifier.calibrated`. "default" is the one that comes with the package,
             which knows features in calibrated units: it is asked for `Features` alone. None keeps
-            the order of the linkage, and takes probabilities from its levels.
+            the order of the linkage, and takes probabilities from its altitudes.
 
     Returns:
         The hierarchy; the same input always gives the same.
@@ -202,7 +202,7 @@ def superpixel_hierarchy(
             graph.labels,
             calibrated(reagglomerated(tree, graph, merge_classifier), graph, merge_classifier),
         )
-    probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.levels**2, 700)))
+    probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.altitudes**2, 700)))
     return Hierarchy(graph.labels, PartitionTree(tree.parents, 1 - probabilities, tree.sizes))
 
 
@@ -226,7 +226,7 @@ def superpixel_tree(
             of its own.
 
     Returns:
-        The tree. The unit of its levels is that of feature distances.
+        The tree. The unit of its altitudes is that of feature distances.
 
     Raises:
         ValueError: If a setting is out of range, or there is no such linkage.
@@ -236,14 +236,14 @@ def superpixel_tree(
     checked_choice("linkage", linkage, ("nearest", "average", "ward"))
     if linkage == "ward":
         tree = merge_tree(graph)
-        return PartitionTree(tree.parents, np.sqrt(tree.levels / tree.sizes[-1]), tree.sizes)
+        return PartitionTree(tree.parents, np.sqrt(tree.altitudes / tree.sizes[-1]), tree.sizes)
     squares = graph.boundary_strengths if linkage == "nearest" else graph.edge_distances()
     borders = Borders(graph.border_lengths, squares)
     merges = merge_nearest(
         graph.features, graph.sizes, graph.edges, size_power, borders, border_weight
     )
-    levels = merges.levels / _USUAL_SHARE**size_power
-    return PartitionTree.of_merges(Merges(merges.parents, levels), graph.sizes)
+    altitudes = merges.altitudes / _USUAL_SHARE**size_power
+    return PartitionTree.of_merges(Merges(merges.parents, altitudes), graph.sizes)
 
 
 def ward_tree(
@@ -254,8 +254,8 @@ def ward_tree(
     """Merge adjacent regions in the order in which the variance within regions grows least.
 
     Ward's linkage (Hierarchical grouping to optimize an objective function, JASA 1963), between
-    neighbors in a graph only, by higra. The level of a merge is the growth of the sum of squares,
-    or its children's level where that is higher.
+    neighbors in a graph only, by higra. The altitude of a merge is the growth of the sum of
+    squares, or its children's altitude where that is higher.
 
     Args:
         features: Mean feature of each region, shape (K, C).
@@ -269,11 +269,11 @@ def ward_tree(
         return PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), sizes)
     graph = hg.UndirectedGraph(len(sizes))
     graph.add_edges(edges[:, 0], edges[:, 1])
-    tree, levels = hg.binary_partition_tree_ward_linkage(
+    tree, altitudes = hg.binary_partition_tree_ward_linkage(
         graph, features.astype(np.float64), sizes.astype(np.float64), "max"
     )
     parents = np.asarray(tree.parents(), np.int64)
-    return PartitionTree.of_merges(Merges(parents, np.asarray(levels, np.float64)), sizes)
+    return PartitionTree.of_merges(Merges(parents, np.asarray(altitudes, np.float64)), sizes)
 
 
 def merge_tree(graph: RegionGraph) -> PartitionTree:
@@ -294,8 +294,8 @@ class SalientPath(NamedTuple):
 
     Attributes:
         nodes: The leaf and those of its ancestors that are not too large, (N,), N at least 1.
-        merits: (parent's level / level) * share^0.1, how much each stands out from what holds it;
-            -1 for those that are too small, shape (N,).
+        merits: (parent's altitude / altitude) * share^0.1, how much each stands out from what holds
+            it; -1 for those that are too small, shape (N,).
     """
 
     nodes: IntArray
@@ -332,9 +332,9 @@ def salient_path(
     shares = tree.sizes[nodes] / tree.sizes[-1]
     count = max(1, int(np.count_nonzero(shares <= max_share)))
     nodes, shares = nodes[:count], shares[:count]
-    floor = max(float(tree.levels[-1]) * 1e-12, np.finfo(np.float64).tiny)
-    # A leaf has no level of its own, so its jump means nothing: the last choice.
-    jumps = tree.levels[tree.parents[nodes]] / np.maximum(tree.levels[nodes], floor)
+    floor = max(float(tree.altitudes[-1]) * 1e-12, np.finfo(np.float64).tiny)
+    # A leaf has no altitude of its own, so its jump means nothing: the last choice.
+    jumps = tree.altitudes[tree.parents[nodes]] / np.maximum(tree.altitudes[nodes], floor)
     jumps[0] = 0
     # Of two like jumps the larger region is more often meant.
     return SalientPath(nodes, np.where(shares >= min_share, jumps * shares**0.1, -1.0))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from maskfeat.files import whole_file
 from maskfeat.segment.regions import MEASURES, PairSums, Regions, RegionSums, pair_measures
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import Float64Array, PartitionTree, sorted_by_level
+from maskfeat.segment.tree import Float64Array, PartitionTree, sorted_by_altitude
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ def default_merge_classifier() -> MergeClassifier:
 def calibrated(
     tree: PartitionTree, graph: RegionGraph, merge_classifier: MergeClassifier
 ) -> PartitionTree:
-    """The same merges, leveled by how improbable it is that they join one segment.
+    """The same merges, with altitudes by how improbable it is that they join one segment.
 
-    A parent's level must not be below its child's, which single judgments do not know. Upwards
-    (the level of a node is the largest of all under it) one wrong part splits all that holds it;
+    A parent's altitude must not be below its child's, which single judgments do not know. Upwards
+    (the altitude of a node is the largest of all under it) one wrong part splits all that holds it;
     downwards (the smallest of all that hold it) one wrong whole swallows its parts. The geometric
     mean of the two is better than either (experiments/hierarchy).
 
@@ -102,8 +102,8 @@ def calibrated(
         merge_classifier: Gives the probabilities.
 
     Returns:
-        The tree with levels in [0, 1), 0 for superpixels, its merges in the order of the new
-        levels.
+        The tree with altitudes in [0, 1), 0 for superpixels, its merges in the order of the new
+        altitudes.
     """
     count = tree.num_leaves
     if count == 1:
@@ -114,9 +114,9 @@ def calibrated(
         tree.tree, doubts, np.zeros(count), hg.Accumulators.max
     )
     downward = hg.propagate_sequential_and_accumulate(tree.tree, doubts, hg.Accumulators.min)
-    levels = np.sqrt(upward * downward)
-    levels[:count] = 0
-    return sorted_by_level(tree, levels)[0]
+    altitudes = np.sqrt(upward * downward)
+    altitudes[:count] = 0
+    return sorted_by_altitude(tree, altitudes)[0]
 
 
 def merge_measures(tree: PartitionTree, graph: RegionGraph) -> Float64Array:

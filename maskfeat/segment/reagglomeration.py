@@ -38,7 +38,8 @@ def reagglomerated(
         num_regions: How many regions to go back to.
 
     Returns:
-        The tree. Only the order of its levels means something; see `merge_classifier.calibrated`.
+        The tree. Only the order of its altitudes means something; see
+        `merge_classifier.calibrated`.
     """
     count = min(num_regions, tree.num_leaves)
     groups = tree.groups(count)
@@ -96,9 +97,9 @@ def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> Partit
     shift = num_kept - num_groups
     grafted = np.concatenate([tree.parents[:num_kept], parents[num_groups:] + shift])
     grafted[tops] = parents[group_of_node[tops].astype(np.int64)] + shift
-    lowest = tree.levels[num_kept - 1]
-    levels = np.concatenate([tree.levels[:num_kept], lowest + np.arange(1, num_groups)])
+    lowest = tree.altitudes[num_kept - 1]
+    altitudes = np.concatenate([tree.altitudes[:num_kept], lowest + np.arange(1, num_groups)])
     sizes = hg.accumulate_sequential(
         hg.Tree(grafted), tree.sizes[: tree.num_leaves], hg.Accumulators.sum
     )
-    return PartitionTree(grafted, levels, np.asarray(sizes, np.float64))
+    return PartitionTree(grafted, altitudes, np.asarray(sizes, np.float64))

@@ -114,7 +114,7 @@ class SeededWatershed:
 def steps_of_tree(
     tree: PartitionTree, edges: npt.NDArray[np.integer], contrasts: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
-    """Steps in the order of a hierarchy: the level at which two neighbors are merged.
+    """Steps in the order of a hierarchy: the altitude at which two neighbors are merged.
 
     Args:
         tree: Merges of K regions.
@@ -122,11 +122,11 @@ def steps_of_tree(
         contrasts: Decide among neighbors that are merged by the same merge, shape (E,).
 
     Returns:
-        Ranks, from 0, float64, shape (E,): by level, then by contrast, then by place.
+        Ranks, from 0, float64, shape (E,): by altitude, then by contrast, then by place.
     """
     ends = edges.astype(np.int64)
     meeting = tree.tree.lowest_common_ancestor(ends[:, 0].copy(), ends[:, 1].copy())
-    order = np.lexsort((contrasts, tree.levels[meeting]))
+    order = np.lexsort((contrasts, tree.altitudes[meeting]))
     ranks = np.empty(len(edges))
     ranks[order] = np.arange(len(edges))
     return ranks

@@ -10,7 +10,7 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.agglomeration import Merges, numbered_by_level
+from maskfeat.segment.agglomeration import Merges, numbered_by_altitude
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -24,13 +24,13 @@ class PartitionTree:
     Attributes:
         parents: Parent of each node, int64, shape (2 K - 1,); leaves come first, the root is the
             last node and its own parent.
-        levels: How unlike the two parts of a node are, float64, shape (2 K - 1,), 0 for a leaf;
-            a parent's level is not below its child's.
+        altitudes: How unlike the two parts of a node are, float64, shape (2 K - 1,), 0 for a leaf;
+            a parent's altitude is not below its child's.
         sizes: Pixels under each node, float64, shape (2 K - 1,).
     """
 
     parents: IntArray
-    levels: Float64Array
+    altitudes: Float64Array
     sizes: Float64Array
 
     @classmethod
@@ -39,7 +39,7 @@ class PartitionTree:
         sizes = hg.accumulate_sequential(
             hg.Tree(merges.parents), leaf_sizes.astype(np.float64), hg.Accumulators.sum
         )
-        return cls(merges.parents, merges.levels, np.asarray(sizes, np.float64))
+        return cls(merges.parents, merges.altitudes, np.asarray(sizes, np.float64))
 
     @cached_property
     def tree(self) -> Any:  # noqa: ANN401 - higra has no types
@@ -99,9 +99,9 @@ class PartitionTree:
         """
         return self._groups_below(self.parents >= len(self.parents) - (num_groups - 1))
 
-    def groups_at(self, level: float) -> IntArray:
-        """Undo the merges above a level; group of each leaf, as `groups` numbers them."""
-        return self._groups_below(self.levels[self.parents] > level)
+    def groups_at(self, altitude: float) -> IntArray:
+        """Undo the merges above an altitude; group of each leaf, as `groups` numbers them."""
+        return self._groups_below(self.altitudes[self.parents] > altitude)
 
     def _groups_below(self, is_top: BoolArray) -> IntArray:
         """Groups of the leaves under the topmost nodes that are no longer joined."""
@@ -114,17 +114,19 @@ class PartitionTree:
         return groups
 
 
-def sorted_by_level(tree: PartitionTree, levels: Float64Array) -> tuple[PartitionTree, IntArray]:
-    """The same tree with other levels, its merges numbered anew in their order.
+def sorted_by_altitude(
+    tree: PartitionTree, altitudes: Float64Array
+) -> tuple[PartitionTree, IntArray]:
+    """The same tree with other altitudes, its merges numbered anew in their order.
 
     Args:
         tree: The tree.
-        levels: A level for each of its nodes, 0 for leaves, none above its parent's.
+        altitudes: An altitude for each of its nodes, 0 for leaves, none above its parent's.
 
     Returns:
         The tree, and the new number of each old node.
     """
-    merges, number = numbered_by_level(Merges(tree.parents, levels))
+    merges, number = numbered_by_altitude(Merges(tree.parents, altitudes))
     sizes = np.empty_like(tree.sizes)
     sizes[number] = tree.sizes
-    return PartitionTree(merges.parents, merges.levels, sizes), number
+    return PartitionTree(merges.parents, merges.altitudes, sizes), number

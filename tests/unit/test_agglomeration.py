@@ -70,22 +70,22 @@ def test_the_groups_are_those_of_a_naive_search(seed, power, weight) -> None:
 
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_parents_come_after_their_children_and_at_no_lower_level(seed) -> None:
+def test_parents_come_after_their_children_and_at_no_lower_altitude(seed) -> None:
     means, sizes, edges, *_ = scene(seed)
-    parents, levels = merge_nearest(means, sizes, edges)
+    parents, altitudes = merge_nearest(means, sizes, edges)
     assert (parents[:-1] > np.arange(len(parents) - 1)).all()
     assert parents[-1] == len(parents) - 1
-    assert (levels[parents] >= levels).all()
-    assert (np.diff(levels[len(sizes) :]) >= 0).all()
+    assert (altitudes[parents] >= altitudes).all()
+    assert (np.diff(altitudes[len(sizes) :]) >= 0).all()
     assert (np.bincount(parents[:-1])[len(sizes) :] == 2).all()
 
 
-def test_the_cheapest_of_three_is_merged_first_and_its_level_is_its_cost() -> None:
+def test_the_cheapest_of_three_is_merged_first_and_its_altitude_is_its_cost() -> None:
     means, sizes = np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 1.0, 2.0])
-    parents, levels = merge_nearest(means, sizes, np.array([[0, 1], [1, 2]]), size_power=1)
+    parents, altitudes = merge_nearest(means, sizes, np.array([[0, 1], [1, 2]]), size_power=1)
     assert parents.tolist() == [3, 3, 4, 4, 4]
     # |0 - 1| * 1/4, then |0.5 - 3| * 2/4
-    np.testing.assert_allclose(levels, [0, 0, 0, 0.25, 1.25])
+    np.testing.assert_allclose(altitudes, [0, 0, 0, 0.25, 1.25])
 
 
 def test_parts_that_do_not_touch_are_joined_last() -> None:
@@ -93,7 +93,7 @@ def test_parts_that_do_not_touch_are_joined_last() -> None:
     merges = merge_nearest(means, np.ones(4), np.array([[0, 1], [2, 3]]))
     tree = PartitionTree.of_merges(merges, np.ones(4))
     assert tree.groups(2).tolist() == [0, 0, 1, 1]
-    assert merges.levels[-1] == merges.levels[-2]
+    assert merges.altitudes[-1] == merges.altitudes[-2]
 
 
 @pytest.mark.parametrize("num_groups", [1, 5])
@@ -101,8 +101,8 @@ def test_equal_regions_and_a_single_one_are_no_special_case(num_groups) -> None:
     edges = np.stack([np.arange(4), np.arange(1, 5)], axis=1)
     tree = PartitionTree.of_merges(merge_nearest(np.ones((5, 2)), np.ones(5), edges), np.ones(5))
     assert tree.groups(num_groups).max() + 1 == num_groups
-    parents, levels = merge_nearest(np.ones((1, 2)), np.ones(1), np.zeros((0, 2), int))
-    assert (parents.tolist(), levels.tolist()) == ([0], [0.0])
+    parents, altitudes = merge_nearest(np.ones((1, 2)), np.ones(1), np.zeros((0, 2), int))
+    assert (parents.tolist(), altitudes.tolist()) == ([0], [0.0])
 
 
 def test_border_weights_without_borders_are_refused() -> None:

@@ -282,14 +282,14 @@ def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
     response = client.get("/api/images/0/partition")
     content = response.content
     height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)
-    levels = np.frombuffer(content, "<f8", 2 * num_superpixels - 1, 16)
-    parents = np.frombuffer(content, "<i4", 2 * num_superpixels - 1, 16 + levels.nbytes)
-    superpixels = np.frombuffer(content, "<i4", -1, 16 + levels.nbytes + parents.nbytes)
+    altitudes = np.frombuffer(content, "<f8", 2 * num_superpixels - 1, 16)
+    parents = np.frombuffer(content, "<i4", 2 * num_superpixels - 1, 16 + altitudes.nbytes)
+    superpixels = np.frombuffer(content, "<i4", -1, 16 + altitudes.nbytes + parents.nbytes)
     assert (height, width) == SIZE
-    # As the page does: each node joins its parent while the parent's level allows it.
+    # As the page does: each node joins its parent while the parent's altitude allows it.
     tops = np.arange(len(parents))
     for node in range(len(parents) - 2, -1, -1):
-        if levels[parents[node]] <= 1 - 0.3:
+        if altitudes[parents[node]] <= 1 - 0.3:
             tops[node] = tops[parents[node]]
     cut = tops[superpixels].reshape(SIZE)
     rgb = np.asarray(Image.open(paths[0]))

@@ -160,13 +160,13 @@ def test_a_click_on_each_disc_and_one_between_find_both_discs() -> None:
     assert (mask & (TRUTH > 0)).sum() / (mask | (TRUTH > 0)).sum() > 0.9
 
 
-def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_level() -> None:
+def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> None:
     tree = merge_tree(GRAPH)
-    levels = tree.levels[tree.meeting_nodes(17)]
+    altitudes = tree.altitudes[tree.meeting_nodes(17)]
     path = tree.ancestors(17).tolist()
     for leaf in range(0, GRAPH.num_superpixels, 11):
         shared = [node for node in tree.ancestors(leaf).tolist() if node in path]
-        assert levels[leaf] == (0 if leaf == 17 else tree.levels[min(shared)])
+        assert altitudes[leaf] == (0 if leaf == 17 else tree.altitudes[min(shared)])
         under = tree.leaves_under(np.array([min(shared)]))
         assert under[leaf]
         assert under[17]

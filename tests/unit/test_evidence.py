@@ -48,9 +48,9 @@ def test_distances_are_the_least_over_all_pairs_and_count_in_their_units() -> No
             np.testing.assert_allclose(measured(f"{kind}: {way}"), expected, atol=1e-4)
 
 
-def test_levels_are_those_of_the_merges_at_which_superpixels_meet() -> None:
-    levels = TREE.levels[meeting(TREE)]
-    odds = np.log((levels + 1e-4) / (1 - levels + 1e-4))
+def test_altitudes_are_those_of_the_merges_at_which_superpixels_meet() -> None:
+    altitudes = TREE.altitudes[meeting(TREE)]
+    odds = np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4))
     np.testing.assert_allclose(
         measured("object: log odds at the merge"), nearest(odds, INSIDE).clip(max=9.5), atol=1e-4
     )
@@ -59,7 +59,7 @@ def test_levels_are_those_of_the_merges_at_which_superpixels_meet() -> None:
         measured("background: log share of the merge"), nearest(shares, OUTSIDE), atol=1e-4
     )
     ward = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
-    growths = np.log(ward.levels * GRAPH.scale / 6000 + 1e-6)[meeting(ward)]
+    growths = np.log(ward.altitudes * GRAPH.scale / 6000 + 1e-6)[meeting(ward)]
     np.testing.assert_allclose(
         measured("object: log growth of variance at Ward's merge"),
         nearest(growths, INSIDE).clip(max=4),

@@ -97,7 +97,7 @@ def test_contours_below_a_threshold_enclose_the_segments_of_the_cut(merge_classi
 def test_the_same_input_gives_the_same_tree() -> None:
     once, again = (hierarchy(smooth_noise()) for _ in range(2))
     np.testing.assert_array_equal(once.parents, again.parents)
-    np.testing.assert_array_equal(once.tree.levels, again.tree.levels)
+    np.testing.assert_array_equal(once.tree.altitudes, again.tree.altitudes)
 
 
 def test_probabilities_fall_towards_the_root_and_are_those_of_the_distance() -> None:
@@ -228,11 +228,11 @@ def test_a_merge_classifier_is_the_network_it_says() -> None:
     np.testing.assert_allclose(classifier_of(3, 2.0)(measures), expected)
 
 
-def test_judged_levels_are_ultrametric_and_keep_the_merges() -> None:
+def test_judged_altitudes_are_ultrametric_and_keep_the_merges() -> None:
     graph, tree = graph_and_tree()
     found = calibrated(tree, graph, default_merge_classifier())
-    assert (found.levels[found.parents] >= found.levels).all()
-    assert ((found.levels >= 0) & (found.levels < 1)).all()
+    assert (found.altitudes[found.parents] >= found.altitudes).all()
+    assert ((found.altitudes >= 0) & (found.altitudes < 1)).all()
     groups = {frozenset(np.flatnonzero(tree.leaves_under(np.array([n])))) for n in range(450, 460)}
     others = {
         frozenset(np.flatnonzero(found.leaves_under(np.array([n]))))

@@ -56,7 +56,7 @@ def test_credence_is_the_square_of_the_probability_of_the_smallest_common_node()
         own_path = IMAGE.tree.ancestors(superpixel)
         for other in range(0, GRAPH.num_superpixels, 17):
             common = np.intersect1d(own_path, IMAGE.tree.ancestors(other)).min()
-            assert credence[other] == pytest.approx((1 - IMAGE.tree.levels[common]) ** 2)
+            assert credence[other] == pytest.approx((1 - IMAGE.tree.altitudes[common]) ** 2)
 
 
 def test_a_click_counts_for_its_object_more_than_beyond_it() -> None:

@@ -26,19 +26,19 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def random_case(seed: int) -> tuple[PartitionTree, np.ndarray, np.ndarray]:
-    """A tree over leaves scattered at random, some of equal level, and a target with -1."""
+    """A tree over leaves scattered at random, some of equal altitude, and a target with -1."""
     rng = np.random.default_rng(seed)
     leaf_labels = rng.integers(0, NUM_LEAVES, SHAPE)
     sizes = np.bincount(leaf_labels.ravel(), minlength=NUM_LEAVES) + 1.0  # none is empty
     edges = np.stack(np.triu_indices(NUM_LEAVES, 1), axis=1)
     merges = merge_nearest(rng.random((NUM_LEAVES, 2)), sizes, edges)
-    levels = np.floor(merges.levels * 20) / 20 if seed % 2 else merges.levels
-    tree = PartitionTree.of_merges(Merges(merges.parents, levels), sizes)
+    altitudes = np.floor(merges.altitudes * 20) / 20 if seed % 2 else merges.altitudes
+    tree = PartitionTree.of_merges(Merges(merges.parents, altitudes), sizes)
     return tree, leaf_labels, rng.integers(-1, 4, SHAPE)
 
 
 def four_leaves() -> PartitionTree:
-    """Leaves 0 to 3; 4 joins 0 and 1 at level 1, 5 adds 2 at level 2, the root 6 adds 3 at 3."""
+    """Leaves 0 to 3; 4 joins 0 and 1 at altitude 1, 5 adds 2 at 2, the root 6 adds 3 at 3."""
     merges = Merges(np.array([4, 4, 5, 6, 5, 6, 6]), np.array([0, 0, 0, 0, 1.0, 2.0, 3.0]))
     return PartitionTree.of_merges(merges, np.ones(4))
 
@@ -48,13 +48,19 @@ def four_leaves() -> PartitionTree:
 
 @quick
 @given(seeds)
-def test_scores_at_a_level_are_those_of_the_label_map_of_that_cut(seed) -> None:
+def test_scores_at_an_altitude_are_those_of_the_label_map_of_that_cut(seed) -> None:
     tree, leaf_labels, target = random_case(seed)
     nested = NestedOverlap(tree, leaf_labels, target)
-    root = tree.levels[-1]
-    for level in (0, *np.quantile(tree.levels, [0.3, 0.6, 0.8, 0.95]), 0.99 * root, root, 9.0):
-        labels = tree.groups_at(level)[leaf_labels]
-        scores = nested.scores_at(level)
+    root = tree.altitudes[-1]
+    for altitude in (
+        0,
+        *np.quantile(tree.altitudes, [0.3, 0.6, 0.8, 0.95]),
+        0.99 * root,
+        root,
+        9.0,
+    ):
+        labels = tree.groups_at(altitude)[leaf_labels]
+        scores = nested.scores_at(altitude)
         assert scores["covering"] == pytest.approx(covering(labels, target))
         assert scores["pri"] == pytest.approx(probabilistic_rand_index(labels, target))
         assert scores["voi"] == pytest.approx(variation_of_information(labels, target), abs=1e-9)
@@ -62,13 +68,13 @@ def test_scores_at_a_level_are_those_of_the_label_map_of_that_cut(seed) -> None:
 
 @quick
 @given(seeds)
-def test_nodes_at_a_level_are_the_groups_of_the_tree(seed) -> None:
+def test_nodes_at_an_altitude_are_the_groups_of_the_tree(seed) -> None:
     tree, leaf_labels, target = random_case(seed)
     nested = NestedOverlap(tree, leaf_labels, target)
-    for level in (0, *np.quantile(tree.levels, [0.6, 0.8, 0.95]), 9.0):
-        groups = tree.groups_at(level)
+    for altitude in (0, *np.quantile(tree.altitudes, [0.6, 0.8, 0.95]), 9.0):
+        groups = tree.groups_at(altitude)
         expected = {frozenset(np.flatnonzero(groups == group)) for group in set(groups)}
-        nodes = nested.nodes_at(level)
+        nodes = nested.nodes_at(altitude)
         found = {frozenset(np.flatnonzero(tree.leaves_under(np.array([node])))) for node in nodes}
         assert found == expected
         assert len(nodes) == len(expected)
@@ -100,17 +106,17 @@ def test_iou_best_covering_and_average_recall_agree_with_a_loop_over_nodes(seed)
 def test_no_cut_covers_better_than_the_best_nodes(seed) -> None:
     tree, leaf_labels, target = random_case(seed)
     nested = NestedOverlap(tree, leaf_labels, target)
-    for level in tree.levels:
-        assert nested.scores_at(level)["covering"] <= nested.best_covering() + 1e-12
+    for altitude in tree.altitudes:
+        assert nested.scores_at(altitude)["covering"] <= nested.best_covering() + 1e-12
 
 
 def test_the_worked_tree_covers_by_its_best_nodes() -> None:
-    # Leaves 0 1 2 3 in a row; the truth parts {0, 1, 2} and {3}: nodes 5 and 3, cut at level 2.
+    # Leaves 0 1 2 3 in a row; the truth parts {0, 1, 2} and {3}: nodes 5 and 3, cut at altitude 2.
     nested = NestedOverlap(four_leaves(), np.array([[0, 1, 2, 3]]), np.array([[7, 7, 7, 9]]))
     assert nested.best_covering() == 1
     assert nested.scores_at(2) == {"covering": 1, "pri": 1, "voi": 0}
     assert nested.nodes_at(2).tolist() == [3, 5]
-    # At level 1: {0, 1}, {2}, {3}: best IoU 2/3 and 1; 2 of 6 pairs disputed; 3/4 H(1/3) bit.
+    # At altitude 1: {0, 1}, {2}, {3}: best IoU 2/3 and 1; 2 of 6 pairs disputed; 3/4 H(1/3) bit.
     scores = nested.scores_at(1)
     assert scores["covering"] == pytest.approx((3 * 2 / 3 + 1) / 4)
     assert scores["pri"] == pytest.approx(4 / 6)
@@ -130,8 +136,8 @@ def test_labels_under_uncounted_pixels_change_no_node() -> None:
 def test_a_tree_of_one_leaf_has_one_cut() -> None:
     tree = PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.array([4.0]))
     nested = NestedOverlap(tree, np.zeros((1, 4), int), np.array([[0, 0, 1, 1]]))
-    for level in (0, 1):
-        scores = nested.scores_at(level)
+    for altitude in (0, 1):
+        scores = nested.scores_at(altitude)
         assert scores == {"covering": 0.5, "pri": pytest.approx(2 / 6), "voi": pytest.approx(1)}
 
 
@@ -184,9 +190,9 @@ def test_nodes_are_ranked_from_the_root_down() -> None:
     assert parted.average_recall(3) == 1
 
 
-def test_of_nodes_at_equal_levels_the_upper_ones_come_first() -> None:
+def test_of_nodes_at_equal_altitudes_the_upper_ones_come_first() -> None:
     tree = four_leaves()
-    tree = PartitionTree(tree.parents, np.minimum(tree.levels, 1), tree.sizes)
+    tree = PartitionTree(tree.parents, np.minimum(tree.altitudes, 1), tree.sizes)
     nested = NestedOverlap(tree, np.array([[0, 1, 2, 3]]), np.array([[0, 0, 1, 1]]))
     # IoUs with {0, 1} and {2, 3}: root 1/2, 1/2; node 5 2/3, 1/4; node 4 1, 0.
     assert nested.average_recall(1) == pytest.approx((1 + 1) / 20)
@@ -209,9 +215,9 @@ def test_nestedness_of_the_worked_case_is_the_share_of_unbroken_segments() -> No
 @given(seeds)
 def test_the_cuts_of_one_tree_are_nested_exactly(seed) -> None:
     tree, leaf_labels, _ = random_case(seed)
-    by_level = [tree.groups_at(level)[leaf_labels] for level in np.unique(tree.levels)]
+    by_altitude = [tree.groups_at(altitude)[leaf_labels] for altitude in np.unique(tree.altitudes)]
     by_number = [tree.groups(number)[leaf_labels] for number in (12, 9, 9, 5, 2, 1)]
-    assert nestedness(by_level) == 1.0
+    assert nestedness(by_altitude) == 1.0
     assert nestedness(by_number) == 1.0
 
 

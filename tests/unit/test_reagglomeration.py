@@ -114,7 +114,7 @@ def test_only_the_last_merges_change(count) -> None:
     kept = min(count, graph.num_superpixels)
     np.testing.assert_array_equal(found.groups(kept), tree.groups(kept))
     assert (found.parents[:-1] > np.arange(len(found.parents) - 1)).all()
-    assert (found.levels[found.parents] >= found.levels).all()
+    assert (found.altitudes[found.parents] >= found.altitudes).all()
     assert (np.bincount(found.parents[:-1])[graph.num_superpixels :] == 2).all()
     leaves = [found.leaves_under(np.array([n])) for n in range(len(found.parents))]
     np.testing.assert_allclose(found.sizes, [graph.sizes[under].sum() for under in leaves])

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.agglomeration import Merges
-from maskfeat.segment.tree import PartitionTree, sorted_by_level
+from maskfeat.segment.tree import PartitionTree, sorted_by_altitude
 
 
 def random_tree(seed: int, count: int = 9) -> tuple[PartitionTree, list[set[int]]]:
-    """A tree of random merges at rising levels, and the leaves under each node."""
+    """A tree of random merges at rising altitudes, and the leaves under each node."""
     rng = np.random.default_rng(seed)
     under = [{i} for i in range(count)]
     parents = np.arange(2 * count - 1)
@@ -22,9 +22,9 @@ def random_tree(seed: int, count: int = 9) -> tuple[PartitionTree, list[set[int]
         parents[[first, second]] = node
         under.append(under[first] | under[second])
         alive.append(node)
-    levels = np.concatenate([np.zeros(count), np.sort(rng.random(count - 1))])
+    altitudes = np.concatenate([np.zeros(count), np.sort(rng.random(count - 1))])
     sizes = rng.integers(1, 9, count).astype(float)
-    return PartitionTree.of_merges(Merges(parents, levels), sizes), under
+    return PartitionTree.of_merges(Merges(parents, altitudes), sizes), under
 
 
 def as_sets(groups: np.ndarray) -> set[frozenset[int]]:
@@ -48,15 +48,15 @@ def test_undoing_the_last_merges_leaves_the_nodes_below_them(seed: int, num_grou
     assert (np.diff(first) > 0).all()  # numbered by first leaf
 
 
-@given(seed=st.integers(0, 5000), level=st.floats(0, 1))
+@given(seed=st.integers(0, 5000), altitude=st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_a_cut_at_a_level_keeps_the_merges_at_or_below_it(seed: int, level: float) -> None:
+def test_a_cut_at_an_altitude_keeps_the_merges_at_or_below_it(seed: int, altitude: float) -> None:
     tree, under = random_tree(seed)
-    kept = [n for n in range(len(under)) if tree.levels[n] <= level]
+    kept = [n for n in range(len(under)) if tree.altitudes[n] <= altitude]
     largest = {
         frozenset(under[n]) for n in kept if not any(under[n] < under[other] for other in kept)
     }
-    assert as_sets(tree.groups_at(level)) == largest
+    assert as_sets(tree.groups_at(altitude)) == largest
 
 
 @given(seed=st.integers(0, 5000))
@@ -74,30 +74,30 @@ def test_sums_sizes_and_children_are_those_of_the_sets(seed: int) -> None:
 
 @given(seed=st.integers(0, 5000))
 @settings(max_examples=20, deadline=None)
-def test_the_meeting_level_is_that_of_the_smallest_node_with_both(seed: int) -> None:
+def test_the_meeting_altitude_is_that_of_the_smallest_node_with_both(seed: int) -> None:
     tree, under = random_tree(seed)
-    levels = tree.levels[tree.meeting_nodes(3)]
+    altitudes = tree.altitudes[tree.meeting_nodes(3)]
     for leaf in range(9):
         both = [n for n in range(len(under)) if {3, leaf} <= under[n]]
-        assert levels[leaf] == (0 if leaf == 3 else tree.levels[min(both)])
+        assert altitudes[leaf] == (0 if leaf == 3 else tree.altitudes[min(both)])
 
 
-def test_new_levels_renumber_the_merges_and_keep_the_groups() -> None:
+def test_new_altitudes_renumber_the_merges_and_keep_the_groups() -> None:
     tree, under = random_tree(7)
-    levels = tree.levels.copy()
+    altitudes = tree.altitudes.copy()
     # Swap the order of the two lowest merges where neither holds the other.
-    levels[9:] = levels[9:][np.argsort(np.random.default_rng(0).random(8))]
+    altitudes[9:] = altitudes[9:][np.argsort(np.random.default_rng(0).random(8))]
     for node in range(9, 16):  # no child above its parent
-        levels[tree.parents[node]] = max(levels[tree.parents[node]], levels[node])
-    sorted_tree, number = sorted_by_level(tree, levels)
-    assert (np.diff(sorted_tree.levels[9:]) >= 0).all()
+        altitudes[tree.parents[node]] = max(altitudes[tree.parents[node]], altitudes[node])
+    sorted_tree, number = sorted_by_altitude(tree, altitudes)
+    assert (np.diff(sorted_tree.altitudes[9:]) >= 0).all()
     assert (sorted_tree.parents[:-1] > np.arange(16)).all()
     np.testing.assert_array_equal(sorted_tree.parents[number], number[tree.parents])
     np.testing.assert_array_equal(sorted_tree.sizes[number], tree.sizes)
-    for level in (0.2, 0.5, 0.9):
-        kept = [n for n in range(len(under)) if levels[n] <= level]
+    for altitude in (0.2, 0.5, 0.9):
+        kept = [n for n in range(len(under)) if altitudes[n] <= altitude]
         largest = {frozenset(under[n]) for n in kept if not any(under[n] < under[o] for o in kept)}
-        assert as_sets(sorted_tree.groups_at(level)) == largest
+        assert as_sets(sorted_tree.groups_at(altitude)) == largest
 
 
 def test_leaves_under_several_nodes_are_their_union() -> None:

@@ -6,7 +6,7 @@ export class Partition {
     const [height, width, numSuperpixels] = new Uint32Array(buffer, 0, 4);
     const numNodes = 2 * numSuperpixels - 1;
     Object.assign(this, { height, width, numSuperpixels });
-    this.levels = new Float64Array(buffer, 16, numNodes);
+    this.altitudes = new Float64Array(buffer, 16, numNodes);
     this.parents = new Int32Array(buffer, 16 + 8 * numNodes, numNodes);
     this.superpixels = new Int32Array(buffer, 16 + 12 * numNodes, height * width);
     this.tops = new Int32Array(numNodes);
@@ -16,7 +16,7 @@ export class Partition {
     this.hover = new OffscreenCanvas(width, height);
   }
 
-  // As Hierarchy.cut(granularity=...): a merge is kept while its level is at most 1 - granularity.
+  // As Hierarchy.cut(granularity=...): a merge is kept while its altitude is at most 1 - granularity.
   cut(granularity) {
     this.join(granularity);
     this.drawBorders();
@@ -24,8 +24,8 @@ export class Partition {
 
   // The same without drawing; merges that are barred are cut, too.
   join(granularity, isBarred = []) {
-    const { levels, parents, tops, numSuperpixels } = this;
-    const isWhole = (node) => levels[node] <= 1 - granularity && !isBarred[node];
+    const { altitudes, parents, tops, numSuperpixels } = this;
+    const isWhole = (node) => altitudes[node] <= 1 - granularity && !isBarred[node];
     const root = parents.length - 1;
     this.numSegments = 0;
     for (let node = root; node >= 0; node--) { // parents come after their children

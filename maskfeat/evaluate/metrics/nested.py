@@ -60,16 +60,16 @@ class NestedOverlap:
         iou: Float64Array = self.shared / np.maximum(union, 1)
         return iou
 
-    def nodes_at(self, level: float) -> IntArray:
-        """The nodes that are the segments of the cut at a level."""
-        levels = self.tree.levels
-        is_top = levels[self.tree.parents] > level
+    def nodes_at(self, altitude: float) -> IntArray:
+        """The nodes that are the segments of the cut at an altitude."""
+        altitudes = self.tree.altitudes
+        is_top = altitudes[self.tree.parents] > altitude
         is_top[-1] = True
-        return np.flatnonzero((levels <= level) & is_top)
+        return np.flatnonzero((altitudes <= altitude) & is_top)
 
-    def scores_at(self, level: float) -> dict[str, float]:
-        """`covering`, `pri` and `voi` of the cut at a level, as in `metrics.regions`."""
-        nodes = self.nodes_at(level)
+    def scores_at(self, altitude: float) -> dict[str, float]:
+        """`covering`, `pri` and `voi` of the cut at an altitude, as in `metrics.regions`."""
+        nodes = self.nodes_at(altitude)
         shared, sizes, true = self.shared[nodes], self.sizes[nodes], self.target_sizes
         total = float(true.sum())
         union = sizes[:, None] + true - shared
@@ -89,8 +89,8 @@ class NestedOverlap:
 
     def average_recall(self, max_segments: int) -> float:
         """See `average_recall`; nodes are ranked from the top of the tree down."""
-        # Of equal levels the larger number is the upper one: the root before its children.
-        order = np.argsort(self.tree.levels[self.tree.parents], kind="stable")[::-1]
+        # Of equal altitudes the larger number is the upper one: the root before its children.
+        order = np.argsort(self.tree.altitudes[self.tree.parents], kind="stable")[::-1]
         return average_recall(self.iou()[order], max_segments)
 
 
