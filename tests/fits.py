@@ -8,6 +8,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--model.net.init_args.width=8",
+    "--data.num_workers=0",
+    "--data.batch_size=2",
+    "--data.num_points=64",
+]
+TWO_STEPS = [
+    *SMALL,
+    "--trainer.max_epochs=1",
+    "--trainer.check_val_every_n_epoch=1",
+    "--data.epoch_images=4",
+    "--data.crop_size=64",
+    "--data.num_val_images=2",
+]
+# Only what the test is about: no evaluation, checkpoints every five steps.
+CHECKPOINTS = [
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
+    "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
+]
+
 
 def fit_in(folder: Path, words: Sequence[str]) -> None:
     """`maskfeat fit` in a folder, one thread for each of its processes; it must end well."""

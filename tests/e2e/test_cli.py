@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fits import CHECKPOINTS, SMALL, TWO_STEPS
 from PIL import Image
 from shard_factory import write_shard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,32 +28,8 @@ from maskfeat.cli import main
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 
+
 # Words that make any config small enough for a test.
-SMALL = [
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--model.net.init_args.width=8",
-    "--data.num_workers=0",
-    "--data.batch_size=2",
-    "--data.num_points=64",
-]
-TWO_STEPS = [
-    *SMALL,
-    "--trainer.max_epochs=1",
-    "--trainer.check_val_every_n_epoch=1",
-    "--data.epoch_images=4",
-    "--data.crop_size=64",
-    "--data.num_val_images=2",
-]
-# Only what the test is about: no evaluation, checkpoints every five steps.
-CHECKPOINTS = [
-    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
-    "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
-]
-
-
 def program(*words: str, cwd: Path) -> list[str]:
     return [sys.executable, "-m", "maskfeat", *words]
 

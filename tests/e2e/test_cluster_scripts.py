@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 import yaml
+from fits import CHECKPOINTS, TWO_STEPS
 from shard_factory import write_shard
-from test_cli import CHECKPOINTS, TWO_STEPS
 
 SCRIPTS = ["convert.sbatch", "fit.sbatch", "single_node.sh"]
 

@@ -6,8 +6,7 @@ import json
 
 import pytest
 import torch
-from fits import fit_in
-from test_cli import SMALL
+from fits import SMALL, fit_in
 
 CONFIG = """
 trainer:

@@ -11,8 +11,8 @@ import lightning as L
 import pytest
 import torch
 from bad_server import bad_server
+from fits import CHECKPOINTS, TWO_STEPS
 from PIL import Image
-from test_cli import CHECKPOINTS, TWO_STEPS
 
 import maskfeat
 from maskfeat.features.checkpoint import WholeFileCheckpointIO

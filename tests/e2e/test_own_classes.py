@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_cli import TWO_STEPS
+from fits import TWO_STEPS
 
 import maskfeat
 

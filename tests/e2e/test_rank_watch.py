@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import CHECKPOINTS, SMALL
+from fits import CHECKPOINTS, SMALL
 
 from maskfeat.running.rank_watch import RankWatch
 

@@ -10,8 +10,8 @@ import urllib.request
 
 import numpy as np
 import pytest
+from fits import CHECKPOINTS, TWO_STEPS
 from PIL import Image
-from test_cli import CHECKPOINTS, TWO_STEPS
 
 import maskfeat
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fits import CHECKPOINTS, TWO_STEPS
 from sent_signals import HANDLED
-from test_cli import CHECKPOINTS, TWO_STEPS
 
 from maskfeat.running.stop_together import Stopped, StopTogether
 

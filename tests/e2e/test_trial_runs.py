@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 import pytest
+from fits import TWO_STEPS
 from PIL import Image
-from test_cli import TWO_STEPS
 
 CONFIG = ["--config=conf/base.yaml", *TWO_STEPS, "--trainer.limit_val_batches=1"]
 

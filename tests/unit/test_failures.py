@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_cli import CHECKPOINTS, TWO_STEPS
+from fits import CHECKPOINTS, TWO_STEPS
 
 import maskfeat.data.order.examples as own_module
 from maskfeat.running.failures import said_of_failure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import CHECKPOINTS, TWO_STEPS
+from fits import CHECKPOINTS, TWO_STEPS
 
 from maskfeat.running.run_folder import whole_checkpoint
 

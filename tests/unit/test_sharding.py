@@ -10,12 +10,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from fits import fit_in
+from fits import CHECKPOINTS, TWO_STEPS, fit_in
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from shard_factory import write_shard
-from test_cli import CHECKPOINTS, TWO_STEPS
 from torch.distributed.tensor import DTensor
 
 import maskfeat
