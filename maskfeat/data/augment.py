@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
@@ -34,8 +35,8 @@ class Example(NamedTuple):
 
     key: str
     image: npt.NDArray[np.uint8]
-    points_yx: npt.NDArray[np.int64]
-    membership: npt.NDArray[np.bool_]
+    points_yx: IntArray
+    membership: BoolArray
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def sample_points(
     num_points: int,
     border_share: float,
     rng: np.random.Generator,
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Choose pixels of the crop, a share of them near mask borders, the rest uniformly.
 
     Returns:
@@ -236,9 +237,7 @@ def _color_matrix(augmentation: Augmentation, rng: np.random.Generator) -> tuple
     return tuple(np.hstack([contrast * color, middle]).ravel().tolist())
 
 
-def _membership_in(
-    runs: Runs, window: Window, crop_size: int, points: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _membership_in(runs: Runs, window: Window, crop_size: int, points: IntArray) -> BoolArray:
     """Membership of crop pixels; those beyond the image belong to nothing."""
     pixels = _to_image(points, window, crop_size)
     inside = ((pixels >= 0) & (pixels < np.array(runs.size))).all(axis=1)
@@ -246,9 +245,7 @@ def _membership_in(
     return held & inside
 
 
-def _to_image(
-    points: npt.NDArray[np.int64], window: Window, crop_size: int
-) -> npt.NDArray[np.int64]:
+def _to_image(points: IntArray, window: Window, crop_size: int) -> IntArray:
     """The image pixel under the center of each crop pixel."""
     columns = crop_size - 1 - points[:, 1] if window.flip else points[:, 1]
     y = window.top + (points[:, 0] + 0.5) * (window.height / crop_size)
@@ -256,9 +253,7 @@ def _to_image(
     return np.floor(np.stack([y, x], axis=1)).astype(np.int64)
 
 
-def _to_crop(
-    pixels: npt.NDArray[np.int64], window: Window, crop_size: int
-) -> npt.NDArray[np.int64]:
+def _to_crop(pixels: IntArray, window: Window, crop_size: int) -> IntArray:
     """The crop pixel that holds the center of each image pixel; may lie just outside."""
     y = np.floor((pixels[:, 0] + 0.5 - window.top) * (crop_size / window.height))
     x = np.floor((pixels[:, 1] + 0.5 - window.left) * (crop_size / window.width))
@@ -266,12 +261,10 @@ def _to_crop(
     return np.stack([y, columns], axis=1).astype(np.int64)
 
 
-def _hue_rotation(radians: float) -> npt.NDArray[np.float64]:
+def _hue_rotation(radians: float) -> Float64Array:
     """Rotation of RGB about the grey axis."""
     cosine, sine = np.cos(radians), np.sin(radians)
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    rotation: npt.NDArray[np.float64] = (
-        cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
-    )
+    rotation: Float64Array = cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
     return rotation

@@ -27,12 +27,12 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from maskfeat.arrays import RgbImage
 from maskfeat.batch import ClickTarget
 from maskfeat.data.annotations.image_files import without_alpha
 from maskfeat.data.folder import read_image
 from maskfeat.data.order.schedule import spread_evenly
 
-Rgb = npt.NDArray[np.uint8]
 Target = npt.NDArray[np.int8]
 
 _IGNORED = 128  # in the masks of GrabCut and Berkeley
@@ -91,7 +91,7 @@ class MaskFolders(Sequence[ClickTarget]):
         return _click_target(_name(image), image, self._target(_read_mask(mask)), mask)
 
     @abstractmethod
-    def _target(self, mask: Rgb) -> Target:
+    def _target(self, mask: RgbImage) -> Target:
         """From the mask as RGB, (H, W, 3), to 1 object, 0 background, -1 not counted."""
 
 
@@ -104,7 +104,7 @@ class GrabCut(MaskFolders):
     images = "data_GT"
     masks = "boundary_GT"
 
-    def _target(self, mask: Rgb) -> Target:
+    def _target(self, mask: RgbImage) -> Target:
         values = mask[..., 2]  # the first channel as OpenCV reads it; all are alike
         return np.where(values == _IGNORED, -1, values > _IGNORED).astype(np.int8)
 
@@ -128,7 +128,7 @@ class Davis(MaskFolders):
     images = "img"
     masks = "gt"
 
-    def _target(self, mask: Rgb) -> Target:
+    def _target(self, mask: RgbImage) -> Target:
         return np.where(mask.any(axis=2), 1, 0).astype(np.int8)
 
 
@@ -215,14 +215,14 @@ def _click_target(key: str, image: Path, target: Target, mask: Path) -> ClickTar
     return ClickTarget(key, rgb, target)
 
 
-def _read_rgb(path: Path) -> Rgb:
+def _read_rgb(path: Path) -> RgbImage:
     """An image as RGB, turned as its EXIF tag says."""
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not there")
     return read_image(path)
 
 
-def _read_mask(path: Path) -> Rgb:
+def _read_mask(path: Path) -> RgbImage:
     """A mask as RGB; where its alpha alone varies, alpha in all three."""
     rgb = _read_rgb(path)
     with Image.open(path) as image:

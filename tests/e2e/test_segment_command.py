@@ -330,7 +330,7 @@ def test_a_folder_without_a_whole_image_is_an_error(tmp_path):
 def test_a_file_that_is_no_image_is_one_sentence(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a image")
     told = refusal(tmp_path / "a.jpg", "--model=lab", "--out", tmp_path / "out")
-    assert "a.jpg' cannot be read as a image" in told
+    assert "a.jpg' cannot be read as an image" in told
 
 
 @pytest.mark.parametrize(

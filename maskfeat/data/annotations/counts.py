@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import Int32Array, IntArray
 from maskfeat.data.annotations.limits import Limits
 
-IntArray = npt.NDArray[np.int64]
 Counts = str | bytes | Sequence[int]
 
 MAX_PIXELS = 2**26  # 67 megapixels: what one image may have, so that memory stays bounded
@@ -25,7 +24,7 @@ _MAX_CHARS = 7  # of one number: 35 bits with sign, more than any pixel index ne
 
 def parse_counts(
     counts: Sequence[Counts], size: tuple[int, int], max_runs: int = Limits.runs
-) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
+) -> tuple[IntArray, IntArray, Int32Array]:
     """Read the counts of many masks at once.
 
     Args:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from maskfeat.data.annotations.counts import IntArray
+from maskfeat.arrays import Int32Array, IntArray
 from maskfeat.data.annotations.rle import Runs
 
 
@@ -15,14 +14,12 @@ def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def sampled_places(num_old: int, num_new: int) -> npt.NDArray[np.int64]:
+def sampled_places(num_old: int, num_new: int) -> IntArray:
     """Which of `num_old` pixels in a line holds the center of each of `num_new` in its place."""
     return ((np.arange(num_new) + 0.5) * (num_old / num_new)).astype(np.int64)
 
 
-def reduce_runs(
-    runs: Runs, size: tuple[int, int]
-) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
+def reduce_runs(runs: Runs, size: tuple[int, int]) -> tuple[IntArray, IntArray, Int32Array]:
     """Bring masks to a coarser grid: a new pixel belongs to what holds its center.
 
     So masks that nest still nest, and masks that part the image still part it, which would not be

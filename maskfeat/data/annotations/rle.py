@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from maskfeat.data.annotations.counts import Counts, IntArray, parse_counts, write_counts
+from maskfeat.arrays import BoolArray, Int32Array, IntArray
+from maskfeat.data.annotations.counts import Counts, parse_counts, write_counts
 from maskfeat.data.annotations.limits import Limits
 
 __all__ = [
@@ -52,10 +53,10 @@ class Runs:
     size: tuple[int, int]
     starts: IntArray
     stops: IntArray
-    mask_of_run: npt.NDArray[np.int32]
+    mask_of_run: Int32Array
     num_masks: int
     areas: IntArray
-    annotation: npt.NDArray[np.int32]
+    annotation: Int32Array
 
 
 def runs_from_counts(
@@ -89,7 +90,7 @@ def runs_from_counts(
 def part_runs(
     starts: IntArray,
     stops: IntArray,
-    owner: npt.NDArray[np.int32],
+    owner: Int32Array,
     size: tuple[int, int],
     min_area_px: int = 2,
     max_runs: int = Limits.runs,
@@ -138,7 +139,7 @@ def part_runs(
     )
 
 
-def membership(runs: Runs, points_yx: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def membership(runs: Runs, points_yx: npt.NDArray[np.integer]) -> BoolArray:
     """Tell which masks hold which points, by binary search, without decoding a mask.
 
     Args:
@@ -205,12 +206,12 @@ def sample_border_points(
     return np.stack([y + top, x + left], axis=1).astype(np.int64)
 
 
-def decode(runs: Runs) -> npt.NDArray[np.bool_]:
+def decode(runs: Runs) -> BoolArray:
     """Decode the masks (connected components), bool, shape (M, H, W)."""
     return paint(runs.starts, runs.stops, runs.mask_of_run, runs.num_masks, runs.size)
 
 
-def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> BoolArray:
     """Decode the annotations as they are, not parted into components.
 
     Args:
@@ -227,7 +228,7 @@ def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> npt.N
     return paint(starts, stops, owner, len(counts), size)
 
 
-def encode(mask: npt.NDArray[np.bool_]) -> str:
+def encode(mask: BoolArray) -> str:
     """Write a mask as compressed COCO counts.
 
     Args:
@@ -248,8 +249,8 @@ def encode(mask: npt.NDArray[np.bool_]) -> str:
 
 
 def _split_at_columns(
-    starts: IntArray, stops: IntArray, owner: npt.NDArray[np.int32], height: int
-) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
+    starts: IntArray, stops: IntArray, owner: Int32Array, height: int
+) -> tuple[IntArray, IntArray, Int32Array]:
     first, last = starts // height, (stops - 1) // height
     columns = _ranges(first, last + 1)
     source = np.repeat(np.arange(len(starts)), last - first + 1)
@@ -261,7 +262,7 @@ def _split_at_columns(
 
 
 def _components(
-    starts: IntArray, stops: IntArray, owner: npt.NDArray[np.int32], size: tuple[int, int]
+    starts: IntArray, stops: IntArray, owner: Int32Array, size: tuple[int, int]
 ) -> tuple[IntArray, int]:
     """Component of each run, numbered in the order of their first runs, and their number."""
     height, width = size
@@ -281,7 +282,7 @@ def _components(
     return number[label], int(num)
 
 
-def _border_map(runs: Runs) -> npt.NDArray[np.bool_]:
+def _border_map(runs: Runs) -> BoolArray:
     """Which pixels lie at mask borders, by flat index."""
     height, width = runs.size
     above = runs.starts[runs.starts % height > 0]
@@ -314,10 +315,10 @@ def _border_map(runs: Runs) -> npt.NDArray[np.bool_]:
 def paint(
     starts: IntArray,
     stops: IntArray,
-    owner: npt.NDArray[np.int32],
+    owner: Int32Array,
     num: int,
     size: tuple[int, int],
-) -> npt.NDArray[np.bool_]:
+) -> BoolArray:
     """Decode runs.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.image import (
     SampleError,
     check_image,
@@ -268,7 +269,7 @@ def _typed(value: object, kind: type) -> Any:  # noqa: ANN401 - an instance of `
     return value if type(value) is kind else None
 
 
-def _painting_orders(sample: AnnotatedImage) -> list[npt.NDArray[np.int64]]:
+def _painting_orders(sample: AnnotatedImage) -> list[IntArray]:
     """For each partition the masks to paint, first to last."""
     runs = sample.runs
     larger_first = np.argsort(-runs.areas, kind="stable")
@@ -288,9 +289,7 @@ def _painting_orders(sample: AnnotatedImage) -> list[npt.NDArray[np.int64]]:
     return [larger_first]
 
 
-def _paint_partition(
-    masks: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _paint_partition(masks: BoolArray, order: IntArray) -> IntArray:
     labels = np.full(masks.shape[1:], -1, np.int64)
     for number in order:
         labels[masks[number]] = number

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.convert.files import read_file, read_png
 from maskfeat.data.convert.runs import label_runs
@@ -101,7 +102,7 @@ def list_ade20k(folder: Path) -> list[Record]:
     return [records[key] for key in sorted(records)] + without
 
 
-def _regions(values: npt.NDArray[Any], path: str) -> npt.NDArray[np.int64]:
+def _regions(values: npt.NDArray[Any], path: str) -> IntArray:
     """One number for each region, class * 256 + instance; 0 where there is no class."""
     if values.ndim != 3:
         raise SampleError("bad mask", f"'{path}' must be in color")

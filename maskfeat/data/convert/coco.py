@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.counts import MAX_PIXELS, parse_counts
 from maskfeat.data.annotations.image import SampleError, is_turned_sideways
 from maskfeat.data.convert.coco_ids import annotations_of, by_id, read_id
 from maskfeat.data.convert.files import one_number, read_file, read_png
 from maskfeat.data.convert.measure import digest
 from maskfeat.data.convert.polygons import Corners, fill_polygons, fits_only_turned, read_polygons
-from maskfeat.data.convert.runs import IntArray, RawRuns, join_runs, label_runs, mask_runs
+from maskfeat.data.convert.runs import RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 
 Json = dict[str, Any]
@@ -103,7 +103,7 @@ class PanopticRecord:
         jpg = read_file(self.path, "image")
         return SourceSample(jpg, size, runs, entries, _image(self.image))
 
-    def _segment_runs(self, labels: npt.NDArray[np.int64]) -> RawRuns:
+    def _segment_runs(self, labels: IntArray) -> RawRuns:
         try:
             ids = np.array([read_id(one["id"]) for one in self.segments])
             ids = ids.astype(np.int64, casting="same_kind" if len(ids) else "unsafe")

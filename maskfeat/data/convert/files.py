@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.counts import MAX_PIXELS
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_files import is_deep, without_alpha
@@ -61,7 +62,7 @@ def read_png(path: str, what: str) -> npt.NDArray[Any]:
     return _read_numbers(path, what)[0]
 
 
-def read_labels(path: str, void_label: str) -> tuple[npt.NDArray[np.int64], bool]:
+def read_labels(path: str, void_label: str) -> tuple[IntArray, bool]:
     """Read a label map.
 
     Args:
@@ -113,7 +114,7 @@ def _is_voc(palette: list[int]) -> bool:
     return colors == _VOC_COLORS
 
 
-def one_number(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def one_number(values: npt.NDArray[Any]) -> IntArray:
     """Labels as one number a pixel: gray values as they are, colors as R + 256 G + 65536 B.
 
     Args:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.rle import Runs
 
 _MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays
 
 
-def overlaps(runs: Runs) -> npt.NDArray[np.int64]:
+def overlaps(runs: Runs) -> IntArray:
     """How many pixels each two masks share, counted from their runs; no mask is decoded.
 
     All ends of all runs cut the image into stretches that each mask holds whole or not at all;
@@ -42,9 +42,7 @@ def overlaps(runs: Runs) -> npt.NDArray[np.int64]:
     return np.asarray((weighted @ ones.T).todense(), np.int64)
 
 
-def nesting_depths(
-    runs: Runs, min_share: float = 0.95, max_iou: float = 0.7
-) -> npt.NDArray[np.int64]:
+def nesting_depths(runs: Runs, min_share: float = 0.95, max_iou: float = 0.7) -> IntArray:
     """How many masks each mask lies in, along the longest chain, itself counted.
 
     A mask lies in another if at least `min_share` of its pixels do and their IoU is below

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, Float64Array
 from maskfeat.data.annotations.image import SampleError
 
-Corners = npt.NDArray[np.float64]
+Corners = Float64Array
 _FARTHEST = 1e9
 _SLACK_PX = 2.0  # so far corners may lie beyond the border by rounding
 
@@ -40,7 +40,7 @@ def read_polygons(segmentation: object) -> tuple[list[Corners], int]:
     return whole, len(polygons) - len(whole)
 
 
-def fill_polygons(polygons: Sequence[Corners], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def fill_polygons(polygons: Sequence[Corners], size: tuple[int, int]) -> BoolArray:
     """The pixels whose centers lie in any of some polygons.
 
     By `skimage.draw.polygon`; pycocotools draws outlines on a grid five times finer instead, so

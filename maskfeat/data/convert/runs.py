@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, Int32Array, IntArray
 from maskfeat.data.annotations.counts import write_all_counts
 from maskfeat.data.annotations.rle import Runs
 
-IntArray = npt.NDArray[np.int64]
-Int32Array = npt.NDArray[np.int32]
+Int32Array = Int32Array
 # Starts, stops and annotation of runs, as `maskfeat.data.annotations.counts.parse_counts` gives
 # them.
 RawRuns = tuple[IntArray, IntArray, Int32Array]
@@ -37,7 +37,7 @@ def label_runs(labels: npt.NDArray[np.integer], values: npt.NDArray[np.integer])
     return starts[order].astype(np.int64), stops[order].astype(np.int64), owner[order].astype("i4")
 
 
-def mask_runs(mask: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+def mask_runs(mask: BoolArray) -> tuple[IntArray, IntArray]:
     """Starts and stops of the runs of one mask, bool, (H, W), as flat column-major indices."""
     starts, stops, _ = label_runs(mask.astype(np.int8), np.array([1]))
     return starts, stops

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from maskfeat.arrays import RgbImage
 from maskfeat.data.annotations.rle import Runs
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.convert.stats import Place, read_place
-
-RgbImage = npt.NDArray[np.uint8]
 
 _CELL = 320  # pixels: the long side of an image on the sheet
 _GAP = 6

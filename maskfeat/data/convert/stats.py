@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.convert.nesting import nesting_depths
@@ -38,7 +39,7 @@ class Facts(NamedTuple):
     """What is counted of one sample."""
 
     size: tuple[int, int]
-    areas: npt.NDArray[np.int64]
+    areas: IntArray
     depth: int
     num_annotators: int
     levels: dict[str, int]

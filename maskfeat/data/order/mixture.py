@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from maskfeat.arrays import IntArray
 
 # Places after which the shares are exact: so finely are they rounded.
 _CYCLE = 10_000
@@ -118,9 +119,7 @@ def _quotas(weights: tuple[float, ...]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _turns(
-    quotas: tuple[int, ...], seed: int, cycle: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _turns(quotas: tuple[int, ...], seed: int, cycle: int) -> tuple[IntArray, IntArray]:
     """For each place of a cycle, its set, and how many of the cycle's were the set's before."""
     rng = np.random.default_rng([seed, cycle, len(quotas)])
     due = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in quotas])

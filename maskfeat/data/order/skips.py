@@ -22,7 +22,7 @@ class SkipLedger:
 
     Args:
         max_share: Largest share of skipped samples among all samples, in [0, 1].
-        min_samples: Below so many samples, read or skipped, nothing is judged.
+        min_samples: Below so many samples, read or skipped, nothing is checked.
 
     Attributes:
         counts: Distinct skipped samples by reason.
@@ -68,7 +68,7 @@ class SkipLedger:
         """
         for one in skipped:
             self._note((one.reason, one.shard, one.key))
-        self._merge_classifier(Counter(one.reason for one in skipped), num_sound)
+        self._check_share(Counter(one.reason for one in skipped), num_sound)
 
     def check(self, num_read: int) -> None:
         """Stop when too large a share was skipped.
@@ -80,7 +80,7 @@ class SkipLedger:
         Raises:
             RuntimeError: If the share is above `max_share`.
         """
-        self._merge_classifier(self._met, num_read)
+        self._check_share(self._met, num_read)
 
     def share(self) -> None:
         """Tell the other ranks what was skipped here, and hear what was skipped there.
@@ -114,7 +114,7 @@ class SkipLedger:
         self.counts[reason] += 1
         return True
 
-    def _merge_classifier(self, skipped: Counter[str], num_sound: int) -> None:
+    def _check_share(self, skipped: Counter[str], num_sound: int) -> None:
         num_skipped = skipped.total()
         num_seen = num_skipped + num_sound
         if num_seen >= self.min_samples and num_skipped > self.max_share * num_seen:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.image import SampleError, within_memory
 from maskfeat.data.annotations.limits import MB, Limits
 from maskfeat.data.shards.index_file import (
@@ -63,7 +64,7 @@ class ShardIndex:
         return tuple(map(_decode, self.table["key"].tolist()))
 
     @property
-    def spans(self) -> npt.NDArray[np.int64]:
+    def spans(self) -> IntArray:
         """Offset and size of the JPEG, then of the JSON, in bytes, int64, shape (N, 4)."""
         return np.stack([self.table[name] for name in Span._fields[:4]], axis=1)
 

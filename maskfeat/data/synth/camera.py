@@ -9,8 +9,10 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from maskfeat.arrays import FloatArray
 
-def take_image(light: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+
+def take_image(light: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Image a scene with a random lens, exposure and sensor.
 
     Args:
@@ -45,7 +47,7 @@ def encode_jpg(image: npt.NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _srgb(linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _srgb(linear: FloatArray) -> FloatArray:
     """The sRGB tone curve (IEC 61966-2-1)."""
     curve = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
     return np.where(linear <= 0.0031308, np.float32(12.92) * linear, curve)

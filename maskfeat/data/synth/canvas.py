@@ -7,9 +7,9 @@ there, while light is averaged over the samples around it, which smooths borders
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IndexArray, Int32Array
 from maskfeat.data.synth.splits import random_subparts
 from maskfeat.data.synth.textures import (
     NoiseBank,
@@ -18,10 +18,6 @@ from maskfeat.data.synth.textures import (
     random_surface,
     vary_surface,
 )
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
-IndexArray = npt.NDArray[np.intp]
 
 SHADOW_STRIDE = 4  # pixels per cell of the shadow map; shadows are soft
 SUBPART_AREA_PX = 250  # a part seen in fewer pixels has no subparts
@@ -69,7 +65,7 @@ class Canvas:
         self._darkness = rng.uniform(0.15, 0.6)
         self._ambient = _ambient(size, rng)
 
-    def open_pixels(self, center_yx: npt.NDArray[np.float64], reach: float) -> IndexArray:
+    def open_pixels(self, center_yx: Float64Array, reach: float) -> IndexArray:
         """Samples without owner in a square.
 
         Args:
@@ -97,7 +93,7 @@ class Canvas:
         numbers: IndexArray,
         u: FloatArray,
         v: FloatArray,
-        parts: IntArray,
+        parts: Int32Array,
         radius: float,
         rng: np.random.Generator,
     ) -> None:
@@ -131,13 +127,13 @@ class Canvas:
                 self._part_of.append(len(self._object_of) - 1)
         self._num_objects += 1
 
-    def shadow_places(self, center_yx: npt.NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
+    def shadow_places(self, center_yx: Float64Array) -> tuple[FloatArray, FloatArray]:
         """Row and column of the shadow map's cells, less a center, pixels, float32."""
         rows, columns = (np.arange(count) * SHADOW_STRIDE for count in self._shadow.shape)
         y, x = np.meshgrid(rows - center_yx[0], columns - center_yx[1], indexing="ij")
         return y.astype(np.float32), x.astype(np.float32)
 
-    def cast_shadow(self, inside: npt.NDArray[np.bool_], radius: float) -> None:
+    def cast_shadow(self, inside: BoolArray, radius: float) -> None:
         """Let a leaf darken what is added from now on.
 
         Args:
@@ -156,7 +152,7 @@ class Canvas:
         pixels: FloatArray = 0.25 * tall[:, :-2:2] + 0.5 * tall[:, 1:-1:2] + 0.25 * tall[:, 2::2]
         return pixels
 
-    def levels(self) -> dict[str, IntArray]:
+    def levels(self) -> dict[str, Int32Array]:
         """Label maps of the pixels, coarse to fine, int32, shape (H, W)."""
         leaf = np.ascontiguousarray(self._leaf.reshape(self._shape)[1::2, 1::2])
         assert leaf.min() >= 0, "a pixel has no owner"

@@ -20,15 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import Float64Array, Int32Array
 from maskfeat.data.shards.write import ShardWriter
 from maskfeat.data.synth.camera import encode_jpg, take_image
 from maskfeat.data.synth.canvas import Canvas
 from maskfeat.data.synth.shapes import REACH, Form, random_form
 from maskfeat.data.synth.splits import random_bands, random_cells
 from maskfeat.formats.sa1b import annotate_levels, image_entry
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Scene:
     """
 
     image: npt.NDArray[np.uint8]
-    levels: dict[str, IntArray]
+    levels: dict[str, Int32Array]
     jpg_quality: int
 
 
@@ -196,7 +194,7 @@ def _add_leaf(canvas: Canvas, radius: float, rng: np.random.Generator) -> None:
 
 
 def _shade_behind(
-    canvas: Canvas, form: Form, center: npt.NDArray[np.float64], radius: float, turn: float
+    canvas: Canvas, form: Form, center: Float64Array, radius: float, turn: float
 ) -> None:
     """Cast the form's shadow on all that is added later."""
     y, x = canvas.shadow_places(center)

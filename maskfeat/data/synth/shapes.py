@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import Float64Array, FloatArray, Int32Array
 from maskfeat.data.synth.splits import (
     Field,
-    FloatArray,
-    IntArray,
     Split,
     random_bands,
     random_cells,
@@ -74,7 +72,7 @@ def random_form(rng: np.random.Generator, max_parts: int) -> Form:
     return Form(depth, part, num_parts)
 
 
-def _whole(u: FloatArray, v: FloatArray) -> IntArray:
+def _whole(u: FloatArray, v: FloatArray) -> Int32Array:
     return np.zeros(u.shape, np.int32)
 
 
@@ -91,11 +89,11 @@ def _star_depth(radii: FloatArray) -> Field:
     return depth
 
 
-def _angles() -> npt.NDArray[np.float64]:
+def _angles() -> Float64Array:
     return np.linspace(0, 2 * np.pi, TABLE, endpoint=False)
 
 
-def _squeeze(radii: npt.NDArray[np.float64], rng: np.random.Generator) -> FloatArray:
+def _squeeze(radii: Float64Array, rng: np.random.Generator) -> FloatArray:
     """Make an outline longer than wide, keeping its area, within reach."""
     ratio = np.exp(abs(rng.normal(0, 0.35)) / 2)
     angle = _angles()
@@ -143,7 +141,7 @@ def _core_and_rind(rng: np.random.Generator, depth: Field, num_parts: int) -> Sp
     rays = np.sort(rng.uniform(-np.pi, np.pi, num_parts - 1)).astype(np.float32)
     shift = rng.normal(0, 0.08, 2).astype(np.float32)
 
-    def split(u: FloatArray, v: FloatArray) -> IntArray:
+    def split(u: FloatArray, v: FloatArray) -> Int32Array:
         sector = np.searchsorted(rays, np.arctan2(v, u)) % len(rays)
         return np.where(depth(u - shift[0], v - shift[1]) < level, 0, 1 + sector).astype(np.int32)
 
@@ -175,8 +173,8 @@ def _limbs(rng: np.random.Generator, num_limbs: int) -> Form:
 
     owner = np.array([bone[4] for bone in bones], np.int32)
 
-    def part_of(u: FloatArray, v: FloatArray) -> IntArray:
-        chosen: IntArray = owner[distances(u, v).argmin(axis=0)]
+    def part_of(u: FloatArray, v: FloatArray) -> Int32Array:
+        chosen: Int32Array = owner[distances(u, v).argmin(axis=0)]
         return chosen
 
     return Form(depth, part_of, num_limbs + 1)
@@ -185,8 +183,8 @@ def _limbs(rng: np.random.Generator, num_limbs: int) -> Form:
 def _to_bone(
     u: FloatArray,
     v: FloatArray,
-    start: npt.NDArray[np.float64],
-    end: npt.NDArray[np.float64],
+    start: Float64Array,
+    end: Float64Array,
     start_radius: float,
     end_radius: float,
 ) -> FloatArray:

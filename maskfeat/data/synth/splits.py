@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
+from maskfeat.arrays import FloatArray, Int32Array
+
 Field = Callable[[FloatArray, FloatArray], FloatArray]  # of u and v, shape (N,) each
-Split = Callable[[FloatArray, FloatArray], IntArray]  # likewise; 0, 1, ... for each point
+Split = Callable[[FloatArray, FloatArray], Int32Array]  # likewise; 0, 1, ... for each point
 
 
 def random_cells(rng: np.random.Generator, sites_uv: npt.ArrayLike, bend: float) -> Split:
@@ -27,7 +27,7 @@ def random_cells(rng: np.random.Generator, sites_uv: npt.ArrayLike, bend: float)
     sites = np.asarray(sites_uv, np.float32)
     waves = _waves(rng, bend)
 
-    def split(u: FloatArray, v: FloatArray) -> IntArray:
+    def split(u: FloatArray, v: FloatArray) -> Int32Array:
         du, dv = waves(u, v), waves(v, u)
         away = [(u + du - site[0]) ** 2 + (v + dv - site[1]) ** 2 for site in sites]
         return np.asarray(np.argmin(np.stack(away), axis=0), np.int32)
@@ -50,14 +50,14 @@ def random_bands(rng: np.random.Generator, cuts: npt.ArrayLike, bend: float) -> 
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     edges, waves = np.asarray(cuts, np.float32), _waves(rng, bend)
 
-    def split(u: FloatArray, v: FloatArray) -> IntArray:
+    def split(u: FloatArray, v: FloatArray) -> Int32Array:
         along = u * cos + v * sin + waves(u, v)
         return np.asarray(np.searchsorted(edges, along), np.int32)
 
     return split
 
 
-def random_subparts(rng: np.random.Generator, u: FloatArray, v: FloatArray) -> IntArray:
+def random_subparts(rng: np.random.Generator, u: FloatArray, v: FloatArray) -> Int32Array:
     """Divide the points of one part into 2 to 4 subparts: stripes, spots or panels.
 
     Args:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from maskfeat.arrays import FloatArray
+
 Pattern = Callable[["Surface", FloatArray, FloatArray, "NoiseBank"], FloatArray]
 
 TILE = 256  # texels along a side of a noise tile, a power of two: wrapping is a bit mask
