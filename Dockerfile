@@ -8,6 +8,7 @@ WORKDIR /opt/maskfeat
 COPY pyproject.toml README.md LICENSE ./
 COPY maskfeat maskfeat
 COPY conf conf
+COPY data_shards data_shards
 RUN if [ -n "$TORCH_INDEX" ]; then \
       pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision; \
     fi \

@@ -58,6 +58,11 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     if words and words[0] in _ON_FILES:
         _on_files(words[0], words[1:])
         return
+    if words[:1] == ["configs"]:
+        from maskfeat.packaged import configs
+
+        _on_lists("configs", configs, "folder", words[1:])
+        return
     _check_command(words)
     _quiet_libraries()
     _find_own_modules()
@@ -129,7 +134,7 @@ def _check_command(words: Sequence[str]) -> None:
     """Refuse what is no command: Lightning would name its own commands alone."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
-    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "shards"])
+    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "configs", "shards"])
     got = f"got '{words[0]}'" if words else "got none"
     print(
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr

@@ -23,6 +23,7 @@ from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
+from maskfeat.packaged import resolve_data_root, uses_packaged_scenes
 from maskfeat.parser_errors import OneLineErrors
 from maskfeat.running.failed_start import RemoveEmptyRun
 from maskfeat.running.net_summary import shorten_summary
@@ -110,9 +111,10 @@ class MaskfeatCLI(LightningCLI):
         )
         parser.add_argument(
             "--data_root",
-            type=str,
+            type=resolve_data_root,
             default="data_shards",
-            help="Folder of the data sets, for configs that refer to it as ${data_root}.",
+            help="Folder of the data sets, for configs that refer to it as ${data_root}; "
+            "data_shards, where no such folder exists, is the scenes that come with the package.",
         )
         parser.add_argument(
             "--rank_timeout_s",
@@ -135,6 +137,9 @@ class MaskfeatCLI(LightningCLI):
             plugins.append(WholeFileCheckpointIO())
         trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         check_precision(trainer.precision)  # before any folder is moved
+        root = self._get(self.config_init, "data_root")
+        if trainer.is_global_zero and uses_packaged_scenes(root):
+            _LOG.info("no folder data_shards here; reading the packaged scenes in %s", root)
         shorten_summary(trainer)
         if trainer.fast_dev_run:  # upstream saves the last one all the same, over that of the run
             for saver in trainer.checkpoint_callbacks:

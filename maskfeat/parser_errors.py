@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import jsonargparse
 import yaml
 
+from maskfeat.packaged import config_names, resolve_config
+
 _KEY = re.compile(r'Parser key "([^"]+)":')
 _NO_MODULE = re.compile(r"No module named '([^']+)'")
 _GIVEN = re.compile(r"Given value: (.*)")
@@ -26,12 +28,13 @@ class OneLineErrors(jsonargparse.ArgumentParser):
     """Leaves out of an error what was tried before the parser gave up."""
 
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:  # noqa: ANN401
-        """Parse words, after a look at the files that they name: the parser knows no names."""
-        for file in _named_configs(sys.argv[1:] if args is None else args):
+        """Parse words, once bare names of packaged configs are paths and all configs are YAML."""
+        words = _resolve_configs(sys.argv[1:] if args is None else args)
+        for file in _named_configs(words):
             fault = fault_of_config(file)
             if fault is not None:
                 self.error(fault)
-        return super().parse_args(args, *more, **settings)
+        return super().parse_args(words, *more, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the program with the message, in one line."""
@@ -48,7 +51,9 @@ def fault_of_config(file: str) -> str | None:
     try:
         if not path.exists():
             is_settings = "{" in file or "\n" in file or ": " in file
-            return None if is_settings else f"no config at '{file}'; name a YAML file"
+            known = ", ".join(config_names())
+            fault = f"no config at '{file}'; name a YAML file, or one that is packaged: {known}"
+            return None if is_settings else fault
         if not path.is_file():
             return f"config '{file}' must be a YAML file, but is none"
         content = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
@@ -71,6 +76,22 @@ def fault_of_config(file: str) -> str | None:
         got = "a list" if is_list else repr(str(content.value)[:40])
         return f"config '{file}' must hold settings, NAME: VALUE, got {got}"
     return None
+
+
+def _resolve_configs(words: Any) -> Any:  # noqa: ANN401 - settings from Python are left alone
+    """Replace bare names of packaged configs, in `--config NAME` and `--config=NAME`."""
+    if not isinstance(words, (list, tuple)):
+        return words
+    resolved = []
+    for before, word in zip(("", *words), map(str, words), strict=False):
+        name, equals, value = word.partition("=")
+        if before in ("-c", "--config"):
+            resolved.append(resolve_config(word))
+        elif name == "--config" and equals:
+            resolved.append(f"--config={resolve_config(value)}")
+        else:
+            resolved.append(word)
+    return resolved
 
 
 def _named_configs(words: object) -> Iterator[str]:

@@ -435,7 +435,7 @@ def test_what_is_no_command_is_told_all_of_them(capsys, words, got) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
-    commands = "fit, validate, test, predict, segment, annotate, export, shards"
+    commands = "fit, validate, test, predict, segment, annotate, export, configs, shards"
     said = f"error: expected one of the commands {commands}, got {got}; see maskfeat --help\n"
     assert capsys.readouterr().err == said
 
