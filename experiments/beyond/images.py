@@ -3,7 +3,7 @@
     python experiments/beyond/images.py
 
 Writes to runs/beyond a page, index.html, with one strip for each image: the image, its features as
-colors, ultrametric contour map, the dial at one half, and 100 segments. The images of a set that
+colors, ultrametric contour map, granularity 0.5, and 100 segments. The images of a set that
 are kept in experiments/beyond show the same without the images, which may not be handed on; of
 drawn scenes with them.
 """
@@ -56,7 +56,7 @@ def images_of(root: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def panels(net: FeaturePyramid, rgb: np.ndarray) -> list[RgbImage]:
-    """Image, features, contours, the dial at one half, 100 segments, all `WIDTH` wide."""
+    """Image, features, contours, granularity 0.5, 100 segments, all `WIDTH` wide."""
     features = net.features(rgb)
     tree = maskfeat.hierarchy(features)
     images = [rgb, feature_colors(features, ColorProjection())]
@@ -87,7 +87,7 @@ def main() -> None:
     args.page.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     lines = ["<!doctype html><meta charset=utf-8><title>maskfeat beyond its masks</title>"]
-    lines.append("<p>Image, features as colors, contours, dial at 0.5, 100 segments.</p>")
+    lines.append("<p>Image, features as colors, contours, granularity 0.5, 100 segments.</p>")
     kept: dict[str, list[RgbImage]] = {}
     for number, (name, rgb) in enumerate(track(list(images_of(args.root, args.count)), "drawing")):
         shown = panels(net, rgb)

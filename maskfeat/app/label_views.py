@@ -15,7 +15,7 @@ from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.labeler import Labeler
 from maskfeat.labeling.prepared import PreparedImage
 
-# Where the dial stands at first: regions are about as large as the labeler's own.
+# The granularity at first: regions are about as large as the labeler's own.
 GRANULARITY = 0.85
 
 

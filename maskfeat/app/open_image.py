@@ -92,7 +92,7 @@ class OpenImage:
             return self._view(self._loaded(), with_finished=True)
 
     def partition(self) -> bytes:
-        """The tree behind the dial, see `partition_bytes`."""
+        """The tree that the page cuts, see `partition_bytes`."""
         segmenter = self.segmenter.result()
         with self._lock:
             if self._partition is None:

@@ -11,7 +11,7 @@ from maskfeat.segment.tree import PartitionTree
 
 
 def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
-    """The tree behind the dial, gzipped.
+    """The tree that the page cuts at a granularity, gzipped.
 
     Little endian: uint32 height, width, K superpixels, 0; float64 altitudes (2 K - 1); int32
         parents

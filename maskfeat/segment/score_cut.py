@@ -102,7 +102,7 @@ def score_cut(
             the image evenly, whole; or for superpixels, with an `RegionGraph`, shape (K,) or (K,
             C).
         features: Of the image: an `RegionGraph` as it is, or what `features_of` takes.
-        pairwise_weight: lambda, 0 to 1e12: the dial from scores alone (0) to few smooth groups.
+        pairwise_weight: lambda, 0 to 1e12: 0 for scores alone, more for fewer, smoother groups.
         num_groups: How many groups there may be, 1 to 64: each costs a cut in each round.
         seeds: Clicks, integers, shape (N, 3): row, column, group. The superpixels under them are
             held; two clicks in one superpixel must agree.

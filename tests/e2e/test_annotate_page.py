@@ -145,14 +145,14 @@ def test_pages_turned_in_haste_end_at_the_last_one(page, out) -> None:
     page.text("#message").to_be_hidden()
 
 
-def test_the_dial_shows_the_partition_and_gives_its_segments(page, out) -> None:
+def test_the_granularity_slider_shows_the_partition_and_gives_its_segments(page, out) -> None:
     page.press("g")
     page.text("#num-segments").to_have_text(re.compile(r"^\d+ segments$"))
     coarse = page.number("#num-segments")
     page.press("]")
-    page.page.locator("#dial").fill("0.99")
+    page.page.locator("#granularity").fill("0.99")
     assert page.number("#num-segments") >= coarse >= 3
-    page.page.locator("#dial").fill("0.5")
+    page.page.locator("#granularity").fill("0.5")
     page.click(ON_SQUARE, shift=True)
     page.text("#open-area").to_contain_text(f"{square().sum()} px")
     page.click(ON_SQUARE, button="right", shift=True)

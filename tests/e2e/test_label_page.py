@@ -153,7 +153,7 @@ def test_what_is_under_the_cursor_lights_up_and_a_right_click_chooses(page) -> N
     page.click(ON_DISC, button="right")
     page.text('#legend [data-class="1"] button').to_have_class("chosen")
     coarse = page.number("#num-segments")
-    page.page.locator("#dial").fill("0.98")
+    page.page.locator("#granularity").fill("0.98")
     page.press("]")
     assert page.number("#num-segments") > coarse
 

@@ -278,7 +278,7 @@ def test_saving_writes_results_of_a_image_that_is_not_done(client, out) -> None:
     assert np.array(Image.open(out / "labels" / "p0_mask.png"))[tuple(ON_DISC)] == 3
 
 
-def test_the_partition_is_the_tree_of_the_dial(client, paths) -> None:
+def test_the_partition_is_the_tree_of_the_page(client, paths) -> None:
     response = client.get("/api/images/0/partition")
     content = response.content
     height, width, num_superpixels, _ = np.frombuffer(content, "<u4", 4)

@@ -71,8 +71,8 @@ def test_cuts_are_connected_nested_and_as_many_as_asked(seed, first, second) -> 
 def test_a_larger_granularity_is_a_refinement(seed, merge_classifier, data) -> None:
     features = Features.from_dense(smooth_noise(seed=seed), scale=5)
     found = hierarchy(features, merge_classifier="default" if merge_classifier else None)
-    dial = sorted(data.draw(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=5)))
-    cuts = [found.cut(granularity=g) for g in reversed(dial)]
+    granularities = sorted(data.draw(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=5)))
+    cuts = [found.cut(granularity=g) for g in reversed(granularities)]
     assert nestedness(cuts) == 1
     numbers = [cut.max() for cut in cuts]
     assert numbers == sorted(numbers, reverse=True)

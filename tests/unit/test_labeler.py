@@ -140,9 +140,11 @@ def test_a_click_of_another_class_makes_the_region_of_the_first_smaller(photos, 
     np.testing.assert_array_equal(other_way.correct(0, tuple(ON_GROUND), "ground").labels, labels)
 
 
-def test_the_dial_of_a_click_decides_how_much_it_covers(photos, out) -> None:
+def test_the_granularity_of_a_click_decides_how_much_it_covers(photos, out) -> None:
     one = labeler(photos, out)
-    sizes = [one.region(0, tuple(ON_GROUND), dial).sum() for dial in (1e-9, 0.5, 1 - 1e-9)]
+    sizes = [
+        one.region(0, tuple(ON_GROUND), granularity).sum() for granularity in (1e-9, 0.5, 1 - 1e-9)
+    ]
     assert SIZE[0] * SIZE[1] == sizes[0] > sizes[1] > sizes[2] > 0
     covered = one.correct(0, tuple(ON_GROUND), "ground", 1 - 1e-9).confidence == 1
     one.correct(0, tuple(ON_DISC), "disc", 1 - 1e-9)

@@ -10,7 +10,7 @@ const TABLE = [
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
   [["Delete", "Backspace"], "clear the marks at hand", "clear"],
   [["m"], "objects or labels", "mode"],
-  [["g"], "show or hide the partition", "toggleDial"],
+  [["g"], "show or hide the partition", "togglePartition"],
   [["["], "coarser partition", "coarser"],
   [["]"], "finer partition", "finer"],
   [["h"], "show or hide masks", "toggleMasks"],

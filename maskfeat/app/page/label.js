@@ -158,7 +158,7 @@ const cellAt = ([y, x]) => [
   Math.floor(((x + 0.5) * layer.partition.width) / stage.size[1]),
 ];
 
-const granularity = () => Number(element("dial").value);
+const granularity = () => Number(element("granularity").value);
 
 function cut() {
   if (!layer) return;
@@ -169,8 +169,8 @@ function cut() {
   show();
 }
 
-function moveDial(step) {
-  element("dial").value = Number(element("dial").value) + step;
+function changeGranularity(step) {
+  element("granularity").value = Number(element("granularity").value) + step;
   cut();
 }
 
@@ -261,8 +261,8 @@ const actions = {
     areTintsShown = !areTintsShown;
     show();
   },
-  coarser: () => moveDial(-0.02),
-  finer: () => moveDial(0.02),
+  coarser: () => changeGranularity(-0.02),
+  finer: () => changeGranularity(0.02),
   fit: () => stage.fit(),
   zoomIn: () => stage.zoom(1.25),
   zoomOut: () => stage.zoom(0.8),
@@ -276,7 +276,7 @@ function wire() {
   for (const name of buttons) element(name).addEventListener("click", () => actions[name]());
   element("help-button").addEventListener("click", actions.help);
   element("borders-on").addEventListener("change", cut);
-  element("dial").addEventListener("input", cut);
+  element("granularity").addEventListener("input", cut);
   pointer.listen(stage, {
     click: (pixel, event) => (event.button === 2 ? pick(pixel) : click(pixel)),
     draft() {},
@@ -299,7 +299,7 @@ async function start() {
     say(error.message, true);
     return;
   }
-  element("dial").value = folder.granularity;
+  element("granularity").value = folder.granularity;
   wire();
   side.showProgress(folder.progress);
   watchProgress();

@@ -1,6 +1,6 @@
 // What lies over the image: classes as tints, and the region that a click would take.
 
-import { Partition } from "./dial.js";
+import { Partition } from "./partition.js";
 
 const PALETTE = [
   [74, 168, 255], [178, 112, 255], [255, 92, 87], [255, 194, 61], [53, 199, 89], [64, 224, 208],

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import * as connection from "./connection.js";
-import { Partition } from "./dial.js";
+import { Partition } from "./partition.js";
 import * as images from "./folder.js";
 import * as keys from "./keys.js";
 import { OPEN_COLOR, colorOf, maskLayer } from "./masks.js";
@@ -53,7 +53,7 @@ async function open(next) {
     unreadable.delete(next);
     if (first.notice) panel.say(first.notice, true);
     await becomeReady(signal);
-    if (element("dial-on").checked) await loadPartition();
+    if (element("partition-on").checked) await loadPartition();
   } catch (error) {
     if (!signal.aborted) panel.say(error.message, true);
     if (!signal.aborted && !view && !error.isUnreachable) unreadable.add(next);
@@ -95,8 +95,8 @@ function show() {
   const shown = [...objects].filter(([one]) => !hidden.has(one)).map(([, layer]) => layer);
   stage.mode = view?.mode ?? "object";
   stage.layers = areMasksShown ? [...(isLabels ? [] : shown), ...masks] : [];
-  const isDialOn = partition && element("dial-on").checked;
-  stage.shades = isDialOn ? [partition.hover, partition.borders] : [];
+  const isPartitionShown = partition && element("partition-on").checked;
+  stage.shades = isPartitionShown ? [partition.hover, partition.borders] : [];
   stage.marks = [...(view?.marks ?? []), ...pending, ...(draft ? [draft] : [])];
   stage.redraw();
 }
@@ -217,9 +217,9 @@ function chooseLabel(chosen) {
 pointer.listen(stage, {
   click(pixel, event) {
     if (!event.shiftKey) addMark("click", [pixel], event);
-    else if (partition && element("dial-on").checked) {
-      addMark("segment", [pixel], event, { granularity: Number(element("dial").value) });
-    } else turnDial(true);
+    else if (partition && element("partition-on").checked) {
+      addMark("segment", [pixel], event, { granularity: Number(element("granularity").value) });
+    } else showPartition(true);
   },
   draft(pixels, event) {
     const own = view?.mode === "labels" ? label : event?.button === 2 ? 0 : 1;
@@ -235,7 +235,7 @@ pointer.listen(stage, {
     show();
   },
   hover([y, x]) {
-    if (!partition || !element("dial-on").checked) return;
+    if (!partition || !element("partition-on").checked) return;
     const row = Math.floor(((y + 0.5) * partition.height) / stage.size[0]);
     const column = Math.floor(((x + 0.5) * partition.width) / stage.size[1]);
     if (partition.hoverAt(row, column)) stage.redraw();
@@ -252,13 +252,13 @@ async function loadPartition() {
 
 function cut() {
   if (!partition) return;
-  partition.cut(Number(element("dial").value));
+  partition.cut(Number(element("granularity").value));
   element("num-segments").textContent = `${partition.numSegments.toLocaleString("en")} segments`;
   show();
 }
 
-async function turnDial(isOn) {
-  element("dial-on").checked = isOn;
+async function showPartition(isOn) {
+  element("partition-on").checked = isOn;
   element("num-segments").hidden = !isOn;
   try {
     if (isOn && !partition && view) await loadPartition();
@@ -268,10 +268,10 @@ async function turnDial(isOn) {
   show();
 }
 
-function moveDial(step) {
-  element("dial").value = Number(element("dial").value) + step;
-  if (element("dial-on").checked) cut();
-  else turnDial(true);
+function changeGranularity(step) {
+  element("granularity").value = Number(element("granularity").value) + step;
+  if (element("partition-on").checked) cut();
+  else showPartition(true);
 }
 
 async function finishImage() {
@@ -301,9 +301,9 @@ const actions = {
   clear: () => view?.marks.length && act({ do: "clear" }),
   mode: () => act({ do: "mode", mode: view?.mode === "labels" ? "object" : "labels" }),
   save: async () => (await act({ do: "save" })) && panel.say(`written to ${folder.out}`),
-  toggleDial: () => turnDial(!element("dial-on").checked),
-  coarser: () => moveDial(-0.02),
-  finer: () => moveDial(0.02),
+  togglePartition: () => showPartition(!element("partition-on").checked),
+  coarser: () => changeGranularity(-0.02),
+  finer: () => changeGranularity(0.02),
   toggleMasks() {
     areMasksShown = !areMasksShown;
     show();
@@ -325,8 +325,8 @@ function wire() {
   for (const button of element("modes").children) {
     button.addEventListener("click", () => act({ do: "mode", mode: button.dataset.mode }));
   }
-  element("dial-on").addEventListener("change", (event) => turnDial(event.target.checked));
-  element("dial").addEventListener("input", () => moveDial(0));
+  element("partition-on").addEventListener("change", (event) => showPartition(event.target.checked));
+  element("granularity").addEventListener("input", () => changeGranularity(0));
   panel.makeLabels(chooseLabel);
   keys.listen(actions, chooseLabel);
   keys.fillHelp(element("mouse-help"), element("key-help"));

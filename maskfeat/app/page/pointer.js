@@ -22,7 +22,7 @@ export function listen(stage, on) {
   canvas.addEventListener("pointerdown", (event) => {
     if (drag) return;
     event.preventDefault();
-    document.activeElement?.blur(); // or the dial keeps the arrow keys
+    document.activeElement?.blur(); // or the granularity slider keeps the arrow keys
     canvas.setPointerCapture(event.pointerId);
     const isPan = event.button === 1 || isSpaceDown;
     drag = { isPan, isLine: false, start: event, last: event, pixels: [stage.pixelAt(event)] };

@@ -1,4 +1,4 @@
-// The partition behind the dial: a tree of merges, cut here, so that the dial answers at once.
+// The partition at a granularity: the tree is cut in the browser, so that the slider answers at once.
 
 export class Partition {
   // The bytes are described at OpenImage.partition.
