@@ -34,6 +34,8 @@ SCORES = {
     "OIS": ("covering_ois", 3),
     "AR@1000": ("ar_1000", 3),
     "F@25": ("f_25", 3),
+    "F ODS": ("boundary_f_ods", 3),
+    "F OIS": ("boundary_f_ois", 3),
     "ASA@25": ("asa_25", 3),
     "ASA@100": ("asa_100", 3),
     "object": ("recall_object", 3),

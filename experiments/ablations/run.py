@@ -36,7 +36,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.hierarchies import score_tree
+from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.evaluate.protocol import Encoder, score_pairs
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
@@ -134,6 +134,7 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
     """Scores on held-out images, each the mean over annotators, then images."""
     found: dict[str, list[float]] = {}
     curves = metrics.OverScales(len(THRESHOLDS))
+    trees = []
     for image in held_out_images(shards, num_images):
         started = time.process_time()
         features = encoder.features(image.image)
@@ -143,6 +144,7 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
         tree = superpixel_tree(graph)
         scores = score_tree(tree, graph.labels, image, THRESHOLDS.tolist())
         curves.update(scores.curves["covering"])
+        trees.append((tree, graph.labels, image))
         one["ar_1000"] = scores.singles["ar_1000"]
         one["any_node"] = scores.singles["covering_any_node"]
         cut = Hierarchy(graph.labels, tree).cut(25)
@@ -156,6 +158,11 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
     means = {name: _mean(values) for name, values in found.items()}
     means["features_ms"] = float(np.median(found["features_ms"]))
     best = curves.compute()
+    # Boundaries at twelve thresholds around the one that is best for covering.
+    around = THRESHOLDS[int(best["scale"])] * 2.0 ** (np.arange(-8, 4) / 2)
+    counts = [tree_boundary_counts(*tree, around.tolist()) for tree in trees]
+    best_f = metrics.boundary_fs(np.stack(counts))
+    means |= {"boundary_f_ods": best_f.ods, "boundary_f_ois": best_f.ois}
     return means | {f"covering_{kind}": best[kind].item() for kind in ("ods", "ois")}
 
 

@@ -7,7 +7,8 @@ quality against the number of segments. Scores are means over annotators, then i
 compared at the number of segments they really give: scores at 25, 100, ... are interpolated in
 its logarithm; "parts" are the 4-connected components that these segments fall into. Trees are
 also cut at one threshold for all images (ODS) and at the best one for each (OIS); Felzenszwalb's
-method at one scale. Times are CPU seconds of one thread.
+method at one scale. F ODS and OIS count boundary pixels as BSDS500 does: one to one, within 0.0075
+of the diagonal, over all annotators and images. Times are CPU seconds of one thread.
 
 Needs the extra "bench": OpenCV and matplotlib.
 """
@@ -35,7 +36,7 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
-from maskfeat.evaluate.hierarchies import score_tree
+from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.evaluate.protocol import num_components
 from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
 from maskfeat.segment.merge_classifier import default_merge_classifier
@@ -46,6 +47,7 @@ from maskfeat.segment.tree import PartitionTree
 # Altitudes to cut at, the same for all images: of any tree, and of one whose altitudes are 1 - p.
 WIDE_THRESHOLDS = np.geomspace(1e-5, 1e7, 240)
 PROBABLE_THRESHOLDS = np.linspace(0.005, 0.995, 199)
+BOUNDARY_STEP = 6  # of these thresholds, every sixth is one of boundary F
 FELZENSZWALB_SCALES = np.geomspace(30, 10_000, 14)
 # Scores of a label map, each the mean over annotators: name -> function(labels, target).
 SCORES: dict[str, Callable[..., float]] = {
@@ -148,7 +150,9 @@ def _tree(
     seconds = time.process_time() - started
     cuts = {k: _score(tree.groups(k)[leaves].astype(np.int64), image) for k in numbers}
     scores = score_tree(tree, leaves, image, thresholds.tolist())
-    return {"cuts": cuts, "seconds": seconds, "curves": scores.curves, **scores.singles}
+    boundaries = tree_boundary_counts(tree, leaves, image, thresholds[::BOUNDARY_STEP].tolist())
+    row = {"cuts": cuts, "seconds": seconds, "curves": scores.curves, **scores.singles}
+    return row | {"boundaries": boundaries}
 
 
 def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, Row]:
@@ -158,7 +162,7 @@ def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, R
         of_images = [row[name] for row in rows]
         found: Row = {"cuts": _at_numbers(of_images, numbers)}
         for scalar in of_images[0]:
-            if scalar not in ("cuts", "curves"):
+            if scalar not in ("cuts", "curves", "boundaries"):
                 found[scalar] = float(np.mean([image[scalar] for image in of_images]))
         for score, first in of_images[0].get("curves", {}).items():
             over = metrics.OverScales(len(first), higher_is_better=score != "voi")
@@ -166,6 +170,9 @@ def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, R
                 over.update(image["curves"][score])
             best = over.compute()
             found |= {f"{score}_ods": float(best["ods"]), f"{score}_ois": float(best["ois"])}
+        if "boundaries" in of_images[0]:
+            best_f = metrics.boundary_fs(np.stack([image["boundaries"] for image in of_images]))
+            found |= {"boundary_f_ods": best_f.ods, "boundary_f_ois": best_f.ois}
         summary[name] = found
     return summary
 
@@ -202,6 +209,8 @@ def table(summary: dict[str, Row]) -> str:
         "OIS": lambda r: r.get("covering_ois"),
         "VoI ODS": lambda r: r.get("voi_ods"),
         "PRI ODS": lambda r: r.get("pri_ods"),
+        "F ODS": lambda r: r.get("boundary_f_ods"),
+        "F OIS": lambda r: r.get("boundary_f_ois"),
         "F@25": lambda r: _cut(r, 25, "f"),
         "F@100": lambda r: _cut(r, 100, "f"),
         "ASA@25": lambda r: _cut(r, 25, "asa"),

@@ -11,11 +11,13 @@ from test_callbacks import LabTask, Scenes, scene, trainer
 
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.hierarchies import (
+    BOUNDARY_GRANULARITIES,
     GRANULARITIES,
     HierarchyEvaluation,
     score_hierarchy,
+    tree_boundary_counts,
 )
-from maskfeat.evaluate.metrics import covering, variation_of_information
+from maskfeat.evaluate.metrics import boundary_fs, covering, variation_of_information
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
 
@@ -85,3 +87,18 @@ def test_the_callback_logs_the_best_common_and_the_best_own_granularity(tmp_path
     assert coverings.mean(0)[best] == pytest.approx(coverings.mean(0).max(), abs=1e-6)
     voi = np.array([curve["voi"] for curve in curves])
     assert logged["voi_ods"] == pytest.approx(voi.mean(0).min(), abs=1e-6)
+    counts = np.stack(
+        [
+            tree_boundary_counts(
+                found.tree,
+                found.superpixel_labels,
+                image,
+                [1 - granularity for granularity in BOUNDARY_GRANULARITIES],
+            )
+            for image in map(scene, range(3))
+            for found in [hierarchy(LabTask().features(image.image))]
+        ]
+    )
+    best = boundary_fs(counts)
+    assert logged["boundary_f_ods"] == pytest.approx(best.ods, abs=1e-6)
+    assert logged["boundary_f_ois"] == pytest.approx(best.ois, abs=1e-6)

@@ -34,6 +34,7 @@ from maskfeat.evaluate.metrics.clicks import (
     spread_over_seeds,
     standard_error,
 )
+from maskfeat.evaluate.metrics.contours import BoundaryOverScales, boundary_counts, boundary_fs
 from maskfeat.evaluate.metrics.nested import NestedOverlap, average_recall, nestedness
 from maskfeat.evaluate.metrics.pairs import pair_auc
 from maskfeat.evaluate.metrics.regions import (
@@ -52,6 +53,7 @@ __all__ = [
     "AchievableSegmentationAccuracy",
     "AverageRecall",
     "BoundaryF",
+    "BoundaryOverScales",
     "BoundaryPrecision",
     "BoundaryRecall",
     "Compactness",
@@ -70,7 +72,9 @@ __all__ = [
     "VariationOfInformation",
     "achievable_segmentation_accuracy",
     "average_recall",
+    "boundary_counts",
     "boundary_f",
+    "boundary_fs",
     "boundary_precision",
     "boundary_recall",
     "clicks_obeyed",

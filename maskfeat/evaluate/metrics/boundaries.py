@@ -42,7 +42,7 @@ def boundary_recall(labels: LabelMap, target: LabelMap, tolerance: float = 0.007
     is_true = border_pixels(true, counted=true >= 0)
     if not is_true.any():
         return math.nan
-    near = _within(border_pixels(found), _tolerance_px(found.shape, tolerance))
+    near = within(border_pixels(found), _tolerance_px(found.shape, tolerance))
     return float(near[is_true].mean())
 
 
@@ -64,10 +64,10 @@ def boundary_precision(labels: LabelMap, target: LabelMap, tolerance: float = 0.
     """
     found, true = checked_label_maps(labels, target)
     radius = _tolerance_px(found.shape, tolerance)
-    assessed = border_pixels(found) & ~_within(true < 0, radius)
+    assessed = border_pixels(found) & ~within(true < 0, radius)
     if not assessed.any():
         return math.nan
-    near = _within(border_pixels(true, counted=true >= 0), radius)
+    near = within(border_pixels(true, counted=true >= 0), radius)
     return float(near[assessed].mean())
 
 
@@ -117,9 +117,20 @@ def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], rad
         second: bool, shape (H, W).
         radius: Largest distance between pixel centers, pixels.
     """
+    return len(matched(first, second, radius))
+
+
+def matched(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], radius: float
+) -> npt.NDArray[np.int64]:
+    """The pixels of the first map in one of the largest sets of pairs, see `num_matched`.
+
+    Returns:
+        (row, column), int64, shape (N, 2).
+    """
     places, others = np.argwhere(first), np.argwhere(second)
     if not (len(places) and len(others)):
-        return 0
+        return places[:0]
     reach = math.nextafter(radius, math.inf)  # the tree compares squares: root 13 squared is < 13
     near = cKDTree(places).sparse_distance_matrix(cKDTree(others), reach, output_type="ndarray")
     # Unit capacities from a source to each pixel of one map, on to its neighbors in the other,
@@ -131,7 +142,10 @@ def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], rad
     network = sparse.csr_matrix(
         (np.ones(len(tails), np.int32), (tails, heads)), (sink + 1, sink + 1), dtype=np.int32
     )
-    return int(csgraph.maximum_flow(network, source, sink).flow_value)
+    flow = csgraph.maximum_flow(network, source, sink).flow
+    is_matched = flow[[source]].toarray()[0, : len(places)] > 0
+    pixels: npt.NDArray[np.int64] = places[is_matched]
+    return pixels
 
 
 def border_pixels(
@@ -165,7 +179,7 @@ def _one_to_one(
     if not true_border.any():
         return math.nan, math.nan
     num_found = num_matched(found_border, true_border, radius)
-    assessed = found_border & ~_within(true < 0, radius)
+    assessed = found_border & ~within(true < 0, radius)
     if not assessed.any():
         return num_found / float(true_border.sum()), math.nan
     everything = np.array_equal(assessed, found_border)
@@ -179,7 +193,7 @@ def _tolerance_px(shape: tuple[int, ...], tolerance: float) -> float:
     return tolerance * math.hypot(*shape)
 
 
-def _within(marked: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
+def within(marked: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
     """Pixels at most `radius` away from a marked one; none if nothing is marked."""
     if not marked.any():
         return marked
