@@ -591,7 +591,7 @@ def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
         assert "fit" in done.stdout
         assert "maskfeat shards synth" in done.stdout
         own = [line for line in done.stdout.splitlines() if line.startswith("  maskfeat ")]
-        assert len(own) == 12  # a line each
+        assert len(own) == 13  # a line each
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = ["fit", "--config", "conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
