@@ -2,7 +2,7 @@
 
     python experiments/bsds500/compare.py runs/bsds500/checkpoints/last.ckpt --num_images 100
 
-Every column sees the same images and, for clicks, the same objects, robot and graph cut. Prints
+Every column sees the same images and, for clicks, the same objects, user and graph cut. Prints
 a table and saves it as result.json and result.md.
 """
 
@@ -25,7 +25,7 @@ import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.clicking import pick_target, play_clicks, summarize_clicks
+from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
 from maskfeat.evaluate.protocol import Encoder, score_labels, score_pairs, score_partition
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -38,7 +38,7 @@ def score_encoder(encoder: Encoder, image: HeldOutImage, num_segments: Sequence[
     scores = score_pairs(features, image) | score_partition(features, image, num_segments)
     target = pick_target(image)
     if target is not None:
-        scores |= summarize_clicks(play_clicks(InteractiveSegmenter(encoder), target))
+        scores |= summarize_clicks(session_ious(InteractiveSegmenter(encoder), target))
     return scores
 
 

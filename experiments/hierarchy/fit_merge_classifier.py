@@ -45,7 +45,7 @@ class WatchedRegions(Regions):
     Attributes:
         held: Pixels of each region in each true segment of all annotators, shape (R, S).
         num_annotators: How many annotators.
-        noted: Measures, targets and weights of the pairs asked for; one list for all rounds.
+        noted: Measures, targets and weights of the pairs asked for; one list for all iterations.
     """
 
     held: np.ndarray
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
-        "--rounds", type=int, default=2, help="of merging by the merge_classifier so far"
+        "--iterations", type=int, default=2, help="of merging by the merge_classifier so far"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
@@ -209,9 +209,9 @@ def main() -> None:
         known = [job.result() for job in track(jobs, "superpixels")]
         parts = list(pool.map(first_samples, known))
         merge_classifier = fit(parts, args, origin)
-        for number in range(args.rounds):
+        for number in range(args.iterations):
             jobs = [pool.submit(next_samples, image, merge_classifier) for image in known]
-            parts += [job.result() for job in track(jobs, f"merging, round {number + 1}")]
+            parts += [job.result() for job in track(jobs, f"merging, iteration {number + 1}")]
             merge_classifier = fit(parts, args, origin)
     merge_classifier.save(args.out)
     print(f"in {args.out}")

@@ -1,4 +1,4 @@
-"""The simulated user, and one game: click after click, image after image, mIoU after each round."""
+"""The simulated user, and one session: mIoU after each click on every image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from maskfeat.labeling.click_log import Click
 from maskfeat.labeling.examples import Examples
 
 
-def play(views: Sequence[View], num_classes: int, num_rounds: int, seed: int) -> list[dict]:
-    """Click once on every image, learning after each click, round after round.
+def simulate(
+    views: Sequence[View], num_classes: int, clicks_per_image: int, seed: int
+) -> list[dict]:
+    """Click once on every image, learning after each click; and again.
 
     Args:
         views: The images, as one method sees them.
         num_classes: L.
-        num_rounds: Clicks for each image.
+        clicks_per_image: Clicks for each image.
         seed: Of the order of images and of where in an error the click falls.
 
     Returns:
-        For each round the clicks so far, and mIoU and accuracy over all images with what is known
-        then.
+        For each of these the clicks so far, and mIoU and accuracy over all images with what is
+        known then.
     """
     rng = np.random.default_rng(seed)
     classifier = RegionClassifier(num_classes)
@@ -33,7 +35,7 @@ def play(views: Sequence[View], num_classes: int, num_rounds: int, seed: int) ->
     clicks: list[list[Click]] = [[] for _ in views]
     examples: dict[int, Examples] = {}
     curve = []
-    for _ in range(num_rounds):
+    for _ in range(clicks_per_image):
         for image in rng.permutation(len(views)):
             view = views[image]
             labels = view.labels(classifier.probabilities(view.descriptors), clicks[image])

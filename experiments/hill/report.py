@@ -1,4 +1,4 @@
-"""Curves of many games become a table and a plot."""
+"""Curves of many sessions become a table and a plot."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 
 Row = tuple[dict[str, Any], list[dict[str, float]]]
 # The method whose mIoU after so many clicks per image the others are to reach.
-REFERENCE, REFERENCE_ROUND = "upsampled", 10
+REFERENCE, REFERENCE_CLICKS = "upsampled", 10
 
 
 def write(rows: list[Row], out: Path) -> str:
     """Write result.md, result.json and, with matplotlib, result.png; the table."""
     groups: dict[str, dict[str, list[list[dict[str, float]]]]] = defaultdict(dict)
     settings = {}
-    for game, curve in rows:
-        groups[game["data"]].setdefault(game["method"], []).append(curve)
-        settings[game["data"], game["method"]] = game["settings"]
+    for session, curve in rows:
+        groups[session["data"]].setdefault(session["method"], []).append(curve)
+        settings[session["data"], session["method"]] = session["settings"]
     lines = [
         "| set | method | settings | seeds | "
-        + " | ".join(f"mIoU@{n}" for n in _rounds(rows))
-        + f" | clicks per image to {REFERENCE}'s mIoU@{REFERENCE_ROUND} | less than {REFERENCE} |",
-        "|---|---|---|--:|" + "--:|" * (len(_rounds(rows)) + 2),
+        + " | ".join(f"mIoU@{n}" for n in _shown_clicks(rows))
+        + f" | clicks per image to {REFERENCE}'s mIoU@{REFERENCE_CLICKS} | less than {REFERENCE} |",
+        "|---|---|---|--:|" + "--:|" * (len(_shown_clicks(rows)) + 2),
     ]
     record = []
     for data, methods in groups.items():
@@ -34,10 +34,11 @@ def write(rows: list[Row], out: Path) -> str:
             mious = np.array([[point["miou"] for point in curve] for curve in curves])
             needed = [_clicks_to(curve, goal) for curve in mious]
             cells = [
-                f"{mious[:, n - 1].mean():.3f} ± {_spread(mious[:, n - 1])}" for n in _rounds(rows)
+                f"{mious[:, n - 1].mean():.3f} ± {_spread(mious[:, n - 1])}"
+                for n in _shown_clicks(rows)
             ]
             clicks = float(np.mean(needed))
-            less = "-" if not np.isfinite(clicks) else f"{1 - clicks / REFERENCE_ROUND:.0%}"
+            less = "-" if not np.isfinite(clicks) else f"{1 - clicks / REFERENCE_CLICKS:.0%}"
             shown = f"{clicks:.1f}" if np.isfinite(clicks) else f"over {mious.shape[1]}"
             told = ", ".join(f"{k} {v}" for k, v in settings[data, method].items())
             lines.append(
@@ -61,20 +62,20 @@ def write(rows: list[Row], out: Path) -> str:
     return text
 
 
-def _rounds(rows: list[Row]) -> list[int]:
+def _shown_clicks(rows: list[Row]) -> list[int]:
     last = min(len(curve) for _, curve in rows)
     return [n for n in (1, 2, 5, 10, 15, 20) if n <= last]
 
 
 def _goal(curves: list[list[dict[str, float]]] | None) -> float:
-    """MIoU of the reference after `REFERENCE_ROUND` rounds, mean over seeds."""
-    if not curves or len(curves[0]) < REFERENCE_ROUND:
+    """MIoU of the reference after `REFERENCE_CLICKS` clicks per image, mean over seeds."""
+    if not curves or len(curves[0]) < REFERENCE_CLICKS:
         return np.inf
-    return float(np.mean([curve[REFERENCE_ROUND - 1]["miou"] for curve in curves]))
+    return float(np.mean([curve[REFERENCE_CLICKS - 1]["miou"] for curve in curves]))
 
 
 def _clicks_to(curve: np.ndarray, goal: float) -> float:
-    """Rounds to a goal, between rounds by a straight line, from 0 at 0 clicks; inf if never."""
+    """Clicks per image to a goal, interpolated from 0 at 0 clicks; inf if never."""
     over = np.flatnonzero(curve >= goal)
     if not over.size:
         return np.inf
@@ -103,10 +104,10 @@ def plot(groups: dict[str, dict[str, list[list[dict[str, float]]]]], path: Path)
     for (data, methods), axis in zip(groups.items(), axes[0], strict=True):
         for method, curves in methods.items():
             mious = np.array([[point["miou"] for point in curve] for curve in curves])
-            rounds = np.arange(1, mious.shape[1] + 1)
-            (line,) = axis.plot(rounds, mious.mean(axis=0), label=method)
+            clicks = np.arange(1, mious.shape[1] + 1)
+            (line,) = axis.plot(clicks, mious.mean(axis=0), label=method)
             axis.fill_between(
-                rounds, mious.min(axis=0), mious.max(axis=0), alpha=0.15, color=line.get_color()
+                clicks, mious.min(axis=0), mious.max(axis=0), alpha=0.15, color=line.get_color()
             )
         axis.set(xlabel="clicks per image", ylabel="mIoU", title=data)
         axis.grid(alpha=0.3)

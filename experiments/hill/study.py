@@ -2,8 +2,8 @@
 
     python experiments/hill/study.py --data camvid --data ccp
 
-Every game is written to games.jsonl as soon as it is over: the same command goes on where it was
-stopped. Ends in result.md, result.json and result.png.
+Every session is written to sessions.jsonl as soon as it is over: the same command goes on where it
+was stopped. Ends in result.md, result.json and result.png.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from labeling import play
+from labeling import simulate
 from scenes import CLASSES, read_scenes
 from views import METHODS, SETTINGS, Patches, open_patches
 
@@ -23,36 +23,38 @@ import maskfeat
 
 
 def main() -> None:
-    """Play what was not played yet, then print and save all that was asked for."""
+    """Run what is missing, then print and save all that was asked for."""
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "games.jsonl"
-    played = read_games(file)
+    file = args.out / "sessions.jsonl"
+    curves = read_sessions(file)
     for data in args.data:
-        missing = [game for game in games_of(args, data) if json.dumps(game) not in played]
+        missing = [
+            session for session in sessions_of(args, data) if json.dumps(session) not in curves
+        ]
         images = opened(args, data) if missing else []
-        for game in missing:
-            views = [METHODS[game["method"]](image, game["settings"]) for image in images]
+        for session in missing:
+            views = [METHODS[session["method"]](image, session["settings"]) for image in images]
             start = time.process_time()
-            curve = play(views, len(CLASSES[data]), args.rounds, game["seed"])
+            curve = simulate(views, len(CLASSES[data]), args.clicks, session["seed"])
             took = round(time.process_time() - start, 1)
-            played[json.dumps(game)] = curve
+            curves[json.dumps(session)] = curve
             with file.open("a") as lines:
-                lines.write(json.dumps({"game": game, "curve": curve, "cpu_s": took}) + "\n")
-            told = f"{data}, {game['method']}, seed {game['seed']}"
+                lines.write(json.dumps({"session": session, "curve": curve, "cpu_s": took}) + "\n")
+            told = f"{data}, {session['method']}, seed {session['seed']}"
             print(f"{told}: mIoU {curve[-1]['miou']:.3f}, {took} s", flush=True)
-    wanted = [game for data in args.data for game in games_of(args, data)]
-    print(report.write([(game, played[json.dumps(game)]) for game in wanted], args.out))
+    wanted = [session for data in args.data for session in sessions_of(args, data)]
+    print(report.write([(session, curves[json.dumps(session)]) for session in wanted], args.out))
 
 
-def games_of(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
-    """Every game that was asked for on a set, with all that would change it."""
+def sessions_of(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
+    """Every session that was asked for on a set, with all that would change it."""
     return [
         {
             "data": data,
             "split": args.split,
             "num_images": args.num_images,
-            "rounds": args.rounds,
+            "clicks": args.clicks,
             "model": args.model,
             "method": method,
             "settings": {**SETTINGS[method], **changed_settings(args, method)},
@@ -80,14 +82,14 @@ def opened(args: argparse.Namespace, data: str) -> list[Patches]:
     return images
 
 
-def read_games(file: Path) -> dict[str, list[dict]]:
-    """The games that are over; a torn last line counts for nothing."""
-    played = {}
+def read_sessions(file: Path) -> dict[str, list[dict]]:
+    """The sessions that are over; a torn last line counts for nothing."""
+    curves = {}
     if file.is_file():
         for line in file.read_text().split("\n")[:-1]:
             entry = json.loads(line)
-            played[json.dumps(entry["game"])] = entry["curve"]
-    return played
+            curves[json.dumps(entry["session"])] = entry["curve"]
+    return curves
 
 
 def arguments() -> argparse.Namespace:
@@ -98,7 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--split", default="val", help="val is measured, train is for choosing")
     parser.add_argument("--num_images", type=int, help="evenly spread; all if left out")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--rounds", type=int, default=15, help="clicks for each image")
+    parser.add_argument("--clicks", type=int, default=15, help="clicks for each image")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--model", default="maskfeat-b0", help="a name, .ckpt or .safetensors")
@@ -106,7 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("experiments/hill"))
     args = parser.parse_args()
     args.data = args.data or list(CLASSES)
-    for name in ("rounds", "seeds"):
+    for name in ("clicks", "seeds"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     return args

@@ -2,17 +2,17 @@
 
     python experiments/interactive/benchmark.py --data ../shared/data/iis/coco_mval
 
-and, with the sets of the field in the folders they are handed round in, the field's own table:
+and, with the sets of the field in the folders they are handed around in, the field's own table:
 
     python experiments/interactive/benchmark.py --data grabcut=GrabCut --data berkeley=Berkeley \
         --data davis=DAVIS --data sbd=SBD/dataset --data coco_mval=COCO_MVal
 
-The main game is that of RITM: its robot user, 20 clicks, what is never reached counts 20. Some
-targets are clicked on to 100. Other robots play short games with several seeds. Ends in one table,
-as markdown and json, and one plot of IoU against clicks. Every game is written to games.jsonl as
-soon as it is over: the same command goes on where it was stopped. Slow methods play every n-th
-target, and of the other robots the first alone; their NoC is compared with the first method's on
-the same targets. Times are CPU seconds of one thread.
+The main session is that of RITM: its simulated user, 20 clicks, what is never reached counts 20.
+Some targets are clicked on to 100. Other users have short sessions with several seeds. Ends in one
+table, as markdown and json, and one plot of IoU against clicks. Every session is written to
+sessions.jsonl as soon as it is over: the same command goes on where it was stopped. Slow methods
+take every n-th target, and of the other users the first alone; their NoC is compared with the first
+method's on the same targets. Times are CPU seconds of one thread.
 
 Needs the extra "bench": OpenCV and matplotlib.
 """
@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import report
-from games import METHODS, ROBOTS, Rules, play
 from rich.progress import Progress
+from sessions import METHODS, USERS, Rules, simulate
 from targets import LAYOUTS, open_targets
 from versions import commit
 
@@ -44,7 +44,7 @@ OURS = ("reach", "cut", "coloring", "tree", "ward_tree")
 
 
 class Job(NamedTuple):
-    """All games of one method on one target; `num_clicks` is the length of the main one."""
+    """All sessions of one method on one target; `num_clicks` is the length of the main one."""
 
     data: str
     target: str
@@ -58,9 +58,9 @@ def jobs_of(
     args: argparse.Namespace,
     progress: Progress,
 ) -> Iterator[tuple[Job, ClickTarget]]:
-    """What is to be played on one set; each target is read when its turn comes."""
+    """What is to be run on one set; each target is read when its turn comes."""
     slow = range(0, len(targets), args.slow_every)
-    # Long games on targets that all methods play, as far as there are so many.
+    # Long sessions on targets of all methods, as far as there are so many.
     chosen = slow if args.long_targets <= len(slow) else range(len(targets))
     num_long = args.long_targets
     long = {chosen[i] for i in spread_evenly(len(chosen), num_long)} if num_long else set()
@@ -74,18 +74,18 @@ def jobs_of(
                 yield Job(name, target.key, method, clicks), target
 
 
-def play_jobs(
+def run_jobs(
     pool: Executor,
     jobs: Iterator[tuple[Job, ClickTarget]],
     args: argparse.Namespace,
     rules: Rules,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Play on all processes; games come as they end, and few targets wait in memory."""
-    slow_rules = dataclasses.replace(rules, robots=rules.robots[:1])
+    """Run on all processes; sessions come as they end, and few targets wait in memory."""
+    slow_rules = dataclasses.replace(rules, users=rules.users[:1])
     waiting: dict[Future[dict[str, Any]], Job] = {}
     for job, target in jobs:
         of_method = slow_rules if job.method in args.slow else rules
-        future = pool.submit(play, job.method, args.model, target, job.num_clicks, of_method)
+        future = pool.submit(simulate, job.method, args.model, target, job.num_clicks, of_method)
         waiting[future] = job
         if len(waiting) >= 2 * args.jobs:
             yield from _ended(waiting)
@@ -96,7 +96,7 @@ def play_jobs(
 def _ended(
     waiting: dict[Future[dict[str, Any]], Job],
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Take the games that are over out of those that wait, at least one."""
+    """Take the sessions that are over out of those that wait, at least one."""
     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
         job = waiting.pop(future)
         try:
@@ -107,12 +107,12 @@ def _ended(
             ) from error
 
 
-class GameFile:
-    """The games that are over, one line of json each under a line of settings.
+class SessionFile:
+    """The sessions that are over, one line of json each under a line of settings.
 
     Args:
         path: The file; made if it is not there.
-        settings: What would change a game.
+        settings: What would change a session.
 
     Raises:
         ValueError: If the file there was made with other settings.
@@ -126,7 +126,7 @@ class GameFile:
             whole = [json.dumps(settings)]
         elif json.loads(whole[0]) != settings:
             raise ValueError(
-                f"'{path}' holds games with other settings ({whole[0]}); give another --out or "
+                f"'{path}' holds sessions with other settings ({whole[0]}); give another --out or "
                 "remove it"
             )
         for line in whole[1:]:
@@ -135,37 +135,37 @@ class GameFile:
         path.write_text("\n".join(whole) + "\n")
 
     def add(self, job: Job, row: dict[str, Any]) -> None:
-        """Keep a game."""
+        """Keep a session."""
         self.rows[job] = row
         with self._path.open("a") as file:
             file.write(json.dumps({"job": job, "row": row}) + "\n")
 
 
-def play_all(
+def run_all(
     sets: dict[str, Sequence[ClickTarget | None]],
     args: argparse.Namespace,
     rules: Rules,
-    games: GameFile,
+    sessions: SessionFile,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Every game that is not over yet; then all of them, by set, method and target."""
+    """Every session that is not over yet; then all of them, by set, method and target."""
     wanted: list[Job] = []
 
     def missing(jobs: Iterator[tuple[Job, ClickTarget]]) -> Iterator[tuple[Job, ClickTarget]]:
         for job, target in jobs:
             wanted.append(job)
-            if job not in games.rows:
+            if job not in sessions.rows:
                 yield job, target
 
     context = get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool, Progress() as progress:
         for name, targets in sets.items():
             jobs = missing(jobs_of(name, targets, args, progress))
-            for job, row in play_jobs(pool, jobs, args, rules):
-                games.add(job, row)
+            for job, row in run_jobs(pool, jobs, args, rules):
+                sessions.add(job, row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for job in wanted:
         rows = found.setdefault(job.data, {}).setdefault(job.method, {})
-        rows[job.target] = games.rows[job]
+        rows[job.target] = sessions.rows[job]
     return found
 
 
@@ -181,19 +181,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layout", choices=LAYOUTS, help="of all --data that name none")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--num_targets", type=int, help="of each set, evenly spread; all if left")
-    parser.add_argument("--clicks", type=int, default=20, help="of the main game")
-    parser.add_argument("--long_clicks", type=int, default=100, help="of a long game")
-    parser.add_argument("--long_targets", type=int, default=10, help="of each set, played long")
-    parser.add_argument("--robots", nargs="*", choices=ROBOTS, default=list(Rules().robots))
-    parser.add_argument("--robot_clicks", type=int, default=5, help="of these robots' games")
-    parser.add_argument("--seeds", type=int, default=3, help="games of each of these robots")
+    parser.add_argument("--clicks", type=int, default=20, help="of the main session")
+    parser.add_argument("--long_clicks", type=int, default=100, help="of a long session")
+    parser.add_argument(
+        "--long_targets", type=int, default=10, help="of each set, clicked for long"
+    )
+    parser.add_argument("--users", nargs="*", choices=USERS, default=list(Rules().users))
+    parser.add_argument("--user_clicks", type=int, default=5, help="of these users' sessions")
+    parser.add_argument("--seeds", type=int, default=3, help="sessions of each of these users")
     parser.add_argument("--slow", nargs="*", choices=METHODS, default=list(SLOW))
-    parser.add_argument("--slow_every", type=int, default=4, help="slow ones play every n-th")
+    parser.add_argument("--slow_every", type=int, default=4, help="slow ones take every n-th")
     parser.add_argument("--model", default="maskfeat-b0", help="a name, .ckpt or .safetensors")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread")
     parser.add_argument("--out", type=Path, default=Path("experiments/interactive"))
     args = parser.parse_args()
-    for name in ("clicks", "long_clicks", "robot_clicks", "seeds", "slow_every", "jobs"):
+    for name in ("clicks", "long_clicks", "user_clicks", "seeds", "slow_every", "jobs"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.long_targets < 0:
@@ -217,23 +219,23 @@ def open_sets(args: argparse.Namespace) -> dict[str, Sequence[ClickTarget | None
 
 
 def main() -> None:
-    """Play, print, save."""
+    """Run, print, save."""
     args = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started below
     try:
         sets = open_sets(args)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    rules = Rules(args.clicks, tuple(args.robots), args.robot_clicks, args.seeds)
+    rules = Rules(args.clicks, tuple(args.users), args.user_clicks, args.seeds)
     settings = {"commit": commit(), "model": args.model, "slow": args.slow}
     settings |= dataclasses.asdict(rules)
     settings = json.loads(json.dumps(settings))  # as they are read again: tuples are lists
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        games = GameFile(args.out / "games.jsonl", settings)
+        sessions = SessionFile(args.out / "sessions.jsonl", settings)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    found = play_all(sets, args, rules, games)
+    found = run_all(sets, args, rules, sessions)
     if not found:
         raise SystemExit(f"there is no object to click in {', '.join(args.data)}")
     reference = args.methods[0]

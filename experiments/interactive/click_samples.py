@@ -1,4 +1,4 @@
-"""Games of robot users, as samples for the networks that judge superpixels and pixels by clicks."""
+"""Sessions of simulated users, as samples to fit the networks of clicks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.clicking import pick_target, played_rounds
-from maskfeat.evaluate.simulated_users import DeepestRobot, RandomRobot
+from maskfeat.evaluate.clicking import pick_target, run_session
+from maskfeat.evaluate.simulated_users import next_click, random_click
 from maskfeat.interactive.click_net import ClickNet
 from maskfeat.interactive.image import Scene
 from maskfeat.interactive.networks import ClickNetworks
@@ -32,10 +32,10 @@ PLAYED = [
     "runs/base/checkpoints/last.ckpt=data_shards/train-*.tar",
     "lab=data_shards/train-*.tar",
 ]
-# States of a game that become samples, by number of clicks.
+# States of a session that become samples, by number of clicks.
 STATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 26, 34, 45, 60)
 RANDOM_STATES = (1, 3, 6, 12, 20)
-SUPERPIXELS_PER_GAME, PIXELS_PER_STATE = 400, 500
+SUPERPIXELS_PER_SESSION, PIXELS_PER_STATE = 400, 500
 # Background far from the object weighs less in small objects: shares are of object + this.
 LEAST_AREA = 0.05
 # Of the image, at least and at most, for objects that the usual targets are without.
@@ -45,12 +45,12 @@ Samples = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # (F, N), (N,), (N,)
 
 
 class State(NamedTuple):
-    """A moment of a game, for `ClickNet.forward`: of clicks on background, then on object.
+    """A moment of a session, for `ClickNet.forward`: of clicks on background, then on object.
 
     Attributes:
-        rows: Places of the clicks in `Game.clicked`, (N,) and (M,).
+        rows: Places of the clicks in `Session.clicked`, (N,) and (M,).
         contexts: Of these clicks, (N, C) and (M, C).
-        measures: Of the superpixels of the game, (F, A).
+        measures: Of the superpixels of the session, (F, A).
     """
 
     rows: list[Tensor]
@@ -58,8 +58,8 @@ class State(NamedTuple):
     measures: Tensor
 
 
-class Game(NamedTuple):
-    """A game as examples for the network of superpixels.
+class Session(NamedTuple):
+    """A session as examples for the network of superpixels.
 
     Attributes:
         superpixels: Some superpixels of the image, (A,).
@@ -67,7 +67,7 @@ class Game(NamedTuple):
         ways: From each of these to each of those, (W, N, A).
         fraction: Share of object in each superpixel, (A,).
         weights: Of each superpixel in the loss, (A,).
-        states: Moments of the game.
+        states: Moments of the session.
     """
 
     superpixels: np.ndarray
@@ -134,10 +134,10 @@ def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> A
     return np.stack(np.divmod(pixels, target.shape[1]), axis=1), signs[order]
 
 
-def game_of_superpixels(
+def session_of_superpixels(
     scene: Scene, target: np.ndarray, clicks_yx: np.ndarray, rng: np.random.Generator
-) -> Game:
-    """Some superpixels of an image, and what all clicks of a game are to them, without states."""
+) -> Session:
+    """Some superpixels of an image, and what all clicks of a session are to them; no states."""
     labels, count = scene.graph.labels, scene.graph.num_superpixels
     is_counted = target >= 0
     pixels = np.bincount(labels[is_counted], minlength=count)
@@ -146,22 +146,22 @@ def game_of_superpixels(
     fraction = objects / np.maximum(pixels, 1)
     on, off = share * fraction, share * (1 - fraction)
     probability = 0.5 * on / on.sum() + 0.5 * off / off.sum()
-    chosen = rng.choice(count, SUPERPIXELS_PER_GAME, p=probability)
+    chosen = rng.choice(count, SUPERPIXELS_PER_SESSION, p=probability)
     weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
     clicked = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
     ways = scene.cutter.evidence.ways_at(clicked, chosen)
     tensors = (torch.from_numpy(v.astype(np.float32)) for v in (ways, fraction[chosen], weights))
-    return Game(chosen, clicked, *tensors, [])
+    return Session(chosen, clicked, *tensors, [])
 
 
-def state_of_superpixels(scene: Scene, game: Game, clicks: Any) -> State:
+def state_of_superpixels(scene: Scene, session: Session, clicks: Any) -> State:
     """What is known after some clicks, on the object and on the background."""
     evidence, labels = scene.cutter.evidence, scene.graph.labels
     inside, outside = (np.unique(labels[tuple(c.T)]).astype(np.int64) for c in clicks)
-    measures = evidence.measures(inside, outside)[:, game.superpixels]
+    measures = evidence.measures(inside, outside)[:, session.superpixels]
     rows, contexts = [], []
     for own, other in ((outside, inside), (inside, outside)):
-        rows.append(torch.from_numpy(np.searchsorted(game.clicked, own)))
+        rows.append(torch.from_numpy(np.searchsorted(session.clicked, own)))
         contexts.append(torch.from_numpy(evidence.contexts(own, other)))
     return State(rows, contexts, torch.from_numpy(np.ascontiguousarray(measures)))
 
@@ -178,23 +178,23 @@ def pixel_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.
     return measures[:, chosen], is_object, np.ones(len(chosen))
 
 
-def play(
+def simulate(
     target: ClickTarget,
     encoder: Any,
     networks: ClickNetworks,
     clicks: int,
     number: int,
     rng: np.random.Generator,
-) -> tuple[list[Game], Samples]:
-    """Samples of one game; every second one is played by the robot that clicks at random."""
+) -> tuple[list[Session], Samples]:
+    """Samples of one session; every second user clicks at random."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
-    robot = (RandomRobot(), DeepestRobot())[number % 2]
-    *_, last = played_rounds(segmenter, target, clicks, robot=robot, seed=number)
-    game = samples_of(segmenter, target.target, last.clicks_yx, last.is_positive, STATES, rng)
+    user = (random_click, next_click)[number % 2]
+    *_, last = run_session(segmenter, target, clicks, user=user, seed=number)
+    session = samples_of(segmenter, target.target, last.clicks_yx, last.is_positive, STATES, rng)
     # Users do not click at errors alone.
     drawn = random_clicks(target.target, max(RANDOM_STATES), rng)
     anywhere = samples_of(segmenter, target.target, *drawn, RANDOM_STATES, rng)
-    return game[0] + anywhere[0], game[1] + anywhere[1]
+    return session[0] + anywhere[0], session[1] + anywhere[1]
 
 
 def samples_of(
@@ -204,16 +204,16 @@ def samples_of(
     is_positive: np.ndarray,
     states: Sequence[int],
     rng: np.random.Generator,
-) -> tuple[list[Game], Samples]:
+) -> tuple[list[Session], Samples]:
     """Samples of superpixels and of pixels, after so many of the clicks."""
     scene = segmenter.scene
-    game = game_of_superpixels(scene, target, clicks_yx, rng)
+    session = session_of_superpixels(scene, target, clicks_yx, rng)
     of_pixels = []
     for count in states:
         if count > len(clicks_yx):
             break
         signs = is_positive[:count]
         clicks = clicks_yx[:count][signs], clicks_yx[:count][~signs]
-        game.states.append(state_of_superpixels(scene, game, clicks))
+        session.states.append(state_of_superpixels(scene, session, clicks))
         of_pixels.append(pixel_samples(scene, target, clicks, rng))
-    return [game], of_pixels
+    return [session], of_pixels

@@ -2,7 +2,7 @@
 
     python experiments/interactive/fit_changes.py
 
-Robot users click objects of the train splits: anywhere in errors, near their middle, and in it.
+Simulated users click objects of the train splits: anywhere in errors, near their middle, and in it.
 Their clicks carry their reach, as those of the page do. Whenever it is asked whether superpixels
 change their label, what was measured of some of them becomes samples: whether they ought to is
 known. The other networks in the file stay as they are.
@@ -21,15 +21,15 @@ from small_fits import fit, fit_parser
 from versions import commit
 
 from maskfeat.batch import ClickTarget
-from maskfeat.evaluate.clicking import played_rounds
+from maskfeat.evaluate.clicking import run_session
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.simulated_users import DeepestRobot, RandomRobot, RealisticRobot
+from maskfeat.evaluate.simulated_users import next_click, random_click, realistic_click
 from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
-# Who plays, and how many clicks: those that reach far are made early.
-GAMES = ((RandomRobot(), 8), (RandomRobot(), 8), (DeepestRobot(), 16), (RealisticRobot(), 12))
+# The users, and how many clicks: those that reach far are made early.
+SESSIONS = ((random_click, 8), (random_click, 8), (next_click, 16), (realistic_click, 12))
 SUPERPIXELS_PER_LAYER = 200
 MOST_WEIGHT = 20.0  # of the mean: small objects' superpixels weigh much
 WIDTH = 12
@@ -67,8 +67,8 @@ def samples_of(
     player = ReachingClicks(segmenter)
     player.set_image(target.image)
     listening = segmenter.scene.changes = Listening(segmenter.scene.changes)
-    for seed, (robot, clicks) in enumerate(GAMES):
-        played_rounds(player, target, clicks, robot, seed)
+    for seed, (user, clicks) in enumerate(SESSIONS):
+        run_session(player, target, clicks, user, seed)
     labels, count = listening.graph.labels, listening.graph.num_superpixels
     pixels = np.bincount(labels[target.target >= 0], minlength=count)
     objects = np.bincount(labels[target.target == 1], minlength=count)
@@ -96,22 +96,23 @@ def joined(samples: Sequence[Sample]) -> list[torch.Tensor]:
 
 
 def main() -> None:
-    """Play, fit, write, round by round."""
+    """Simulate, fit, write, in iterations."""
     args = fit_parser(__doc__, num_images=90).parse_args()
 
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     networks = load_networks(args.start)
     origin = (
-        f"{len(targets)} objects of {', '.join(args.play)}, {args.rounds} rounds, commit {commit()}"
+        f"{len(targets)} objects of {', '.join(args.play)}, {args.iterations} iterations, "
+        f"commit {commit()}"
     )
     rng = np.random.default_rng(args.seed)
     samples: list[Sample] = []
-    for number in range(args.rounds):
-        for encoder, target in track(targets, f"round {number + 1} of games"):
+    for number in range(args.iterations):
+        for encoder, target in track(targets, f"iteration {number + 1}"):
             samples += samples_of(target, encoder, networks, rng)
         if not samples:
-            raise SystemExit(f"no click of {len(targets)} games was cut for; play more objects")
+            raise SystemExit(f"no click of {len(targets)} sessions was cut for; take more objects")
         values, wanted, weights = joined(samples)
         changes = fit(
             CHANGE_MEASURES,

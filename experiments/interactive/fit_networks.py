@@ -3,10 +3,10 @@
     python experiments/interactive/fit_networks.py
 
 Objects of the train splits of BSDS500, ccp and coco128 and of drawn scenes are clicked: at random
-for a start, then by robot users against the networks fitted so far, on features of several kinds,
-so that the networks are not made for one alone. Every state of these games is a sample: how near
-superpixels and pixels are to the clicks, and whether they are the object. The networks learn it by
-cross-entropy; that of pixels has weights that can only go one way
+for a start, then by simulated users against the networks fitted so far, on features of several
+kinds, so that the networks are not made for one alone. Every state of these sessions is a sample:
+how near superpixels and pixels are to the clicks, and whether they are the object. The networks
+learn it by cross-entropy; that of pixels has weights that can only go one way
 (maskfeat/interactive/monotone.py). Nothing of iis/ or of BSDS500 val is read.
 """
 
@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from click_samples import (
     STATES,
-    Game,
     Samples,
+    Session,
     State,
     add_object_arguments,
-    play,
     random_clicks,
     samples_of,
+    simulate,
     targets_of,
 )
 from rich.progress import track
@@ -48,20 +48,22 @@ from maskfeat.interactive.small_net import CLIP
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 
 
-def fit_superpixels(games: Sequence[Game], epochs: int, seed: int, origin: str) -> ClickNet:
+def fit_superpixels(sessions: Sequence[Session], epochs: int, seed: int, origin: str) -> ClickNet:
     """Cross-entropy, AdamW, one cycle."""
     torch.manual_seed(seed)
     net = ClickNet(origin=origin)
-    places = [(game, state) for game in games for state in game.states]
+    places = [(session, state) for session in sessions for state in session.states]
     contexts = [context for _, state in places for context in state.contexts]
     with torch.no_grad():
-        net.standardize("ways", torch.cat([game.ways.flatten(1).T[::37] for game in games]))
+        net.standardize(
+            "ways", torch.cat([session.ways.flatten(1).T[::37] for session in sessions])
+        )
         net.standardize("contexts", torch.cat(contexts))
         net.standardize("measures", torch.cat([state.measures.T[::7] for _, state in places]))
     steps = epochs * (len(places) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
-    for _ in track(range(epochs), f"fitting {len(places)} states of {len(games)} games"):
+    for _ in track(range(epochs), f"fitting {len(places)} states of {len(sessions)} sessions"):
         order = torch.randperm(len(places))
         total = 0.0
         for chosen in order[: len(places) // BATCH * BATCH].split(BATCH):
@@ -76,12 +78,12 @@ def fit_superpixels(games: Sequence[Game], epochs: int, seed: int, origin: str) 
     return net.requires_grad_(False).eval()
 
 
-def loss_of(net: ClickNet, game: Game, state: State) -> Tensor:
+def loss_of(net: ClickNet, session: Session, state: State) -> Tensor:
     """Weighted cross-entropy of the superpixels of one state."""
     costs = nn.functional.binary_cross_entropy_with_logits(
-        game.odds(net, state), game.fraction, reduction="none"
+        session.odds(net, state), session.fraction, reduction="none"
     )
-    return (costs * game.weights).mean()
+    return (costs * session.weights).mean()
 
 
 class OneWay(nn.Module):
@@ -188,26 +190,28 @@ def flat_networks() -> ClickNetworks:
 
 
 def main() -> None:
-    """Play, fit, play again, fit again, write."""
+    """Simulate, fit, simulate again, fit again, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_object_arguments(parser, num_images=90)
-    parser.add_argument("--clicks", type=int, nargs="+", default=[30], help="of each round")
     parser.add_argument(
-        "--start", type=Path, help="networks to start from, instead of a round at random"
+        "--clicks", type=int, nargs="+", default=[30], help="of each session, an iteration for each"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="networks to start from, instead of random sessions"
     )
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/clicks.json"))
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/interactive/clicks.json"))
     args = parser.parse_args()
 
     torch.set_num_threads(1)
     targets = targets_of(args.play, args.num_images, args.objects, args.small_every)
     origin = (
-        f"{len(targets)} objects of {', '.join(args.play)}, rounds of {args.clicks} clicks, "
+        f"{len(targets)} objects of {', '.join(args.play)}, sessions of {args.clicks} clicks, "
         f"started from {args.start or 'random clicks'}, commit {commit()}"
     )
 
-    def fitted(of_superpixels: list[Game], of_pixels: Samples) -> ClickNetworks:
+    def fitted(of_superpixels: list[Session], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
         pixels = fit_one_way(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
         return networks._replace(
@@ -217,7 +221,7 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     networks = flat_networks() if args.start is None else load_networks(args.start)
     for clicks in (*([None] if args.start is None else []), *args.clicks):
-        of_superpixels: list[Game] = []
+        of_superpixels: list[Session] = []
         of_pixels: Samples = []
         title = f"{clicks or 'random'} clicks"
         for number, (encoder, target) in enumerate(track(targets, title)):
@@ -227,7 +231,7 @@ def main() -> None:
                 drawn = random_clicks(target.target, 20, rng)
                 found = samples_of(segmenter, target.target, *drawn, STATES, rng)
             else:
-                found = play(target, encoder, networks, clicks, number, rng)
+                found = simulate(target, encoder, networks, clicks, number, rng)
             of_superpixels += found[0]
             of_pixels += found[1]
         networks = fitted(of_superpixels, of_pixels)

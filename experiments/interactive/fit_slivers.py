@@ -1,8 +1,8 @@
-"""Fit the network that says what a mark near the outline means, to games of many clicks.
+"""Fit the network that says what a mark near the outline means, to sessions of many clicks.
 
     python experiments/interactive/fit_slivers.py
 
-The robot user clicks objects of the train splits a hundred times, with clicks that carry their
+The simulated user clicks objects of the train splits a hundred times, with clicks that carry their
 reach, as those of the page do. Whenever a click near the outline is read, what was measured of the
 pixels around it becomes samples. The other networks in the file stay as they are.
 """
@@ -19,13 +19,13 @@ from small_fits import fit, fit_parser
 from versions import commit
 
 from maskfeat.batch import ClickTarget
-from maskfeat.evaluate.clicking import played_rounds
+from maskfeat.evaluate.clicking import run_session
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
-MOST_SAMPLES = 40_000  # of one game
+MOST_SAMPLES = 40_000  # of one session
 
 
 class Listening(SliverReader):
@@ -51,7 +51,7 @@ def samples_of(
     player = ReachingClicks(segmenter)
     player.set_image(target.image)
     listening = segmenter.scene.slivers = Listening(segmenter.scene.slivers)
-    played_rounds(player, target, clicks)
+    run_session(player, target, clicks)
     measures, wanted = [np.empty((len(SLIVER_MEASURES), 0), np.float32)], [np.empty(0, bool)]
     for is_object, places, values in listening.heard:
         truth = target.target[places]
@@ -63,9 +63,9 @@ def samples_of(
 
 
 def main() -> None:
-    """Play, fit, write, round by round."""
+    """Simulate, fit, write, in iterations."""
     parser = fit_parser(__doc__, num_images=12)
-    parser.add_argument("--clicks", type=int, default=100, help="of each game")
+    parser.add_argument("--clicks", type=int, default=100, help="of each session")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -73,10 +73,10 @@ def main() -> None:
     networks = load_networks(args.start)
     origin = (
         f"{len(targets)} objects of {', '.join(args.play)}, {args.clicks} clicks, "
-        f"{args.rounds} rounds, commit {commit()}"
+        f"{args.iterations} iterations, commit {commit()}"
     )
     rng = np.random.default_rng(args.seed)
-    for _ in range(args.rounds):
+    for _ in range(args.iterations):
         samples = [
             samples_of(target, encoder, networks, args.clicks, rng)
             for encoder, target in track(targets, f"{args.clicks} clicks")
@@ -84,7 +84,7 @@ def main() -> None:
         values, wanted = (np.concatenate(kind, axis=-1) for kind in zip(*samples, strict=True))
         if not len(wanted):
             raise SystemExit(
-                f"no click of {len(targets)} games came near an outline; play more (--clicks)"
+                f"no click of {len(targets)} sessions came near an outline; take more (--clicks)"
             )
         inputs, truth = torch.from_numpy(values), torch.from_numpy(wanted).float()
         slivers = fit(

@@ -1,8 +1,9 @@
 """What a user would take instead: classic ways from clicks to a mask.
 
-Each has the two methods of `maskfeat.interactive.segmenter.InteractiveSegmenter` that a game needs:
-set_image(rgb), uint8 (H, W, 3), and predict(clicks_yx, is_positive), (N, 2) and (N,), which gives a
-mask, bool (H, W). All answer from the image and the set of clicks alone, none from its last mask.
+Each has the two methods of `maskfeat.interactive.segmenter.InteractiveSegmenter` that a session
+needs: set_image(rgb), uint8 (H, W, 3), and predict(clicks_yx, is_positive), (N, 2) and (N,), which
+gives a mask, bool (H, W). All answer from the image and the set of clicks alone, none from its last
+mask.
 
 A method that needs background and has none yet (the first click is on the object) takes the frame
 for it, the outermost pixels of the image: see `with_frame`. Trees take the salient node, as our
@@ -31,9 +32,9 @@ from maskfeat.segment.tree import PartitionTree
 
 # The long side that images are reduced to for the random walker, pixels.
 _WALKER_SIDE = 256
-# Radius of what one click marks for GrabCut, pixels, and its rounds.
+# Radius of what one click marks for GrabCut, pixels, and its iterations.
 _DISC_RADIUS = 3
-_ROUNDS = 5
+_ITERATIONS = 5
 
 
 class Coloring:
@@ -62,7 +63,7 @@ class Coloring:
 
 
 class GrabCut:
-    """OpenCV's GrabCut (Rother et al., SIGGRAPH 2004), five rounds from the clicks alone.
+    """OpenCV's GrabCut (Rother et al., SIGGRAPH 2004), five iterations from the clicks alone.
 
     A click marks a disc of radius 3 as sure object or sure background; where discs meet, the
     background's lies on top, and the clicked pixels on top of all discs. The rest is probable
@@ -91,7 +92,7 @@ class GrabCut:
             return np.ones((height, width), bool)
         cv2.setRNGSeed(0)  # of the k-means that starts its mixtures
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(self._bgr, marks, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(self._bgr, marks, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
         return np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 

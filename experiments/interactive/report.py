@@ -1,4 +1,4 @@
-"""From games to means, one table and one plot."""
+"""From sessions to means, one table and one plot."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def summarize(rows: dict[str, Row], reference: dict[str, Row], clicks: int) -> S
     """Means of one method over the targets of one set.
 
     Args:
-        rows: What `games.play` gave, by target.
+        rows: What `sessions.simulate` gave, by target.
         reference: The same of the method that all are compared with.
-        clicks: Of the main game; what follows in a long game counts for `iou_50`, `iou_100` and
-            `long_curve` alone.
+        clicks: Of the main session; what follows in a long session counts for `iou_50`, `iou_100`
+            and `long_curve` alone.
 
     Returns:
         `num_targets`, `num_long`; for each IoU t `noc_t`, its standard error `noc_t_se` and
         `nof_t`, the share that is never reached; `iou_n`; `noc_90_less`, by how many clicks
         `noc_90` is less (-) or more than the reference's on the same targets, and its standard
         error; `obeyed`, `order_iou`, `dropped`; `click_s` and `click_s_95`, median and 95th
-        percentile over all clicks; `set_image_s`, the median; `robots`, see `summarize_robot`;
-        `curve` and `long_curve`, the mean IoU after each click, over all and over long games.
+        percentile over all clicks; `set_image_s`, the median; `users`, see `summarize_user`;
+        `curve` and `long_curve`, the mean IoU after each click, over all and over long sessions.
     """
     main = {key: row["ious"][:clicks] for key, row in rows.items()}
     longest = max(len(row["ious"]) for row in rows.values())
@@ -49,36 +49,36 @@ def summarize(rows: dict[str, Row], reference: dict[str, Row], clicks: int) -> S
         reached = [is_reached(ious, threshold, clicks) for ious in main.values()]
         found[f"nof_{name}"] = 1 - _mean(reached)
     for n in IOU_CLICKS:
-        games = list(main.values()) if n <= clicks else [ious for ious in long if n <= len(ious)]
-        if games and n <= len(games[0]):
-            found[f"iou_{n}"] = _mean([ious[n - 1] for ious in games])
+        sessions = list(main.values()) if n <= clicks else [ious for ious in long if n <= len(ious)]
+        if sessions and n <= len(sessions[0]):
+            found[f"iou_{n}"] = _mean([ious[n - 1] for ious in sessions])
     found |= _paired(main, {key: row["ious"][:clicks] for key, row in reference.items()}, clicks)
     for name in ("obeyed", "order_iou", "dropped"):
         found[name] = mean_of_counted([row[name] for row in rows.values()])
     seconds = np.concatenate([row["click_s"] for row in rows.values()])
     found |= {"click_s": np.median(seconds), "click_s_95": np.quantile(seconds, 0.95)}
     found["set_image_s"] = np.median([row["set_image_s"] for row in rows.values()])
-    found["robots"] = {
-        name: summarize_robot([row["robots"][name] for row in rows.values()])
-        for name in next(iter(rows.values()))["robots"]
+    found["users"] = {
+        name: summarize_user([row["users"][name] for row in rows.values()])
+        for name in next(iter(rows.values()))["users"]
     }
     found["curve"] = np.mean(list(main.values()), axis=0).tolist()
     found["long_curve"] = np.mean(long, axis=0).tolist() if long else []
     return found
 
 
-def summarize_robot(games: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
-    """One robot: by target and seed the IoU after each click.
+def summarize_user(sessions: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
+    """One user: by target and seed the IoU after each click.
 
     Returns:
         The means of `summarize_clicks` over targets and seeds; `spread`, the standard deviation
         over seeds of the IoU after 5 clicks (the last, if fewer were played), mean over targets,
         and its standard error.
     """
-    scores = [summarize_clicks(ious) for seeds in games for ious in seeds]
+    scores = [summarize_clicks(ious) for seeds in sessions for ious in seeds]
     means = {name: _mean([score[name] for score in scores]) for name in scores[0]}
-    last = min(5, len(games[0][0])) - 1
-    spreads = [spread_over_seeds([ious[last] for ious in seeds]) for seeds in games]
+    last = min(5, len(sessions[0][0])) - 1
+    spreads = [spread_over_seeds([ious[last] for ious in seeds]) for seeds in sessions]
     return means | {"spread": mean_of_counted(spreads), "spread_se": standard_error(spreads)}
 
 
@@ -108,7 +108,7 @@ def table(sets: dict[str, dict[str, Summary]], reference: str, clicks: int) -> s
         return lambda row: f"{_number(row[name], 2)} ± {_number(row[name + '_se'], 2)}"
 
     rows = [row for methods in sets.values() for row in methods.values()]
-    robots = list(dict.fromkeys(name for row in rows for name in row["robots"]))
+    users = list(dict.fromkeys(name for row in rows for name in row["users"]))
     columns: dict[str, Callable[[Summary], str]] = {
         "targets": lambda row: f"{row['num_targets']}",
         **{f"NoC@{t}": with_error(f"noc_{t}") for t in _percents()},
@@ -120,7 +120,7 @@ def table(sets: dict[str, dict[str, Summary]], reference: str, clicks: int) -> s
         "obeyed": number("obeyed"),
         "order": number("order_iou"),
         "drops": number("dropped"),
-        **{f"IoU@5 {name} ± spread": _robot_cell(name) for name in robots},
+        **{f"IoU@5 {name} ± spread": _user_cell(name) for name in users},
         "s/click": number("click_s"),
         "95 %": number("click_s_95"),
         "s/image": number("set_image_s"),
@@ -136,12 +136,12 @@ def table(sets: dict[str, dict[str, Summary]], reference: str, clicks: int) -> s
     return "\n".join(lines) + "\n"
 
 
-def _robot_cell(name: str) -> Callable[[Summary], str]:
+def _user_cell(name: str) -> Callable[[Summary], str]:
     def cell(row: Summary) -> str:
-        robot = row["robots"].get(name)
-        if robot is None:
+        user = row["users"].get(name)
+        if user is None:
             return "-"
-        return f"{_number(robot.get('iou_5'), 3)} ± {_number(robot['spread'], 3)}"
+        return f"{_number(user.get('iou_5'), 3)} ± {_number(user['spread'], 3)}"
 
     return cell
 
@@ -155,7 +155,7 @@ def _percents() -> list[int]:
 
 
 def plot(sets: dict[str, dict[str, Summary]], ours: Sequence[str], path: Path) -> None:
-    """Mean IoU against clicks: a row per set, all targets on the left, long games on the right."""
+    """Mean IoU against clicks: a row per set, all targets at the left, long ones at the right."""
     import matplotlib
 
     matplotlib.use("Agg")

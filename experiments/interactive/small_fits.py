@@ -74,13 +74,13 @@ def fit(
 
 
 def fit_parser(doc: str, num_images: int) -> argparse.ArgumentParser:
-    """What all fits of a `SmallNet` to games are told: the first line of `doc` is their help."""
+    """What all fits of a `SmallNet` to sessions are told: the first line of `doc` is their help."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add_object_arguments(parser, num_images)
-    parser.add_argument("--rounds", type=int, default=1, help="of games and fits")
+    parser.add_argument("--iterations", type=int, default=1, help="of sessions and fits")
     parser.add_argument("--steps", type=int, default=3000, help="of each fit")
     parser.add_argument("--seed", type=int, default=0)
-    networks = Path("maskfeat/segment/clicks.json")
+    networks = Path("maskfeat/interactive/clicks.json")
     parser.add_argument("--start", type=Path, default=networks, help="networks to play")
     parser.add_argument("--out", type=Path, default=networks)
     return parser

@@ -2,8 +2,9 @@
 
     python experiments/interactive/speed.py
 
-The robot user clicks objects of coco128 train, enlarged to the size: with clicks that carry their
-reach, as those of the page do, and with places and signs alone. Prints a table, writes speed.json.
+The simulated user clicks objects of coco128 train, enlarged to the size: with clicks that carry
+their reach, as those of the page do, and with places and signs alone. Prints a table, writes
+speed.json.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.clicking import ClickSegmenter, pick_target, played_rounds
+from maskfeat.evaluate.clicking import ClickSegmenter, pick_target, run_session
 from maskfeat.evaluate.reaching import ReachingClicks
 
 SIZES = ((640, 480), (1024, 768), (2048, 2048))  # width, height
@@ -76,7 +77,7 @@ def main() -> None:
         segmenter = maskfeat.InteractiveSegmenter(model)
         timed = Timed(ReachingClicks(segmenter) if has_reach else segmenter)
         for target in targets:
-            played_rounds(timed, resized(target, size), args.clicks)
+            run_session(timed, resized(target, size), args.clicks)
         clicks = np.array(timed.click_s) * 1000
         row = {
             "size": list(size),

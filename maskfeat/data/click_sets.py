@@ -1,4 +1,4 @@
-"""The field's own sets for interactive segmentation, in the layouts they are handed round in.
+"""The field's own sets for interactive segmentation, in the layouts they are handed around in.
 
 The layouts are those that the code of RITM reads (Sofiiuk et al., arXiv:2102.06583), and f-BRS
 before it and nearly all work since. They are read here as there, so that numbers compare:

@@ -138,7 +138,7 @@ class PartitionEvaluation(HeldOutEvaluation):
 
 
 class InteractiveEvaluation(HeldOutEvaluation):
-    """Lets a robot user click held-out objects and logs how many clicks it takes.
+    """Lets a simulated user click held-out objects and logs how many clicks it takes.
 
     Logs `val/interactive/noc_80` to `noc_95`, and the mean IoU by click: `iou_1`, `iou_3`, ... and
     `iou_mean` (see `summarize_clicks`); `test/...` after a test.
@@ -189,7 +189,7 @@ class FeatureStrips(HeldOutEvaluation):
     Args:
         num_images: Held-out images to draw, spread evenly over all; the same every time.
         num_segments: Segments of the partition.
-        num_clicks: Clicks of the robot user on one true mask.
+        num_clicks: Clicks of the simulated user on one true mask.
         every_n_validations: Draw after the first, then every n-th validation.
         value_range: For features of one channel: the values that become black and white,
             (-1, 1) after tanh, (0, 1) after sigmoid.

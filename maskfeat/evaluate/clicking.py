@@ -1,4 +1,4 @@
-"""Games of clicks: a robot user clicks until the mask is right, and what that says."""
+"""Sessions: a simulated user clicks until the mask is right; their scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.metrics import iou, noc
-from maskfeat.evaluate.simulated_users import DeepestRobot, Robot
+from maskfeat.evaluate.simulated_users import SimulatedUser, next_click
 
 NOC_THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
 IOU_CLICKS = (1, 3, 5, 10, 20, 50, 100)
@@ -33,69 +33,33 @@ class ClickSegmenter(Protocol):
         ...
 
 
-class Round(NamedTuple):
-    """A game after one click: the mask, bool (H, W), and all clicks so far, (N, 2) and (N,)."""
+class Step(NamedTuple):
+    """A session after one click: the mask, bool (H, W), and all clicks so far, (N, 2) and (N,)."""
 
     mask: npt.NDArray[np.bool_]
     clicks_yx: npt.NDArray[np.int64]
     is_positive: npt.NDArray[np.bool_]
 
 
-def play_clicks(
+def run_session(
     segmenter: ClickSegmenter,
     target: ClickTarget,
-    max_clicks: int = 20,
-    robot: Robot | None = None,
+    max_clicks: int,
+    user: SimulatedUser = next_click,
     seed: int = 0,
-) -> list[float]:
-    """Let a robot user click until the mask is right or clicks run out.
+) -> list[Step]:
+    """Let a simulated user click until the mask is right or clicks run out.
 
     Args:
         segmenter: Gives a mask for the clicks so far; its image is set here.
         target: The object to be segmented.
-        max_clicks: Clicks to play, at least 1.
-        robot: The user; None is the standard one, `robots.DeepestRobot`.
-        seed: Of the user's chance, together with the key of the target: the clicks on a target
-            do not depend on which targets come before it.
+        max_clicks: At least 1.
+        user: See `simulated_users`; `next_click` is the standard one.
+        seed: Of what the user draws, together with the key of the target: the clicks on a target
+            do not depend on the targets before it.
 
     Returns:
-        IoU after each click, length `max_clicks`. When no wrong pixel is left to click, the
-        robot stops and the last IoU is repeated.
-
-    Raises:
-        ValueError: If there is no object to click, or max_clicks is not positive.
-    """
-    rounds = click_rounds(segmenter, target, max_clicks, robot, seed)
-    return [iou(mask, target.target) for mask, _, _ in rounds]
-
-
-def click_rounds(
-    segmenter: ClickSegmenter,
-    target: ClickTarget,
-    max_clicks: int,
-    robot: Robot | None = None,
-    seed: int = 0,
-) -> list[Round]:
-    """The game of `play_clicks`, round by round.
-
-    Returns:
-        The rounds, length `max_clicks`; the last one is repeated after an early stop.
-
-    Raises:
-        ValueError: If there is no object to click, or max_clicks is not positive.
-    """
-    rounds = played_rounds(segmenter, target, max_clicks, robot, seed)
-    return rounds + rounds[-1:] * (max_clicks - len(rounds))
-
-
-def played_rounds(
-    segmenter: ClickSegmenter,
-    target: ClickTarget,
-    max_clicks: int,
-    robot: Robot | None = None,
-    seed: int = 0,
-) -> list[Round]:
-    """The game of `play_clicks` as far as it was played: from 1 to `max_clicks` rounds.
+        A step for each click, 1 to `max_clicks`; fewer when no wrong pixel is left to click.
 
     Raises:
         ValueError: If there is no object to click, or max_clicks is not positive.
@@ -105,38 +69,50 @@ def played_rounds(
     is_object = target.target == 1
     if not is_object.any():
         raise ValueError(f"target {target.key!r} has no object pixel (1) to click")
-    robot = DeepestRobot() if robot is None else robot
     rng = np.random.default_rng([seed, zlib.crc32(target.key.encode())])
     segmenter.set_image(target.image)
     mask = np.zeros(target.target.shape, dtype=bool)
     not_clicked = np.ones_like(mask)
     clicks: list[tuple[int, int]] = []
     signs: list[bool] = []
-    rounds: list[Round] = []
-    while len(rounds) < max_clicks:
+    steps: list[Step] = []
+    while len(steps) < max_clicks:
         is_wrong = (mask != is_object) & (target.target >= 0)
         if not (is_wrong & not_clicked).any():
             break
-        click, is_positive = robot(mask, target.target, not_clicked, rng)
+        click, is_positive = user(mask, target.target, not_clicked, rng)
         not_clicked[click] = False
         clicks.append(click)
         signs.append(is_positive)
         clicks_yx, is_positives = np.array(clicks, dtype=np.int64), np.array(signs, dtype=bool)
         mask = segmenter.predict(clicks_yx, is_positives)
-        rounds.append(Round(mask, clicks_yx, is_positives))
-    return rounds
+        steps.append(Step(mask, clicks_yx, is_positives))
+    return steps
 
 
-def order_iou(segmenter: ClickSegmenter, last: Round, rng: np.random.Generator) -> float:
+def session_ious(
+    segmenter: ClickSegmenter,
+    target: ClickTarget,
+    max_clicks: int = 20,
+    user: SimulatedUser = next_click,
+    seed: int = 0,
+) -> list[float]:
+    """IoU after each click of `run_session`, length `max_clicks`: the last one is repeated."""
+    steps = run_session(segmenter, target, max_clicks, user, seed)
+    ious = [iou(step.mask, target.target) for step in steps]
+    return ious + ious[-1:] * (max_clicks - len(ious))
+
+
+def order_iou(segmenter: ClickSegmenter, last: Step, rng: np.random.Generator) -> float:
     """How alike the mask is when the same clicks come in another order.
 
     Args:
         segmenter: That gave `last`, its image still set.
-        last: A round of a game.
+        last: A step of a session.
         rng: Shuffles the clicks.
 
     Returns:
-        IoU of the two masks over all pixels; 1 for a method that does not care for order.
+        IoU of the two masks over all pixels; 1 where order does not matter.
     """
     order = rng.permutation(len(last.clicks_yx))
     shuffled = segmenter.predict(last.clicks_yx[order], last.is_positive[order])
@@ -151,7 +127,7 @@ def summarize_clicks(ious: Sequence[float]) -> dict[str, float]:
 
     Returns:
         `noc_80`, `noc_85`, `noc_90`, `noc_95`, clicks to reach that IoU (see `noc`); `iou_n`, the
-        IoU after n clicks, for n of 1, 3, 5, 10, 20, 50, 100 as far as clicks were played;
+        IoU after n clicks, for n of 1, 3, 5, 10, 20, 50, 100 as far as there were clicks;
         `iou_mean`, the mean of the IoU over all clicks.
     """
     scores = {
@@ -163,7 +139,7 @@ def summarize_clicks(ious: Sequence[float]) -> dict[str, float]:
 
 
 def click_score_names(max_clicks: int) -> list[str]:
-    """The names `summarize_clicks` gives its figures after so many clicks."""
+    """The names `summarize_clicks` gives its figures after `max_clicks` clicks."""
     return list(summarize_clicks([0.0] * max_clicks))
 
 
@@ -180,10 +156,10 @@ def pick_target(
         turn: 0 for the first choice, 1 for another mask, and so on.
         seed: Of the order in which the masks are chosen, together with the key of the image.
         shares: How much of the image the object covers, at least and at most; between 0.5 and
-            60 % unless told otherwise.
+            60 % by default.
 
     Returns:
-        A mask of such a size; None if there are not so many.
+        A mask of such a size; None if there are not enough.
     """
     covered = image.masks.mean(axis=(1, 2))
     fair = np.flatnonzero((covered >= shares[0]) & (covered <= shares[1]))

@@ -1,4 +1,4 @@
-"""A segmenter in games of clicks that carry their reach, as those of the page do."""
+"""A segmenter in sessions of clicks that carry their reach, as those of the page do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ReachingClicks:
     ) -> npt.NDArray[np.bool_]:
         """The mask, bool (H, W), for all clicks so far, (N, 2) and (N,)."""
         if len(clicks_yx) == 1:
-            self.reset()  # a new game
+            self.reset()  # a new session
         clicks: list[Click] = [
             (row, column, sign)
             for (row, column), sign in zip(clicks_yx.tolist(), is_positive.tolist(), strict=True)

@@ -13,7 +13,7 @@ from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.clicking import (
     click_score_names,
     pick_target,
-    play_clicks,
+    session_ious,
     summarize_clicks,
 )
 from maskfeat.evaluate.metrics import MeanScores
@@ -149,7 +149,7 @@ def click_scores(
             target = item if turn == 0 else None
         if target is None or not (target.target == 1).any():
             return {}
-        return summarize_clicks(play_clicks(segmenter, target, max_clicks))
+        return summarize_clicks(session_ious(segmenter, target, max_clicks))
 
     chosen = spread(len(items), num_targets)
     places = (

@@ -1,56 +1,30 @@
-"""Simulated users: where the next click goes.
+"""Simulated users: functions that choose the next click.
 
-Every robot is called as robot(pred, target, not_clicked, rng) and gives ((row, column),
-is_positive), as `next_click` does, which is the standard one. All but `LargestRobot` correct the
-error that the standard one corrects, at another place of it: what differs between their games is
-where people click, not what they look at.
+`next_click` is the standard user. `random_click`, `realistic_click` and `border_click` correct the
+same error at another place; `largest_error_click` chooses another error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 BoolArray = npt.NDArray[np.bool_]
+Int8Array = npt.NDArray[np.int8]
 FloatArray = npt.NDArray[np.float64]
 Click = tuple[tuple[int, int], bool]
-
-
-class Robot(Protocol):
-    """A simulated user."""
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """The next click.
-
-        Args:
-            pred: The mask so far, bool, shape (H, W).
-            target: 1 object, 0 background, -1 not counted, int8, shape (H, W).
-            not_clicked: False at pixels that were clicked before, bool, shape (H, W).
-            rng: Where chance comes from.
-
-        Returns:
-            The click as (row, column), and True if it says "object".
-
-        Raises:
-            ValueError: If the shapes differ, or no wrong pixel is left to click.
-        """
-        ...
+# Called as user(pred, target, not_clicked, rng), see `next_click`; `rng` draws what chance decides.
+SimulatedUser = Callable[[BoolArray, Int8Array, BoolArray, np.random.Generator], Click]
 
 
 def next_click(
     pred: BoolArray,
-    target: npt.NDArray[np.int8],
+    target: Int8Array,
     not_clicked: BoolArray | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Click:
     """Click the wrong pixel that lies deepest inside an error.
 
@@ -66,6 +40,7 @@ def next_click(
         target: 1 object, 0 background, -1 not counted (never an error), int8, shape (H, W).
         not_clicked: False at pixels that were clicked before, which are not clicked again, bool,
             shape (H, W). They still belong to their error when depths are measured.
+        rng: Not used: nothing is drawn.
 
     Returns:
         The click as (row, column), and True if it says "object" (a missed pixel).
@@ -87,128 +62,78 @@ def next_click(
     return place, is_positive
 
 
-@dataclass(frozen=True)
-class DeepestRobot:
-    """The standard user, see `next_click`; chance has no part in it."""
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """See `Robot`."""
-        return next_click(pred, target, not_clicked)
-
-
-@dataclass(frozen=True)
-class LargestRobot:
-    """Clicks the deepest pixel of the error with most pixels, as the standard is often described.
+def largest_error_click(
+    pred: BoolArray, target: Int8Array, not_clicked: BoolArray, rng: np.random.Generator
+) -> Click:
+    """Click the deepest pixel of the error with most pixels, as the standard is often described.
 
     An error is a 4-connected part of all missed or of all surplus pixels that holds a pixel not
-    yet clicked. Of equally large ones the surplus, then the first in reading order.
+    yet clicked. Of equally large ones the surplus, then the first in reading order. Arguments,
+    result and errors are those of `next_click`.
     """
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """See `Robot`; chance has no part in it."""
-        next_click(pred, target, not_clicked)  # for its errors
-        missed = _largest_part((target == 1) & ~pred, not_clicked)
-        surplus = _largest_part((target == 0) & pred, not_clicked)
-        is_positive = bool(missed.sum() > surplus.sum())
-        part = missed if is_positive else surplus
-        return _deepest(part, not_clicked)[1], is_positive
+    next_click(pred, target, not_clicked)  # raises its errors
+    missed = _largest_part((target == 1) & ~pred, not_clicked)
+    surplus = _largest_part((target == 0) & pred, not_clicked)
+    is_positive = bool(missed.sum() > surplus.sum())
+    return _deepest(missed if is_positive else surplus, not_clicked)[1], is_positive
 
 
-@dataclass(frozen=True)
-class RandomRobot:
-    """Clicks anywhere in the error that the standard user corrects, all pixels alike."""
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """See `Robot`."""
-        return _drawn(pred, target, not_clicked, rng, np.ones_like)
+def random_click(
+    pred: BoolArray, target: Int8Array, not_clicked: BoolArray, rng: np.random.Generator
+) -> Click:
+    """Click any pixel of the error that `next_click` corrects, all pixels alike."""
+    return _drawn(pred, target, not_clicked, rng, np.ones_like)
 
 
-@dataclass(frozen=True)
-class RealisticRobot:
-    """Clicks near the middle of an error but seldom in it: by chance in proportion to depth.
+def realistic_click(
+    pred: BoolArray,
+    target: Int8Array,
+    not_clicked: BoolArray,
+    rng: np.random.Generator,
+    power: float = 1.0,
+) -> Click:
+    """Click near the middle of an error but seldom in it: by chance in proportion to depth.
 
     RClicks (Antonov et al., NeurIPS 2024, arXiv:2410.11722) asked people for 475,544 clicks. Of
     the distributions compared there that were not trained on clicks, the one in proportion to the
     distance transform of the error explains them best on each of the five sets, by three of the
     five measures (by density at the clicks, on DAVIS: 12.1e-5, against 6.5e-5 for all pixels alike
     and 7.8e-5 for a model of saliency). Unlike there, one 4-connected error is clicked, not all
-    errors of its kind.
+    errors of its kind. The other arguments, result and errors are those of `next_click`.
 
     Args:
-        power: Of the depth; 0 is `RandomRobot`, large is the standard user.
+        pred: The mask so far.
+        target: The object.
+        not_clicked: False at pixels that were clicked before.
+        rng: Draws the pixel.
+        power: Of the depth; 0 is `random_click`, large is `next_click`.
 
     Raises:
-        ValueError: If the power is negative.
+        ValueError: Also if the power is negative.
     """
-
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.power >= 0:
-            raise ValueError(f"power must not be negative, got {self.power}")
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """See `Robot`."""
-        return _drawn(pred, target, not_clicked, rng, lambda d: (d / d.max()) ** self.power)
+    if not power >= 0:
+        raise ValueError(f"power must not be negative, got {power}")
+    return _drawn(pred, target, not_clicked, rng, lambda d: (d / d.max()) ** power)
 
 
-@dataclass(frozen=True)
-class BorderRobot:
-    """The adversary: of the error that the standard user corrects, a pixel nearest its border.
+def border_click(
+    pred: BoolArray, target: Int8Array, not_clicked: BoolArray, rng: np.random.Generator
+) -> Click:
+    """Click as an adversary: of the error that `next_click` corrects, a pixel nearest its border.
 
-    Such clicks obey the rules and say least about what was meant. Of equally shallow pixels one
-    is drawn by chance.
+    Such clicks are correct and say least about the object. Of equally shallow pixels one is drawn.
     """
-
-    def __call__(
-        self,
-        pred: BoolArray,
-        target: npt.NDArray[np.int8],
-        not_clicked: BoolArray,
-        rng: np.random.Generator,
-    ) -> Click:
-        """See `Robot`."""
-        return _drawn(pred, target, not_clicked, rng, lambda d: d == d.min())
-
-
-class _Weights(Protocol):
-    def __call__(self, depth: FloatArray, /) -> npt.NDArray[np.generic]:
-        """From the depths of the pixels of an error, (N,), to what each weighs in the draw."""
-        ...
+    return _drawn(pred, target, not_clicked, rng, lambda d: d == d.min())
 
 
 def _drawn(
     pred: BoolArray,
-    target: npt.NDArray[np.int8],
+    target: Int8Array,
     not_clicked: BoolArray,
     rng: np.random.Generator,
-    weights: _Weights,
+    weights: Callable[[FloatArray], npt.NDArray[np.generic]],
 ) -> Click:
-    """A pixel of the error that the standard user corrects, by chance."""
+    """Draw a pixel of the error that `next_click` corrects, by weights of the depths (N,)."""
     place, is_positive = next_click(pred, target, not_clicked)
     errors = (target == int(is_positive)) & (pred != is_positive)
     rows, columns, depth = _depths(errors)

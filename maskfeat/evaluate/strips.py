@@ -1,9 +1,9 @@
-"""The image that shows one image as the features see it."""
+"""A strip of images: what the features give for one held-out image."""
 
 from __future__ import annotations
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.evaluate.clicking import click_rounds, pick_target
+from maskfeat.evaluate.clicking import pick_target, run_session
 from maskfeat.evaluate.drawing import (
     ColorProjection,
     RgbImage,
@@ -37,7 +37,7 @@ def draw_strip(
         features: Of this image.
         projection: Colors of the features.
         num_segments: Segments of the partition.
-        num_clicks: Clicks of the robot user, on the mask `pick_target` chooses; without any
+        num_clicks: Clicks of the simulated user, on the mask `pick_target` chooses; without any
             such mask the last image is the image.
 
     Returns:
@@ -48,7 +48,7 @@ def draw_strip(
     target = pick_target(image)
     if target is not None:
         segmenter = ReachingClicks(InteractiveSegmenter(encoder))
-        mask, clicks_yx, signs = click_rounds(segmenter, target, num_clicks)[-1]
+        mask, clicks_yx, signs = run_session(segmenter, target, num_clicks)[-1]
         clicked = draw_clicks(overlay_mask(image.image, mask), clicks_yx, signs)
     segments = draw_borders(label_colors(labels), labels)
     return strip([image.image, feature_colors(features, projection), segments, clicked])

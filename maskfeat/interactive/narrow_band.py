@@ -1,7 +1,7 @@
 """A mark near the outline -> the sliver that it means, pixel by pixel.
 
-Late in a game of clicks the outline is a pixel or two beside where the user wants it. A cut of
-superpixels knows nothing of that: on late clicks of games on the train splits it changed as many
+Late in a session of clicks the outline is a pixel or two beside where the user wants it. A cut of
+superpixels knows nothing of that: on late clicks of sessions on the train splits it changed as many
 right pixels as wrong ones. What such a click means is told by geometry first (the wrong sliver is
 about as wide as the click lies deep, and a few times as long), and then by what the pixels look
 like, beside what lies on either side of the outline there.

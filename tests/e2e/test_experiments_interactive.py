@@ -19,9 +19,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import benchmark  # noqa: E402
-import games  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+import sessions  # noqa: E402
 import targets  # noqa: E402
 
 from maskfeat.batch import ClickTarget  # noqa: E402
@@ -135,9 +135,9 @@ def test_the_frame_is_background_until_background_is_clicked() -> None:
 
 
 def row_of(ious: list[float], **others) -> dict:
-    games = {"random": [[0.1, 0.2], [0.1, 0.6]]}
+    sessions = {"random": [[0.1, 0.2], [0.1, 0.6]]}
     row = {"ious": ious, "obeyed": 1.0, "order_iou": 0.5, "dropped": 0.25, "click_s": [1.0, 3.0]}
-    return row | {"set_image_s": 2.0, "robots": games} | others
+    return row | {"set_image_s": 2.0, "users": sessions} | others
 
 
 def test_means_are_those_worked_by_hand() -> None:
@@ -152,12 +152,12 @@ def test_means_are_those_worked_by_hand() -> None:
     assert found["iou_1"] == 0.5
     assert found["curve"] == [0.5, 0.5]
     assert found["long_curve"] == [0.1, 0.1, 0.5]
-    assert found["iou_3"] == 0.5  # of the long game
+    assert found["iou_3"] == 0.5  # of the long session
     assert found["dropped"] == 0.25
     assert (found["click_s"], found["set_image_s"]) == (2, 2)
-    robot = found["robots"]["random"]
-    assert robot["iou_1"] == pytest.approx(0.1)
-    assert robot["spread"] == pytest.approx(0.4 / math.sqrt(2))
+    user = found["users"]["random"]
+    assert user["iou_1"] == pytest.approx(0.1)
+    assert user["spread"] == pytest.approx(0.4 / math.sqrt(2))
 
 
 def test_the_table_has_a_line_for_each_method() -> None:
@@ -172,17 +172,17 @@ def test_what_does_not_exist_is_null_in_json() -> None:
     assert benchmark.without_nan({"a": [1, math.nan], "b": "nan"}) == {"a": [1, None], "b": "nan"}
 
 
-def test_games_are_kept_and_a_torn_line_is_not(tmp_path) -> None:
-    path, job = tmp_path / "games.jsonl", benchmark.Job("set", "a/1", "cut", 20)
-    benchmark.GameFile(path, {"clicks": 20}).add(job, {"ious": [1.0]})
+def test_sessions_are_kept_and_a_torn_line_is_not(tmp_path) -> None:
+    path, job = tmp_path / "sessions.jsonl", benchmark.Job("set", "a/1", "cut", 20)
+    benchmark.SessionFile(path, {"clicks": 20}).add(job, {"ious": [1.0]})
     with path.open("a") as file:
         file.write('{"job": ["set", "b')  # killed here
-    again = benchmark.GameFile(path, {"clicks": 20})
+    again = benchmark.SessionFile(path, {"clicks": 20})
     assert again.rows == {job: {"ious": [1.0]}}
     again.add(job._replace(target="b/1"), {"ious": [0.5]})
-    assert len(benchmark.GameFile(path, {"clicks": 20}).rows) == 2
-    with pytest.raises(ValueError, match="holds games with other settings"):
-        benchmark.GameFile(path, {"clicks": 10})
+    assert len(benchmark.SessionFile(path, {"clicks": 20}).rows) == 2
+    with pytest.raises(ValueError, match="holds sessions with other settings"):
+        benchmark.SessionFile(path, {"clicks": 10})
 
 
 def write_grabcut(folder: Path) -> Path:
@@ -209,7 +209,7 @@ def test_data_are_known_by_what_they_are(repository, tmp_path) -> None:
         targets.open_targets(str(folder), "mine", None)
 
 
-def test_an_image_is_set_once_for_all_games_of_a_target() -> None:
+def test_an_image_is_set_once_for_all_sessions_of_a_target() -> None:
     class Counted:
         num_images = 0
 
@@ -222,15 +222,15 @@ def test_an_image_is_set_once_for_all_games_of_a_target() -> None:
     counted = Counted()
     rgb, mask = disc()
     target = ClickTarget("disc", rgb, mask.astype(np.int8))
-    games.METHODS["counted"] = lambda model: counted
+    sessions.METHODS["counted"] = lambda model: counted
     try:
-        row = games.play("counted", "", target, 6, games.Rules(clicks=4, seeds=2))
+        row = sessions.simulate("counted", "", target, 6, sessions.Rules(clicks=4, seeds=2))
     finally:
-        del games.METHODS["counted"]
+        del sessions.METHODS["counted"]
     assert counted.num_images == 1
     assert row["ious"] == [0] * 6
     assert len(row["click_s"]) == 4
-    assert {name: np.shape(games) for name, games in row["robots"].items()} == {
+    assert {name: np.shape(sessions) for name, sessions in row["users"].items()} == {
         name: (2, 5) for name in ("random", "realistic", "border")
     }
 
@@ -253,10 +253,10 @@ def test_the_benchmark_runs_and_goes_on_where_it_was_stopped(repository, tmp_pat
     folder = write_grabcut(tmp_path / "set")
     words = ["--data=data_shards/val-*.tar", f"--data=grabcut={folder}", "--num_targets=2"]
     words += ["--clicks=3", "--long_clicks=4", "--long_targets=1", "--seeds=2", "--jobs=1"]
-    words += ["--robot_clicks=2", "--slow_every=2", f"--out={tmp_path / 'out'}"]
+    words += ["--user_clicks=2", "--slow_every=2", f"--out={tmp_path / 'out'}"]
     printed = run(repository, *words)
     cells = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
-    assert [cell[1] for cell in cells[1:]] == 2 * list(games.METHODS)  # once per set
+    assert [cell[1] for cell in cells[1:]] == 2 * list(sessions.METHODS)  # once per set
     record = json.loads((tmp_path / "out" / "result.json").read_text())
     drawn = record["sets"]["data_shards/val-*.tar"]
     assert drawn["cut"]["num_targets"] == 2
@@ -264,7 +264,7 @@ def test_the_benchmark_runs_and_goes_on_where_it_was_stopped(repository, tmp_pat
     assert all(row["obeyed"] == row["order_iou"] == 1 for row in drawn.values())
     assert (tmp_path / "out" / "result.png").stat().st_size > 1000
 
-    path = tmp_path / "out" / "games.jsonl"
+    path = tmp_path / "out" / "sessions.jsonl"
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     assert run(repository, *words).count("| cut |") == 2

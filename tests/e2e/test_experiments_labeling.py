@@ -1,4 +1,4 @@
-"""The parts of experiments/hill that can go wrong in silence: the robot, the classes, the goal."""
+"""The parts of experiments/hill that can go wrong in silence: the user, the classes, the goal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _path(repository, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_the_robot_clicks_well_inside_the_largest_error_of_one_class() -> None:
+def test_the_user_clicks_well_inside_the_largest_error_of_one_class() -> None:
     from labeling import worst_error
 
     truth = np.zeros((40, 60), int)

@@ -116,7 +116,7 @@ def test_the_command_fits_changes_and_leaves_the_other_networks(tmp_path) -> Non
     script = "experiments/interactive/fit_changes.py"
     subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
     networks, old = load_networks(tmp_path / "clicks.json"), default_networks()
-    assert "2 objects of lab=data_shards/small-000000.tar, 1 rounds" in networks.changes.origin
+    assert "2 objects of lab=data_shards/small-000000.tar, 1 iterations" in networks.changes.origin
     assert networks.changes.as_json() != old.changes.as_json()
     for name in ("superpixels", "pixels", "slivers"):
         assert getattr(networks, name).as_json() == getattr(old, name).as_json()

@@ -21,7 +21,7 @@ from maskfeat.evaluate.callbacks import (
     InteractiveEvaluation,
     PartitionEvaluation,
 )
-from maskfeat.evaluate.clicking import pick_target, play_clicks, summarize_clicks
+from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
 from maskfeat.evaluate.reaching import ReachingClicks
@@ -119,7 +119,7 @@ def by_hand(images: Sequence[HeldOutImage], suffix: str = "") -> dict[str, float
     for image in images:
         features = LabEncoder().features(image.image)
         partitions = score_partition(features, image, [2, 6])
-        ious = play_clicks(
+        ious = session_ious(
             ReachingClicks(InteractiveSegmenter(LabEncoder())), pick_target(image), 3
         )
         pairs = f"partition{suffix}_pairs" if suffix else "pairs"
@@ -197,7 +197,7 @@ def test_a_source_of_click_targets_replaces_the_datamodule(tmp_path: Path) -> No
         train_dataloaders=Scenes(1).train_dataloader(),
         val_dataloaders=Scenes(1).train_dataloader(),
     )
-    ious = play_clicks(ReachingClicks(InteractiveSegmenter(LabEncoder())), source[0], 2)
+    ious = session_ious(ReachingClicks(InteractiveSegmenter(LabEncoder())), source[0], 2)
     assert logged(run)["val/mine/iou_1"] == pytest.approx(ious[0], abs=1e-6)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from maskfeat.data.click_sets import Berkeley, CocoMVal, Davis, GrabCut, MaskFolders, Sbd
-from maskfeat.evaluate.clicking import play_clicks
+from maskfeat.evaluate.clicking import session_ious
 
 SIZE = (6, 8)
 
@@ -40,7 +40,7 @@ def instances() -> np.ndarray:
 
 @pytest.fixture
 def grabcut(tmp_path: Path) -> Path:
-    """JPEGs and bitmaps side by side, masks as bitmaps, as they are handed round."""
+    """JPEGs and bitmaps side by side, masks as bitmaps, as they are handed around."""
     image(tmp_path / "data_GT" / "banana1.bmp", photo(0))
     image(tmp_path / "data_GT" / "21077.jpg", photo(1), quality=95, subsampling=0)
     for name in ("banana1", "21077"):
@@ -118,7 +118,7 @@ def test_targets_can_be_played(grabcut: Path) -> None:
             return np.ones(SIZE, bool)
 
     # 6 pixels of object among 48 less the 14 of the band.
-    assert play_clicks(Everything(), GrabCut(grabcut)[0], 1) == [6 / 34]
+    assert session_ious(Everything(), GrabCut(grabcut)[0], 1) == [6 / 34]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -7,18 +7,17 @@ from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import (
     IOU_CLICKS,
-    Round,
-    click_rounds,
+    Step,
     click_score_names,
     order_iou,
     pick_target,
-    play_clicks,
-    played_rounds,
+    run_session,
+    session_ious,
     summarize_clicks,
 )
 from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.simulated_users import RandomRobot
+from maskfeat.evaluate.simulated_users import random_click
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -59,23 +58,22 @@ def square_target() -> ClickTarget:
     return ClickTarget("square", np.zeros((10, 10, 3), np.uint8), target)
 
 
-def test_the_robot_stops_at_a_right_mask_and_its_iou_is_repeated() -> None:
+def test_the_user_stops_at_a_right_mask_and_its_iou_is_repeated() -> None:
     target = square_target()
     segmenter = Perfect(target.target)
-    assert play_clicks(segmenter, target, max_clicks=6) == [0.95, 0.95, 1, 1, 1, 1]
+    assert session_ious(segmenter, target, max_clicks=6) == [0.95, 0.95, 1, 1, 1, 1]
     assert len(segmenter.clicks) == 3
 
 
 def test_the_segmenter_is_given_all_clicks_so_far_with_their_signs() -> None:
     target = square_target()
     segmenter = Perfect(target.target)
-    rounds = click_rounds(segmenter, target, 5)
+    steps = run_session(segmenter, target, 5)
     clicks, signs = segmenter.clicks[-1]
     assert clicks.tolist() == [[3, 3], [2, 3], [2, 4]]  # middle, then each missing pixel
     assert signs.tolist() == [True, True, True]
-    assert len(rounds) == 5
-    assert rounds[-1] is rounds[2]
-    assert rounds[0][1].tolist() == [[3, 3]]
+    assert len(steps) == 3
+    assert steps[0].clicks_yx.tolist() == [[3, 3]]
 
 
 def test_a_segmenter_that_never_listens_is_clicked_at_new_places() -> None:
@@ -86,7 +84,7 @@ def test_a_segmenter_that_never_listens_is_clicked_at_new_places() -> None:
 
     target = square_target()
     segmenter = Deaf(target.target)
-    assert play_clicks(segmenter, target, max_clicks=30) == [0.0] * 30
+    assert session_ious(segmenter, target, max_clicks=30) == [0.0] * 30
     places = segmenter.clicks[-1][0].tolist()
     assert len(places) == 20  # every pixel of the object once, then nothing is left to click
     assert len({tuple(place) for place in places}) == 20
@@ -95,16 +93,16 @@ def test_a_segmenter_that_never_listens_is_clicked_at_new_places() -> None:
 def test_a_target_without_object_is_refused() -> None:
     nothing = ClickTarget("nothing", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.int8))
     with pytest.raises(ValueError, match="'nothing' has no object pixel"):
-        play_clicks(Perfect(nothing.target), nothing)
+        session_ious(Perfect(nothing.target), nothing)
     with pytest.raises(ValueError, match="max_clicks must be at least 1, got 0"):
-        play_clicks(Perfect(nothing.target), square_target(), max_clicks=0)
+        session_ious(Perfect(nothing.target), square_target(), max_clicks=0)
 
 
 def test_clicks_on_a_field_of_one_color_reach_it() -> None:
     image = four_fields()
     target = pick_target(image)
     assert target is not None
-    ious = play_clicks(InteractiveSegmenter(LabEncoder()), target, max_clicks=5)
+    ious = session_ious(InteractiveSegmenter(LabEncoder()), target, max_clicks=5)
     assert ious[-1] > 0.9
 
 
@@ -124,7 +122,7 @@ def test_the_summary_reads_the_right_clicks() -> None:
     }
 
 
-def test_a_short_game_counts_its_own_length_as_never() -> None:
+def test_a_short_session_counts_its_own_length_as_never() -> None:
     scores = summarize_clicks([0.5] * 4)
     assert scores["noc_85"] == 4
     assert list(scores) == click_score_names(4)
@@ -147,16 +145,16 @@ def test_picked_targets_are_fair_different_and_always_the_same() -> None:
     assert pick_target(crowded, 1, shares=(0.0, 0.005)) is None
 
 
-def test_a_long_game_is_read_at_fifty_and_a_hundred_clicks() -> None:
+def test_a_long_session_is_read_at_fifty_and_a_hundred_clicks() -> None:
     scores = summarize_clicks([n / 100 for n in range(1, 101)])
     assert [scores[f"iou_{n}"] for n in IOU_CLICKS] == [n / 100 for n in IOU_CLICKS]
     assert scores["noc_95"] == 95
 
 
-def test_played_rounds_are_not_repeated_after_an_early_stop() -> None:
+def test_steps_are_not_repeated_after_an_early_stop_but_ious_are() -> None:
     target = square_target()
-    assert len(played_rounds(Perfect(target.target), target, 9)) == 3
-    assert len(click_rounds(Perfect(target.target), target, 9)) == 9
+    assert len(run_session(Perfect(target.target), target, 9)) == 3
+    assert len(session_ious(Perfect(target.target), target, 9)) == 9
 
 
 def clicks_of(target: ClickTarget, seed: int) -> list[list[int]]:
@@ -164,8 +162,8 @@ def clicks_of(target: ClickTarget, seed: int) -> list[list[int]]:
         def predict(self, clicks_yx, is_positive):
             return np.zeros(self.target.shape, bool)
 
-    rounds = click_rounds(Deaf(target.target), target, 6, RandomRobot(), seed)
-    return rounds[-1].clicks_yx.tolist()
+    steps = run_session(Deaf(target.target), target, 6, random_click, seed)
+    return steps[-1].clicks_yx.tolist()
 
 
 def test_a_random_user_is_the_same_for_a_seed_and_key_and_another_for_others() -> None:
@@ -187,28 +185,28 @@ def test_order_iou_is_one_for_those_who_do_not_care_and_less_for_those_who_do() 
     careless, careful = Perfect(square_target().target), First(square_target().target)
     rng = np.random.default_rng(0)
     mask = careless.predict(clicks_yx, signs)
-    assert order_iou(careless, Round(mask, clicks_yx, signs), rng) == 1
+    assert order_iou(careless, Step(mask, clicks_yx, signs), rng) == 1
     mask = careful.predict(clicks_yx, signs)
-    found = {order_iou(careful, Round(mask, clicks_yx, signs), rng) for _ in range(20)}
+    found = {order_iou(careful, Step(mask, clicks_yx, signs), rng) for _ in range(20)}
     assert found == {1.0, 0.25}  # as it was; 2 of 8 rows
 
 
-def test_clicks_with_reach_give_one_mask_in_any_order_and_games_start_afresh() -> None:
+def test_clicks_with_reach_give_one_mask_in_any_order_and_sessions_start_afresh() -> None:
     rows, columns = np.mgrid[:48, :64]
     disc = (rows - 24) ** 2 + (columns - 32) ** 2 < 300
     noise = np.random.default_rng(0).normal(size=(48, 64, 1))
     image = np.where(disc[..., None], [190, 80, 60], [60, 90, 150]) + 25 * noise
     target = ClickTarget("disc", image.clip(0, 255).astype(np.uint8), disc.astype(np.int8))
     segmenter = ReachingClicks(InteractiveSegmenter(LabEncoder()))
-    games = [played_rounds(segmenter, target, 6, RandomRobot(), seed=1) for _ in range(2)]
-    for one, other in zip(*games, strict=True):
+    sessions = [run_session(segmenter, target, 6, random_click, seed=1) for _ in range(2)]
+    for one, other in zip(*sessions, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
-    assert len(games[0]) > 2
-    assert order_iou(segmenter, games[1][-1], np.random.default_rng(0)) == 1
+    assert len(sessions[0]) > 2
+    assert order_iou(segmenter, sessions[1][-1], np.random.default_rng(0)) == 1
     # The same as when the segmenter keeps the clicks itself.
     own = InteractiveSegmenter(LabEncoder())
     own.set_image(target.image)
-    last = games[0][-1]
+    last = sessions[0][-1]
     for (row, column), sign in zip(last.clicks_yx.tolist(), last.is_positive, strict=True):
         mask = own.click(row, column, bool(sign))
     np.testing.assert_array_equal(mask, last.mask)

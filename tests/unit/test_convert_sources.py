@@ -1,4 +1,4 @@
-"""Tiny data sets in the exact layouts they are handed round in, written here, read by convert."""
+"""Tiny data sets in the exact layouts they are handed around in, written here, read by convert."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_opposite_clicks_on_neighboring_pixels_part_them() -> None:
     assert not mask[y, x + 1]
 
 
-def test_a_robot_user_reaches_the_ring_in_ten_clicks() -> None:
+def test_a_user_user_reaches_the_ring_in_ten_clicks() -> None:
     mask = np.zeros_like(RING)
     clicks: list[tuple[int, int]] = []
     signs: list[bool] = []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskfeat.evaluate.simulated_users import (
-    BorderRobot,
-    DeepestRobot,
-    LargestRobot,
-    RandomRobot,
-    RealisticRobot,
+    border_click,
+    largest_error_click,
     next_click,
+    random_click,
+    realistic_click,
 )
 
 SHAPE = (5, 6)
@@ -101,12 +101,8 @@ def test_two_shapes_are_refused() -> None:
         next_click(np.zeros((2, 2), bool), np.zeros((2, 3), np.int8))
 
 
-ROBOTS = [DeepestRobot(), LargestRobot(), RandomRobot(), RealisticRobot(), BorderRobot()]
-IN_THE_SAME_ERROR = [RandomRobot(), RealisticRobot(), BorderRobot()]
-
-
-def name_of(robot) -> str:
-    return type(robot).__name__
+USERS = [next_click, largest_error_click, random_click, realistic_click, border_click]
+IN_THE_SAME_ERROR = [random_click, realistic_click, border_click]
 
 
 def error_around(place, is_positive, pred, target):
@@ -123,57 +119,49 @@ def error_around(place, is_positive, pred, target):
     return found
 
 
-@pytest.mark.parametrize("robot", ROBOTS, ids=name_of)
+@pytest.mark.parametrize("user", USERS)
 @settings(max_examples=60, deadline=None)
 @given(masks, targets, masks, st.integers(0, 99))
-def test_every_robot_clicks_a_wrong_pixel_it_has_not_clicked(
-    robot, pred, target, not_clicked, seed
+def test_every_user_clicks_a_wrong_pixel_it_has_not_clicked(
+    user, pred, target, not_clicked, seed
 ) -> None:
     rng = np.random.default_rng(seed)
     if naive_click(pred, target, not_clicked)[0] is None:
         with pytest.raises(ValueError, match="no wrong pixel is left"):
-            robot(pred, target, not_clicked, rng)
+            user(pred, target, not_clicked, rng)
         return
-    place, is_positive = robot(pred, target, not_clicked, rng)
+    place, is_positive = user(pred, target, not_clicked, rng)
     assert not_clicked[place]
     assert target[place] == int(is_positive)
     assert pred[place] != is_positive
     assert all(type(side) is int for side in place)
 
 
-@pytest.mark.parametrize("robot", IN_THE_SAME_ERROR, ids=name_of)
+@pytest.mark.parametrize("user", IN_THE_SAME_ERROR)
 @settings(max_examples=60, deadline=None)
 @given(masks, targets, masks, st.integers(0, 99))
 def test_chance_stays_within_the_error_that_the_standard_user_corrects(
-    robot, pred, target, not_clicked, seed
+    user, pred, target, not_clicked, seed
 ) -> None:
     place, is_positive = naive_click(pred, target, not_clicked)
     if place is not None:
-        click = robot(pred, target, not_clicked, np.random.default_rng(seed))
+        click = user(pred, target, not_clicked, np.random.default_rng(seed))
         assert click[1] == is_positive
         assert click[0] in error_around(place, is_positive, pred, target)
 
 
-@pytest.mark.parametrize("robot", ROBOTS, ids=name_of)
-def test_a_robot_is_the_same_for_the_same_seed(robot) -> None:
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_is_the_same_for_the_same_seed(user) -> None:
     target = np.zeros((40, 40), np.int8)
     target[5:30, 8:35] = 1
 
     def clicks(seed: int) -> list:
         rng, pred = np.random.default_rng(seed), np.zeros((40, 40), bool)
-        return [robot(pred, target, ~pred, rng) for _ in range(5)]
+        return [user(pred, target, ~pred, rng) for _ in range(5)]
 
     assert clicks(1) == clicks(1)
-    is_by_chance = robot in IN_THE_SAME_ERROR
+    is_by_chance = user in IN_THE_SAME_ERROR
     assert (clicks(1) != clicks(2)) == is_by_chance
-
-
-@settings(max_examples=100, deadline=None)
-@given(masks, targets, masks)
-def test_the_standard_robot_is_next_click(pred, target, not_clicked) -> None:
-    if naive_click(pred, target, not_clicked)[0] is not None:
-        click = DeepestRobot()(pred, target, not_clicked, np.random.default_rng(0))
-        assert click == next_click(pred, target, not_clicked)
 
 
 def test_the_largest_error_goes_before_the_deepest() -> None:
@@ -182,23 +170,23 @@ def test_the_largest_error_goes_before_the_deepest() -> None:
     pred = np.zeros((20, 60), bool)
     pred[10:15, 30:35] = True  # surplus: 25 pixels, depth 3
     anything = np.ones_like(pred), np.random.default_rng(0)
-    assert LargestRobot()(pred, target, *anything) == ((0, 0), True)
+    assert largest_error_click(pred, target, *anything) == ((0, 0), True)
     pred[:2] = True  # nothing is missed any more
-    assert LargestRobot()(pred, target, *anything) == ((12, 32), False)
+    assert largest_error_click(pred, target, *anything) == ((12, 32), False)
 
 
 def test_a_large_error_that_is_clicked_up_waits_for_a_small_one() -> None:
     target = np.array([[1, 1, 0, 1]], np.int8)
     pred, not_clicked = np.zeros((1, 4), bool), np.array([[False, False, True, True]])
     rng = np.random.default_rng(0)
-    assert LargestRobot()(pred, target, not_clicked, rng) == ((0, 3), True)
+    assert largest_error_click(pred, target, not_clicked, rng) == ((0, 3), True)
 
 
-def shares_of(robot, target: np.ndarray, num_clicks: int = 4000) -> np.ndarray:
+def shares_of(user, target: np.ndarray, num_clicks: int = 4000) -> np.ndarray:
     rng, pred = np.random.default_rng(0), np.zeros(target.shape, bool)
     counts = np.zeros(target.shape)
     for _ in range(num_clicks):
-        counts[robot(pred, target, ~pred, rng)[0]] += 1
+        counts[user(pred, target, ~pred, rng)[0]] += 1
     return counts / num_clicks
 
 
@@ -207,15 +195,15 @@ def test_clicks_by_chance_fall_as_they_are_said_to() -> None:
     target[:, 2:7] = 1  # depths in a square of 5: 16 pixels of 1, 8 of 2, one of 3; sum 35
     depth = np.minimum.reduce(np.broadcast_arrays(*np.ogrid[1:6, 1:6], *np.ogrid[5:0:-1, 5:0:-1]))
     spread = 4 * np.sqrt(0.09 * 0.91 / 4000)
-    np.testing.assert_allclose(shares_of(RandomRobot(), target)[:, 2:7], 1 / 25, atol=spread)
+    np.testing.assert_allclose(shares_of(random_click, target)[:, 2:7], 1 / 25, atol=spread)
     np.testing.assert_allclose(
-        shares_of(RealisticRobot(), target)[:, 2:7], depth / depth.sum(), atol=spread
+        shares_of(realistic_click, target)[:, 2:7], depth / depth.sum(), atol=spread
     )
-    on_the_border = shares_of(BorderRobot(), target)[:, 2:7]
+    on_the_border = shares_of(border_click, target)[:, 2:7]
     np.testing.assert_allclose(on_the_border, (depth == 1) / 16, atol=spread)
-    assert shares_of(RealisticRobot(power=200), target, 50)[2, 4] == 1  # the middle alone
+    assert shares_of(partial(realistic_click, power=200), target, 50)[2, 4] == 1  # the middle alone
 
 
 def test_a_power_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="power must not be negative"):
-        RealisticRobot(power=-1)
+        realistic_click(np.zeros((2, 2), bool), np.ones((2, 2), np.int8), None, None, power=-1)

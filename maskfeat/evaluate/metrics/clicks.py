@@ -1,4 +1,4 @@
-"""What a game of clicks was like: steps that lost, clicks obeyed, spread over users."""
+"""What a session of clicks was like: steps that lost, clicks obeyed, spread over users."""
 
 from __future__ import annotations
 

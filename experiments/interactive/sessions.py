@@ -1,4 +1,4 @@
-"""Who plays, and one method's games on one target."""
+"""The users, and one method's sessions on one target."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import torch
 import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, played_rounds
+from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, run_session
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
 from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.simulated_users import (
-    BorderRobot,
-    LargestRobot,
-    RandomRobot,
-    RealisticRobot,
-    Robot,
+    SimulatedUser,
+    border_click,
+    largest_error_click,
+    random_click,
+    realistic_click,
 )
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -46,29 +46,29 @@ METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
     "watershed": lambda model: peers.SeededWatershed(),
     "nearest_click": lambda model: peers.NearestClick(),
 }
-# Beside the standard user of the main game.
-ROBOTS: dict[str, Robot] = {
-    "random": RandomRobot(),
-    "realistic": RealisticRobot(),
-    "border": BorderRobot(),
-    "largest": LargestRobot(),
+# Beside the standard user of the main session.
+USERS: dict[str, SimulatedUser] = {
+    "random": random_click,
+    "realistic": realistic_click,
+    "border": border_click,
+    "largest": largest_error_click,
 }
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How the games are played.
+    """How sessions run.
 
     Attributes:
-        clicks: Of the main game, by the standard user.
-        robots: Who plays besides, see `ROBOTS`.
-        robot_clicks: Clicks of their games.
-        seeds: Games of each of them.
+        clicks: Of the main session, by the standard user.
+        users: Who clicks besides, see `USERS`.
+        user_clicks: Clicks of their sessions.
+        seeds: Sessions of each of them.
     """
 
     clicks: int = 20
-    robots: tuple[str, ...] = ("random", "realistic", "border")
-    robot_clicks: int = 5
+    users: tuple[str, ...] = ("random", "realistic", "border")
+    user_clicks: int = 5
     seeds: int = 3
 
 
@@ -93,38 +93,38 @@ def segmenter_of(method: str, model: str) -> ClickSegmenter:
     return METHODS[method](model)
 
 
-def play(method: str, model: str, target: ClickTarget, num_clicks: int, rules: Rules) -> Row:
-    """All games of one method on one target, on one thread.
+def simulate(method: str, model: str, target: ClickTarget, num_clicks: int, rules: Rules) -> Row:
+    """All sessions of one method on one target, on one thread.
 
     Args:
         method: One of `METHODS`.
         model: Name or path of our model.
         target: The object.
-        num_clicks: Of the standard user; more than `rules.clicks` for a long game.
+        num_clicks: Of the standard user; more than `rules.clicks` for a long session.
         rules: See there.
 
     Returns:
         `ious` after each click, of `num_clicks`; `num_played` before the mask was right;
         `obeyed`, `order_iou` and `dropped` of the first `rules.clicks` clicks; `click_s` for each
-        of these and `set_image_s`, CPU seconds; `robots`, the IoUs of each game of each robot.
+        of these and `set_image_s`, CPU seconds; `users`, the IoUs of each session of each user.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     segmenter = Timed(segmenter_of(method, model))
-    rounds = played_rounds(segmenter, target, num_clicks)
+    steps = run_session(segmenter, target, num_clicks)
     seconds = list(segmenter.click_s)
-    ious = [iou(step.mask, target.target) for step in rounds]
-    main = rounds[: rules.clicks]
+    ious = [iou(step.mask, target.target) for step in steps]
+    main = steps[: rules.clicks]
     rng = np.random.default_rng(0)
     return {
         "ious": _rounded(_padded(ious, num_clicks)),
-        "num_played": len(rounds),
+        "num_played": len(steps),
         "obeyed": float(np.mean([clicks_obeyed(*step) for step in main])),
         "order_iou": order_iou(segmenter, main[-1], rng),
         "dropped": dropped_share(ious[: rules.clicks]),
         "click_s": _rounded(seconds[: rules.clicks]),
         "set_image_s": round(segmenter.set_image_s, 5),
-        "robots": {name: _seeded_games(segmenter, target, name, rules) for name in rules.robots},
+        "users": {name: _seeded_sessions(segmenter, target, name, rules) for name in rules.users},
     }
 
 
@@ -159,15 +159,15 @@ class Timed:
         return mask
 
 
-def _seeded_games(
-    segmenter: ClickSegmenter, target: ClickTarget, robot: str, rules: Rules
+def _seeded_sessions(
+    segmenter: ClickSegmenter, target: ClickTarget, user: str, rules: Rules
 ) -> list[list[float]]:
-    games = []
+    sessions = []
     for seed in range(rules.seeds):
-        rounds = played_rounds(segmenter, target, rules.robot_clicks, ROBOTS[robot], seed)
-        ious = [iou(step.mask, target.target) for step in rounds]
-        games.append(_rounded(_padded(ious, rules.robot_clicks)))
-    return games
+        steps = run_session(segmenter, target, rules.user_clicks, USERS[user], seed)
+        ious = [iou(step.mask, target.target) for step in steps]
+        sessions.append(_rounded(_padded(ious, rules.user_clicks)))
+    return sessions
 
 
 def _padded(values: list[float], length: int) -> list[float]:
