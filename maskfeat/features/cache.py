@@ -31,7 +31,8 @@ class FeatureCache:
         model: Gives features; an nn.Module.
 
     Raises:
-        ValueError: If the model is no nn.Module, whose weights could be told apart.
+        ValueError: If the model is no nn.Module, whose weights could be told apart, or `folder`
+            is a file or lies below one.
     """
 
     def __init__(self, folder: str | Path, model: object) -> None:
@@ -41,6 +42,11 @@ class FeatureCache:
                 "leave cache_dir out"
             )
         self.folder = Path(folder)
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise ValueError(
+                    f"cache_dir must be a folder, but '{place}' is a file; name another folder"
+                )
         self._model = model
 
     def features(self, rgb: npt.NDArray[np.uint8]) -> Features:

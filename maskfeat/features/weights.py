@@ -77,7 +77,7 @@ def load(
         ValueError: If the file holds no maskfeat network, one of a class that is not given, one
             whose weights do not fit its settings, or one with a weight that is no number.
     """
-    if isinstance(path, str) and path == "lab":
+    if isinstance(path, str | os.PathLike) and os.fspath(path) == "lab":
         return LabEncoder()
     path = find_model(path)
     config, weights, named = _read(path)

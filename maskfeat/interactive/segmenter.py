@@ -16,6 +16,7 @@ from maskfeat.arguments import (
     ImageLike,
     checked_flag,
     checked_number,
+    is_whole,
     rgb_of,
     shown,
 )
@@ -254,6 +255,11 @@ class InteractiveSegmenter:
         Raises:
             ValueError: As `predict` does; the click is not kept then.
         """
+        if not (is_whole(row) and is_whole(column)):  # numpy makes True a 1
+            raise ValueError(
+                "row and column of a click must be whole numbers, "
+                f"got {shown(row)} and {shown(column)}"
+            )
         return self.scribble([(row, column)], is_positive)
 
     def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskfeat.arguments import checked_number, is_whole
+from maskfeat.arguments import checked_number, is_whole, shown
 from maskfeat.data.folder import find_images
 from maskfeat.files import check_stems, holds_one_of
 from maskfeat.segment.inputs import checked_granularity, checked_num_segments, checked_per_megapixel
@@ -40,13 +40,27 @@ def check_settings(
     per_megapixel: float,
 ) -> None:
     """Refuse settings that are out of range."""
-    if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(f"classes must be at least two different names, got {classes!r}")
+    _check_names(classes)
     checked_number("pairwise_weight", pairwise_weight, least=0)
     if order not in ("uncertain", "energy", "given"):
         raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
     checked_number("max_megapixels", max_megapixels, above=0)
     checked_per_megapixel(per_megapixel)
+
+
+def _check_names(classes: object) -> None:
+    """Refuse class names that are no different lines of text; they are lines of classes.txt."""
+    names = list(classes) if isinstance(classes, Sequence) and not isinstance(classes, str) else []
+    if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names):
+        raise ValueError(
+            "the name of a class must be printable text with at least one letter or sign, "
+            f"got {shown(classes)}"
+        )
+    if len(names) < 2 or len({name.strip() for name in names}) < len(names):
+        raise ValueError(
+            "classes must be at least two different names; spaces around a name do not count, "
+            f"got {shown(classes)}"
+        )
 
 
 def checked_size(

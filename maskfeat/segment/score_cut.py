@@ -12,6 +12,7 @@ from maskfeat.arguments import checked_count, checked_number
 from maskfeat.deprecation import renamed_argument
 from maskfeat.segment.potts import PottsEnergy, minimize_potts
 from maskfeat.segment.score_maps import (
+    MAX_SCORE,
     BoolArray,
     FloatArray,
     GraphSource,
@@ -43,7 +44,8 @@ class ScoreCut(NamedTuple):
         groups: Group of each superpixel, int64, shape (K,).
         means: Mean score of each group, float64, shape (num_groups, C); of a group that lost its
             last superpixel, what it was before.
-        energies: The energy at the start and after each step, falling.
+        energies: The energy at the start and after each step, falling; 0 where it is below the
+            smallest number, as with scores of 1e-170.
     """
 
     labels: IntArray
@@ -123,6 +125,8 @@ def score_cut(
     max_rounds = checked_count("max_rounds", max_rounds)
     graph = graph_of(features, per_megapixel)
     values = scores_of_superpixels(scores, graph, features is graph)
+    unit = _unit_of(values)
+    values = values / unit
     held, seeded = seeded_superpixels(seeds, graph, num_groups)
     sizes = graph.sizes.astype(np.float64)
     center = sizes @ values / sizes.sum()
@@ -142,7 +146,8 @@ def score_cut(
         energies += [value for value in (found[-1], energy.of(groups)) if value < energies[-1]]
         if energies[-1] >= before - _LEAST_GAIN * abs(before):
             break
-    return ScoreCut(groups[graph.labels], groups, means, energies)
+    energies = [energy * unit**2 for energy in energies]
+    return ScoreCut(groups[graph.labels], groups, means * unit, energies)
 
 
 @renamed_argument("smoothness", "pairwise_weight")
@@ -231,6 +236,20 @@ def cut_costs(graph: RegionGraph) -> FloatArray:
     d2 = graph.edge_distances().astype(np.float64)
     same: FloatArray = 2 * np.exp(-np.logaddexp(0, graph.scale * d2))
     return graph.border_lengths * same
+
+
+def _unit_of(values: FloatArray) -> float:
+    """A power of two near the span of the scores, (K, C).
+
+    In this unit squares of small scores do not underflow, and thresholds of the solver do not
+    depend on the scale; dividing by a power of two is exact.
+    """
+    span = float(np.ptp(values, axis=0).max())
+    if span == 0:
+        return 1.0
+    # A constant channel may be much larger than the span of the others.
+    smallest = max(float(np.abs(values).max()) / MAX_SCORE, np.finfo(np.float64).tiny)
+    return float(2.0 ** np.floor(np.log2(max(span, smallest))))
 
 
 def _first_means(

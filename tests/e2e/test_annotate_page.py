@@ -249,7 +249,7 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
             page.text("#busy").to_be_hidden()
 
 
-def test_a_image_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
+def test_an_image_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
     paths = write_images(tmp_path / "photos")
     paths[1].write_bytes(b"no image")
     images = OpenImages(AnnotationStore(out, paths), feature_model("lab"), 2.0)

@@ -294,7 +294,7 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
     for number, size in enumerate([(40, 60), (51, 33)]):
         rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(rgb).save(tmp_path / f"images/p{number}.png")
-    (tmp_path / "images/broken.png").write_bytes(b"not a image")
+    (tmp_path / "images/broken.png").write_bytes(b"not an image")
     command(
         "predict",
         "--config=conf/base.yaml",
@@ -331,7 +331,7 @@ def checkpoint(tmp_path_factory) -> Path:
     ("content", "fault"),
     [
         (b"", "is an empty file"),
-        (b"\xff\xd8\xff\xe0 a image", "is no checkpoint of `lightning fit`"),
+        (b"\xff\xd8\xff\xe0 an image", "is no checkpoint of `lightning fit`"),
         (b"\x08\0\0\0\0\0\0\0{}      ", "is no checkpoint of `lightning fit`"),
         (0.5, "is a checkpoint that is cut short"),
         (0.999, "is a checkpoint that is cut short"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,42 @@ def test_the_largest_scores_that_are_taken_give_finite_energies() -> None:
     large = maskfeat.score_cut(SCORES / np.abs(SCORES).max() * 1e100, RGB, num_groups=3)
     np.testing.assert_array_equal(large.labels, small.labels)
     assert np.isfinite(large.energies).all()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e-130, 1e-20, 1e-4, 1e-2, 1e60])
+def test_small_scores_give_the_groups_of_large_ones(size: float) -> None:
+    large = maskfeat.score_cut(SCORES, RGB, num_groups=3)
+    small = maskfeat.score_cut(SCORES * size, RGB, num_groups=3)
+    np.testing.assert_array_equal(small.labels, large.labels)
+    np.testing.assert_allclose(small.means / size, large.means, rtol=1e-9)
+    if size > 1e-140:
+        np.testing.assert_allclose(small.energies[-1] / size**2, large.energies[-1], rtol=1e-9)
+
+
+def test_equal_scores_of_any_size_make_one_group() -> None:
+    same = maskfeat.score_cut(np.full_like(SCORES, 1e-170), RGB)
+    assert len(np.unique(same.labels)) == 1
+
+
+@pytest.mark.parametrize("row_column", [(True, 3), (3, np.False_), (3.0, 3), ("3", 3), (None, 3)])
+def test_a_coordinate_of_a_click_is_a_whole_number(row_column) -> None:
+    segmenter = maskfeat.InteractiveSegmenter(LabEncoder())
+    segmenter.set_image(RGB)
+    with pytest.raises(ValueError, match="row and column of a click must be whole numbers, got"):
+        segmenter.click(*row_column)
+    assert segmenter.click(np.int64(4), np.uint8(4))[4, 4]
+
+
+def test_a_cache_folder_that_is_a_file_or_below_one_is_refused(tmp_path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "deeper"):
+        with pytest.raises(ValueError, match=r"cache_dir must be a folder, but '.*file' is a file"):
+            maskfeat.InteractiveSegmenter("maskfeat-b0", cache_dir=place)
+
+
+def test_lab_is_loaded_by_its_name_as_a_path_too() -> None:
+    assert isinstance(maskfeat.load(Path("lab")), LabEncoder)
 
 
 def test_marks_are_right_or_refused() -> None:

@@ -62,7 +62,7 @@ def test_an_action_based_on_what_another_tab_has_changed_is_refused(client, path
         assert len(post(again, click(ON_GROUND, 0), first).json()["marks"]) == 2
 
 
-def test_a_image_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
+def test_an_image_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
     client, paths, out
 ) -> None:
     ready_view(client)
@@ -107,13 +107,13 @@ def test_a_name_that_is_not_utf_8_costs_nothing_with_classes(paths, out) -> None
         assert answer.json()["num"] == 1, answer.text
 
 
-def test_a_image_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:
+def test_an_image_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:
     revision = ready_view(client)["revision"]
     Image.fromarray(drawn()[::-1].copy()).save(paths[0])
     refusal(post(client, click(ON_DISC), revision), 409)
 
 
-def test_a_image_deleted_while_it_is_open_costs_itself_alone(client, paths, out) -> None:
+def test_an_image_deleted_while_it_is_open_costs_itself_alone(client, paths, out) -> None:
     ready_view(client)
     act(client, click(ON_DISC))
     paths[0].unlink()

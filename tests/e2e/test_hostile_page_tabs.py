@@ -45,7 +45,7 @@ def num_masks(path) -> int:
     return len(json.loads(path.read_text())["annotations"])
 
 
-def test_undo_after_a_image_was_called_done_takes_that_back(browser, url, out) -> None:
+def test_undo_after_an_image_was_called_done_takes_that_back(browser, url, out) -> None:
     with opened(browser, url) as page:
         page.press("ArrowRight")
         page.text("#name").to_have_text("p1.png")
@@ -97,7 +97,7 @@ def test_a_second_tab_shows_what_the_first_one_marks_and_adds_nothing_to_what_it
         assert len(content["steps"]) == 3
 
 
-def test_a_image_replaced_while_the_page_is_open_is_shown_anew(browser, url, paths, out) -> None:
+def test_an_image_replaced_while_the_page_is_open_is_shown_anew(browser, url, paths, out) -> None:
     with opened(browser, url) as page:
         page.click(ON_DISC)
         page.text("#open-area").to_contain_text("px")

@@ -186,7 +186,7 @@ def test_an_odd_value_anywhere_in_a_coco_file_is_a_sentence_or_a_skip(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of broken files
-def test_flipped_bytes_of_any_format_are_a_sentence_or_a_image(tmp_path: Path) -> None:
+def test_flipped_bytes_of_any_format_are_a_sentence_or_an_image(tmp_path: Path) -> None:
     rng = random.Random(0)
     frames = [Image.fromarray(255 - RGB)]
     for name in ("a.tif", "a.png", "a.gif", "a.webp", "a.jp2", "a.jpg", "a.bmp"):

@@ -114,7 +114,7 @@ def test_lab_needs_no_network_and_the_default_finds_things_not_crumbs(tmp_path):
 
 
 @pytest.mark.real
-def test_by_default_one_segment_in_ten_of_a_image_is_a_crumb_at_most(shared_data, tmp_path):
+def test_by_default_one_segment_in_ten_of_an_image_is_a_crumb_at_most(shared_data, tmp_path):
     """Of 100 segments a third were below 50 pixels."""
     images = ShardImages(f"{shared_data}/coco_mini/train-000000.tar", 3, index_dir=tmp_path)
     (tmp_path / "photos").mkdir()
@@ -218,7 +218,7 @@ def test_few_segments_have_no_merges_above_them(tmp_path, num_segments):
     assert len(masks_of(tmp_path / "out/a.json")[1]) == num_segments
 
 
-def test_a_image_of_one_pixel_is_one_segment(tmp_path):
+def test_an_image_of_one_pixel_is_one_segment(tmp_path):
     path = image(tmp_path / "photos/a.png", 1, 1)
     segment(path, "--model=lab", "--out", tmp_path / "out")
     assert np.asarray(Image.open(tmp_path / "out/a_labels.png")).tolist() == [[0]]
@@ -247,7 +247,7 @@ def test_gray_images_are_segmented_too(tmp_path):
     assert read_back(tmp_path / "photos/a.jpg", tmp_path / "out/a.json").runs.num_masks >= 20
 
 
-def test_a_image_turned_by_exif_is_segmented_upright_and_read_back_so(tmp_path):
+def test_an_image_turned_by_exif_is_segmented_upright_and_read_back_so(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter to the right
     jpg = image(tmp_path / "photos/a.jpg", 30, 40, exif=exif)
@@ -292,7 +292,7 @@ def test_a_large_image_is_reduced_and_its_segments_are_enlarged(net, tmp_path, c
     assert read_back(jpg, tmp_path / "out/a.json").runs.size == (151, 203)
 
 
-def test_a_image_within_the_limit_is_not_reduced(tmp_path, capsys):
+def test_an_image_within_the_limit_is_not_reduced(tmp_path, capsys):
     path = image(tmp_path / "photos/a.png", 30, 40)
     segment(path, "--max_megapixels=0.0012", "--model=lab", "--out", tmp_path / "out")
     assert "reduced" not in capsys.readouterr().err
@@ -301,7 +301,7 @@ def test_a_image_within_the_limit_is_not_reduced(tmp_path, capsys):
 def test_in_a_folder_what_is_no_image_is_named_and_counted(tmp_path, capsys):
     for number in range(2):
         image(tmp_path / f"photos/p{number}.jpg", seed=number)
-    (tmp_path / "photos/broken.jpg").write_bytes(b"not a image")
+    (tmp_path / "photos/broken.jpg").write_bytes(b"not an image")
     whole = (tmp_path / "photos/p0.jpg").read_bytes()
     (tmp_path / "photos/half.jpg").write_bytes(whole[: len(whole) // 2])
     segment(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
@@ -321,14 +321,14 @@ def test_in_a_folder_what_is_no_image_is_named_and_counted(tmp_path, capsys):
 
 def test_a_folder_without_a_whole_image_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(b"not a image")
+    (tmp_path / "photos/a.jpg").write_bytes(b"not an image")
     told = refusal(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
     assert "none of the images in" in told
     assert "1 left out" in told
 
 
 def test_a_file_that_is_no_image_is_one_sentence(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"not a image")
+    (tmp_path / "a.jpg").write_bytes(b"not an image")
     told = refusal(tmp_path / "a.jpg", "--model=lab", "--out", tmp_path / "out")
     assert "a.jpg' cannot be read as an image" in told
 
@@ -408,7 +408,7 @@ def test_several_images_and_folders_are_taken(tmp_path, capsys):
         for path in (tmp_path / "out").glob("*.json")
     }
     assert ids == {"x": 0, "y z": 1, "p0": 2, "p1": 3, "p2": 4, "p3": 5}
-    (tmp_path / "broken.png").write_bytes(b"not a image")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     segment(one, tmp_path / "broken.png", "--model=lab", "--out", tmp_path / "out")
     told = capsys.readouterr()
     assert "broken.png' cannot be read" in told.err
@@ -538,7 +538,7 @@ def test_a_ctrl_c_before_the_work_begins_is_no_traceback(monkeypatch):
 def test_what_needs_no_network_is_said_without_torch(tmp_path):
     image(tmp_path / "photos/a.png")
     image(tmp_path / "photos/a.bmp")
-    (tmp_path / "b.png").write_bytes(b"not a image")
+    (tmp_path / "b.png").write_bytes(b"not an image")
     (tmp_path / "file").touch()
     code = (
         "import sys\n"
@@ -571,7 +571,7 @@ def test_dashes_stand_for_underscores_in_names_alone(tmp_path):
     assert np.asarray(Image.open(out / "a-b_labels.png")).max() == 4
 
 
-def test_without_a_image_the_usage_is_shown(capsys):
+def test_without_an_image_the_usage_is_shown(capsys):
     with pytest.raises(SystemExit) as stop:
         segment()
     assert stop.value.code == 2

@@ -94,7 +94,7 @@ def test_predicting_says_of_how_many(command, tmp_path, capsys, recwarn) -> None
     for number in range(2):
         pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"photos/{number}.png")
-    (tmp_path / "photos/broken.png").write_bytes(b"not a image")
+    (tmp_path / "photos/broken.png").write_bytes(b"not an image")
     words = [word for word in CONFIG if "progress_bar" not in word]
     command("predict", *words, "--data.predict=photos", "--model.ema_decay=0")
     said = capsys.readouterr()

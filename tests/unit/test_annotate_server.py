@@ -270,7 +270,7 @@ def test_an_object_left_open_for_the_labels_is_finished_with_the_image(client, o
     assert len(json.loads((out / "p0.json").read_text())["annotations"]) == 1
 
 
-def test_saving_writes_results_of_a_image_that_is_not_done(client, out) -> None:
+def test_saving_writes_results_of_an_image_that_is_not_done(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     act(client, click(ON_DISC, 3))
     assert not (out / "labels").exists()
@@ -330,7 +330,7 @@ def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out)
             time.sleep(0.01)
 
 
-def test_a_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
+def test_an_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
     paths[1].write_bytes(b"no image")
     with serve(paths, out) as client:
         assert "p1.png' cannot be read" in refusal(client.get("/api/images/1?wait=1"))

@@ -55,7 +55,7 @@ def test_arrays_may_be_tensors_of_any_precision_with_a_gradient() -> None:
             array_of("a", wrong)
 
 
-def test_an_image_may_be_an_array_a_image_or_a_path(tmp_path) -> None:
+def test_an_image_may_be_an_array_an_image_or_a_path(tmp_path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     turned = Image.fromarray(RGB)
     turned.getexif()[0x0112] = 6  # to be shown turned to the right

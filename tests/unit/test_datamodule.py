@@ -286,7 +286,7 @@ def test_images_are_found_and_what_is_none_is_said(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no image"):
         find_images(str(tmp_path))
     (tmp_path / "a.png").write_bytes(b"no")
-    with pytest.raises(ValueError, match="cannot be read as a image"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         read_image(tmp_path / "a.png")
     assert np.array_equal(find_images(str(tmp_path / "a.png")), [tmp_path / "a.png"])
 

@@ -157,7 +157,7 @@ def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, he
     assert r"3 files and 1 folder (f.heic, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
 
 
-def test_a_folder_without_a_image_tells_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_without_an_image_tells_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"but 1 file and 1 folder \(a\.heic, sub/\); name"):

@@ -128,14 +128,14 @@ def test_done_images_keep_what_was_shown_and_are_exported(client, out) -> None:
     assert "formats must be of png" in refusal(post)
 
 
-def test_a_image_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
+def test_an_image_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
     paths[0].write_bytes(b"no image")
     with serve(paths, out) as client:
         for _ in range(60):
             response = client.get("/api/images/0?wait=1")
             if response.status_code == 400:
                 break
-        assert "p0.png' cannot be read as a image" in refusal(response)
+        assert "p0.png' cannot be read as an image" in refusal(response)
         progress = client.get("/api/progress").json()
         assert list(progress["failed"]) == ["p0.png"]
         assert client.get("/api/next").json() == {"number": 1}

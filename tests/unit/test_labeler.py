@@ -299,10 +299,10 @@ def test_a_broken_image_is_named_and_passed_over(photos, tmp_path, caplog) -> No
     Image.fromarray(image(0)).save(folder / "b.png")
     one = labeler(folder, tmp_path / "out")
     one.prepare()
-    assert "a.png' cannot be read as a image" in caplog.text
+    assert "a.png' cannot be read as an image" in caplog.text
     assert one.next() == 1
     assert one.progress.num_failed == 1
-    with pytest.raises(ValueError, match="cannot be read as a image"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         one.proposal(0)
 
 
@@ -346,6 +346,35 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         with pytest.raises(ValueError, match=r"there is no image .* among 4"):
             one.click(image, (0, 0), "disc")
     assert not one.clicks
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["road", " road"], "at least two different names; spaces around a name do not count"),
+        (["road"], "at least two different names"),
+        ("road", "at least two different names"),
+        (None, "at least two different names"),
+        ({"road": 1, "sky": 2}, "at least two different names"),
+        (["road", ""], "printable text"),
+        (["road", "  "], "printable text"),
+        (["road", "a\nb"], "printable text"),
+        (["road", 7], "printable text"),
+    ],
+)
+def test_names_of_classes_are_different_lines_of_text(photos, out, classes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Labeler(photos, classes, LabEncoder(), out)
+    assert not (out / "clicks.json").exists()
+
+
+def test_a_slash_is_part_of_the_name_of_a_class(photos, out, tmp_path) -> None:
+    one = Labeler(photos, ("sky/clouds", "../road"), LabEncoder(), out, per_megapixel=40_000)
+    one.correct(0, tuple(ON_DISC), "../road", granularity=0.5)
+    one.set_done(0)
+    assert one.export(tmp_path / "exported") == 1
+    assert (tmp_path / "exported" / "classes.txt").read_text() == "sky/clouds\n../road\n"
+    one.close()
 
 
 def test_numbers_of_numpy_are_numbers(photos, out) -> None:
@@ -397,7 +426,7 @@ def own_photos(photos, tmp_path):
     return shutil.copytree(photos, tmp_path / "own")
 
 
-def test_clicks_on_a_image_that_was_replaced_or_is_gone_wait_for_it(
+def test_clicks_on_an_image_that_was_replaced_or_is_gone_wait_for_it(
     own_photos, tmp_path, caplog
 ) -> None:
     one = labeler(own_photos, tmp_path / "out")
@@ -416,7 +445,7 @@ def test_clicks_on_a_image_that_was_replaced_or_is_gone_wait_for_it(
     assert not (tmp_path / "out" / "labels" / "p0.png").exists()
 
     first.unlink()  # the others go on, and so does a new start
-    with pytest.raises(ValueError, match=r"p0\.png' cannot be read as a image"):
+    with pytest.raises(ValueError, match=r"p0\.png' cannot be read as an image"):
         one.proposal(0)
     assert one.next() == 1
     assert one.proposal(2).labels.shape == SIZE
@@ -430,7 +459,7 @@ def test_clicks_on_a_image_that_was_replaced_or_is_gone_wait_for_it(
     assert not back.set_aside
 
 
-def test_a_image_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
+def test_an_image_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
     one = labeler(own_photos, tmp_path / "out")
     click_all(one, 0)
     click_all(one, 1)
@@ -443,7 +472,7 @@ def test_a_image_made_smaller_costs_itself_alone(own_photos, tmp_path) -> None:
     assert again.export(tmp_path / "exported") == 1
 
 
-def test_a_image_that_breaks_costs_itself_alone(own_photos, tmp_path, caplog) -> None:
+def test_an_image_that_breaks_costs_itself_alone(own_photos, tmp_path, caplog) -> None:
     one = labeler(own_photos, tmp_path / "out")
     for image in (0, 1):
         click_all(one, image)
@@ -478,8 +507,8 @@ def test_a_done_image_without_sound_labels_is_not_done(photos, out, harm, caplog
 def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_path) -> None:
     one = labeler(own_photos, tmp_path / "out")
     click_all(one, 0)
-    for image in range(4):
-        one.set_done(image)
+    for number in range(4):
+        one.set_done(number)
     Image.fromarray(image(0)[:20, :30]).save(own_photos / "p0.png")  # clicked
     Image.fromarray(image(1)[::-1]).save(own_photos / "p1.png")  # not clicked
     (tmp_path / "out" / "labels" / "p2.png").write_bytes(b"no image")
@@ -491,7 +520,7 @@ def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_p
 
 
 @pytest.mark.parametrize("what", ["click", "undo", "redo", "reopen"])
-def test_labels_of_a_image_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
+def test_labels_of_an_image_that_is_not_done_any_more_are_gone(photos, out, what) -> None:
     one = labeler(photos, out)
     click_all(one, 0)
     if what == "redo":

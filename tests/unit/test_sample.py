@@ -88,7 +88,7 @@ def test_a_square_image_is_turned_as_viewers_do() -> None:
     assert mean_error(read_scene(scene).decode(), scene.rgb) < 5
 
 
-def test_a_image_whose_masks_lie_as_it_is_stored_is_not_turned() -> None:
+def test_an_image_whose_masks_lie_as_it_is_stored_is_not_turned() -> None:
     scene = scene_with(None)
     stored = jpg_bytes(np.rot90(scene.rgb, -1).copy(), orientation=6)  # stored as scene.rgb
     content = json.dumps(annotation_of(scene.masks)).encode()
@@ -187,7 +187,7 @@ def test_a_decompression_bomb_is_refused_from_its_header() -> None:
             read_sample("k", "s", png, content)
 
 
-def test_corrupted_files_end_in_a_sample_error_or_a_image() -> None:
+def test_corrupted_files_end_in_a_sample_error_or_an_image() -> None:
     rng = np.random.default_rng(0)
     for fault in ("exif rotated", "cmyk", "palette"):
         scene = scene_with(fault)

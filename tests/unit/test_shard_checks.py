@@ -123,7 +123,7 @@ def test_masks_that_do_not_fit_are_noticed_though_the_checksum_is_right(
     assert what.split(" .")[-1] in told
 
 
-def test_a_image_that_breaks_off_is_noticed_without_an_index(tmp_path: Path) -> None:
+def test_an_image_that_breaks_off_is_noticed_without_an_index(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 5, faults={1: "truncated jpg", 2: "missing json"})
     found = problems(tmp_path)
     assert ("a.tar", "samples cannot be read (bad jpg)") in found
@@ -202,7 +202,7 @@ def test_counts_and_quantiles_are_exact(tmp_path: Path) -> None:
     assert found["masks_by_level"] == {"none": 3, "object": 1, "part": 1}
 
 
-def test_the_command_writes_numbers_and_a_image(
+def test_the_command_writes_numbers_and_an_image(
     folder: Path, command, capsys, tmp_path: Path
 ) -> None:
     words = ["--num_workers=0", "--num-imaged=3"]

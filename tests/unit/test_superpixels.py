@@ -166,7 +166,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.real
-def test_a_image_falls_into_four_thousand_superpixels_that_follow_its_colors() -> None:
+def test_an_image_falls_into_four_thousand_superpixels_that_follow_its_colors() -> None:
     path = DATA / "bsds500" / "train-000000.tar"
     if not path.exists():
         pytest.skip(f"needs {path.name} of the shared data beside the repository")
