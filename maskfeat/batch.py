@@ -82,7 +82,7 @@ class ClickTarget:
 
 
 def normalize_images(images: Tensor) -> Tensor:
-    """Bring RGB in 0..255 to the mean and spread that the backbones expect.
+    """Bring RGB in 0..255 to the mean and std that the backbones expect.
 
     Args:
         images: RGB in 0..255, any dtype, shape (..., 3, H, W).

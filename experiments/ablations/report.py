@@ -4,7 +4,7 @@
 
 Each cell is the mean over seeds, with its standard error where there is more than one seed. Bold
 is what differs from the first row, which is the baseline, by more than chance would in 19 of 20
-cases: a t-test with the spread between seeds pooled over all variants on the same images. Of
+cases: a t-test with the std between seeds pooled over all variants on the same images. Of
 some hundred cells a few are bold by chance.
 
 Needs the extra "bench": matplotlib.
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Spread of one score between seeds, and how many degrees of freedom it was estimated with."""
+    """Std of one score between seeds, and how many degrees of freedom it was estimated with."""
 
     deviation: float
     freedom: int
@@ -93,7 +93,7 @@ def rows_of(table: Line, lines: list[Line], steps: int) -> dict[str, dict[str, l
 
 
 def noise_of(rows: list[Row], key: str) -> Noise:
-    """The spread between seeds, pooled over variants."""
+    """The std between seeds, pooled over variants."""
     groups = [row.values(key) for row in rows if len(row.lines) > 1]
     freedom = sum(len(values) - 1 for values in groups)
     squares = sum(float(np.square(values - values.mean()).sum()) for values in groups)

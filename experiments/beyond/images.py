@@ -31,7 +31,7 @@ from maskfeat.evaluate.drawing import (
     label_colors,
     strip,
 )
-from maskfeat.evaluate.scoring import spread
+from maskfeat.evaluate.scoring import evenly_spaced
 from maskfeat.features.pyramid import FeaturePyramid
 
 SHARDS = {
@@ -45,13 +45,13 @@ WIDTH = 320  # pixels of an image on the page
 
 
 def images_of(root: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Name of the set and image, uint8 (H, W, 3); some of each set, spread evenly."""
+    """Name of the set and image, uint8 (H, W, 3); some of each set, evenly spaced."""
     for name, folder in PHOTOGRAPHS.items():
         for path in sorted(Path(folder.format(root=root)).glob("*.jpg")):
             yield name, read_image(path)
     for name, pattern in SHARDS.items():
         shards = IndexedShards(pattern.format(root=root))
-        for number in spread(len(shards), count):
+        for number in evenly_spaced(len(shards), count):
             yield name, shards[number].decode()
 
 

@@ -34,7 +34,7 @@ def write(rows: list[Row], out: Path) -> str:
             mious = np.array([[point["miou"] for point in curve] for curve in curves])
             needed = [_clicks_to(curve, goal) for curve in mious]
             cells = [
-                f"{mious[:, n - 1].mean():.3f} ± {_spread(mious[:, n - 1])}"
+                f"{mious[:, n - 1].mean():.3f} ± {_std(mious[:, n - 1])}"
                 for n in _shown_clicks(rows)
             ]
             clicks = float(np.mean(needed))
@@ -84,7 +84,7 @@ def _clicks_to(curve: np.ndarray, goal: float) -> float:
     return place + float((goal - before) / max(curve[place] - before, 1e-9))
 
 
-def _spread(values: np.ndarray) -> str:
+def _std(values: np.ndarray) -> str:
     return f"{values.std(ddof=1):.3f}" if len(values) > 1 else "-"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskfeat.data.annotations.rle import decode_annotations
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 # The garments of ccp, dozens of names, by what they cover.
@@ -45,7 +45,7 @@ class Scene(NamedTuple):
 
 
 def read_scenes(data_root: Path, data: str, split: str, num_images: int | None) -> list[Scene]:
-    """Some images of a set, evenly spread.
+    """Some images of a set, evenly spaced.
 
     Raises:
         FileNotFoundError: If the tars are not there.
@@ -60,7 +60,7 @@ def read_scenes(data_root: Path, data: str, split: str, num_images: int | None) 
                 if member.isfile():
                     members[member.name] = (path, member.offset_data, member.size)
     keys = sorted(name[:-5] for name in members if name.endswith(".json"))
-    chosen = [keys[i] for i in spread_evenly(len(keys), num_images)]
+    chosen = [keys[i] for i in evenly_spaced(len(keys), num_images)]
     return [_read(key, members, data) for key in chosen]
 
 

@@ -98,7 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", action="append", choices=CLASSES, help="may be repeated")
     parser.add_argument("--data_root", type=Path, default=Path("../shared/data"))
     parser.add_argument("--split", default="val", help="val is measured, train is for choosing")
-    parser.add_argument("--num_images", type=int, help="evenly spread; all if left out")
+    parser.add_argument("--num_images", type=int, help="evenly spaced; all if left out")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--clicks", type=int, default=15, help="clicks for each image")
     parser.add_argument("--seeds", type=int, default=5)

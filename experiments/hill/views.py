@@ -279,7 +279,7 @@ class CutOfSegmentsView(SegmentView):
     """The cut of our superpixels, but a click covers a segment made beforehand, as in `partition`.
 
     Beyond its segment a click counts for nothing.
-    It tells the two parts of the cut's result apart: how labels spread, and what a click covers.
+    It tells the two parts of the cut's result apart: how labels go on, and what a click covers.
     """
 
     @cached_property

@@ -37,7 +37,7 @@ from targets import LAYOUTS, open_targets
 from versions import commit
 
 from maskfeat.batch import ClickTarget
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 
 SLOW = ("grabcut", "random_walker", "geodesic", "nearest_click")
 OURS = ("reach", "cut", "coloring", "tree", "ward_tree")
@@ -63,7 +63,7 @@ def jobs_of(
     # Long sessions on targets of all methods, as far as there are so many.
     chosen = slow if args.long_targets <= len(slow) else range(len(targets))
     num_long = args.long_targets
-    long = {chosen[i] for i in spread_evenly(len(chosen), num_long)} if num_long else set()
+    long = {chosen[i] for i in evenly_spaced(len(chosen), num_long)} if num_long else set()
     for i, target in enumerate(progress.track(targets, description=name)):
         if target is None or not (target.target == 1).any():
             progress.print(f"{name}: target {i} is left out, nothing in it is a fair object")
@@ -180,7 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", action="append", required=True, help=data)
     parser.add_argument("--layout", choices=LAYOUTS, help="of all --data that name none")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--num_targets", type=int, help="of each set, evenly spread; all if left")
+    parser.add_argument("--num_targets", type=int, help="of each set, evenly spaced; all if left")
     parser.add_argument("--clicks", type=int, default=20, help="of the main session")
     parser.add_argument("--long_clicks", type=int, default=100, help="of a long session")
     parser.add_argument(

@@ -14,8 +14,8 @@ from maskfeat.evaluate.metrics import (
     is_reached,
     mean_of_counted,
     noc,
-    spread_over_seeds,
     standard_error,
+    std_over_seeds,
 )
 
 Row = dict[str, Any]
@@ -71,15 +71,15 @@ def summarize_user(sessions: Sequence[Sequence[Sequence[float]]]) -> dict[str, f
     """One user: by target and seed the IoU after each click.
 
     Returns:
-        The means of `summarize_clicks` over targets and seeds; `spread`, the standard deviation
+        The means of `summarize_clicks` over targets and seeds; `std`, the standard deviation
         over seeds of the IoU after 5 clicks (the last, if fewer were played), mean over targets,
         and its standard error.
     """
     scores = [summarize_clicks(ious) for seeds in sessions for ious in seeds]
     means = {name: _mean([score[name] for score in scores]) for name in scores[0]}
     last = min(5, len(sessions[0][0])) - 1
-    spreads = [spread_over_seeds([ious[last] for ious in seeds]) for seeds in sessions]
-    return means | {"spread": mean_of_counted(spreads), "spread_se": standard_error(spreads)}
+    stds = [std_over_seeds([ious[last] for ious in seeds]) for seeds in sessions]
+    return means | {"std": mean_of_counted(stds), "std_se": standard_error(stds)}
 
 
 def _paired(
@@ -120,7 +120,7 @@ def table(sets: dict[str, dict[str, Summary]], reference: str, clicks: int) -> s
         "obeyed": number("obeyed"),
         "order": number("order_iou"),
         "drops": number("dropped"),
-        **{f"IoU@5 {name} ± spread": _user_cell(name) for name in users},
+        **{f"IoU@5 {name} ± std": _user_cell(name) for name in users},
         "s/click": number("click_s"),
         "95 %": number("click_s_95"),
         "s/image": number("set_image_s"),
@@ -141,7 +141,7 @@ def _user_cell(name: str) -> Callable[[Summary], str]:
         user = row["users"].get(name)
         if user is None:
             return "-"
-        return f"{_number(user.get('iou_5'), 3)} ± {_number(user['spread'], 3)}"
+        return f"{_number(user.get('iou_5'), 3)} ± {_number(user['std'], 3)}"
 
     return cell
 

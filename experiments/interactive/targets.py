@@ -51,7 +51,7 @@ def open_targets(
         data: PATH or LAYOUT=PATH; the path is a folder with `index.json` (see
             `maskfeat.data.heldout.ClickFolder`), the tars of a data set, or the folder of a layout.
         layout: Of a path that names none; None finds out by looking.
-        num_targets: At most so many, spread evenly; None takes all.
+        num_targets: At most so many, evenly spaced; None takes all.
 
     Raises:
         FileNotFoundError: If there is nothing of that kind at the path.

@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
-    parser.add_argument("--num_images", type=int, help="at most so many, evenly spread")
+    parser.add_argument("--num_images", type=int, help="at most so many, evenly spaced")
     parser.add_argument("--num_segments", type=int, nargs="+", default=[25, 50, 100, 200])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("experiments/partition"))

@@ -211,8 +211,8 @@ def _cut_image(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.
     before = [max(0, int(np.ceil(-edge))) for edge in (top, left)]
     after = [max(0, int(np.ceil(e - s))) for e, s in ((bottom, height), (right, width))]
     if any(before) or any(after):  # a small image: repeat its border
-        spread = ((before[0], after[0]), (before[1], after[1]), (0, 0))
-        pil_image = Image.fromarray(np.pad(np.asarray(pil_image), spread, mode="edge"))
+        margins = ((before[0], after[0]), (before[1], after[1]), (0, 0))
+        pil_image = Image.fromarray(np.pad(np.asarray(pil_image), margins, mode="edge"))
         top, bottom = top + before[0], bottom + before[0]
         left, right = left + before[1], right + before[1]
     box = (left, top, min(right, pil_image.size[0]), min(bottom, pil_image.size[1]))

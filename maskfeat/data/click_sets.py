@@ -31,7 +31,7 @@ from maskfeat.arrays import RgbImage
 from maskfeat.batch import ClickTarget
 from maskfeat.data.annotations.image_files import without_alpha
 from maskfeat.data.folder import read_image
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 
 Target = npt.NDArray[np.int8]
 
@@ -54,7 +54,7 @@ class MaskFolders(Sequence[ClickTarget]):
 
     Args:
         folder: Holds both folders.
-        num_targets: At most so many, spread evenly over the images in order of name; None takes
+        num_targets: At most so many, evenly spaced over the images in order of name; None takes
             all.
 
     Raises:
@@ -75,7 +75,7 @@ class MaskFolders(Sequence[ClickTarget]):
                     f"'{image}' has no mask; '{self.folder / self.masks}' should hold one of that "
                     "name"
                 )
-        chosen = [images[i] for i in spread_evenly(len(images), num_targets)]
+        chosen = [images[i] for i in evenly_spaced(len(images), num_targets)]
         self._paths = [(image, masks[_name(image)]) for image in chosen]
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class Sbd(Sequence[ClickTarget]):
 
     Args:
         folder: The folder.
-        num_targets: At most so many, spread evenly over all objects; None takes all.
+        num_targets: At most so many, evenly spaced over all objects; None takes all.
         split: "val" or "train".
 
     Raises:
@@ -167,7 +167,7 @@ class Sbd(Sequence[ClickTarget]):
         ]
         if not objects:
             raise ValueError(f"the files that '{self.folder / split}.txt' names hold no instance")
-        self._objects = [objects[i] for i in spread_evenly(len(objects), num_targets)]
+        self._objects = [objects[i] for i in evenly_spaced(len(objects), num_targets)]
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -184,7 +184,7 @@ def stats(
         shards: Tars in the layout of SA-1B, globs, or folders of tars.
         json: File to write the numbers to.
         image: PNG file to draw random samples to, each beside its masks.
-        num: Count so many samples, spread evenly over all; default: all of them.
+        num: Count so many samples, evenly spaced over all; default: all of them.
         num_imaged: Samples in the image.
         seed: Of the choice of these samples.
         num_workers: Processes; 0 works in this one. Default: one for each core.

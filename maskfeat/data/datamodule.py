@@ -17,7 +17,7 @@ from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.order.examples import HeldOutExamples, collate
 from maskfeat.data.order.loaders import ResumableLoader
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger
 from maskfeat.data.order.state import State, TrainerWatch, go_on, state_of
 from maskfeat.data.order.training_loader import indexed_loader, streaming_loader
@@ -61,7 +61,7 @@ class ShardDataModule(L.LightningDataModule):
         epoch_images: Images per epoch, all devices together; null is one pass over the training
             set: all of it once, but for less than one step. An epoch goes on in the set where the
             one before ended.
-        num_train_images: Train on at most so many images of each set, evenly spread; null takes
+        num_train_images: Train on at most so many images of each set, evenly spaced; null takes
             all. For indexed mode.
         num_val_images: At most so many held-out images, for the loss and for evaluations.
         num_workers: Worker processes per device; 0 reads in the training process.
@@ -280,7 +280,7 @@ class ShardDataModule(L.LightningDataModule):
     def _held_out_loader(self, shards: str | list[str]) -> DataLoader[Any]:
         rank, world_size = self.ranks()
         found = self.indexed(shards)
-        mine = spread_evenly(len(found), self.num_val_images)[rank::world_size]
+        mine = evenly_spaced(len(found), self.num_val_images)[rank::world_size]
         dataset = HeldOutExamples(found, mine, self.example_maker(None))
         return DataLoader(dataset, batch_size=self.batch_size, **self.loading())
 

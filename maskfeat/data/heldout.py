@@ -19,7 +19,7 @@ from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.data.annotations.image import decode_rgb
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import SampleError, check_held_out, to_held_out
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.shards.indexed import IndexedShards
 
 _LOG = logging.getLogger("maskfeat")
@@ -34,7 +34,7 @@ class ShardImages(Sequence[HeldOutImage]):
 
     Args:
         shards: As in `maskfeat.data.shards.indexed.expand_shards`; local files.
-        num_images: At most so many, spread evenly over the set; None takes all.
+        num_images: At most so many, evenly spaced over the set; None takes all.
         index_dir: Where indexes are kept, see `maskfeat.data.shards.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.
         keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
@@ -87,7 +87,7 @@ class ShardImages(Sequence[HeldOutImage]):
         total = len(self._shards)
         chosen: list[int] = []
         is_tried = np.zeros(total, bool)
-        for wanted in spread_evenly(total, num_images):
+        for wanted in evenly_spaced(total, num_images):
             # The wanted sample, or the next one that can be read.
             for i in (*range(wanted, total), *range(wanted)):
                 if is_tried[i]:
@@ -118,7 +118,7 @@ class ClickFolder(Sequence[ClickTarget]):
 
     Args:
         folder: The folder.
-        num_targets: At most so many, spread evenly over the index; None takes all.
+        num_targets: At most so many, evenly spaced over the index; None takes all.
 
     Raises:
         FileNotFoundError: If the folder, its index, or a file the index names is missing.
@@ -128,7 +128,7 @@ class ClickFolder(Sequence[ClickTarget]):
     def __init__(self, folder: str | Path, num_targets: int | None = None) -> None:
         self.folder = Path(folder)
         samples = _read_click_index(self.folder)
-        self._samples = [samples[i] for i in spread_evenly(len(samples), num_targets)]
+        self._samples = [samples[i] for i in evenly_spaced(len(samples), num_targets)]
         for sample in self._samples:
             for path in (self.folder / sample["image"], self.folder / sample["mask"]):
                 if not path.is_file():

@@ -12,10 +12,10 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
 from maskfeat.evaluate.scoring import (
     HeldOutItems,
+    evenly_spaced,
     few_if_tried,
     mean_scores,
     positive,
-    spread,
 )
 
 
@@ -58,7 +58,7 @@ class BrightnessEvaluation(HeldOutEvaluation):
     The components are those of the finest true partition. Costs about 0.2 s per image.
 
     Args:
-        num_images: Images to use, spread evenly over all; the same every time.
+        num_images: Images to use, evenly spaced over all; the same every time.
         margin: Difference of mean brightness that counts, in the unit of the features.
         every_n_validations: Evaluate after the first, then every n-th validation.
         source: Images, a sequence of `HeldOutImage`; null asks the datamodule.
@@ -92,7 +92,7 @@ class BrightnessEvaluation(HeldOutEvaluation):
                 "told_apart": share_told_apart(dense[..., 0], image.partitions[-1], self.margin)
             }
 
-        chosen = spread(len(images), few_if_tried(trainer, self.num_images))
+        chosen = evenly_spaced(len(images), few_if_tried(trainer, self.num_images))
         scores = mean_scores(trainer, pl_module, ["told_apart"], chosen, score, "brightness")
         self._log(trainer, pl_module, f"{stage}/brightness", scores)
         if trainer.is_global_zero and scores:

@@ -23,11 +23,11 @@ from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
     click_scores,
+    evenly_spaced,
     few_if_tried,
     held_out_items,
     partition_scores,
     positive,
-    spread,
     with_progress,
 )
 from maskfeat.evaluate.strips import draw_strip
@@ -102,7 +102,7 @@ class PartitionEvaluation(HeldOutEvaluation):
 
     Args:
         num_segments: Segments to ask for.
-        num_images: Held-out images to use, spread evenly over all; the same every time.
+        num_images: Held-out images to use, evenly spaced over all; the same every time.
         every_n_validations: Evaluate after the first, then every n-th validation.
         source: Held-out images, a sequence of `HeldOutImage`; null asks the datamodule for
             `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ShardImages.
@@ -187,7 +187,7 @@ class FeatureStrips(HeldOutEvaluation):
     (481 x 321 pixels, the 85 channels of the default net).
 
     Args:
-        num_images: Held-out images to draw, spread evenly over all; the same every time.
+        num_images: Held-out images to draw, evenly spaced over all; the same every time.
         num_segments: Segments of the partition.
         num_clicks: Clicks of the simulated user on one true mask.
         every_n_validations: Draw after the first, then every n-th validation.
@@ -223,7 +223,8 @@ class FeatureStrips(HeldOutEvaluation):
             return
         source = self.held_out(trainer, stage)
         images = [
-            source[index] for index in spread(len(source), few_if_tried(trainer, self.num_images))
+            source[index]
+            for index in evenly_spaced(len(source), few_if_tried(trainer, self.num_images))
         ]
         encoder = as_encoder(pl_module)
         features = [encoder.features(image.image) for image in images]

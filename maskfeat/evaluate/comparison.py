@@ -48,11 +48,11 @@ class ComparisonTable(Callback):
     table and writes `comparison.json` and `comparison.md` beside the logs; scalars go to the
     loggers as `final/trained/asa_100`. After a fit it takes no more images and objects than steps
     were made: a trial of a few steps ends soon, and `lightning test` makes the whole table.
-    Cost: 6 s per image with one object on one core (481 x 321 pixels, the default net), spread
-    over the processes.
+    Cost: 6 s per image with one object on one core (481 x 321 pixels, the default net), shared
+    by the processes.
 
     Args:
-        num_images: Held-out images for partitions and pairs, spread evenly over all.
+        num_images: Held-out images for partitions and pairs, evenly spaced over all.
         num_targets: Objects for clicks.
         num_segments: Segments to ask for.
         max_clicks: Clicks per object.

@@ -21,10 +21,10 @@ from maskfeat.evaluate.metrics import (
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import (
     Source,
+    evenly_spaced,
     few_if_tried,
     positive,
     progress_title,
-    spread,
     with_progress,
 )
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
@@ -162,7 +162,7 @@ def hierarchy_scores(
         pl_module: Its device holds the sums.
         encoder: What is evaluated.
         images: All held-out images; may read each one when it is asked for.
-        num_images: How many to use, spread evenly.
+        num_images: How many to use, evenly spaced.
         of: What the progress lines say is evaluated; see `progress_title`.
 
     Returns:
@@ -179,7 +179,7 @@ def hierarchy_scores(
     for metric in curves.values():
         metric.update(nothing)
     boundaries.update(np.zeros((len(BOUNDARY_GRANULARITIES), 4)))
-    chosen = spread(len(images), few_if_tried(trainer, num_images))
+    chosen = evenly_spaced(len(images), few_if_tried(trainer, num_images))
     mine = chosen[trainer.global_rank :: trainer.world_size]
     for index in with_progress(trainer, mine, progress_title("hierarchies", of)):
         image = images[index]
@@ -215,7 +215,7 @@ class HierarchyEvaluation(HeldOutEvaluation):
     (481 x 321 pixels, five annotators, the default net).
 
     Args:
-        num_images: Held-out images to use, spread evenly over all; the same every time.
+        num_images: Held-out images to use, evenly spaced over all; the same every time.
         every_n_validations: Evaluate after the first, then every n-th validation.
         source: Held-out images, a sequence of `HeldOutImage`; null asks the datamodule for
             `held_out(stage)`. In a config, a class: class_path: maskfeat.data.heldout.ShardImages.

@@ -99,7 +99,7 @@ def partition_scores(
         pl_module: Its device holds the sums.
         encoder: What is evaluated.
         images: All held-out images; may read each one when it is asked for.
-        num_images: How many to use, spread evenly.
+        num_images: How many to use, evenly spaced.
         num_segments: Segments to ask for.
         of: What the progress lines say is evaluated; see `progress_title`.
     """
@@ -111,7 +111,7 @@ def partition_scores(
         return partitions | score_pairs(features, image)
 
     names = [*partition_score_names(num_segments), "auc", "auc_votes"]
-    chosen = spread(len(images), few_if_tried(trainer, num_images))
+    chosen = evenly_spaced(len(images), few_if_tried(trainer, num_images))
     title = progress_title("partitions", of)
     return mean_scores(trainer, pl_module, names, chosen, score, title)
 
@@ -151,7 +151,7 @@ def click_scores(
             return {}
         return summarize_clicks(session_ious(segmenter, target, max_clicks))
 
-    chosen = spread(len(items), num_targets)
+    chosen = evenly_spaced(len(items), num_targets)
     places = (
         [(chosen[n % len(chosen)], n // len(chosen)) for n in range(num_targets)] if chosen else []
     )
@@ -220,8 +220,8 @@ def check_contract(trainer: Trainer, pl_module: LightningModule, source: Source)
         _checked_source(source)
 
 
-def spread(num_available: int, num_wanted: int) -> list[int]:
-    """Positions of at most `num_wanted` items, spread evenly over all, ascending.
+def evenly_spaced(num_available: int, num_wanted: int) -> list[int]:
+    """Positions of at most `num_wanted` items, evenly spaced over all, ascending.
 
     Neighbors in a data set are often alike (frames of one drive), so the first ones mislead.
     """

@@ -29,7 +29,7 @@ _LEAST_IMAGES = 3
 class RegionClassifier:
     """A classifier that is refitted after every click.
 
-    Descriptors are brought to mean 0 and spread 1, then any scikit-learn classifier with
+    Descriptors are brought to mean 0 and std 1, then any scikit-learn classifier with
     `predict_proba` and `sample_weight` is fitted; by default logistic regression, which starts
     from its last weights, so that a refit takes a fraction of a second.
 
@@ -74,7 +74,7 @@ class RegionClassifier:
         self._fitted: object | None = None
         self._classes = np.zeros(0, np.int64)
         self._center: Float32Array | None = None
-        self._spread: Float32Array | None = None
+        self._std: Float32Array | None = None
         self._calibrated_for = 0
 
     @property
@@ -83,9 +83,9 @@ class RegionClassifier:
         return len(self._classes) > 0
 
     def set_scale(self, descriptors: npt.NDArray[np.floating]) -> None:
-        """Take mean and spread from descriptors without classes, (N, D), e.g. of all images."""
+        """Take mean and std from descriptors without classes, (N, D), e.g. of all images."""
         values = descriptors.astype(np.float32)
-        self._center, self._spread = values.mean(axis=0), values.std(axis=0) + np.float32(1e-3)
+        self._center, self._std = values.mean(axis=0), values.std(axis=0) + np.float32(1e-3)
         self._fitted, self._calibrated_for = None, 0
 
     def forget(self) -> None:
@@ -154,8 +154,8 @@ class RegionClassifier:
 
     def _scaled(self, descriptors: npt.NDArray[np.floating]) -> Float32Array:
         assert self._center is not None
-        assert self._spread is not None
-        scaled: Float32Array = (descriptors.astype(np.float32) - self._center) / self._spread
+        assert self._std is not None
+        scaled: Float32Array = (descriptors.astype(np.float32) - self._center) / self._std
         return scaled
 
     def _weighted(self, classes: IntArray, weights: npt.NDArray[np.floating]) -> FloatArray:

@@ -35,7 +35,7 @@ _STAT_STRIDE = 4
 class ColorAndTexture:
     """What needs no network: color, texture, surroundings, and where in the image.
 
-    Lab color and its spread within 4 x 4 pixels, its means over Gaussians of 8 and 32 pixels,
+    Lab color and its std within 4 x 4 pixels, its means over Gaussians of 8 and 32 pixels,
     the strength of edges at two scales in four directions, row and column with their squares.
     All at stride 4.
 
@@ -52,12 +52,12 @@ class ColorAndTexture:
         size = tuple(max(1, round(side / _STAT_STRIDE)) for side in rgb.shape[:2])
         lab = (rgb2lab(rgb) / 100).astype(np.float32)
         mean = _shrunk(lab, size)
-        spread = np.sqrt(np.maximum(_shrunk(lab**2, size) - mean**2, 0))
+        std = np.sqrt(np.maximum(_shrunk(lab**2, size) - mean**2, 0))
         around = [ndimage.gaussian_filter(mean, (s, s, 0)) for s in (2, 8)]
-        spread_around = ndimage.gaussian_filter(spread, (4, 4, 0))
+        std_around = ndimage.gaussian_filter(std, (4, 4, 0))
         edges = [_edge_strengths(lab[..., 0], sigma, size) for sigma in (1, 2.5)]
         around_edges = [ndimage.gaussian_filter(one, (3, 3, 0)) for one in edges]
-        channels = [mean, spread, *around, spread_around, *edges, *around_edges]
+        channels = [mean, std, *around, std_around, *edges, *around_edges]
         if self.has_place:
             y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
             channels.append(np.stack([y, x, y * y, x * x], axis=2))

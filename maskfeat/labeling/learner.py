@@ -184,7 +184,7 @@ class Learner:
         return known[1]
 
     def _set_scale(self, classifier: RegionClassifier) -> None:
-        """Mean and spread over images that are known; anew when they are twice as many."""
+        """Mean and std over images that are known; anew when they are twice as many."""
         sketches = list(self._store.sketches().values())
         if sketches and len(sketches) >= 2 * self._scaled_for:
             step = -(-len(sketches) // _MOST_FOR_SCALE)

@@ -222,7 +222,7 @@ def test_the_queue_runs_goes_on_and_is_reported(repository, tmp_path) -> None:
 # The report.
 
 
-def test_noise_is_the_spread_within_variants_not_between_them(scripts) -> None:
+def test_noise_is_the_std_within_variants_not_between_them(scripts) -> None:
     _, report = scripts
 
     def row(*values):

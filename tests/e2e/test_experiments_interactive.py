@@ -157,7 +157,7 @@ def test_means_are_those_worked_by_hand() -> None:
     assert (found["click_s"], found["set_image_s"]) == (2, 2)
     user = found["users"]["random"]
     assert user["iou_1"] == pytest.approx(0.1)
-    assert user["spread"] == pytest.approx(0.4 / math.sqrt(2))
+    assert user["std"] == pytest.approx(0.4 / math.sqrt(2))
 
 
 def test_the_table_has_a_line_for_each_method() -> None:

@@ -25,7 +25,7 @@ from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clic
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
 from maskfeat.evaluate.reaching import ReachingClicks
-from maskfeat.evaluate.scoring import mean_scores, spread
+from maskfeat.evaluate.scoring import evenly_spaced, mean_scores
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -310,10 +310,10 @@ def test_fewer_clicks_win_and_components_never_do() -> None:
     ]
 
 
-def test_chosen_images_are_spread_over_all() -> None:
-    assert spread(100, 3) == [0, 50, 99] or spread(100, 3) == [0, 49, 99]
-    assert spread(3, 20) == [0, 1, 2]
-    assert spread(0, 5) == []
+def test_chosen_images_are_evenly_spaced() -> None:
+    assert evenly_spaced(100, 3) == [0, 50, 99] or evenly_spaced(100, 3) == [0, 49, 99]
+    assert evenly_spaced(3, 20) == [0, 1, 2]
+    assert evenly_spaced(0, 5) == []
 
 
 def test_scores_that_no_item_has_are_left_out(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from maskfeat.evaluate.metrics import (
     dropped_share,
     is_reached,
     noc,
-    spread_over_seeds,
     standard_error,
+    std_over_seeds,
 )
 
 unit = st.floats(0, 1)
@@ -65,12 +65,12 @@ def test_what_is_not_reached_counts_all_clicks(ious, threshold) -> None:
 
 
 @given(st.lists(unit, min_size=2, max_size=20))
-def test_errors_and_spreads_are_those_of_the_standard_library(values) -> None:
-    spread = statistics.stdev(values)
-    assert spread_over_seeds(values) == pytest.approx(spread, abs=1e-9)
-    assert standard_error(values) == pytest.approx(spread / len(values) ** 0.5, abs=1e-9)
+def test_errors_and_stds_are_those_of_the_standard_library(values) -> None:
+    std = statistics.stdev(values)
+    assert std_over_seeds(values) == pytest.approx(std, abs=1e-9)
+    assert standard_error(values) == pytest.approx(std / len(values) ** 0.5, abs=1e-9)
 
 
-def test_one_value_has_no_spread() -> None:
-    assert math.isnan(spread_over_seeds([0.5]))
+def test_one_value_has_no_std() -> None:
+    assert math.isnan(std_over_seeds([0.5]))
     assert math.isnan(standard_error([0.5]))

@@ -103,7 +103,7 @@ def test_each_instance_of_sbd_is_a_target(sbd: Path) -> None:
     assert not list(sbd.glob("*.pkl"))
 
 
-def test_few_targets_are_spread_evenly(sbd: Path, grabcut: Path) -> None:
+def test_few_targets_are_evenly_spaced(sbd: Path, grabcut: Path) -> None:
     assert [target.key for target in Sbd(sbd, num_targets=1)] == ["2008_000002/2"]
     assert len(GrabCut(grabcut, num_targets=1)) == 1
     assert len(GrabCut(grabcut, num_targets=9)) == 2

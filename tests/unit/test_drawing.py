@@ -20,8 +20,8 @@ from maskfeat.features.reading import Features
 
 def noise(channels: int, seed: int = 0, size: tuple[int, int] = (24, 30)) -> Features:
     rng = np.random.default_rng(seed)
-    spread = np.linspace(1, 0.1, channels)
-    return Features.from_dense(rng.normal(size=(*size, channels)) * spread)
+    std = np.linspace(1, 0.1, channels)
+    return Features.from_dense(rng.normal(size=(*size, channels)) * std)
 
 
 def test_one_channel_becomes_grey_from_minus_one_to_one() -> None:
@@ -45,7 +45,7 @@ def test_a_projection_does_not_turn_after_its_first_use() -> None:
 
 
 def test_colors_follow_the_directions_of_largest_variance_with_fixed_signs() -> None:
-    # Independent channels, sorted by spread: red must rise with channel 0, green with 1.
+    # Independent channels, sorted by std: red must rise with channel 0, green with 1.
     features = noise(6, size=(80, 80))
     colors = feature_colors(features, ColorProjection()).astype(float)
     dense = features.dense()

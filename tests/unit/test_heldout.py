@@ -46,7 +46,7 @@ def test_large_images_are_reduced_with_their_masks(tmp_path: Path) -> None:
     assert ShardImages(str(tmp_path / "a.tar"), short_side=500)[0].image.shape == (80, 120, 3)
 
 
-def test_few_images_are_spread_evenly_over_the_set(tmp_path: Path) -> None:
+def test_few_images_are_evenly_spaced_over_the_set(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 6)
     write_shard(tmp_path / "b.tar", 6, first_id=200)
     images = ShardImages(f"{tmp_path}/*.tar", num_images=3)

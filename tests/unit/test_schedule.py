@@ -14,10 +14,10 @@ from maskfeat.data.order import schedule
 from maskfeat.data.order.schedule import (
     batches_of_worker,
     block_order,
+    evenly_spaced,
     parts_of,
     places_of,
     sample_at,
-    spread_evenly,
     stretch_of,
 )
 
@@ -181,4 +181,4 @@ def test_a_worker_keeps_two_orders_of_each_set_and_four_bytes_a_sample() -> None
         sample_at(place, 1000, seed=3)
         sample_at(place, 800, seed=4)
     assert sum(order.nbytes for order in schedule._CACHE.values()) <= 2 * 4 * (1000 + 800)
-    assert isinstance(spread_evenly(10**12, None), range)  # and no list of all numbers
+    assert isinstance(evenly_spaced(10**12, None), range)  # and no list of all numbers

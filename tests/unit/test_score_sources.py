@@ -94,11 +94,11 @@ def test_a_source_that_gives_something_else_is_refused() -> None:
         describe([np.full((3, 4, 1), np.nan)], reader)
 
 
-def blobs(seed: int, spread: float, num: int = 600):
+def blobs(seed: int, std: float, num: int = 600):
     """Three classes around three means in 5 dimensions, from 12 images."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 3, num)
-    descriptors = np.eye(5)[classes] * 3 + rng.normal(0, spread, (num, 5))
+    descriptors = np.eye(5)[classes] * 3 + rng.normal(0, std, (num, 5))
     return descriptors, classes, np.ones(num), np.arange(num) % 12
 
 

@@ -194,13 +194,13 @@ def test_clicks_by_chance_fall_as_they_are_said_to() -> None:
     target = np.zeros((5, 9), np.int8)
     target[:, 2:7] = 1  # depths in a square of 5: 16 pixels of 1, 8 of 2, one of 3; sum 35
     depth = np.minimum.reduce(np.broadcast_arrays(*np.ogrid[1:6, 1:6], *np.ogrid[5:0:-1, 5:0:-1]))
-    spread = 4 * np.sqrt(0.09 * 0.91 / 4000)
-    np.testing.assert_allclose(shares_of(random_click, target)[:, 2:7], 1 / 25, atol=spread)
+    std = 4 * np.sqrt(0.09 * 0.91 / 4000)
+    np.testing.assert_allclose(shares_of(random_click, target)[:, 2:7], 1 / 25, atol=std)
     np.testing.assert_allclose(
-        shares_of(realistic_click, target)[:, 2:7], depth / depth.sum(), atol=spread
+        shares_of(realistic_click, target)[:, 2:7], depth / depth.sum(), atol=std
     )
     on_the_border = shares_of(border_click, target)[:, 2:7]
-    np.testing.assert_allclose(on_the_border, (depth == 1) / 16, atol=spread)
+    np.testing.assert_allclose(on_the_border, (depth == 1) / 16, atol=std)
     assert shares_of(partial(realistic_click, power=200), target, 50)[2, 4] == 1  # the middle alone
 
 

@@ -170,8 +170,8 @@ def block_order(size: int, seed: int, *where: int) -> np.ndarray:
     return np.random.default_rng([seed, *where]).permutation(size)
 
 
-def spread_evenly(total: int, num: int | None) -> Sequence[int]:
-    """Numbers of at most `num` of `total` samples, evenly spread; all of them for None.
+def evenly_spaced(total: int, num: int | None) -> Sequence[int]:
+    """Numbers of at most `num` of `total` samples, evenly spaced; all of them for None.
 
     Raises:
         ValueError: If `num` is less than 1.

@@ -10,7 +10,7 @@ from maskfeat.data.order.loaders import PlaceLoader, PlaceSampler, ResumableLoad
 from maskfeat.data.order.mixture import sets_of
 from maskfeat.data.order.readers import StreamPlan
 from maskfeat.data.order.run_order import RunOrder, shards_of
-from maskfeat.data.order.schedule import spread_evenly
+from maskfeat.data.order.schedule import evenly_spaced
 
 if TYPE_CHECKING:
     from maskfeat.data.datamodule import ShardDataModule
@@ -28,7 +28,7 @@ def indexed_loader(data: ShardDataModule, ranks: tuple[int, int]) -> ResumableLo
     rank, world_size = ranks
     sets = sets_of(data.train)
     shards = [data.indexed(one.shards) for one in sets]
-    indices = [spread_evenly(len(one), data.num_train_images) for one in shards]
+    indices = [evenly_spaced(len(one), data.num_train_images) for one in shards]
     epoch_images = data.epoch_images or sum(len(one) for one in indices)
     dataset = ScheduledExamples(
         shards,

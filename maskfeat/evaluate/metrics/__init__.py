@@ -31,8 +31,8 @@ from maskfeat.evaluate.metrics.clicks import (
     clicks_obeyed,
     dropped_share,
     is_reached,
-    spread_over_seeds,
     standard_error,
+    std_over_seeds,
 )
 from maskfeat.evaluate.metrics.contours import BoundaryOverScales, boundary_counts, boundary_fs
 from maskfeat.evaluate.metrics.nested import NestedOverlap, average_recall, nestedness
@@ -90,8 +90,8 @@ __all__ = [
     "num_matched",
     "pair_auc",
     "probabilistic_rand_index",
-    "spread_over_seeds",
     "standard_error",
+    "std_over_seeds",
     "undersegmentation_error",
     "variation_of_information",
 ]

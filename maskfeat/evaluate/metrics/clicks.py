@@ -1,4 +1,4 @@
-"""What a session of clicks was like: steps that lost, clicks obeyed, spread over users."""
+"""What a session of clicks was like: steps that lost, clicks obeyed, std over users."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def standard_error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def spread_over_seeds(values: Sequence[float]) -> float:
+def std_over_seeds(values: Sequence[float]) -> float:
     """How much one target's score depends on where the user happened to click.
 
     Args:
