@@ -38,7 +38,7 @@ def write_images(folder: Path, num: int = 3) -> list[Path]:
 
 
 def click(place: list[int], label: int = 1, kind: str = "click", **extra: float) -> dict:
-    return {"do": "mark", "mark": {"kind": kind, "points_yx": [place], "label": label, **extra}}
+    return {"do": "prompt", "prompt": {"kind": kind, "points_yx": [place], "label": label, **extra}}
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:

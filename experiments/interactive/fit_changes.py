@@ -1,4 +1,4 @@
-"""Fit the network that says what a mark changes of the mask that it was made on.
+"""Fit the network that says what a prompt changes of the mask that it was made on.
 
     python experiments/interactive/fit_changes.py
 
@@ -47,14 +47,14 @@ class Listening(ChangeReader):
     def measures(
         self,
         odds: Any,
-        by_marks: Any,
+        by_prompts: Any,
         superpixels: np.ndarray,
         to_object: bool,
         layer: Any,
         windows: Any,
     ) -> np.ndarray:
         """What is measured, kept with the superpixels and the label they may get."""
-        measures = super().measures(odds, by_marks, superpixels, to_object, layer, windows)
+        measures = super().measures(odds, by_prompts, superpixels, to_object, layer, windows)
         self.heard.append((to_object, superpixels, measures))
         return measures
 

@@ -1,4 +1,4 @@
-"""Fit the network that says what a mark near the outline means, to sessions of many clicks.
+"""Fit the network that says what a prompt near the outline means, to sessions of many clicks.
 
     python experiments/interactive/fit_slivers.py
 
@@ -35,11 +35,11 @@ class Listening(SliverReader):
         super().__init__(reader.network, reader.fine, reader.colors)
         self.heard: list[tuple[bool, Any, np.ndarray]] = []
 
-    def read(self, stroke: Any, mask: Any, others: Any, window: Any) -> Any:
-        """What is measured, kept with the places in the image and the sign of the stroke."""
-        asked, measures = super().read(stroke, mask, others, window)
+    def read(self, prompt: Any, mask: Any, others: Any, window: Any) -> Any:
+        """What is measured, kept with the places in the image and the sign of the prompt."""
+        asked, measures = super().read(prompt, mask, others, window)
         places = tuple(axis + side.start for axis, side in zip(asked, window, strict=True))
-        self.heard.append((stroke.is_object, places, measures))
+        self.heard.append((prompt.is_object, places, measures))
         return asked, measures
 
 

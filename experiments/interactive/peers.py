@@ -32,7 +32,7 @@ from maskfeat.segment.tree import PartitionTree
 
 # The long side that images are reduced to for the random walker, pixels.
 _WALKER_SIDE = 256
-# Radius of what one click marks for GrabCut, pixels, and its iterations.
+# Radius of what one click says to GrabCut, pixels, and its iterations.
 _DISC_RADIUS = 3
 _ITERATIONS = 5
 
@@ -65,7 +65,7 @@ class Coloring:
 class GrabCut:
     """OpenCV's GrabCut (Rother et al., SIGGRAPH 2004), five iterations from the clicks alone.
 
-    A click marks a disc of radius 3 as sure object or sure background; where discs meet, the
+    A click trimap a disc of radius 3 as sure object or sure background; where discs meet, the
     background's lies on top, and the clicked pixels on top of all discs. The rest is probable
     background, but for discs of a quarter of the image's short side around the clicks on the
     object, which are probable object.
@@ -78,22 +78,22 @@ class GrabCut:
     def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
         """The mask for all clicks."""
         height, width = self._bgr.shape[:2]
-        marks = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+        trimap = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
         positive, negative = clicks_yx[is_positive], clicks_yx[~is_positive]
-        _draw_discs(marks, positive, max(1, min(height, width) // 4), cv2.GC_PR_FGD)
-        _draw_discs(marks, positive, _DISC_RADIUS, cv2.GC_FGD)
-        _draw_discs(marks, negative, _DISC_RADIUS, cv2.GC_BGD)
-        marks[tuple(clicks_yx.T)] = np.where(is_positive, cv2.GC_FGD, cv2.GC_BGD)
-        if np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():
+        _draw_discs(trimap, positive, max(1, min(height, width) // 4), cv2.GC_PR_FGD)
+        _draw_discs(trimap, positive, _DISC_RADIUS, cv2.GC_FGD)
+        _draw_discs(trimap, negative, _DISC_RADIUS, cv2.GC_BGD)
+        trimap[tuple(clicks_yx.T)] = np.where(is_positive, cv2.GC_FGD, cv2.GC_BGD)
+        if np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():
             # It must see some background to know its colors.
             frame = frame_of(height, width)
-            marks[frame & (marks == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
-        if np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():
+            trimap[frame & (trimap == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
+        if np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():
             return np.ones((height, width), bool)
         cv2.setRNGSeed(0)  # of the k-means that starts its mixtures
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(self._bgr, marks, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
-        return np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD))
+        cv2.grabCut(self._bgr, trimap, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
 class RandomWalker:
@@ -116,17 +116,17 @@ class RandomWalker:
         places, signs = with_frame(clicks_yx, is_positive, *self._size)
         small_yx = (places + 0.5) * np.array(self._small_size) / np.array(self._size)
         small_yx = small_yx.astype(np.int64)
-        marks = np.zeros(self._small_size, np.int64)
-        for sign, mark in ((True, 1), (False, 2)):
-            marks[tuple(small_yx[signs == sign].T)] = mark
-        if not (marks == 1).any():  # a reduced pixel of the object is clicked as background, too
+        prompts = np.zeros(self._small_size, np.int64)
+        for sign, prompt in ((True, 1), (False, 2)):
+            prompts[tuple(small_yx[signs == sign].T)] = prompt
+        if not (prompts == 1).any():  # a reduced pixel of the object is clicked as background, too
             mask = np.zeros(self._size, bool)
         else:
             with warnings.catch_warnings():
                 # Probabilities of -0.001, as the solver's tolerance has it, do no harm here.
                 warnings.filterwarnings("ignore", "The probability range is outside")
                 probability = segmentation.random_walker(
-                    self._small, marks, mode="cg_j", return_full_prob=True, channel_axis=-1
+                    self._small, prompts, mode="cg_j", return_full_prob=True, channel_axis=-1
                 )[0]
             mask = resize(probability, self._size, order=1) > 0.5
         mask[tuple(clicks_yx.T)] = is_positive
@@ -276,6 +276,6 @@ def lab_slope(rgb: np.ndarray) -> np.ndarray:
     return np.linalg.norm(slopes, axis=0)
 
 
-def _draw_discs(marks: np.ndarray, centers_yx: np.ndarray, radius: int, mark: int) -> None:
+def _draw_discs(trimap: np.ndarray, centers_yx: np.ndarray, radius: int, value: int) -> None:
     for row, column in centers_yx.tolist():
-        cv2.circle(marks, (column, row), radius, mark, thickness=-1)
+        cv2.circle(trimap, (column, row), radius, value, thickness=-1)

@@ -36,13 +36,13 @@ def annotate(
 
     Left click what belongs to the object, right click what does not, or drag a line along it;
     Enter finishes the object, D the image. The key ? on the page lists all that can be done. Each
-    mark is saved as soon as it is made, so a closed page or a killed server loses nothing; when
+    prompt is saved as soon as it is made, so a closed page or a killed server loses nothing; when
     started again, it goes on at the first image that is not done. One server at a time works in
     a folder `out`; a second one is told who does.
 
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
 
-    - KEY.marks.json: all marks, those taken back included.
+    - KEY.prompts.json: all prompts, those taken back included.
     - KEY_mask.png: the number of the object of each pixel, 0 for none, 16 bit; where objects
       overlap, that of the smaller one.
     - KEY.json: one mask for each object in the layout of SA-1B, so that KEY.jpg and KEY.json are
@@ -50,7 +50,7 @@ def annotate(
     - labels/KEY_mask.png and labels/KEY.json: the same for labels, which also stand under `label`.
 
     Masks are written whenever an object is finished or the image is done, and by Ctrl+S; what a
-    kill left missing or stale is made anew at the next start. Marks of an image that was replaced
+    kill left missing or stale is made anew at the next start. Prompts of an image that was replaced
     by another one move to the folder set_aside, with their masks.
 
     An image of more than `max_megapixels` is reduced to that size before its features are taken,
@@ -76,7 +76,7 @@ def annotate(
             PHOTOS_labels.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
-        host: Address to listen on. Whoever can reach it can see and mark the images: other than
+        host: Address to listen on. Whoever can reach it can see and prompt the images: other than
             127.0.0.1 only in a network you trust.
         port: Port to listen on, or the next one that is free; 0 is any.
         open_browser: Whether to show the page; else its address is printed only.
@@ -139,7 +139,7 @@ def _object_app(
 
     store = AnnotationStore(folder, paths)
     app = create_app(OpenImages(store, feature_model(model), max_megapixels), host)
-    return app, f"{store.num_done} of {len(paths)} images done; marks and masks go to '{folder}'"
+    return app, f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
 
 
 def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) -> None:
@@ -151,7 +151,7 @@ def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) 
         url = _url(host, listener.getsockname()[1])
         if not is_loopback(host):
             logging.getLogger("maskfeat").warning(
-                "everyone who can reach %s can see and mark these images; there is no password",
+                "everyone who can reach %s can see and prompt these images; there is no password",
                 host,
             )
         print(said)

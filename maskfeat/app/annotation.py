@@ -1,4 +1,4 @@
-"""What a person has marked in one image: steps that can be taken back, and what they add up to.
+"""What a person has labeled in one image: steps that can be taken back, and what they add up to.
 
 Nothing here computes a mask: a finished object brings its own.
 """
@@ -10,15 +10,15 @@ from functools import cached_property, reduce
 from typing import Literal, get_args
 
 Mode = Literal["object", "labels"]
-MarkKind = Literal["click", "scribble", "segment"]
+PromptKind = Literal["click", "scribble", "segment"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_LABEL = 9  # the number keys
-OBJECT, BACKGROUND = 1, 0  # labels of marks while one object is cut out
+OBJECT, BACKGROUND = 1, 0  # labels of prompts while one object is cut out
 
 
 @dataclass(frozen=True)
-class Mark:
+class Prompt:
     """One click, one scribble, or one segment of a partition taken whole.
 
     Attributes:
@@ -29,10 +29,10 @@ class Mark:
         granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.
         reach: How far a click or scribble was made from the outline of the object as it was shown
             then, pixels of the image, see `maskfeat.interactive.click_radius`; None if it was made
-            on no outline, or that is not known. Segments and marks that give labels have none.
+            on no outline, or that is not known. Segments and prompts that give labels have none.
     """
 
-    kind: MarkKind
+    kind: PromptKind
     points_yx: tuple[tuple[int, int], ...]
     label: int
     granularity: float | None = None
@@ -54,10 +54,10 @@ class MaskRuns:
 
 @dataclass(frozen=True)
 class FinishedObject:
-    """An object that is cut out; its marks allow to open it again."""
+    """An object that is cut out; its prompts allow to open it again."""
 
     number: int
-    marks: tuple[Mark, ...]
+    prompts: tuple[Prompt, ...]
     mask: MaskRuns
 
 
@@ -67,56 +67,56 @@ class State:
 
     Attributes:
         mode: "object": one object at a time; "labels": every pixel gets one of a few labels.
-        open_marks: Marks of the object at hand.
+        open_prompts: Prompts of the object at hand.
         open_number: Its number if it was finished before and opened again, else None.
         finished: Finished objects by rising number.
         next_number: What the next new object is called; numbers are never used twice.
-        label_marks: Marks that give labels.
+        label_prompts: Prompts that give labels.
         labels: What pixels had each label when the labels were written last, by rising label.
         is_done: Whether the image was called done, and nothing was changed since.
     """
 
     mode: Mode = "object"
-    open_marks: tuple[Mark, ...] = ()
+    open_prompts: tuple[Prompt, ...] = ()
     open_number: int | None = None
     finished: tuple[FinishedObject, ...] = ()
     next_number: int = 1
-    label_marks: tuple[Mark, ...] = ()
+    label_prompts: tuple[Prompt, ...] = ()
     labels: tuple[tuple[int, MaskRuns], ...] = ()
     is_done: bool = False
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
-        """The marks that the mode shows."""
-        return self.open_marks if self.mode == "object" else self.label_marks
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts that the mode shows."""
+        return self.open_prompts if self.mode == "object" else self.label_prompts
 
 
 @dataclass(frozen=True)
-class AddMark:
-    """Mark the object at hand, or give a label."""
+class AddPrompt:
+    """Prompt the object at hand, or give a label."""
 
-    mark: Mark
+    prompt: Prompt
 
     def after(self, state: State) -> State:
-        """The state with one more mark."""
+        """The state with one more prompt."""
         if state.mode == "object":
-            if self.mark.label not in (OBJECT, BACKGROUND):
-                raise ValueError(f"an object's mark has label 0 or 1, got {self.mark.label}")
-            return replace(state, open_marks=(*state.open_marks, self.mark), is_done=False)
-        if not 1 <= self.mark.label <= MAX_LABEL:
-            raise ValueError(f"a label lies in 1 to {MAX_LABEL}, got {self.mark.label}")
-        return replace(state, label_marks=(*state.label_marks, self.mark), is_done=False)
+            if self.prompt.label not in (OBJECT, BACKGROUND):
+                raise ValueError(f"an object's prompt has label 0 or 1, got {self.prompt.label}")
+            return replace(state, open_prompts=(*state.open_prompts, self.prompt), is_done=False)
+        if not 1 <= self.prompt.label <= MAX_LABEL:
+            raise ValueError(f"a label lies in 1 to {MAX_LABEL}, got {self.prompt.label}")
+        return replace(state, label_prompts=(*state.label_prompts, self.prompt), is_done=False)
 
 
 @dataclass(frozen=True)
-class ClearMarks:
-    """Drop all marks of the object at hand, or all labels."""
+class ClearPrompts:
+    """Drop all prompts of the object at hand, or all labels."""
 
     def after(self, state: State) -> State:
-        """The state without the marks; an object that was opened again is gone."""
+        """The state without the prompts; an object that was opened again is gone."""
         if state.mode == "labels":
-            return replace(state, label_marks=(), is_done=False)
-        return replace(state, open_marks=(), open_number=None, is_done=False)
+            return replace(state, label_prompts=(), is_done=False)
+        return replace(state, open_prompts=(), open_number=None, is_done=False)
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class FinishObject:
 
     def after(self, state: State) -> State:
         """The state with one more object, or with the opened one back at its place."""
-        if not state.open_marks:
+        if not state.open_prompts:
             raise ValueError("there is no object at hand to finish; click one first")
         number = state.open_number or state.next_number
-        finished = (*state.finished, FinishedObject(number, state.open_marks, self.mask))
+        finished = (*state.finished, FinishedObject(number, state.open_prompts, self.mask))
         return replace(
             state,
-            open_marks=(),
+            open_prompts=(),
             open_number=None,
             finished=tuple(sorted(finished, key=lambda one: one.number)),
             next_number=max(state.next_number, number + 1),
@@ -149,14 +149,14 @@ class ReopenObject:
 
     def after(self, state: State) -> State:
         """The state with that object at hand."""
-        if state.open_marks:
+        if state.open_prompts:
             raise ValueError("finish or clear the object at hand before opening another one")
         chosen = _find(state, self.number)
         others = tuple(one for one in state.finished if one is not chosen)
         return replace(
             state,
             mode="object",
-            open_marks=chosen.marks,
+            open_prompts=chosen.prompts,
             open_number=chosen.number,
             finished=others,
             is_done=False,
@@ -178,7 +178,7 @@ class DeleteObject:
 
 @dataclass(frozen=True)
 class SetMode:
-    """Cut out objects, or give labels; the marks of the other mode are kept."""
+    """Cut out objects, or give labels; the prompts of the other mode are kept."""
 
     mode: Mode
 
@@ -205,7 +205,7 @@ class SetDone:
         return replace(state, is_done=self.is_done, labels=labels)
 
 
-Step = AddMark | ClearMarks | FinishObject | ReopenObject | DeleteObject | SetMode | SetDone
+Step = AddPrompt | ClearPrompts | FinishObject | ReopenObject | DeleteObject | SetMode | SetDone
 
 
 @dataclass(frozen=True)
@@ -265,10 +265,10 @@ class Annotation:
 def described(step: Step) -> str:
     """What a step did, to say that it is taken back."""
     match step:
-        case AddMark(mark):
-            return f"a {mark.kind}"
-        case ClearMarks():
-            return "clearing the marks"
+        case AddPrompt(prompt):
+            return f"a {prompt.kind}"
+        case ClearPrompts():
+            return "clearing the prompts"
         case FinishObject():
             return "finishing an object"
         case ReopenObject(number):

@@ -1,4 +1,4 @@
-"""Marks and steps as JSON, read with suspicion: it comes from a web page or from an old file."""
+"""Prompts and steps as JSON, read with suspicion: it comes from a web page or from an old file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, get_args
 from maskfeat.app.annotation import (
     MAX_LABEL,
     MODES,
-    AddMark,
+    AddPrompt,
     Annotation,
-    ClearMarks,
+    ClearPrompts,
     DeleteObject,
     FinishObject,
-    Mark,
-    MarkKind,
     MaskRuns,
+    Prompt,
+    PromptKind,
     ReopenObject,
     SetDone,
     SetMode,
@@ -23,13 +23,13 @@ from maskfeat.app.annotation import (
 
 JsonDict = dict[str, Any]
 
-_KINDS: dict[str, MarkKind] = {kind: kind for kind in get_args(MarkKind)}
+_KINDS: dict[str, PromptKind] = {kind: kind for kind in get_args(PromptKind)}
 _FARTHEST = 10**6  # pixels
 _MOST_CORNERS = 50_000  # of a scribble: minutes of drawing, and a second of computing
 
 _NAMES: dict[type[Any], str] = {
-    AddMark: "mark",
-    ClearMarks: "clear",
+    AddPrompt: "prompt",
+    ClearPrompts: "clear",
     FinishObject: "finish",
     ReopenObject: "reopen",
     DeleteObject: "delete",
@@ -70,7 +70,7 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
     """Read a step.
 
     Args:
-        entry: `{"do": "mark", "mark": {...}}`, `{"do": "clear"}`, `{"do": "finish", "mask":
+        entry: `{"do": "prompt", "prompt": {...}}`, `{"do": "clear"}`, `{"do": "finish", "mask":
             {"size": [h, w], "counts": text}}`, `{"do": "reopen" | "delete", "number": int}`,
             `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`,
             also with `"labels": [{"label": int, "size": [h, w], "counts": text}, ...]`.
@@ -82,10 +82,11 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
     if not isinstance(entry, dict):
         raise ValueError(f"a step must be an object, got {str(entry)[:80]}")
     match entry:
-        case {"do": "mark", "mark": dict(mark)}:
-            return AddMark(mark_from_json(mark, size))
+        # "mark" is the name of 0.1.
+        case {"do": "prompt", "prompt": dict(prompt)} | {"do": "mark", "mark": dict(prompt)}:
+            return AddPrompt(prompt_from_json(prompt, size))
         case {"do": "clear"}:
-            return ClearMarks()
+            return ClearPrompts()
         case {"do": "finish", "mask": dict(mask)}:
             return FinishObject(mask_from_json(mask, size))
         # True is an int to Python, and no object's number.
@@ -127,11 +128,11 @@ def mask_to_json(mask: MaskRuns) -> JsonDict:
     return {"size": list(mask.size), "counts": mask.counts}
 
 
-def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
-    """Read a mark.
+def prompt_from_json(entry: JsonDict, size: tuple[int, int]) -> Prompt:
+    """Read a prompt.
 
     Args:
-        entry: The fields of `Mark`; `granularity` only with a segment, `reach` only without.
+        entry: The fields of `Prompt`; `granularity` only with a segment, `reach` only without.
         size: Height and width of the image, pixels; points of a scribble may lie outside.
 
     Raises:
@@ -139,7 +140,7 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
     """
     kind, label = _KINDS.get(str(entry.get("kind"))), entry.get("label")
     if kind is None:
-        raise ValueError(f"a mark is one of {list(_KINDS)}, got {str(entry.get('kind'))[:80]!r}")
+        raise ValueError(f"a prompt is one of {list(_KINDS)}, got {str(entry.get('kind'))[:80]!r}")
     if type(label) is not int or not 0 <= label <= MAX_LABEL:
         raise ValueError(f"a label lies in 0 to {MAX_LABEL}, got {str(label)[:80]}")
     points = _points_from_json(entry.get("points_yx"))
@@ -154,13 +155,13 @@ def mark_from_json(entry: JsonDict, size: tuple[int, int]) -> Mark:
     if kind == "segment" and not (isinstance(granularity, float) and 0 < granularity < 1):
         raise ValueError(f"a segment needs a granularity in (0, 1), got {str(granularity)[:80]}")
     if kind == "segment":
-        return Mark(kind, points, label, granularity)
-    return Mark(kind, points, label, reach=_reach_from_json(entry.get("reach")))
+        return Prompt(kind, points, label, granularity)
+    return Prompt(kind, points, label, reach=_reach_from_json(entry.get("reach")))
 
 
-def mark_to_json(mark: Mark) -> JsonDict:
-    """The fields of a mark, those that are None left out."""
-    return {name: value for name, value in vars(mark).items() if value is not None}
+def prompt_to_json(prompt: Prompt) -> JsonDict:
+    """The fields of a prompt, those that are None left out."""
+    return {name: value for name, value in vars(prompt).items() if value is not None}
 
 
 def _label_from_json(entry: object, size: tuple[int, int]) -> tuple[int, MaskRuns]:
@@ -171,8 +172,8 @@ def _label_from_json(entry: object, size: tuple[int, int]) -> tuple[int, MaskRun
 
 def _fields(step: Step) -> JsonDict:
     match step:
-        case AddMark(mark):
-            return {"mark": mark_to_json(mark)}
+        case AddPrompt(prompt):
+            return {"prompt": prompt_to_json(prompt)}
         case FinishObject(mask):
             return {"mask": mask_to_json(mask)}
         case SetDone(is_done, labels) if labels is not None:
@@ -187,7 +188,7 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
     if not isinstance(entry, list) or not entry:
         raise ValueError(f"points_yx must be a list of [row, column], got {str(entry)[:80]}")
     if len(entry) > _MOST_CORNERS:
-        raise ValueError(f"a mark has at most {_MOST_CORNERS} points, got {len(entry)}")
+        raise ValueError(f"a prompt has at most {_MOST_CORNERS} points, got {len(entry)}")
     for point in entry:
         is_pair = isinstance(point, list) and len(point) == 2
         if not is_pair or not all(_is_int(value, -_FARTHEST, _FARTHEST) for value in point):
@@ -196,7 +197,7 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
 
 
 def _reach_from_json(entry: object) -> float | None:
-    if entry is None:  # marks of older files have none
+    if entry is None:  # prompts of older files have none
         return None
     # True and False are numbers to Python, which reads NaN and Infinity as JSON.
     if isinstance(entry, int | float) and type(entry) is not bool and 0 <= entry <= _FARTHEST:

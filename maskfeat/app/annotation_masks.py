@@ -1,4 +1,4 @@
-"""Marks become masks and label maps: what the page asks of the segmenter."""
+"""Prompts become masks and label maps: what the page asks of the segmenter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.app.annotation import OBJECT, Mark
+from maskfeat.app.annotation import OBJECT, Prompt
 from maskfeat.interactive.click_radius import reach_to_change
-from maskfeat.interactive.history import KeptStroke, shown_mask
+from maskfeat.interactive.history import KeptPrompt, shown_mask
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -20,129 +20,131 @@ FloatArray = npt.NDArray[np.float64]
 Size = tuple[int, int]
 
 
-def object_mask(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> BoolArray:
-    """Cut out the object that some marks stand for.
+def object_mask(
+    segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: Size
+) -> BoolArray:
+    """Cut out the object that some prompts stand for.
 
     Clicks and scribbles are cut first, those of little reach changing little, and nothing growing
-    for marks on the background that come after the last on the object. Then each segment
-    is added or taken away whole, in the order of the marks, so that one sees beforehand what one
+    for prompts on the background that come after the last on the object. Then each segment
+    is added or taken away whole, in the order of the prompts, so that one sees beforehand what one
     gets; but for the superpixels in which a click or scribble says the opposite.
 
     Args:
         segmenter: Holds the image, or a smaller one made from it, h x w pixels.
-        marks: With labels 1 (object) and 0 (background).
+        prompts: With labels 1 (object) and 0 (background).
         size: Height and width of the image, pixels.
 
     Returns:
-        bool, shape (h, w); empty as long as nothing is marked as object.
+        bool, shape (h, w); empty as long as nothing is labeled as object.
 
     Raises:
-        ValueError: If the marks contradict one another.
+        ValueError: If the prompts contradict one another.
     """
-    strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
-    cut = shown_mask(segmenter.predict, strokes.kept)
-    mask = np.zeros(strokes.small, bool) if cut is None else cut
-    for segment in strokes.segments:
-        mask[_decided_by(segmenter, segment, strokes)] = segment.label == OBJECT
+    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    cut = shown_mask(segmenter.predict, placed.kept)
+    mask = np.zeros(placed.small, bool) if cut is None else cut
+    for segment in placed.segments:
+        mask[_decided_by(segmenter, segment, placed)] = segment.label == OBJECT
     return mask
 
 
-def reach_on(mask: BoolArray, mark: Mark, size: Size) -> float | None:
-    """How far from the outline of a mask a click or scribble is made, see `Mark`.
+def reach_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:
+    """How far from the outline of a mask a click or scribble is made, see `Prompt`.
 
     Args:
-        mask: What is shown when the mark is made, see `object_mask`, shape (h, w).
-        mark: Of a scribble, what lies inside the image counts.
+        mask: What is shown when the prompt is made, see `object_mask`, shape (h, w).
+        prompt: Of a scribble, what lies inside the image counts.
         size: Height and width of the image, pixels.
 
     Returns:
-        Pixels of the image, 0 where the mask obeys the mark already; None for a segment, for a
+        Pixels of the image, 0 where the mask obeys the prompt already; None for a segment, for a
         scribble that never touches the image, and for a mask without outline.
     """
-    strokes = _Strokes([mark], size, mask.shape)
-    if not len(strokes.pixels_yx):
+    placed = _PixelPrompts([prompt], size, mask.shape)
+    if not len(placed.pixels_yx):
         return None
-    reach = reach_to_change(mask, strokes.pixels_yx, mark.label == OBJECT)
-    return None if np.isinf(reach) else reach / strokes.shrinkage
+    reach = reach_to_change(mask, placed.pixels_yx, prompt.label == OBJECT)
+    return None if np.isinf(reach) else reach / placed.shrinkage
 
 
-def label_map(segmenter: InteractiveSegmenter, marks: Sequence[Mark], size: Size) -> IntArray:
-    """Give every pixel one of the labels that were marked; see `object_mask`.
+def label_map(segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: Size) -> IntArray:
+    """Give every pixel one of the labels that were labeled; see `object_mask`.
 
     Returns:
-        int64, shape (h, w): labels of 1 to 9; 0 where segments alone were marked, and not here.
+        int64, shape (h, w): labels of 1 to 9; 0 where segments alone were labeled, and not here.
 
     Raises:
-        ValueError: If the marks contradict one another.
+        ValueError: If the prompts contradict one another.
     """
-    strokes = _Strokes(marks, size, segmenter.graph.labels.shape)
-    labels = np.zeros(strokes.small, np.int64)
-    if len(strokes.clicks_yx) or strokes.lines:
+    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    labels = np.zeros(placed.small, np.int64)
+    if len(placed.clicks_yx) or placed.lines:
         labels = segmenter.predict_labels(
-            strokes.clicks_yx, strokes.click_labels, scribbles=strokes.lines
+            placed.clicks_yx, placed.click_labels, scribbles=placed.lines
         )
-    for segment in strokes.segments:
-        labels[_decided_by(segmenter, segment, strokes)] = segment.label
+    for segment in placed.segments:
+        labels[_decided_by(segmenter, segment, placed)] = segment.label
     return labels
 
 
-class _Strokes:
-    """Marks in the pixels that the segmenter knows.
+class _PixelPrompts:
+    """Prompts in the pixels that the segmenter knows.
 
     Args:
-        marks: In pixels of the image.
+        prompts: In pixels of the image.
         size: Of the image.
         small: Of what the segmenter holds.
     """
 
-    def __init__(self, marks: Sequence[Mark], size: Size, small: tuple[int, ...]) -> None:
+    def __init__(self, prompts: Sequence[Prompt], size: Size, small: tuple[int, ...]) -> None:
         self.small = small
         self._scale = np.array(small) / np.array(size)
         self.shrinkage = float(np.sqrt(np.prod(self._scale)))
-        self.segments = [mark for mark in marks if mark.kind == "segment"]
+        self.segments = [prompt for prompt in prompts if prompt.kind == "segment"]
         # A scribble that never touches the image says nothing.
-        pixels = [(mark, self._pixels(mark)) for mark in marks if mark.kind != "segment"]
-        self._marked = [(mark, points) for mark, points in pixels if len(points)]
-        clicks = [(mark, points) for mark, points in self._marked if mark.kind == "click"]
+        pixels = [(prompt, self._pixels(prompt)) for prompt in prompts if prompt.kind != "segment"]
+        self._placed = [(prompt, points) for prompt, points in pixels if len(points)]
+        clicks = [(prompt, points) for prompt, points in self._placed if prompt.kind == "click"]
         self.clicks_yx = np.concatenate([np.empty((0, 2), np.int64), *(p for _, p in clicks)])
-        self.click_labels = np.array([mark.label for mark, _ in clicks], np.int64)
-        self.lines = [(p, mark.label) for mark, p in self._marked if mark.kind == "scribble"]
+        self.click_labels = np.array([prompt.label for prompt, _ in clicks], np.int64)
+        self.lines = [(p, prompt.label) for prompt, p in self._placed if prompt.kind == "scribble"]
         if np.any(self._scale < 1):
             self._check_apart()
 
     @property
-    def kept(self) -> list[KeptStroke]:
-        """Clicks and lines in the order of the marks, the reach inf where there is none."""
+    def kept(self) -> list[KeptPrompt]:
+        """Clicks and lines in the order of the prompts, the reach inf where there is none."""
         return [
-            KeptStroke(
+            KeptPrompt(
                 points,
-                mark.label == OBJECT,
-                np.inf if mark.reach is None else mark.reach * self.shrinkage,
+                prompt.label == OBJECT,
+                np.inf if prompt.reach is None else prompt.reach * self.shrinkage,
             )
-            for mark, points in self._marked
+            for prompt, points in self._placed
         ]
 
     @property
     def pixels_yx(self) -> IntArray:
-        """All that clicks and scribbles mark, shape (M, 2)."""
+        """All that clicks and scribbles prompt, shape (M, 2)."""
         return np.concatenate([self.clicks_yx, *(points for points, _ in self.lines)])
 
     def _check_apart(self) -> None:
-        """Refuse marks that contradict one another, in pixels that the user knows."""
+        """Refuse prompts that contradict one another, in pixels that the user knows."""
         own = [np.full(len(points), label) for points, label in self.lines]
         labels = np.concatenate([self.click_labels, *own])
         pixels, _, _, twice = in_order(self.pixels_yx, labels)
         if twice is not None:
             place = (pixels[twice] + 0.5) / self._scale
             raise ValueError(
-                f"two marks of different labels meet near (row, column) = "
+                f"two prompts of different labels meet near (row, column) = "
                 f"{tuple(place.astype(int).tolist())}: the image is worked on reduced, and both "
                 "lie on one pixel of that; take one of the two back"
             )
 
-    def pixel(self, mark: Mark) -> IntArray:
-        """Where a click or a segment was marked, shape (2,)."""
-        first: IntArray = self._scaled(mark)[0]
+    def pixel(self, prompt: Prompt) -> IntArray:
+        """Where a click or a segment was labeled, shape (2,)."""
+        first: IntArray = self._scaled(prompt)[0]
         return first
 
     def pixels_with_other_label(self, label: int) -> IntArray:
@@ -150,10 +152,10 @@ class _Strokes:
         others = [points for points, own in self.lines if own != label]
         return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
 
-    def _pixels(self, mark: Mark) -> IntArray:
+    def _pixels(self, prompt: Prompt) -> IntArray:
         """The pixels of a click or scribble inside the image, each once, shape (M, 2)."""
-        corners = self._scaled(mark)
-        if mark.kind == "click":
+        corners = self._scaled(prompt)
+        if prompt.kind == "click":
             return corners[:1]
         # On a canvas: a scribble may cross the image thousands of times.
         is_drawn = np.zeros(self.small, bool)
@@ -163,8 +165,8 @@ class _Strokes:
         inside: IntArray = np.argwhere(is_drawn)
         return inside
 
-    def _scaled(self, mark: Mark) -> IntArray:
-        centers = np.array(mark.points_yx) + 0.5
+    def _scaled(self, prompt: Prompt) -> IntArray:
+        centers = np.array(prompt.points_yx) + 0.5
         pixels: IntArray = np.floor(centers * self._scale).astype(np.int64)
         return pixels
 
@@ -187,17 +189,19 @@ def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntAr
     return inside
 
 
-def _decided_by(segmenter: InteractiveSegmenter, segment: Mark, strokes: _Strokes) -> BoolArray:
+def _decided_by(
+    segmenter: InteractiveSegmenter, segment: Prompt, placed: _PixelPrompts
+) -> BoolArray:
     """The pixels that a segment decides, shape (h, w)."""
     assert segment.granularity is not None
     hierarchy = segmenter.hierarchy
     superpixels, tree = hierarchy.superpixel_labels, hierarchy.tree
-    y, x = strokes.pixel(segment)
+    y, x = placed.pixel(segment)
     # As `Hierarchy.cut`, for one segment: the largest node around the point that is still joined.
     path = tree.ancestors(int(superpixels[y, x]))
     node = path[tree.altitudes[path] <= 1 - segment.granularity][-1:]
     is_taken = tree.leaves_under(node)
-    against = strokes.pixels_with_other_label(segment.label)
+    against = placed.pixels_with_other_label(segment.label)
     is_taken[superpixels[against[:, 0], against[:, 1]]] = False
     decided: BoolArray = is_taken[superpixels]
     return decided

@@ -1,4 +1,4 @@
-"""The files of `maskfeat annotate`: marks, so that nothing clicked is lost, and what they give."""
+"""The files of `maskfeat annotate`: the prompts of each image and the masks made of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskfeat.app.annotation import Annotation, State
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
 from maskfeat.app.revisions import StaleError, revision_of
-from maskfeat.app.set_aside import SetAside
+from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
 from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.files import whole_file
 
@@ -25,9 +25,9 @@ _VERSION = 1
 
 
 class AnnotationStore:
-    """Reads and writes FOLDER/KEY.marks.json, and the results that are derived from them.
+    """Reads and writes FOLDER/KEY.prompts.json, and the results that are derived from them.
 
-    At the start, results that are missing or made of other marks are made anew, and marks of an
+    At the start, results that are missing or made of other prompts are made anew, and prompts of an
     image that was replaced are set aside with their results until it is back. A file that cannot
     be read is named in the log, and costs its own image alone.
 
@@ -74,11 +74,11 @@ class AnnotationStore:
         )
 
     def revision(self, number: int) -> str:
-        """Of the marks of an image that was loaded, see `revision_of`."""
+        """Of the prompts of an image that was loaded, see `revision_of`."""
         return self._revisions[number]
 
     def load(self, number: int, size: Size, image: ImageIdentity) -> Annotation:
-        """The marks of an image, none if there is no file, or it is of another image.
+        """The prompts of an image, none if there is no file, or it is of another image.
 
         Args:
             number: Which image.
@@ -114,19 +114,19 @@ class AnnotationStore:
         based_on: str,
         with_results: bool = True,
     ) -> None:
-        """Write the marks of an image that was loaded before, and its results if they change.
+        """Write the prompts of an image that was loaded before, and its results if they change.
 
         Args:
             number: Which image.
             size: Its height and width, pixels.
             image: What its file held when it was read.
-            annotation: The marks.
+            annotation: The prompts.
             based_on: The revision that was changed to get them.
             with_results: Whether the results may change; else they are not looked at.
 
         Raises:
-            StaleError: If the marks have another revision. Nothing is written.
-            OSError: If results or marks cannot be written, e.g. on a full disk.
+            StaleError: If the prompts have another revision. Nothing is written.
+            OSError: If results or prompts cannot be written, e.g. on a full disk.
         """
         path = self._path(number)
         if based_on != self._revisions[number] or self._stamp(number) != self._stamps[number]:
@@ -143,7 +143,7 @@ class AnnotationStore:
             **annotation_to_json(annotation),
         }
         raw = json.dumps(content, separators=(",", ":")).encode()
-        # The marks come last but for the renaming: results that cannot be written leave all as it
+        # The prompts come last but for the renaming: results that cannot be written leave all as it
         # was, and after a kill in between they are made anew at the next start.
         due = self._due_results(number, size, annotation.state) if with_results else []
         with _all_written(due), whole_file(path) as file:
@@ -155,13 +155,14 @@ class AnnotationStore:
         """Make the results of an image anew, where they are missing or made of something else."""
         due = self._due_results(number, size, state)
         if due and not self._is_mending:
-            _LOG.info("masks that are missing or made of other marks are made anew")
+            _LOG.info("masks that are missing or made of other prompts are made anew")
             self._is_mending = True
         with _all_written(due):
             pass
 
     def _begin(self, number: int) -> None:
         """Look whether an image is done, and mend what an earlier end has left."""
+        adopt(self._path(number))
         raw = self._bytes(number)
         known = identity_from_json(self._parsed(number, raw).get("image")) if raw else None
         if known is not None and _holds(self.paths[number], known) is False:
@@ -192,7 +193,7 @@ class AnnotationStore:
         objects = Results(self.folder, path, number, size, masks, are_labels=False)
         labels = Results(place, path, number, size, dict(state.labels), are_labels=True)
         # None at all is a result, too, once it is one, or was.
-        are_objects = state.finished or (state.is_done and not state.label_marks)
+        are_objects = state.finished or (state.is_done and not state.label_prompts)
         due = []
         if (are_objects or objects.made_of_on_disk()) and objects.are_due:
             due.append(objects)
@@ -201,36 +202,36 @@ class AnnotationStore:
         return due
 
     def _set_aside(self, number: int) -> None:
-        """Move the marks and results of an image that was replaced to where nothing else is."""
+        """Move the prompts and results of an image that was replaced to where nothing else is."""
         place = self._aside.put(self._names(number))
         self._is_done[number] = False
         self.notices[number] = (
-            f"'{self.paths[number].name}' is not the image that its marks were made on: these are "
+            f"'{self.paths[number].name}' is not the image that its prompts were made on: they are "
             f"set aside in '{place}', and it begins anew; they count again when that image is back"
         )
         _LOG.warning("%s", self.notices[number])
 
     def _take_back(self, number: int) -> bytes:
-        """The marks that were set aside of the image that is there now, moved back."""
+        """The prompts that were set aside of the image that is there now, moved back."""
         for place in self._aside.places_of(self._path(number).name):
             content = self._parsed(number, (place / self._path(number).name).read_bytes())
             known = identity_from_json(content.get("image"))
             if known is not None and _holds(self.paths[number], known):
                 self._aside.take_back(place, self._names(number))
                 self.notices.pop(number, None)
-                _LOG.info("'%s' is back, and so are its marks", self.paths[number].name)
+                _LOG.info("'%s' is back, and so are its prompts", self.paths[number].name)
                 return self._bytes(number)
         return b""
 
     def _names(self, number: int) -> list[str]:
-        """All files of an image, the marks last: what was cut short is done again."""
+        """All files of an image, the prompts last: what was cut short is done again."""
         stem = self.paths[number].stem
         results = [f"{stem}_mask.png", f"{stem}.json"]
         labels = [f"{LABELS_FOLDER}/{name}" for name in results]
-        return [*results, *labels, self._path(number).name]
+        return [*results, *labels, f"{stem}{FORMER_ENDING}", self._path(number).name]
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{self.paths[number].stem}.marks.json"
+        return self.folder / f"{self.paths[number].stem}{ENDING}"
 
     def _stamp(self, number: int) -> Stamp | None:
         try:
@@ -242,10 +243,11 @@ class AnnotationStore:
     def _bytes(self, number: int) -> bytes:
         """The file as it is; none if it is not there."""
         path, stem = self._path(number), self.paths[number].stem
-        if stem.endswith(".marks") and stem.removesuffix(".marks") in self._stems:
+        other, _, ending = stem.rpartition(".")
+        if ending in ("prompts", "marks") and other in self._stems:
             raise ValueError(
-                f"the masks of '{self.paths[number].name}' would be written over the marks of "
-                f"'{stem.removesuffix('.marks')}'; rename one of the two"
+                f"the masks of '{self.paths[number].name}' would be written over the prompts of "
+                f"'{other}'; rename one of the two"
             )
         try:
             return path.read_bytes()
@@ -253,7 +255,7 @@ class AnnotationStore:
             return b""
         except OSError as error:  # a name too long, a folder of this name
             raise ValueError(
-                f"the marks of '{self.paths[number].name}' cannot be kept in '{path}': "
+                f"the prompts of '{self.paths[number].name}' cannot be kept in '{path}': "
                 f"{error.strerror}; rename the image"
             ) from error
 
@@ -266,7 +268,7 @@ class AnnotationStore:
                 f"'{path}' cannot be read: {error}; move it away to begin anew"
             ) from error
         if not isinstance(content, dict):
-            raise ValueError(f"'{path}' holds no marks; move it away to begin anew")
+            raise ValueError(f"'{path}' holds no prompts; move it away to begin anew")
         version = content.get("version", _VERSION)
         if type(version) is not int or not 1 <= version <= _VERSION:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""One image that is open: what is asked of it changes its marks, and the files with them."""
+"""One image that is open: what is asked of it changes its prompts, and the files with them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 
 from maskfeat.app.annotation import (
     OBJECT,
-    AddMark,
+    AddPrompt,
     Annotation,
     FinishObject,
-    Mark,
     MaskRuns,
+    Prompt,
     ReopenObject,
     SetDone,
     State,
     described,
 )
-from maskfeat.app.annotation_json import JsonDict, mark_to_json, step_from_json
+from maskfeat.app.annotation_json import JsonDict, prompt_to_json, step_from_json
 from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, reach_on
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork
@@ -38,11 +38,11 @@ _NEEDING_MASKS = ("finish", "reopen", "done", "save")
 
 
 class OpenImage:
-    """An image's marks and masks. Its methods may be called from any thread, and wait if need be.
+    """An image's prompts and masks. Its methods may be called from any thread, and wait if need be.
 
     Args:
         number: Of the image.
-        store: Where its marks are.
+        store: Where its prompts are.
         image: What is being read.
         segmenter: What is being computed.
     """
@@ -61,7 +61,7 @@ class OpenImage:
         self._stamp = file_stamp(self._path)
         self._lock = threading.Lock()
         self._annotation: Annotation | None = None
-        self._marks_revision = ""
+        self._prompts_revision = ""
         self._partition: bytes | None = None
 
     @property
@@ -75,7 +75,7 @@ class OpenImage:
         return file_stamp(self._path) != self._stamp
 
     def revision(self) -> str | None:
-        """Of image and marks as they are shown; None if nothing was shown yet."""
+        """Of image and prompts as they are shown; None if nothing was shown yet."""
         with self._lock:
             return None if self._annotation is None else self._revision()
 
@@ -103,11 +103,11 @@ class OpenImage:
     def act(self, request: JsonDict) -> JsonDict:
         """Do what the page asks: save it, then compute what it changes.
 
-        A mark made before the features are there is saved, and answered without masks.
+        A prompt made before the features are there is saved, and answered without masks.
 
         Args:
             request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
-                a mark's reach is found here; or `{"do": "undo" | "redo" | "save"}`. With
+                a prompt's reach is found here; or `{"do": "undo" | "redo" | "save"}`. With
                 `"revision"`, that of the view it was decided upon.
 
         Returns:
@@ -120,7 +120,7 @@ class OpenImage:
         """
         what = str(request.get("do"))
         if what in _NEEDING_MASKS:
-            self.segmenter.result()  # without the lock: marks can be made meanwhile
+            self.segmenter.result()  # without the lock: prompts can be made meanwhile
         with self._lock:
             before = self._loaded()
             check_revision(request, self._revision(), self._path.name)
@@ -139,9 +139,9 @@ class OpenImage:
 
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
-        if isinstance(step, AddMark):
-            reach = self._reach_of(step.mark, before.state)
-            step = AddMark(replace(step.mark, reach=reach))
+        if isinstance(step, AddPrompt):
+            reach = self._reach_of(step.prompt, before.state)
+            step = AddPrompt(replace(step.prompt, reach=reach))
         return before.with_step(step)
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -155,7 +155,7 @@ class OpenImage:
     def _with_object_reopened(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         assert isinstance(step, ReopenObject)
-        if before.state.open_marks:
+        if before.state.open_prompts:
             before = self._with_object_finished(before, request)
         return before.with_step(step)
 
@@ -165,9 +165,9 @@ class OpenImage:
         state = before.state
         if not step.is_done:
             return before.with_step(SetDone(False))
-        if state.mode == "object" and state.open_marks:
+        if state.mode == "object" and state.open_prompts:
             before = self._with_object_finished(before, request)
-        elif state.open_marks and (mask := self._open_mask(state)).any():  # left for the labels
+        elif state.open_prompts and (mask := self._open_mask(state)).any():  # left for the labels
             before = before.with_step(FinishObject(_runs_of(mask)))
         return before.with_step(SetDone(True, self._labels(state)))
 
@@ -192,7 +192,7 @@ class OpenImage:
     def _loaded(self) -> Annotation:
         if self._annotation is None:
             self._annotation = self._store.load(self.number, self.size, self._identity)
-            self._marks_revision = self._store.revision(self.number)
+            self._prompts_revision = self._store.revision(self.number)
         return self._annotation
 
     def _keep(self, annotation: Annotation) -> None:
@@ -204,10 +204,10 @@ class OpenImage:
                 self.size,
                 self._identity,
                 annotation,
-                self._marks_revision,
+                self._prompts_revision,
                 with_results=_may_change_results(before.state, annotation.state),
             )
-            self._marks_revision = self._store.revision(self.number)
+            self._prompts_revision = self._store.revision(self.number)
         self._annotation = annotation
 
     def _view(self, annotation: Annotation, with_finished: bool) -> JsonDict:
@@ -225,7 +225,7 @@ class OpenImage:
             "can_undo": annotation.can_undo,
             "can_redo": annotation.can_redo,
             "undo": described(annotation.last_step) if annotation.last_step else None,
-            "marks": [mark_to_json(mark) for mark in state.marks],
+            "prompts": [prompt_to_json(prompt) for prompt in state.prompts],
             "open_number": state.open_number or state.next_number,
             "masks": [],
         }
@@ -250,32 +250,32 @@ class OpenImage:
         return self.segmenter.done() and not self.segmenter.exception()
 
     def _masks_at_hand(self, state: State) -> dict[int, BoolArray]:
-        """What the marks that are shown stand for, by label."""
+        """What the prompts that are shown stand for, by label."""
         if state.mode == "object":
             mask = self._open_mask(state)
             return {OBJECT: mask} if mask.any() else {}
         return self._label_masks(state)
 
     def _open_mask(self, state: State) -> BoolArray:
-        return object_mask(self.segmenter.result(), state.open_marks, self.size)
+        return object_mask(self.segmenter.result(), state.open_prompts, self.size)
 
-    def _reach_of(self, mark: Mark, state: State) -> float | None:
-        """The reach of a mark on what is shown; None before the features are there."""
+    def _reach_of(self, prompt: Prompt, state: State) -> float | None:
+        """The reach of a prompt on what is shown; None before the features are there."""
         if state.mode != "object" or not self._is_ready():
             return None
-        return reach_on(self._open_mask(state), mark, self.size)
+        return reach_on(self._open_mask(state), prompt, self.size)
 
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
-        labels = label_map(self.segmenter.result(), state.label_marks, self.size)
+        labels = label_map(self.segmenter.result(), state.label_prompts, self.size)
         return {int(label): labels == label for label in np.unique(labels) if label > 0}
 
     def _labels(self, state: State) -> tuple[tuple[int, MaskRuns], ...]:
         """The labels of all pixels, to be kept."""
-        masks = self._label_masks(state) if state.label_marks else {}
+        masks = self._label_masks(state) if state.label_prompts else {}
         return tuple((label, _runs_of(mask)) for label, mask in masks.items())
 
     def _revision(self) -> str:
-        return f"{self._identity.file_digest[:12]}-{self._marks_revision}"
+        return f"{self._identity.file_digest[:12]}-{self._prompts_revision}"
 
     @property
     def _identity(self) -> ImageIdentity:

@@ -30,7 +30,7 @@ class OpenImages:
     """Opens images, keeps the last few, and reads and computes the next one ahead.
 
     Args:
-        store: The images and their marks.
+        store: The images and their prompts.
         model: Gives features; asked by one thread alone.
         max_megapixels: Larger images are reduced to it before their features are taken.
     """
@@ -111,7 +111,7 @@ class OpenImages:
         return found
 
     def _close_oldest(self) -> None:
-        """Forget what was not looked at for longest; the last two stay. Marks are in files."""
+        """Forget what was not looked at for longest; the last two stay. Prompts are in files."""
         for number in list(self._open)[:-2]:
             if len(self._open) <= _MOST_OPEN and self._num_pixels() <= _MOST_PIXELS:
                 return

@@ -1,6 +1,6 @@
 """Revisions: each answer says which state it shows, each action which state it is based on.
 
-So of two tabs that show one image, the one that has not seen the other's last mark is told,
+So of two tabs that show one image, the one that has not seen the other's last prompt is told,
 instead of adding to what it does not show.
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from maskfeat import __version__
 from maskfeat.app.result_origin import is_current, origin_of
+from maskfeat.app.set_aside import ENDING, FORMER_ENDING
 from maskfeat.data.folder import find_images, read_image
 from maskfeat.features.model_file import find_model
 from maskfeat.files import check_free, check_stems, check_writable, file_digest, holds_one_of
@@ -108,10 +109,11 @@ def _all_images(places: Sequence[str]) -> list[Path]:
 def _check_out(paths: Sequence[Path], folder: Path) -> None:
     """Refuse, before anything slow, a folder that cannot or should not be written to."""
     check_names(paths, folder)
-    marked = [path for path in paths if (folder / f"{path.stem}.marks.json").exists()]
-    if marked:
+    names = {path.stem + ending: path.name for path in paths for ending in (ENDING, FORMER_ENDING)}
+    labeled = [of_image for name, of_image in names.items() if (folder / name).exists()]
+    if labeled:
         raise ValueError(
-            f"'{folder}' holds what was clicked on '{marked[0].name}' by maskfeat annotate, and "
+            f"'{folder}' holds what was clicked on '{labeled[0]}' by maskfeat annotate, and "
             "its masks would be written over; name another folder by --out"
         )
     check_writable(folder)

@@ -1,4 +1,4 @@
-"""What is said of an object beside its marks: a box that holds it, a mask to start from."""
+"""What is said of an object beside its prompts: a box that holds it, a mask to start from."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def hints_of(
     box: Box | None,
     prior: BoolArray | None,
 ) -> Hints:
-    """What marks of the object, a box and a mask to start from say of superpixels.
+    """What prompts of the object, a box and a mask to start from say of superpixels.
 
     Args:
         graph: Superpixels of an image.
         tree: Their hierarchy: of a box without a mask, the node that fills it best is the mask.
-        object_yx: Marked as object, (N, 2); none only if there is a box or a mask.
+        object_yx: Labeled as object, (N, 2); none only if there is a box or a mask.
         box: What holds the object: (top, left, bottom, right), the last two exclusive.
         prior: What the object was before, or may be, (H, W).
     """

@@ -1,8 +1,8 @@
-"""Marks that carry their reach: one made near the outline changes little, one far from it much.
+"""Prompts that carry their reach: one made near the outline changes little, one far from it much.
 
 A cut that hears of one more click may change its mind anywhere, and a user who corrects a sliver
 does not want that. Where a click was made, seen from the outline of the mask of that moment, says
-how much it is about. So a mark is not a place and a sign alone, but a place, a sign and a reach;
+how much it is about. So a prompt is not a place and a sign alone, but a place, a sign and a reach;
 and the mask is a function of the set of them, in which no order is left, see `layers`.
 """
 
@@ -23,19 +23,19 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 _LEVELS_PER_OCTAVE = 2
-ANYWHERE = 10**6  # the level of strokes that were made on no outline
-AGREED = -1  # the level of strokes that the mask they were made on obeyed already
+ANYWHERE = 10**6  # the level of prompts that were made on no outline
+AGREED = -1  # the level of prompts that the mask they were made on obeyed already
 _FEW = 8  # pixels whose reach is looked for one by one
 _FARTHEST = 2.0**20  # pixels; no image is larger
 
 
 @dataclass(frozen=True)
-class Stroke:
-    """Pixels that were marked at once.
+class Prompt:
+    """Pixels that were labeled at once.
 
     Attributes:
         pixels_yx: Each once, in reading order, int64, shape (N, 2).
-        is_object: Marked as object, else as background.
+        is_object: Labeled as object, else as background.
         reach: Pixels from the outline of the mask that it was made on, see `reach_to_change`; inf
             if there was none, 0 if that mask obeyed it already.
     """
@@ -46,7 +46,7 @@ class Stroke:
 
     @cached_property
     def level(self) -> int:
-        """Strokes of one level count as made at once: half octaves of their reach."""
+        """Prompts of one level count as made at once: half octaves of their reach."""
         if math.isinf(self.reach):
             return ANYWHERE
         if self.reach == 0:
@@ -60,35 +60,35 @@ class Stroke:
 
 
 def reach_of_level(level: int) -> float:
-    """The reach that strokes of a level count as having, pixels; see `Stroke.level`."""
+    """The reach that prompts of a level count as having, pixels; see `Prompt.level`."""
     return float(2 ** (level / _LEVELS_PER_OCTAVE))
 
 
-def pixels_of(strokes: Sequence[Stroke], is_object: bool) -> IntArray:
-    """All pixels marked one way, (N, 2)."""
-    found = [stroke.pixels_yx for stroke in strokes if stroke.is_object == is_object]
+def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
+    """All pixels labeled one way, (N, 2)."""
+    found = [prompt.pixels_yx for prompt in prompts if prompt.is_object == is_object]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
 
 
-def scaled_stroke(stroke: Stroke, size: tuple[int, int], to: tuple[int, int]) -> Stroke:
-    """A stroke on a reduced image, its reach in pixels of that."""
+def scaled_prompt(prompt: Prompt, size: tuple[int, int], to: tuple[int, int]) -> Prompt:
+    """A prompt on a reduced image, its reach in pixels of that."""
     if size == to:
-        return stroke
-    pixels = np.unique(scaled(stroke.pixels_yx, size, to), axis=0)
+        return prompt
+    pixels = np.unique(scaled(prompt.pixels_yx, size, to), axis=0)
     factor = float(np.sqrt(np.prod(to) / np.prod(size)))
-    return replace(stroke, pixels_yx=pixels, reach=stroke.reach * factor)
+    return replace(prompt, pixels_yx=pixels, reach=prompt.reach * factor)
 
 
 def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
-    """How much a stroke is to change of the mask that was shown when it was made.
+    """How much a prompt is to change of the mask that was shown when it was made.
 
     Args:
         mask: What was shown, shape (H, W).
-        pixels_yx: Of the stroke, integers, shape (N, 2), inside the mask.
-        is_object: Marked as object, else as background.
+        pixels_yx: Of the prompt, integers, shape (N, 2), inside the mask.
+        is_object: Labeled as object, else as background.
 
     Returns:
-        0 if the mask obeys the stroke already, for then it changes nothing; else `reach_of`.
+        0 if the mask obeys the prompt already, for then it changes nothing; else `reach_of`.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
     is_obeyed = bool((mask[tuple(pixels.T)] == is_object).all())
@@ -96,11 +96,11 @@ def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) 
 
 
 def reach_of(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
-    """How far a stroke lies from the outline of a mask.
+    """How far a prompt lies from the outline of a mask.
 
     Args:
-        mask: What was shown when the stroke was made, shape (H, W).
-        pixels_yx: Of the stroke, integers, shape (N, 2), inside the mask.
+        mask: What was shown when the prompt was made, shape (H, W).
+        pixels_yx: Of the prompt, integers, shape (N, 2), inside the mask.
 
     Returns:
         From the deepest of its pixels to the nearest pixel of the other label, pixels; inf if all

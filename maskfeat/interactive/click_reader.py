@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Effects of clicks that are kept: some 100 MB for 8,000 superpixels.
 _KEPT_EFFECTS = 512
-# Of so many superpixels of one kind of click each is read; of more, as a scribble marks, so many.
+# Of so many superpixels of one kind of click each is read; of more, as a scribble prompts, so many.
 MOST_READ = 128
 
 

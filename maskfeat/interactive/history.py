@@ -1,4 +1,4 @@
-"""Strokes as a user makes them, one after another, and the mask that they stand for."""
+"""Prompts as a user makes them, one after another, and the mask that they stand for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-class KeptStroke(NamedTuple):
-    """A stroke that is remembered: its pixels (row, column), sign and reach."""
+class KeptPrompt(NamedTuple):
+    """A prompt that is remembered: its pixels (row, column), sign and reach."""
 
     points_yx: IntArray
     is_positive: bool
@@ -28,7 +28,7 @@ class KeptStroke(NamedTuple):
 
 
 class Predict(Protocol):
-    """The mask of some strokes, see `InteractiveSegmenter.predict`."""
+    """The mask of some prompts, see `InteractiveSegmenter.predict`."""
 
     def __call__(
         self,
@@ -43,81 +43,81 @@ class Predict(Protocol):
         ...
 
 
-class StrokeHistory:
-    """Strokes that were made one after another.
+class PromptHistory:
+    """Prompts that were made one after another.
 
-    Each stroke carries its reach: how far it was made from the outline of the mask shown then, 0
-    if it says what that mask says, and then nothing changes. A stroke on the background takes away
-    from the mask that it was made on: nothing grows beyond that until a stroke adds to the object.
+    Each prompt carries its reach: how far it was made from the outline of the mask shown then, 0
+    if it says what that mask says, and then nothing changes. A prompt on the background takes away
+    from the mask that it was made on: nothing grows beyond that until a prompt adds to the object.
 
     Args:
-        predict: Gives the mask of some strokes, at least one of them on the object.
+        predict: Gives the mask of some prompts, at least one of them on the object.
     """
 
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
-        self._strokes: list[KeptStroke] = []
+        self._prompts: list[KeptPrompt] = []
         self._shown: BoolArray | None = None
 
     def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
-        """The mask with one more stroke, which is kept unless this raises.
+        """The mask with one more prompt, which is kept unless this raises.
 
         Args:
             points_yx: Pixels, shape (N, 2), at least one.
-            is_positive: True for a stroke on the object.
+            is_positive: True for a prompt on the object.
         """
         shown = self._shown
         reach = np.inf if shown is None else reach_to_change(shown, points_yx, is_positive)
-        strokes = [*self._strokes, KeptStroke(points_yx, is_positive, reach)]
-        mask = _mask_of(self._predict, strokes, shown)
-        self._strokes, self._shown = strokes, mask
+        prompts = [*self._prompts, KeptPrompt(points_yx, is_positive, reach)]
+        mask = _mask_of(self._predict, prompts, shown)
+        self._prompts, self._shown = prompts, mask
         return mask.copy()
 
     def undo(self) -> BoolArray | None:
-        """Forget the last stroke; the mask of the rest, None if none of it is on the object.
+        """Forget the last prompt; the mask of the rest, None if none of it is on the object.
 
         Raises:
             ValueError: If there is nothing to take back.
         """
-        if not self._strokes:
+        if not self._prompts:
             raise ValueError("there is no click to take back")
-        strokes = self._strokes[:-1]
-        shown = shown_mask(self._predict, strokes)
-        self._strokes, self._shown = strokes, shown
+        prompts = self._prompts[:-1]
+        shown = shown_mask(self._predict, prompts)
+        self._prompts, self._shown = prompts, shown
         return None if shown is None else shown.copy()
 
 
-def shown_mask(predict: Predict, strokes: Sequence[KeptStroke]) -> BoolArray | None:
-    """The mask that was shown after some strokes, in the order that they were made in.
+def shown_mask(predict: Predict, prompts: Sequence[KeptPrompt]) -> BoolArray | None:
+    """The mask that was shown after some prompts, in the order that they were made in.
 
     Args:
-        predict: See `StrokeHistory`.
-        strokes: Each with the reach that it had on the mask before it.
+        predict: See `PromptHistory`.
+        prompts: Each with the reach that it had on the mask before it.
 
     Returns:
-        bool, shape (H, W); None if no stroke is on the object.
+        bool, shape (H, W); None if no prompt is on the object.
     """
-    if not any(stroke.is_positive for stroke in strokes):
+    if not any(prompt.is_positive for prompt in prompts):
         return None
-    first = len(strokes)
-    while first > 1 and strokes[first - 1].adds_nothing:
+    first = len(prompts)
+    while first > 1 and prompts[first - 1].adds_nothing:
         first -= 1
     mask = None
-    for count in range(first, len(strokes) + 1):
-        mask = _mask_of(predict, strokes[:count], mask)
+    for count in range(first, len(prompts) + 1):
+        mask = _mask_of(predict, prompts[:count], mask)
     return mask
 
 
-def _mask_of(predict: Predict, strokes: Sequence[KeptStroke], shown: BoolArray | None) -> BoolArray:
-    """The mask of some strokes, of which the last was made on the mask that was shown."""
-    if strokes[-1].reach == 0 and shown is not None:
+def _mask_of(predict: Predict, prompts: Sequence[KeptPrompt], shown: BoolArray | None) -> BoolArray:
+    """The mask of some prompts, of which the last was made on the mask that was shown."""
+    if prompts[-1].reach == 0 and shown is not None:
         return shown
     within = None
-    if strokes[-1].adds_nothing and shown is not None:
+    if prompts[-1].adds_nothing and shown is not None:
         within = shown.copy()
         # What says what was shown may stand where only a segment that was taken whole made it so.
-        for stroke in strokes:
-            within[tuple(stroke.points_yx.T)] |= stroke.is_positive
-    scribbles = [(stroke.points_yx, stroke.is_positive) for stroke in strokes]
-    reach_px = [stroke.reach for stroke in strokes]
+        for prompt in prompts:
+            within[tuple(prompt.points_yx.T)] |= prompt.is_positive
+    scribbles = [(prompt.points_yx, prompt.is_positive) for prompt in prompts]
+    reach_px = [prompt.reach for prompt in prompts]
     return predict((), (), scribbles=scribbles, reach_px=reach_px, within=within)

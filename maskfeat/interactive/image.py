@@ -1,4 +1,4 @@
-"""One image, prepared for marks: superpixels, evidence, cuts, refinement, coloring."""
+"""One image, prepared for prompts: superpixels, evidence, cuts, refinement, coloring."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from maskfeat.interactive.windows import Window, grown, whole
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.merge_classifier import default_merge_classifier
-from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_marks, steps_of_tree
+from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
 
 BoolArray = npt.NDArray[np.bool_]
@@ -40,7 +40,7 @@ _FREE_MARGIN = 12
 
 
 class Scene:
-    """One image that is cut and colored again and again, by its marks.
+    """One image that is cut and colored again and again, by its prompts.
 
     Args:
         features: Of the image.
@@ -98,8 +98,8 @@ class Scene:
         """The object, pixel by pixel, before clicks are enforced.
 
         Args:
-            object_yx: Marked as object, shape (N, 2); none only if there is a box or a prior.
-            background_yx: Marked as background, shape (M, 2).
+            object_yx: Labeled as object, shape (N, 2); none only if there is a box or a prior.
+            background_yx: Labeled as background, shape (M, 2).
             box: What holds the object: (top, left, bottom, right).
             prior: What the object was before, or may be, shape (H, W).
 
@@ -125,12 +125,12 @@ class Scene:
         box: tuple[int, int, int, int] | None = None,
         prior: BoolArray | None = None,
     ) -> SceneCut:
-        """A mask, changed for some strokes in some windows; before clicks are enforced.
+        """A mask, changed for some prompts in some windows; before clicks are enforced.
 
         Args:
             object_yx: See `object_mask`, likewise the rest.
             background_yx: See there.
-            layer: The mask, and the strokes that are to change it.
+            layer: The mask, and the prompts that are to change it.
             windows: Rows and columns.
             box: See there.
             prior: See there.
@@ -175,8 +175,8 @@ class Scene:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.
 
         Args:
-            pixels_yx: Marked pixels, shape (N, 2), at least one. Of several marks on one pixel the
-                smallest label counts.
+            pixels_yx: Labeled pixels, shape (N, 2), at least one. Of several prompts on one pixel
+                the smallest label counts.
             labels: Their labels, shape (N,).
 
         Returns:
@@ -185,7 +185,7 @@ class Scene:
         order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
         pixels_yx, first = np.unique(pixels_yx[order], axis=0, return_index=True)
         labels = labels[order][first]
-        regions, parents = split_by_marks(self.graph.labels, pixels_yx, labels)
+        regions, parents = split_by_seeds(self.graph.labels, pixels_yx, labels)
         if len(parents) == self.graph.num_superpixels:
             forest = self._forest
         else:

@@ -1,10 +1,10 @@
-"""A mark on a mask -> how likely each superpixel is to change its label for it.
+"""A prompt on a mask -> how likely each superpixel is to change its label for it.
 
-What all marks together say of a superpixel is one thing, the mask that the user saw when making one
-more another: it was right wherever nobody clicked, as far as the user cared. How much of it a mark
-is to change depends on where it was made, seen from the outline. A hard limit to that (nothing
-thicker than 1.5 times the reach) is right for users who click the middle of an error, and stops
-those who click anywhere in it. So a small network weighs one against the other, superpixel by
+What all prompts together say of a superpixel is one thing, the mask that the user saw when making
+one more another: it was right wherever nobody clicked, as far as the user cared. How much of it a
+prompt is to change depends on where it was made, seen from the outline. A hard limit to that
+(nothing thicker than 1.5 times the reach) is right for users who click the middle of an error, and
+stops those who click anywhere in it. So a small network weighs one against the other, superpixel by
 superpixel.
 """
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Stroke, pixels_of, reach_of_level
+from maskfeat.interactive.click_radius import Prompt, pixels_of, reach_of_level
 from maskfeat.interactive.evidence import COMPARED, SUPERPIXEL_MEASURES, WAYS
 from maskfeat.interactive.small_net import SmallNet
 from maskfeat.interactive.windows import Window, hull
@@ -30,42 +30,42 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 CHANGE_MEASURES = (
-    "log odds of the change, by all marks",
+    "log odds of the change, by all prompts",
     "the change is to the object",
-    "log distance to the mark, by its reach",
+    "log distance to the prompt, by its reach",
     "log reach, of the image",
     "log depth under the outline, by the reach",
     "log depth under the outline, of the image",
-    "log number of marks",
+    "log number of prompts",
     "log share of the image that has the label",
     "log reach, of the object",
-    *(f"marks of the new label: {way}" for way in WAYS),
-    *(f"marks of the old label: {way}" for way in WAYS),
+    *(f"prompts of the new label: {way}" for way in WAYS),
+    *(f"prompts of the old label: {way}" for way in WAYS),
     *(f"new against old label: {way}" for way in COMPARED),
     *SUPERPIXEL_MEASURES[2 * len(WAYS) + len(COMPARED) :],
 )
-# Log odds that a superpixel keeps a label that no mark is about.
+# Log odds that a superpixel keeps a label that no prompt is about.
 _KEPT_ODDS = 8.0
 _LEAST_PIXELS, _LEAST_SHARE = 0.5, 1e-4
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A mask, and strokes that are to change it.
+    """A mask, and prompts that are to change it.
 
     Attributes:
         below: The mask, bool, shape (H, W).
-        strokes: Of one level, each wrong somewhere in the mask.
-        num_strokes: So many are known, these and those that the mask stands for.
+        prompts: Of one level, each wrong somewhere in the mask.
+        num_prompts: So many are known, these and those that the mask stands for.
     """
 
     below: BoolArray
-    strokes: Sequence[Stroke]
-    num_strokes: int
+    prompts: Sequence[Prompt]
+    num_prompts: int
 
     def changing_to(self, is_object: bool) -> IntArray:
-        """The pixels of strokes of one sign that are wrong in the mask, (N, 2)."""
-        pixels = pixels_of(self.strokes, is_object)
+        """The pixels of prompts of one sign that are wrong in the mask, (N, 2)."""
+        pixels = pixels_of(self.prompts, is_object)
         wrong: IntArray = pixels[self.below[tuple(pixels.T)] != is_object]
         return wrong
 
@@ -86,7 +86,7 @@ class ChangeReader:
     def revised(
         self,
         odds: FloatArray,
-        by_marks: FloatArray,
+        by_prompts: FloatArray,
         superpixels: IntArray,
         is_object: BoolArray,
         layer: Layer,
@@ -95,22 +95,22 @@ class ChangeReader:
         """What becomes of the log odds of superpixels, in view of the mask below.
 
         Args:
-            odds: Of "object", by all marks, of each of the superpixels, (A,).
-            by_marks: `evidence.SUPERPIXEL_MEASURES` of the superpixels, (M, A).
+            odds: Of "object", by all prompts, of each of the superpixels, (A,).
+            by_prompts: `evidence.SUPERPIXEL_MEASURES` of the superpixels, (M, A).
             superpixels: Which, (A,), all of those in the windows.
             is_object: Labels of these in the mask below, (A,).
-            layer: The mask and the strokes that are to change it.
+            layer: The mask and the prompts that are to change it.
             windows: Where it may change.
 
         Returns:
-            Log odds of "object", float32, (A,); such as keep the label where no stroke of the
+            Log odds of "object", float32, (A,); such as keep the label where no prompt of the
             layer is about it.
         """
         revised = np.where(is_object, np.float32(_KEPT_ODDS), np.float32(-_KEPT_ODDS))
         for to_object in (True, False):
             asked = np.flatnonzero(is_object != to_object)
             if len(asked) and len(layer.changing_to(to_object)):
-                known = odds[asked], by_marks[:, asked], superpixels[asked]
+                known = odds[asked], by_prompts[:, asked], superpixels[asked]
                 measures = self.measures(*known, to_object, layer, windows)
                 sign = 1 if to_object else -1
                 revised[asked] = sign * self.network(measures)
@@ -119,7 +119,7 @@ class ChangeReader:
     def measures(
         self,
         odds: FloatArray,
-        by_marks: FloatArray,
+        by_prompts: FloatArray,
         superpixels: IntArray,
         to_object: bool,
         layer: Layer,
@@ -129,18 +129,18 @@ class ChangeReader:
 
         Args:
             odds: See `revised`.
-            by_marks: See `revised`.
+            by_prompts: See `revised`.
             superpixels: Which, (A,), all of the other label.
             to_object: The label that they may get.
-            layer: See `revised`; at least one of its strokes is to make such a change.
+            layer: See `revised`; at least one of its prompts is to make such a change.
             windows: See `revised`.
 
         Returns:
             float32, shape (F, A), in the order of `CHANGE_MEASURES`.
         """
-        reach = reach_of_level(layer.strokes[0].level)
-        marks = cKDTree(layer.changing_to(to_object))
-        distance = marks.query(self.graph.centroids_yx[superpixels])[0] + _LEAST_PIXELS
+        reach = reach_of_level(layer.prompts[0].level)
+        prompts = cKDTree(layer.changing_to(to_object))
+        distance = prompts.query(self.graph.centroids_yx[superpixels])[0] + _LEAST_PIXELS
         depth = self._depths(layer.below != to_object, windows)[superpixels] + _LEAST_PIXELS
         share = max(float(layer.below.mean()), _LEAST_SHARE)
 
@@ -155,10 +155,10 @@ class ChangeReader:
                 everywhere(math.log(reach / self._root)),
                 np.log(depth / reach),
                 np.log(depth / self._root),
-                everywhere(math.log(layer.num_strokes)),
+                everywhere(math.log(layer.num_prompts)),
                 everywhere(math.log((1 - share if to_object else share) + _LEAST_SHARE)),
                 everywhere(math.log(reach / (self._root * math.sqrt(share)))),
-                *_seen_from(to_object, by_marks),
+                *_seen_from(to_object, by_prompts),
             ]
         ).astype(np.float32)
 
@@ -175,17 +175,17 @@ class ChangeReader:
         return means.astype(np.float32)
 
 
-def _seen_from(to_object: bool, by_marks: FloatArray) -> FloatArray:
-    """Measures of superpixels; those by marks of the label that they may get come first."""
+def _seen_from(to_object: bool, by_prompts: FloatArray) -> FloatArray:
+    """Measures of superpixels; those by prompts of the label that they may get come first."""
     if to_object:
-        return by_marks
+        return by_prompts
     count, compared = len(WAYS), len(COMPARED)
     ratios = slice(2 * count, 2 * count + compared)
     return np.concatenate(
         [
-            by_marks[count : 2 * count],
-            by_marks[:count],
-            -by_marks[ratios],
-            by_marks[2 * count + compared :],
+            by_prompts[count : 2 * count],
+            by_prompts[:count],
+            -by_prompts[ratios],
+            by_prompts[2 * count + compared :],
         ]
     )

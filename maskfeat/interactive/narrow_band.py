@@ -1,4 +1,4 @@
-"""A mark near the outline -> the sliver that it means, pixel by pixel.
+"""A prompt near the outline -> the sliver that it means, pixel by pixel.
 
 Late in a session of clicks the outline is a pixel or two beside where the user wants it. A cut of
 superpixels knows nothing of that: on late clicks of sessions on the train splits it changed as many
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Stroke
+from maskfeat.interactive.click_radius import Prompt
 from maskfeat.interactive.small_net import SmallNet
 from maskfeat.interactive.windows import Window, grown, whole, window_around
 
@@ -29,27 +29,27 @@ IntArray = npt.NDArray[np.int64]
 
 SLIVER_MEASURES = (
     "log reach",
-    "distance to the mark",
+    "distance to the prompt",
     "depth under the outline",
     "distance by reach",
     "depth by reach",
-    "color: like the mark's side",
-    "features: like the mark's side",
-    "color of the mark: like its side",
-    "features of the mark: like its side",
-    "color distance to the mark",
-    "feature distance to the mark",
-    "distance to other marks of the other kind",
-    "distance to other marks of its kind",
-    "the mark is on the object",
+    "color: like the prompt's side",
+    "features: like the prompt's side",
+    "color of the prompt: like its side",
+    "features of the prompt: like its side",
+    "color distance to the prompt",
+    "feature distance to the prompt",
+    "distance to other prompts of the other kind",
+    "distance to other prompts of its kind",
+    "the prompt is on the object",
 )
 
-# Pixels that are looked at lie no further from a mark: so many times its reach, and so many more.
+# Pixels that are looked at lie no further from a prompt: so many times its reach, and so many more.
 _LENGTH, _LEAST_LENGTH = 5.0, 6
-# Marks that need a larger window, as long scribbles do, are left to the cut; pixels.
+# Prompts that need a larger window, as long scribbles do, are left to the cut; pixels.
 _LARGEST_WINDOW = 256 * 256
 _MOST_LEVEL = 3  # of reach; up to 3.4 pixels
-# Other marks are felt up to so many pixels.
+# Other prompts are felt up to so many pixels.
 _FAR = 24.0
 # "Around a pixel" is a square of so many pixels to each side.
 _AROUND = 5
@@ -57,18 +57,18 @@ _PLACES = np.array([2**31, 1])  # a number for each (row, column)
 _KEPT = 1024  # slivers, 10 kB each
 
 
-def is_sliver(stroke: Stroke) -> bool:
-    """Whether a mark lies so near the outline, and is so small, that it means a sliver."""
-    if stroke.level > _MOST_LEVEL:
+def is_sliver(prompt: Prompt) -> bool:
+    """Whether a prompt lies so near the outline, and is so small, that it means a sliver."""
+    if prompt.level > _MOST_LEVEL:
         return False
-    margin = 2 * _length(stroke.reach)
-    height, width = (side.stop - side.start for side in window_around(stroke.pixels_yx))
+    margin = 2 * _length(prompt.reach)
+    height, width = (side.stop - side.start for side in window_around(prompt.pixels_yx))
     fits: bool = (height + margin) * (width + margin) <= _LARGEST_WINDOW
     return fits
 
 
 class SliverReader:
-    """Finds what marks near the outline mean, on one image.
+    """Finds what prompts near the outline mean, on one image.
 
     Args:
         network: Judges pixels by `SLIVER_MEASURES`.
@@ -88,24 +88,24 @@ class SliverReader:
         self._kept: OrderedDict[tuple[Any, ...], BoolArray] = OrderedDict()
 
     def sliver(
-        self, stroke: Stroke, mask: BoolArray, marks: tuple[IntArray, IntArray]
+        self, prompt: Prompt, mask: BoolArray, prompts: tuple[IntArray, IntArray]
     ) -> tuple[Window, BoolArray]:
-        """The pixels that a mark means to change.
+        """The pixels that a prompt means to change.
 
         Args:
-            stroke: The mark, with a finite reach; some of its pixels wrong in the mask.
+            prompt: The prompt, with a finite reach; some of its pixels wrong in the mask.
             mask: The mask before, bool, shape (H, W).
-            marks: Pixels marked as background and as object, itself among them, (N, 2) and (M, 2).
+            prompts: Pixels labeled background and as object, itself among them, (N, 2) and (M, 2).
 
         Returns:
-            A window around the mark, and what of it is to get the mark's label, bool, (h, w): parts
-            that are connected to no pixel of the mark may be among them.
+            A window around the prompt, and what of it is to get the prompt's label, bool, (h, w):
+            parts that are connected to no pixel of the prompt may be among them.
         """
-        window = _window_of(stroke, mask.shape)
-        others = _others(stroke, marks, window)
-        key = (stroke.key, stroke.reach, mask[window].tobytes(), *(o.tobytes() for o in others))
+        window = _window_of(prompt, mask.shape)
+        others = _others(prompt, prompts, window)
+        key = (prompt.key, prompt.reach, mask[window].tobytes(), *(o.tobytes() for o in others))
         if key not in self._kept:
-            asked, measures = self.read(stroke, mask, others, window)
+            asked, measures = self.read(prompt, mask, others, window)
             sliver = np.zeros(mask[window].shape, bool)
             sliver[asked] = self.network(measures) > 0
             self._kept[key] = sliver
@@ -116,7 +116,7 @@ class SliverReader:
 
     def read(
         self,
-        stroke: Stroke,
+        prompt: Prompt,
         mask: BoolArray,
         others: Sequence[IntArray],
         window: Window,
@@ -124,29 +124,29 @@ class SliverReader:
         """What the network is asked about, see `sliver`.
 
         Args:
-            stroke: See there.
+            prompt: See there.
             mask: See there.
-            others: Marks of the other kind and of its own, but for itself, (N, 2) and (M, 2).
-            window: Around the mark.
+            others: Prompts of the other kind and of its own, but for itself, (N, 2) and (M, 2).
+            window: Around the prompt.
 
         Returns:
             Pixels, as rows and columns from the corner of the window, (N,) each, and their
             `SLIVER_MEASURES`, float32, shape (F, N).
         """
-        is_wrong = mask[window] != stroke.is_object
+        is_wrong = mask[window] != prompt.is_object
         corner = np.array([side.start for side in window])
-        place = stroke.pixels_yx - corner
+        place = prompt.pixels_yx - corner
         distance = _distance_to(place, is_wrong.shape)
-        down, right = np.nonzero(is_wrong & (distance <= _length(stroke.reach)))
+        down, right = np.nonzero(is_wrong & (distance <= _length(prompt.reach)))
         asked = down.astype(np.int64), right.astype(np.int64)
         distance = distance[asked]
         depth = ndimage.distance_transform_edt(is_wrong)[asked]
         middle = tuple(place[len(place) // 2])
-        likeness, of_mark, apart = zip(
+        likeness, of_prompt, apart = zip(
             *(_looks(look[window], ~is_wrong, asked, middle) for look in self._looks), strict=True
         )
         pixels = np.stack(asked, axis=1) + corner
-        reach = max(stroke.reach, 1.0)
+        reach = max(prompt.reach, 1.0)
         rows = [
             math.log(reach),
             distance,
@@ -154,10 +154,10 @@ class SliverReader:
             distance / reach,
             depth / reach,
             *likeness,
-            *of_mark,
+            *of_prompt,
             *apart,
-            *(_nearest(pixels, marks) for marks in others),
-            float(stroke.is_object),
+            *(_nearest(pixels, prompts) for prompts in others),
+            float(prompt.is_object),
         ]
         measures = np.empty((len(rows), len(distance)), np.float32)
         for row, values in zip(measures, rows, strict=True):
@@ -169,20 +169,20 @@ def _length(reach: float) -> int:
     return math.ceil(_LENGTH * max(reach, 1.0)) + _LEAST_LENGTH
 
 
-def _window_of(stroke: Stroke, size: tuple[int, ...]) -> Window:
-    return grown(window_around(stroke.pixels_yx), _length(stroke.reach), whole(size))
+def _window_of(prompt: Prompt, size: tuple[int, ...]) -> Window:
+    return grown(window_around(prompt.pixels_yx), _length(prompt.reach), whole(size))
 
 
 def _others(
-    stroke: Stroke, marks: tuple[IntArray, IntArray], window: Window
+    prompt: Prompt, prompts: tuple[IntArray, IntArray], window: Window
 ) -> tuple[IntArray, IntArray]:
-    """Marks of the other kind and of its own that are felt in a window, but for itself."""
+    """Prompts of the other kind and of its own that are felt in a window, but for itself."""
     low, high = np.array([(side.start, side.stop) for side in window]).T
     felt = []
-    for of_kind in (marks[1 - stroke.is_object], marks[stroke.is_object]):
+    for of_kind in (prompts[1 - prompt.is_object], prompts[prompt.is_object]):
         is_felt = ((of_kind >= low - _FAR) & (of_kind < high + _FAR)).all(axis=1)
         felt.append(np.unique(of_kind[is_felt], axis=0))
-    is_own = np.isin(felt[1] @ _PLACES, stroke.pixels_yx @ _PLACES)
+    is_own = np.isin(felt[1] @ _PLACES, prompt.pixels_yx @ _PLACES)
     return felt[0], felt[1][~is_own]
 
 
@@ -198,30 +198,33 @@ def _distance_to(pixels: IntArray, size: tuple[int, ...]) -> npt.NDArray[np.floa
     return distances
 
 
-def _nearest(pixels: IntArray, marks: IntArray) -> FloatArray | float:
-    """From each pixel to the nearest mark, at most `_FAR`, (N,)."""
-    if not len(marks):
+def _nearest(pixels: IntArray, prompts: IntArray) -> FloatArray | float:
+    """From each pixel to the nearest prompt, at most `_FAR`, (N,)."""
+    if not len(prompts):
         return _FAR
-    nearest: FloatArray = cKDTree(marks).query(pixels, distance_upper_bound=_FAR)[0]
+    nearest: FloatArray = cKDTree(prompts).query(pixels, distance_upper_bound=_FAR)[0]
     return np.minimum(nearest, _FAR)
 
 
 def _looks(
-    look: FloatArray, is_mark_side: BoolArray, asked: tuple[IntArray, IntArray], at: tuple[int, ...]
+    look: FloatArray,
+    is_prompt_side: BoolArray,
+    asked: tuple[IntArray, IntArray],
+    at: tuple[int, ...],
 ) -> tuple[FloatArray, float, FloatArray]:
     """How pixels look beside what is around them on either side of the outline.
 
     Args:
         look: Color or features of a window, (h, w, C).
-        is_mark_side: What has the label of the mark already, (h, w).
+        is_prompt_side: What has the label of the prompt already, (h, w).
         asked: Rows and columns of N pixels.
-        at: That of the mark.
+        at: That of the prompt.
 
     Returns:
         By how much the pixels are less like the mean of the other side than like that of the
-        mark's side, (N,); the same of the mark; and how far they are from the mark, (N,).
+        prompt's side, (N,); the same of the prompt; and how far they are from the prompt, (N,).
     """
-    own = is_mark_side[..., None]
+    own = is_prompt_side[..., None]
     sums = _sums_around(np.concatenate([look * own, own, look, np.ones_like(own)], axis=2))
     places = tuple(np.append(asked[axis], at[axis]) for axis in (0, 1))
     looks, sums = look[places], sums[places]

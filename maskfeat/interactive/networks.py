@@ -22,8 +22,8 @@ class ClickNetworks(NamedTuple):
     Attributes:
         superpixels: Log odds of "object" of a superpixel.
         pixels: Log odds of "object" of a pixel, see `refine.PIXEL_MEASURES`.
-        slivers: Whether a pixel is meant by a mark near the outline, see `slivers`.
-        changes: Log odds of a superpixel's changing its label for a mark, see `changes`.
+        slivers: Whether a pixel is meant by a prompt near the outline, see `slivers`.
+        changes: Log odds of a superpixel's changing its label for a prompt, see `changes`.
     """
 
     superpixels: ClickNet

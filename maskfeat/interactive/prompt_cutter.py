@@ -1,4 +1,4 @@
-"""Marks on a scene -> masks: everywhere, or around the marks alone."""
+"""Prompts on a scene -> masks: everywhere, or around the prompts alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.interactive.box_and_mask import filled
-from maskfeat.interactive.click_radius import Stroke
+from maskfeat.interactive.click_radius import Prompt
 from maskfeat.interactive.image import Scene, SceneCut
 from maskfeat.interactive.mask_change import Layer
 from maskfeat.interactive.windows import Window
@@ -19,8 +19,8 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class MarkCutter:
-    """Masks from marks, with a box or a mask to start from."""
+class PromptCutter:
+    """Masks from prompts, with a box or a mask to start from."""
 
     scene: Scene
     box: tuple[int, int, int, int] | None
@@ -37,10 +37,10 @@ class MarkCutter:
         return self.scene.cut_within(inside, outside, layer, windows, self.box, self.prior)
 
     def sliver(
-        self, stroke: Stroke, below: BoolArray, inside: IntArray, outside: IntArray
+        self, prompt: Prompt, below: BoolArray, inside: IntArray, outside: IntArray
     ) -> tuple[Window, BoolArray]:
-        """What a stroke near the outline means."""
-        window, change = self.scene.slivers.sliver(stroke, below, (outside, inside))
-        if self.box is not None and stroke.is_object:
+        """What a prompt near the outline means."""
+        window, change = self.scene.slivers.sliver(prompt, below, (outside, inside))
+        if self.box is not None and prompt.is_object:
             change = change & filled(self.box, below.shape)[window]
         return window, change

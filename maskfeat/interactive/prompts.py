@@ -1,4 +1,4 @@
-"""What a user may mark on an image, checked once at the door."""
+"""What a user may prompt on an image, checked once at the door."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import array_of, is_whole, shown
-from maskfeat.interactive.click_radius import Stroke
+from maskfeat.interactive.click_radius import Prompt
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Marks:
-    """Marked pixels, each once, in reading order: what came first cannot be told any more.
+class PromptPixels:
+    """Labeled pixels, each once, in reading order: what came first cannot be told any more.
 
     Attributes:
         pixels_yx: (row, column), int64, shape (N, 2).
@@ -39,8 +39,8 @@ def clicks_and_scribbles(
     is_positive: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     size: tuple[int, int],
-) -> Marks:
-    """Marks for an object and its background.
+) -> PromptPixels:
+    """Prompts for an object and its background.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
@@ -50,15 +50,15 @@ def clicks_and_scribbles(
         size: Height and width of the image.
 
     Raises:
-        ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is marked
+        ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is labeled
             both ways.
     """
-    strokes = checked_scribbles(scribbles)
+    prompts = checked_scribbles(scribbles)
     signs = array_of("is_positive", is_positive)
     wrong = (
         [] if signs.dtype == np.bool_ else [s for s in signs.ravel().tolist() if s not in (0, 1)]
     )
-    for _, sign in strokes:  # -1 would count as True
+    for _, sign in prompts:  # -1 would count as True
         is_sign = isinstance(sign, bool | np.bool_) or (is_whole(sign) and sign in (0, 1))
         wrong += [] if is_sign else [sign]
     if wrong:
@@ -66,10 +66,10 @@ def clicks_and_scribbles(
             "is_positive must be True or 1 for the object, False or 0 for the background, "
             f"got {shown(wrong[0])}; compare with 0"
         )
-    return labeled_marks(
+    return labeled_pixels(
         clicks_yx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points, sign in strokes],
+        [(points, int(sign)) for points, sign in prompts],
         size,
         ("background", "object"),
     )
@@ -92,14 +92,14 @@ def checked_scribbles(
         ) from None
 
 
-def labeled_marks(
+def labeled_pixels(
     clicks_yx: npt.ArrayLike,
     labels: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
     size: tuple[int, int],
     names: Sequence[str] = (),
-) -> Marks:
-    """Marks with any labels.
+) -> PromptPixels:
+    """Prompts with any labels.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
@@ -120,13 +120,13 @@ def labeled_marks(
         )
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {numbers.dtype}")
-    strokes = [(_pixels(points, size), label) for points, label in checked_scribbles(scribbles)]
-    unfit = [label for _, label in strokes if not is_whole(label)]
+    prompts = [(_pixels(points, size), label) for points, label in checked_scribbles(scribbles)]
+    unfit = [label for _, label in prompts if not is_whole(label)]
     if unfit:
         raise ValueError(f"labels must be integers, got {shown(unfit[0])}")
-    pixels = np.concatenate([clicks, *(points for points, _ in strokes)])
+    pixels = np.concatenate([clicks, *(points for points, _ in prompts)])
     all_labels = np.concatenate(
-        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in strokes)]
+        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in prompts)]
     )
     if (all_labels < 0).any():
         raise ValueError(f"labels must not be negative, got {all_labels.min()}")
@@ -134,16 +134,16 @@ def labeled_marks(
     if twice is not None:
         both = [names[n] if names else str(n) for n in all_labels[twice - 1 : twice + 1]]
         raise ValueError(
-            f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is marked as {both[0]} "
+            f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is labeled as {both[0]} "
             f"and as {both[1]}; take one of the two back"
         )
-    return Marks(pixels[~repeats], all_labels[~repeats])
+    return PromptPixels(pixels[~repeats], all_labels[~repeats])
 
 
 def in_order(
     pixels_yx: IntArray, labels: IntArray
 ) -> tuple[IntArray, IntArray, BoolArray, int | None]:
-    """Marked pixels in reading order, those of one pixel by label.
+    """Labeled pixels in reading order, those of one pixel by label.
 
     Args:
         pixels_yx: (row, column), shape (N, 2).
@@ -161,13 +161,13 @@ def in_order(
     return pixels_yx, labels, repeats, int(twice[0]) if twice.size else None
 
 
-def strokes_with_reach(
+def prompts_with_reach(
     clicks_yx: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     is_positive: npt.ArrayLike,
     reach_px: npt.ArrayLike | None,
     size: tuple[int, int],
-) -> list[Stroke]:
+) -> list[Prompt]:
     """Each click and each scribble by itself, with its reach.
 
     Args:
@@ -194,7 +194,7 @@ def strokes_with_reach(
             f"({len(groups)}), got {shown(reach_px)}"
         )
     return [
-        Stroke(pixels, sign, float(reach))
+        Prompt(pixels, sign, float(reach))
         for (pixels, sign), reach in zip(groups, reaches, strict=True)
         if len(pixels)
     ]
@@ -253,19 +253,19 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask")
     return values
 
 
-def checked_bound(within: npt.ArrayLike, marks: Marks, size: tuple[int, int]) -> BoolArray:
+def checked_bound(within: npt.ArrayLike, prompts: PromptPixels, size: tuple[int, int]) -> BoolArray:
     """What an object may cover at most, bool, (H, W).
 
     Args:
         within: As the user gave it.
-        marks: Of the object and its background.
+        prompts: Of the object and its background.
         size: Height and width of the image.
 
     Raises:
-        ValueError: If it is not bool, has another size, or a positive mark lies outside it.
+        ValueError: If it is not bool, has another size, or a positive prompt lies outside it.
     """
     bound = checked_mask(within, size, "within")
-    inside = marks.of(1)
+    inside = prompts.of(1)
     beyond = ~bound[tuple(inside.T)]
     if beyond.any():
         raise ValueError(
@@ -276,20 +276,20 @@ def checked_bound(within: npt.ArrayLike, marks: Marks, size: tuple[int, int]) ->
 
 
 def check_place(
-    marks: Marks, box: tuple[int, int, int, int] | None, prior: BoolArray | None
+    prompts: PromptPixels, box: tuple[int, int, int, int] | None, prior: BoolArray | None
 ) -> None:
-    """Refuse marks that do not say where the object is, or contradict its box.
+    """Refuse prompts that do not say where the object is, or contradict its box.
 
     Args:
-        marks: Of an object and its background.
+        prompts: Of an object and its background.
         box: What holds all of the object: (top, left, bottom, right), the last two exclusive.
         prior: What the object was before, or may be, (H, W).
 
     Raises:
         ValueError: If nothing is positive and there is no box and no mask with a pixel, or a
-            positive mark lies outside the box.
+            positive prompt lies outside the box.
     """
-    inside = marks.of(1)
+    inside = prompts.of(1)
     if not len(inside) and box is None and (prior is None or not prior.any()):
         raise ValueError(
             "at least one click must be positive, got none; click the object first, or give a box "

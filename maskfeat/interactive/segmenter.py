@@ -24,20 +24,20 @@ from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import filled
-from maskfeat.interactive.click_radius import ANYWHERE, Stroke, scaled_stroke
+from maskfeat.interactive.click_radius import ANYWHERE, Prompt, scaled_prompt
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
-from maskfeat.interactive.history import StrokeHistory
+from maskfeat.interactive.history import PromptHistory
 from maskfeat.interactive.image import Scene
 from maskfeat.interactive.networks import ClickNetworks, default_networks
-from maskfeat.interactive.prompt_cutter import MarkCutter
+from maskfeat.interactive.prompt_cutter import PromptCutter
 from maskfeat.interactive.prompts import (
     check_place,
     checked_bound,
     checked_box,
     checked_mask,
     clicks_and_scribbles,
-    labeled_marks,
-    strokes_with_reach,
+    labeled_pixels,
+    prompts_with_reach,
 )
 from maskfeat.interactive.update import LayeredMasks, obeying
 from maskfeat.segment.hierarchy import Hierarchy
@@ -56,10 +56,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 class InteractiveSegmenter:
-    """Marks objects by clicks, scribbles, a box, or a mask to start from.
+    """Prompts objects by clicks, scribbles, a box, or a mask to start from.
 
-    The mask is a function of the image and the set of marks: their order cannot matter, and every
-    click is obeyed. The object consists of the 4-connected parts that hold marks of it.
+    The mask is a function of the image and the set of prompts: their order cannot matter, and every
+    click is obeyed. The object consists of the 4-connected parts that hold prompts of it.
 
         segmenter = InteractiveSegmenter(model)
         segmenter.set_image(rgb)
@@ -102,7 +102,7 @@ class InteractiveSegmenter:
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
     ) -> None:
-        if method != "cut":
+        if not isinstance(method, str) or method != "cut":
             raise ValueError(
                 f"method must be 'cut', got {shown(method)}; 'pixelcut' and 'coloring' are gone, "
                 "and predict_labels gives a seeded watershed of any number of labels"
@@ -119,7 +119,7 @@ class InteractiveSegmenter:
         self._scene: Scene | None = None
         self._size = (0, 0)
         self._layers = LayeredMasks()
-        self._history = StrokeHistory(self.predict)
+        self._history = PromptHistory(self.predict)
 
     def set_image(self, rgb: ImageLike) -> None:
         """Take the image that the next clicks are for.
@@ -167,19 +167,19 @@ class InteractiveSegmenter:
         reach_px: npt.ArrayLike | None = None,
         within: npt.ArrayLike | None = None,
     ) -> BoolArray:
-        """The mask for all marks so far.
+        """The mask for all prompts so far.
 
         Args:
             clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
             is_positive: True or 1 for a click on the object, else False or 0, shape (N,).
-            scribbles: Pixels of strokes, each like clicks_yx, with True for the object; all
+            scribbles: Pixels of prompts, each like clicks_yx, with True for the object; all
                 of them are obeyed.
             box_yxyx: A box that holds all of the object: top, left, bottom, right, the last two
                 exclusive.
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
-            keep_all: Keep parts that hold no mark, too.
+            keep_all: Keep parts that hold no prompt, too.
             reach_px: Of each click, then of each scribble, see `maskfeat.interactive.click_radius`,
-                pixels, shape (N + number of scribbles,). Marks that reach less change less, 0 is
+                pixels, shape (N + number of scribbles,). Prompts that reach less change less, 0 is
                 one that says what the mask said, see `maskfeat.interactive.update.LayeredMasks`.
                 None: each
                     may
@@ -191,21 +191,21 @@ class InteractiveSegmenter:
             The object, bool, shape (H, W).
 
         Raises:
-            ValueError: If no image is set, a shape or type is wrong, a mark lies outside the image,
-                a pixel is marked both ways, a positive mark lies outside the box or `within`, or
-                nothing says where the object is: no positive mark, no box and no mask. Nothing
-                changes.
+            ValueError: If no image is set, a shape or type is wrong, a prompt lies outside the
+                image, a pixel is labeled both ways, a positive prompt lies outside the box or
+                `within`, or nothing says where the object is: no positive prompt, no box and no
+                mask. Nothing changes.
         """
         with self._lock:
             scene, size = self._ready()
             keep_all = checked_flag("keep_all", keep_all)
-            marks = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
+            pixels = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             prior = None if mask is None else checked_mask(mask, size)
-            check_place(marks, box, prior)
-            bound = None if within is None else checked_bound(within, marks, size)
-            strokes = strokes_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
-            small = [scaled_stroke(stroke, size, scene.features.size) for stroke in strokes]
+            check_place(pixels, box, prior)
+            bound = None if within is None else checked_bound(within, pixels, size)
+            prompts = prompts_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
+            small = [scaled_prompt(prompt, size, scene.features.size) for prompt in prompts]
             small_box = scaled_box(box, size, scene.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)
             if found.shape == size and bound is None:
@@ -215,7 +215,7 @@ class InteractiveSegmenter:
                 enlarged &= filled(box, size)
             if bound is not None:
                 enlarged &= bound
-            return obeying(enlarged, marks.of(1), marks.of(0), keep_all)
+            return obeying(enlarged, pixels.of(1), pixels.of(0), keep_all)
 
     def predict_labels(
         self,
@@ -224,29 +224,30 @@ class InteractiveSegmenter:
         *,
         scribbles: Sequence[tuple[npt.ArrayLike, int]] | None = (),
     ) -> IntArray:
-        """A label for every pixel, from marks with labels: graph coloring, in one pass.
+        """A label for every pixel, from prompts with labels: graph coloring, in one pass.
 
         Args:
             clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
             labels: Label of each click, integers, not negative, shape (N,).
-            scribbles: Pixels of strokes, each like clicks_yx, with their label.
+            scribbles: Pixels of prompts, each like clicks_yx, with their label.
 
         Returns:
-            int64, shape (H, W): each pixel has the label of a mark, and each mark keeps its own.
+            int64, shape (H, W): each pixel has the label of a prompt, and each prompt keeps its
+                own.
 
         Raises:
-            ValueError: If no image is set, a shape or type is wrong, a mark lies outside the image,
-                a pixel has two labels, or there is no mark. Nothing changes.
+            ValueError: If no image is set, a shape or type is wrong, a prompt lies outside the
+                image, a pixel has two labels, or there is no prompt. Nothing changes.
         """
         with self._lock:
             scene, size = self._ready()
-            marks = labeled_marks(clicks_yx, labels, scribbles, size)
-            if not marks.labels.size:
-                raise ValueError("at least one mark is needed, got none; click something first")
-            places = scaled(marks.pixels_yx, size, scene.features.size)
-            colored = scene.color(places, marks.labels)
+            pixels = labeled_pixels(clicks_yx, labels, scribbles, size)
+            if not pixels.labels.size:
+                raise ValueError("at least one prompt is needed, got none; click something first")
+            places = scaled(pixels.pixels_yx, size, scene.features.size)
+            colored = scene.color(places, pixels.labels)
             enlarged = enlarged_labels(colored, size)
-            enlarged[tuple(marks.pixels_yx.T)] = marks.labels
+            enlarged[tuple(pixels.pixels_yx.T)] = pixels.labels
             return enlarged
 
     def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
@@ -263,24 +264,24 @@ class InteractiveSegmenter:
         return self.scribble([(row, column)], is_positive)
 
     def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:
-        """Add a stroke to what is kept, pixel by pixel, and give the mask for all of it.
+        """Add a prompt to what is kept, pixel by pixel, and give the mask for all of it.
 
         Args:
             points_yx: Pixels (row, column), integers, shape (N, 2), at least one.
-            is_positive: True for a stroke on the object.
+            is_positive: True for a prompt on the object.
 
         Raises:
-            ValueError: As `predict` does; the stroke is not kept then.
+            ValueError: As `predict` does; the prompt is not kept then.
         """
         with self._lock:
             _, size = self._ready()
             points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
             if not len(points):
-                raise ValueError("a stroke must have at least one pixel, got none")
+                raise ValueError("a prompt must have at least one pixel, got none")
             return self._history.add(points, bool(is_positive))
 
     def undo(self) -> BoolArray | None:
-        """Take the last click or stroke back.
+        """Take the last click or prompt back.
 
         Returns:
             The mask for the rest; None if none of the rest is on the object.
@@ -292,13 +293,13 @@ class InteractiveSegmenter:
             return self._history.undo()
 
     def reset(self) -> None:
-        """Forget all clicks and strokes; the image stays."""
+        """Forget all clicks and prompts; the image stays."""
         with self._lock:
-            self._history = StrokeHistory(self.predict)
+            self._history = PromptHistory(self.predict)
 
     def _mask_of(
         self,
-        strokes: Sequence[Stroke],
+        prompts: Sequence[Prompt],
         box: tuple[int, int, int, int] | None,
         prior: BoolArray | None,
         keep_all: bool,
@@ -306,15 +307,15 @@ class InteractiveSegmenter:
         """The mask in pixels of the scene, not to be changed."""
         scene = self.scene
         prior = None if prior is None else resized(prior, scene.features.size)
-        cutter = MarkCutter(scene, box, prior)
+        cutter = PromptCutter(scene, box, prior)
         start = np.zeros(scene.features.size, bool)
         has_hint = prior.any() if prior is not None else box is not None
-        # Strokes that may change everything ask for no mask to start from.
-        if has_hint and all(stroke.level < ANYWHERE for stroke in strokes):
+        # Prompts that may change everything ask for no mask to start from.
+        if has_hint and all(prompt.level < ANYWHERE for prompt in prompts):
             start = cutter.whole(*np.empty((2, 0, 2), np.int64))
         hint = None if prior is None else sha256(prior.tobytes()).digest()
         context: Hashable = (box, hint, keep_all)
-        return self._layers.mask(strokes, cutter, start, keep_all, context)
+        return self._layers.mask(prompts, cutter, start, keep_all, context)
 
     @property
     def scene(self) -> Scene:
@@ -346,4 +347,4 @@ class InteractiveSegmenter:
     def _take(self, scene: Scene, size: tuple[int, int]) -> None:
         self._scene, self._size = scene, size
         self._layers = LayeredMasks()
-        self._history = StrokeHistory(self.predict)
+        self._history = PromptHistory(self.predict)

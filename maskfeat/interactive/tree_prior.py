@@ -1,4 +1,4 @@
-"""What the hierarchy says of an object: it is made of the segments that hold its marks."""
+"""What the hierarchy says of an object: it is made of the segments that hold its prompts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ FloatArray = npt.NDArray[np.float32]
 
 # All chosen on objects of train splits (experiments/interactive/README.md).
 GRANULARITY = 0.5
-# Log odds of "object" in the segments, and against it elsewhere: for the marks that come first, as
-# long as none is on the background; and for others, up to so many marked superpixels (then less).
-_FIRST, _LATER, _FULL_MARKS = 8.0, 1.5, 4
+# Log odds of "object" in the segments, and against it elsewhere: for the prompts that come first,
+# as long as none is on the background; and for others, up to so many labeled superpixels (then
+# less).
+_FIRST, _LATER, _FULL_PROMPTS = 8.0, 1.5, 4
 
 
 class TreePrior:
-    """What the segments of a hierarchy say of superpixels, beside what the marks do.
+    """What the segments of a hierarchy say of superpixels, beside what the prompts do.
 
-    A mark on the object stands for the largest node around it that is one segment with a
-    probability of at least `GRANULARITY`. The first marks, without any of the background, make
+    A prompt on the object stands for the largest node around it that is one segment with a
+    probability of at least `GRANULARITY`. The first prompts, without any of the background, make
     these segments the object; after that they are one voice among others. Of a segment that holds
-    marks of both kinds it says only that the largest nodes around those of the object that hold
+    prompts of both kinds it says only that the largest nodes around those of the object that hold
     none of the background are object.
 
     Args:
@@ -44,9 +45,9 @@ class TreePrior:
         """Log odds of "object" to be added to those of each superpixel; a function of the two sets.
 
         Args:
-            object_superpixels: Superpixels marked as object, (N,), at least one.
-            background_superpixels: Superpixels marked as background, (M,).
-            is_change: For marks that change a mask, which they speak against.
+            object_superpixels: Superpixels labeled object, (N,), at least one.
+            background_superpixels: Superpixels labeled background, (M,).
+            is_change: For prompts that change a mask, which they speak against.
 
         Returns:
             float32, shape (K,).
@@ -65,7 +66,7 @@ class TreePrior:
             says[self._parts(parted, within)] = 1
         weight = _FIRST
         if is_change or len(outside):
-            weight = _LATER * min(1.0, _FULL_MARKS / (len(inside) + len(outside)))
+            weight = _LATER * min(1.0, _FULL_PROMPTS / (len(inside) + len(outside)))
         return (weight * says).astype(np.float32)
 
     def _parts(self, inside: IntArray, outside: IntArray) -> BoolArray:

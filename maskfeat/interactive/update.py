@@ -1,4 +1,4 @@
-"""Strokes that carry their reach -> a mask, layer by layer, in which no order is left."""
+"""Prompts that carry their reach -> a mask, layer by layer, in which no order is left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy import ndimage
 from maskfeat.interactive.click_radius import (
     AGREED,
     ANYWHERE,
-    Stroke,
+    Prompt,
     pixels_of,
     reach_of,
     reach_of_level,
@@ -22,7 +22,7 @@ from maskfeat.interactive.click_radius import (
 from maskfeat.interactive.image import SceneCut
 from maskfeat.interactive.mask_change import Layer
 from maskfeat.interactive.narrow_band import is_sliver
-from maskfeat.interactive.prompt_cutter import MarkCutter
+from maskfeat.interactive.prompt_cutter import PromptCutter
 from maskfeat.interactive.windows import (
     Window,
     grown,
@@ -36,7 +36,7 @@ from maskfeat.interactive.windows import (
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-# The window of a change goes beyond its mark by so many times 1.5 reach + 1, and at least so many
+# The window of a change goes beyond its prompt by so many times 1.5 reach + 1, and at least so many
 # pixels.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
 _MARGIN = 16  # pixels by which a refined outline may leave that of the superpixels
@@ -44,22 +44,22 @@ _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
 
 class LayeredMasks:
-    """Masks made up of layers: strokes that reach furthest first, then finer and finer ones.
+    """Masks made up of layers: prompts that reach furthest first, then finer and finer ones.
 
-    With x_0 the mask without strokes, and the levels l of reach falling,
+    With x_0 the mask without prompts, and the levels l of reach falling,
 
-        x_l = x_(l-1), changed to the sign of each stroke of level l where the cut by all strokes
+        x_l = x_(l-1), changed to the sign of each prompt of level l where the cut by all prompts
               of level l or more, which weighs what reach they have, says so and the change is
-              connected to the stroke.
+              connected to the prompt.
 
-    This cut is made around the strokes of level l alone, the rest held as x_(l-1) has it. Strokes
+    This cut is made around the prompts of level l alone, the rest held as x_(l-1) has it. Prompts
     that were made within some pixels of the outline are not cut for: each changes the sliver that
-    it means by itself, see `slivers`. Strokes that were made on no outline may change everything.
-    So all of it is a function of the set of strokes, and one of little reach leaves what strokes of
+    it means by itself, see `slivers`. Prompts that were made on no outline may change everything.
+    So all of it is a function of the set of prompts, and one of little reach leaves what prompts of
     more reach made of other places as it is, bit for bit, but for parts that it cuts off from all
-    marks.
+    prompts.
 
-    Strokes that the mask they were made on obeyed already change nothing as long as the others
+    Prompts that the mask they were made on obeyed already change nothing as long as the others
     agree with them; those that they contradict then count as made on the mask of these.
     """
 
@@ -68,57 +68,57 @@ class LayeredMasks:
 
     def mask(
         self,
-        strokes: Sequence[Stroke],
-        cutter: MarkCutter,
+        prompts: Sequence[Prompt],
+        cutter: PromptCutter,
         start: BoolArray,
         keep_all: bool = False,
         context: Hashable = None,
     ) -> BoolArray:
-        """The mask that strokes stand for, all of them obeyed.
+        """The mask that prompts stand for, all of them obeyed.
 
         Args:
-            strokes: In any order; their pixels inside the image.
-            cutter: Asked with some of the strokes, at least one of them on the object unless
+            prompts: In any order; their pixels inside the image.
+            cutter: Asked with some of the prompts, at least one of them on the object unless
                 `start` holds something.
-            start: The mask without strokes, bool, shape (H, W).
-            keep_all: Keep parts that hold no mark, too.
+            start: The mask without prompts, bool, shape (H, W).
+            keep_all: Keep parts that hold no prompt, too.
             context: Whatever the answers of `cutter`, `start` and `keep_all` depend on besides.
 
         Returns:
             bool, shape (H, W), not to be changed.
         """
-        different = {stroke.key: stroke for stroke in strokes}  # said twice is said once
-        strokes = [different[key] for key in sorted(different)]
-        agreed = [stroke for stroke in strokes if stroke.level == AGREED]
-        made = strokes[: len(strokes) - len(agreed)]
-        mask = self._with_strokes(start, [], made, cutter, keep_all, context)
-        wrong = [stroke for stroke in agreed if _is_wrong(mask, stroke)]
+        different = {prompt.key: prompt for prompt in prompts}  # said twice is said once
+        prompts = [different[key] for key in sorted(different)]
+        agreed = [prompt for prompt in prompts if prompt.level == AGREED]
+        made = prompts[: len(prompts) - len(agreed)]
+        mask = self._with_prompts(start, [], made, cutter, keep_all, context)
+        wrong = [prompt for prompt in agreed if _is_wrong(mask, prompt)]
         if wrong:
-            again = [replace(stroke, reach=reach_of(mask, stroke.pixels_yx)) for stroke in wrong]
-            again.sort(key=lambda stroke: stroke.key)
-            context = context, tuple(stroke.key for stroke in made)
-            mask = self._with_strokes(mask, made, again, cutter, keep_all, context)
-            inside, outside = (pixels_of(strokes, is_object) for is_object in (True, False))
+            again = [replace(prompt, reach=reach_of(mask, prompt.pixels_yx)) for prompt in wrong]
+            again.sort(key=lambda prompt: prompt.key)
+            context = context, tuple(prompt.key for prompt in made)
+            mask = self._with_prompts(mask, made, again, cutter, keep_all, context)
+            inside, outside = (pixels_of(prompts, is_object) for is_object in (True, False))
             mask = obeying(mask.copy(), inside, outside, keep_all)
         while len(self._kept) > _KEPT_MASKS:
             self._kept.popitem(last=False)
         return mask
 
-    def _with_strokes(
+    def _with_prompts(
         self,
         mask: BoolArray,
-        known: list[Stroke],
-        strokes: list[Stroke],
-        cutter: MarkCutter,
+        known: list[Prompt],
+        prompts: list[Prompt],
+        cutter: PromptCutter,
         keep_all: bool,
         context: Hashable,
     ) -> BoolArray:
-        """A mask that stands for known strokes, with the layers of others on it, sorted by key."""
-        for level in sorted({stroke.level for stroke in strokes}, reverse=True):
-            so_far = [stroke for stroke in strokes if stroke.level >= level]
-            key = context, tuple(stroke.key for stroke in so_far)
+        """A mask that stands for known prompts, with the layers of others on it, sorted by key."""
+        for level in sorted({prompt.level for prompt in prompts}, reverse=True):
+            so_far = [prompt for prompt in prompts if prompt.level >= level]
+            key = context, tuple(prompt.key for prompt in so_far)
             if key not in self._kept:
-                layer = [stroke for stroke in so_far if stroke.level == level]
+                layer = [prompt for prompt in so_far if prompt.level == level]
                 self._kept[key] = _with_layer(mask, layer, known + so_far, cutter, keep_all)
             self._kept.move_to_end(key)
             mask = self._kept[key]
@@ -127,12 +127,12 @@ class LayeredMasks:
 
 def _with_layer(
     below: BoolArray,
-    layer: Sequence[Stroke],
-    so_far: Sequence[Stroke],
-    cutter: MarkCutter,
+    layer: Sequence[Prompt],
+    so_far: Sequence[Prompt],
+    cutter: PromptCutter,
     keep_all: bool,
 ) -> BoolArray:
-    """The mask with the strokes of one level, on the mask of those that reach further."""
+    """The mask with the prompts of one level, on the mask of those that reach further."""
     inside, outside = pixels_of(so_far, True), pixels_of(so_far, False)
     if not len(inside) and not below.any():
         return below
@@ -140,23 +140,23 @@ def _with_layer(
         return obeying(cutter.whole(inside, outside).copy(), inside, outside, keep_all)
     mask = below.copy()
     limit = 1.5 * reach_of_level(layer[0].level) + 1
-    wrong = [stroke for stroke in layer if _is_wrong(below, stroke)]
-    for stroke in filter(is_sliver, wrong):
-        window, change = cutter.sliver(stroke, below, inside, outside)
-        seeds = _seeds_in(window, stroke.pixels_yx)
-        mask[window][_parts_around(seeds, change.copy())] = stroke.is_object
-    broad = [stroke for stroke in wrong if not is_sliver(stroke)]
-    windows = joined([_window_around(stroke, limit, below.shape) for stroke in broad])
+    wrong = [prompt for prompt in layer if _is_wrong(below, prompt)]
+    for prompt in filter(is_sliver, wrong):
+        window, change = cutter.sliver(prompt, below, inside, outside)
+        seeds = _seeds_in(window, prompt.pixels_yx)
+        mask[window][_parts_around(seeds, change.copy())] = prompt.is_object
+    broad = [prompt for prompt in wrong if not is_sliver(prompt)]
+    windows = joined([_window_around(prompt, limit, below.shape) for prompt in broad])
     if windows:
         local = cutter.within(inside, outside, Layer(below, broad, len(so_far)), windows)
         for window in windows:
             for is_object in (False, True):
                 seeds = _seeds_in(window, pixels_of(broad, is_object))
                 _change(mask, below, local, window, seeds, is_object)
-    # What is added holds a mark; parts without one appear where something was taken away.
-    only_added = all(stroke.is_object for stroke in wrong)
-    had_marks = any(stroke.is_object for stroke in so_far if stroke.level > layer[0].level)
-    return obeying(mask, inside, outside, keep_all or (only_added and had_marks))
+    # What is added holds a prompt; parts without one appear where something was taken away.
+    only_added = all(prompt.is_object for prompt in wrong)
+    had_prompts = any(prompt.is_object for prompt in so_far if prompt.level > layer[0].level)
+    return obeying(mask, inside, outside, keep_all or (only_added and had_prompts))
 
 
 def _change(
@@ -179,15 +179,15 @@ def _change(
     mask[part][_parts_around(seeds, change)] = is_object
 
 
-def _is_wrong(mask: BoolArray, stroke: Stroke) -> bool:
-    """Whether a mask does not obey a stroke."""
-    return bool((mask[tuple(stroke.pixels_yx.T)] != stroke.is_object).any())
+def _is_wrong(mask: BoolArray, prompt: Prompt) -> bool:
+    """Whether a mask does not obey a prompt."""
+    return bool((mask[tuple(prompt.pixels_yx.T)] != prompt.is_object).any())
 
 
-def _window_around(stroke: Stroke, limit: float, size: tuple[int, ...]) -> Window:
-    """What a stroke may change at most."""
+def _window_around(prompt: Prompt, limit: float, size: tuple[int, ...]) -> Window:
+    """What a prompt may change at most."""
     length = max(_LEAST_LENGTH, math.ceil(_LENGTH * limit))
-    return grown(window_around(stroke.pixels_yx), length, whole(size))
+    return grown(window_around(prompt.pixels_yx), length, whole(size))
 
 
 def _seeds_in(window: Window, pixels: IntArray) -> IntArray:
@@ -198,7 +198,7 @@ def _seeds_in(window: Window, pixels: IntArray) -> IntArray:
 
 
 def obeying(mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool) -> BoolArray:
-    """The mask with every mark obeyed, in place, reduced to the parts that are marked."""
+    """The mask with every prompt obeyed, in place, reduced to the parts that are labeled."""
     mask[tuple(outside.T)] = False
     mask[tuple(inside.T)] = True
     if keep_all or not len(inside):

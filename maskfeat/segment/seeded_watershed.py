@@ -156,7 +156,7 @@ def _checked_seeds(
     return pairs[:, 0], pairs[:, 1]
 
 
-def split_by_marks(
+def split_by_seeds(
     regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
 ) -> tuple[npt.NDArray[np.int32], IntArray]:
     """Cut regions that hold marks of several labels: each pixel goes with the nearest mark.

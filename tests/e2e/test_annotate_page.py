@@ -44,9 +44,9 @@ def page(browser, url):
         yield page
 
 
-def marks_in(out, name: str = "p0") -> list[dict]:
-    content = json.loads((out / f"{name}.marks.json").read_text())
-    return [step["mark"] for step in content["steps"][: content["position"]] if "mark" in step]
+def prompts_in(out, name: str = "p0") -> list[dict]:
+    content = json.loads((out / f"{name}.prompts.json").read_text())
+    return [step["prompt"] for step in content["steps"][: content["position"]] if "prompt" in step]
 
 
 def test_click_see_the_mask_change_undo_save_reload(page, out) -> None:
@@ -92,13 +92,13 @@ def test_scribbles_and_clicks_land_where_they_are_drawn_also_when_zoomed(page, o
     page.text("#clear").to_be_enabled()
     page.drag([35, 35], [55, 45])
     page.text("#open-area").to_contain_text("px")
-    first, second = marks_in(out)
+    first, second = prompts_in(out)
     assert (first["kind"], first["label"], second["label"]) == ("scribble", 0, 1)
-    for mark, corners in (
+    for prompt, corners in (
         (first, ([20, 100], [70, 60], [80, 120])),
         (second, ([35, 35], [55, 45])),
     ):
-        points = np.array(mark["points_yx"])
+        points = np.array(prompt["points_yx"])
         for corner in corners:
             assert np.abs(points - corner).max(axis=1).min() <= 1
 
@@ -114,10 +114,10 @@ def test_scribbles_and_clicks_land_where_they_are_drawn_also_when_zoomed(page, o
     page.page.mouse.up()
     page.page.keyboard.up("Space")
     page.page.mouse.click(x + 60, y - 30, button="right")  # the same pixel, panned
-    page.text("#message.error").to_be_visible()  # marked as object and as background
-    marks = marks_in(out)
-    assert len(marks) == 3
-    assert np.abs(np.array(marks[2]["points_yx"][0]) - ON_SQUARE).max() <= 1
+    page.text("#message.error").to_be_visible()  # labeled object and as background
+    prompts = prompts_in(out)
+    assert len(prompts) == 3
+    assert np.abs(np.array(prompts[2]["points_yx"][0]) - ON_SQUARE).max() <= 1
 
 
 def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:
@@ -127,8 +127,8 @@ def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:
         page.click(place, button="right")
     page.press("u")
     page.text("#redo").to_be_enabled()
-    assert [mark["label"] for mark in marks_in(out)] == [1, *[0] * (len(places) - 1)]
-    drawn = [mark["points_yx"][0] for mark in marks_in(out)[1:]]
+    assert [prompt["label"] for prompt in prompts_in(out)] == [1, *[0] * (len(places) - 1)]
+    drawn = [prompt["points_yx"][0] for prompt in prompts_in(out)[1:]]
     assert np.abs(np.array(drawn) - places[:-1]).max() <= 1
 
 
@@ -139,7 +139,7 @@ def test_pages_turned_in_haste_end_at_the_last_one(page, out) -> None:
     page.text("#busy").to_be_hidden()
     page.click(ON_DISC)
     page.text("#open-area").to_contain_text("px")
-    assert [mark["label"] for mark in marks_in(out, "p2")] == [1]
+    assert [prompt["label"] for prompt in prompts_in(out, "p2")] == [1]
     page.press("j")
     page.text("#name").to_have_text("p0.png")
     page.text("#message").to_be_hidden()
@@ -157,7 +157,7 @@ def test_the_granularity_slider_shows_the_partition_and_gives_its_segments(page,
     page.text("#open-area").to_contain_text(f"{square().sum()} px")
     page.click(ON_SQUARE, button="right", shift=True)
     page.text("#open-area").to_be_empty()
-    assert [mark["kind"] for mark in marks_in(out)] == ["segment", "segment"]
+    assert [prompt["kind"] for prompt in prompts_in(out)] == ["segment", "segment"]
 
 
 def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
@@ -171,7 +171,7 @@ def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
     page.page.wait_for_timeout(200)
     page.click([50, 105], button="right")
     page.text('#labels [data-label="5"]').to_have_class("chosen")
-    assert [mark["label"] for mark in marks_in(out)] == [3, 5, 1]
+    assert [prompt["label"] for prompt in prompts_in(out)] == [3, 5, 1]
     page.page.locator("#done").click()
     page.text("#name").to_have_text("p1.png")
     labels = np.array(Image.open(out / "labels" / "p0_mask.png"))
@@ -221,7 +221,7 @@ def test_the_help_names_the_keys_and_a_dead_server_is_said(page, out) -> None:
     page.click(ON_DISC)
     page.text("#open-area").to_contain_text("no. 1")
     page.text("#message").to_be_hidden()
-    assert len(marks_in(out)) == 1
+    assert len(prompts_in(out)) == 1
 
 
 def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(

@@ -103,7 +103,7 @@ def test_samples_of_changes_say_how_much_of_an_superpixel_ought_to_change() -> N
     assert values.shape == (len(CHANGE_MEASURES), len(wanted))
     assert ((wanted >= 0) & (wanted <= 1)).all()
     assert (weights > 0).all()
-    odds = values[CHANGE_MEASURES.index("log odds of the change, by all marks")]
+    odds = values[CHANGE_MEASURES.index("log odds of the change, by all prompts")]
     agrees = ((odds > 0) == (wanted > 0.5)).float()
     assert (agrees * weights).mean() > 0.7  # drawn scenes are easy
 

@@ -280,7 +280,7 @@ def test_lab_is_loaded_by_its_name_as_a_path_too() -> None:
     assert isinstance(maskfeat.load(Path("lab")), LabEncoder)
 
 
-def test_marks_are_right_or_refused() -> None:
+def test_prompts_are_right_or_refused() -> None:
     segmenter = maskfeat.InteractiveSegmenter(LabEncoder())
     segmenter.set_image(RGB)
     expected = segmenter.predict([[4, 4], [40, 40]], [True, False])

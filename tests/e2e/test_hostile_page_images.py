@@ -54,15 +54,15 @@ def test_an_action_based_on_what_another_tab_has_changed_is_refused(client, path
     assert "changed elsewhere" in refusal(answer, 409)
     assert answer.json()["is_stale"]
     view = ready_view(client)
-    assert (len(view["marks"]), view["revision"]) == (1, first)
+    assert (len(view["prompts"]), view["revision"]) == (1, first)
     assert client.get("/api/alive?number=0").json() == {"revision": first}
     assert client.get("/api/alive?number=2").json() == {"revision": None}  # nobody looked at it
     with serve(paths, out) as again:  # the page stays open meanwhile
         ready_view(again)
-        assert len(post(again, click(ON_GROUND, 0), first).json()["marks"]) == 2
+        assert len(post(again, click(ON_GROUND, 0), first).json()["prompts"]) == 2
 
 
-def test_an_image_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
+def test_an_image_replaced_while_it_is_open_is_noticed_and_its_prompts_set_aside(
     client, paths, out
 ) -> None:
     ready_view(client)
@@ -72,11 +72,11 @@ def test_an_image_replaced_while_it_is_open_is_noticed_and_its_marks_set_aside(
     assert client.get("/api/alive?number=0").json() == {"revision": "replaced"}
     assert "changed elsewhere" in refusal(post(client, click(ON_SQUARE), revision), 409)
     view = ready_view(client)
-    assert view["marks"] == []
+    assert view["prompts"] == []
     assert "set aside" in view["notice"]
     assert client.get("/api/images/0/image").content != jpeg
     assert "notice" not in post(client, click(ON_SQUARE), view["revision"]).json()
-    assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
+    assert len(list(out.glob("set_aside/*/p0.prompts.json"))) == 1
 
 
 def test_a_click_of_a_class_based_on_what_another_tab_has_changed_is_refused(paths, out) -> None:
@@ -107,7 +107,7 @@ def test_a_name_that_is_not_utf_8_costs_nothing_with_classes(paths, out) -> None
         assert answer.json()["num"] == 1, answer.text
 
 
-def test_an_image_without_marks_replaced_while_it_is_open_is_noticed(client, paths) -> None:
+def test_an_image_without_prompts_replaced_while_it_is_open_is_noticed(client, paths) -> None:
     revision = ready_view(client)["revision"]
     Image.fromarray(drawn()[::-1].copy()).save(paths[0])
     refusal(post(client, click(ON_DISC), revision), 409)
@@ -122,7 +122,7 @@ def test_an_image_deleted_while_it_is_open_costs_itself_alone(client, paths, out
     with serve(paths, out) as again:
         assert "p0.png' cannot be read" in refusal(again.get("/api/images/0?wait=1"))
         write_images(paths[0].parent / "again", 1)[0].rename(paths[0])
-        assert len(ready_view(again)["marks"]) == 1
+        assert len(ready_view(again)["prompts"]) == 1
 
 
 def test_results_of_both_modes_are_kept(client, out) -> None:

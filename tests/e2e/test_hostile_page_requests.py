@@ -21,7 +21,7 @@ from served_pages import (
 
 from maskfeat.app import annotation_masks, open_image
 from maskfeat.app.annotate_server import create_app
-from maskfeat.app.annotation import Mark
+from maskfeat.app.annotation import Prompt
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages, feature_model
 
@@ -41,7 +41,7 @@ def client(tmp_path, paths):
 def test_a_scribble_far_outside_takes_no_memory_and_says_nothing() -> None:
     far = tuple((-(10**6), 10**6 * (-1) ** n) for n in range(20))
     tracemalloc.start()
-    reach = annotation_masks.reach_on(np.eye(*SIZE, dtype=bool), Mark("scribble", far, 1), SIZE)
+    reach = annotation_masks.reach_on(np.eye(*SIZE, dtype=bool), Prompt("scribble", far, 1), SIZE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert reach is None
@@ -63,11 +63,11 @@ def test_a_line_clipped_is_the_part_inside_of_the_whole_line() -> None:
 
 def test_a_scribble_of_too_many_corners_is_refused(client) -> None:
     scribble = {"kind": "scribble", "label": 1, "points_yx": [[0, 0]] * 50_001}
-    post = client.post("/api/images/0/actions", json={"do": "mark", "mark": scribble})
+    post = client.post("/api/images/0/actions", json={"do": "prompt", "prompt": scribble})
     assert "at most 50000 points" in refusal(post)
 
 
-def test_a_mark_for_which_the_memory_is_too_small_is_not_saved(
+def test_a_prompt_for_which_the_memory_is_too_small_is_not_saved(
     client, tmp_path, monkeypatch
 ) -> None:
     def fail(*args: object) -> None:
@@ -75,11 +75,11 @@ def test_a_mark_for_which_the_memory_is_too_small_is_not_saved(
 
     ready_view(client)
     act(client, click(ON_DISC))
-    before = (tmp_path / "out" / "p0.marks.json").read_bytes()
+    before = (tmp_path / "out" / "p0.prompts.json").read_bytes()
     monkeypatch.setattr(open_image, "object_mask", fail)
     post = client.post("/api/images/0/actions", json={"do": "clear"})
     assert "more memory than there is" in refusal(post)
-    assert (tmp_path / "out" / "p0.marks.json").read_bytes() == before
+    assert (tmp_path / "out" / "p0.prompts.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("what", ["reopen", "delete"])
@@ -104,7 +104,7 @@ def test_a_name_that_is_not_utf_8_costs_nothing(client, paths, tmp_path) -> None
         paths[1].unlink()
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == [
         b"caf\xe9.json",
-        b"caf\xe9.marks.json",
+        b"caf\xe9.prompts.json",
         b"caf\xe9_mask.png",
     ]
     store = AnnotationStore(tmp_path / "out", paths)

@@ -77,7 +77,7 @@ def test_undo_after_an_image_was_called_done_takes_that_back(browser, url, out) 
         page.text("#objects li").to_have_count(0)
 
 
-def test_a_second_tab_shows_what_the_first_one_marks_and_adds_nothing_to_what_it_missed(
+def test_a_second_tab_shows_what_the_first_one_prompts_and_adds_nothing_to_what_it_missed(
     browser, url, out
 ) -> None:
     with opened(browser, url) as first, opened(browser, url) as second:
@@ -93,7 +93,7 @@ def test_a_second_tab_shows_what_the_first_one_marks_and_adds_nothing_to_what_it
         second.page.unroute("**/api/alive*")
         first.text("#message").to_contain_text("changed in another tab")
         first.text("#open-area").to_have_text(second.page.inner_text("#open-area"))
-        content = json.loads((out / "p0.marks.json").read_text())
+        content = json.loads((out / "p0.prompts.json").read_text())
         assert len(content["steps"]) == 3
 
 
@@ -108,7 +108,7 @@ def test_an_image_replaced_while_the_page_is_open_is_shown_anew(browser, url, pa
         np.testing.assert_allclose(
             page.color_at(ON_SQUARE), 255 - drawn()[tuple(ON_SQUARE)], atol=6
         )
-        assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
+        assert len(list(out.glob("set_aside/*/p0.prompts.json"))) == 1
 
 
 def refuse_from_the_first_step_on(tab) -> None:

@@ -465,7 +465,7 @@ def test_masks_that_were_clicked_are_not_written_over(tmp_path):
     path = image(tmp_path / "photos/a.png")
     out = tmp_path / "photos_annotations"
     out.mkdir()
-    (out / "a.marks.json").write_text("{}")
+    (out / "a.prompts.json").write_text("{}")
     (out / "a.json").write_text("mine")
     assert "'a.png' by maskfeat annotate" in refusal(path, "--model=lab", f"--out={out}")
     assert (out / "a.json").read_text() == "mine"

@@ -83,7 +83,7 @@ def test_a_click_a_finished_object_and_a_done_image_end_in_files(client, out) ->
     (encoded,) = act(client, click(ON_DISC))["masks"]
     assert iou(mask_of(encoded), disc()) > 0.9
     view = act(client, {"do": "finish"})
-    assert (view["marks"], view["masks"], view["open_number"]) == ([], [], 2)
+    assert (view["prompts"], view["masks"], view["open_number"]) == ([], [], 2)
     (finished,) = view["finished"]
     assert (finished["number"], finished["counts"]) == (1, encoded["counts"])
     assert "finished" not in act(client, click(ON_SQUARE))  # it did not change
@@ -115,12 +115,12 @@ def test_results_follow_undo_delete_and_reopen(client, out) -> None:
     assert ids() == [1]
 
 
-def test_every_mark_is_in_its_file_before_the_answer_comes(client, paths, out) -> None:
+def test_every_prompt_is_in_its_file_before_the_answer_comes(client, paths, out) -> None:
     for place in (ON_DISC, ON_SQUARE):
         act(client, click(place))
-    content = json.loads((out / "p0.marks.json").read_text())
-    assert [step["mark"]["points_yx"] for step in content["steps"]] == [[ON_DISC], [ON_SQUARE]]
-    assert [path.name for path in out.iterdir()] == ["p0.marks.json"]  # nothing half written
+    content = json.loads((out / "p0.prompts.json").read_text())
+    assert [step["prompt"]["points_yx"] for step in content["steps"]] == [[ON_DISC], [ON_SQUARE]]
+    assert [path.name for path in out.iterdir()] == ["p0.prompts.json"]  # nothing half written
     expected = ready_view(client)
     with serve(paths, out) as again:  # as after a kill: nothing is kept but the files
         view = ready_view(again)
@@ -128,34 +128,34 @@ def test_every_mark_is_in_its_file_before_the_answer_comes(client, paths, out) -
         assert act(again, {"do": "undo"})["can_redo"]
 
 
-def test_a_mark_made_before_the_features_are_there_is_saved_at_once(paths, out) -> None:
+def test_a_prompt_made_before_the_features_are_there_is_saved_at_once(paths, out) -> None:
     model = Slow()
     with serve(paths, out, model) as client:
         assert not client.get("/api/images/0?wait=1").json()["is_ready"]
         view = act(client, click(ON_DISC))
-        assert (len(view["marks"]), view["masks"]) == (1, [])
-        assert len(json.loads((out / "p0.marks.json").read_text())["steps"]) == 1
+        assert (len(view["prompts"]), view["masks"]) == (1, [])
+        assert len(json.loads((out / "p0.prompts.json").read_text())["steps"]) == 1
         model.go.set()
         assert iou(mask_of(ready_view(client)["masks"][0]), disc()) > 0.9
 
 
-def test_a_refused_mark_leaves_marks_file_and_redo_as_they_were(client, out) -> None:
+def test_a_refused_prompt_leaves_prompts_file_and_redo_as_they_were(client, out) -> None:
     ready_view(client)
     act(client, click(ON_DISC))
     act(client, click(ON_SQUARE))
     act(client, {"do": "undo"})
-    before = (out / "p0.marks.json").read_bytes()
+    before = (out / "p0.prompts.json").read_bytes()
     post = client.post("/api/images/0/actions", json=click(ON_DISC, 0))
-    assert "clicked" in refusal(post) or "marked" in refusal(post)
-    assert (out / "p0.marks.json").read_bytes() == before
+    assert "clicked" in refusal(post) or "labeled" in refusal(post)
+    assert (out / "p0.prompts.json").read_bytes() == before
     view = ready_view(client)
-    assert (len(view["marks"]), view["can_redo"]) == (1, True)
+    assert (len(view["prompts"]), view["can_redo"]) == (1, True)
 
 
-def test_marks_that_contradict_one_another_in_the_file_can_be_taken_back(paths, out) -> None:
+def test_prompts_that_contradict_one_another_in_the_file_can_be_taken_back(paths, out) -> None:
     with serve(paths, out) as client:
         act(client, click(ON_DISC))
-    path = out / "p0.marks.json"  # as a kill between saving and refusing leaves it
+    path = out / "p0.prompts.json"  # as a kill between saving and refusing leaves it
     content = json.loads(path.read_text())
     content["steps"].append(click(ON_DISC, 0))
     content["position"] = 2
@@ -180,13 +180,13 @@ def test_a_later_click_carries_its_reach_whatever_the_browser_says(client, out) 
     assert shown[50, 105]
     act(client, click([50, 104], 0))  # in the segment
     view = act(client, click([70, 100], 0))  # below it: what is shown says the same
-    reaches = [one.get("reach") for one in view["marks"]]
+    reaches = [one.get("reach") for one in view["prompts"]]
     assert reaches[::3] == [None, None]
     assert reaches[2] == pytest.approx(expected)
     assert reaches[4] == pytest.approx(distance_to_outline(shown, [50, 104]))
     assert (reaches[1], reaches[5]) == (0, 0)
-    content = json.loads((out / "p0.marks.json").read_text())
-    assert [step["mark"] for step in content["steps"]] == view["marks"]
+    content = json.loads((out / "p0.prompts.json").read_text())
+    assert [step["prompt"] for step in content["steps"]] == view["prompts"]
 
 
 def test_a_background_click_after_a_click_in_a_segment_is_obeyed(client) -> None:
@@ -204,11 +204,13 @@ def test_the_reach_of_a_large_image_is_in_its_own_pixels(paths, out) -> None:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
         small = mask_of(act(client, click(ON_DISC))["masks"][0])
-        reach = act(client, click([45, 80]))["marks"][2]["reach"]
+        reach = act(client, click([45, 80]))["prompts"][2]["reach"]
     assert reach == pytest.approx(2 * distance_to_outline(small, [22, 40]))
 
 
-def test_marks_that_label_and_marks_before_the_features_are_there_have_no_reach(paths, out) -> None:
+def test_prompts_that_label_and_prompts_before_the_features_are_there_have_no_reach(
+    paths, out
+) -> None:
     model = Slow()
     with serve(paths, out, model) as client:
         act(client, click(ON_DISC))
@@ -218,11 +220,11 @@ def test_marks_that_label_and_marks_before_the_features_are_there_have_no_reach(
         act(client, {"do": "mode", "mode": "labels"})
         act(client, click(ON_SQUARE, 2))
         act(client, click(ON_DISC, 3, reach=1.0))
-    marks = [
-        one.get("mark", {}) for one in json.loads((out / "p0.marks.json").read_text())["steps"]
+    prompts = [
+        one.get("prompt", {}) for one in json.loads((out / "p0.prompts.json").read_text())["steps"]
     ]
-    assert len(marks) == 5
-    assert not any("reach" in one for one in marks)
+    assert len(prompts) == 5
+    assert not any("reach" in one for one in prompts)
 
 
 def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> None:
@@ -321,8 +323,8 @@ def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out)
             ready_view(client, number)
             act(client, click(ON_DISC), number)
             assert len(images._open) <= 7
-        assert len(list(out.glob("*.marks.json"))) == 15
-        assert len(ready_view(client, 0)["marks"]) == 1  # closed meanwhile, read again
+        assert len(list(out.glob("*.prompts.json"))) == 15
+        assert len(ready_view(client, 0)["prompts"]) == 1  # closed meanwhile, read again
         ready_view(client, 3)
         deadline = time.monotonic() + 10
         while not client.get("/api/images/4").json()["is_ready"]:
@@ -339,14 +341,14 @@ def test_an_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> N
 
 
 @pytest.mark.slow
-def test_a_mark_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
+def test_a_prompt_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
     write_images(tmp_path / "photos", 2)
     with running(tmp_path / "photos") as server:
         server.ask("images/0/actions", {"do": "done", "is_done": True})
         server.ask("images/1/actions", click(ON_DISC))
     with running(tmp_path / "photos") as server:
         assert server.ask("folder")["first"] == 1
-        assert len(server.ask("images/1?wait=1")["marks"]) == 1
+        assert len(server.ask("images/1?wait=1")["prompts"]) == 1
         assert (tmp_path / "photos_annotations" / "p0.json").exists()
         assert server.status_after(signal.SIGINT) in (0, -signal.SIGINT)
 

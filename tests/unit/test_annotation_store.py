@@ -1,4 +1,4 @@
-"""Marks in files, the results that are derived from them, and what no longer fits its image."""
+"""Prompts in files, the results that are derived from them, and what no longer fits its image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pycocotools import mask as coco
 
 from maskfeat.app import annotation_store
 from maskfeat.app.annotation import (
-    AddMark,
+    AddPrompt,
     Annotation,
     FinishObject,
-    Mark,
     MaskRuns,
+    Prompt,
     SetDone,
     SetMode,
 )
@@ -30,8 +30,8 @@ from maskfeat.app.revisions import StaleError
 from maskfeat.data.annotations.rle import encode
 from maskfeat.data.annotations.sample import read_sample
 
-RED = AddMark(Mark("click", ((45, 40),), 1))
-GREEN = AddMark(Mark("click", ((45, 100),), 1))
+RED = AddPrompt(Prompt("click", ((45, 40),), 1))
+GREEN = AddPrompt(Prompt("click", ((45, 100),), 1))
 DISC, SQUARE = (MaskRuns(SIZE, encode(mask)) for mask in (disc(), square()))
 DONE = (RED, FinishObject(DISC), SetDone(True))
 
@@ -130,7 +130,19 @@ def test_a_store_goes_on_where_another_one_stopped(paths, out) -> None:
     assert second.next_not_done(0) is None
 
 
-def test_marks_that_another_program_wrote_are_not_written_over(paths, out) -> None:
+def test_prompts_of_0_1_are_read_under_their_former_name_which_stays(paths, out) -> None:
+    saved(paths, out, *DONE)
+    (out / "p0.prompts.json").rename(out / "p0.marks.json")
+    former = (out / "p0.marks.json").read_bytes().replace(b'"prompt"', b'"mark"')
+    (out / "p0.marks.json").write_bytes(former)
+    store = AnnotationStore(out, paths)
+    assert load(store) == after(*DONE)
+    save(store, after(*DONE, GREEN))
+    assert (out / "p0.marks.json").read_bytes() == former
+    assert load(AnnotationStore(out, paths)) == after(*DONE, GREEN)
+
+
+def test_prompts_that_another_program_wrote_are_not_written_over(paths, out) -> None:
     mine, other = AnnotationStore(out, paths), AnnotationStore(out, paths)
     load(mine)
     load(other)
@@ -162,7 +174,7 @@ def test_results_that_a_kill_left_missing_or_stale_are_made_anew_at_the_start(
 
 
 @pytest.mark.parametrize("num_moved", [0, 1, 2])
-def test_a_kill_between_marks_and_results_is_mended(paths, out, monkeypatch, num_moved) -> None:
+def test_a_kill_between_prompts_and_results_is_mended(paths, out, monkeypatch, num_moved) -> None:
     saved(paths, out, *DONE)
     store = AnnotationStore(out, paths)
     load(store)
@@ -178,7 +190,7 @@ def test_a_kill_between_marks_and_results_is_mended(paths, out, monkeypatch, num
     with pytest.raises(KeyboardInterrupt):
         save(store, after(*DONE, GREEN, FinishObject(SQUARE), SetDone(True)))
     monkeypatch.undo()
-    assert moved == ["p0.marks.json", "p0_mask.png"][:num_moved]
+    assert moved == ["p0.prompts.json", "p0_mask.png"][:num_moved]
     assert ids(out / "p0.json") == [1]
     store = AnnotationStore(out, paths)
     finished = [one.number for one in load(store).state.finished]
@@ -187,7 +199,7 @@ def test_a_kill_between_marks_and_results_is_mended(paths, out, monkeypatch, num
     assert (labels == 2).sum() == (square().sum() if num_moved else 0)
 
 
-def test_a_disk_that_is_full_changes_neither_marks_nor_results(paths, out, monkeypatch) -> None:
+def test_a_disk_that_is_full_changes_neither_prompts_nor_results(paths, out, monkeypatch) -> None:
     store = saved(paths, out, *DONE)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
@@ -210,23 +222,23 @@ def test_objects_and_labels_have_files_of_their_own(paths, out) -> None:
     assert load(store).state.labels == labels.labels
 
 
-def test_marks_of_a_replaced_image_are_set_aside_with_their_results(paths, out) -> None:
+def test_prompts_of_a_replaced_image_are_set_aside_with_their_results(paths, out) -> None:
     saved(paths, out, *DONE)
     Image.fromarray(drawn()[::-1]).save(paths[0])  # of equal size
     store = AnnotationStore(out, paths)
     assert load(store) == Annotation()
     assert not store.is_done(0)
-    assert "p0.png' is not the image that its marks were made on" in store.notices[0]
+    assert "p0.png' is not the image that its prompts were made on" in store.notices[0]
     (place,) = (out / "set_aside").iterdir()
     assert str(place) in store.notices[0]
-    assert sorted(os.listdir(place)) == ["p0.json", "p0.marks.json", "p0_mask.png"]
+    assert sorted(os.listdir(place)) == ["p0.json", "p0.prompts.json", "p0_mask.png"]
     assert os.listdir(out) == ["set_aside"]
     save(store, after(GREEN))
-    Image.fromarray(drawn()).save(paths[0])  # it is back, with its marks
+    Image.fromarray(drawn()).save(paths[0])  # it is back, with its prompts
     store = AnnotationStore(out, paths)
     assert load(store) == after(*DONE)
     assert (store.is_done(0), ids(out / "p0.json"), store.notices) == (True, [1], {})
-    (kept,) = out.glob("set_aside/*/p0.marks.json")
+    (kept,) = out.glob("set_aside/*/p0.prompts.json")
     assert len(json.loads(kept.read_text())["steps"]) == 1  # those of the other image
 
 
@@ -234,10 +246,10 @@ def test_an_image_replaced_while_it_is_open_or_made_smaller_begins_anew(paths, o
     store = saved(paths, out, *DONE)
     Image.fromarray(drawn()[::2]).save(paths[0])
     assert load(store) == Annotation()
-    other = AddMark(Mark("click", ((9, 9),), 1))
+    other = AddPrompt(Prompt("click", ((9, 9),), 1))
     save(store, after(other))
     assert load(AnnotationStore(out, paths)) == after(other)
-    assert len(list(out.glob("set_aside/*/p0.marks.json"))) == 1
+    assert len(list(out.glob("set_aside/*/p0.prompts.json"))) == 1
 
 
 def test_an_image_copied_or_with_other_tags_is_the_same(paths, out) -> None:
@@ -255,9 +267,9 @@ def test_an_image_copied_or_with_other_tags_is_the_same(paths, out) -> None:
     assert not store.notices
 
 
-def test_marks_of_older_files_fit_by_name_and_size(paths, out) -> None:
+def test_prompts_of_older_files_fit_by_name_and_size(paths, out) -> None:
     saved(paths, out, *DONE)
-    path = out / "p0.marks.json"
+    path = out / "p0.prompts.json"
     content = json.loads(path.read_text())
     del content["image"]
     path.write_text(json.dumps(content))
@@ -280,11 +292,11 @@ def test_a_broken_or_newer_file_is_named_left_alone_and_costs_one_image(
     paths, out, caplog, monkeypatch, content, match
 ) -> None:
     monkeypatch.setattr(annotation_store._LOG, "propagate", True)
-    path = out / "p0.marks.json"
+    path = out / "p0.prompts.json"
     path.parent.mkdir()
     path.write_text(content)
     store = AnnotationStore(out, paths)
-    assert "p0.marks.json" in caplog.text
+    assert "p0.prompts.json" in caplog.text
     if "size" not in content:
         with pytest.raises(ValueError, match=match):
             load(store)
@@ -294,15 +306,15 @@ def test_a_broken_or_newer_file_is_named_left_alone_and_costs_one_image(
     assert ids(out / "p1.json") == [1]
 
 
-def test_an_image_named_as_the_marks_of_another_one_is_refused(paths, out) -> None:
-    paths[1] = paths[1].rename(paths[1].with_name("p0.marks.png"))
+def test_an_image_named_as_the_prompts_of_another_one_is_refused(paths, out) -> None:
+    paths[1] = paths[1].rename(paths[1].with_name("p0.prompts.png"))
     store = AnnotationStore(out, paths)
-    with pytest.raises(ValueError, match=r"written over the marks of 'p0'; rename"):
+    with pytest.raises(ValueError, match=r"written over the prompts of 'p0'; rename"):
         load(store, 1)
     load(store)
 
 
-def test_a_name_too_long_for_its_marks_costs_its_image_alone(paths, out) -> None:
+def test_a_name_too_long_for_its_prompts_costs_its_image_alone(paths, out) -> None:
     paths[1] = paths[1].rename(paths[1].with_name(f"{'n' * 250}.png"))
     out.mkdir()
     store = AnnotationStore(out, paths)

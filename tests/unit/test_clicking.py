@@ -176,7 +176,7 @@ def test_a_random_user_is_the_same_for_a_seed_and_key_and_another_for_others() -
 
 def test_order_iou_is_one_for_those_who_do_not_care_and_less_for_those_who_do() -> None:
     class First(Perfect):
-        """Marks what lies above the click that came first."""
+        """Prompts what lies above the click that came first."""
 
         def predict(self, clicks_yx, is_positive):
             return np.arange(10)[:, None] < np.full(10, clicks_yx[0, 0])

@@ -12,7 +12,7 @@ from PIL import Image
 
 import maskfeat
 from maskfeat.features.reading import Features
-from maskfeat.interactive.history import KeptStroke, StrokeHistory, shown_mask
+from maskfeat.interactive.history import KeptPrompt, PromptHistory, shown_mask
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SCRIBBLES = Path("../shared/data/iis/voc_scribbles")
@@ -38,19 +38,19 @@ def test_a_background_click_never_makes_the_object_grow_and_what_agrees_changes_
     signs = [True, *(rng.random(num_clicks - 1) < 0.4)]
     SEGMENTER.reset()
     shown = np.ones((HEIGHT, WIDTH), bool)
-    marked: set[tuple[int, int]] = set()
+    labeled: set[tuple[int, int]] = set()
     for place, is_positive in zip(places.tolist(), signs, strict=True):
         row, column = divmod(place, WIDTH)
         columns = range(column, min(WIDTH, column + (12 if has_scribbles else 1)))
-        line = [(row, x) for x in columns if (row, x) not in marked]
+        line = [(row, x) for x in columns if (row, x) not in labeled]
         if not line:
             continue
-        marked.update(line)
+        labeled.update(line)
         mask = SEGMENTER.scribble(line, bool(is_positive))
         assert (mask[tuple(np.transpose(line))] == is_positive).all()
         if not is_positive:
             assert not (mask & ~shown).any()
-        if len(marked) > len(line) and (shown[tuple(np.transpose(line))] == is_positive).all():
+        if len(labeled) > len(line) and (shown[tuple(np.transpose(line))] == is_positive).all():
             np.testing.assert_array_equal(mask, shown)
         shown = mask
 
@@ -65,24 +65,24 @@ def test_undo_shows_what_was_shown() -> None:
 
 
 def growing(clicks_yx, is_positive, *, scribbles, reach_px, within) -> np.ndarray:
-    """One column more for every stroke."""
+    """One column more for every prompt."""
     mask = np.zeros((1, 8), bool)
     mask[0, : len(scribbles)] = True
     return mask if within is None else mask & within
 
 
-def test_what_grows_for_a_background_stroke_comes_with_the_next_on_the_object() -> None:
+def test_what_grows_for_a_background_prompt_comes_with_the_next_on_the_object() -> None:
     columns, signs = (0, 0, 7, 3, 0), (True, False, False, True, False)
     points = [np.array([[0, column]]) for column in columns]
-    history = StrokeHistory(growing)
-    strokes: list[KeptStroke] = []
+    history = PromptHistory(growing)
+    prompts: list[KeptPrompt] = []
     for point, is_positive, reach, count in zip(
         points, signs, (np.inf, 1, 0, 3, 4), (1, 1, 1, 4, 4), strict=True
     ):
         assert history.add(point, is_positive).sum() == count
-        strokes.append(KeptStroke(point, is_positive, reach))
-        assert shown_mask(growing, strokes).sum() == count
-    assert shown_mask(growing, strokes[1:2]) is None
+        prompts.append(KeptPrompt(point, is_positive, reach))
+        assert shown_mask(growing, prompts).sum() == count
+    assert shown_mask(growing, prompts[1:2]) is None
 
 
 def test_clicks_that_agreed_are_obeyed_when_later_ones_contradict_them() -> None:
@@ -113,7 +113,7 @@ def test_nothing_is_object_beyond_the_mask_it_must_lie_in() -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not SCRIBBLES.exists(), reason="no images beside the repository")
-def test_background_marks_far_from_a_bus_do_not_make_it_grow() -> None:
+def test_background_prompts_far_from_a_bus_do_not_make_it_grow() -> None:
     [bus] = [
         sample
         for sample in json.loads((SCRIBBLES / "index.json").read_text())["samples"]

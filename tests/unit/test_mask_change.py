@@ -1,4 +1,4 @@
-"""How likely superpixels are to change their label for a mark."""
+"""How likely superpixels are to change their label for a prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.interactive.click_radius import Stroke, reach_of_level
+from maskfeat.interactive.click_radius import Prompt, reach_of_level
 from maskfeat.interactive.evidence import SUPERPIXEL_MEASURES
 from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader, Layer
 from maskfeat.interactive.small_net import SmallNet
@@ -35,7 +35,7 @@ def net_of(**weights: float) -> SmallNet:
     )
 
 
-BY_MARKS = np.random.default_rng(1).normal(size=(len(SUPERPIXEL_MEASURES), GRAPH.num_superpixels))
+BY_PROMPTS = np.random.default_rng(1).normal(size=(len(SUPERPIXEL_MEASURES), GRAPH.num_superpixels))
 
 
 def half() -> np.ndarray:
@@ -54,28 +54,28 @@ def superpixels_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
     below = half()
     columns = (41, 20) if to_object else (11, 40)  # one wrong, one that the mask obeys
-    stroke = Stroke(np.array([[22, columns[0]]]), to_object, 12.0)
-    obeyed = Stroke(np.array([[30, columns[1]]]), to_object, 12.0)
-    layer = Layer(below, [stroke, obeyed], 5)
+    prompt = Prompt(np.array([[22, columns[0]]]), to_object, 12.0)
+    obeyed = Prompt(np.array([[30, columns[1]]]), to_object, 12.0)
+    layer = Layer(below, [prompt, obeyed], 5)
     asked = np.flatnonzero(superpixels_of(below)[1] != to_object)
     odds = np.linspace(-3, 3, len(asked)).astype(np.float32)
     reader = ChangeReader(net_of(), GRAPH)
-    found = reader.measures(odds, BY_MARKS[:, asked], asked, to_object, layer, [ALL])
-    reach, root = reach_of_level(stroke.level), math.sqrt(SIZE[0] * SIZE[1])
+    found = reader.measures(odds, BY_PROMPTS[:, asked], asked, to_object, layer, [ALL])
+    reach, root = reach_of_level(prompt.level), math.sqrt(SIZE[0] * SIZE[1])
     others = np.argwhere(below == to_object)
     for superpixel, odd, values in zip(asked, odds, found.T, strict=True):
         known = dict(zip(CHANGE_MEASURES, values, strict=True))
         pixels = np.argwhere(GRAPH.labels == superpixel)
-        distance = np.hypot(*(pixels.mean(axis=0) - stroke.pixels_yx[0]))
+        distance = np.hypot(*(pixels.mean(axis=0) - prompt.pixels_yx[0]))
         region = [below[tuple(pixel)] != to_object for pixel in pixels]
         depths = [
             np.hypot(*(others - pixel).T).min() if inside else 0.0
             for pixel, inside in zip(pixels, region, strict=True)
         ]
         depth = np.mean(depths) + 0.5
-        assert known["log odds of the change, by all marks"] == odd * (1 if to_object else -1)
+        assert known["log odds of the change, by all prompts"] == odd * (1 if to_object else -1)
         assert known["the change is to the object"] == (1 if to_object else -1)
-        assert known["log distance to the mark, by its reach"] == pytest.approx(
+        assert known["log distance to the prompt, by its reach"] == pytest.approx(
             math.log((distance + 0.5) / reach), abs=1e-4
         )
         assert known["log depth under the outline, by the reach"] == pytest.approx(
@@ -85,59 +85,59 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
             math.log(depth / root), abs=1e-4
         )
         assert known["log reach, of the image"] == pytest.approx(math.log(reach / root))
-        assert known["log number of marks"] == pytest.approx(math.log(5))
+        assert known["log number of prompts"] == pytest.approx(math.log(5))
         assert known["log share of the image that has the label"] == pytest.approx(
             math.log(0.5), abs=1e-3
         )
         assert known["log reach, of the object"] == pytest.approx(
             math.log(reach / math.sqrt(below.sum()))
         )
-        by_marks = dict(zip(SUPERPIXEL_MEASURES, BY_MARKS[:, superpixel], strict=True))
+        by_prompts = dict(zip(SUPERPIXEL_MEASURES, BY_PROMPTS[:, superpixel], strict=True))
         sides = ("object", "background") if to_object else ("background", "object")
         for side, label in zip(sides, ("new", "old"), strict=True):
-            assert known[f"marks of the {label} label: feature distance"] == pytest.approx(
-                by_marks[f"{side}: feature distance"], abs=1e-5
+            assert known[f"prompts of the {label} label: feature distance"] == pytest.approx(
+                by_prompts[f"{side}: feature distance"], abs=1e-5
             )
-        ratio = by_marks["object against background: distance in the image"]
+        ratio = by_prompts["object against background: distance in the image"]
         assert known["new against old label: distance in the image"] == pytest.approx(
             ratio if to_object else -ratio, abs=1e-5
         )
         assert known["under a salient node"] == pytest.approx(
-            by_marks["under a salient node"], abs=1e-5
+            by_prompts["under a salient node"], abs=1e-5
         )
 
 
-def test_what_no_mark_is_about_keeps_its_label() -> None:
+def test_what_no_prompt_is_about_keeps_its_label() -> None:
     below = half()
     everyone, is_object = superpixels_of(below)
-    layer = Layer(below, [Stroke(np.array([[22, 40]]), True, 10.0)], 2)
+    layer = Layer(below, [Prompt(np.array([[22, 40]]), True, 10.0)], 2)
     odds = np.zeros(len(everyone), np.float32)
     for bias, changes in ((5.0, True), (-5.0, False)):
         reader = ChangeReader(net_of(bias=bias), GRAPH)
-        revised = reader.revised(odds, BY_MARKS, everyone, is_object, layer, [ALL])
+        revised = reader.revised(odds, BY_PROMPTS, everyone, is_object, layer, [ALL])
         assert (revised[is_object] > 4).all()
         assert ((revised[~is_object] > 0) == changes).all()
 
 
-def test_marks_of_both_signs_change_what_they_are_about() -> None:
+def test_prompts_of_both_signs_change_what_they_are_about() -> None:
     below = half()
     everyone, is_object = superpixels_of(below)
-    strokes = [Stroke(np.array([[22, 40]]), True, 10.0), Stroke(np.array([[22, 20]]), False, 10.0)]
-    near = ChangeReader(net_of(**{"log distance to the mark, by its reach": -9.0}), GRAPH)
+    prompts = [Prompt(np.array([[22, 40]]), True, 10.0), Prompt(np.array([[22, 20]]), False, 10.0)]
+    near = ChangeReader(net_of(**{"log distance to the prompt, by its reach": -9.0}), GRAPH)
     odds = np.zeros(len(everyone), np.float32)
-    revised = near.revised(odds, BY_MARKS, everyone, is_object, Layer(below, strokes, 3), [ALL])
+    revised = near.revised(odds, BY_PROMPTS, everyone, is_object, Layer(below, prompts, 3), [ALL])
     changed = (revised > 0) != is_object
-    wrong = np.where(is_object[:, None], [22, 20], [22, 40])  # the mark that is about each
+    wrong = np.where(is_object[:, None], [22, 20], [22, 40])  # the prompt that is about each
     distance = np.hypot(*(GRAPH.centroids_yx - wrong).T)
-    reach = reach_of_level(strokes[0].level)
+    reach = reach_of_level(prompts[0].level)
     clear = np.abs(distance - reach) > 1
     np.testing.assert_array_equal(changed[clear], (distance < reach)[clear])
 
 
 def test_a_mask_of_one_label_has_a_depth_too() -> None:
     below = np.zeros(SIZE, bool)
-    layer = Layer(below, [Stroke(np.array([[22, 40]]), True, 10.0)], 1)
+    layer = Layer(below, [Prompt(np.array([[22, 40]]), True, 10.0)], 1)
     everyone, _ = superpixels_of(below)
     reader = ChangeReader(net_of(), GRAPH)
     odds = np.zeros(len(everyone), np.float32)
-    assert np.isfinite(reader.measures(odds, BY_MARKS, everyone, True, layer, [ALL])).all()
+    assert np.isfinite(reader.measures(odds, BY_PROMPTS, everyone, True, layer, [ALL])).all()

@@ -1,4 +1,4 @@
-"""What a mark near the outline means."""
+"""What a prompt near the outline means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.interactive.click_radius import Stroke
+from maskfeat.interactive.click_radius import Prompt
 from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader, is_sliver
 from maskfeat.interactive.networks import default_networks
 from maskfeat.interactive.small_net import SmallNet
@@ -52,7 +52,7 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
     mask = mask_of(3)
     wrong = np.argwhere(~mask[10:30, 10:40]) + 10
     pixel = wrong[len(wrong) // 2]
-    stroke = Stroke(pixel[None], True, 2.5)
+    prompt = Prompt(pixel[None], True, 2.5)
     row, column = pixel
     inside = np.array([[row, column], [row + 3, column + 1], [39, 49]])
     outside = np.array([[row - 4, column - 4], [0, 0]])
@@ -65,7 +65,7 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
             heard.update(pixels=np.stack(asked, axis=1) + corner, measures=measures)
             return asked, measures
 
-    Reader(net_of(), FINE, COLORS).sliver(stroke, mask, (outside, inside))
+    Reader(net_of(), FINE, COLORS).sliver(prompt, mask, (outside, inside))
     near = np.argwhere(~mask)
     near = near[np.hypot(*(near - pixel).T) <= 19]  # 5 times the reach, rounded up, and 6
     np.testing.assert_array_equal(heard["pixels"], near)
@@ -78,17 +78,17 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
         distance = np.hypot(*(at - pixel))
         depth = np.hypot(*(objects - at).T).min()
         assert known["log reach"] == pytest.approx(np.log(2.5))
-        assert known["distance to the mark"] == pytest.approx(distance)
+        assert known["distance to the prompt"] == pytest.approx(distance)
         assert known["distance by reach"] == pytest.approx(distance / 2.5)
         assert known["depth under the outline"] == pytest.approx(depth)
         assert known["depth by reach"] == pytest.approx(depth / 2.5)
-        assert known["the mark is on the object"] == 1
+        assert known["the prompt is on the object"] == 1
         for name, others in (("the other", outside), ("its", inside[1:])):
             nearest = min(24, np.hypot(*(others - at).T).min())
-            assert known[f"distance to other marks of {name} kind"] == pytest.approx(nearest)
+            assert known[f"distance to other prompts of {name} kind"] == pytest.approx(nearest)
         for name, look in (("color", COLORS), ("feature", FINE)):
             apart = np.linalg.norm(look[tuple(at)] - look[tuple(pixel)])
-            assert known[f"{name} distance to the mark"] == pytest.approx(apart, abs=1e-4)
+            assert known[f"{name} distance to the prompt"] == pytest.approx(apart, abs=1e-4)
         rows = slice(max(low[0], at[0] - 5), min(high[0], at[0] + 6))
         columns = slice(max(low[1], at[1] - 5), min(high[1], at[1] + 6))
         here = mask[rows, columns]
@@ -96,15 +96,15 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
             COLORS[rows, columns][side].sum(axis=0) / (side.sum() + 1e-3) for side in (here, ~here)
         ]
         own, other = (np.linalg.norm(COLORS[tuple(at)] - mean) for mean in means)
-        assert known["color: like the mark's side"] == pytest.approx(other - own, abs=1e-3)
+        assert known["color: like the prompt's side"] == pytest.approx(other - own, abs=1e-3)
 
 
 def test_a_sliver_is_as_the_network_says_and_only_of_the_other_label() -> None:
     # Pixels that lie 3 deep at most.
     net = net_of(depth_under_the_outline=-1.0, bias=3.5)
-    stroke = Stroke(np.array([[20, 26]]), True, 2.0)
-    marks = (np.array([[30, 40]]), stroke.pixels_yx)
-    window, change = SliverReader(net, FINE, COLORS).sliver(stroke, half(), marks)
+    prompt = Prompt(np.array([[20, 26]]), True, 2.0)
+    prompts = (np.array([[30, 40]]), prompt.pixels_yx)
+    window, change = SliverReader(net, FINE, COLORS).sliver(prompt, half(), prompts)
     found = np.zeros(SIZE, bool)
     found[window] = change
     rows, columns = np.nonzero(found)
@@ -124,10 +124,10 @@ def test_what_was_asked_before_leaves_no_trace(seed: int) -> None:
     places = np.stack([rng.integers(side, size=6) for side in SIZE], axis=1)
     for place in places:
         is_object = not mask[tuple(place)]
-        stroke = Stroke(place[None], is_object, float(rng.uniform(1, 3)))
-        marks = places[:3], places[3:]
+        prompt = Prompt(place[None], is_object, float(rng.uniform(1, 3)))
+        prompts = places[:3], places[3:]
         for reader in (used, used, SliverReader(net, FINE, COLORS)):
-            window, change = reader.sliver(stroke, mask, marks)
+            window, change = reader.sliver(prompt, mask, prompts)
             found = (mask[window] != is_object) & change
             np.testing.assert_array_equal(found, change)
             if reader is used:
@@ -140,30 +140,30 @@ def test_the_network_that_comes_along_finds_a_sliver_beside_an_edge() -> None:
     look[:, :28] = 0.5  # the edge lies at 28, the outline at 25: three columns are wrong
     rng = np.random.default_rng(0)
     look += rng.normal(size=look.shape).astype(np.float32) * 0.01
-    stroke = Stroke(np.array([[20, 26]]), True, 2.0)
+    prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     reader = SliverReader(default_networks().slivers, look * 4, look)
-    window, change = reader.sliver(stroke, half(), (np.empty((0, 2), np.int64), stroke.pixels_yx))
+    window, change = reader.sliver(prompt, half(), (np.empty((0, 2), np.int64), prompt.pixels_yx))
     found = np.zeros(SIZE, bool)
     found[window] = change
     assert found[18:23, 25:28].all()
     assert not found[:, 28:].any()
 
 
-def test_marks_with_more_reach_and_long_scribbles_are_no_slivers() -> None:
-    assert is_sliver(Stroke(np.array([[5, 5]]), True, 3.0))
-    assert not is_sliver(Stroke(np.array([[5, 5]]), True, 4.0))
-    assert not is_sliver(Stroke(np.array([[5, 5]]), True))
+def test_prompts_with_more_reach_and_long_scribbles_are_no_slivers() -> None:
+    assert is_sliver(Prompt(np.array([[5, 5]]), True, 3.0))
+    assert not is_sliver(Prompt(np.array([[5, 5]]), True, 4.0))
+    assert not is_sliver(Prompt(np.array([[5, 5]]), True))
     line = np.stack([np.arange(0, 300), np.arange(0, 300)], axis=1)
-    assert not is_sliver(Stroke(line, True, 2.0))
+    assert not is_sliver(Prompt(line, True, 2.0))
 
 
 def test_without_colors_the_features_still_say_something() -> None:
-    stroke = Stroke(np.array([[20, 26]]), True, 2.0)
-    marks = (np.empty((0, 2), np.int64), stroke.pixels_yx)
-    by_color = net_of(color_distance_to_the_mark=1.0)
-    assert not SliverReader(by_color, FINE).sliver(stroke, half(), marks)[1].any()
-    by_features = net_of(feature_distance_to_the_mark=1.0)
-    assert SliverReader(by_features, FINE).sliver(stroke, half(), marks)[1].any()
+    prompt = Prompt(np.array([[20, 26]]), True, 2.0)
+    prompts = (np.empty((0, 2), np.int64), prompt.pixels_yx)
+    by_color = net_of(color_distance_to_the_prompt=1.0)
+    assert not SliverReader(by_color, FINE).sliver(prompt, half(), prompts)[1].any()
+    by_features = net_of(feature_distance_to_the_prompt=1.0)
+    assert SliverReader(by_features, FINE).sliver(prompt, half(), prompts)[1].any()
 
 
 def test_networks_of_other_measures_are_refused() -> None:

@@ -9,7 +9,7 @@ from maskfeat.interactive.prompts import (
     checked_box,
     checked_mask,
     clicks_and_scribbles,
-    labeled_marks,
+    labeled_pixels,
     some_of,
 )
 
@@ -17,12 +17,12 @@ SIZE = (20, 30)
 
 
 @given(st.permutations(range(6)))
-def test_marks_forget_which_came_first(order: list[int]) -> None:
+def test_prompts_forget_which_came_first(order: list[int]) -> None:
     clicks = np.array([[3, 4], [0, 29], [19, 0], [3, 5], [3, 4], [7, 7]])[order]
     labels = np.array([1, 0, 2, 1, 1, 0])[order]
-    marks = labeled_marks(clicks, labels, [([[9, 9], [9, 10]], 4)], SIZE)
-    assert marks.pixels_yx.tolist() == [[0, 29], [3, 4], [3, 5], [7, 7], [9, 9], [9, 10], [19, 0]]
-    assert marks.labels.tolist() == [0, 1, 1, 0, 4, 4, 2]
+    prompts = labeled_pixels(clicks, labels, [([[9, 9], [9, 10]], 4)], SIZE)
+    assert prompts.pixels_yx.tolist() == [[0, 29], [3, 4], [3, 5], [7, 7], [9, 9], [9, 10], [19, 0]]
+    assert prompts.labels.tolist() == [0, 1, 1, 0, 4, 4, 2]
 
 
 def test_scribbles_are_as_good_as_clicks() -> None:
@@ -44,22 +44,22 @@ def test_scribbles_are_as_good_as_clicks() -> None:
         ([[3, 4]], [-1], [], "is_positive must be True or 1 for the object.* got -1"),
         ([3, 4], [True], [], r"must have shape \(N, 2\)"),
         ([[3, 4]], [True, False], [], r"got \(2,\) for clicks of shape \(1, 2\)"),
-        ([[3, 4], [3, 4]], [True, False], [], r"\(3, 4\) is marked as background and as object"),
-        ([[3, 4]], [True], [([[3, 4]], False)], "is marked as background and as object"),
+        ([[3, 4], [3, 4]], [True, False], [], r"\(3, 4\) is labeled as background and as object"),
+        ([[3, 4]], [True], [([[3, 4]], False)], "is labeled as background and as object"),
     ],
 )
-def test_bad_marks_are_refused_in_one_sentence(clicks, signs, scribbles, message) -> None:
+def test_bad_prompts_are_refused_in_one_sentence(clicks, signs, scribbles, message) -> None:
     with pytest.raises(ValueError, match=message):
         clicks_and_scribbles(clicks, signs, scribbles, SIZE)
 
 
 def test_labels_must_be_whole_and_not_negative() -> None:
     with pytest.raises(ValueError, match="labels must not be negative, got -1"):
-        labeled_marks([[1, 1]], [-1], [], SIZE)
+        labeled_pixels([[1, 1]], [-1], [], SIZE)
     with pytest.raises(ValueError, match="labels must be integers, got float64"):
-        labeled_marks([[1, 1]], [0.5], [], SIZE)
-    with pytest.raises(ValueError, match="is marked as 2 and as 5"):
-        labeled_marks([[1, 1], [1, 1]], [5, 2], [], SIZE)
+        labeled_pixels([[1, 1]], [0.5], [], SIZE)
+    with pytest.raises(ValueError, match="is labeled as 2 and as 5"):
+        labeled_pixels([[1, 1], [1, 1]], [5, 2], [], SIZE)
 
 
 def test_a_box_is_cut_to_the_image() -> None:

@@ -146,7 +146,7 @@ def test_features_can_be_set_without_a_model() -> None:
         ([3, 4], [True], r"must have shape \(N, 2\)"),
         ([[3, 4]], [True, False], r"got \(2,\) for clicks of shape \(1, 2\)"),
         ([[3, 4], [5]], [True, False], "got rows of different lengths"),
-        ([[3, 4], [3, 4]], [True, False], r"\(3, 4\) is marked as background and as object"),
+        ([[3, 4], [3, 4]], [True, False], r"\(3, 4\) is labeled as background and as object"),
     ],
 )
 def test_bad_clicks_are_refused_in_one_sentence_and_change_nothing(
@@ -163,25 +163,25 @@ def test_bad_clicks_are_refused_in_one_sentence_and_change_nothing(
 def test_a_sign_is_true_or_false(sign: object) -> None:
     segmenter = segmenter_of(RGB)
     before = segmenter.click(32, 30)
-    for mark in (
+    for prompt in (
         lambda: segmenter.click(5, 5, sign),
         lambda: segmenter.scribble([(5, 5), (5, 6)], sign),
         lambda: segmenter.predict([[32, 30]], [True], scribbles=[([(5, 5)], sign)]),
     ):
         with pytest.raises(ValueError, match="is_positive must be True or 1 for the object"):
-            mark()
+            prompt()
     segmenter.click(5, 5, np.False_)
     np.testing.assert_array_equal(segmenter.undo(), before)
 
 
-def test_a_stroke_is_kept_as_it_was_drawn() -> None:
+def test_a_prompt_is_kept_as_it_was_drawn() -> None:
     segmenter, pen = segmenter_of(RGB), np.array([[32, 30]])
     segmenter.scribble(pen)
     pen[0] = 5, 5  # a program that draws on with the same array
     mask = segmenter.click(2, 90, False)
     assert mask[32, 30]
     assert not mask[5, 5]
-    with pytest.raises(ValueError, match="a stroke must have at least one pixel, got none"):
+    with pytest.raises(ValueError, match="a prompt must have at least one pixel, got none"):
         segmenter.scribble([], False)
 
 
@@ -250,7 +250,7 @@ def test_a_mask_to_start_from_is_a_hint() -> None:
         SEGMENTER.predict((), (), mask=np.zeros_like(RING))
 
 
-def test_parts_without_a_mark_stay_if_asked() -> None:
+def test_parts_without_a_prompt_stay_if_asked() -> None:
     rgb = np.full((60, 120, 3), (60, 90, 150), np.uint8)
     rgb[20:40, 20:40] = rgb[20:40, 80:100] = (190, 80, 60)
     both = rgb[..., 0] == 190
@@ -264,7 +264,7 @@ def test_parts_without_a_mark_stay_if_asked() -> None:
     assert (one <= two).all()
 
 
-def test_labels_are_kept_by_their_marks_and_parted_within_an_superpixel() -> None:
+def test_labels_are_kept_by_their_prompts_and_parted_within_an_superpixel() -> None:
     labels = SEGMENTER.graph.labels
     y, x = np.argwhere(labels[:, :-1] == labels[:, 1:])[100]
     clicks, numbers = [[y, x], [y, x + 1], [32, 30], [5, 5]], [4, 9, 2, 0]
@@ -273,7 +273,7 @@ def test_labels_are_kept_by_their_marks_and_parted_within_an_superpixel() -> Non
     assert set(np.unique(colored)) == {0, 2, 4, 9}
     again = SEGMENTER.predict_labels(clicks[::-1], numbers[::-1])
     np.testing.assert_array_equal(colored, again)
-    with pytest.raises(ValueError, match="at least one mark is needed"):
+    with pytest.raises(ValueError, match="at least one prompt is needed"):
         SEGMENTER.predict_labels((), ())
 
 
@@ -367,9 +367,9 @@ def test_threads_that_share_a_segmenter_get_what_they_asked_for() -> None:
         pixels = rng.choice(RING.size, size=5, replace=False)
         clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
         asked.append((clicks, np.array([True, False, True, False, False])))
-    expected = [segmenter_of(RGB).predict(*marks) for marks in asked]
+    expected = [segmenter_of(RGB).predict(*prompts) for prompts in asked]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda marks: SEGMENTER.predict(*marks), asked * 3))
+        found = list(pool.map(lambda prompts: SEGMENTER.predict(*prompts), asked * 3))
     for mask, wanted in zip(found, expected * 3, strict=True):
         np.testing.assert_array_equal(mask, wanted)
 
@@ -414,7 +414,7 @@ def test_clicks_with_reach_give_one_mask_in_any_order() -> None:
     np.testing.assert_array_equal(whole, SEGMENTER.predict(clicks, signs))
 
 
-def test_a_mark_said_twice_is_said_once() -> None:
+def test_a_prompt_said_twice_is_said_once() -> None:
     rng = np.random.default_rng(3)
     for _ in range(8):
         clicks = rng.integers(0, RING.shape, (8, 2))

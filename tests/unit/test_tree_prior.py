@@ -37,12 +37,12 @@ def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wante
     np.testing.assert_array_equal(odds, np.array(wanted, np.float32))
 
 
-def test_marks_that_change_a_mask_are_not_bound_to_their_segments() -> None:
+def test_prompts_that_change_a_mask_are_not_bound_to_their_segments() -> None:
     odds = PRIOR.odds(np.array([0]), np.array([], np.int64), is_change=True)
     np.testing.assert_array_equal(odds, np.array([1.5, 1.5, -1.5, -1.5], np.float32))
 
 
-def test_many_marks_count_more_than_the_segments() -> None:
+def test_many_prompts_count_more_than_the_segments() -> None:
     count = 40  # superpixels, each a segment by itself
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
     tree = PartitionTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
@@ -58,8 +58,8 @@ def test_the_first_click_and_the_first_scribble_are_answered_by_their_segment() 
     segmenter = InteractiveSegmenter()
     segmenter.set_features(Features([level, coarse], [1, 2], VALUES.shape[:2]))
     segments = segmenter.hierarchy.cut(granularity=0.5)
-    for stroke in ([(30, 20)], [(30, column) for column in range(14, 20)]):
-        mask = segmenter.predict((), (), scribbles=[(stroke, True)])
+    for prompt in ([(30, 20)], [(30, column) for column in range(14, 20)]):
+        mask = segmenter.predict((), (), scribbles=[(prompt, True)])
         segment = segments == segments[30, 20]
         assert (mask & segment).sum() / (mask | segment).sum() > 0.9
 

@@ -8,7 +8,7 @@ const TABLE = [
   [["d"], "image done, on to the next that is not", "done"],
   [["Ctrl+z", "u"], "undo", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
-  [["Delete", "Backspace"], "clear the marks at hand", "clear"],
+  [["Delete", "Backspace"], "clear the prompts at hand", "clear"],
   [["m"], "objects or labels", "mode"],
   [["g"], "show or hide the partition", "togglePartition"],
   [["["], "coarser partition", "coarser"],
@@ -20,7 +20,7 @@ const TABLE = [
   [["ArrowLeft", "PageUp"], "previous image", "previous"],
   [["ArrowRight", "PageDown"], "next image", "next"],
   [["j"], "first image that is not done", "jump"],
-  [["Ctrl+s"], "write masks now (marks are always saved)", "save"],
+  [["Ctrl+s"], "write masks now (prompts are always saved)", "save"],
   [["?"], "this help", "help"],
 ];
 const MOUSE = [

@@ -75,7 +75,7 @@ function take(answer) {
   view = { ...view, ...answer };
   folder.is_done[number] = view.is_done;
   if (answer.classes) layer.take(view);
-  for (const { region, ...mark } of pending) layer.paint(region, mark.class);
+  for (const { region, ...click } of pending) layer.paint(region, click.class);
   document.body.dataset.fresh = view.is_fresh;
   side.showPlace(folder, number);
   side.showView(view, past.length > 0);
@@ -87,7 +87,7 @@ function show() {
   const { partition } = layer ?? {};
   const borders = element("borders-on").checked ? [partition?.borders] : [];
   stage.shades = partition ? [...(areTintsShown ? [layer.canvas] : []), ...borders, partition.hover] : [];
-  stage.marks = [...(view?.clicks ?? []), ...pending].map((click) => ({
+  stage.prompts = [...(view?.clicks ?? []), ...pending].map((click) => ({
     kind: "click", points_yx: [click.at_yx], label: click.class + 1, isPending: click.isPending }));
   stage.redraw();
 }
@@ -144,12 +144,12 @@ async function click([y, x]) {
   if (!view) return;
   const superpixel = layer.superpixelAt(...cellAt([y, x]));
   const region = layer.regionOf(superpixel);
-  const mark = { at_yx: [y, x], class: chosen, superpixel, region, isPending: true };
+  const click = { at_yx: [y, x], class: chosen, superpixel, region, isPending: true };
   layer.paint(region, chosen); // at once; the server says the same a moment later
-  pending = [...pending, mark];
+  pending = [...pending, click];
   show();
   await act({ do: "click", at_yx: [y, x], class: chosen, granularity: granularity() });
-  pending = pending.filter((one) => one !== mark);
+  pending = pending.filter((one) => one !== click);
   show();
 }
 

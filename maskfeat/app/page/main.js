@@ -19,7 +19,7 @@ let turning = new AbortController(); // ends what was asked of the image before
 let view = null; // the server's last word on it
 let masks = []; // layers of what is at hand
 let objects = new Map(); // layers of finished objects by number
-let pending = []; // marks that the server has not answered yet
+let pending = []; // prompts that the server has not answered yet
 let draft = null; // a scribble that is being drawn
 let partition = null;
 let label = 1;
@@ -97,7 +97,7 @@ function show() {
   stage.layers = areMasksShown ? [...(isLabels ? [] : shown), ...masks] : [];
   const isPartitionShown = partition && element("partition-on").checked;
   stage.shades = isPartitionShown ? [partition.hover, partition.borders] : [];
-  stage.marks = [...(view?.marks ?? []), ...pending, ...(draft ? [draft] : [])];
+  stage.prompts = [...(view?.prompts ?? []), ...pending, ...(draft ? [draft] : [])];
   stage.redraw();
 }
 
@@ -119,20 +119,20 @@ async function act(action) {
   const at = number;
   left = null;
   numActing += 1;
-  if (action.do === "mark") pending = [...pending, { ...action.mark, isPending: true }];
-  const mark = pending[pending.length - 1];
+  if (action.do === "prompt") pending = [...pending, { ...action.prompt, isPending: true }];
+  const prompt = pending[pending.length - 1];
   show();
   try {
     const answer = await api.act(at, action);
-    if (action.do === "mark") pending = pending.filter((one) => one !== mark);
+    if (action.do === "prompt") pending = pending.filter((one) => one !== prompt);
     if (number === at) panel.say("");
     take(answer);
     if (number === at && !view.is_ready) waitAgain();
     return true;
   } catch (error) {
-    if (action.do === "mark") pending = pending.filter((one) => one !== mark);
+    if (action.do === "prompt") pending = pending.filter((one) => one !== prompt);
     if (error.isDropped) return false;
-    if (number === at && error.isStale) await open(at); // marks, or the image itself, are others
+    if (number === at && error.isStale) await open(at); // prompts, or the image itself, are others
     if (number === at) {
       show();
       if (!error.isStale && !error.isUnreachable) await api.getView(at).then(take, () => {});
@@ -150,11 +150,11 @@ async function undo() {
   if (back !== null && back !== number) await open(back);
   if (back !== null && view?.undo !== "calling the image done") return;
   const what = view?.undo;
-  const isSeen = /^a /.test(what ?? "a mark"); // marks are: they vanish from the image
+  const isSeen = /^a /.test(what ?? "a prompt"); // prompts are: they vanish from the image
   if ((await act({ do: "undo" })) && !isSeen) panel.say(`taken back in ${folder.names[number]}: ${what}`);
 }
 
-// Another tab may mark the image, another program may replace it.
+// Another tab may prompt the image, another program may replace it.
 async function look() {
   const [at, shown] = [number, view];
   if (numActing) return;
@@ -198,7 +198,7 @@ function addMark(kind, points_yx, event, extra = {}) {
     return;
   }
   const own = view.mode === "labels" ? label : isRight ? 0 : 1;
-  act({ do: "mark", mark: { kind, points_yx, label: own, ...extra } });
+  act({ do: "prompt", prompt: { kind, points_yx, label: own, ...extra } });
 }
 
 function labelAt([y, x]) {
@@ -298,7 +298,7 @@ const actions = {
   done: finishImage,
   undo,
   redo: () => act({ do: "redo" }),
-  clear: () => view?.marks.length && act({ do: "clear" }),
+  clear: () => view?.prompts.length && act({ do: "clear" }),
   mode: () => act({ do: "mode", mode: view?.mode === "labels" ? "object" : "labels" }),
   save: async () => (await act({ do: "save" })) && panel.say(`written to ${folder.out}`),
   togglePartition: () => showPartition(!element("partition-on").checked),

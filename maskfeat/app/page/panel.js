@@ -48,7 +48,7 @@ export function showView(view, label) {
   element("undo").disabled = !view.can_undo;
   element("undo").title = `${view.undo ? `Undo ${view.undo}` : "Undo"} (Ctrl+Z or U)`;
   element("redo").disabled = !view.can_redo;
-  element("clear").disabled = view.marks.length === 0;
+  element("clear").disabled = view.prompts.length === 0;
   element("finish").hidden = isLabels;
   element("finish").disabled = view.masks.length === 0;
   element("objects-title").hidden = isLabels;

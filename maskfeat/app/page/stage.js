@@ -13,7 +13,7 @@ export class Stage {
     this.top = 0;
     this.layers = []; // see maskLayer
     this.shades = []; // canvases without outline: borders, the segment under the cursor
-    this.marks = [];
+    this.prompts = [];
     this.mode = "object";
     this.colorOf = colorOf; // a label
     this.isWaiting = false;
@@ -22,7 +22,7 @@ export class Stage {
 
   setImage(bitmap, size) {
     this.bitmap?.close();
-    Object.assign(this, { bitmap, size, layers: [], shades: [], marks: [] });
+    Object.assign(this, { bitmap, size, layers: [], shades: [], prompts: [] });
     this.fit();
   }
 
@@ -96,7 +96,7 @@ export class Stage {
     for (const layer of this.layers) context.drawImage(layer.canvas, 0, 0, width, height);
     for (const shade of this.shades) context.drawImage(shade, 0, 0, width, height);
     for (const layer of this.layers) this.drawOutline(layer);
-    for (const mark of this.marks) this.drawMark(mark);
+    for (const prompt of this.prompts) this.drawPrompt(prompt);
   }
 
   drawOutline({ mask, path, color }) {
@@ -114,14 +114,14 @@ export class Stage {
     context.restore();
   }
 
-  drawMark(mark) {
+  drawPrompt(prompt) {
     const { context } = this;
     const unit = 1 / this.scale;
-    const color = css(this.colorOfMark(mark.label), mark.isPending ? 0.6 : 1);
-    const points = mark.points_yx.map(([y, x]) => [x + 0.5, y + 0.5]);
+    const color = css(this.colorOfPrompt(prompt.label), prompt.isPending ? 0.6 : 1);
+    const points = prompt.points_yx.map(([y, x]) => [x + 0.5, y + 0.5]);
     context.lineJoin = context.lineCap = "round";
     context.beginPath();
-    if (mark.kind === "scribble") {
+    if (prompt.kind === "scribble") {
       context.moveTo(...points[0]);
       for (const point of points) context.lineTo(...point);
       context.strokeStyle = "rgba(10, 12, 15, 0.75)";
@@ -134,7 +134,7 @@ export class Stage {
     }
     const [[x, y]] = points;
     const radius = 6 * unit;
-    if (mark.kind === "click") context.arc(x, y, radius, 0, 2 * Math.PI);
+    if (prompt.kind === "click") context.arc(x, y, radius, 0, 2 * Math.PI);
     else context.rect(x - radius, y - radius, 2 * radius, 2 * radius);
     context.fillStyle = color;
     context.fill();
@@ -144,12 +144,12 @@ export class Stage {
     context.strokeStyle = "rgba(10, 12, 15, 0.75)";
     context.lineWidth = unit;
     context.beginPath();
-    if (mark.kind === "click") context.arc(x, y, radius + 1.5 * unit, 0, 2 * Math.PI);
+    if (prompt.kind === "click") context.arc(x, y, radius + 1.5 * unit, 0, 2 * Math.PI);
     else context.rect(x - radius - 1.5 * unit, y - radius - 1.5 * unit, 15 * unit, 15 * unit);
     context.stroke();
   }
 
-  colorOfMark(label) {
+  colorOfPrompt(label) {
     if (this.mode === "labels") return this.colorOf(label);
     return label ? OBJECT_COLOR : BACKGROUND_COLOR;
   }
