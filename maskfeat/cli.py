@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from maskfeat import __version__
+from maskfeat.deprecation import current_options
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
 _ON_FILES = ("segment", "annotate", "export")
@@ -45,6 +46,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run_words(words: list[str], is_typed: bool) -> None:
     """Run the command that the first words name; the program's own words need not be handed on."""
+    if words[:1] == ["shards"]:
+        words = [*words[:2], *current_options(" ".join(words[:2]), words[2:])]
     if words and words[0] in ("-h", "--help", "--version"):
         _say_of_itself(words[0])
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -37,6 +37,27 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
         return call
 
     return decorate
+
+
+# Command, option of 0.1 -> option of today.
+_OPTIONS = {("shards stats", "--picture"): "--image"}
+
+
+def current_options(command: str, words: Sequence[str]) -> list[str]:
+    """Replace options by the names they have today, with a `FutureWarning`.
+
+    Args:
+        command: The words that name the command, as "shards stats".
+        words: What follows them; an option is --name or --name=value.
+    """
+    current = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        new = _OPTIONS.get((command, option))
+        if new is not None:
+            warn_renamed(f"maskfeat {command} {option}", new)
+        current.append(word if new is None else f"{new}{equals}{value}")
+    return current
 
 
 def warn_renamed(old: str, new: str) -> None:

@@ -15,7 +15,7 @@ training:
   maskfeat fit            train a network, and evaluate it as it learns
   maskfeat validate       evaluate a checkpoint on the held-out images of data.val
   maskfeat test           evaluate a checkpoint on those of data.test
-  maskfeat predict        write features, label maps and images of images
+  maskfeat predict        write features, label maps and overlays
   maskfeat configs        list the configs that come with the package, or copy them to a folder
 
 with a network, your own or the one that comes with the package:

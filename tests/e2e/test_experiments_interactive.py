@@ -113,7 +113,7 @@ def test_the_tree_gives_each_superpixel_the_click_it_meets_lowest() -> None:
         assert (mask[labels == superpixel] == lowest.all()).all()
 
 
-def test_an_superpixel_clicked_both_ways_is_shared_out_by_nearness() -> None:
+def test_a_superpixel_clicked_both_ways_is_shared_out_by_nearness() -> None:
     segmenter = peers.TreeSegmenter(LabEncoder())
     segmenter.set_image(np.full((64, 64, 3), 90, np.uint8))
     labels = segmenter._graph.labels

@@ -95,7 +95,7 @@ def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> Non
     assert networks.superpixels.as_json() == default_networks().superpixels.as_json()
 
 
-def test_samples_of_changes_say_how_much_of_an_superpixel_ought_to_change() -> None:
+def test_samples_of_changes_say_how_much_of_a_superpixel_ought_to_change() -> None:
     shards = str(FOLDER.parents[1] / "data_shards" / "small-000000.tar")
     ((encoder, target),) = click_samples.targets_of([f"lab={shards}"], 1)
     samples = fit_changes.samples_of(target, encoder, default_networks(), np.random.default_rng(0))

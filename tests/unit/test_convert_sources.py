@@ -83,7 +83,7 @@ def test_coco_polygons_and_both_kinds_of_counts_are_read(
     car = {"level": "object", "label": "car", "category_id": 3}
     assert sample.entries == [{**car, "iscrowd": number} for number in (0, 1, 0)]
     assert sample.image == {"image_id": 7}
-    assert sample.image == jpg_bytes(rgb)
+    assert sample.encoded == jpg_bytes(rgb)
     with pytest.raises(SampleError, match="no masks"):
         records["000000000007"].read()
 

@@ -8,6 +8,7 @@ import pytest
 
 import maskfeat
 from maskfeat import former_modules
+from maskfeat.deprecation import current_options
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
@@ -57,3 +58,10 @@ def test_a_file_of_a_package_that_moved_is_not_loaded_twice() -> None:
     sys.modules.pop("maskfeat.hill.labeler", None)
     with pytest.warns(FutureWarning):
         assert importlib.import_module("maskfeat.hill.labeler").Labeler is Labeler
+
+
+def test_an_option_by_its_former_name_is_taken_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="maskfeat shards stats --picture is now --image"):
+        words = current_options("shards stats", ["--picture=a.png", "--picture", "b", "--num=2"])
+    assert words == ["--image=a.png", "--image", "b", "--num=2"]
+    assert current_options("segment", ["--picture"]) == ["--picture"]

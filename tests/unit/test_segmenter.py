@@ -264,7 +264,7 @@ def test_parts_without_a_prompt_stay_if_asked() -> None:
     assert (one <= two).all()
 
 
-def test_labels_are_kept_by_their_prompts_and_parted_within_an_superpixel() -> None:
+def test_labels_are_kept_by_their_prompts_and_parted_within_a_superpixel() -> None:
     labels = SEGMENTER.graph.labels
     y, x = np.argwhere(labels[:, :-1] == labels[:, 1:])[100]
     clicks, numbers = [[y, x], [y, x + 1], [32, 30], [5, 5]], [4, 9, 2, 0]
