@@ -87,6 +87,7 @@ FORMER = {
     "segment.monotone": "interactive.monotone",
     "segment.networks": "interactive.networks",
     "segment.reach": "interactive.click_radius",
+    "segment.remerging": "segment.merge_classifier",
     "segment.refine": "interactive.refine",
     "segment.scene": "interactive.image",
     "segment.slivers": "interactive.narrow_band",

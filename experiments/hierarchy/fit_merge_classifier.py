@@ -5,9 +5,9 @@
 For two regions of an image of BSDS500's train set the target is the share of pixel pairs, one
 pixel from either side, that one true segment holds, averaged over annotators. Samples are all
 pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
-that of the judges fitted so far; so a merge classifier knows the regions that it makes itself. A
-small network learns it by cross-entropy, a pair weighing as the root of its smaller side. Nothing
-of val or test is read.
+that of the classifiers fitted so far, so that a merge classifier knows the regions that it makes
+itself. A small network learns it by cross-entropy, with the root of the smaller side as the weight
+of a pair. Nothing of val or test is read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,15 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics.nested import NestedOverlap
 from maskfeat.segment.hierarchy import superpixel_tree
-from maskfeat.segment.merge_classifier import MergeClassifier, merge_measures
-from maskfeat.segment.reagglomeration import NUM_REGIONS, merge_by_classifier, reagglomerated
-from maskfeat.segment.regions import Regions
+from maskfeat.segment.merge_classifier import (
+    NUM_REGIONS,
+    MergeClassifier,
+    merge_by_classifier,
+    merge_features,
+    reagglomerated,
+)
+from maskfeat.segment.mlp import CLIP, Mlp
+from maskfeat.segment.regions import PAIR_FEATURES, Regions
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
@@ -40,48 +46,48 @@ Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class WatchedRegions(Regions):
-    """Regions that know their true segments, and note each pair that they are asked of.
+    """Regions with their true segments, which note each pair whose features are computed.
 
     Attributes:
-        held: Pixels of each region in each true segment of all annotators, shape (R, S).
-        num_annotators: How many annotators.
-        noted: Measures, targets and weights of the pairs asked for; one list for all iterations.
+        shared: Pixels of each region in each true segment of all annotators, shape (R, S).
+        num_annotators: Number of annotators.
+        noted: Features, targets and weights of the pairs so far; one list for all iterations.
     """
 
-    held: np.ndarray
+    shared: np.ndarray
     num_annotators: int
     noted: list[Samples]
 
-    def measures(self, which: np.ndarray) -> np.ndarray:
-        """As `Regions.measures`, and noted."""
-        found = super().measures(which)
+    def pair_features(self, which: np.ndarray) -> np.ndarray:
+        """As `Regions.pair_features`, and noted."""
+        found = super().pair_features(which)
         smaller = self.sums.sizes[self.pairs[which]].min(axis=1) / self.num_pixels
-        together = share_together(self.held, self.pairs[which], self.num_annotators)
-        self.noted.append((found, together, np.sqrt(smaller)))
+        together = share_together(self.shared, self.pairs[which], self.num_annotators)
+        self.noted.append((found.T, together, np.sqrt(smaller)))
         return found
 
     def grouped(self, groups: np.ndarray) -> WatchedRegions:
         """As `Regions.grouped`."""
-        held = np.zeros((int(groups.max()) + 1, self.held.shape[1]))
-        np.add.at(held, groups, self.held)
-        fields = vars(self) | vars(super().grouped(groups)) | {"held": held}
+        shared = np.zeros((int(groups.max()) + 1, self.shared.shape[1]))
+        np.add.at(shared, groups, self.shared)
+        fields = vars(self) | vars(super().grouped(groups)) | {"shared": shared}
         return WatchedRegions(**fields)
 
 
 @dataclass(frozen=True)
 class KnownImage:
-    """Superpixels, their tree by the fixed cost, and what the annotators hold together.
+    """Superpixels, their tree by the fixed cost, and the true segments of all annotators.
 
     Attributes:
         graph: The superpixels.
         tree: Their merges.
-        held: Pixels of each node in each true segment of all annotators, shape (2 K - 1, S).
+        shared: Pixels of each node in each true segment of all annotators, shape (2 K - 1, S).
         num_annotators: How many annotators.
     """
 
     graph: RegionGraph
     tree: PartitionTree
-    held: np.ndarray
+    shared: np.ndarray
     num_annotators: int
 
 
@@ -90,22 +96,22 @@ def known_image(checkpoint: str, image: HeldOutImage) -> KnownImage:
     torch.set_num_threads(1)
     graph = superpixels(maskfeat.load(checkpoint).features(image.image))
     tree = superpixel_tree(graph)
-    held = [NestedOverlap(tree, graph.labels, target).shared for target in image.partitions]
-    return KnownImage(graph, tree, np.concatenate(held, axis=1), len(held))
+    shared = [NestedOverlap(tree, graph.labels, target).shared for target in image.partitions]
+    return KnownImage(graph, tree, np.concatenate(shared, axis=1), len(shared))
 
 
 def first_samples(known: KnownImage) -> Samples:
-    """Measures (M, 14), targets (M,) and weights (M,) of the merges of the fixed cost."""
-    return _of_tree(known.tree, known.held, known)
+    """Features (M, 14), targets (M,) and weights (M,) of the merges of the fixed cost."""
+    return _of_tree(known.tree, known.shared, known)
 
 
 def next_samples(known: KnownImage, merge_classifier: MergeClassifier) -> Samples:
     """Those of all pairs that come up while merging, and of the merges of the whole tree."""
     graph, tree = known.graph, known.tree
-    held = known.held[: graph.num_superpixels]
+    shared = known.shared[: graph.num_superpixels]
     watched = WatchedRegions(
         **vars(Regions.of_superpixels(graph)),
-        held=held,
+        shared=shared,
         num_annotators=known.num_annotators,
         noted=[],
     )
@@ -113,36 +119,36 @@ def next_samples(known: KnownImage, merge_classifier: MergeClassifier) -> Sample
         watched.grouped(tree.groups(min(NUM_REGIONS, graph.num_superpixels))), merge_classifier
     )
     merged = reagglomerated(tree, graph, merge_classifier)
-    noted = [*watched.noted, _of_tree(merged, merged.sums(held), known)]
-    measures, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
-    return measures, targets, weights
+    noted = [*watched.noted, _of_tree(merged, merged.sums(shared), known)]
+    features, targets, weights = (np.concatenate(kind) for kind in zip(*noted, strict=True))
+    return features, targets, weights
 
 
-def share_together(held: np.ndarray, pairs: np.ndarray, num_annotators: int) -> np.ndarray:
+def share_together(shared: np.ndarray, pairs: np.ndarray, num_annotators: int) -> np.ndarray:
     """For pairs of regions, (M, 2), how many pixel pairs across them a true segment holds.
 
     Args:
-        held: Pixels of each region in each true segment of all annotators, shape (R, S).
+        shared: Pixels of each region in each true segment of all annotators, shape (R, S).
         pairs: Two regions each.
         num_annotators: The share is the mean over them.
     """
-    shares = held * num_annotators / held.sum(axis=1, keepdims=True).clip(min=1)
+    shares = shared * num_annotators / shared.sum(axis=1, keepdims=True).clip(min=1)
     first, second = pairs.T
     return (shares[first] * shares[second]).sum(axis=1) / num_annotators
 
 
-def _of_tree(tree: PartitionTree, held: np.ndarray, known: KnownImage) -> Samples:
-    """Samples of all merges of a tree, of whose nodes it is known what holds them."""
+def _of_tree(tree: PartitionTree, shared: np.ndarray, known: KnownImage) -> Samples:
+    """Samples of all merges of a tree, from the true segments of its nodes."""
     smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
-    together = share_together(held, tree.children, known.num_annotators)
-    return merge_measures(tree, known.graph), together, np.sqrt(smaller)
+    together = share_together(shared, tree.children, known.num_annotators)
+    return merge_features(tree, known.graph).T, together, np.sqrt(smaller)
 
 
 def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeClassifier:
     """Cross-entropy, AdamW, a cosine."""
-    measures, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    mean, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
-    inputs = torch.tensor((measures - mean) / spread, dtype=torch.float32).clamp(-4, 4)
+    features, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    inputs = torch.tensor((features - mean) / std, dtype=torch.float32).clamp(-CLIP, CLIP)
     wanted, weighs = (torch.tensor(v, dtype=torch.float32) for v in (targets, weights))
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
@@ -167,17 +173,18 @@ def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> Merg
         schedule.step()
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
     merge_classifier = MergeClassifier(
-        mean,
-        spread,
-        tuple(layer.weight.detach().double().numpy().T for layer in layers),
-        tuple(layer.bias.detach().double().numpy() for layer in layers),
-        origin,
+        Mlp(
+            PAIR_FEATURES,
+            mean,
+            std,
+            tuple(layer.weight.detach().double().numpy() for layer in layers),
+            tuple(layer.bias.detach().double().numpy() for layer in layers),
+            origin,
+        )
     )
-    missed = np.average((merge_classifier(measures) - targets) ** 2, weights=weights)
-    spread_of_targets = np.average(
-        (targets - np.average(targets, weights=weights)) ** 2, weights=weights
-    )
-    print(f"{len(targets)} pairs, share of variance explained {1 - missed / spread_of_targets:.3f}")
+    missed = np.average((merge_classifier(features.T) - targets) ** 2, weights=weights)
+    variance = np.average((targets - np.average(targets, weights=weights)) ** 2, weights=weights)
+    print(f"{len(targets)} pairs, share of variance explained {1 - missed / variance:.3f}")
     return merge_classifier
 
 
@@ -186,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
-    parser.add_argument("--num_images", type=int, help="at most so many, evenly spread")
+    parser.add_argument("--num_images", type=int, help="at most so many, evenly spaced")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
@@ -194,7 +201,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/segment/merge_classifier.json"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("maskfeat/segment/merge_classifier.safetensors")
+    )
     args = parser.parse_args()
 
     images = ShardImages(args.shards, args.num_images)

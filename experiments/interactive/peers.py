@@ -26,9 +26,9 @@ from skimage.transform import resize
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.update import obeying
-from maskfeat.segment.hierarchy import Linkage, salient_node, superpixel_tree
+from maskfeat.segment.hierarchy import Linkage, superpixel_tree
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import PartitionTree
+from maskfeat.segment.tree import PartitionTree, salient_path
 
 # The long side that images are reduced to for the random walker, pixels.
 _WALKER_SIDE = 256
@@ -205,7 +205,7 @@ class TreeSegmenter:
     That is the nearest click by the ultrametric distance of the tree. A superpixel that meets
     clicks of both signs at once is background, so that the object consists of the largest nodes
     with clicks on the object alone; without background clicks it consists of the nodes that stand
-    out most above these clicks (`maskfeat.segment.hierarchy.salient_node`). A superpixel clicked
+    out most above these clicks (`maskfeat.segment.tree.salient_path`). A superpixel clicked
     both ways is shared out pixel by pixel to the nearest of its clicks.
 
     Args:
@@ -233,7 +233,7 @@ class TreeSegmenter:
         nodes = [
             self._largest_free(int(superpixel), is_barred)
             if outside.size
-            else salient_node(self._tree, int(superpixel), is_barred)
+            else salient_path(self._tree, int(superpixel)).best(is_barred)
             for superpixel in inside
         ]
         mask = self._tree.leaves_under(np.array(nodes))[labels]

@@ -19,8 +19,8 @@ from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.agglomeration import Merges
-from maskfeat.segment.hierarchy import superpixel_tree, ward_tree
+from maskfeat.segment.agglomeration import ward_tree
+from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -193,4 +193,4 @@ def _tree_above(tree: hg.Tree, altitudes: np.ndarray, leaves: np.ndarray) -> Par
     graph.add_edges(ends[:, 0], ends[:, 1])
     merged, altitudes = hg.bpt_canonical(graph, altitudes[met])
     parents = np.asarray(merged.parents(), np.int64)
-    return PartitionTree.of_merges(Merges(parents, np.asarray(altitudes, np.float64)), region.sizes)
+    return PartitionTree.of_merges(parents, np.asarray(altitudes, np.float64), region.sizes)

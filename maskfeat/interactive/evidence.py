@@ -9,10 +9,9 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.agglomeration import Merges
-from maskfeat.segment.hierarchy import SalientPath, salient_path, ward_tree
+from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree
+from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree, SalientPath, salient_path
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -306,7 +305,7 @@ def _path_tree(graph: RegionGraph) -> PartitionTree:
         tree, _ = hg.bpt_canonical((edges[:, 0], edges[:, 1], count), sorted_edge_indices=order)
         parents = np.asarray(tree.parents(), np.int64)
         contrasts[count:] = graph.boundary_strengths[tree.mst_edge_map]
-    return PartitionTree.of_merges(Merges(parents, contrasts), graph.sizes)
+    return PartitionTree.of_merges(parents, contrasts, graph.sizes)
 
 
 def _columns(values: npt.NDArray[np.floating]) -> FloatArray:

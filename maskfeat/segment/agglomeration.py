@@ -1,36 +1,20 @@
-"""Merge neighboring regions, the nearest first, until one is left."""
+"""Agglomerative clustering of adjacent regions into a binary partition tree."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, PartitionTree
 
 _BLOCK_EDGES = 8192
 
 
-class Merges(NamedTuple):
-    """A binary tree over K regions: nodes 0 to K - 1 are the regions, the root is the last node.
-
-    Attributes:
-        parents: Parent of each node, int64, shape (2 K - 1,), larger than the node's own number;
-            the root is its own.
-        altitudes: Cost of each merge, float64, shape (2 K - 1,), 0 for a region. Merges are
-            numbered in the order of their altitudes, and a parent's altitude is not below its
-            child's.
-    """
-
-    parents: IntArray
-    altitudes: Float64Array
-
-
 class Borders(NamedTuple):
-    """What lies between adjacent regions, beside their means.
+    """The common borders of adjacent regions.
 
     Attributes:
         lengths: Pixel sides of each border, shape (E,).
@@ -48,37 +32,42 @@ def merge_nearest(
     size_power: float = 0.15,
     borders: Borders | None = None,
     border_weight: float = 0.0,
-) -> Merges:
-    """Merge neighbors, nearest first, with means that follow.
+) -> PartitionTree:
+    """Merge adjacent regions, nearest first, until one is left.
 
     Merging a and b costs
 
         ||mean_a - mean_b|| ^ (1 - w) * border_ab ^ w * (min(size_a, size_b) / total) ^ size_power
 
     where border_ab is the root of the mean squared distance across their border, and w is
-    `border_weight`. Ward's criterion is close to w = 0 and a power of 1/2, and cuts large regions
-    to even sizes; features learned from masks may keep them whole (experiments/hierarchy).
+    `border_weight`. Means and borders are updated with each merge. Ward's criterion is close to
+    w = 0 and a power of 1/2, and cuts large regions to even sizes; features learned from masks may
+    keep them whole (experiments/hierarchy).
 
     All pairs that are each other's nearest neighbor are merged at once, round after round, on
-    whole arrays. For reducible costs that gives the tree of one-by-one merging (Murtagh, A survey
-    of recent advances in hierarchical clustering algorithms, The Computer Journal, 1983); this
-    cost is not quite reducible, so trees may differ in details. Of equal costs the earlier edge
-    counts as nearer, so the result is deterministic.
+    whole arrays. For reducible costs this gives the tree of one-by-one merging. This cost is not
+    quite reducible, so details may differ. Of equal costs the earlier edge counts as nearer, so
+    the result is deterministic.
 
     Args:
         means: Mean feature of each region, shape (K, C).
         sizes: Pixels of each region, shape (K,).
-        edges: Pairs of adjacent regions, shape (E, 2), no pair twice. Parts of the graph that do
-            not touch are joined last, at the altitude of the root.
+        edges: Pairs of adjacent regions, shape (E, 2), no pair twice. Components of the graph that
+            do not touch are joined last, at the altitude of the root.
         size_power: How much the smaller size counts.
-        borders: Needed where `border_weight` is not 0.
+        borders: Needed if `border_weight` is not 0.
         border_weight: In [0, 1], how much the borders count.
 
     Returns:
-        The tree of the K - 1 merges.
+        The tree. The altitude of a merge is its cost, or the altitude of a child if that is
+        higher; merges are sorted by altitude.
 
     Raises:
         ValueError: If there is a border weight but no borders.
+
+    References:
+        Murtagh: A survey of recent advances in hierarchical clustering algorithms, The Computer
+        Journal, 1983 (reciprocal nearest neighbors).
     """
     if border_weight and borders is None:
         raise ValueError(f"border_weight {border_weight} needs borders, got None")
@@ -87,7 +76,10 @@ def merge_nearest(
     shares = np.asarray(sizes, np.float64) / float(np.sum(sizes))
     nodes = np.arange(len(sizes))  # tree node of each region that is left
     ends = np.asarray(edges, np.int64)
-    lengths, sums = _border_sums(borders if border_weight else None, len(ends))
+    lengths = sums = np.zeros(0)
+    if borders is not None and border_weight:
+        lengths = np.asarray(borders.lengths, np.float64)
+        sums = lengths * np.asarray(borders.squares, np.float64)
     while len(ends):
         costs = _mean_distances(means, ends) ** (1 - border_weight)
         if border_weight:
@@ -101,79 +93,19 @@ def merge_nearest(
         means[first] += weight * (means[second] - means[first])
         shares[first] = total
 
-        stays, number = numbers_when_joined(first, second, len(nodes))
+        stays, number = joined_numbers(first, second, len(nodes))
         nodes, means, shares = nodes[stays], means[stays], shares[stays]
         ends, lengths, sums = simple_edges(number[ends], len(nodes), lengths, sums)
-    for other in nodes[1:]:  # parts that do not touch
-        altitude = np.array([builder.altitudes.max()])
-        nodes[:1] = builder.join(nodes[:1], np.array([other]), altitude)
-    return numbered_by_altitude(Merges(builder.parents, builder.altitudes))[0]
+    for other in nodes[1:]:  # components that do not touch
+        highest = np.array([builder.altitudes.max()])
+        nodes[:1] = builder.join(nodes[:1], np.array([other]), highest)
+    tree = PartitionTree.of_merges(builder.parents, builder.altitudes, sizes)
+    return tree.with_altitudes(tree.altitudes)
 
 
-def numbers_when_joined(
-    first: IntArray, second: IntArray, count: int
-) -> tuple[npt.NDArray[np.bool_], IntArray]:
-    """Which of some regions stay, and all their new numbers, when pairs of them become one.
-
-    Args:
-        first: What stays of each pair.
-        second: What becomes the first.
-        count: How many regions there are.
-
-    Returns:
-        bool, shape (count,); and the new number of each region, without gaps, shape (count,).
-    """
-    target = np.arange(count)
-    target[second] = first
-    stays = target == np.arange(count)
-    return stays, (np.cumsum(stays) - 1)[target]
-
-
-class TreeBuilder:
-    """Nodes of a binary tree in the making; see `Merges`."""
-
-    def __init__(self, num_leaves: int) -> None:
-        self.num_nodes = num_leaves
-        self.parents = np.arange(2 * num_leaves - 1)
-        self.altitudes = np.zeros(2 * num_leaves - 1)
-
-    def join(self, first: IntArray, second: IntArray, costs: Float64Array) -> IntArray:
-        """Give each pair of nodes a parent; the new nodes, in the order of the pairs."""
-        new = np.arange(self.num_nodes, self.num_nodes + len(first))
-        self.num_nodes += len(first)
-        self.parents[first] = self.parents[second] = new
-        self.altitudes[new] = np.maximum(
-            costs, np.maximum(self.altitudes[first], self.altitudes[second])
-        )
-        return new
-
-
-def numbered_by_altitude(merges: Merges) -> tuple[Merges, IntArray]:
-    """The same tree with merges numbered by altitude, and each node's new number.
-
-    Regions keep their numbers; of equal altitudes the earlier merge stays first, so children come
-    before their parents.
-    """
-    count = (len(merges.parents) + 1) // 2
-    number = np.arange(len(merges.parents))
-    order = np.argsort(merges.altitudes[count:], kind="stable") + count
-    number[order] = np.arange(count, len(number))
-    parents, altitudes = np.empty_like(merges.parents), np.empty_like(merges.altitudes)
-    parents[number], altitudes[number] = number[merges.parents], merges.altitudes
-    return Merges(parents, altitudes), number
-
-
-def _border_sums(borders: Borders | None, num_edges: int) -> tuple[Float64Array, Float64Array]:
-    """Length and summed squares of each border; empty where borders do not count."""
-    if borders is None:
-        return np.zeros(0), np.zeros(0)
-    lengths = np.asarray(borders.lengths, np.float64)
-    return lengths, lengths * np.asarray(borders.squares, np.float64)
-
-
-def _mean_distances(means: Float32Array, ends: IntArray) -> Float64Array:
+def _mean_distances(means: npt.NDArray[np.float32], ends: IntArray) -> Float64Array:
     squares = np.empty(len(ends))
-    # In blocks that stay in the cache; of a large image the edges would take 100 MB at once.
+    # Blocks stay in the cache; all edges of a large image at once would take 100 MB.
     for start in range(0, len(ends), _BLOCK_EDGES):
         block = ends[start : start + _BLOCK_EDGES]
         steps = means[block[:, 0]] - means[block[:, 1]]
@@ -181,8 +113,26 @@ def _mean_distances(means: Float32Array, ends: IntArray) -> Float64Array:
     return np.sqrt(squares)
 
 
+class TreeBuilder:
+    """Parents and altitudes of a `PartitionTree` under construction."""
+
+    def __init__(self, num_leaves: int) -> None:
+        self.num_nodes = num_leaves
+        self.parents = np.arange(2 * num_leaves - 1)
+        self.altitudes = np.zeros(2 * num_leaves - 1)
+
+    def join(self, first: IntArray, second: IntArray, costs: Float64Array) -> IntArray:
+        """Give each pair of nodes a parent; return the new nodes, (M,)."""
+        new = np.arange(self.num_nodes, self.num_nodes + len(first))
+        self.num_nodes += len(first)
+        self.parents[first] = self.parents[second] = new
+        below = np.maximum(self.altitudes[first], self.altitudes[second])
+        self.altitudes[new] = np.maximum(costs, below)
+        return new
+
+
 def mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> IntArray:
-    """The edges that are the cheapest of both their ends; at least the cheapest of all is one."""
+    """The edges that are the cheapest of both their ends, at least one; of ties the first."""
     rank = np.empty(len(ends), np.int64)
     rank[np.argsort(costs, kind="stable")] = np.arange(len(ends))
     least = np.full(num_regions, len(ends))
@@ -192,10 +142,38 @@ def mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> I
     return np.flatnonzero(is_mutual)
 
 
+def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolArray, IntArray]:
+    """Renumber regions when pairs of them are joined.
+
+    Args:
+        first: The region of each pair that stays.
+        second: The region of each pair that becomes the first.
+        count: Number of regions.
+
+    Returns:
+        Which regions stay, bool, shape (count,); and the new number of each region, without gaps,
+        int64, shape (count,).
+    """
+    target = np.arange(count)
+    target[second] = first
+    stays = target == np.arange(count)
+    return stays, (np.cumsum(stays) - 1)[target]
+
+
 def simple_edges(
     ends: IntArray, num_regions: int, lengths: Float64Array, sums: Float64Array
 ) -> tuple[IntArray, Float64Array, Float64Array]:
-    """Each pair of different regions once, the smaller first, sorted; borders are added up."""
+    """Make a multigraph simple.
+
+    Args:
+        ends: Pairs of regions, shape (E, 2).
+        num_regions: Number of regions.
+        lengths: Added up over parallel edges, shape (E,) or (0,).
+        sums: Likewise.
+
+    Returns:
+        Each pair of different regions once, the smaller first, sorted; lengths and sums.
+    """
     apart = ends[:, 0] != ends[:, 1]
     keys = (ends.min(axis=1) * num_regions + ends.max(axis=1))[apart]
     if not len(lengths):
@@ -205,3 +183,33 @@ def simple_edges(
         lengths = np.bincount(inverse, lengths[apart], len(keys)).astype(np.float64)
         sums = np.bincount(inverse, sums[apart], len(keys)).astype(np.float64)
     return np.stack(np.divmod(keys, num_regions), axis=1), lengths, sums
+
+
+def ward_tree(
+    features: npt.NDArray[np.floating],
+    sizes: npt.NDArray[np.floating],
+    edges: npt.NDArray[np.int32],
+) -> PartitionTree:
+    """Merge adjacent regions by Ward's linkage, which keeps the variance within regions low.
+
+    Args:
+        features: Mean feature of each region, shape (K, C).
+        sizes: Pixels of each region, shape (K,).
+        edges: Pairs of adjacent regions, shape (E, 2); the graph must be connected.
+
+    Returns:
+        The tree. The altitude of a merge is the growth of the sum of squares, or the altitude of a
+        child if that is higher.
+
+    References:
+        Ward: Hierarchical grouping to optimize an objective function, JASA, 1963.
+    """
+    if len(sizes) == 1:
+        return PartitionTree.of_merges(np.zeros(1, np.int64), np.zeros(1), sizes)
+    graph = hg.UndirectedGraph(len(sizes))
+    graph.add_edges(edges[:, 0], edges[:, 1])
+    tree, altitudes = hg.binary_partition_tree_ward_linkage(
+        graph, features.astype(np.float64), sizes.astype(np.float64), "max"
+    )
+    parents = np.asarray(tree.parents(), np.int64)
+    return PartitionTree.of_merges(parents, np.asarray(altitudes, np.float64), sizes)

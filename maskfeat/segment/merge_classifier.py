@@ -1,9 +1,9 @@
-"""How probable it is that two neighboring regions are one segment: learned from true segments.
+"""A merge classifier: the probability that two adjacent regions belong to one segment.
 
-That depends on more than how far their features are apart: on sizes, shapes, contrasts, how
-uniform both sides are. The merge classifier looks at all of that. It says in which order regions
-are merged (`reagglomeration.reagglomerated`), and what each merge of a tree means (`calibrated`),
-so that a cut at one probability means the same everywhere.
+It is learned from true segments, and sees sizes, shapes, contrasts and variances beside the
+distance of the mean features (`regions.PAIR_FEATURES`). It serves twice: `reagglomerated` merges
+the last regions in the order of its probabilities, and `calibrated` makes altitudes of them, so
+that a cut at one probability means the same in all images.
 """
 
 from __future__ import annotations
@@ -17,143 +17,202 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.files import whole_file
-from maskfeat.segment.regions import MEASURES, PairSums, Regions, RegionSums, pair_measures
+from maskfeat.deprecation import warn_renamed
+from maskfeat.segment.agglomeration import TreeBuilder, joined_numbers, mutually_nearest
+from maskfeat.segment.mlp import Mlp
+from maskfeat.segment.regions import PAIR_FEATURES, PairSums, Regions, RegionSums, pair_features
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import Float64Array, PartitionTree, sorted_by_altitude
+from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree
+
+# The last merges from this many regions on are redone by the merge classifier. Below, it is no
+# more accurate than the fixed cost of `merge_nearest`, which is faster.
+NUM_REGIONS = 600
 
 
 @dataclass(frozen=True)
 class MergeClassifier:
-    """A small network of two hidden layers with tanh, on standardized measures.
+    """Merge probabilities by a small network.
 
     Attributes:
-        mean: Of each measure where it was fitted, shape (14,).
-        spread: Standard deviation of each measure, shape (14,). Values are clipped at four.
-        weights: Matrices of the three layers, shapes (14, D), (D, D), (D, 1).
-        biases: Of the three layers.
-        origin: Where it was fitted, one sentence.
+        network: Gives the logit of "one segment" from `regions.PAIR_FEATURES`.
     """
 
-    mean: Float64Array
-    spread: Float64Array
-    weights: tuple[Float64Array, ...]
-    biases: tuple[Float64Array, ...]
-    origin: str = ""
+    network: Mlp
 
-    def __call__(self, measures: npt.NDArray[np.floating]) -> Float64Array:
-        """Probabilities of "one segment", in (0, 1), shape (M,), of measures (M, 14)."""
-        hidden = np.clip((measures - self.mean) / self.spread, -4, 4)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.tanh(hidden @ weight + bias)
-        logits = (hidden @ self.weights[-1] + self.biases[-1])[:, 0]
-        probability: Float64Array = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-        return probability
+    def __call__(self, features: npt.NDArray[np.floating]) -> Float64Array:
+        """Probabilities of "one segment", in (0, 1), shape (M,), of pair features (14, M)."""
+        logits = np.clip(self.network(features), -30, 30)
+        probabilities: Float64Array = 1 / (1 + np.exp(-logits))
+        return probabilities
 
     def save(self, path: str | Path) -> None:
-        """Write it as json, whole or not at all."""
-        content = {
-            "origin": self.origin,
-            "measures": list(MEASURES),
-            "mean": _rounded(self.mean),
-            "spread": _rounded(self.spread),
-            "weights": [_rounded(weight) for weight in self.weights],
-            "biases": [_rounded(bias) for bias in self.biases],
-        }
-        with whole_file(path) as file:
-            file.write((json.dumps(content, indent=1) + "\n").encode())
+        """Write it as .safetensors, whole or not at all."""
+        self.network.save(path)
 
     @classmethod
     def load(cls, path: str | Path) -> MergeClassifier:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or the .json of version 0.1.
 
         Raises:
-            ValueError: If it was fitted to other measures than this version takes.
+            ValueError: If it was fitted to other features than this version has.
         """
-        content = json.loads(Path(path).read_bytes())
-        if tuple(content["measures"]) != MEASURES:
-            raise ValueError(f"'{path}' judges by other measures than this version has; refit it")
-        mean, spread = (np.array(content[name]) for name in ("mean", "spread"))
-        weights, biases = (
-            tuple(np.array(values) for values in content[name]) for name in ("weights", "biases")
-        )
-        return cls(mean, spread, weights, biases, content["origin"])
+        if Path(path).suffix == ".json":
+            warn_renamed(f"'{path}'", "a .safetensors file; save it again")
+            return cls(_network_of_json(path))
+        return cls(Mlp.load(path, PAIR_FEATURES))
+
+
+def _network_of_json(path: str | Path) -> Mlp:
+    content = json.loads(Path(path).read_bytes())
+    if tuple(content["measures"]) != PAIR_FEATURES:
+        raise ValueError(f"'{path}' was fitted to other features than this version has; refit it")
+    weights = tuple(np.array(values).T for values in content["weights"])
+    biases = tuple(np.array(values) for values in content["biases"])
+    mean, std = np.array(content["mean"]), np.array(content["spread"])
+    return Mlp(PAIR_FEATURES, mean, std, weights, biases, content["origin"])
 
 
 @lru_cache(maxsize=1)
 def default_merge_classifier() -> MergeClassifier:
     """The one that comes with the package (experiments/hierarchy/fit_merge_classifier.py)."""
-    return MergeClassifier.load(Path(__file__).with_name("merge_classifier.json"))
+    return MergeClassifier.load(Path(__file__).with_name("merge_classifier.safetensors"))
+
+
+def reagglomerated(
+    tree: PartitionTree,
+    graph: RegionGraph,
+    merge_classifier: MergeClassifier,
+    num_regions: int = NUM_REGIONS,
+) -> PartitionTree:
+    """Undo the last merges of a tree and redo them, the most probable merge first.
+
+    All pairs of regions that are each other's most probable partner are merged at once, round
+    after round, as in `merge_nearest`. Only pairs that a merge has changed are classified again.
+    Unlike in the paper, the regions to start from come from a fixed cost.
+
+    Args:
+        tree: The merges of the superpixels.
+        graph: The superpixels.
+        merge_classifier: Gives the merge probabilities.
+        num_regions: How many regions to go back to.
+
+    Returns:
+        The tree. The order of its altitudes is that of the merges, their values mean nothing; see
+        `calibrated`.
+
+    References:
+        Nunez-Iglesias, Kennedy, Parag, Shi, Chklovskii: Machine learning of hierarchical
+        clustering to segment 2D and 3D images, PLOS ONE, 2013 (GALA).
+    """
+    count = min(num_regions, tree.num_leaves)
+    if count == 1:
+        return tree
+    groups = tree.groups(count)
+    parents = merge_by_classifier(Regions.of_superpixels(graph).grouped(groups), merge_classifier)
+    return _grafted(tree, groups, parents)
+
+
+def merge_by_classifier(regions: Regions, merge_classifier: MergeClassifier) -> IntArray:
+    """Merge R connected regions into one; parents of the nodes, int64, shape (2 R - 1,)."""
+    builder = TreeBuilder(len(regions.sums.sizes))
+    nodes = np.arange(len(regions.sums.sizes))  # tree node of each region that is left
+    costs = 1 - merge_classifier(regions.pair_features(np.arange(len(regions.pairs))))
+    while len(regions.pairs):
+        count = len(regions.sums.sizes)
+        chosen = mutually_nearest(regions.pairs, costs, count)
+        first, second = regions.pairs[chosen].T
+        nodes[first] = builder.join(nodes[first], nodes[second], costs[chosen])
+
+        stays, number = joined_numbers(first, second, count)
+        is_new = np.zeros(int(stays.sum()), bool)
+        is_new[number[first]] = True
+        nodes, before, regions = nodes[stays], number[regions.pairs], regions.grouped(number)
+        # Pairs that were there before keep their costs.
+        is_apart = before[:, 0] != before[:, 1]
+        base = (int(before.max()) + 1, 1)
+        keys = np.sort(before[is_apart], axis=1) @ base
+        kept = np.empty(len(regions.pairs))
+        kept[np.searchsorted(regions.pairs @ base, keys)] = costs[is_apart]
+        changed = np.flatnonzero(is_new[regions.pairs].any(axis=1))
+        kept[changed] = 1 - merge_classifier(regions.pair_features(changed))
+        costs = kept
+    return builder.parents
+
+
+def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> PartitionTree:
+    """The lower part of a tree under another upper part.
+
+    Args:
+        tree: The tree of K leaves.
+        groups: Its leaves in R groups, as `tree.groups` gives them, R at least 2.
+        parents: Of the nodes of a tree of these groups, shape (2 R - 1,).
+    """
+    num_groups = int(groups.max()) + 1
+    num_kept = len(tree.parents) - (num_groups - 1)
+    tops = np.flatnonzero(tree.parents[:num_kept] >= num_kept)
+    group_of_node = hg.accumulate_sequential(
+        tree.tree, groups.astype(np.float64), hg.Accumulators.min
+    )
+    shift = num_kept - num_groups
+    grafted = np.concatenate([tree.parents[:num_kept], parents[num_groups:] + shift])
+    grafted[tops] = parents[group_of_node[tops].astype(np.int64)] + shift
+    lowest = tree.altitudes[num_kept - 1]
+    altitudes = np.concatenate([tree.altitudes[:num_kept], lowest + np.arange(1, num_groups)])
+    return PartitionTree.of_merges(grafted, altitudes, tree.sizes[: tree.num_leaves])
 
 
 def calibrated(
     tree: PartitionTree, graph: RegionGraph, merge_classifier: MergeClassifier
 ) -> PartitionTree:
-    """The same merges, with altitudes by how improbable it is that they join one segment.
+    """The same merges, with altitudes of 1 - merge probability.
 
-    A parent's altitude must not be below its child's, which single judgments do not know. Upwards
-    (the altitude of a node is the largest of all under it) one wrong part splits all that holds it;
-    downwards (the smallest of all that hold it) one wrong whole swallows its parts. The geometric
-    mean of the two is better than either (experiments/hierarchy).
+    Merge probabilities are not monotone along the tree, and altitudes must be. The upper envelope
+    (the largest value below a node) lets one wrong part split everything above it; the lower one
+    (the smallest value above a node) lets one wrong whole swallow its parts. Their geometric mean
+    is better than either (experiments/hierarchy).
 
     Args:
         tree: The merges of the superpixels.
         graph: The superpixels.
-        merge_classifier: Gives the probabilities.
+        merge_classifier: Gives the merge probabilities.
 
     Returns:
-        The tree with altitudes in [0, 1), 0 for superpixels, its merges in the order of the new
-        altitudes.
+        The tree with altitudes in [0, 1), 0 for superpixels, its merges sorted by altitude.
     """
-    count = tree.num_leaves
-    if count == 1:
+    if tree.num_leaves == 1:
         return tree
-    doubts = np.zeros(len(tree.parents))
-    doubts[count:] = 1 - merge_classifier(merge_measures(tree, graph))
-    upward = hg.accumulate_and_max_sequential(
-        tree.tree, doubts, np.zeros(count), hg.Accumulators.max
-    )
-    downward = hg.propagate_sequential_and_accumulate(tree.tree, doubts, hg.Accumulators.min)
-    altitudes = np.sqrt(upward * downward)
-    altitudes[:count] = 0
-    return sorted_by_altitude(tree, altitudes)[0]
+    improbable = np.zeros(len(tree.parents))
+    improbable[tree.num_leaves :] = 1 - merge_classifier(merge_features(tree, graph))
+    upper = hg.tree_monotonic_regression(tree.tree, improbable, "max")
+    lower = hg.tree_monotonic_regression(tree.tree, improbable, "min")
+    return tree.with_altitudes(np.sqrt(upper * lower))
 
 
-def merge_measures(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
-    """What is known of each merge of a tree, see `MEASURES`.
-
-    Args:
-        tree: The merges of the superpixels.
-        graph: The superpixels.
-
-    Returns:
-        float64, shape (K - 1, 14), in the order of the merges.
-    """
+def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
+    """The `regions.PAIR_FEATURES` of each merge of a tree, float64, shape (14, K - 1)."""
     count, superpixels = tree.num_leaves, Regions.of_superpixels(graph)
-    met = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
-    lengths, contrasts = (np.bincount(met, values, count - 1) for values in superpixels.borders)
-    common = PairSums(lengths.astype(np.float64), contrasts.astype(np.float64))
     sums = superpixels.sums
+    # The merge of each border. `higra.attribute_frontier_length` would find it for each sum anew.
+    merge = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
+    lengths, contrasts = (
+        np.bincount(merge, values, count - 1).astype(np.float64) for values in superpixels.borders
+    )
+
+    def inside(border_sums: Float64Array) -> Float64Array:
+        """Sum over all borders inside each node, both sides counted."""
+        own = np.concatenate([np.zeros(count), 2 * border_sums])
+        total: Float64Array = hg.accumulate_and_add_sequential(
+            tree.tree, own, np.zeros(count), hg.Accumulators.sum
+        )
+        return total
+
     nodes = RegionSums(
         tree.sizes,
         tree.sums(sums.means * sums.sizes[:, None]) / tree.sizes[:, None],
         tree.sums(sums.squares),
-        tree.sums(sums.outlines) - _inside(tree, common.lengths),
-        tree.sums(sums.contrasts) - _inside(tree, common.contrasts),
+        tree.sums(sums.outlines) - inside(lengths),
+        tree.sums(sums.contrasts) - inside(contrasts),
         tree.sums(sums.rims),
     )
-    return pair_measures(nodes, tree.children, common, graph.labels.size, graph.scale)
-
-
-def _inside(tree: PartitionTree, common: Float64Array) -> Float64Array:
-    """Sum over all borders inside each node, of both their sides, (K - 1,) -> (2 K - 1,)."""
-    met_here = np.concatenate([np.zeros(tree.num_leaves), 2 * common])
-    inside: Float64Array = hg.accumulate_and_add_sequential(
-        tree.tree, met_here, np.zeros(tree.num_leaves), hg.Accumulators.sum
-    )
-    return inside
-
-
-def _rounded(values: Float64Array) -> list[float]:
-    rounded: list[float] = np.round(values, 5).tolist()
-    return rounded
+    borders = PairSums(lengths, contrasts)
+    return pair_features(nodes, tree.children, borders, graph.labels.size, graph.scale)

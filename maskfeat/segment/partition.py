@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
 from maskfeat.arguments import checked_choice, checked_number
-from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges
-from maskfeat.segment.hierarchy import hierarchy, in_reading_order, superpixel_tree, ward_tree
+from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges, ward_tree
+from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
     checked_num_segments,
@@ -21,7 +21,7 @@ from maskfeat.segment.inputs import (
     features_of,
 )
 from maskfeat.segment.superpixels import FloatArray, IntArray, RegionGraph, superpixels
-from maskfeat.segment.tree import PartitionTree
+from maskfeat.segment.tree import in_reading_order
 
 Method = Literal["tree", "k-means"]
 
@@ -185,8 +185,8 @@ def partition_superpixels(
         [np.bincount(parts, column * graph.sizes) / sizes for column in places.T], axis=1
     )
     edges, borders = _borders_of_parts(graph, parts)
-    merges = merge_nearest(means, sizes, edges, size_power, borders, border_weight)
-    return PartitionTree.of_merges(merges, sizes).groups(num_segments)[parts]
+    tree = merge_nearest(means, sizes, edges, size_power, borders, border_weight)
+    return tree.groups(num_segments)[parts]
 
 
 def _borders_of_parts(graph: RegionGraph, parts: IntArray) -> tuple[IntArray, Borders]:

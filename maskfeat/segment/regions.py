@@ -1,4 +1,4 @@
-"""Regions of an image while they are merged, and what is known of two that border on each other."""
+"""Regions of an image while they are merged, and features of pairs of adjacent regions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from maskfeat.segment.superpixels import RegionGraph
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# What `pair_measures` measures, in its order. "Small" and "large" are the two sides by size.
-MEASURES = (
+# What `pair_features` gives, in order. "Small" and "large" are the two regions by size.
+PAIR_FEATURES = (
     "log distance of the means",
     "log mean squared contrast along the common border",
     "log share of the image, small",
@@ -36,15 +36,15 @@ _LEAST = 1e-6  # before a logarithm
 
 
 class RegionSums(NamedTuple):
-    """What is known of single regions; all float64 but `means`.
+    """Sums over single regions; all float64 but `means`.
 
     Attributes:
         sizes: Pixels, shape (R,).
         means: Mean feature, shape (R, C).
-        squares: Squared norms of the features of its superpixels, summed over pixels, shape (R,).
-        outlines: Pixel sides of the outline, the image's rim left out, shape (R,).
+        squares: Squared norms of the superpixels' features, summed over pixels, shape (R,).
+        outlines: Pixel sides of the outline without the image's rim, shape (R,).
         contrasts: Squared feature distance across the outline, summed along it, shape (R,).
-        rims: Share of the pixels along the image's rim, shape (R,).
+        rims: Share of the image's rim, shape (R,).
     """
 
     sizes: Float64Array
@@ -56,7 +56,7 @@ class RegionSums(NamedTuple):
 
 
 class PairSums(NamedTuple):
-    """What lies between two regions each, float64, shapes (M,).
+    """Sums over the common borders of pairs of regions, float64, shapes (M,).
 
     Attributes:
         lengths: Pixel sides of the common border.
@@ -67,27 +67,27 @@ class PairSums(NamedTuple):
     contrasts: Float64Array
 
 
-def pair_measures(
+def pair_features(
     regions: RegionSums, pairs: IntArray, borders: PairSums, num_pixels: int, scale: float
 ) -> Float64Array:
-    """What is known of pairs of adjacent regions, see `MEASURES`.
+    """Features of pairs of adjacent regions, see `PAIR_FEATURES`.
 
-    Distances count in units in which the probability of "same mask" is 2 / (1 + exp(d^2)), so
-    they mean the same for all features that have such a scale.
+    Distances are in units in which the probability of "same mask" is 2 / (1 + exp(d^2)), so they
+    mean the same for all features with a calibrated scale.
 
     Args:
-        regions: Single ones. They may hold one another, as the nodes of a tree do.
+        regions: Single regions. They may contain each other, as the nodes of a tree do.
         pairs: Two regions each, shape (M, 2).
-        borders: Between the two of each pair.
+        borders: Between the two regions of each pair.
         num_pixels: Of the image.
         scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
 
     Returns:
-        float64, shape (M, 14).
+        float64, shape (14, M).
     """
     sizes, means = regions.sizes, regions.means
     first, second = pairs.T
-    swap = sizes[first] > sizes[second]  # of equal ones the first is the smaller
+    swap = sizes[first] > sizes[second]  # of equal sizes the first counts as the smaller
     small, large = np.where(swap, second, first), np.where(swap, first, second)
     steps = means[small] - means[large]
     norms = np.einsum("rc,rc->r", means, means, dtype=np.float64)
@@ -95,42 +95,34 @@ def pair_measures(
     outlines = regions.outlines.clip(min=1)
     contrasts = regions.contrasts / outlines * scale
     shares = sizes / num_pixels
-    lengths = borders.lengths.clip(min=1)
-
-    def log(values: Float64Array) -> Float64Array:
-        return np.log(np.maximum(values, _LEAST))
-
-    return np.stack(
-        [
-            log(np.sqrt(np.einsum("mc,mc->m", steps, steps) * scale)),
-            log(borders.contrasts / lengths * scale),
-            log(shares[small]),
-            log(shares[large]),
-            log(variances[small]),
-            log(variances[large]),
-            log(contrasts[small]),
-            log(contrasts[large]),
-            log(borders.lengths**2 / sizes[small]),
-            log(outlines[small] ** 2 / sizes[small]),
-            log(outlines[large] ** 2 / sizes[large]),
-            log(borders.lengths / outlines[small]),
-            regions.rims[small],
-            regions.rims[large],
-        ],
-        axis=1,
-    )
+    logs = [
+        np.sqrt(np.einsum("mc,mc->m", steps, steps) * scale),
+        borders.contrasts / borders.lengths.clip(min=1) * scale,
+        shares[small],
+        shares[large],
+        variances[small],
+        variances[large],
+        contrasts[small],
+        contrasts[large],
+        borders.lengths**2 / sizes[small],
+        outlines[small] ** 2 / sizes[small],
+        outlines[large] ** 2 / sizes[large],
+        borders.lengths / outlines[small],
+    ]
+    rims = [regions.rims[small], regions.rims[large]]
+    return np.concatenate([np.log(np.maximum(logs, _LEAST)), rims])
 
 
 @dataclass(frozen=True)
 class Regions:
-    """All regions of an image, none of which overlap.
+    """A partition of an image into regions.
 
     Attributes:
-        sums: What is known of each of the R regions.
-        pairs: The adjacent ones, int64, shape (M, 2), the smaller number first, rows sorted.
-        borders: Between the two of each pair.
+        sums: Of each of the R regions.
+        pairs: Adjacent regions, int64, shape (M, 2), the smaller number first, rows sorted.
+        borders: Between the two regions of each pair.
         num_pixels: Of the image.
-        scale: See `pair_measures`.
+        scale: See `pair_features`.
     """
 
     sums: RegionSums
@@ -141,7 +133,7 @@ class Regions:
 
     @classmethod
     def of_superpixels(cls, graph: RegionGraph) -> Regions:
-        """Each superpixel a region."""
+        """Each superpixel as a region."""
         lengths = graph.border_lengths.astype(np.float64)
         borders = PairSums(lengths, lengths * graph.boundary_strengths)
         pairs, count = graph.edges.astype(np.int64), graph.num_superpixels
@@ -156,16 +148,17 @@ class Regions:
         sums = RegionSums(sizes, graph.features, squares, outlines, contrasts, rims)
         return cls(sums, pairs, borders, labels.size, graph.scale)
 
-    def measures(self, which: IntArray) -> Float64Array:
-        """`pair_measures` of some pairs, (M',) -> (M', 14)."""
+    def pair_features(self, which: IntArray) -> Float64Array:
+        """`pair_features` of some pairs, (M',) -> (14, M')."""
         borders = PairSums(*(values[which] for values in self.borders))
-        return pair_measures(self.sums, self.pairs[which], borders, self.num_pixels, self.scale)
+        return pair_features(self.sums, self.pairs[which], borders, self.num_pixels, self.scale)
 
     def grouped(self, groups: IntArray) -> Regions:
-        """Regions put together.
+        """Larger regions, each the union of a group.
 
         Args:
-            groups: Which new region holds each, shape (R,), 0 to R' - 1, none of them empty.
+            groups: The new region that contains each region, shape (R,), 0 to R' - 1, no group
+                empty.
         """
         old, count = self.sums, int(groups.max()) + 1
         gather = sparse.csc_array(
@@ -173,7 +166,7 @@ class Regions:
         )
         ends = groups[self.pairs]
         is_inside = ends[:, 0] == ends[:, 1]
-        # A border that comes to lie inside was part of two outlines.
+        # A border inside a new region was part of two outlines.
         lost = [
             np.bincount(ends[is_inside, 0], 2 * values[is_inside], count).astype(np.float64)
             for values in self.borders

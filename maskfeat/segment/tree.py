@@ -1,16 +1,14 @@
-"""A binary tree of merged regions, and what can be asked of it."""
+"""The binary partition tree: nested regions, merged two by two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import higra as hg
 import numpy as np
 import numpy.typing as npt
-
-from maskfeat.segment.agglomeration import Merges, numbered_by_altitude
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -19,14 +17,19 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PartitionTree:
-    """A binary tree whose leaves are regions and whose other nodes are merges, in their order.
+    """A binary tree of regions: K leaves, and K - 1 merges of two nodes each.
 
     Attributes:
-        parents: Parent of each node, int64, shape (2 K - 1,); leaves come first, the root is the
-            last node and its own parent.
-        altitudes: How unlike the two parts of a node are, float64, shape (2 K - 1,), 0 for a leaf;
-            a parent's altitude is not below its child's.
+        parents: Parent of each node, int64, shape (2 K - 1,), larger than the node's own number.
+            Leaves come first. The root is the last node, and its own parent.
+        altitudes: Altitude of each node, float64, shape (2 K - 1,), 0 for a leaf; a parent's
+            altitude is not below its child's. The tree cut at an altitude keeps all merges up to
+            it.
         sizes: Pixels under each node, float64, shape (2 K - 1,).
+
+    References:
+        Salembier, Garrido: Binary partition tree as an efficient representation for image
+        processing, segmentation, and information retrieval, IEEE Trans. Image Processing, 2000.
     """
 
     parents: IntArray
@@ -34,21 +37,35 @@ class PartitionTree:
     sizes: Float64Array
 
     @classmethod
-    def of_merges(cls, merges: Merges, leaf_sizes: npt.NDArray[np.floating]) -> PartitionTree:
-        """The tree of some merges of regions of K sizes."""
-        sizes = hg.accumulate_sequential(
-            hg.Tree(merges.parents), leaf_sizes.astype(np.float64), hg.Accumulators.sum
-        )
-        return cls(merges.parents, merges.altitudes, np.asarray(sizes, np.float64))
+    def of_merges(
+        cls,
+        parents: IntArray,
+        altitudes: Float64Array,
+        leaf_sizes: npt.NDArray[np.floating],
+    ) -> PartitionTree:
+        """The tree with sizes summed from those of its K leaves."""
+        sizes = hg.attribute_area(hg.Tree(parents), leaf_sizes.astype(np.float64))
+        return cls(parents, altitudes, np.asarray(sizes, np.float64))
+
+    def with_altitudes(self, altitudes: Float64Array) -> PartitionTree:
+        """The same merges with other altitudes, renumbered by rising altitude.
+
+        Args:
+            altitudes: Of each node, 0 for leaves, none above its parent's. Merges of equal altitude
+                keep their order.
+        """
+        tree, sorted_altitudes, former = hg.sort_hierarchy_with_altitudes(self.tree, altitudes)
+        parents = np.asarray(tree.parents(), np.int64)
+        return PartitionTree(parents, sorted_altitudes, self.sizes[former])
 
     @cached_property
     def tree(self) -> Any:  # noqa: ANN401 - higra has no types
-        """The tree as higra holds it."""
+        """The `higra.Tree`."""
         return hg.Tree(self.parents)
 
     @property
     def num_leaves(self) -> int:
-        """K, the regions that were merged."""
+        """K, the number of regions that were merged."""
         return (len(self.parents) + 1) // 2
 
     @cached_property
@@ -58,28 +75,21 @@ class PartitionTree:
         return order.reshape(-1, 2).astype(np.int64)
 
     def ancestors(self, leaf: int) -> IntArray:
-        """The path from a leaf (included) to the root (included)."""
+        """The path from a leaf to the root, both included."""
         path: IntArray = np.asarray(self.tree.ancestors(int(leaf)), dtype=np.int64)
         return path
 
     def meeting_nodes(self, leaf: int) -> IntArray:
-        """The smallest node that holds both `leaf` and each leaf, (K,)."""
+        """The smallest node that contains `leaf` and each leaf, int64, shape (K,)."""
         off_path = np.ones(len(self.parents), bool)
         off_path[self.ancestors(leaf)] = False
-        # A node off the path takes what its parent has: at last the path's own node.
-        numbers = np.arange(len(self.parents), dtype=np.float64)
-        spread = hg.propagate_sequential(self.tree, numbers, off_path)
-        nodes: IntArray = spread[: self.num_leaves].astype(np.int64)
-        return nodes
+        return self._inherited(np.arange(len(self.parents)), off_path).astype(np.int64)
 
     def leaves_under(self, nodes: IntArray) -> BoolArray:
-        """Which leaves lie under any of the nodes, bool, shape (K,)."""
+        """Whether each leaf lies under any of the nodes, bool, shape (K,)."""
         is_chosen = np.zeros(len(self.parents), bool)
         is_chosen[nodes] = True
-        inherits = ~is_chosen
-        inherits[-1] = False
-        spread = hg.propagate_sequential(self.tree, is_chosen.astype(np.float64), inherits)
-        under: BoolArray = spread[: self.num_leaves] > 0
+        under: BoolArray = self._inherited(is_chosen, ~is_chosen) > 0
         return under
 
     def sums(self, leaf_values: npt.NDArray[np.number[Any]]) -> Float64Array:
@@ -91,42 +101,88 @@ class PartitionTree:
     def groups(self, num_groups: int) -> IntArray:
         """Undo the last merges.
 
+        higra's cut by a number of regions keeps or undoes all merges of one altitude together, so
+        it may give another number.
+
         Args:
-            num_groups: How many groups to be left with, 1 to K.
+            num_groups: Groups to be left with, 1 to K.
 
         Returns:
             Group of each leaf, int64, shape (K,), 0 to num_groups - 1 in order of first leaf.
         """
-        return self._groups_below(self.parents >= len(self.parents) - (num_groups - 1))
+        return self._groups_under(self.parents >= len(self.parents) - (num_groups - 1))
 
     def groups_at(self, altitude: float) -> IntArray:
-        """Undo the merges above an altitude; group of each leaf, as `groups` numbers them."""
-        return self._groups_below(self.altitudes[self.parents] > altitude)
+        """Undo the merges above an altitude; group of each leaf, numbered as in `groups`."""
+        return self._groups_under(self.altitudes[self.parents] > altitude)
 
-    def _groups_below(self, is_top: BoolArray) -> IntArray:
-        """Groups of the leaves under the topmost nodes that are no longer joined."""
-        inherits = ~is_top
+    def _groups_under(self, is_top: BoolArray) -> IntArray:
+        return in_reading_order(self._inherited(np.arange(len(self.parents)), ~is_top))
+
+    def _inherited(
+        self, values: npt.NDArray[np.generic], inherits: BoolArray
+    ) -> npt.NDArray[np.float64]:
+        """Values of the leaves when some nodes take that of their parent, (2 K - 1,) -> (K,)."""
         inherits[-1] = False
-        nodes = np.arange(len(self.parents), dtype=np.float64)
-        tops = hg.propagate_sequential(self.tree, nodes, inherits)[: self.num_leaves]
-        _, first, inverse = np.unique(tops, return_index=True, return_inverse=True)
-        groups: IntArray = np.argsort(np.argsort(first))[inverse].astype(np.int64)
-        return groups
+        found: npt.NDArray[np.float64] = hg.propagate_sequential(
+            self.tree, values.astype(np.float64), inherits
+        )
+        return found[: self.num_leaves]
 
 
-def sorted_by_altitude(
-    tree: PartitionTree, altitudes: Float64Array
-) -> tuple[PartitionTree, IntArray]:
-    """The same tree with other altitudes, its merges numbered anew in their order.
+def in_reading_order(labels: npt.NDArray[np.generic]) -> IntArray:
+    """The same groups numbered from 0 in order of their first elements, int64, same shape."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first))
+    ordered: IntArray = number[inverse.reshape(labels.shape)].astype(np.int64)
+    return ordered
+
+
+class SalientPath(NamedTuple):
+    """The ancestors of a clicked leaf that may be the object, from small to large.
+
+    Attributes:
+        nodes: The leaf and its ancestors up to the largest allowed size, (N,), N at least 1.
+        merits: How much each stands out from its parent, (parent's altitude / altitude) *
+            share^0.1; -1 for nodes that are too small, shape (N,).
+    """
+
+    nodes: IntArray
+    merits: Float64Array
+
+    def best(self, is_excluded: BoolArray) -> int:
+        """The node that stands out most.
+
+        Args:
+            is_excluded: Nodes that cannot be the object, with all their ancestors, e.g. as they
+                contain a click on the background, bool, shape (2 K - 1,).
+
+        Returns:
+            The node with the largest merit that is not excluded. If all of these are too small, the
+            largest of them; if all are excluded, the leaf.
+        """
+        count = max(1, int(np.count_nonzero(~is_excluded[self.nodes])))
+        best = int(self.merits[:count].argmax())
+        return int(self.nodes[best if self.merits[best] >= 0 else count - 1])
+
+
+def salient_path(
+    tree: PartitionTree, leaf: int, min_share: float = 0.005, max_share: float = 0.6
+) -> SalientPath:
+    """The nodes that a click on a leaf may stand for.
 
     Args:
-        tree: The tree.
-        altitudes: An altitude for each of its nodes, 0 for leaves, none above its parent's.
-
-    Returns:
-        The tree, and the new number of each old node.
+        tree: Merges of the regions of one image.
+        leaf: The clicked region.
+        min_share: Smallest object to be guessed, as a share of the image.
+        max_share: Largest object, likewise.
     """
-    merges, number = numbered_by_altitude(Merges(tree.parents, altitudes))
-    sizes = np.empty_like(tree.sizes)
-    sizes[number] = tree.sizes
-    return PartitionTree(merges.parents, merges.altitudes, sizes), number
+    nodes = tree.ancestors(leaf)
+    shares = tree.sizes[nodes] / tree.sizes[-1]
+    count = max(1, int(np.count_nonzero(shares <= max_share)))
+    nodes, shares = nodes[:count], shares[:count]
+    floor = max(float(tree.altitudes[-1]) * 1e-12, np.finfo(np.float64).tiny)
+    jumps = tree.altitudes[tree.parents[nodes]] / np.maximum(tree.altitudes[nodes], floor)
+    jumps[0] = 0  # a leaf has altitude 0, so its jump means nothing: it is the last choice
+    # Of two nodes with similar jumps the larger one is more often the object.
+    return SalientPath(nodes, np.where(shares >= min_share, jumps * shares**0.1, -1.0))

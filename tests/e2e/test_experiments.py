@@ -31,13 +31,13 @@ def run(repository, *words: str) -> str:
 
 @pytest.mark.slow
 def test_a_merge_classifier_is_fitted_and_can_be_loaded(repository, tmp_path) -> None:
-    out = tmp_path / "merge_classifier.json"
+    out = tmp_path / "merge_classifier.safetensors"
     words = ["maskfeat-b0", "--shards", DRAWN, "--num_images=2", "--steps=20", "--processes=1"]
     printed = run(
         repository, "experiments/hierarchy/fit_merge_classifier.py", *words, f"--out={out}"
     )
     assert "share of variance explained" in printed
-    assert "2 images of data_shards/val" in MergeClassifier.load(out).origin
+    assert "2 images of data_shards/val" in MergeClassifier.load(out).network.origin
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.segment.agglomeration import Borders, merge_nearest
-from maskfeat.segment.tree import PartitionTree
 
 
 def naive(means, sizes, edges, power, lengths, squares, weight):
@@ -72,7 +71,8 @@ def test_the_groups_are_those_of_a_naive_search(seed, power, weight) -> None:
 @settings(max_examples=30, deadline=None)
 def test_parents_come_after_their_children_and_at_no_lower_altitude(seed) -> None:
     means, sizes, edges, *_ = scene(seed)
-    parents, altitudes = merge_nearest(means, sizes, edges)
+    tree = merge_nearest(means, sizes, edges)
+    parents, altitudes = tree.parents, tree.altitudes
     assert (parents[:-1] > np.arange(len(parents) - 1)).all()
     assert parents[-1] == len(parents) - 1
     assert (altitudes[parents] >= altitudes).all()
@@ -82,27 +82,27 @@ def test_parents_come_after_their_children_and_at_no_lower_altitude(seed) -> Non
 
 def test_the_cheapest_of_three_is_merged_first_and_its_altitude_is_its_cost() -> None:
     means, sizes = np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 1.0, 2.0])
-    parents, altitudes = merge_nearest(means, sizes, np.array([[0, 1], [1, 2]]), size_power=1)
-    assert parents.tolist() == [3, 3, 4, 4, 4]
+    tree = merge_nearest(means, sizes, np.array([[0, 1], [1, 2]]), size_power=1)
+    assert tree.parents.tolist() == [3, 3, 4, 4, 4]
     # |0 - 1| * 1/4, then |0.5 - 3| * 2/4
-    np.testing.assert_allclose(altitudes, [0, 0, 0, 0.25, 1.25])
+    np.testing.assert_allclose(tree.altitudes, [0, 0, 0, 0.25, 1.25])
 
 
 def test_parts_that_do_not_touch_are_joined_last() -> None:
     means = np.array([[0.0], [1.0], [5.0], [5.5]])
-    merges = merge_nearest(means, np.ones(4), np.array([[0, 1], [2, 3]]))
-    tree = PartitionTree.of_merges(merges, np.ones(4))
+    tree = merge_nearest(means, np.ones(4), np.array([[0, 1], [2, 3]]))
     assert tree.groups(2).tolist() == [0, 0, 1, 1]
-    assert merges.altitudes[-1] == merges.altitudes[-2]
+    assert tree.altitudes[-1] == tree.altitudes[-2]
+    assert tree.sizes[-1] == 4
 
 
 @pytest.mark.parametrize("num_groups", [1, 5])
 def test_equal_regions_and_a_single_one_are_no_special_case(num_groups) -> None:
     edges = np.stack([np.arange(4), np.arange(1, 5)], axis=1)
-    tree = PartitionTree.of_merges(merge_nearest(np.ones((5, 2)), np.ones(5), edges), np.ones(5))
+    tree = merge_nearest(np.ones((5, 2)), np.ones(5), edges)
     assert tree.groups(num_groups).max() + 1 == num_groups
-    parents, altitudes = merge_nearest(np.ones((1, 2)), np.ones(1), np.zeros((0, 2), int))
-    assert (parents.tolist(), altitudes.tolist()) == ([0], [0.0])
+    tree = merge_nearest(np.ones((1, 2)), np.ones(1), np.zeros((0, 2), int))
+    assert (tree.parents.tolist(), tree.altitudes.tolist()) == ([0], [0.0])
 
 
 def test_border_weights_without_borders_are_refused() -> None:

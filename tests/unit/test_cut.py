@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from maskfeat.interactive.cut import SuperpixelCutter
 from maskfeat.interactive.networks import default_networks
-from maskfeat.segment.hierarchy import merge_tree, salient_node
+from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.max_flow import FlowGraph
+from maskfeat.segment.tree import salient_path
 
 NONE = np.zeros(0, int)
 
@@ -161,7 +162,7 @@ def test_a_click_on_each_disc_and_one_between_find_both_discs() -> None:
 
 
 def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> None:
-    tree = merge_tree(GRAPH)
+    tree = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
     altitudes = tree.altitudes[tree.meeting_nodes(17)]
     path = tree.ancestors(17).tolist()
     for leaf in range(0, GRAPH.num_superpixels, 11):
@@ -174,11 +175,11 @@ def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> 
 
 
 def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
-    tree = merge_tree(GRAPH)
+    tree = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
     for leaf, other in itertools.product((3, 120, 250), (7, 199, 390)):
         barred = np.zeros(len(tree.parents), bool)
         barred[tree.ancestors(other)] = True
-        under = tree.leaves_under(np.array([salient_node(tree, leaf, barred)]))
+        under = tree.leaves_under(np.array([salient_path(tree, leaf).best(barred)]))
         assert under[leaf]
         assert not under[other]
         assert under.dot(GRAPH.sizes) <= 0.6 * GRAPH.labels.size

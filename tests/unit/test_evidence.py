@@ -6,7 +6,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from maskfeat.interactive.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS, ClickEvidence
-from maskfeat.segment.hierarchy import superpixel_hierarchy, ward_tree
+from maskfeat.segment.agglomeration import ward_tree
+from maskfeat.segment.hierarchy import superpixel_hierarchy
 
 TREE = superpixel_hierarchy(GRAPH).tree
 COLORS = np.random.default_rng(0).random((GRAPH.num_superpixels, 3)).astype(np.float32)

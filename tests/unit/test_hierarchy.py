@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import higra as hg
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,12 +18,13 @@ from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy, superpixel_hierarchy, superpixel_tree
 from maskfeat.segment.merge_classifier import (
-    MEASURES,
     MergeClassifier,
     calibrated,
     default_merge_classifier,
-    merge_measures,
+    merge_features,
 )
+from maskfeat.segment.mlp import Mlp
+from maskfeat.segment.regions import PAIR_FEATURES
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 
@@ -161,9 +164,9 @@ def graph_and_tree() -> tuple[RegionGraph, object]:
     return graph, superpixel_tree(graph)
 
 
-def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
+def test_merge_features_are_those_of_the_pixels_of_both_sides() -> None:
     graph, tree = graph_and_tree()
-    measures = merge_measures(tree, graph)
+    features = merge_features(tree, graph)
     labels = graph.labels
     under = [{i} for i in range(graph.num_superpixels)]
     for node in range(graph.num_superpixels, len(tree.parents)):
@@ -175,7 +178,7 @@ def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
             tree.children[node - graph.num_superpixels], key=lambda n: (tree.sizes[n], n)
         )
         small, large = (np.isin(labels, sorted(under[n])) for n in sides)
-        found = dict(zip(MEASURES, measures[node - graph.num_superpixels], strict=True))
+        found = dict(zip(PAIR_FEATURES, features[:, node - graph.num_superpixels], strict=True))
         assert found["log share of the image, small"] == pytest.approx(np.log(small.mean()))
         superpixel_means = graph.features[labels]  # (H, W, C)
         apart = np.linalg.norm(superpixel_means[small].mean(0) - superpixel_means[large].mean(0))
@@ -203,32 +206,33 @@ def test_measures_are_those_of_the_pixels_of_both_sides() -> None:
         assert found["share of the image's rim, large"] == pytest.approx(rim.mean())
 
 
-def test_measures_do_not_know_the_unit_of_the_features() -> None:
+def test_merge_features_do_not_depend_on_the_unit_of_the_features() -> None:
     values = smooth_noise(24, 30)
     graphs = [superpixels(Features.from_dense(values * f, scale=3 / f**2)) for f in (1, 8)]
-    measures = [merge_measures(superpixel_tree(graph), graph) for graph in graphs]
-    np.testing.assert_allclose(*measures, atol=1e-3)
+    found = [merge_features(superpixel_tree(graph), graph) for graph in graphs]
+    np.testing.assert_allclose(*found, atol=1e-3)
 
 
 def classifier_of(column: int, slope: float) -> MergeClassifier:
-    """Judges by one measure alone: probability sigmoid(slope * tanh(tanh(value)))."""
-    width = len(MEASURES)
-    first = np.zeros((width, 2))
-    first[column, 0] = 1
+    """Uses one feature alone: probability sigmoid(slope * tanh(tanh(value)))."""
+    width = len(PAIR_FEATURES)
+    first = np.zeros((2, width))
+    first[0, column] = 1
     second = np.zeros((2, 2))
     second[0, 0] = 1
-    last = np.array([[slope], [0.0]])
+    last = np.array([[slope, 0.0]])
     zeros = (np.zeros(2), np.zeros(2), np.zeros(1))
-    return MergeClassifier(np.zeros(width), np.ones(width), (first, second, last), zeros)
+    weights = (first, second, last)
+    return MergeClassifier(Mlp(PAIR_FEATURES, np.zeros(width), np.ones(width), weights, zeros))
 
 
 def test_a_merge_classifier_is_the_network_it_says() -> None:
-    measures = np.random.default_rng(0).normal(size=(5, len(MEASURES)))
-    expected = 1 / (1 + np.exp(-2 * np.tanh(np.tanh(measures[:, 3]))))
-    np.testing.assert_allclose(classifier_of(3, 2.0)(measures), expected)
+    features = np.random.default_rng(0).normal(size=(len(PAIR_FEATURES), 5))
+    expected = 1 / (1 + np.exp(-2 * np.tanh(np.tanh(features[3]))))
+    np.testing.assert_allclose(classifier_of(3, 2.0)(features), expected)
 
 
-def test_judged_altitudes_are_ultrametric_and_keep_the_merges() -> None:
+def test_calibrated_altitudes_are_ultrametric_and_keep_the_merges() -> None:
     graph, tree = graph_and_tree()
     found = calibrated(tree, graph, default_merge_classifier())
     assert (found.altitudes[found.parents] >= found.altitudes).all()
@@ -243,17 +247,54 @@ def test_judged_altitudes_are_ultrametric_and_keep_the_merges() -> None:
 
 def test_a_merge_classifier_comes_back_from_its_file_as_it_was(tmp_path) -> None:
     merge_classifier = default_merge_classifier()
-    merge_classifier.save(tmp_path / "merge_classifier.json")
-    again = MergeClassifier.load(tmp_path / "merge_classifier.json")
-    measures = np.random.default_rng(0).normal(size=(9, len(MEASURES)))
-    np.testing.assert_array_equal(merge_classifier(measures), again(measures))
-    assert "train" in merge_classifier.origin
-    assert "val" not in merge_classifier.origin
-    content = json.loads((tmp_path / "merge_classifier.json").read_text())
-    content["measures"] = content["measures"][1:]
-    (tmp_path / "merge_classifier.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"judges by other measures than this version has"):
-        MergeClassifier.load(tmp_path / "merge_classifier.json")
+    merge_classifier.save(tmp_path / "again.safetensors")
+    again = MergeClassifier.load(tmp_path / "again.safetensors")
+    features = np.random.default_rng(0).normal(size=(len(PAIR_FEATURES), 9))
+    np.testing.assert_array_equal(merge_classifier(features), again(features))
+    assert "train" in merge_classifier.network.origin
+    assert "val" not in merge_classifier.network.origin
+    other = replace(merge_classifier.network, inputs=("another", *PAIR_FEATURES[1:]))
+    other.save(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"was fitted to other features than this version has"):
+        MergeClassifier.load(tmp_path / "other.safetensors")
+    (tmp_path / "none.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"'.*none.safetensors' cannot be used"):
+        MergeClassifier.load(tmp_path / "none.safetensors")
+
+
+def test_a_merge_classifier_of_a_former_version_is_read_with_a_warning(tmp_path) -> None:
+    network = default_merge_classifier().network
+    content = {
+        "origin": network.origin,
+        "measures": PAIR_FEATURES,
+        "mean": network.mean.tolist(),
+        "spread": network.std.tolist(),
+        "weights": [weight.T.tolist() for weight in network.weights],
+        "biases": [bias.tolist() for bias in network.biases],
+    }
+    path = tmp_path / "merge_classifier.json"
+    path.write_text(json.dumps(content))
+    features = np.random.default_rng(0).normal(size=(len(PAIR_FEATURES), 9))
+    with pytest.warns(FutureWarning, match="save it again"):
+        found = MergeClassifier.load(path)
+    np.testing.assert_allclose(found(features), default_merge_classifier()(features), rtol=1e-12)
+    path.write_text(json.dumps(content | {"measures": PAIR_FEATURES[1:]}))
+    with pytest.warns(FutureWarning), pytest.raises(ValueError, match="other features"):
+        MergeClassifier.load(path)
+
+
+@pytest.mark.parametrize("pixels", [(1, 1), (1, 7), (12, 9)])
+def test_the_contour_map_is_the_one_that_higra_draws(pixels) -> None:
+    found = hierarchy(smooth_noise(*pixels))
+    graph = hg.get_4_adjacency_graph(pixels)
+    ends = (found.superpixel_labels.ravel()[np.asarray(side)] for side in graph.edge_list())
+    nodes = found.tree.tree.lowest_common_ancestor(*(side.astype(np.int64) for side in ends))
+    altitudes = found.tree.altitudes[nodes]
+    if pixels == (1, 1):
+        assert not found.ucm().any()
+        return
+    expected = hg.graph_4_adjacency_2_khalimsky(graph, altitudes, pixels, add_extra_border=True)
+    np.testing.assert_array_equal(found.ucm(), expected.astype(np.float32))
 
 
 def test_superpixels_at_hand_give_the_same_hierarchy() -> None:

@@ -15,7 +15,7 @@ from maskfeat.evaluate.metrics import (
     probabilistic_rand_index,
     variation_of_information,
 )
-from maskfeat.segment.agglomeration import Merges, merge_nearest
+from maskfeat.segment.agglomeration import merge_nearest
 from maskfeat.segment.tree import PartitionTree
 
 SHAPE = (9, 11)
@@ -33,14 +33,14 @@ def random_case(seed: int) -> tuple[PartitionTree, np.ndarray, np.ndarray]:
     edges = np.stack(np.triu_indices(NUM_LEAVES, 1), axis=1)
     merges = merge_nearest(rng.random((NUM_LEAVES, 2)), sizes, edges)
     altitudes = np.floor(merges.altitudes * 20) / 20 if seed % 2 else merges.altitudes
-    tree = PartitionTree.of_merges(Merges(merges.parents, altitudes), sizes)
+    tree = PartitionTree.of_merges(merges.parents, altitudes, sizes)
     return tree, leaf_labels, rng.integers(-1, 4, SHAPE)
 
 
 def four_leaves() -> PartitionTree:
     """Leaves 0 to 3; 4 joins 0 and 1 at altitude 1, 5 adds 2 at 2, the root 6 adds 3 at 3."""
-    merges = Merges(np.array([4, 4, 5, 6, 5, 6, 6]), np.array([0, 0, 0, 0, 1.0, 2.0, 3.0]))
-    return PartitionTree.of_merges(merges, np.ones(4))
+    parents, altitudes = np.array([4, 4, 5, 6, 5, 6, 6]), np.array([0, 0, 0, 0, 1.0, 2.0, 3.0])
+    return PartitionTree.of_merges(parents, altitudes, np.ones(4))
 
 
 # --- the cuts of a tree --------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_labels_under_uncounted_pixels_change_no_node() -> None:
 
 
 def test_a_tree_of_one_leaf_has_one_cut() -> None:
-    tree = PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.array([4.0]))
+    tree = PartitionTree.of_merges(np.zeros(1, np.int64), np.zeros(1), np.array([4.0]))
     nested = NestedOverlap(tree, np.zeros((1, 4), int), np.array([[0, 0, 1, 1]]))
     for altitude in (0, 1):
         scores = nested.scores_at(altitude)

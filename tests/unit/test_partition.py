@@ -11,7 +11,8 @@ from sklearn.base import clone
 
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
-from maskfeat.segment.hierarchy import hierarchy, merge_tree, ward_tree
+from maskfeat.segment.agglomeration import ward_tree
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.partition import Partition, partition, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 
@@ -164,7 +165,7 @@ def test_a_negative_position_weight_is_refused() -> None:
 def test_the_ward_tree_merges_the_pair_that_a_naive_search_finds() -> None:
     values = np.random.default_rng(0).normal(size=(4, 5, 2))
     graph = superpixels(Features.from_dense(values))  # every pixel is a superpixel
-    tree = merge_tree(graph)
+    tree = ward_tree(graph.features, graph.sizes, graph.edges)
     groups: list[frozenset[int]] = [frozenset([i]) for i in range(20)]
     edges = graph.edges.tolist()
     flat = graph.features.astype(float)

@@ -13,10 +13,11 @@ from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.merge_classifier import (
     MergeClassifier,
     default_merge_classifier,
-    merge_measures,
+    merge_by_classifier,
+    merge_features,
+    reagglomerated,
 )
-from maskfeat.segment.reagglomeration import merge_by_classifier, reagglomerated
-from maskfeat.segment.regions import MEASURES, Regions
+from maskfeat.segment.regions import PAIR_FEATURES, Regions
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
 
@@ -37,9 +38,9 @@ def naive(
     found = {frozenset([int(group)]) for group in number}
     while number.max() > 0:
         regions = Regions.of_superpixels(graph).grouped(number[groups])
-        doubts = 1 - merge_classifier(regions.measures(np.arange(len(regions.pairs))))
+        costs = 1 - merge_classifier(regions.pair_features(np.arange(len(regions.pairs))))
         best = np.full(number.max() + 1, -1)
-        for pair in np.argsort(-doubts, kind="stable"):  # the least doubtful is written last
+        for pair in np.argsort(-costs, kind="stable"):  # the most probable is written last
             best[regions.pairs[pair]] = pair
         merged = [pair for pair in set(best.tolist()) if (best[regions.pairs[pair]] == pair).all()]
         for first, second in regions.pairs[merged]:
@@ -59,7 +60,7 @@ def sets_under(parents: np.ndarray) -> set[frozenset[int]]:
 
 @given(seed=st.integers(0, 999), count=st.integers(2, 60))
 @settings(max_examples=15, deadline=None)
-def test_merges_are_those_of_regions_judged_from_scratch_each_round(seed, count) -> None:
+def test_merges_are_those_of_regions_classified_from_scratch_each_round(seed, count) -> None:
     graph = graph_of(seed)
     groups = superpixel_tree(graph).groups(count)
     parents = merge_by_classifier(
@@ -90,7 +91,7 @@ def test_grouped_regions_are_those_of_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 40, 200])
-def test_a_merge_measures_the_same_in_a_tree_as_while_it_is_made(count) -> None:
+def test_a_merge_features_the_same_in_a_tree_as_while_it_is_made(count) -> None:
     graph = graph_of()
     tree = superpixel_tree(graph)
     groups = tree.groups(count)  # the next merge is that of the node before these groups' tops
@@ -99,11 +100,11 @@ def test_a_merge_measures_the_same_in_a_tree_as_while_it_is_made(count) -> None:
     sides = [tree.leaves_under(np.array([child])) for child in tree.children[node - len(groups)]]
     pair = sorted(int(groups[side][0]) for side in sides)
     which = np.flatnonzero((regions.pairs == pair).all(axis=1))
-    found = regions.measures(which)[0]
+    found = regions.pair_features(which)[:, 0]
     np.testing.assert_allclose(
-        found, merge_measures(tree, graph)[node - graph.num_superpixels], rtol=1e-3, atol=1e-3
+        found, merge_features(tree, graph)[:, node - graph.num_superpixels], rtol=1e-3, atol=1e-3
     )
-    assert found.shape == (len(MEASURES),)
+    assert found.shape == (len(PAIR_FEATURES),)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 10_000])

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from maskfeat.segment.agglomeration import Merges
 from maskfeat.segment.seeded_watershed import SeededWatershed, steps_of_tree
 from maskfeat.segment.tree import PartitionTree
 
@@ -95,7 +94,7 @@ def test_a_forest_colors_again_and_again_in_any_order() -> None:
 def test_steps_follow_the_tree_and_then_the_contrast() -> None:
     #   6 = 4 + 5, 4 = 0 + 1, 5 = 2 + 3
     tree = PartitionTree.of_merges(
-        Merges(np.array([4, 4, 5, 5, 6, 6, 6]), np.array([0, 0, 0, 0, 0.2, 0.1, 0.9])), np.ones(4)
+        np.array([4, 4, 5, 5, 6, 6, 6]), np.array([0, 0, 0, 0, 0.2, 0.1, 0.9]), np.ones(4)
     )
     edges = np.array([[0, 1], [0, 2], [1, 3], [2, 3]])
     steps = steps_of_tree(tree, edges, np.array([5.0, 4.0, 3.0, 9.0]))

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.agglomeration import Merges
-from maskfeat.segment.tree import PartitionTree, sorted_by_altitude
+from maskfeat.segment.tree import PartitionTree
 
 
 def random_tree(seed: int, count: int = 9) -> tuple[PartitionTree, list[set[int]]]:
@@ -24,7 +23,7 @@ def random_tree(seed: int, count: int = 9) -> tuple[PartitionTree, list[set[int]
         alive.append(node)
     altitudes = np.concatenate([np.zeros(count), np.sort(rng.random(count - 1))])
     sizes = rng.integers(1, 9, count).astype(float)
-    return PartitionTree.of_merges(Merges(parents, altitudes), sizes), under
+    return PartitionTree.of_merges(parents, altitudes, sizes), under
 
 
 def as_sets(groups: np.ndarray) -> set[frozenset[int]]:
@@ -89,8 +88,10 @@ def test_new_altitudes_renumber_the_merges_and_keep_the_groups() -> None:
     altitudes[9:] = altitudes[9:][np.argsort(np.random.default_rng(0).random(8))]
     for node in range(9, 16):  # no child above its parent
         altitudes[tree.parents[node]] = max(altitudes[tree.parents[node]], altitudes[node])
-    sorted_tree, number = sorted_by_altitude(tree, altitudes)
+    sorted_tree = tree.with_altitudes(altitudes)
     assert (np.diff(sorted_tree.altitudes[9:]) >= 0).all()
+    number = np.arange(17)
+    number[9 + np.argsort(altitudes[9:], kind="stable")] = np.arange(9, 17)
     assert (sorted_tree.parents[:-1] > np.arange(16)).all()
     np.testing.assert_array_equal(sorted_tree.parents[number], number[tree.parents])
     np.testing.assert_array_equal(sorted_tree.sizes[number], tree.sizes)
@@ -108,7 +109,7 @@ def test_leaves_under_several_nodes_are_their_union() -> None:
 
 
 def test_a_tree_of_one_leaf_is_its_root() -> None:
-    tree = PartitionTree.of_merges(Merges(np.zeros(1, np.int64), np.zeros(1)), np.ones(1))
+    tree = PartitionTree.of_merges(np.zeros(1, np.int64), np.zeros(1), np.ones(1))
     assert tree.groups(1).tolist() == [0]
     assert tree.groups_at(0.5).tolist() == [0]
     assert tree.children.shape == (0, 2)
