@@ -30,9 +30,12 @@ from maskfeat.evaluate.metrics import (
     boundary_f,
 )
 from maskfeat.segment.hierarchy import BORDER_WEIGHT, SIZE_POWER, superpixel_tree
-from maskfeat.segment.merge_classifier import calibrated, default_merge_classifier
+from maskfeat.segment.merge_classifier import (
+    calibrated,
+    default_merge_classifier,
+    reagglomerated,
+)
 from maskfeat.segment.partition import EVEN_POWER
-from maskfeat.segment.reagglomeration import reagglomerated
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 

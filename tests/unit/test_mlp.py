@@ -49,7 +49,9 @@ def test_a_network_comes_back_from_its_file_as_it_was(tmp_path, signs) -> None:
     assert (again.inputs, again.origin, again.signs) == (INPUTS, "a test", signs)
     values = np.random.default_rng(1).normal(size=(3, 40))
     np.testing.assert_array_equal(again(values), mlp(values))
-    with pytest.raises(ValueError, match="net.safetensors' cannot be used: it was fitted to other"):
+    with pytest.raises(
+        ValueError, match=r"net.safetensors' cannot be used: it was fitted to other"
+    ):
         Mlp.load(tmp_path / "net.safetensors", INPUTS[::-1])
 
 
