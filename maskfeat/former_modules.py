@@ -44,6 +44,7 @@ FORMER = {
     "evaluate.net_summary": "running.net_summary",
     "evaluate.pictures": "evaluate.drawing",
     "evaluate.rank_watch": "running.rank_watch",
+    "evaluate.reaching": "evaluate.clicks_with_radius",
     "evaluate.robots": "evaluate.simulated_users",
     "evaluate.run_summary": "running.run_summary",
     "evaluate.save_together": "running.save_together",

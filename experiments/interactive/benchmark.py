@@ -40,7 +40,7 @@ from maskfeat.batch import ClickTarget
 from maskfeat.data.order.schedule import evenly_spaced
 
 SLOW = ("grabcut", "random_walker", "geodesic", "nearest_click")
-OURS = ("reach", "cut", "coloring", "tree", "ward_tree")
+OURS = ("radius", "cut", "coloring", "tree", "ward_tree")
 
 
 class Job(NamedTuple):

@@ -3,9 +3,9 @@
     python experiments/interactive/fit_changes.py
 
 Simulated users click objects of the train splits: anywhere in errors, near their middle, and in it.
-Their clicks carry their reach, as those of the page do. Whenever it is asked whether superpixels
-change their label, what was measured of some of them becomes samples: whether they ought to is
-known. The other networks in the file stay as they are.
+Their clicks carry their click radius, as those of the page do. Whenever it is asked whether
+superpixels change their label, what was measured of some of them becomes samples: whether they
+ought to is known. The other networks in the file stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import run_session
-from maskfeat.evaluate.reaching import ReachingClicks
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.simulated_users import next_click, random_click, realistic_click
 from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
@@ -64,7 +64,7 @@ def samples_of(
 ) -> list[Sample]:
     """Measures of superpixels, the share of each that ought to change, and its weight."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
-    player = ReachingClicks(segmenter)
+    player = ClicksWithRadius(segmenter)
     player.set_image(target.image)
     listening = segmenter.scene.changes = Listening(segmenter.scene.changes)
     for seed, (user, clicks) in enumerate(SESSIONS):

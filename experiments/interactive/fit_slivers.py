@@ -20,7 +20,7 @@ from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import run_session
-from maskfeat.evaluate.reaching import ReachingClicks
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -48,7 +48,7 @@ def samples_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measures of pixels, float32, (F, N), and whether they were to change, bool, (N,)."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
-    player = ReachingClicks(segmenter)
+    player = ClicksWithRadius(segmenter)
     player.set_image(target.image)
     listening = segmenter.scene.slivers = Listening(segmenter.scene.slivers)
     run_session(player, target, clicks)

@@ -17,8 +17,8 @@ import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, run_session
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
-from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.simulated_users import (
     SimulatedUser,
     border_click,
@@ -32,12 +32,12 @@ Row = dict[str, Any]
 
 # Name to what makes the segmenter, given the name or path of the model.
 METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
-    "reach": lambda model: ReachingClicks(InteractiveSegmenter(load(model))),
+    "radius": lambda model: ClicksWithRadius(InteractiveSegmenter(load(model))),
     "cut": lambda model: InteractiveSegmenter(load(model)),
     "coloring": lambda model: peers.Coloring(load(model)),
     "tree": lambda model: peers.TreeSegmenter(load(model), "nearest"),
     "ward_tree": lambda model: peers.TreeSegmenter(load(model), "ward"),
-    "lab_reach": lambda model: ReachingClicks(InteractiveSegmenter(lab())),
+    "lab_radius": lambda model: ClicksWithRadius(InteractiveSegmenter(lab())),
     "lab_cut": lambda model: InteractiveSegmenter(lab()),
     "lab_ward_tree": lambda model: peers.TreeSegmenter(lab(), "ward"),
     "grabcut": lambda model: peers.GrabCut(),

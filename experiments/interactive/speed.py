@@ -3,7 +3,7 @@
     python experiments/interactive/speed.py
 
 The simulated user clicks objects of coco128 train, enlarged to the size: with clicks that carry
-their reach, as those of the page do, and with places and signs alone. Prints a table, writes
+their click radius, as those of the page do, and with places and signs alone. Prints a table, writes
 speed.json.
 """
 
@@ -23,7 +23,7 @@ import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.clicking import ClickSegmenter, pick_target, run_session
-from maskfeat.evaluate.reaching import ReachingClicks
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 
 SIZES = ((640, 480), (1024, 768), (2048, 2048))  # width, height
 
@@ -73,15 +73,15 @@ def main() -> None:
     rows = []
     print("| size | clicks | s/image, median | ms/click, median | ms/click, 95 % |")
     print("|---|---|--:|--:|--:|")
-    for size, has_reach in itertools.product(SIZES, (True, False)):
+    for size, has_radius in itertools.product(SIZES, (True, False)):
         segmenter = maskfeat.InteractiveSegmenter(model)
-        timed = Timed(ReachingClicks(segmenter) if has_reach else segmenter)
+        timed = Timed(ClicksWithRadius(segmenter) if has_radius else segmenter)
         for target in targets:
             run_session(timed, resized(target, size), args.clicks)
         clicks = np.array(timed.click_s) * 1000
         row = {
             "size": list(size),
-            "has_reach": has_reach,
+            "has_radius": has_radius,
             "image_s": round(float(np.median(timed.image_s)), 3),
             "click_ms": round(float(np.median(clicks)), 1),
             "click_ms_95": round(float(np.percentile(clicks, 95)), 1),
@@ -89,7 +89,7 @@ def main() -> None:
         }
         rows.append(row)
         figures = " | ".join(str(row[name]) for name in ("image_s", "click_ms", "click_ms_95"))
-        kind = "with reach" if has_reach else "places and signs"
+        kind = "with click_radius" if has_radius else "places and signs"
         print(f"| {size[0]} x {size[1]} | {kind} | {figures} |")
     args.out.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -132,7 +132,8 @@ def prompt_from_json(entry: JsonDict, size: tuple[int, int]) -> Prompt:
     """Read a prompt.
 
     Args:
-        entry: The fields of `Prompt`; `granularity` only with a segment, `reach` only without.
+        entry: The fields of `Prompt`; `granularity` only with a segment, `click_radius` only
+            without.
         size: Height and width of the image, pixels; points of a scribble may lie outside.
 
     Raises:
@@ -156,7 +157,8 @@ def prompt_from_json(entry: JsonDict, size: tuple[int, int]) -> Prompt:
         raise ValueError(f"a segment needs a granularity in (0, 1), got {str(granularity)[:80]}")
     if kind == "segment":
         return Prompt(kind, points, label, granularity)
-    return Prompt(kind, points, label, reach=_reach_from_json(entry.get("reach")))
+    radius = entry.get("click_radius", entry.get("reach"))  # the name of 0.1
+    return Prompt(kind, points, label, click_radius=_click_radius_from_json(radius))
 
 
 def prompt_to_json(prompt: Prompt) -> JsonDict:
@@ -196,13 +198,13 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
     return tuple((y, x) for y, x in entry)
 
 
-def _reach_from_json(entry: object) -> float | None:
+def _click_radius_from_json(entry: object) -> float | None:
     if entry is None:  # prompts of older files have none
         return None
     # True and False are numbers to Python, which reads NaN and Infinity as JSON.
     if isinstance(entry, int | float) and type(entry) is not bool and 0 <= entry <= _FARTHEST:
         return float(entry)
-    raise ValueError(f"a reach lies in 0 to {_FARTHEST} pixels, got {str(entry)[:80]}")
+    raise ValueError(f"a click radius lies in 0 to {_FARTHEST} pixels, got {str(entry)[:80]}")
 
 
 def _is_int(value: object, low: int, high: int) -> bool:

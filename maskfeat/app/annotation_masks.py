@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Prompt
-from maskfeat.interactive.click_radius import reach_to_change
+from maskfeat.interactive.click_radius import click_radius_of
 from maskfeat.interactive.history import KeptPrompt, shown_mask
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -25,8 +25,8 @@ def object_mask(
 ) -> BoolArray:
     """Cut out the object that some prompts stand for.
 
-    Clicks and scribbles are cut first, those of little reach changing little, and nothing growing
-    for prompts on the background that come after the last on the object. Then each segment
+    Clicks and scribbles are cut first, those of little click radius changing little, and nothing
+    growing for prompts on the background that come after the last on the object. Then each segment
     is added or taken away whole, in the order of the prompts, so that one sees beforehand what one
     gets; but for the superpixels in which a click or scribble says the opposite.
 
@@ -49,7 +49,7 @@ def object_mask(
     return mask
 
 
-def reach_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:
+def click_radius_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:
     """How far from the outline of a mask a click or scribble is made, see `Prompt`.
 
     Args:
@@ -64,8 +64,8 @@ def reach_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:
     placed = _PixelPrompts([prompt], size, mask.shape)
     if not len(placed.pixels_yx):
         return None
-    reach = reach_to_change(mask, placed.pixels_yx, prompt.label == OBJECT)
-    return None if np.isinf(reach) else reach / placed.shrinkage
+    click_radius = click_radius_of(mask, placed.pixels_yx, prompt.label == OBJECT)
+    return None if np.isinf(click_radius) else click_radius / placed.shrinkage
 
 
 def label_map(segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: Size) -> IntArray:
@@ -114,12 +114,12 @@ class _PixelPrompts:
 
     @property
     def kept(self) -> list[KeptPrompt]:
-        """Clicks and lines in the order of the prompts, the reach inf where there is none."""
+        """Clicks and lines in the order of the prompts, click radius inf where there is none."""
         return [
             KeptPrompt(
                 points,
                 prompt.label == OBJECT,
-                np.inf if prompt.reach is None else prompt.reach * self.shrinkage,
+                np.inf if prompt.click_radius is None else prompt.click_radius * self.shrinkage,
             )
             for prompt, points in self._placed
         ]

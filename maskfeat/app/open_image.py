@@ -25,7 +25,7 @@ from maskfeat.app.annotation import (
     described,
 )
 from maskfeat.app.annotation_json import JsonDict, prompt_to_json, step_from_json
-from maskfeat.app.annotation_masks import BoolArray, label_map, object_mask, reach_on
+from maskfeat.app.annotation_masks import BoolArray, click_radius_on, label_map, object_mask
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork
 from maskfeat.app.partition_bytes import partition_bytes
@@ -107,7 +107,7 @@ class OpenImage:
 
         Args:
             request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
-                a prompt's reach is found here; or `{"do": "undo" | "redo" | "save"}`. With
+                a prompt's click radius is found here; or `{"do": "undo" | "redo" | "save"}`. With
                 `"revision"`, that of the view it was decided upon.
 
         Returns:
@@ -140,8 +140,8 @@ class OpenImage:
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         if isinstance(step, AddPrompt):
-            reach = self._reach_of(step.prompt, before.state)
-            step = AddPrompt(replace(step.prompt, reach=reach))
+            click_radius = self._click_radius_of(step.prompt, before.state)
+            step = AddPrompt(replace(step.prompt, click_radius=click_radius))
         return before.with_step(step)
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -259,11 +259,11 @@ class OpenImage:
     def _open_mask(self, state: State) -> BoolArray:
         return object_mask(self.segmenter.result(), state.open_prompts, self.size)
 
-    def _reach_of(self, prompt: Prompt, state: State) -> float | None:
-        """The reach of a prompt on what is shown; None before the features are there."""
+    def _click_radius_of(self, prompt: Prompt, state: State) -> float | None:
+        """The click radius of a prompt on what is shown; None before the features are there."""
         if state.mode != "object" or not self._is_ready():
             return None
-        return reach_on(self._open_mask(state), prompt, self.size)
+        return click_radius_on(self._open_mask(state), prompt, self.size)
 
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
         labels = label_map(self.segmenter.result(), state.label_prompts, self.size)

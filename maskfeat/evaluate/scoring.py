@@ -16,6 +16,7 @@ from maskfeat.evaluate.clicking import (
     session_ious,
     summarize_clicks,
 )
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import MeanScores
 from maskfeat.evaluate.protocol import (
     Encoder,
@@ -23,7 +24,6 @@ from maskfeat.evaluate.protocol import (
     score_pairs,
     score_partition,
 )
-from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -131,14 +131,14 @@ def click_scores(
         trainer: Knows the processes.
         pl_module: Its device holds the sums.
         encoder: What is evaluated, in an `InteractiveSegmenter`, by clicks that
-            carry their reach.
+            carry their click radius.
         items: All held-out images or click targets; may read each one when it is asked for.
         num_targets: How many objects to click.
         max_clicks: Clicks per object.
         of: What the progress lines say is evaluated; see `progress_title`.
     """
     num_targets = few_if_tried(trainer, num_targets)
-    segmenter = ReachingClicks(InteractiveSegmenter(encoder))
+    segmenter = ClicksWithRadius(InteractiveSegmenter(encoder))
 
     def score(place: tuple[int, int]) -> dict[str, float]:
         index, turn = place

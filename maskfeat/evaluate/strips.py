@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.clicking import pick_target, run_session
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.drawing import (
     ColorProjection,
     RgbImage,
@@ -15,7 +16,6 @@ from maskfeat.evaluate.drawing import (
     strip,
 )
 from maskfeat.evaluate.protocol import Encoder
-from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.partition import partition
@@ -47,7 +47,7 @@ def draw_strip(
     clicked = image.image
     target = pick_target(image)
     if target is not None:
-        segmenter = ReachingClicks(InteractiveSegmenter(encoder))
+        segmenter = ClicksWithRadius(InteractiveSegmenter(encoder))
         mask, clicks_yx, signs = run_session(segmenter, target, num_clicks)[-1]
         clicked = draw_clicks(overlay_mask(image.image, mask), clicks_yx, signs)
     segments = draw_borders(label_colors(labels), labels)

@@ -1,9 +1,9 @@
-"""Prompts that carry their reach: one made near the outline changes little, one far from it much.
+"""Prompts with a click radius: one near the outline changes little, one far from it much.
 
 A cut that hears of one more click may change its mind anywhere, and a user who corrects a sliver
 does not want that. Where a click was made, seen from the outline of the mask of that moment, says
-how much it is about. So a prompt is not a place and a sign alone, but a place, a sign and a reach;
-and the mask is a function of the set of them, in which no order is left, see `layers`.
+how much it is about. So a prompt is not a place and a sign alone, but a place, a sign and a click
+radius; and the mask is a function of the set of them, in which no order is left, see `layers`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.int64]
 _LEVELS_PER_OCTAVE = 2
 ANYWHERE = 10**6  # the level of prompts that were made on no outline
 AGREED = -1  # the level of prompts that the mask they were made on obeyed already
-_FEW = 8  # pixels whose reach is looked for one by one
+_FEW = 8  # pixels whose click radius is looked for one by one
 _FARTHEST = 2.0**20  # pixels; no image is larger
 
 
@@ -36,22 +36,22 @@ class Prompt:
     Attributes:
         pixels_yx: Each once, in reading order, int64, shape (N, 2).
         is_object: Labeled as object, else as background.
-        reach: Pixels from the outline of the mask that it was made on, see `reach_to_change`; inf
-            if there was none, 0 if that mask obeyed it already.
+        click_radius: Pixels from the outline of the mask that it was made on, see
+            `click_radius_of`; inf if there was none, 0 if that mask obeyed it already.
     """
 
     pixels_yx: IntArray
     is_object: bool
-    reach: float = np.inf
+    click_radius: float = np.inf
 
     @cached_property
     def level(self) -> int:
-        """Prompts of one level count as made at once: half octaves of their reach."""
-        if math.isinf(self.reach):
+        """Prompts of one level count as made at once: half octaves of their click radius."""
+        if math.isinf(self.click_radius):
             return ANYWHERE
-        if self.reach == 0:
+        if self.click_radius == 0:
             return AGREED
-        return round(_LEVELS_PER_OCTAVE * math.log2(min(max(self.reach, 1.0), _FARTHEST)))
+        return round(_LEVELS_PER_OCTAVE * math.log2(min(max(self.click_radius, 1.0), _FARTHEST)))
 
     @cached_property
     def key(self) -> tuple[int, bool, bytes]:
@@ -59,8 +59,8 @@ class Prompt:
         return -self.level, self.is_object, self.pixels_yx.tobytes()
 
 
-def reach_of_level(level: int) -> float:
-    """The reach that prompts of a level count as having, pixels; see `Prompt.level`."""
+def radius_of_level(level: int) -> float:
+    """The click radius that prompts of a level count as having, pixels; see `Prompt.level`."""
     return float(2 ** (level / _LEVELS_PER_OCTAVE))
 
 
@@ -71,15 +71,15 @@ def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
 
 
 def scaled_prompt(prompt: Prompt, size: tuple[int, int], to: tuple[int, int]) -> Prompt:
-    """A prompt on a reduced image, its reach in pixels of that."""
+    """A prompt on a reduced image, its click radius in pixels of that."""
     if size == to:
         return prompt
     pixels = np.unique(scaled(prompt.pixels_yx, size, to), axis=0)
     factor = float(np.sqrt(np.prod(to) / np.prod(size)))
-    return replace(prompt, pixels_yx=pixels, reach=prompt.reach * factor)
+    return replace(prompt, pixels_yx=pixels, click_radius=prompt.click_radius * factor)
 
 
-def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
+def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
     """How much a prompt is to change of the mask that was shown when it was made.
 
     Args:
@@ -88,14 +88,15 @@ def reach_to_change(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) 
         is_object: Labeled as object, else as background.
 
     Returns:
-        0 if the mask obeys the prompt already, for then it changes nothing; else `reach_of`.
+        0 if the mask obeys the prompt already, for then it changes nothing; else
+        `distance_to_outline`.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
     is_obeyed = bool((mask[tuple(pixels.T)] == is_object).all())
-    return 0.0 if is_obeyed else reach_of(mask, pixels)
+    return 0.0 if is_obeyed else distance_to_outline(mask, pixels)
 
 
-def reach_of(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
+def distance_to_outline(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
     """How far a prompt lies from the outline of a mask.
 
     Args:
@@ -110,13 +111,13 @@ def reach_of(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
     if len(pixels) <= _FEW:
         return max(_to_other_label(mask, row, column) for row, column in pixels.tolist())
     own, borders = mask[tuple(pixels.T)], _bordering(mask)
-    reaches = [0.0]
+    click_radii = [0.0]
     for value in np.unique(own):
         others = np.argwhere(borders & (mask != value))
         if not len(others):
             return math.inf
-        reaches.append(float(cKDTree(others).query(pixels[own == value])[0].max()))
-    return max(reaches)
+        click_radii.append(float(cKDTree(others).query(pixels[own == value])[0].max()))
+    return max(click_radii)
 
 
 def _bordering(mask: BoolArray) -> BoolArray:

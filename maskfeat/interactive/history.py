@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.interactive.click_radius import reach_to_change
+from maskfeat.interactive.click_radius import click_radius_of
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -19,12 +19,12 @@ class KeptPrompt(NamedTuple):
 
     points_yx: IntArray
     is_positive: bool
-    reach: float
+    click_radius: float
 
     @property
     def adds_nothing(self) -> bool:
         """Whether nothing may grow for it beyond the mask that it was made on."""
-        return self.reach == 0 or (not self.is_positive and np.isfinite(self.reach))
+        return self.click_radius == 0 or (not self.is_positive and np.isfinite(self.click_radius))
 
 
 class Predict(Protocol):
@@ -36,7 +36,7 @@ class Predict(Protocol):
         is_positive: npt.ArrayLike,
         *,
         scribbles: Sequence[tuple[npt.ArrayLike, bool]],
-        reach_px: npt.ArrayLike | None,
+        click_radius_px: npt.ArrayLike | None,
         within: npt.ArrayLike | None,
     ) -> BoolArray:
         """The mask, bool, (H, W)."""
@@ -46,7 +46,8 @@ class Predict(Protocol):
 class PromptHistory:
     """Prompts that were made one after another.
 
-    Each prompt carries its reach: how far it was made from the outline of the mask shown then, 0
+    Each prompt carries its click radius: how far it was made from the outline of the mask shown
+        then, 0
     if it says what that mask says, and then nothing changes. A prompt on the background takes away
     from the mask that it was made on: nothing grows beyond that until a prompt adds to the object.
 
@@ -67,8 +68,8 @@ class PromptHistory:
             is_positive: True for a prompt on the object.
         """
         shown = self._shown
-        reach = np.inf if shown is None else reach_to_change(shown, points_yx, is_positive)
-        prompts = [*self._prompts, KeptPrompt(points_yx, is_positive, reach)]
+        click_radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
+        prompts = [*self._prompts, KeptPrompt(points_yx, is_positive, click_radius)]
         mask = _mask_of(self._predict, prompts, shown)
         self._prompts, self._shown = prompts, mask
         return mask.copy()
@@ -92,7 +93,7 @@ def shown_mask(predict: Predict, prompts: Sequence[KeptPrompt]) -> BoolArray | N
 
     Args:
         predict: See `PromptHistory`.
-        prompts: Each with the reach that it had on the mask before it.
+        prompts: Each with the click radius that it had on the mask before it.
 
     Returns:
         bool, shape (H, W); None if no prompt is on the object.
@@ -110,7 +111,7 @@ def shown_mask(predict: Predict, prompts: Sequence[KeptPrompt]) -> BoolArray | N
 
 def _mask_of(predict: Predict, prompts: Sequence[KeptPrompt], shown: BoolArray | None) -> BoolArray:
     """The mask of some prompts, of which the last was made on the mask that was shown."""
-    if prompts[-1].reach == 0 and shown is not None:
+    if prompts[-1].click_radius == 0 and shown is not None:
         return shown
     within = None
     if prompts[-1].adds_nothing and shown is not None:
@@ -119,5 +120,5 @@ def _mask_of(predict: Predict, prompts: Sequence[KeptPrompt], shown: BoolArray |
         for prompt in prompts:
             within[tuple(prompt.points_yx.T)] |= prompt.is_positive
     scribbles = [(prompt.points_yx, prompt.is_positive) for prompt in prompts]
-    reach_px = [prompt.reach for prompt in prompts]
-    return predict((), (), scribbles=scribbles, reach_px=reach_px, within=within)
+    click_radius_px = [prompt.click_radius for prompt in prompts]
+    return predict((), (), scribbles=scribbles, click_radius_px=click_radius_px, within=within)

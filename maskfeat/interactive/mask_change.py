@@ -3,9 +3,9 @@
 What all prompts together say of a superpixel is one thing, the mask that the user saw when making
 one more another: it was right wherever nobody clicked, as far as the user cared. How much of it a
 prompt is to change depends on where it was made, seen from the outline. A hard limit to that
-(nothing thicker than 1.5 times the reach) is right for users who click the middle of an error, and
-stops those who click anywhere in it. So a small network weighs one against the other, superpixel by
-superpixel.
+(nothing thicker than 1.5 times the click radius) is right for users who click the middle of an
+error, and stops those who click anywhere in it. So a small network weighs one against the other,
+superpixel by superpixel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Prompt, pixels_of, reach_of_level
+from maskfeat.interactive.click_radius import Prompt, pixels_of, radius_of_level
 from maskfeat.interactive.evidence import COMPARED, SUPERPIXEL_MEASURES, WAYS
 from maskfeat.interactive.small_net import SmallNet
 from maskfeat.interactive.windows import Window, hull
@@ -32,13 +32,13 @@ IntArray = npt.NDArray[np.int64]
 CHANGE_MEASURES = (
     "log odds of the change, by all prompts",
     "the change is to the object",
-    "log distance to the prompt, by its reach",
-    "log reach, of the image",
-    "log depth under the outline, by the reach",
+    "log distance to the prompt, by its click radius",
+    "log click radius, of the image",
+    "log depth under the outline, by the click radius",
     "log depth under the outline, of the image",
     "log number of prompts",
     "log share of the image that has the label",
-    "log reach, of the object",
+    "log click radius, of the object",
     *(f"prompts of the new label: {way}" for way in WAYS),
     *(f"prompts of the old label: {way}" for way in WAYS),
     *(f"new against old label: {way}" for way in COMPARED),
@@ -138,7 +138,7 @@ class ChangeReader:
         Returns:
             float32, shape (F, A), in the order of `CHANGE_MEASURES`.
         """
-        reach = reach_of_level(layer.prompts[0].level)
+        click_radius = radius_of_level(layer.prompts[0].level)
         prompts = cKDTree(layer.changing_to(to_object))
         distance = prompts.query(self.graph.centroids_yx[superpixels])[0] + _LEAST_PIXELS
         depth = self._depths(layer.below != to_object, windows)[superpixels] + _LEAST_PIXELS
@@ -151,13 +151,13 @@ class ChangeReader:
             [
                 odds if to_object else -odds,
                 everywhere(1 if to_object else -1),
-                np.log(distance / reach),
-                everywhere(math.log(reach / self._root)),
-                np.log(depth / reach),
+                np.log(distance / click_radius),
+                everywhere(math.log(click_radius / self._root)),
+                np.log(depth / click_radius),
                 np.log(depth / self._root),
                 everywhere(math.log(layer.num_prompts)),
                 everywhere(math.log((1 - share if to_object else share) + _LEAST_SHARE)),
-                everywhere(math.log(reach / (self._root * math.sqrt(share)))),
+                everywhere(math.log(click_radius / (self._root * math.sqrt(share)))),
                 *_seen_from(to_object, by_prompts),
             ]
         ).astype(np.float32)

@@ -28,11 +28,11 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 SLIVER_MEASURES = (
-    "log reach",
+    "log click radius",
     "distance to the prompt",
     "depth under the outline",
-    "distance by reach",
-    "depth by reach",
+    "distance by click radius",
+    "depth by click radius",
     "color: like the prompt's side",
     "features: like the prompt's side",
     "color of the prompt: like its side",
@@ -44,7 +44,8 @@ SLIVER_MEASURES = (
     "the prompt is on the object",
 )
 
-# Pixels that are looked at lie no further from a prompt: so many times its reach, and so many more.
+# Pixels that are looked at lie no further from a prompt: so many times its click radius, and so
+# many more.
 _LENGTH, _LEAST_LENGTH = 5.0, 6
 # Prompts that need a larger window, as long scribbles do, are left to the cut; pixels.
 _LARGEST_WINDOW = 256 * 256
@@ -61,7 +62,7 @@ def is_sliver(prompt: Prompt) -> bool:
     """Whether a prompt lies so near the outline, and is so small, that it means a sliver."""
     if prompt.level > _MOST_LEVEL:
         return False
-    margin = 2 * _length(prompt.reach)
+    margin = 2 * _length(prompt.click_radius)
     height, width = (side.stop - side.start for side in window_around(prompt.pixels_yx))
     fits: bool = (height + margin) * (width + margin) <= _LARGEST_WINDOW
     return fits
@@ -93,7 +94,7 @@ class SliverReader:
         """The pixels that a prompt means to change.
 
         Args:
-            prompt: The prompt, with a finite reach; some of its pixels wrong in the mask.
+            prompt: The prompt, with a finite click radius; some of its pixels wrong in the mask.
             mask: The mask before, bool, shape (H, W).
             prompts: Pixels labeled background and as object, itself among them, (N, 2) and (M, 2).
 
@@ -103,7 +104,12 @@ class SliverReader:
         """
         window = _window_of(prompt, mask.shape)
         others = _others(prompt, prompts, window)
-        key = (prompt.key, prompt.reach, mask[window].tobytes(), *(o.tobytes() for o in others))
+        key = (
+            prompt.key,
+            prompt.click_radius,
+            mask[window].tobytes(),
+            *(o.tobytes() for o in others),
+        )
         if key not in self._kept:
             asked, measures = self.read(prompt, mask, others, window)
             sliver = np.zeros(mask[window].shape, bool)
@@ -137,7 +143,7 @@ class SliverReader:
         corner = np.array([side.start for side in window])
         place = prompt.pixels_yx - corner
         distance = _distance_to(place, is_wrong.shape)
-        down, right = np.nonzero(is_wrong & (distance <= _length(prompt.reach)))
+        down, right = np.nonzero(is_wrong & (distance <= _length(prompt.click_radius)))
         asked = down.astype(np.int64), right.astype(np.int64)
         distance = distance[asked]
         depth = ndimage.distance_transform_edt(is_wrong)[asked]
@@ -146,13 +152,13 @@ class SliverReader:
             *(_looks(look[window], ~is_wrong, asked, middle) for look in self._looks), strict=True
         )
         pixels = np.stack(asked, axis=1) + corner
-        reach = max(prompt.reach, 1.0)
+        click_radius = max(prompt.click_radius, 1.0)
         rows = [
-            math.log(reach),
+            math.log(click_radius),
             distance,
             depth,
-            distance / reach,
-            depth / reach,
+            distance / click_radius,
+            depth / click_radius,
             *likeness,
             *of_prompt,
             *apart,
@@ -165,12 +171,12 @@ class SliverReader:
         return asked, measures
 
 
-def _length(reach: float) -> int:
-    return math.ceil(_LENGTH * max(reach, 1.0)) + _LEAST_LENGTH
+def _length(click_radius: float) -> int:
+    return math.ceil(_LENGTH * max(click_radius, 1.0)) + _LEAST_LENGTH
 
 
 def _window_of(prompt: Prompt, size: tuple[int, ...]) -> Window:
-    return grown(window_around(prompt.pixels_yx), _length(prompt.reach), whole(size))
+    return grown(window_around(prompt.pixels_yx), _length(prompt.click_radius), whole(size))
 
 
 def _others(

@@ -161,21 +161,21 @@ def in_order(
     return pixels_yx, labels, repeats, int(twice[0]) if twice.size else None
 
 
-def prompts_with_reach(
+def prompts_with_radius(
     clicks_yx: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     is_positive: npt.ArrayLike,
-    reach_px: npt.ArrayLike | None,
+    click_radius_px: npt.ArrayLike | None,
     size: tuple[int, int],
 ) -> list[Prompt]:
-    """Each click and each scribble by itself, with its reach.
+    """Each click and each scribble by itself, with its click radius.
 
     Args:
         clicks_yx: As `clicks_and_scribbles` has checked them, likewise the next two.
         scribbles: See there.
         is_positive: See there.
-        reach_px: One for each click, then one for each scribble, pixels, not negative, inf for one
-            that was made on no outline, shape (N + M,); None is inf for all.
+        click_radius_px: One for each click, then one for each scribble, pixels, not negative, inf
+            for one that was made on no outline, shape (N + M,); None is inf for all.
         size: Height and width of the image.
 
     Raises:
@@ -186,16 +186,20 @@ def prompts_with_reach(
     groups = [*zip(clicks[:, None], signs, strict=True)]
     groups += [(_pixels(points, size), bool(sign)) for points, sign in checked_scribbles(scribbles)]
     groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
-    no_reach = np.full(len(groups), np.inf)
-    reaches = no_reach if reach_px is None else array_of("reach_px", reach_px).astype(np.float64)
-    if reaches.shape != (len(groups),) or not (reaches >= 0).all():
+    no_radius = np.full(len(groups), np.inf)
+    click_radii = (
+        no_radius
+        if click_radius_px is None
+        else array_of("click_radius_px", click_radius_px).astype(np.float64)
+    )
+    if click_radii.shape != (len(groups),) or not (click_radii >= 0).all():
         raise ValueError(
-            "reach_px must be one number of pixels, not negative, for each click and scribble "
-            f"({len(groups)}), got {shown(reach_px)}"
+            "click_radius_px must be one number of pixels, not negative, for each click and "
+            f"scribble ({len(groups)}), got {shown(click_radius_px)}"
         )
     return [
-        Prompt(pixels, sign, float(reach))
-        for (pixels, sign), reach in zip(groups, reaches, strict=True)
+        Prompt(pixels, sign, float(click_radius))
+        for (pixels, sign), click_radius in zip(groups, click_radii, strict=True)
         if len(pixels)
     ]
 

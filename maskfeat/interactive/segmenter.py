@@ -37,7 +37,7 @@ from maskfeat.interactive.prompts import (
     checked_mask,
     clicks_and_scribbles,
     labeled_pixels,
-    prompts_with_reach,
+    prompts_with_radius,
 )
 from maskfeat.interactive.update import LayeredMasks, obeying
 from maskfeat.segment.hierarchy import Hierarchy
@@ -71,9 +71,9 @@ class InteractiveSegmenter:
         mask = segmenter.click(30, 40, is_positive=False)
         mask = segmenter.undo()
 
-    These clicks carry their reach, how far from the outline of the mask of that moment they were
-    made (`reach`): a click near the outline changes little. A click on the background takes
-    away from that mask, and nothing grows for it. `predict` can be told both, too.
+    These clicks carry their click radius, how far from the outline of the mask of that moment they
+    were made (`click_radius`): a click near the outline changes little. A click on the background
+    takes away from that mask, and nothing grows for it. `predict` can be told both, too.
 
     An instance may be used by many threads; each call is done before the next begins.
 
@@ -155,6 +155,7 @@ class InteractiveSegmenter:
         with self._lock:
             self._take(self._scene_of(checked_features(features), image), features.size)
 
+    @renamed_argument("reach_px", "click_radius_px")
     def predict(
         self,
         clicks_yx: npt.ArrayLike,
@@ -164,7 +165,7 @@ class InteractiveSegmenter:
         box_yxyx: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         keep_all: bool = False,
-        reach_px: npt.ArrayLike | None = None,
+        click_radius_px: npt.ArrayLike | None = None,
         within: npt.ArrayLike | None = None,
     ) -> BoolArray:
         """The mask for all prompts so far.
@@ -178,10 +179,10 @@ class InteractiveSegmenter:
                 exclusive.
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
             keep_all: Keep parts that hold no prompt, too.
-            reach_px: Of each click, then of each scribble, see `maskfeat.interactive.click_radius`,
-                pixels, shape (N + number of scribbles,). Prompts that reach less change less, 0 is
-                one that says what the mask said, see `maskfeat.interactive.update.LayeredMasks`.
-                None: each
+            click_radius_px: Of each click, then of each scribble, see
+                `maskfeat.interactive.click_radius`, pixels, shape (N + number of scribbles,).
+                Prompts that reach less change less, 0 is one that says what the mask said, see
+                `maskfeat.interactive.update.LayeredMasks`. None: each
                     may
                 change everything.
             within: Beyond this nothing is object, bool, shape (H, W), e.g. the mask that was shown
@@ -204,7 +205,7 @@ class InteractiveSegmenter:
             prior = None if mask is None else checked_mask(mask, size)
             check_place(pixels, box, prior)
             bound = None if within is None else checked_bound(within, pixels, size)
-            prompts = prompts_with_reach(clicks_yx, scribbles, is_positive, reach_px, size)
+            prompts = prompts_with_radius(clicks_yx, scribbles, is_positive, click_radius_px, size)
             small = [scaled_prompt(prompt, size, scene.features.size) for prompt in prompts]
             small_box = scaled_box(box, size, scene.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)

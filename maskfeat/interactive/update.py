@@ -1,4 +1,4 @@
-"""Prompts that carry their reach -> a mask, layer by layer, in which no order is left."""
+"""Prompts that carry their click radius -> a mask, layer by layer, in which no order is left."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from maskfeat.interactive.click_radius import (
     AGREED,
     ANYWHERE,
     Prompt,
+    distance_to_outline,
     pixels_of,
-    reach_of,
-    reach_of_level,
+    radius_of_level,
 )
 from maskfeat.interactive.image import SceneCut
 from maskfeat.interactive.mask_change import Layer
@@ -36,8 +36,8 @@ from maskfeat.interactive.windows import (
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-# The window of a change goes beyond its prompt by so many times 1.5 reach + 1, and at least so many
-# pixels.
+# The window of a change goes beyond its prompt by so many times 1.5 click radius + 1, and at least
+# so many pixels.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
 _MARGIN = 16  # pixels by which a refined outline may leave that of the superpixels
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
@@ -46,18 +46,18 @@ _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 class LayeredMasks:
     """Masks made up of layers: prompts that reach furthest first, then finer and finer ones.
 
-    With x_0 the mask without prompts, and the levels l of reach falling,
+    With x_0 the mask without prompts, and the levels l of click radius falling,
 
         x_l = x_(l-1), changed to the sign of each prompt of level l where the cut by all prompts
-              of level l or more, which weighs what reach they have, says so and the change is
-              connected to the prompt.
+              of level l or more, which weighs what click radius they have, says so and the change
+              is connected to the prompt.
 
     This cut is made around the prompts of level l alone, the rest held as x_(l-1) has it. Prompts
     that were made within some pixels of the outline are not cut for: each changes the sliver that
     it means by itself, see `slivers`. Prompts that were made on no outline may change everything.
-    So all of it is a function of the set of prompts, and one of little reach leaves what prompts of
-    more reach made of other places as it is, bit for bit, but for parts that it cuts off from all
-    prompts.
+    So all of it is a function of the set of prompts, and one of little click radius leaves what
+    prompts of more click radius made of other places as it is, bit for bit, but for parts that it
+    cuts off from all prompts.
 
     Prompts that the mask they were made on obeyed already change nothing as long as the others
     agree with them; those that they contradict then count as made on the mask of these.
@@ -94,7 +94,10 @@ class LayeredMasks:
         mask = self._with_prompts(start, [], made, cutter, keep_all, context)
         wrong = [prompt for prompt in agreed if _is_wrong(mask, prompt)]
         if wrong:
-            again = [replace(prompt, reach=reach_of(mask, prompt.pixels_yx)) for prompt in wrong]
+            again = [
+                replace(prompt, click_radius=distance_to_outline(mask, prompt.pixels_yx))
+                for prompt in wrong
+            ]
             again.sort(key=lambda prompt: prompt.key)
             context = context, tuple(prompt.key for prompt in made)
             mask = self._with_prompts(mask, made, again, cutter, keep_all, context)
@@ -139,7 +142,7 @@ def _with_layer(
     if layer[0].level == ANYWHERE:
         return obeying(cutter.whole(inside, outside).copy(), inside, outside, keep_all)
     mask = below.copy()
-    limit = 1.5 * reach_of_level(layer[0].level) + 1
+    limit = 1.5 * radius_of_level(layer[0].level) + 1
     wrong = [prompt for prompt in layer if _is_wrong(below, prompt)]
     for prompt in filter(is_sliver, wrong):
         window, change = cutter.sliver(prompt, below, inside, outside)

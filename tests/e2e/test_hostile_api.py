@@ -65,7 +65,7 @@ CALLS = [
     (
         segmenter_at_work().predict,
         {"clicks_yx": [[4, 4]], "is_positive": [True], "scribbles": (), "box_yxyx": (0, 0, 9, 9)}
-        | {"mask": None, "keep_all": False, "reach_px": None},
+        | {"mask": None, "keep_all": False, "click_radius_px": None},
     ),
     (segmenter_at_work().predict_labels, {"clicks_yx": [[4, 4]], "labels": [1], "scribbles": ()}),
     (segmenter_at_work().click, {"row": 4, "column": 4, "is_positive": True}),
@@ -294,7 +294,7 @@ def test_prompts_are_right_or_refused() -> None:
     for settings, message in (
         ({"scribbles": 5}, "scribbles must be pairs of pixels and a sign or label, .* got 5"),
         ({"scribbles": [[1, 2, 3]]}, "scribbles must be pairs"),
-        ({"reach_px": ["x"]}, "reach_px must be real numbers"),
+        ({"click_radius_px": ["x"]}, "click_radius_px must be real numbers"),
         ({"box_yxyx": "abcd"}, "box_yxyx must be real numbers"),
         ({"mask": "x"}, "mask must be real numbers, got 'x'"),
         ({"is_positive": [2]}, "is_positive must be True or 1 for the object"),

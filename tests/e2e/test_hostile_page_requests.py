@@ -41,10 +41,12 @@ def client(tmp_path, paths):
 def test_a_scribble_far_outside_takes_no_memory_and_says_nothing() -> None:
     far = tuple((-(10**6), 10**6 * (-1) ** n) for n in range(20))
     tracemalloc.start()
-    reach = annotation_masks.reach_on(np.eye(*SIZE, dtype=bool), Prompt("scribble", far, 1), SIZE)
+    click_radius = annotation_masks.click_radius_on(
+        np.eye(*SIZE, dtype=bool), Prompt("scribble", far, 1), SIZE
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert reach is None
+    assert click_radius is None
     assert peak < 1_000_000
 
 

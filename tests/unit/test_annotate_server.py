@@ -167,24 +167,24 @@ def test_prompts_that_contradict_one_another_in_the_file_can_be_taken_back(paths
         assert view["masks"]
 
 
-def test_a_later_click_carries_its_reach_whatever_the_browser_says(client, out) -> None:
+def test_a_later_click_carries_its_click_radius_whatever_the_browser_says(client, out) -> None:
     ready_view(client)
-    act(client, click(ON_DISC, reach=0.0))  # nothing is shown yet
+    act(client, click(ON_DISC, click_radius=0.0))  # nothing is shown yet
     act(client, click(ON_GROUND, 0))
     beside = [45, 67]
     expected = distance_to_outline(mask_of(ready_view(client)["masks"][0]), beside)
     assert expected < 5
-    act(client, click(beside, reach=500.0))
-    act(client, click([50, 105], kind="segment", granularity=0.5, reach=7.0))
+    act(client, click(beside, click_radius=500.0))
+    act(client, click([50, 105], kind="segment", granularity=0.5, click_radius=7.0))
     shown = mask_of(ready_view(client)["masks"][0])
     assert shown[50, 105]
     act(client, click([50, 104], 0))  # in the segment
     view = act(client, click([70, 100], 0))  # below it: what is shown says the same
-    reaches = [one.get("reach") for one in view["prompts"]]
-    assert reaches[::3] == [None, None]
-    assert reaches[2] == pytest.approx(expected)
-    assert reaches[4] == pytest.approx(distance_to_outline(shown, [50, 104]))
-    assert (reaches[1], reaches[5]) == (0, 0)
+    click_radii = [one.get("click_radius") for one in view["prompts"]]
+    assert click_radii[::3] == [None, None]
+    assert click_radii[2] == pytest.approx(expected)
+    assert click_radii[4] == pytest.approx(distance_to_outline(shown, [50, 104]))
+    assert (click_radii[1], click_radii[5]) == (0, 0)
     content = json.loads((out / "p0.prompts.json").read_text())
     assert [step["prompt"] for step in content["steps"]] == view["prompts"]
 
@@ -199,32 +199,32 @@ def test_a_background_click_after_a_click_in_a_segment_is_obeyed(client) -> None
     assert not (mask & ~shown).any()
 
 
-def test_the_reach_of_a_large_image_is_in_its_own_pixels(paths, out) -> None:
+def test_the_click_radius_of_a_large_image_is_in_its_own_pixels(paths, out) -> None:
     with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
         small = mask_of(act(client, click(ON_DISC))["masks"][0])
-        reach = act(client, click([45, 80]))["prompts"][2]["reach"]
-    assert reach == pytest.approx(2 * distance_to_outline(small, [22, 40]))
+        click_radius = act(client, click([45, 80]))["prompts"][2]["click_radius"]
+    assert click_radius == pytest.approx(2 * distance_to_outline(small, [22, 40]))
 
 
-def test_prompts_that_label_and_prompts_before_the_features_are_there_have_no_reach(
+def test_prompts_that_label_and_prompts_before_the_features_are_there_have_no_click_radius(
     paths, out
 ) -> None:
     model = Slow()
     with serve(paths, out, model) as client:
         act(client, click(ON_DISC))
-        act(client, click(ON_GROUND, 0, reach=1.0))
+        act(client, click(ON_GROUND, 0, click_radius=1.0))
         model.go.set()
         ready_view(client)
         act(client, {"do": "mode", "mode": "labels"})
         act(client, click(ON_SQUARE, 2))
-        act(client, click(ON_DISC, 3, reach=1.0))
+        act(client, click(ON_DISC, 3, click_radius=1.0))
     prompts = [
         one.get("prompt", {}) for one in json.loads((out / "p0.prompts.json").read_text())["steps"]
     ]
     assert len(prompts) == 5
-    assert not any("reach" in one for one in prompts)
+    assert not any("click_radius" in one for one in prompts)
 
 
 def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> None:

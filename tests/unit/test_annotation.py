@@ -22,7 +22,7 @@ from maskfeat.app.annotation import (
     SetMode,
 )
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
-from maskfeat.app.annotation_masks import label_map, object_mask, reach_on
+from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
 from maskfeat.app.open_images import feature_model
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -38,15 +38,19 @@ def after(*steps) -> Annotation:
     return annotation
 
 
-def prompt(place: list[int], label: int = 1, kind="click", granularity=None, reach=None) -> Prompt:
-    return Prompt(kind, (tuple(place),), label, granularity, reach)
+def prompt(
+    place: list[int], label: int = 1, kind="click", granularity=None, click_radius=None
+) -> Prompt:
+    return Prompt(kind, (tuple(place),), label, granularity, click_radius)
 
 
 def scaled_prompt(one: Prompt, factor: float) -> Prompt:
     points = tuple(
         (int(y * factor + factor / 2), int(x * factor + factor / 2)) for y, x in one.points_yx
     )
-    return replace(one, points_yx=points, reach=one.reach and one.reach * factor)
+    return replace(
+        one, points_yx=points, click_radius=one.click_radius and one.click_radius * factor
+    )
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +163,9 @@ def test_json_that_is_no_step_is_refused_in_one_sentence(entry, match) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_reach_is_kept_in_json_and_prompts_of_older_files_have_none() -> None:
-    near = Prompt("click", ((45, 40),), 1, reach=0.1 + 0.2)
-    drawn = Prompt("scribble", ((1, 1), (-2, 300)), 0, reach=12.0)
+def test_a_click_radius_is_kept_in_json_and_prompts_of_older_files_have_none() -> None:
+    near = Prompt("click", ((45, 40),), 1, click_radius=0.1 + 0.2)
+    drawn = Prompt("scribble", ((1, 1), (-2, 300)), 0, click_radius=12.0)
     for annotation in (
         after(AddPrompt(near), AddPrompt(drawn)),
         after(RED, AddPrompt(near)).undone(),
@@ -174,13 +178,20 @@ def test_a_reach_is_kept_in_json_and_prompts_of_older_files_have_none() -> None:
     assert json.loads(json.dumps(annotation_to_json(after(RED)))) == content
     former = json.loads(json.dumps(content).replace('"prompt"', '"mark"'))
     assert annotation_from_json(former, SIZE) == after(RED)
+    text = json.dumps(annotation_to_json(after(AddPrompt(near))))
+    former = json.loads(text.replace('"click_radius"', '"reach"'))
+    assert annotation_from_json(former, SIZE) == after(AddPrompt(near))
 
 
-@pytest.mark.parametrize("reach", ["-0.5", "NaN", "Infinity", "1e999", "true", '"3"', "[3]", "1e9"])
-def test_a_reach_that_is_no_number_of_pixels_is_refused_in_one_sentence(reach) -> None:
-    fields = f'"kind": "click", "points_yx": [[1, 1]], "label": 1, "reach": {reach}'
+@pytest.mark.parametrize(
+    "click_radius", ["-0.5", "NaN", "Infinity", "1e999", "true", '"3"', "[3]", "1e9"]
+)
+def test_a_click_radius_that_is_no_number_of_pixels_is_refused_in_one_sentence(
+    click_radius,
+) -> None:
+    fields = f'"kind": "click", "points_yx": [[1, 1]], "label": 1, "click_radius": {click_radius}'
     entry = json.loads(f'{{"do": "prompt", "prompt": {{{fields}}}}}')
-    with pytest.raises(ValueError, match=r"a reach lies in 0 to 1000000 pixels, got \S+$"):
+    with pytest.raises(ValueError, match=r"a click radius lies in 0 to 1000000 pixels, got \S+$"):
         step_from_json(entry, SIZE)
 
 
@@ -237,30 +248,30 @@ def test_prompts_of_a_reduced_image_lie_where_they_were_made(segmenter) -> None:
     assert not mask[44, 40]
 
 
-def test_the_reach_of_a_prompt_is_its_distance_to_the_outline_that_was_shown() -> None:
+def test_the_click_radius_of_a_prompt_is_its_distance_to_the_outline_that_was_shown() -> None:
     mask = square()  # rows 30 to 59, columns 85 to 114
-    assert reach_on(mask, prompt([45, 80], 1), SIZE) == 5
-    assert reach_on(mask, prompt([33, 100], 0), SIZE) == 4
+    assert click_radius_on(mask, prompt([45, 80], 1), SIZE) == 5
+    assert click_radius_on(mask, prompt([33, 100], 0), SIZE) == 4
     crossing = Prompt("scribble", ((45, 110), (45, 400)), 1)  # the last pixel inside is 129
-    assert reach_on(mask, crossing, SIZE) == 15
+    assert click_radius_on(mask, crossing, SIZE) == 15
     twice = (2 * SIZE[0], 2 * SIZE[1])  # an image that was reduced to the mask's size
-    assert reach_on(mask, prompt([91, 161], 1), twice) == 10
+    assert click_radius_on(mask, prompt([91, 161], 1), twice) == 10
     outside = Prompt("scribble", ((-9, 3), (-9, 50)), 1)
     for none in (outside, prompt([45, 80], 1, "segment", 0.5)):
-        assert reach_on(mask, none, SIZE) is None
+        assert click_radius_on(mask, none, SIZE) is None
     for label, whole in ((1, np.zeros(SIZE, bool)), (0, np.ones(SIZE, bool))):
-        assert reach_on(whole, prompt([45, 80], label), SIZE) is None
+        assert click_radius_on(whole, prompt([45, 80], label), SIZE) is None
     for label, place in ((1, [45, 100]), (0, [45, 80])):  # what the mask says, too
-        assert reach_on(mask, prompt(place, label), SIZE) == 0
+        assert click_radius_on(mask, prompt(place, label), SIZE) == 0
 
 
-def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmenter) -> None:
-    outside = Prompt("scribble", ((-9, 3), (-9, 50)), 0, reach=30.0)
-    drawn = Prompt("scribble", ((45, 69), (45, 72)), 1, reach=6.0)
+def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_click_radius(segmenter) -> None:
+    outside = Prompt("scribble", ((-9, 3), (-9, 50)), 0, click_radius=30.0)
+    drawn = Prompt("scribble", ((45, 69), (45, 72)), 1, click_radius=6.0)
     prompts = [
         outside,
         prompt(ON_GROUND, 0),
-        prompt([30, 40], 0, reach=9.0),
+        prompt([30, 40], 0, click_radius=9.0),
         drawn,
         prompt(ON_DISC),
     ]
@@ -268,7 +279,7 @@ def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmen
         [ON_DISC, ON_GROUND, [30, 40]],
         [True, False, False],
         scribbles=[([(45, x) for x in range(69, 73)], True)],
-        reach_px=[np.inf, np.inf, 9, 6],
+        click_radius_px=[np.inf, np.inf, 9, 6],
     )
     np.testing.assert_array_equal(object_mask(segmenter, prompts, SIZE), expected)
     half_more = (SIZE[0] * 3 // 2, SIZE[1] * 3 // 2)
@@ -278,11 +289,11 @@ def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_reach(segmen
 
 def test_prompts_on_the_background_take_away_until_the_object_is_marked_again(segmenter) -> None:
     rng = np.random.default_rng(0)
-    prompts = [prompt(ON_DISC, reach=None), prompt(ON_SQUARE)]
+    prompts = [prompt(ON_DISC, click_radius=None), prompt(ON_SQUARE)]
     shown = object_mask(segmenter, prompts, SIZE)
     for place in zip(rng.integers(SIZE[0], size=12), rng.integers(SIZE[1], size=12), strict=True):
         beside = prompt([int(side) for side in place], 0)
-        prompts.append(replace(beside, reach=reach_on(shown, beside, SIZE)))
+        prompts.append(replace(beside, click_radius=click_radius_on(shown, beside, SIZE)))
         mask = object_mask(segmenter, prompts, SIZE)
         assert not (mask & ~shown).any()
         shown = mask
@@ -303,14 +314,17 @@ def test_prompts_that_meet_on_the_reduced_image_are_named_by_pixels_of_the_whole
         label_map(segmenter, [prompt([60, 60]), line], twice)
 
 
-def test_a_prompt_of_little_reach_changes_the_mask_around_itself_alone(segmenter) -> None:
+def test_a_prompt_of_little_click_radius_changes_the_mask_around_itself_alone(segmenter) -> None:
     clicks = [prompt(ON_DISC), prompt(ON_GROUND, 0)]
     before = object_mask(segmenter, clicks, SIZE)
     beside = prompt([45, 67])
-    reach = reach_on(before, beside, SIZE)
-    assert reach < 5
+    click_radius = click_radius_on(before, beside, SIZE)
+    assert click_radius < 5
     far = object_mask(segmenter, [*clicks, beside], SIZE) != before
-    near = object_mask(segmenter, [*clicks, replace(beside, reach=reach)], SIZE) != before
+    near = (
+        object_mask(segmenter, [*clicks, replace(beside, click_radius=click_radius)], SIZE)
+        != before
+    )
     assert near[45, 67]
     assert near.sum() < far.sum()
     farthest = [np.hypot(*(np.argwhere(change) - (45, 67)).T).max() for change in (near, far)]

@@ -22,9 +22,9 @@ from maskfeat.evaluate.callbacks import (
     PartitionEvaluation,
 )
 from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
-from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.scoring import evenly_spaced, mean_scores
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -120,7 +120,7 @@ def by_hand(images: Sequence[HeldOutImage], suffix: str = "") -> dict[str, float
         features = LabEncoder().features(image.image)
         partitions = score_partition(features, image, [2, 6])
         ious = session_ious(
-            ReachingClicks(InteractiveSegmenter(LabEncoder())), pick_target(image), 3
+            ClicksWithRadius(InteractiveSegmenter(LabEncoder())), pick_target(image), 3
         )
         pairs = f"partition{suffix}_pairs" if suffix else "pairs"
         rows.append(
@@ -197,7 +197,7 @@ def test_a_source_of_click_targets_replaces_the_datamodule(tmp_path: Path) -> No
         train_dataloaders=Scenes(1).train_dataloader(),
         val_dataloaders=Scenes(1).train_dataloader(),
     )
-    ious = session_ious(ReachingClicks(InteractiveSegmenter(LabEncoder())), source[0], 2)
+    ious = session_ious(ClicksWithRadius(InteractiveSegmenter(LabEncoder())), source[0], 2)
     assert logged(run)["val/mine/iou_1"] == pytest.approx(ious[0], abs=1e-6)
 
 

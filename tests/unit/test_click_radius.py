@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.interactive.click_radius import Prompt, reach_of, reach_to_change
+from maskfeat.interactive.click_radius import Prompt, click_radius_of, distance_to_outline
 from maskfeat.interactive.update import LayeredMasks
 from maskfeat.interactive.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
 
 
-def prompt(row: int, column: int, is_object: bool, reach: float = np.inf) -> Prompt:
-    return Prompt(np.array([[row, column]]), is_object, reach)
+def prompt(row: int, column: int, is_object: bool, click_radius: float = np.inf) -> Prompt:
+    return Prompt(np.array([[row, column]]), is_object, click_radius)
 
 
 class Cuts:
@@ -56,15 +56,15 @@ def many_prompts(draw: st.DrawFn) -> list[Prompt]:
     numbers = st.integers(0, SIZE[0] * SIZE[1] - 1)
     pixels = draw(st.lists(numbers, min_size=1, max_size=9, unique=True))
     first, *others = (divmod(pixel, SIZE[1]) for pixel in pixels)
-    reaches = st.one_of(st.floats(0, 20), st.just(np.inf))
+    click_radii = st.one_of(st.floats(0, 20), st.just(np.inf))
     return [prompt(*first, True)] + [
-        prompt(*place, draw(st.booleans()), draw(reaches)) for place in others
+        prompt(*place, draw(st.booleans()), draw(click_radii)) for place in others
     ]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30))
-def test_reach_is_the_distance_to_the_nearest_pixel_of_the_other_label(
+def test_the_click_radius_is_the_distance_to_the_nearest_pixel_of_the_other_label(
     seed: int, num_pixels: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -75,15 +75,15 @@ def test_reach_is_the_distance_to_the_nearest_pixel_of_the_other_label(
         others = np.argwhere(mask != mask[tuple(pixel)])
         nearest = np.hypot(*(others - pixel).T).min() if len(others) else np.inf
         wanted = max(wanted, nearest)
-    assert reach_of(mask, pixels) == pytest.approx(wanted)
+    assert distance_to_outline(mask, pixels) == pytest.approx(wanted)
 
 
-def test_a_scribble_reaches_as_far_as_its_deepest_pixel() -> None:
+def test_a_scribble_click_radii_as_far_as_its_deepest_pixel() -> None:
     mask = np.zeros(SIZE, bool)
     mask[:, 10:] = True
-    assert reach_of(mask, [[5, 9], [5, 4], [5, 12]]) == 6
-    assert reach_of(mask, [[5, 9], [5, 14]]) == 5
-    assert reach_of(np.zeros(SIZE, bool), [[5, 9]]) == np.inf
+    assert distance_to_outline(mask, [[5, 9], [5, 4], [5, 12]]) == 6
+    assert distance_to_outline(mask, [[5, 9], [5, 14]]) == 5
+    assert distance_to_outline(np.zeros(SIZE, bool), [[5, 9]]) == np.inf
 
 
 @settings(max_examples=50, deadline=None)
@@ -110,8 +110,8 @@ def test_a_prompt_changes_only_what_is_connected_to_it_but_for_parts_it_cuts_off
     start = np.zeros(SIZE, bool)
     layers = LayeredMasks()
     *others, last = prompts
-    last = Prompt(last.pixels_yx, last.is_object, min(one.reach for one in prompts) / 2)
-    if not others or np.isinf(last.reach) or last.level == min(one.level for one in others):
+    last = Prompt(last.pixels_yx, last.is_object, min(one.click_radius for one in prompts) / 2)
+    if not others or np.isinf(last.click_radius) or last.level == min(one.level for one in others):
         return
     before = layers.mask(others, ARBITRARY, start)
     after = layers.mask([*others, last], ARBITRARY, start)
@@ -149,7 +149,7 @@ def test_parts_without_prompts_are_kept_if_wanted() -> None:
 def test_a_prompt_that_the_mask_obeys_already_is_to_change_nothing() -> None:
     mask = np.zeros(SIZE, bool)
     mask[2:8, 4:12] = True
-    assert reach_to_change(mask, [[5, 6]], True) == 0
-    assert reach_to_change(mask, [[5, 6]], False) == reach_of(mask, [[5, 6]]) == 3
-    assert reach_to_change(mask, [[5, 6], [5, 14]], True) == 3
+    assert click_radius_of(mask, [[5, 6]], True) == 0
+    assert click_radius_of(mask, [[5, 6]], False) == distance_to_outline(mask, [[5, 6]]) == 3
+    assert click_radius_of(mask, [[5, 6], [5, 14]], True) == 3
     assert Prompt(np.array([[5, 6]]), True, 0.0).level < Prompt(np.array([[5, 6]]), True, 0.1).level

@@ -15,8 +15,8 @@ from maskfeat.evaluate.clicking import (
     session_ious,
     summarize_clicks,
 )
+from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import iou
-from maskfeat.evaluate.reaching import ReachingClicks
 from maskfeat.evaluate.simulated_users import random_click
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -98,7 +98,7 @@ def test_a_target_without_object_is_refused() -> None:
         session_ious(Perfect(nothing.target), square_target(), max_clicks=0)
 
 
-def test_clicks_on_a_field_of_one_color_reach_it() -> None:
+def test_clicks_on_a_field_of_one_color_click_radius_it() -> None:
     image = four_fields()
     target = pick_target(image)
     assert target is not None
@@ -191,13 +191,13 @@ def test_order_iou_is_one_for_those_who_do_not_care_and_less_for_those_who_do() 
     assert found == {1.0, 0.25}  # as it was; 2 of 8 rows
 
 
-def test_clicks_with_reach_give_one_mask_in_any_order_and_sessions_start_afresh() -> None:
+def test_clicks_with_click_radius_give_one_mask_in_any_order_and_sessions_start_afresh() -> None:
     rows, columns = np.mgrid[:48, :64]
     disc = (rows - 24) ** 2 + (columns - 32) ** 2 < 300
     noise = np.random.default_rng(0).normal(size=(48, 64, 1))
     image = np.where(disc[..., None], [190, 80, 60], [60, 90, 150]) + 25 * noise
     target = ClickTarget("disc", image.clip(0, 255).astype(np.uint8), disc.astype(np.int8))
-    segmenter = ReachingClicks(InteractiveSegmenter(LabEncoder()))
+    segmenter = ClicksWithRadius(InteractiveSegmenter(LabEncoder()))
     sessions = [run_session(segmenter, target, 6, random_click, seed=1) for _ in range(2)]
     for one, other in zip(*sessions, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
@@ -221,7 +221,7 @@ def test_an_image_that_is_set_is_not_prepared_again() -> None:
             return super().features(rgb)
 
     encoder = Counted()
-    segmenter = ReachingClicks(InteractiveSegmenter(encoder))
+    segmenter = ClicksWithRadius(InteractiveSegmenter(encoder))
     image = four_fields().image
     for rgb in (image, image.copy(), 255 - image, image):
         segmenter.set_image(rgb)

@@ -64,7 +64,7 @@ def test_undo_shows_what_was_shown() -> None:
     assert segmenter.undo() is None
 
 
-def growing(clicks_yx, is_positive, *, scribbles, reach_px, within) -> np.ndarray:
+def growing(clicks_yx, is_positive, *, scribbles, click_radius_px, within) -> np.ndarray:
     """One column more for every prompt."""
     mask = np.zeros((1, 8), bool)
     mask[0, : len(scribbles)] = True
@@ -76,11 +76,11 @@ def test_what_grows_for_a_background_prompt_comes_with_the_next_on_the_object() 
     points = [np.array([[0, column]]) for column in columns]
     history = PromptHistory(growing)
     prompts: list[KeptPrompt] = []
-    for point, is_positive, reach, count in zip(
+    for point, is_positive, click_radius, count in zip(
         points, signs, (np.inf, 1, 0, 3, 4), (1, 1, 1, 4, 4), strict=True
     ):
         assert history.add(point, is_positive).sum() == count
-        prompts.append(KeptPrompt(point, is_positive, reach))
+        prompts.append(KeptPrompt(point, is_positive, click_radius))
         assert shown_mask(growing, prompts).sum() == count
     assert shown_mask(growing, prompts[1:2]) is None
 

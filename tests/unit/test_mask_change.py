@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskfeat.evaluate.baselines import LabEncoder
-from maskfeat.interactive.click_radius import Prompt, reach_of_level
+from maskfeat.interactive.click_radius import Prompt, radius_of_level
 from maskfeat.interactive.evidence import SUPERPIXEL_MEASURES
 from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader, Layer
 from maskfeat.interactive.small_net import SmallNet
@@ -61,7 +61,7 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
     odds = np.linspace(-3, 3, len(asked)).astype(np.float32)
     reader = ChangeReader(net_of(), GRAPH)
     found = reader.measures(odds, BY_PROMPTS[:, asked], asked, to_object, layer, [ALL])
-    reach, root = reach_of_level(prompt.level), math.sqrt(SIZE[0] * SIZE[1])
+    click_radius, root = radius_of_level(prompt.level), math.sqrt(SIZE[0] * SIZE[1])
     others = np.argwhere(below == to_object)
     for superpixel, odd, values in zip(asked, odds, found.T, strict=True):
         known = dict(zip(CHANGE_MEASURES, values, strict=True))
@@ -75,22 +75,24 @@ def test_what_is_measured_is_what_a_naive_search_finds(to_object: bool) -> None:
         depth = np.mean(depths) + 0.5
         assert known["log odds of the change, by all prompts"] == odd * (1 if to_object else -1)
         assert known["the change is to the object"] == (1 if to_object else -1)
-        assert known["log distance to the prompt, by its reach"] == pytest.approx(
-            math.log((distance + 0.5) / reach), abs=1e-4
+        assert known["log distance to the prompt, by its click radius"] == pytest.approx(
+            math.log((distance + 0.5) / click_radius), abs=1e-4
         )
-        assert known["log depth under the outline, by the reach"] == pytest.approx(
-            math.log(depth / reach), abs=1e-4
+        assert known["log depth under the outline, by the click radius"] == pytest.approx(
+            math.log(depth / click_radius), abs=1e-4
         )
         assert known["log depth under the outline, of the image"] == pytest.approx(
             math.log(depth / root), abs=1e-4
         )
-        assert known["log reach, of the image"] == pytest.approx(math.log(reach / root))
+        assert known["log click radius, of the image"] == pytest.approx(
+            math.log(click_radius / root)
+        )
         assert known["log number of prompts"] == pytest.approx(math.log(5))
         assert known["log share of the image that has the label"] == pytest.approx(
             math.log(0.5), abs=1e-3
         )
-        assert known["log reach, of the object"] == pytest.approx(
-            math.log(reach / math.sqrt(below.sum()))
+        assert known["log click radius, of the object"] == pytest.approx(
+            math.log(click_radius / math.sqrt(below.sum()))
         )
         by_prompts = dict(zip(SUPERPIXEL_MEASURES, BY_PROMPTS[:, superpixel], strict=True))
         sides = ("object", "background") if to_object else ("background", "object")
@@ -123,15 +125,15 @@ def test_prompts_of_both_signs_change_what_they_are_about() -> None:
     below = half()
     everyone, is_object = superpixels_of(below)
     prompts = [Prompt(np.array([[22, 40]]), True, 10.0), Prompt(np.array([[22, 20]]), False, 10.0)]
-    near = ChangeReader(net_of(**{"log distance to the prompt, by its reach": -9.0}), GRAPH)
+    near = ChangeReader(net_of(**{"log distance to the prompt, by its click radius": -9.0}), GRAPH)
     odds = np.zeros(len(everyone), np.float32)
     revised = near.revised(odds, BY_PROMPTS, everyone, is_object, Layer(below, prompts, 3), [ALL])
     changed = (revised > 0) != is_object
     wrong = np.where(is_object[:, None], [22, 20], [22, 40])  # the prompt that is about each
     distance = np.hypot(*(GRAPH.centroids_yx - wrong).T)
-    reach = reach_of_level(prompts[0].level)
-    clear = np.abs(distance - reach) > 1
-    np.testing.assert_array_equal(changed[clear], (distance < reach)[clear])
+    click_radius = radius_of_level(prompts[0].level)
+    clear = np.abs(distance - click_radius) > 1
+    np.testing.assert_array_equal(changed[clear], (distance < click_radius)[clear])
 
 
 def test_a_mask_of_one_label_has_a_depth_too() -> None:

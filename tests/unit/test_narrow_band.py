@@ -67,7 +67,7 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
 
     Reader(net_of(), FINE, COLORS).sliver(prompt, mask, (outside, inside))
     near = np.argwhere(~mask)
-    near = near[np.hypot(*(near - pixel).T) <= 19]  # 5 times the reach, rounded up, and 6
+    near = near[np.hypot(*(near - pixel).T) <= 19]  # 5 times the click radius, rounded up, and 6
     np.testing.assert_array_equal(heard["pixels"], near)
     # The window is what lies so far away, too.
     low, high = np.maximum(pixel - 19, 0), np.minimum(pixel + 20, SIZE)
@@ -77,11 +77,11 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
         known = dict(zip(SLIVER_MEASURES, values, strict=True))
         distance = np.hypot(*(at - pixel))
         depth = np.hypot(*(objects - at).T).min()
-        assert known["log reach"] == pytest.approx(np.log(2.5))
+        assert known["log click radius"] == pytest.approx(np.log(2.5))
         assert known["distance to the prompt"] == pytest.approx(distance)
-        assert known["distance by reach"] == pytest.approx(distance / 2.5)
+        assert known["distance by click radius"] == pytest.approx(distance / 2.5)
         assert known["depth under the outline"] == pytest.approx(depth)
-        assert known["depth by reach"] == pytest.approx(depth / 2.5)
+        assert known["depth by click radius"] == pytest.approx(depth / 2.5)
         assert known["the prompt is on the object"] == 1
         for name, others in (("the other", outside), ("its", inside[1:])):
             nearest = min(24, np.hypot(*(others - at).T).min())
@@ -110,7 +110,7 @@ def test_a_sliver_is_as_the_network_says_and_only_of_the_other_label() -> None:
     rows, columns = np.nonzero(found)
     assert columns.min() == 25
     assert columns.max() == 27
-    assert rows.min() == 20 - 16  # 5 times the reach and 6
+    assert rows.min() == 20 - 16  # 5 times the click radius and 6
     assert rows.max() == 20 + 16
 
 
@@ -149,7 +149,7 @@ def test_the_network_that_comes_along_finds_a_sliver_beside_an_edge() -> None:
     assert not found[:, 28:].any()
 
 
-def test_prompts_with_more_reach_and_long_scribbles_are_no_slivers() -> None:
+def test_prompts_with_more_click_radius_and_long_scribbles_are_no_slivers() -> None:
     assert is_sliver(Prompt(np.array([[5, 5]]), True, 3.0))
     assert not is_sliver(Prompt(np.array([[5, 5]]), True, 4.0))
     assert not is_sliver(Prompt(np.array([[5, 5]]), True))

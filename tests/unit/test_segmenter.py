@@ -12,7 +12,7 @@ from skimage.measure import label
 
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.interactive.click_radius import reach_of
+from maskfeat.interactive.click_radius import distance_to_outline
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 
@@ -76,7 +76,7 @@ def test_opposite_clicks_on_neighboring_pixels_part_them() -> None:
     assert not mask[y, x + 1]
 
 
-def test_a_user_user_reaches_the_ring_in_ten_clicks() -> None:
+def test_a_user_reaches_the_ring_in_ten_clicks() -> None:
     mask = np.zeros_like(RING)
     clicks: list[tuple[int, int]] = []
     signs: list[bool] = []
@@ -296,9 +296,9 @@ def test_clicks_that_are_kept_can_be_undone_and_forgotten() -> None:
     segmenter = segmenter_of(RGB)
     first = segmenter.click(32, 30)
     second = segmenter.click(5, 5, is_positive=False)
-    reach = reach_of(first, [5, 5])
+    click_radius = distance_to_outline(first, [5, 5])
     clicks = [[5, 5], [32, 30]], [False, True]
-    again = segmenter.predict(*clicks, reach_px=[reach, np.inf])
+    again = segmenter.predict(*clicks, click_radius_px=[click_radius, np.inf])
     np.testing.assert_array_equal(second, again)
     with pytest.raises(ValueError, match="inside the image"):
         segmenter.click(99, 0)
@@ -374,7 +374,7 @@ def test_threads_that_share_a_segmenter_get_what_they_asked_for() -> None:
         np.testing.assert_array_equal(mask, wanted)
 
 
-def test_a_click_with_little_reach_leaves_the_rest_as_it_is_and_undo_restores_it() -> None:
+def test_a_click_with_little_click_radius_leaves_the_rest_as_it_is_and_undo_restores_it() -> None:
     segmenter = segmenter_of(RGB)
     rng = np.random.default_rng(1)
     pixels = rng.choice(RING.size, size=12, replace=False)
@@ -388,7 +388,7 @@ def test_a_click_with_little_reach_leaves_the_rest_as_it_is_and_undo_restores_it
         # Missing and next to the outline: no click reaches less.
         missing = np.argwhere(~masks[-1] & binary_dilation(masks[-1]) & ~is_ground)
         click = missing[rng.integers(len(missing))]
-        assert reach_of(masks[-1], click) == 1
+        assert distance_to_outline(masks[-1], click) == 1
         masks.append(segmenter.click(*click.tolist()))
         near.append(click)
         changed = np.argwhere(masks[-1] != masks[-2])
@@ -398,20 +398,30 @@ def test_a_click_with_little_reach_leaves_the_rest_as_it_is_and_undo_restores_it
         np.testing.assert_array_equal(segmenter.undo(), mask)
 
 
-def test_clicks_with_reach_give_one_mask_in_any_order() -> None:
+def test_clicks_with_click_radius_give_one_mask_in_any_order() -> None:
     rng = np.random.default_rng(2)
     pixels = rng.choice(RING.size, size=20, replace=False)
     clicks = np.stack(np.unravel_index(pixels, RING.shape), axis=1)
     signs = RING[tuple(clicks.T)]
     signs[0] = True
-    reaches = np.where(rng.random(20) < 0.2, np.inf, rng.uniform(0, 30, 20))
-    mask = SEGMENTER.predict(clicks, signs, reach_px=reaches)
+    click_radii = np.where(rng.random(20) < 0.2, np.inf, rng.uniform(0, 30, 20))
+    mask = SEGMENTER.predict(clicks, signs, click_radius_px=click_radii)
     np.testing.assert_array_equal(mask[tuple(clicks.T)], signs)
     order = rng.permutation(20)
-    other = segmenter_of(RGB).predict(clicks[order], signs[order], reach_px=reaches[order])
+    other = segmenter_of(RGB).predict(
+        clicks[order], signs[order], click_radius_px=click_radii[order]
+    )
     np.testing.assert_array_equal(mask, other)
-    whole = SEGMENTER.predict(clicks, signs, reach_px=np.full(20, np.inf))
+    whole = SEGMENTER.predict(clicks, signs, click_radius_px=np.full(20, np.inf))
     np.testing.assert_array_equal(whole, SEGMENTER.predict(clicks, signs))
+
+
+def test_the_click_radius_is_taken_by_its_former_name() -> None:
+    clicks = [[32, 30], [5, 5]], [True, False]
+    expected = SEGMENTER.predict(*clicks, click_radius_px=[np.inf, 3])
+    with pytest.warns(FutureWarning, match="reach_px=.* is now click_radius_px="):
+        mask = SEGMENTER.predict(*clicks, reach_px=[np.inf, 3])
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_a_prompt_said_twice_is_said_once() -> None:
@@ -421,28 +431,28 @@ def test_a_prompt_said_twice_is_said_once() -> None:
         signs = RING[tuple(clicks.T)]
         signs[0] = RING[32, 30]
         clicks[0] = 32, 30
-        reaches = np.full(8, 20.0)
-        mask = SEGMENTER.predict(clicks, signs, reach_px=reaches)
+        click_radii = np.full(8, 20.0)
+        mask = SEGMENTER.predict(clicks, signs, click_radius_px=click_radii)
         for again in (0, 5):
             more = np.append(np.arange(8), again)
-            same = SEGMENTER.predict(clicks[more], signs[more], reach_px=reaches[more])
+            same = SEGMENTER.predict(clicks[more], signs[more], click_radius_px=click_radii[more])
             np.testing.assert_array_equal(same, mask)
 
 
-@pytest.mark.parametrize("reach_px", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
-def test_bad_reaches_are_refused(reach_px) -> None:
-    with pytest.raises(ValueError, match=r"reach_px must be one number .* \(2\), got"):
-        SEGMENTER.predict([[32, 30], [5, 5]], [True, False], reach_px=reach_px)
+@pytest.mark.parametrize("click_radius_px", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
+def test_bad_click_radii_are_refused(click_radius_px) -> None:
+    with pytest.raises(ValueError, match=r"click_radius_px must be one number .* \(2\), got"):
+        SEGMENTER.predict([[32, 30], [5, 5]], [True, False], click_radius_px=click_radius_px)
 
 
-def test_a_box_and_a_hint_go_with_clicks_that_have_a_reach() -> None:
+def test_a_box_and_a_hint_go_with_clicks_that_have_a_click_radius() -> None:
     box = [4, 20, 60, 76]
     shown = SEGMENTER.predict((), (), box_yxyx=box)
     assert shown.any()
     click = [int(v) for v in np.argwhere(shown)[0]]
-    reach = [reach_of(shown, click)]
-    mask = SEGMENTER.predict([click], [False], box_yxyx=box, reach_px=reach)
+    click_radius = [distance_to_outline(shown, click)]
+    mask = SEGMENTER.predict([click], [False], box_yxyx=box, click_radius_px=click_radius)
     assert not mask[tuple(click)]
     assert (mask & shown).sum() > 0.5 * shown.sum()
-    hint = SEGMENTER.predict([click], [False], mask=shown, reach_px=[1e300])
+    hint = SEGMENTER.predict([click], [False], mask=shown, click_radius_px=[1e300])
     assert not hint[tuple(click)]

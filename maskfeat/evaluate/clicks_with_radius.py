@@ -1,22 +1,22 @@
-"""A segmenter in sessions of clicks that carry their reach, as those of the page do."""
+"""A segmenter in sessions of clicks that carry their click radius, as those of the page do."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.interactive.click_radius import reach_to_change
+from maskfeat.interactive.click_radius import click_radius_of
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Click = tuple[int, int, bool]
 
 
-class ReachingClicks:
-    """Gives each click the reach it has on the mask that was shown last, and keeps it.
+class ClicksWithRadius:
+    """Gives each click the click radius it has on the mask that was shown last, and keeps it.
 
-    A click that was seen before has the reach it had then, wherever it stands among the others, and
-    after a click on the background nothing grows beyond the mask that this was made on. So what is
-    remembered belongs to the set of clicks, and shuffled clicks give the same mask.
+    A click that was seen before has the click radius it had then, wherever it stands among the
+    others, and after a click on the background nothing grows beyond the mask that this was made on.
+    So what is remembered belongs to the set of clicks, and shuffled clicks give the same mask.
 
     Args:
         segmenter: Makes the masks.
@@ -40,7 +40,7 @@ class ReachingClicks:
         self._shown: npt.NDArray[np.bool_] | None = None
         self._within: npt.NDArray[np.bool_] | None = None
         self._clicks: frozenset[Click] = frozenset()
-        self._reaches: dict[Click, float] = {}
+        self._radii: dict[Click, float] = {}
 
     def predict(
         self, clicks_yx: npt.NDArray[np.int64], is_positive: npt.NDArray[np.bool_]
@@ -52,20 +52,22 @@ class ReachingClicks:
             (row, column, sign)
             for (row, column), sign in zip(clicks_yx.tolist(), is_positive.tolist(), strict=True)
         ]
-        for row, column, sign in set(clicks) - self._reaches.keys():
+        for row, column, sign in set(clicks) - self._radii.keys():
             shown = self._shown
-            reach = float(np.inf) if shown is None else reach_to_change(shown, [row, column], sign)
-            self._reaches[row, column, sign] = reach
+            click_radius = (
+                float(np.inf) if shown is None else click_radius_of(shown, [row, column], sign)
+            )
+            self._radii[row, column, sign] = click_radius
         new = frozenset(clicks) - self._clicks
         if new or self._clicks - frozenset(clicks):
             only_added = self._clicks <= frozenset(clicks)
-            adds = any(click[2] and self._reaches[click] > 0 for click in new)
+            adds = any(click[2] and self._radii[click] > 0 for click in new)
             self._within = self._shown if only_added and not adds else None
             self._clicks = frozenset(clicks)
         self._shown = self._segmenter.predict(
             clicks_yx,
             is_positive,
-            reach_px=[self._reaches[click] for click in clicks],
+            click_radius_px=[self._radii[click] for click in clicks],
             within=self._within,
         )
         return self._shown
