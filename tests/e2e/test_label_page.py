@@ -114,18 +114,47 @@ def test_undo_goes_to_the_image_of_the_click_and_b_goes_back(page) -> None:
     page.text("#name").to_have_text("p1.png")
 
 
-def test_undo_after_done_says_what_it_takes_back(page, out) -> None:
+def test_undo_after_done_takes_that_back_and_no_click(page, out) -> None:
+    click_all(page)
+    page.press("s")
+    page.text("#name").to_have_text("p1.png")
+    page.wait()
+    page.press("d")  # by accident
+    page.text("#name").to_have_text("p2.png")
+    page.wait()
+    assert (out / "labels" / "p1.png").is_file()
+    page.press("u")
+    page.text("#message").to_have_text("taken back in p1.png: calling the image done")
+    page.text("#name").to_have_text("p1.png")
+    page.text("#done-badge").to_be_hidden()
+    page.text("#num-clicks").to_have_text("3 clicks")
+    assert not (out / "labels" / "p1.png").exists()
+    page.press("u")  # from here on, undo is for clicks again
+    page.text("#message").to_have_text("the last click, on p0.png, was taken back")
+    page.text("#num-clicks").to_have_text("2 clicks")
+
+
+def test_undo_after_done_works_without_clicks_and_after_turning_is_for_clicks(page, out) -> None:
+    page.text("#undo").to_be_disabled()
+    page.press("d")
+    page.text("#name").to_have_text("p1.png")
+    page.text("#undo").to_be_enabled()
+    page.page.locator("#undo").click()
+    page.text("#name").to_have_text("p0.png")
+    page.text("#num-done").to_have_text("0 of 4 done")
+    page.wait()
     click_all(page)
     page.press("d")
     page.text("#name").to_have_text("p1.png")
     page.wait()
-    assert (out / "labels" / "p0.png").is_file()
+    page.press("ArrowRight")
+    page.text("#name").to_have_text("p2.png")
+    page.wait()
     page.press("u")
     page.text("#message").to_have_text(
         "the last click, on p0.png, was taken back; it is no longer done"
     )
     page.text("#name").to_have_text("p0.png")
-    page.wait()
     page.text("#num-clicks").to_have_text("2 clicks")
     assert not (out / "labels" / "p0.png").exists()
 

@@ -37,7 +37,7 @@ export const LABEL_TABLE = [
   [["d", "Enter"], "image done, on to the next proposed", "done"],
   [["s"], "on to the next proposed, this one stays open", "skip"],
   [["b", "Backspace"], "back to the image shown before", "back"],
-  [["Ctrl+z", "u"], "undo the last click, wherever it was", "undo"],
+  [["Ctrl+z", "u"], "undo the last click, wherever it was; after D, undo D", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
   [["["], "a click takes more", "coarser"],
   [["]"], "a click takes less", "finer"],

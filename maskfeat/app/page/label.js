@@ -23,6 +23,7 @@ let view = null; // the server's last word on the image
 let layer = null;
 let pending = []; // clicks that the server has not answered yet
 let past = []; // images shown before
+let left = null; // the image that was called done last, until something else is done
 let chosen = 0;
 let areTintsShown = true;
 
@@ -40,7 +41,7 @@ async function open(next, isBack = false, message = "") {
   say(message);
   showBusy("reading the image");
   side.showPlace(folder, number);
-  side.showView(null, past.length > 0);
+  showView();
   document.body.dataset.ready = "false";
   history.replaceState(null, "", `#${number + 1}`);
   try {
@@ -78,10 +79,12 @@ function take(answer) {
   for (const { region, ...click } of pending) layer.paint(region, click.class);
   document.body.dataset.fresh = view.is_fresh;
   side.showPlace(folder, number);
-  side.showView(view, past.length > 0);
+  showView();
   side.showShares(layer.shares(folder.classes.length));
   cut();
 }
+
+const showView = () => side.showView(view, past.length > 0, left !== null);
 
 function show() {
   const { partition } = layer ?? {};
@@ -112,6 +115,7 @@ async function learn() {
 async function act(action) {
   if (!connection.isUp()) return false;
   const at = number;
+  left = null;
   learning.abort();
   document.body.dataset.fresh = "false";
   try {
@@ -184,17 +188,40 @@ function choose(one) {
 async function finishImage() {
   const at = number;
   if (!view) return;
-  if (!view.is_done && !(await act({ do: "done", is_done: true }))) return;
-  if (number === at) await proceed();
+  if (!view.is_done) {
+    if (!(await act({ do: "done", is_done: true })) || number !== at) return;
+    left = at;
+    showView();
+  }
+  await proceed();
+}
+
+// Right after an image was called done, undo takes that back; else the last click, wherever it was.
+async function undo() {
+  const back = left;
+  if (back === null) {
+    if (view?.can_undo) await act({ do: "undo" });
+    return;
+  }
+  if (back !== number) await open(back, true);
+  if (!view?.is_done || !(await act({ do: "done", is_done: false }))) return;
+  if (number === back) say(`taken back in ${folder.names[back]}: calling the image done`);
+}
+
+function turnTo(next, isBack = false) {
+  left = null;
+  open(next, isBack);
 }
 
 // On to the image that the server proposes.
 async function proceed() {
   const timer = setTimeout(() => showBusy("choosing the next image"), QUIET_MS);
+  const before = [number, left];
   try {
     const next = await api.getNext(number);
     clearTimeout(timer);
     showBusy("");
+    if (String([number, left]) !== String(before)) return; // undone, or clicked, in the meantime
     if (next !== null && next !== number) await open(next);
     else if (next === null) await exportAll("all images are done; ");
   } catch (error) {
@@ -247,10 +274,13 @@ async function reconnect() {
 
 const actions = {
   done: finishImage,
-  skip: proceed,
-  undo: () => view?.can_undo && act({ do: "undo" }),
+  skip() {
+    left = null;
+    proceed();
+  },
+  undo,
   redo: () => view?.can_redo && act({ do: "redo" }),
-  back: () => past.length && open(past.pop(), true),
+  back: () => past.length && turnTo(past.pop(), true),
   reopen: () => view?.is_done && act({ do: "done", is_done: false }),
   export: () => exportAll(),
   toggleBorders() {
@@ -266,8 +296,8 @@ const actions = {
   fit: () => stage.fit(),
   zoomIn: () => stage.zoom(1.25),
   zoomOut: () => stage.zoom(0.8),
-  previous: () => open(number - 1),
-  next: () => open(number + 1),
+  previous: () => turnTo(number - 1),
+  next: () => turnTo(number + 1),
   help: keys.showHelp,
 };
 

@@ -61,8 +61,8 @@ export function showProgress(progress) {
   }));
 }
 
-export function showView(view, hasPast) {
-  element("undo").disabled = !view?.can_undo;
+export function showView(view, hasPast, canUndoDone) {
+  element("undo").disabled = !canUndoDone && !view?.can_undo;
   element("redo").disabled = !view?.can_redo;
   element("back").disabled = !hasPast;
   element("hint").textContent = view && !view.knows_classes
