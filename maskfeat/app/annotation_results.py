@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 
 LABELS_FOLDER = "labels"
-_MADE_OF = re.compile(rb'\{"made_of":"([0-9a-f]+)"')
+_HEAD = re.compile(rb'\{"made_of":"([0-9a-f]+)"(?:,"digest":"([0-9a-f]+)",)?')
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ class Results:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
-    def are_due(self) -> bool:
-        """Whether the files are missing, or made of something else."""
-        return self.made_of_on_disk() != self.made_of or not self.label_map.exists()
+    def are_on_disk(self) -> bool:
+        """Whether the annotations are there, made of these or of other masks."""
+        return _HEAD.match(_read(self.annotations)) is not None
 
-    def made_of_on_disk(self) -> str | None:
-        """What the files there say that they are made of; None if they do not, or are not there."""
-        try:
-            with self.annotations.open("rb") as file:
-                found = _MADE_OF.match(file.read(64))
-        except FileNotFoundError:
-            return None
-        return found.group(1).decode() if found else None
+    @property
+    def are_due(self) -> bool:
+        """Whether the files are missing, made of something else, or were changed since."""
+        content = _read(self.annotations)
+        head = _HEAD.match(content)
+        if head is None or head.group(1).decode() != self.made_of or head.group(2) is None:
+            return True
+        return _digest(content[head.end() :], _read(self.label_map)) != head.group(2).decode()
 
 
 @contextlib.contextmanager
@@ -91,7 +92,7 @@ def written_results(results: Results) -> Iterator[None]:
     the smaller one. KEY.json holds one annotation for each mask, its `id` the number, in one piece
     or several; `predicted_iou` and `stability_score` are 1, as a person has looked at it. The
     point is the pixel furthest from the mask's border. The annotations come last: with them all is
-    there, and `made_of` says of what.
+    there; `made_of` says of what, and `digest` of both files' content finds later damage.
 
     Raises:
         OSError: If they cannot be written.
@@ -99,16 +100,33 @@ def written_results(results: Results) -> Iterator[None]:
     """
     labels, annotations = _drawn(results)
     content = {
-        "made_of": results.made_of,  # first: it is looked for without reading the rest
         "image": image_entry(results.image_id, results.size, results.image.name),
         "annotations": annotations,
     }
+    png = io.BytesIO()
+    Image.fromarray(labels).save(png, "PNG", compress_level=1)
+    rest = json_bytes(content)[1:]
+    digest = _digest(rest, png.getvalue())
     with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
-        Image.fromarray(labels).save(png_file, "PNG", compress_level=1)
-        json_file.write(json_bytes(content))
+        png_file.write(png.getvalue())
+        json_file.write(f'{{"made_of":"{results.made_of}","digest":"{digest}",'.encode() + rest)
         png_file.flush()
         json_file.flush()
         yield
+
+
+def _read(path: Path) -> bytes:
+    """The content of a file, empty if it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _digest(annotations: bytes, label_map: bytes) -> str:
+    digest = hashlib.blake2b(annotations, digest_size=16)
+    digest.update(label_map)
+    return digest.hexdigest()
 
 
 def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any]]]:

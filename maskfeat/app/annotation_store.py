@@ -195,9 +195,9 @@ class AnnotationStore:
         # None at all is a result, too, once it is one, or was.
         are_objects = state.finished or (state.is_done and not state.label_prompts)
         due = []
-        if (are_objects or objects.made_of_on_disk()) and objects.are_due:
+        if (are_objects or objects.are_on_disk) and objects.are_due:
             due.append(objects)
-        if (state.labels or (state.is_done and labels.made_of_on_disk())) and labels.are_due:
+        if (state.labels or (state.is_done and labels.are_on_disk)) and labels.are_due:
             due.append(labels)
         return due
 

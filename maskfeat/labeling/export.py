@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.files import whole_file
+from maskfeat.files import file_digest, whole_file
 from maskfeat.formats.sa1b import annotate_levels, image_entry, json_bytes
 
 IntArray = npt.NDArray[np.int64]
 Format = Literal["png", "coco", "sa1b"]
+_LIST = ".maskfeat_export.json"
 
 
 def export_labels(
@@ -33,6 +35,9 @@ def export_labels(
     - "sa1b": KEY.json in the layout of SA-1B, an annotation for each connected region, with the
       name of its class under `label`; beside KEY.jpg it is training data.
 
+    A list of what was written stays in the folder (`.maskfeat_export.json`). The next export
+    removes the files of images that it leaves out, unless they were changed since.
+
     Args:
         folder: Where to; made if it is not there.
         labeled: Image, its number, and the class of each pixel, shape (H, W), -1 for none.
@@ -44,25 +49,37 @@ def export_labels(
         How many images were written.
 
     Raises:
-        ValueError: If a format is unknown.
+        ValueError: If a format is unknown, or an image is named as coco.json would be.
     """
     unknown = sorted(set(formats) - {"png", "coco", "sa1b"})
     if unknown:
         raise ValueError(f"formats must be of png, coco and sa1b, got {unknown[0]!r}")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    before = _read_list(folder)
+    written: dict[str, tuple[str, str]] = {}
     for path, number, labels in labeled:
         height, width = labels.shape
         images.append({"id": number, "file_name": path.name, "height": height, "width": width})
         if "png" in formats:
-            write_label_map(folder / f"{path.stem}_classes.png", labels)
+            label_map = folder / f"{path.stem}_classes.png"
+            write_label_map(label_map, labels)
+            written[label_map.name] = (path.name, file_digest(label_map))
         if "coco" not in formats and "sa1b" not in formats:
             continue
         regions = _regions(labels, min_area_px)
         if "coco" in formats:
             annotations.extend(_coco(regions, number, len(annotations)))
         if "sa1b" in formats:
-            _write_sa1b(folder / f"{path.stem}.json", path, number, labels.shape, regions, classes)
+            masks = folder / f"{path.stem}.json"
+            if masks.name == "coco.json" and "coco" in formats:
+                raise ValueError(
+                    f"the masks of '{path.name}' and of all images would both be written to "
+                    f"'{masks}'; rename the image, or export the two formats to two folders"
+                )
+            _write_sa1b(masks, path, number, labels.shape, regions, classes)
+            written[masks.name] = (path.name, file_digest(masks))
+    _remove_others(folder, before, written)
     if "png" in formats:
         with whole_file(folder / "classes.txt") as file:
             file.write("".join(f"{name}\n" for name in classes).encode())
@@ -71,6 +88,40 @@ def export_labels(
         content = {"images": images, "categories": categories, "annotations": annotations}
         _write_json(folder / "coco.json", content)
     return len(images)
+
+
+def _read_list(folder: Path) -> dict[str, tuple[str, str]]:
+    """What the last export wrote, as `_remove_others` keeps it; {} if that is not known."""
+    try:
+        content = json.loads((folder / _LIST).read_bytes())
+        return {
+            str(name): (str(image), str(digest))
+            for name, (image, digest) in content["files"].items()
+            if Path(name).name == name  # a list that was tampered with reaches no other folder
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _remove_others(
+    folder: Path, before: dict[str, tuple[str, str]], written: dict[str, tuple[str, str]]
+) -> None:
+    """Remove what an earlier export wrote of images that this one leaves out, and keep the list.
+
+    Args:
+        folder: Of the exports.
+        before: Name of the image and digest of the content, by name of the file.
+        written: The same of this export.
+    """
+    images = {image for image, _ in written.values()}
+    kept = {name: one for name, one in before.items() if one[0] in images and name not in written}
+    for name in before.keys() - kept.keys() - written.keys():
+        file = folder / name
+        # What somebody changed is theirs.
+        if file.is_file() and not file.is_symlink() and file_digest(file) == before[name][1]:
+            file.unlink()
+    if before or written:
+        _write_json(folder / _LIST, {"files": kept | written})
 
 
 def write_label_map(path: Path, labels: IntArray) -> None:

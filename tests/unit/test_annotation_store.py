@@ -173,6 +173,35 @@ def test_results_that_a_kill_left_missing_or_stale_are_made_anew_at_the_start(
     assert ids(out / "p0.json") == [1, 2]
 
 
+@pytest.mark.parametrize("damaged", ["p0.json", "p0_mask.png"])
+@pytest.mark.parametrize("harm", ["byte", "cut", "longer"])
+def test_results_damaged_anywhere_are_made_anew_at_the_start(paths, out, damaged, harm) -> None:
+    saved(paths, out, *DONE)
+    expected = (out / damaged).read_bytes()
+    assert len(expected) > 120
+    harmed = {
+        "byte": expected[:-20] + bytes([expected[-20] ^ 1]) + expected[-19:],
+        "cut": expected[:100],
+        "longer": expected + b" ",
+    }
+    (out / damaged).write_bytes(harmed[harm])
+    AnnotationStore(out, paths)
+    assert (out / damaged).read_bytes() == expected
+
+
+def test_results_without_a_digest_are_made_anew_once(paths, out) -> None:
+    saved(paths, out, *DONE)
+    expected = (out / "p0.json").read_bytes()
+    content = json.loads(expected)
+    del content["digest"]  # as former versions wrote them
+    (out / "p0.json").write_text(json.dumps(content, separators=(",", ":")))
+    AnnotationStore(out, paths)
+    written = (out / "p0.json").stat().st_mtime_ns
+    assert (out / "p0.json").read_bytes() == expected
+    AnnotationStore(out, paths)
+    assert (out / "p0.json").stat().st_mtime_ns == written
+
+
 @pytest.mark.parametrize("num_moved", [0, 1, 2])
 def test_a_kill_between_prompts_and_results_is_mended(paths, out, monkeypatch, num_moved) -> None:
     saved(paths, out, *DONE)

@@ -16,6 +16,7 @@ from PIL import Image
 from maskfeat import Labeler
 from maskfeat.data.annotations.rle import decode_annotations
 from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.files import file_digest
 from maskfeat.labeling.image_store import _MOST_OPEN
 
 CLASSES = ["ground", "disc", "square"]
@@ -292,6 +293,52 @@ def test_exports_say_the_same_in_three_formats(photos, out, tmp_path) -> None:
     assert one.export(folder, ["png"], only_done=False) == 4
 
 
+def test_an_export_removes_what_it_wrote_of_images_that_are_not_done_any_more(
+    photos, out, tmp_path
+) -> None:
+    one, folder = labeler(photos, out), tmp_path / "exported"
+    click_all(one, 0)
+    for number in (0, 1, 2):
+        one.set_done(number)
+    one.export(folder)
+    (folder / "mine.txt").write_text("mine")
+    (folder / "p1.json").write_text("changed by hand")
+    for number in (0, 1):
+        one.set_done(number, False)
+    assert one.export(folder) == 1
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    of_done = {"p2_classes.png", "p2.json", "coco.json", "classes.txt"}
+    assert names == of_done | {"p1.json", "mine.txt"}
+    assert [
+        image["file_name"] for image in json.loads((folder / "coco.json").read_text())["images"]
+    ] == ["p2.png"]
+    assert one.export(folder, ["png"]) == 1  # other formats of the same images stay
+    assert {"p2.json", "p2_classes.png"} <= {path.name for path in folder.iterdir()}
+    one.set_done(2, False)
+    assert one.export(folder) == 0
+    assert not list(folder.glob("p2*"))
+
+
+def test_a_list_of_exports_from_elsewhere_removes_nothing_outside(photos, out, tmp_path) -> None:
+    folder, outside = tmp_path / "exported", tmp_path / "p0.json"
+    folder.mkdir()
+    outside.write_text("{}")
+    files = {"../p0.json": ["p0.png", file_digest(outside)], "x": 5}
+    for content in (json.dumps({"files": files}), "[]", "no json", '{"files": 3}'):
+        (folder / ".maskfeat_export.json").write_text(content)
+        assert labeler(photos, out).export(folder) == 0
+        assert outside.exists()
+
+
+def test_an_image_named_coco_is_not_written_over_the_list_of_all(tmp_path) -> None:
+    Image.fromarray(image(0)).save(tmp_path / "coco.png")
+    one = labeler([tmp_path / "coco.png"], tmp_path / "out")
+    one.set_done(0)
+    with pytest.raises(ValueError, match=r"would both be written to '.*coco.json'"):
+        one.export(tmp_path / "exported")
+    assert one.export(tmp_path / "exported", ["sa1b"]) == 1
+
+
 def test_a_broken_image_is_named_and_passed_over(photos, tmp_path, caplog) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -513,10 +560,8 @@ def test_what_turns_out_not_to_be_done_is_not_exported_as_done(own_photos, tmp_p
     Image.fromarray(image(1)[::-1]).save(own_photos / "p1.png")  # not clicked
     (tmp_path / "out" / "labels" / "p2.png").write_bytes(b"no image")
     assert one.export(tmp_path / "exported", ["png"]) == 1
-    assert {path.name for path in (tmp_path / "exported").iterdir()} == {
-        "p3_classes.png",
-        "classes.txt",
-    }
+    names = {path.name for path in (tmp_path / "exported").iterdir() if path.name[0] != "."}
+    assert names == {"p3_classes.png", "classes.txt"}
 
 
 @pytest.mark.parametrize("what", ["click", "undo", "redo", "reopen"])
