@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 # pytest says where its own process crashed; this is for those that tests start.
 os.environ["PYTHONFAULTHANDLER"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the libraries, which it else looks through for ever."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

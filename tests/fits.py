@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from forked_python import run
 
 SMALL = [
     "--trainer.accelerator=cpu",
@@ -33,15 +32,6 @@ CHECKPOINTS = [
 ]
 
 
-def fit_in(folder: Path, words: Sequence[str]) -> None:
-    """`maskfeat fit` in a folder, one thread for each of its processes; it must end well."""
-    done = subprocess.run(
-        [sys.executable, "-m", "maskfeat", "fit", *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def fit_in(folder: Path, words: Sequence[str], forks_ranks: bool = True) -> None:
+    """`maskfeat fit` in a folder; it must end well."""
+    run(["-m", "maskfeat", "fit", *words], folder, check=True, forks_ranks=forks_ranks)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import urllib.request
@@ -22,6 +19,7 @@ import numpy as np
 import pytest
 import uvicorn
 from drawn_images import SIZE
+from forked_python import Started
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -70,7 +68,7 @@ def one_sentence(text: str) -> str:
 class Program:
     """`maskfeat annotate` as a process of its own, and what it said first."""
 
-    process: subprocess.Popen
+    process: Started
     said: str
     url: str
     errors: IO[str]
@@ -96,13 +94,10 @@ class Program:
 @contextlib.contextmanager
 def running(folder: Path, *words: str) -> Iterator[Program]:
     """Start a program, and kill it at the end."""
-    command = [sys.executable, "-m", "maskfeat", "annotate", str(folder), "--model", "lab"]
+    command = ["-m", "maskfeat", "annotate", folder, "--model", "lab"]
     command += ["--port", "0", "--open-browser", "false", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    errors = tempfile.TemporaryFile("w+")
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-    )
+    errors = tempfile.NamedTemporaryFile("w+")
+    process = Started(command, stdout="pipe", stderr=errors.name)
     try:
         said, address = process.stdout.readline(), process.stdout.readline()
         yield Program(process, said, address.split()[1], errors)

@@ -1,9 +1,9 @@
 """experiments/ablations: the table, the queue that goes on, the report; and the ranking loss."""
 
 import json
-import subprocess
 import sys
 
+import forked_python
 import numpy as np
 import pytest
 import torch
@@ -192,10 +192,8 @@ def test_the_queue_runs_goes_on_and_is_reported(repository, tmp_path) -> None:
     (tmp_path / "README.md").write_text("# Title\n<!-- table a -->\nold\n<!-- end -->\nrest\n")
 
     def script(name, *words):
-        command = [sys.executable, f"experiments/ablations/{name}.py", *map(str, words)]
-        done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        words = [f"experiments/ablations/{name}.py", *words]
+        return forked_python.run(words, repository, check=True).stdout
 
     words = ("--table", table, "--out", out, "--steps", 2, "--num_images", 2, "--seeds", 0)
     script("run", *words, "--only", "base")

@@ -13,12 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import forked_python
 import lightning as L
 import numpy as np
 import pytest
 import torch
 import yaml
 from fits import CHECKPOINTS, SMALL, TWO_STEPS
+from forked_python import Started
 from PIL import Image
 from shard_factory import write_shard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,10 +30,7 @@ from maskfeat.cli import main
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 
-
 # Words that make any config small enough for a test.
-def program(*words: str, cwd: Path) -> list[str]:
-    return [sys.executable, "-m", "maskfeat", *words]
 
 
 def newest(folder: Path) -> dict:
@@ -626,15 +625,10 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
         *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.crop_size=64"),
         *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    settings = {
-        "cwd": tmp_path,
-        "env": environment,
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-    }
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"
-    process = subprocess.Popen(program(*words, "--run_name=broken", cwd=tmp_path), **settings)
+    words = ["-m", "maskfeat", *words]
+    errors = tmp_path / "errors"
+    process = Started([*words, "--run_name=broken"], tmp_path, stdout=os.devnull, stderr=errors)
     give_up = time.monotonic() + 120
     # In the second epoch, between two checkpoints of which one is in mid-epoch.
     while not (last.exists() and newest(last.parents[1])["global_step"] >= 35):
@@ -646,9 +640,8 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     stopped_at = newest(last.parents[1])["global_step"]
     assert stopped_at < 60
 
-    resumed = program(*words, "--run_name=broken", "--ckpt_path=last", cwd=tmp_path)
-    subprocess.run(resumed, check=True, **settings)
-    subprocess.run(program(*words, "--run_name=whole", cwd=tmp_path), check=True, **settings)
+    forked_python.run([*words, "--run_name=broken", "--ckpt_path=last"], tmp_path, check=True)
+    forked_python.run([*words, "--run_name=whole"], tmp_path, check=True)
     broken, whole = newest(tmp_path / "runs/broken"), newest(tmp_path / "runs/whole")
     assert broken["global_step"] == whole["global_step"] == 60
     for name, value in whole["state_dict"].items():

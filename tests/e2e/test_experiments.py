@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
+import forked_python
 import pytest
 from PIL import Image
 from shard_factory import write_shard
@@ -17,16 +17,7 @@ DRAWN = "data_shards/val-*.tar"
 
 
 def run(repository, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=repository,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return forked_python.run(words, repository, check=True).stdout
 
 
 @pytest.mark.slow
@@ -85,10 +76,18 @@ def test_partitions_and_times_are_compared_with_peers(repository, tmp_path) -> N
 
 
 @pytest.mark.slow
-def test_two_processes_are_timed_against_one(repository, tmp_path) -> None:
+def test_two_processes_are_timed_against_one(repository, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(repository / "experiments/step_speed"))
+    processes = importlib.import_module("processes")
+
+    def forked(words: list[str], cwd: str, env: dict[str, str], **_: object) -> None:
+        forked_python.run(words[1:], cwd, env, check=True)
+
+    monkeypatch.setattr(processes, "subprocess", SimpleNamespace(run=forked, DEVNULL=None))
     words = ["--steps=5", "--turns=1", "--crop_size=64", f"--out={tmp_path}"]
-    printed = run(repository, "experiments/step_speed/processes.py", *words)
-    assert "two processes over one:" in printed
+    monkeypatch.setattr("sys.argv", ["processes.py", *words])
+    processes.main()
+    assert "two processes over one:" in capsys.readouterr().out
     record = json.loads((tmp_path / "processes.json").read_text())
     assert record["two_over_one"] == pytest.approx(record["two"][0] / record["one"][0])
     assert record["one"][0] > 0

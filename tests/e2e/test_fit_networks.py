@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked_python import run
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
@@ -65,7 +65,7 @@ def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "3"]
     words += ["--epochs", "1", "--out", str(tmp_path / "clicks.json")]
     script = "experiments/interactive/fit_networks.py"
-    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    run([script, *words], repository, check=True)
     networks = load_networks(tmp_path / "clicks.json")
     assert "2 objects of lab=data_shards/small-000000.tar" in networks.superpixels.origin
 
@@ -87,7 +87,7 @@ def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> Non
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "15"]
     words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
     script = "experiments/interactive/fit_slivers.py"
-    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    run([script, *words], repository, check=True)
     networks = load_networks(tmp_path / "clicks.json")
     assert "2 objects of lab=data_shards/small-000000.tar, 15 clicks" in networks.slivers.origin
     assert networks.slivers.as_json() != default_networks().slivers.as_json()
@@ -114,7 +114,7 @@ def test_the_command_fits_changes_and_leaves_the_other_networks(tmp_path) -> Non
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2"]
     words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
     script = "experiments/interactive/fit_changes.py"
-    subprocess.run([sys.executable, script, *words], cwd=repository, check=True)
+    run([script, *words], repository, check=True)
     networks, old = load_networks(tmp_path / "clicks.json"), default_networks()
     assert "2 objects of lab=data_shards/small-000000.tar, 1 iterations" in networks.changes.origin
     assert networks.changes.as_json() != old.changes.as_json()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_python import start_server
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "input_resume"))
 from kill import write_shards
@@ -25,6 +26,7 @@ from resume_runs import Run, compare
 def test_after_kill_9_at_random_moments_training_is_what_it_would_have_been(
     tmp_path: Path, mode: str, num_kills: int, num_images: int
 ) -> None:
+    start_server()  # of which the runs are forked
     write_shards(tmp_path / "shards", num_images)
     words = [f"--data_root={tmp_path}/shards", f"--data.mode={mode}"]
     # Two epochs, which together read each image once.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import pytest
 import torch
@@ -338,14 +337,6 @@ def test_the_installed_command_finds_what_lies_in_the_working_folder(repository,
         },
     }
     (tmp_path / "own.yaml").write_text(json.dumps(config))
-    done = subprocess.run(
-        [Path(sys.executable).parent / "lightning", "fit", "--config=own.yaml"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    program = Path(sys.executable).parent / "lightning"
+    done = forked_python.run([program, "fit", "--config=own.yaml"], tmp_path, check=True)
     assert "val: 6.0 counted" in done.stdout

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from fits import CHECKPOINTS, SMALL
+from forked_python import Started
 
 from maskfeat.running.rank_watch import RankWatch
 
@@ -53,25 +52,19 @@ def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: st
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     errors = tmp_path / "errors"
-    with errors.open("w") as file:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "maskfeat", "fit", *TWO_RANKS, "--rank_timeout_s=12"],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-        )
-        try:
-            give_up = time.monotonic() + 240
-            while not list(tmp_path.glob("runs/base/checkpoints/last.ckpt")):
-                assert run.poll() is None, errors.read_text()[-3000:]
-                assert time.monotonic() < give_up
-                time.sleep(0.1)
-            (rank,) = children_of(run.pid)
-            os.kill(rank, signum)
-            status = run.wait(200)
-        finally:
-            run.kill()
+    words = ["-m", "maskfeat", "fit", *TWO_RANKS, "--rank_timeout_s=12"]
+    run = Started(words, tmp_path, stdout=os.devnull, stderr=errors)
+    try:
+        give_up = time.monotonic() + 240
+        while not list(tmp_path.glob("runs/base/checkpoints/last.ckpt")):
+            assert run.poll() is None, errors.read_text()[-3000:]
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        (rank,) = children_of(run.pid)
+        os.kill(rank, signum)
+        status = run.wait(200)
+    finally:
+        run.kill()
     told = errors.read_text()
     assert said.format(rank) in told, told[-3000:]
     assert "Traceback" not in told

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 import urllib.request
 
 import numpy as np
 import pytest
 from fits import CHECKPOINTS, TWO_STEPS
+from forked_python import Started
 from PIL import Image
 
 import maskfeat
@@ -43,15 +43,16 @@ def test_make_knows_the_two_commands(repository) -> None:
 
 def page_of(words: list[str], folder) -> str:
     """What a command that serves a page serves; it is ended then."""
-    run = [sys.executable, "-m", "maskfeat", *words, "--port=0", "--open-browser=false"]
-    with subprocess.Popen(run, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            lines = iter(server.stdout.readline, "")
-            url = next(line.split()[1] for line in lines if line.startswith("open "))
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                return answer.read().decode()
-        finally:
-            server.kill()
+    run = ["-m", "maskfeat", *words, "--port=0", "--open-browser=false"]
+    server = Started(run, folder, stdout="pipe")
+    try:
+        lines = iter(server.stdout.readline, "")
+        url = next(line.split()[1] for line in lines if line.startswith("open "))
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read().decode()
+    finally:
+        server.kill()
+        server.stdout.close()
 
 
 def test_every_config_is_in_the_table_and_every_row_is_a_config(repository) -> None:

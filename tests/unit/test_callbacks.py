@@ -10,7 +10,9 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from forked_python import start_server
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -146,7 +148,9 @@ def test_two_processes_log_the_same_as_one(tmp_path: Path) -> None:
     # Five images on two processes, and one image, so that one process has none.
     callbacks = [*evaluations(5), *evaluations(1, "_of_one")]
     callbacks += [FeatureStrips(1, num_segments=4), ComparisonTable(3, 3, [4], max_clicks=2)]
-    two = {"devices": 2, "strategy": "ddp_spawn", "use_distributed_sampler": False}
+    start_server()
+    two = {"devices": 2, "strategy": DDPStrategy(start_method="forkserver")}
+    two["use_distributed_sampler"] = False
     run = trainer(tmp_path, callbacks, **two)
     run.fit(LabTask(), datamodule=Scenes(5))
     expected = by_hand([scene(n) for n in range(5)]) | by_hand([scene(0)], "_of_one")

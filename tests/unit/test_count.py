@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 from bad_server import bad_server
+from forked_python import start_server
 from shard_factory import write_shard
-from torch.multiprocessing import spawn
+from torch.multiprocessing import start_processes
 
 from maskfeat.data.shards.count import CountedShard, count_samples
 from maskfeat.data.shards.remote import ShardSource
@@ -104,7 +105,9 @@ def test_the_processes_of_a_job_read_each_shard_once_and_fail_together(
         urls = [f"{server.url}/{Path(path).name}" for path in shards]
         urls += [f"{server.url}/gone.tar"] if missing else []
         told = manager.dict()
-        spawn(_count_in_a_job, (tmp_path / "job", urls, told), nprocs=2)
+        start_server()
+        arguments = (tmp_path / "job", urls, told)
+        start_processes(_count_in_a_job, arguments, nprocs=2, start_method="forkserver")
         requests = [server.requests[Path(path).name] for path in shards]
         assert requests == [1] * len(shards)
         if missing:

@@ -3,11 +3,10 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
+import forked_python
 import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
@@ -600,11 +599,11 @@ def test_one_process_labels_in_a_folder(photos, out) -> None:
         "import sys; from maskfeat import Labeler; from maskfeat.evaluate.baselines import *\n"
         "Labeler(sys.argv[1], ['a', 'b'], LabEncoder(), sys.argv[2])"
     )
-    words = [sys.executable, "-c", program, str(photos), str(out)]
-    second = subprocess.run(words, capture_output=True, text=True)
+    words = ["-c", program, photos, out]
+    second = forked_python.run(words)
     assert "is in use by a Labeler (process " in second.stderr
     one.close()
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    forked_python.run(words, check=True)
 
 
 def test_names_as_long_as_a_system_allows(photos, tmp_path) -> None:

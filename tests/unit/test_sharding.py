@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fits import CHECKPOINTS, TWO_STEPS, fit_in
+from forked_python import start_server
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
@@ -140,7 +141,8 @@ def test_two_processes_train_sharded_as_with_ddp(tmp_path) -> None:
     """One test, as all of it looks at the same fits, which take a minute."""
     write_shard(tmp_path / "train.tar", 4 * STEPS, seed=0, size=(64, 96))
     write_shard(tmp_path / "val.tar", 3, seed=1, size=(64, 96))
-    torch.multiprocessing.start_processes(work, (tmp_path,), nprocs=2, start_method="spawn")
+    start_server()
+    torch.multiprocessing.start_processes(work, (tmp_path,), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for seen in ranks:
         check_that_half_is_kept(seen)
