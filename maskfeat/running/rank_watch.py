@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -55,6 +56,12 @@ class RankWatch(Callback):
         self._store.set(f"maskfeat/who/{trainer.global_rank}", who)
         self._store.set(f"maskfeat/beat/{trainer.global_rank}", "0 0")
         threading.Thread(target=self._watch, args=(trainer,), daemon=True).start()
+        for thread in threading.enumerate():
+            # Every 5 s Lightning kills all ranks if one is gone; it may look before we do.
+            if isinstance(thread, _ChildProcessObserver):
+                thread._terminate_all = lambda: self._end(  # type: ignore[method-assign]
+                    trainer, f"{_ended_children(trainer)}; {_GO_ON}"
+                )
 
     def on_train_batch_start(
         self,
