@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired
 
 # The statistics that timm backbones were trained with (ImageNet), for RGB in (0, 1).
 RGB_MEAN = (0.485, 0.456, 0.406)
@@ -38,6 +39,12 @@ class Batch(TypedDict):
             connected component. M is the largest count of the batch; an unused slot is all False.
         keys: Name of each sample, length B.
         skipped: Samples that had to be replaced to fill this batch; may be empty.
+        pairs_yx: Pairs of nearby pixels, int64, shape (B, 2, N, 2); only where they are asked for,
+            as the next two.
+        pair_similarity: Jaccard similarity of the mask sets of each pair, float32, shape (B, N);
+            -1 where no mask holds either, or one lies beyond the image.
+        boundary: 1 minus this similarity for each pixel and its right neighbor (channel 0), the
+            one below (channel 1), float32, shape (B, 2, H, W); -1 as above, and at the rim.
     """
 
     images: Tensor
@@ -45,6 +52,9 @@ class Batch(TypedDict):
     membership: Tensor
     keys: list[str]
     skipped: list[SkippedSample]
+    pairs_yx: NotRequired[Tensor]
+    pair_similarity: NotRequired[Tensor]
+    boundary: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)

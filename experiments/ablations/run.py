@@ -199,8 +199,8 @@ def run(settings: Settings, data_root: str, num_images: int) -> Settings:
         encoder, seconds, num_values, num_weights = LabEncoder(sigma=1.0), 0.0, 3, 0
     else:
         encoder, seconds = train(settings, data_root)
-        c0, levels = settings["net"]["c0"], settings["net"]["levels"]
-        num_values = sum(max(1, round(c0 * 4**level)) for level in levels)
+        # Per pixel of the image, if every level had its channels there.
+        num_values = sum(head.out_channels for head in encoder.net.heads)
         num_weights = sum(p.numel() for p in encoder.net.parameters())
     shards = settings["held_out"].format(root=data_root)
     scores = score(encoder, shards, num_images) | recall_of_levels(encoder, shards, num_images)
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--data_root", default="../shared/data", help="folder of the images")
     parser.add_argument("--table", type=Path, default=HERE / "variants.yaml")
     parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
-    parser.add_argument("--only", nargs="*", default=[], help="questions (a to f) or variants")
+    parser.add_argument("--only", nargs="*", default=[], help="questions (a to g) or variants")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200, help="of the optimizer, per run")
     parser.add_argument("--num_images", type=int, default=16, help="held-out images")

@@ -7,7 +7,7 @@ image, and looked up in the run-length masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.local_targets import boundary_map, pair_similarity
 
 # Luminance of sRGB (ITU-R BT.601), the axis that saturation and hue turn around.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -31,12 +32,15 @@ class Example(NamedTuple):
         points_yx: Sampled pixels of the crop, int64, shape (P, 2).
         membership: Which masks hold which points, bool, shape (M, P); masks that hold none of
             them are left out, so M varies and may be 0.
+        local: Pairs of nearby pixels and boundaries, by the names of `maskfeat.batch.Batch`; only
+            what is asked for.
     """
 
     key: str
     image: npt.NDArray[np.uint8]
     points_yx: IntArray
     membership: BoolArray
+    local: dict[str, npt.NDArray[Any]] = {}  # noqa: RUF012 - never written to
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ class ExampleMaker:
         augmentation: How much to vary; None takes the middle of the image, as it is.
         short_side: Scales count from the image reduced to this short side; None, from the image.
         border_share: Share of the points that lie within two pixels of a mask border.
+        num_pairs: Pairs of nearby pixels to sample; of the first ones the same share lies there.
+        pair_radius: The two of a pair are at most so many pixels apart on each axis.
+        boundaries: Whether to make the map of boundaries.
     """
 
     crop_size: int
@@ -103,6 +110,9 @@ class ExampleMaker:
     augmentation: Augmentation | None = None
     short_side: int | None = None
     border_share: float = 0.5
+    num_pairs: int = 0
+    pair_radius: int = 8
+    boundaries: bool = False
 
     @within_memory("to cut an example out of it")
     def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> Example:
@@ -125,7 +135,28 @@ class ExampleMaker:
         held = held[held.any(axis=1)]
         if len(held) > self.max_masks:
             held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
-        return Example(sample.key, image, points, held)
+        return Example(sample.key, image, points, held, self._local(runs, window, rng))
+
+    def _local(
+        self, runs: Runs, window: Window, rng: np.random.Generator
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What masks say of nearby pixels, as far as it is asked for."""
+        size, found = self.crop_size, dict[str, npt.NDArray[Any]]()
+        if self.num_pairs:
+            first = sample_points(runs, window, size, self.num_pairs, self.border_share, rng)
+            steps = rng.integers(-self.pair_radius, self.pair_radius + 1, first.shape)
+            steps[(steps == 0).all(axis=1)] = 1
+            inside = ((first + steps >= 0) & (first + steps < size)).all(axis=1, keepdims=True)
+            # Most steps that leave the crop lead back into it when they are turned round.
+            second = (first + np.where(inside, steps, -steps)).clip(0, size - 1)
+            pixels = [_to_image(points, window, size) for points in (first, second)]
+            found["pairs_yx"] = np.stack([first, second])
+            found["pair_similarity"] = pair_similarity(runs, *pixels)
+        if self.boundaries:
+            diagonal = np.arange(size).repeat(2).reshape(-1, 2)
+            rows, columns = _to_image(diagonal, window, size).T
+            found["boundary"] = boundary_map(runs, rows, columns)
+        return found
 
 
 def choose_window(

@@ -55,6 +55,9 @@ class ShardDataModule(L.LightningDataModule):
             scales them; null leaves them as they are. For SA-1B (1500) take 512 to 1024.
         num_points: Points sampled per example.
         border_share: Share of the points that lie near mask borders.
+        num_pairs: Pairs of nearby pixels sampled per example, for model.local_weight.
+        pair_radius: The two of a pair are at most so many pixels apart on each axis.
+        boundaries: Whether examples have a map of boundaries, for model.boundary_weight.
         max_masks: At most so many masks per example, a random choice where there are more.
         keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are read.
         augmentation: How much training examples vary.
@@ -104,6 +107,9 @@ class ShardDataModule(L.LightningDataModule):
         short_side: int | None = None,
         num_points: int = 512,
         border_share: float = 0.5,
+        num_pairs: int = 0,
+        pair_radius: int = 8,
+        boundaries: bool = False,
         max_masks: int = 128,
         keep_crowds: bool = False,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
@@ -134,13 +140,14 @@ class ShardDataModule(L.LightningDataModule):
             crop_size=crop_size,
             short_side=short_side,
             max_masks=max_masks,
+            pair_radius=pair_radius,
             epoch_images=epoch_images,
             num_train_images=num_train_images,
             num_val_images=num_val_images,
             num_readers=num_readers,
         )
         check_least(2, num_points=num_points)  # a loss compares points
-        check_least(0, num_workers=num_workers)
+        check_least(0, num_workers=num_workers, num_pairs=num_pairs)
         check_share(border_share=border_share, max_skipped_share=max_skipped_share)
         self.train, self.val, self.test, self.predict = train, val, test, predict
         self.mode = mode
@@ -149,6 +156,9 @@ class ShardDataModule(L.LightningDataModule):
         self.short_side = short_side
         self.num_points = num_points
         self.border_share = border_share
+        self.num_pairs = num_pairs
+        self.pair_radius = pair_radius
+        self.boundaries = boundaries
         self.max_masks = max_masks
         self.keep_crowds = keep_crowds
         self.augmentation = augmentation
@@ -293,6 +303,9 @@ class ShardDataModule(L.LightningDataModule):
             augmentation,
             self.short_side,
             self.border_share,
+            self.num_pairs,
+            self.pair_radius,
+            self.boundaries,
         )
 
     def loading(self) -> dict[str, Any]:

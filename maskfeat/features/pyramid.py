@@ -37,6 +37,9 @@ class FeaturePyramid(nn.Module):
         scale: First value of the factor that turns squared distances into probabilities,
             p = 2 / (1 + exp(scale * d2)).
         learn_scale: Whether training may change it.
+        boundary: Whether there is a head for boundaries, too: the probability that a boundary runs
+            right of, or below, each pixel, from the decoder's maps of strides up to 4.
+        finest_channels: Channels of the finest level; null takes c0 * 4^l as for the others.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class FeaturePyramid(nn.Module):
         bound: Literal["tanh", "sigmoid", "none"] = "tanh",
         scale: float = 1.0,
         learn_scale: bool = True,
+        boundary: bool = False,
+        finest_channels: int | None = None,
     ) -> None:
         super().__init__()
         levels = tuple(levels)
-        _check_settings(levels, c0, width, bound, scale)
+        _check_settings(levels, c0, width, bound, scale, finest_channels)
         # All that is needed to build this net again, less the weights that then replace its own.
         self.config: dict[str, Any] = {
             "backbone": backbone,
@@ -62,6 +67,8 @@ class FeaturePyramid(nn.Module):
             "bound": bound,
             "scale": scale,
             "learn_scale": learn_scale,
+            "boundary": boundary,
+            "finest_channels": finest_channels,
         }
         self.strides = tuple(2**level for level in levels)
         self.bound = bound
@@ -89,11 +96,17 @@ class FeaturePyramid(nn.Module):
             for stride, above, here in zip(path, [0, *widths[:-1]], widths, strict=True)
         )
         width_of = dict(zip(path, widths, strict=True))
+        num_channels = [max(1, round(c0 * 4**level)) for level in levels]
+        num_channels[0] = finest_channels or num_channels[0]
         self.heads = nn.ModuleList(
-            nn.Conv2d(width_of[2**level], max(1, round(c0 * 4**level)), kernel_size=1)
-            for level in levels
+            nn.Conv2d(width_of[stride], num, kernel_size=1)
+            for stride, num in zip(self.strides, num_channels, strict=True)
         )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log(), requires_grad=learn_scale)
+        # Last, so that all other weights start as they do without it.
+        self.boundary_heads = nn.ModuleDict(
+            {str(s): nn.Conv2d(width_of[s], 2, kernel_size=1) for s in path if boundary and s <= 4}
+        )
 
     @property
     def scale(self) -> Tensor:
@@ -110,6 +123,21 @@ class FeaturePyramid(nn.Module):
             Features per level, finest first, shape (B, C_l, h_l, w_l) with h_l * stride >= H:
             images are padded on the right and below to a multiple of `size_multiple`.
         """
+        return self._maps(images)[0]
+
+    def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Compute the pyramid and the map of boundaries.
+
+        Args:
+            images: As for `forward`.
+
+        Returns:
+            The pyramid, as `forward` gives it, and, where the network has the head, logits of "a
+            boundary runs right of (channel 0), below (channel 1) this pixel", (B, 2, H, W).
+        """
+        return self._maps(images)
+
+    def _maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
         padded = _pad_to_multiple(images, self.size_multiple)
         maps = self.stem(padded)
         # Of several maps of one stride, as a transformer gives them, the last knows most.
@@ -119,7 +147,19 @@ class FeaturePyramid(nn.Module):
         for stride, step in zip(self.path, self.steps, strict=True):
             above = found[stride] = step(maps[stride], above)
         outputs = (head(found[s]) for s, head in zip(self.strides, self.heads, strict=True))
-        return [self._bounded(output) for output in outputs]
+        pyramid = [self._bounded(output) for output in outputs]
+        if not self.boundary_heads:
+            return pyramid, None
+        height, width = images.shape[-2:]
+        logits = torch.zeros(1, device=images.device)
+        for name, head in self.boundary_heads.items():
+            one = head(found[int(name)])
+            if name != "1":
+                one = F.interpolate(
+                    one, size=padded.shape[-2:], mode="bilinear", align_corners=False
+                )
+            logits = logits + one
+        return pyramid, logits[..., :height, :width]
 
     @torch.inference_mode()
     def features(self, rgb: ImageLike) -> Features:
@@ -143,11 +183,13 @@ class FeaturePyramid(nn.Module):
         self.eval()
         try:
             images = normalize_images(pixels.to(self.log_scale.device))
-            maps = self(images.to(self.log_scale.dtype))  # `half()` and its kin change it
+            images = images.to(self.log_scale.dtype)  # `half()` and its kin change it
+            maps, boundary = self.maps(images) if self.boundary_heads else (self(images), None)
         finally:
             self.train(was_training)
         size = (rgb.shape[0], rgb.shape[1])
-        return Features([level[0] for level in maps], self.strides, size, self.scale.item())
+        logits = None if boundary is None else boundary[0]
+        return Features([level[0] for level in maps], self.strides, size, self.scale.item(), logits)
 
     def _check_statistics(self) -> None:
         """Refuse variances that `half()` made infinite: their channels would be 0 in silence."""
@@ -175,7 +217,14 @@ def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, down), mode="replicate")
 
 
-def _check_settings(levels: Sequence[int], c0: float, width: int, bound: str, scale: float) -> None:
+def _check_settings(
+    levels: Sequence[int],
+    c0: float,
+    width: int,
+    bound: str,
+    scale: float,
+    finest_channels: int | None,
+) -> None:
     if not levels or list(levels) != list(range(min(levels), max(levels) + 1)) or min(levels) < 0:
         raise ValueError(
             "levels must be consecutive octaves, finest first, e.g. [0, 1, 2, 3], "
@@ -186,3 +235,5 @@ def _check_settings(levels: Sequence[int], c0: float, width: int, bound: str, sc
     if bound not in ("tanh", "sigmoid", "none"):
         raise ValueError(f"bound must be 'tanh', 'sigmoid' or 'none', got {bound!r}")
     checked_number("scale", scale, above=0)
+    if finest_channels is not None:
+        checked_count("finest_channels", finest_channels, least=1)

@@ -18,6 +18,9 @@ FloatArray = npt.NDArray[np.float32]
 # Larger ones have squared distances, or sums of these, that single precision cannot hold.
 MAX_FEATURE = 1e15
 
+# How much of the distance between neighbors comes from predicted boundaries, where there are any.
+BOUNDARY_SHARE = 0.5
+
 # Numbers that a block of rows holds while it is read: 4 MB.
 _BLOCK_VALUES = 1_000_000
 
@@ -74,6 +77,9 @@ class Features:
         strides: Input pixels per map pixel, one per level.
         size: Height and width of the image, pixels.
         scale: Turns squared distances into probabilities, see `same_mask_probability`.
+        boundary_logits: Of "a boundary runs right of (channel 0), below (channel 1) this pixel",
+            where a network predicts them, float, shape (2, H, W). They count for one half of
+            `neighbor_distances`, and so of superpixels, altitudes and cuts.
 
     Raises:
         ValueError: If features are not finite or above 1e15, or the scale is not positive.
@@ -85,12 +91,14 @@ class Features:
         strides: Sequence[int],
         size: tuple[int, int],
         scale: float = 1.0,
+        boundary_logits: Tensor | None = None,
     ) -> None:
+        self.boundary_logits = None if boundary_logits is None else boundary_logits.float()
         self.pyramid = tuple(level.float() for level in pyramid)
         self.strides = tuple(strides)
         self.size = size
         self.scale = checked_number("scale", scale, above=0)
-        for level in self.pyramid:
+        for level in (*self.pyramid, *([] if boundary_logits is None else [boundary_logits])):
             _check_range(*(float(limit) for limit in level.detach().aminmax()))
 
     @classmethod
@@ -187,6 +195,9 @@ class Features:
     def neighbor_distances(self) -> tuple[FloatArray, FloatArray]:
         """Squared distances between adjacent pixels, exact, without a dense stack.
 
+        Where the network predicts boundaries, the mean of these and of the squared distances at
+        which `same_mask_probability` is the probability of no boundary.
+
         Returns:
             To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W).
         """
@@ -197,7 +208,14 @@ class Features:
             for total, turned in ((right, level), (below, level.transpose(1, 2))):
                 for rows in _row_blocks(turned, stride, *total.shape):
                     total[rows] += _steps_to_the_right(turned, stride, rows, total.shape[1] + 1)
-        return right, np.ascontiguousarray(below.T)
+        below = np.ascontiguousarray(below.T)
+        if self.boundary_logits is not None:
+            # 2 / (1 + exp(scale * d2)) = 1 - b, solved for d2; logits of 12 are b = 1 - 6e-6.
+            b = self.boundary_logits.clamp(-12, 12).sigmoid()
+            d2 = _to_numpy(2 * torch.atanh(b) / self.scale)
+            right = BOUNDARY_SHARE * d2[0, :, :-1] + (1 - BOUNDARY_SHARE) * right
+            below = BOUNDARY_SHARE * d2[1, :-1] + (1 - BOUNDARY_SHARE) * below
+        return right, below
 
     def region_means(self, labels: npt.NDArray[np.integer], num_regions: int) -> FloatArray:
         """Mean feature of each region of a label map, without a dense stack.

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -122,6 +122,8 @@ def shard(net: FeaturePyramid, device_type: str) -> None:
     mesh = dist.device_mesh.init_device_mesh(device_type, (dist.get_world_size(),))
     for part in (net.backbone, *net.steps, net):
         fully_shard(part, mesh=mesh, ignored_params=scalars)
+    if hasattr(net, "maps"):
+        register_fsdp_forward_method(net, "maps")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from maskfeat.batch import Batch
 from maskfeat.features import weights
+from maskfeat.features.local import boundary_loss, local_pairs_loss
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.network import CLASS_KEY, check_class, checked_network
 from maskfeat.features.pyramid import FeaturePyramid
@@ -48,6 +49,9 @@ class FeatureTask(L.LightningModule):
         start_from: Trained weights to start from, of a network of the same settings: a checkpoint,
             a .safetensors file, or a name that comes with the package ("maskfeat-b0"). Null starts
             from those of `net`.
+        local_weight: Weight of `local_pairs_loss`, beside `loss`; needs data.num_pairs.
+        boundary_weight: Weight of `boundary_loss`; needs data.boundaries and a network with a
+            boundary head.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class FeatureTask(L.LightningModule):
         compile_backend: str | None = None,
         untrained_seed: int = 0,
         start_from: str | None = None,
+        local_weight: float = 0.0,
+        boundary_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
@@ -71,6 +77,13 @@ class FeatureTask(L.LightningModule):
             raise ValueError(f"backbone_rate must be positive, got {backbone_rate}")
         if not learning_rate >= 0:
             raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+        if not (local_weight >= 0 and boundary_weight >= 0):
+            raise ValueError(
+                "local_weight and boundary_weight must not be negative, got "
+                f"{local_weight} and {boundary_weight}"
+            )
+        if boundary_weight and not getattr(net, "boundary_heads", None):
+            raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
         self.save_hyperparameters(ignore=["net", "loss"])
         checked = checked_network(net, needs_backbone=backbone_rate != 1)
         if start_from is not None:  # before the average begins
@@ -83,9 +96,14 @@ class FeatureTask(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.untrained_seed = untrained_seed
+        self.local_weight = local_weight
+        self.boundary_weight = boundary_weight
         self.averaged = _averaged(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
-            self.net.compile(backend=_known_backend(compile_backend))
+            backend = _known_backend(compile_backend)
+            self.net.compile(backend=backend)
+            if boundary_weight:
+                self.net.maps = torch.compile(self.net.maps, backend=backend)  # type: ignore[method-assign]
 
     def setup(self, stage: str) -> None:
         """Refuse what `check_precision` does, in whichever way the trainer was made."""
@@ -221,18 +239,49 @@ class FeatureTask(L.LightningModule):
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
         images = batch["images"].contiguous(memory_format=torch.channels_last)
-        pyramid = net(images)
+        pyramid, logits = net.maps(images) if self.boundary_weight else (net(images), None)
         features = sample_pyramid(pyramid, net.strides, batch["points_yx"])
         with torch.autocast(features.device.type, enabled=False):
             loss: Loss = self.loss(
                 features.float(), batch["membership"], net.scale, batch["points_yx"]
             )
+            loss = self._with_local(loss, net, pyramid, logits, batch)
         if not torch.isfinite(loss.total):
             raise RuntimeError(
                 f"the loss became {loss.total.item()} at step {self.global_step}; lower "
                 "learning_rate, or train with precision: 32-true"
             )
         return loss
+
+    def _with_local(
+        self,
+        loss: Loss,
+        net: FeaturePyramid,
+        pyramid: list[Tensor],
+        boundary_logits: Tensor | None,
+        batch: Batch,
+    ) -> Loss:
+        """Add the terms of nearby pixels and of boundaries, where they have weight."""
+        total, parts = loss.total, dict(loss.parts)
+        if self.local_weight:
+            pairs = _required(batch, "pairs_yx", "model.local_weight needs data.num_pairs above 0")
+            first, second = (
+                sample_pyramid(pyramid, net.strides, pairs[:, side]).float() for side in (0, 1)
+            )
+            local = local_pairs_loss(first, second, batch["pair_similarity"], net.scale)
+            total, parts["local"] = total + self.local_weight * local, local.detach()
+        if boundary_logits is not None:
+            message = "model.boundary_weight needs data.boundaries: true"
+            boundary = boundary_loss(boundary_logits, _required(batch, "boundary", message))
+            total, parts["boundary"] = total + self.boundary_weight * boundary, boundary.detach()
+        return Loss(total, parts)
+
+
+def _required(batch: Batch, name: str, message: str) -> Tensor:
+    found: Tensor | None = batch.get(name)  # type: ignore[assignment]
+    if found is None or not found.numel():
+        raise ValueError(message)
+    return found
 
 
 def check_precision(precision: str | int | None) -> None:

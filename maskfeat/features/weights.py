@@ -26,7 +26,8 @@ CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
 CARD_KEY = "maskfeat_card"
 # What decides which weights a network has.
-_BUILD = ("backbone", "levels", "c0", "width", "bound")
+_BUILD = ("backbone", "levels", "c0", "width", "bound", "finest_channels")
+_BOUNDARY = "boundary_heads."
 
 
 def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
 
     Args:
         net: The network; its weights are replaced.
-        path: As for `load`.
+        path: As for `load`. A network without a boundary head leaves this head as it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -105,7 +106,9 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
     path = find_model(path)
     config, weights, _ = _read(path)  # any class whose weights fit
     check_build(net, config, f"'{path}'", "model.start_from to null")
-    _fill(net, weights, path)
+    own = {n: v for n, v in net.state_dict().items() if n.startswith(_BOUNDARY)}
+    weights = {n: v for n, v in weights.items() if own or not n.startswith(_BOUNDARY)}
+    _fill(net, own | weights, path)
 
 
 def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> None:  # noqa: ANN401 - of a file
@@ -122,13 +125,13 @@ def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> 
     """
     if not isinstance(config, dict):
         raise ValueError(f"{origin} holds no settings of a maskfeat network; take another file")
-    differing = [
-        f"{key} {config.get(key)}" for key in _BUILD if config.get(key) != net.config.get(key)
-    ]
+    differing = [key for key in _BUILD if config.get(key) != net.config.get(key)]
     if differing:
-        wanted = ", ".join(f"{key} {net.config.get(key)}" for key in _BUILD)
+        shown = [key for key in _BUILD if key in differing or net.config.get(key) is not None]
+        found = ", ".join(f"{key} {config.get(key)}" for key in differing)
+        wanted = ", ".join(f"{key} {net.config.get(key)}" for key in shown)
         raise ValueError(
-            f"expected weights of a net with {wanted}, but {origin} has {', '.join(differing)}; "
+            f"expected weights of a net with {wanted}, but {origin} has {found}; "
             f"set model.net as it was there, or {instead}"
         )
 

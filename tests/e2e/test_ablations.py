@@ -115,7 +115,7 @@ def test_every_variant_differs_from_the_base_and_from_all_others(scripts, table)
     runs = run.runs_of(table, steps=5, seeds=[0], only=[])
     settings = [json.dumps(one["settings"], sort_keys=True) for one in runs]
     assert len(set(settings)) == len(settings) == len(table["variants"]) + 1
-    assert set("abcdef") < {variant["question"] for variant in table["variants"].values()}
+    assert set("abcdefg") < {variant["question"] for variant in table["variants"].values()}
 
 
 def test_variants_change_what_they_name_and_nothing_else(scripts, table) -> None:

@@ -188,13 +188,17 @@ def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
     for row, example in zip(membership, examples, strict=True):
         row[: len(example.membership)] = torch.from_numpy(example.membership)
     images = np.stack([example.image for example in examples])
-    return Batch(
+    batch = Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         points_yx=torch.from_numpy(np.stack([example.points_yx for example in examples])),
         membership=membership,
         keys=[example.key for example in examples],
         skipped=skipped,
     )
+    for name in examples[0].local:
+        stacked = torch.from_numpy(np.stack([example.local[name] for example in examples]))
+        batch[name] = stacked  # type: ignore[literal-required]
+    return batch
 
 
 def _first_readable(
