@@ -99,6 +99,7 @@ def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[No
     """
     lock = folder.parent / f".{folder.name}.lock" if beside else folder / _LOCK_NAME
     lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = Path(os.path.realpath(lock))  # the working folder may change meanwhile
     _LOCKS.acquire(lock, folder, what)
     try:
         yield

@@ -15,20 +15,27 @@ from PIL import Image
 
 import maskfeat
 
+README, GUIDES = (
+    "README.md",
+    ("docs/index.md", *(f"docs/guides/{n}.md" for n in ("segment", "click", "train"))),
+)
+# Commands of the pages that no test can run: an install, a server, a GPU node, data to be named.
+NOT_RUN = ("make", "pip", "tensorboard", "torchrun", "docker", "mkdocs")
 
-def blocks(repository, language: str) -> list[str]:
-    text = (repository / "README.md").read_text()
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+def blocks(repository, language: str, *pages: str) -> list[str]:
+    texts = [(repository / page).read_text() for page in pages]
+    return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), flags=re.DOTALL)
 
 
-def commands(repository) -> list[list[str]]:
-    lines = [line for block in blocks(repository, "bash") for line in block.splitlines()]
+def commands(repository, *pages: str) -> list[list[str]]:
+    lines = [line for block in blocks(repository, "bash", *pages) for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def test_make_knows_the_two_commands(repository) -> None:
-    assert ["make", "fit"] in commands(repository)
-    assert ["make", "test"] in commands(repository)
+    assert ["make", "fit"] in commands(repository, README)
+    assert ["make", "test"] in commands(repository, README)
     for target in ("fit", "test"):
         planned = subprocess.run(
             ["make", "--dry-run", target],
@@ -56,7 +63,7 @@ def page_of(words: list[str], folder) -> str:
 
 
 def test_every_config_is_in_the_table_and_every_row_is_a_config(repository) -> None:
-    text = (repository / "README.md").read_text()
+    text = (repository / "docs/guides/train.md").read_text()
     rows = set(re.findall(r"^\| `(conf/\w+\.yaml)`", text, flags=re.MULTILINE))
     assert rows == {f"conf/{path.name}" for path in (repository / "conf").glob("*.yaml")}
 
@@ -67,22 +74,24 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
     Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
         tmp_path / "photos/a.jpg"
     )
-    ran = []
-    for words in commands(repository):
+    ran = list[list[str]]()
+    for words in commands(repository, README, *GUIDES):
         if words[0] not in ("lightning", "maskfeat"):
-            assert words[0] in ("make", "source", "tensorboard"), words
+            assert words[0] in NOT_RUN, words
             continue
+        if words in ran:
+            continue
+        ran.append(words)
         if words[1] == "annotate":
             assert "<canvas" in page_of(words[1:], tmp_path)
-            ran.append("annotate")
             continue
-        small = TWO_STEPS if words[1] in ("fit", "predict") else []
-        if words[1] == "fit":
+        small = TWO_STEPS if words[0] == "lightning" else []
+        if words[1] in ("fit", "validate"):
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
-        ran.append(words[1])
-    once = ["fit", "segment", "segment", "annotate", "predict", "export", "fit", "annotate"]
-    assert ran == once + ["shards"] * 5
+    of_readme = ["segment", "segment", "annotate", "annotate", "fit", "export", "fit"]
+    of_guides = ["--version", "predict", "configs", "validate", "shards"]
+    assert [words[1] for words in ran] == [*of_readme, *["shards"] * 4, *of_guides]
     assert (tmp_path / "own.safetensors").exists()
     assert (tmp_path / "small/index.json").exists()
     assert (tmp_path / "segments/a_labels.png").exists()
@@ -92,7 +101,9 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
 
 
 def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
-    code = next(block for block in blocks(repository, "python") if "InteractiveSegmenter" in block)
+    code = next(
+        block for block in blocks(repository, "python", README) if "InteractiveSegmenter" in block
+    )
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save("photo.jpg")
@@ -108,7 +119,7 @@ def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
 
 
 def test_the_python_lines_that_label_run(repository, monkeypatch, tmp_path) -> None:
-    code = next(block for block in blocks(repository, "python") if "Labeler" in block)
+    code = next(block for block in blocks(repository, "python", README) if "Labeler" in block)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -117,6 +128,17 @@ def test_the_python_lines_that_label_run(repository, monkeypatch, tmp_path) -> N
     exec(code, names)
     assert names["proposal"].labels[20, 30] == 1
     assert any((tmp_path / "exported").iterdir())
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_python_lines_of_the_guides_run(repository, monkeypatch, tmp_path, page) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.jpg")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save("photos/a.png")
+    for block in blocks(repository, "python", page):
+        exec(block, {})
 
 
 @pytest.mark.parametrize("name", sorted(set(maskfeat.__all__) - {"__version__"}))

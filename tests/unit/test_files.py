@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,6 +143,15 @@ def test_a_folder_has_one_owner_and_a_killed_one_leaves_it_free(tmp_path) -> Non
     with held_folder(tmp_path, "another"), held_folder(tmp_path, "the same process"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_relative_folder_is_let_go_after_the_working_folder_changed(
+    monkeypatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with held_folder(Path("held"), "a test"):
+        monkeypatch.chdir("/")
+    assert list((tmp_path / "held").iterdir()) == []
 
 
 def test_a_held_folder_is_free_for_its_own_process_alone(tmp_path) -> None:
