@@ -191,7 +191,7 @@ class Scene:
         else:
             edges, _, contrasts = border_graph(regions, *self._distances)
             forest = self._forest_of(edges, contrasts, parents)
-        return forest.color(regions[tuple(pixels_yx.T)], labels)[regions]
+        return forest.labels(regions[tuple(pixels_yx.T)], labels)[regions]
 
     @cached_property
     def _forest(self) -> SeededWatershed:

@@ -20,9 +20,9 @@ def grid_edges(height: int, width: int) -> np.ndarray:
 
 def kruskal(count, edges, steps, seeds, labels) -> list[int]:
     """Take edges from the smallest step on, but never join two labels."""
-    part, color = list(range(count)), [-1] * count
+    part, own = list(range(count)), [-1] * count
     for seed, label in zip(seeds, labels, strict=True):
-        color[seed] = label
+        own[seed] = label
 
     def root(region: int) -> int:
         while part[region] != region:
@@ -31,11 +31,11 @@ def kruskal(count, edges, steps, seeds, labels) -> list[int]:
 
     for edge in np.argsort(steps, kind="stable"):
         a, b = (root(region) for region in edges[edge])
-        if a == b or (color[a] >= 0 and color[b] >= 0 and color[a] != color[b]):
+        if a == b or (own[a] >= 0 and own[b] >= 0 and own[a] != own[b]):
             continue
         part[a] = b
-        color[b] = max(color[a], color[b])
-    return [color[root(region)] for region in range(count)]
+        own[b] = max(own[a], own[b])
+    return [own[root(region)] for region in range(count)]
 
 
 def minimax(count, edges, steps, seed) -> np.ndarray:
@@ -63,7 +63,7 @@ def problems(draw):
 @given(problems())
 def test_the_labels_are_those_of_kruskals_algorithm_with_seeds(problem) -> None:
     count, edges, steps, seeds, labels = problem
-    found = SeededWatershed(count, edges, steps).color(seeds, labels)
+    found = SeededWatershed(count, edges, steps).labels(seeds, labels)
     assert found.tolist() == kruskal(*problem)
 
 
@@ -71,7 +71,7 @@ def test_the_labels_are_those_of_kruskals_algorithm_with_seeds(problem) -> None:
 @given(problems())
 def test_no_seed_of_another_label_is_nearer_and_every_region_is_tied_to_its_own(problem) -> None:
     count, edges, steps, seeds, labels = problem
-    found = SeededWatershed(count, edges, steps).color(seeds, labels)
+    found = SeededWatershed(count, edges, steps).labels(seeds, labels)
     np.testing.assert_array_equal(found[seeds], labels)
     costs = np.stack([minimax(count, edges, steps, seed) for seed in seeds])
     own = np.where(labels[:, None] == found, costs, np.inf).min(axis=0)
@@ -83,15 +83,15 @@ def test_no_seed_of_another_label_is_nearer_and_every_region_is_tied_to_its_own(
     assert set(parts) == set(parts[seeds])
 
 
-def test_a_forest_colors_again_and_again_in_any_order() -> None:
+def test_a_forest_labels_again_and_again_in_any_order() -> None:
     edges = grid_edges(6, 6)
     forest = SeededWatershed(36, edges, np.random.default_rng(0).random(len(edges)))
-    first = forest.color([3, 20, 30], [0, 7, 2])
-    forest.color([1], [5])
-    np.testing.assert_array_equal(forest.color([30, 3, 20, 3], [2, 0, 7, 0]), first)
+    first = forest.labels([3, 20, 30], [0, 7, 2])
+    forest.labels([1], [5])
+    np.testing.assert_array_equal(forest.labels([30, 3, 20, 3], [2, 0, 7, 0]), first)
 
 
-def test_steps_follow_the_tree_and_then_the_contrast() -> None:
+def test_steps_follow_the_tree_and_then_the_strength() -> None:
     #   6 = 4 + 5, 4 = 0 + 1, 5 = 2 + 3
     tree = PartitionTree.of_merges(
         np.array([4, 4, 5, 5, 6, 6, 6]), np.array([0, 0, 0, 0, 0.2, 0.1, 0.9]), np.ones(4)
@@ -111,4 +111,4 @@ def test_bad_seeds_are_refused_in_one_sentence() -> None:
         ([2, 2], [1, 0], "region 2 has two labels"),
     ):
         with pytest.raises(ValueError, match=message):
-            forest.color(seeds, labels)
+            forest.labels(seeds, labels)
