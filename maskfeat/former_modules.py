@@ -90,6 +90,7 @@ FORMER = {
     "segment.reach": "interactive.click_radius",
     "segment.remerging": "segment.merge_classifier",
     "segment.refine": "interactive.refine",
+    "segment.score_maps": "segment.inputs",
     "segment.scene": "interactive.image",
     "segment.slivers": "interactive.narrow_band",
     "segment.small_net": "interactive.small_net",

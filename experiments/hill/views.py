@@ -30,9 +30,9 @@ from maskfeat.labeling.examples import (
 )
 from maskfeat.labeling.prepared import PreparedImage
 from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.merge_classifier import default_merge_classifier
-from maskfeat.segment.score_cut import class_cut_of_superpixels, cut_costs
-from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.score_cut import class_cut, cut_costs
 from maskfeat.segment.superpixels import superpixels
 
 PATCH = 16
@@ -185,14 +185,14 @@ class CutView(View):
     def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
         """As in `View`."""
         labeled = labeled_superpixels(self.image, clicks)
-        return class_cut_of_superpixels(
+        return class_cut(
             with_clicks(self._of_superpixels(chances), labeled),
             self.image.graph,
             self.image.costs,
             self.settings["pairwise_weight"],
             labeled.is_held,
             labeled.classes,
-        ).labels
+        ).labels[self.image.graph.labels]
 
     def _of_superpixels(self, chances: np.ndarray) -> np.ndarray:
         return self._reader.means(chances.reshape(*self.patches.grid, -1))
@@ -290,23 +290,22 @@ class CutOfSegmentsView(SegmentView):
     def labels(self, chances: np.ndarray, clicks: Sequence[Click]) -> np.ndarray:
         """As in `View`."""
         image = self.patches.graphs["ours"]
-        held, held_at = (
+        is_fixed, fixed_at = (
             np.zeros(image.graph.num_superpixels, bool),
             np.zeros(image.graph.num_superpixels, int),
         )
         regions = self.regions(clicks)
         for mask, number in regions:
-            inside = np.bincount(image.graph.labels.ravel(), mask.ravel(), len(held))
+            inside = np.bincount(image.graph.labels.ravel(), mask.ravel(), len(is_fixed))
             is_mostly = inside > image.graph.sizes / 2
-            held[is_mostly], held_at[is_mostly] = True, number
+            is_fixed[is_mostly], fixed_at[is_mostly] = True, number
         means = self._superpixel_reader.means(chances.reshape(*self.patches.grid, -1))
         pairwise_weight = self.settings["pairwise_weight"]
-        found = class_cut_of_superpixels(
-            means, image.graph, image.costs, pairwise_weight, held, held_at
-        )
+        cut = class_cut(means, image.graph, image.costs, pairwise_weight, is_fixed, fixed_at)
+        labels = cut.labels[image.graph.labels]
         for mask, number in regions:
-            found.labels[mask] = number
-        return found.labels
+            labels[mask] = number
+        return labels
 
 
 class FelzenszwalbView(SegmentView):

@@ -12,7 +12,7 @@ from maskfeat.arguments import checked_number
 from maskfeat.interactive.click_net import ClickNet
 from maskfeat.interactive.click_reader import ClickReader
 from maskfeat.interactive.evidence import ClickEvidence
-from maskfeat.segment.max_flow import FlowGraph
+from maskfeat.segment.potts import FlowGraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]

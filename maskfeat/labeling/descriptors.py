@@ -23,7 +23,7 @@ from maskfeat.features.backbone import backbone_maps, build_backbone
 from maskfeat.features.cache import model_digest
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.inputs import RegionReader
 
 FloatArray = npt.NDArray[np.floating]
 Rgb = npt.NDArray[np.uint8]

@@ -20,7 +20,7 @@ from maskfeat.labeling.examples import (
     with_clicks,
 )
 from maskfeat.labeling.image_store import ImageStore
-from maskfeat.segment.score_cut import class_cut_of_superpixels
+from maskfeat.segment.score_cut import class_cut
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ class Learner:
         """
         prepared, clicked = self._store.get(image), self.clicked(image)
         chances = with_clicks(self._classifier.probabilities(prepared.descriptors), clicked)
-        cut = class_cut_of_superpixels(
+        cut = class_cut(
             chances,
             prepared.graph,
             prepared.costs,
@@ -103,10 +103,10 @@ class Learner:
             clicked.is_held,
             clicked.classes,
         )
-        confidence = chances[np.arange(len(chances)), cut.classes]
+        confidence = chances[np.arange(len(chances)), cut.labels]
         confidence[clicked.is_held] = 1
         energy = cut.energies[-1] / prepared.graph.labels.size
-        return SuperpixelLabels(cut.classes, clicked.is_held, confidence, energy)
+        return SuperpixelLabels(cut.labels, clicked.is_held, confidence, energy)
 
     def clicked(self, image: int) -> LabeledSuperpixels:
         """What the clicks on an image say of its superpixels; asked for twice with every click."""

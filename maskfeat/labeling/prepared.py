@@ -14,9 +14,9 @@ from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.labeling.descriptors import Source, describe
 from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.score_cut import cut_costs
-from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 

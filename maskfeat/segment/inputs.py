@@ -1,4 +1,4 @@
-"""What users may pass where features, or a number of segments, are wanted."""
+"""What users may pass: features, scores, seeds and settings, checked and brought to superpixels."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy import sparse
 from torch import Tensor
 
 from maskfeat.arguments import ImageLike, array_of, checked_count, checked_number, rgb_of
 from maskfeat.features.lab import LAB_SCALE, LabEncoder
 from maskfeat.features.reading import Features
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 __all__ = [
     "LAB_SCALE",
     "FeatureModel",
     "FeatureSource",
+    "RegionReader",
     "checked_features",
     "checked_granularity",
     "checked_num_segments",
     "checked_per_megapixel",
     "features_of",
+    "graph_of",
     "model_of",
+    "scores_of_superpixels",
+    "seeded_superpixels",
 ]
 
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 FeatureSource = Features | Tensor | npt.NDArray[np.floating] | ImageLike
+GraphSource = RegionGraph | FeatureSource
+
+# The squares of larger scores, times pixels, exceed double precision.
+MAX_SCORE = 1e100
 
 
 class FeatureModel(Protocol):
@@ -38,11 +52,11 @@ class FeatureModel(Protocol):
 
 
 def model_of(model: FeatureModel | str | os.PathLike[str]) -> FeatureModel:
-    """What gives features; a name or a path is loaded, see `maskfeat.load`.
+    """The model itself; a name or a path is loaded, see `maskfeat.load`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it gives no features.
+        ValueError: If it has no method `features`.
     """
     if isinstance(model, str | os.PathLike):
         from maskfeat.features.weights import load  # timm takes seconds to import
@@ -57,7 +71,7 @@ def model_of(model: FeatureModel | str | os.PathLike[str]) -> FeatureModel:
 
 
 def checked_features(features: object) -> Features:
-    """`Features` as they are.
+    """`Features`, unchanged.
 
     Raises:
         ValueError: If it is something else.
@@ -71,7 +85,7 @@ def checked_features(features: object) -> Features:
 
 
 def features_of(source: FeatureSource) -> Features:
-    """`Features` as they are, any per-pixel numbers, or the Lab color of an image.
+    """`Features` unchanged, any per-pixel numbers, or the Lab color of an image.
 
     Args:
         source: `Features`; floats of shape (H, W, C); or RGB, uint8, shape (H, W, 3), a PIL image
@@ -101,6 +115,13 @@ def features_of(source: FeatureSource) -> Features:
     return Features.from_dense(values)
 
 
+def graph_of(features: GraphSource, per_megapixel: float = 26_000) -> RegionGraph:
+    """The graph unchanged, or the superpixels of what `features_of` takes."""
+    if isinstance(features, RegionGraph):
+        return features
+    return superpixels(features_of(features), per_megapixel)
+
+
 def checked_granularity(granularity: object) -> float:
     """A number in (0, 1)."""
     return checked_number("granularity", granularity, above=0, below=1)
@@ -112,5 +133,134 @@ def checked_num_segments(num_segments: object) -> int:
 
 
 def checked_per_megapixel(per_megapixel: object) -> float:
-    """How many superpixels a million pixels have, above 0."""
+    """Superpixels for a million pixels, above 0."""
     return checked_number("per_megapixel", per_megapixel, above=0, most=1e6)
+
+
+def scores_of_superpixels(
+    scores: npt.ArrayLike, graph: RegionGraph, may_be_superpixels: bool
+) -> FloatArray:
+    """Scores as `score_cut` takes them become scores of superpixels, float64, shape (K, C).
+
+    Args:
+        scores: Shape (h, w) or (h, w, C); or (K,) or (K, C).
+        graph: The superpixels.
+        may_be_superpixels: Whether K rows mean superpixels: only for a caller who gave the graph.
+
+    Raises:
+        ValueError: If they have another shape, are not real, not finite or above 1e100.
+    """
+    values = array_of("scores", scores).astype(np.float64)
+    if values.size == 0:
+        raise ValueError(f"scores must be finite numbers, at least one, got shape {values.shape}")
+    if not (values.min() >= -MAX_SCORE and values.max() <= MAX_SCORE):
+        raise ValueError(
+            "scores must be finite numbers, no NaN or infinity, and at most 1e100 in size, got "
+            f"{values.min():g} to {values.max():g}; check what made them"
+        )
+    if may_be_superpixels and values.ndim in (1, 2) and len(values) == graph.num_superpixels:
+        return values.reshape(graph.num_superpixels, -1)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3:
+        raise ValueError(
+            "scores must have shape (h, w) or (h, w, C) for patches, or "
+            f"({graph.num_superpixels},) or ({graph.num_superpixels}, C) for the superpixels, "
+            f"got {values.shape}"
+        )
+    return RegionReader(graph.labels, graph.num_superpixels).means(values)
+
+
+def seeded_superpixels(
+    seeds: npt.ArrayLike, graph: RegionGraph, num_groups: int
+) -> tuple[BoolArray, IntArray]:
+    """Superpixels with hard constraints, bool (K,), and their groups, int64 (K,), 0 elsewhere.
+
+    Raises:
+        ValueError: If seeds are malformed, lie outside, or differ within a superpixel.
+    """
+    rows = array_of("seeds", () if seeds is None else seeds)
+    is_fixed = np.zeros(graph.num_superpixels, bool)
+    groups = np.zeros(graph.num_superpixels, np.int64)
+    if rows.size == 0:
+        return is_fixed, groups
+    if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            "seeds must be integers of shape (N, 3), row, column and group, "
+            f"got {rows.dtype} {rows.shape}"
+        )
+    size = graph.labels.shape
+    if (rows[:, :2] < 0).any() or (rows[:, :2] >= size).any():
+        raise ValueError(f"seeds must lie inside the image of {size} pixels (height, width)")
+    if (rows[:, 2] < 0).any() or (rows[:, 2] >= num_groups).any():
+        raise ValueError(
+            f"seeds must name groups of 0 to {num_groups - 1}, "
+            f"got {rows[:, 2].min()} to {rows[:, 2].max()}"
+        )
+    clicked = graph.labels[rows[:, 0], rows[:, 1]]
+    is_fixed[clicked] = True
+    groups[clicked] = rows[:, 2]
+    if (groups[clicked] != rows[:, 2]).any():
+        raise ValueError(
+            "two seeds of different groups lie in one superpixel; take one back, or raise "
+            "per_megapixel"
+        )
+    return is_fixed, groups
+
+
+class RegionReader:
+    """Averages coarse maps over regions, as if they were enlarged to the image bilinearly.
+
+    The mean of an enlarged map over a region is a weighted sum of few cells. The weights depend on
+    shapes alone, so they are computed once for each shape of map; each map then costs a sparse
+    product.
+
+    Args:
+        labels: Region of each pixel, integers, shape (H, W), 0 to K - 1.
+        num_regions: K.
+    """
+
+    def __init__(self, labels: npt.NDArray[np.integer], num_regions: int) -> None:
+        self._labels = labels
+        self._num_regions = num_regions
+        self._weights: dict[tuple[int, int], sparse.csr_matrix] = {}
+
+    def means(self, values: npt.NDArray[np.floating]) -> FloatArray:
+        """Mean of a map over each region.
+
+        Args:
+            values: Shape (h, w, C): h and w cells that cover the whole image evenly.
+
+        Returns:
+            float64, shape (K, C).
+        """
+        height, width, num_channels = values.shape
+        weights = self._weights.get((height, width))
+        if weights is None:
+            weights = self._weights[height, width] = self._weights_of(height, width)
+        means: FloatArray = weights @ values.reshape(-1, num_channels).astype(np.float64)
+        return means
+
+    def _weights_of(self, height: int, width: int) -> sparse.csr_matrix:
+        """Weight of each cell in the mean of each region, (K, h * w), rows of sum 1."""
+
+        def neighbors(num_pixels: int, num_cells: int) -> list[tuple[Int32Array, FloatArray]]:
+            """The two cells whose centers enclose each pixel, and their shares."""
+            at = (np.arange(num_pixels) + 0.5) * (num_cells / num_pixels) - 0.5
+            at = at.clip(0, num_cells - 1)
+            before = np.floor(at).astype(np.int32)
+            after = np.minimum(before + 1, num_cells - 1)
+            return [(before, 1 - (at - before)), (after, at - before)]
+
+        cells, shares = [], []
+        for rows, row_shares in neighbors(self._labels.shape[0], height):
+            for columns, column_shares in neighbors(self._labels.shape[1], width):
+                cells.append((rows[:, None] * width + columns).ravel())
+                shares.append((row_shares[:, None] * column_shares).ravel())
+        regions = self._labels.ravel().astype(np.int32)
+        total = sparse.coo_matrix(
+            (np.concatenate(shares), (np.tile(regions, 4), np.concatenate(cells))),
+            (self._num_regions, height * width),
+        ).tocsr()
+        counts = np.bincount(regions, minlength=self._num_regions).clip(min=1)
+        return sparse.diags(1 / counts) @ total

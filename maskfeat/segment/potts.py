@@ -1,4 +1,4 @@
-"""Many labels by exact cuts: unary costs and a graph -> a label for each node."""
+"""Energies of labels on a graph, minimized by minimum cuts: exactly for two labels."""
 
 from __future__ import annotations
 
@@ -6,27 +6,107 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from maskfeat.segment.max_flow import FlowGraph
+from scipy import sparse
+from scipy.sparse import csgraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+# Capacities are integers. Their sum must stay below this budget, so that no sum leaves 32 bits.
+_CAPACITY_BUDGET = 2**29
 _NO_NODES = np.zeros(0, np.int64)
-# A move must gain more than rounding does, or two labelings of equal energy would take turns.
+# A move must gain more than rounding does, or two labelings of equal energy would alternate.
 _LEAST_GAIN = 1e-9
 
 
+class FlowGraph:
+    """An s-t graph whose minimum cut minimizes an energy of two labels exactly.
+
+        E(x) = sum_i unary_i * (1 - 2 x_i) / 2  +  sum_ij pairwise_ij * [x_i != x_j]
+
+    The constructor lays out everything that does not depend on the unary terms, so that many cuts
+    of one graph are cheap. scipy computes the maximum flow (Dinic's algorithm).
+
+    Args:
+        num_nodes: K, the nodes beside source and sink.
+        edges: Pairs of nodes, integers, shape (E, 2).
+        pairwise: Cost of separating the two nodes of an edge, not negative, shape (E,).
+        max_total: Upper bound of the sum of the absolute unary terms of any cut. Costs are rounded
+            to multiples of 2^-29 of this bound plus all pairwise costs.
+
+    References:
+        Boykov, Jolly: Interactive graph cuts for optimal boundary and region segmentation of
+        objects in N-D images, ICCV 2001.
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        edges: npt.NDArray[np.integer],
+        pairwise: npt.NDArray[np.floating],
+        max_total: float,
+    ) -> None:
+        self.num_nodes = num_nodes
+        total = float(pairwise.sum()) + max_total
+        # Costs are rounded down, so that their sum stays within the budget. All unary terms have
+        # the same step: rounding never makes the object of a greater unary term smaller.
+        self._step = _CAPACITY_BUDGET / total if total > 0 else 1.0
+        self._sides = np.floor(pairwise * self._step).astype(np.int32)
+        nodes = np.arange(num_nodes)
+        source, sink = np.full(num_nodes, num_nodes), np.full(num_nodes, num_nodes + 1)
+        # Every edge is stored in both directions, so that the flow has the same sparsity.
+        tails = np.concatenate([edges[:, 0], edges[:, 1], source, nodes, nodes, sink])
+        heads = np.concatenate([edges[:, 1], edges[:, 0], nodes, source, sink, nodes])
+        entries = np.arange(1, len(tails) + 1, dtype=np.int32)
+        layout = sparse.csr_matrix((entries, (tails, heads)), (num_nodes + 2,) * 2)
+        layout.sort_indices()
+        self._layout, self._entries = layout, layout.data - 1
+
+    def cut(
+        self, unary: npt.NDArray[np.floating], object_nodes: IntArray, background_nodes: IntArray
+    ) -> BoolArray:
+        """The labeling of least energy.
+
+        Args:
+            unary: Positive where a node prefers the object, any sign, shape (K,).
+            object_nodes: Nodes with the hard constraint x = 1.
+            background_nodes: Nodes with the hard constraint x = 0, none of them an object node.
+
+        Returns:
+            x as bool, shape (K,); of several minima the one with the fewest True.
+        """
+        to_source = np.floor(np.maximum(unary, 0) * self._step).astype(np.int32)
+        to_sink = np.floor(np.maximum(-unary, 0) * self._step).astype(np.int32)
+        # More than the sum of all other capacities, so it is never in the minimum cut.
+        to_source[object_nodes], to_sink[object_nodes] = _CAPACITY_BUDGET + 1, 0
+        to_sink[background_nodes], to_source[background_nodes] = _CAPACITY_BUDGET + 1, 0
+        none = np.zeros(self.num_nodes, np.int32)
+        ends = [self._sides, self._sides, to_source, none, to_sink, none]
+        capacities = np.concatenate(ends)[self._entries]
+
+        shape, source = self._layout.shape, self.num_nodes
+        structure = self._layout.indices, self._layout.indptr
+        network = sparse.csr_matrix((capacities, *structure), shape)
+        flow = csgraph.maximum_flow(network, source, source + 1).flow
+        residual = sparse.csr_matrix((capacities - flow.data, flow.indices, flow.indptr), shape)
+        residual.eliminate_zeros()
+        # The nodes that the source reaches in the residual graph: the smallest minimum cut.
+        reached = csgraph.breadth_first_order(residual, source, return_predecessors=False)
+        is_object = np.zeros(self.num_nodes + 2, bool)
+        is_object[reached] = True
+        return is_object[: self.num_nodes]
+
+
 class PottsEnergy(NamedTuple):
-    """What a labeling f of the nodes of a graph costs.
+    """The Potts energy of a labeling f of the nodes of a graph.
 
         E(f) = sum_i unary_i(f_i)  +  sum_ij pairwise_ij * [f_i != f_j]
 
     Attributes:
         unary: Cost of each label at each node, any sign, float64, shape (K, L).
         edges: Pairs of nodes, no pair twice, integers, shape (E, 2).
-        pairwise: Cost of parting the two nodes of an edge, not negative, float64, shape (E,).
+        pairwise: Cost of separating the two nodes of an edge, not negative, float64, shape (E,).
     """
 
     unary: FloatArray
@@ -35,17 +115,17 @@ class PottsEnergy(NamedTuple):
 
     def of(self, labels: IntArray) -> float:
         """E of a labeling, (K,)."""
-        parted = labels[self.edges[:, 0]] != labels[self.edges[:, 1]]
+        apart = labels[self.edges[:, 0]] != labels[self.edges[:, 1]]
         own = self.unary[np.arange(len(labels)), labels]
-        return float(own.sum() + self.pairwise[parted].sum())
+        return float(own.sum() + self.pairwise[apart].sum())
 
 
 class Labeling(NamedTuple):
-    """What was found.
+    """Result of `minimize_potts`.
 
     Attributes:
         labels: int64, shape (K,), in 0 to L - 1.
-        energies: E at the start and after every move that was taken; it falls strictly.
+        energies: E at the start and after every accepted move, strictly falling.
     """
 
     labels: IntArray
@@ -55,92 +135,84 @@ class Labeling(NamedTuple):
 def minimize_potts(
     energy: PottsEnergy,
     start: IntArray | None = None,
-    is_held: BoolArray | None = None,
+    is_fixed: BoolArray | None = None,
     max_sweeps: int = 10,
 ) -> Labeling:
-    """Lower a Potts energy by expansion moves, each found exactly by a maximum flow.
+    """Lower a Potts energy by expansion moves, each found exactly by a minimum cut.
 
-    A move offers one label to all nodes at once, and each takes it or keeps its own. Label after
-    label is offered until none gains (Boykov, Veksler, Zabih, Fast approximate energy
-    minimization via graph cuts, PAMI 2001, section 5). What is left then costs no more than the
-    best labeling f* with its borders paid twice, E(f) <= E(f*) + sum_ij pairwise_ij [f*_i != f*_j]
-    (their Theorem 6.1, of which this is the last line but one of the proof). Two labels are solved
+    A move offers one label to all nodes at once; each takes it or keeps its own. The labels take
+    turns until none lowers the energy. The result is within E(f*) + sum_ij pairwise_ij
+    [f*_i != f*_j] of the best labeling f* (Boykov et al., Theorem 6.1). Two labels are solved
     exactly, in one move.
 
-    Nodes that no neighbor can talk out of their cheapest label are set to it beforehand: some
-    best labeling has them so (Desmet, De Maeyer, Hazes, Lasters, The dead-end elimination theorem,
-    Nature 1992), and the networks are smaller for it.
+    Nodes whose cheapest label beats the others by more than all their neighbors can cost are set
+    to it beforehand (dead-end elimination), which makes the graphs smaller.
 
     Args:
-        energy: What to lower.
-        start: A labeling to begin with, shape (K,); None is the cheapest label of each node alone.
-        is_held: Nodes that keep their label of `start`, bool, shape (K,); needs `start`.
+        energy: The energy.
+        start: A labeling to begin with, shape (K,); None for the cheapest label of each node alone.
+        is_fixed: Nodes that keep their label of `start`, bool, shape (K,); needs `start`.
         max_sweeps: How often all labels are offered at most.
 
     Returns:
         The labeling; the same input always gives the same.
 
     Raises:
-        ValueError: If nodes are held and there is no start.
+        ValueError: If nodes are fixed and there is no start.
+
+    References:
+        Boykov, Veksler, Zabih: Fast approximate energy minimization via graph cuts, PAMI 2001.
+        Desmet, De Maeyer, Hazes, Lasters: The dead-end elimination theorem, Nature 1992.
     """
     num_nodes, num_labels = energy.unary.shape
-    if is_held is not None and start is None:
-        raise ValueError("nodes that are held need a start that says what they are held at")
-    held = np.zeros(num_nodes, bool) if is_held is None else is_held.copy()
-    labels = energy.unary.argmin(axis=1) if start is None else start.astype(np.int64)
-    labels = labels.copy()
+    if is_fixed is not None and start is None:
+        raise ValueError("fixed nodes need a start with their labels, got None")
+    fixed = np.zeros(num_nodes, bool) if is_fixed is None else is_fixed.copy()
+    cheapest = energy.unary.argmin(axis=1)
+    labels = cheapest.copy() if start is None else start.astype(np.int64)
     energies = [energy.of(labels)]
-    sure, is_sure = _sure_labels(energy, held)
-    labels[is_sure] = sure[is_sure]
-    held |= is_sure
+    is_sure = _is_sure(energy) & ~fixed
+    labels[is_sure] = cheapest[is_sure]
+    fixed |= is_sure
     if num_labels == 2:  # every labeling is one expansion away from "all 0"
-        labels = np.where(held, labels, 0)
-        labels = _expanded(energy, labels, 1, held)
-        return _ended(energy, labels, energies)
-    best = energy.of(labels)
-    # The labels that no free node has to gain from are still offered: neighbors may want them.
-    since_gain = 0
-    for number in range(max_sweeps * num_labels):
-        proposed = _expanded(energy, labels, number % num_labels, held)
-        value = energy.of(proposed)
-        since_gain += 1
-        if value < best - _LEAST_GAIN * (1 + abs(best)):
-            labels, best, since_gain = proposed, value, 0
-            if value < energies[-1]:
-                energies.append(value)
-        if since_gain >= num_labels:
-            break
-    return _ended(energy, labels, energies)
-
-
-def _ended(energy: PottsEnergy, labels: IntArray, energies: list[float]) -> Labeling:
+        labels = _expanded(energy, np.where(fixed, labels, 0), 1, fixed)
+    else:
+        best, since_gain = energy.of(labels), 0
+        for number in range(max_sweeps * num_labels):
+            proposed = _expanded(energy, labels, number % num_labels, fixed)
+            value = energy.of(proposed)
+            since_gain += 1
+            if value < best - _LEAST_GAIN * (1 + abs(best)):
+                labels, best, since_gain = proposed, value, 0
+                if value < energies[-1]:
+                    energies.append(value)
+            if since_gain >= num_labels:
+                break
     final = energy.of(labels)
     if final < energies[-1]:
         energies.append(final)
     return Labeling(labels, energies)
 
 
-def _sure_labels(energy: PottsEnergy, held: BoolArray) -> tuple[IntArray, BoolArray]:
-    """The cheapest label of each node, and the free nodes where all neighbors cannot change it."""
+def _is_sure(energy: PottsEnergy) -> BoolArray:
+    """The nodes whose cheapest label no neighbors can change, (K,)."""
     num_nodes, num_labels = energy.unary.shape
-    cheapest = energy.unary.argmin(axis=1)
     if num_labels < 2:
-        return cheapest, ~held
+        return np.ones(num_nodes, bool)
     least_two = np.partition(energy.unary, 1, axis=1)[:, :2]
-    pull = sum(
-        np.bincount(energy.edges[:, side], energy.pairwise, num_nodes) for side in (0, 1)
-    )  # what all neighbors together can pay
-    return cheapest, (least_two[:, 1] - least_two[:, 0] > pull) & ~held
+    pull = sum(np.bincount(energy.edges[:, side], energy.pairwise, num_nodes) for side in (0, 1))
+    is_sure: BoolArray = least_two[:, 1] - least_two[:, 0] > pull
+    return is_sure
 
 
-def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, held: BoolArray) -> IntArray:
+def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, fixed: BoolArray) -> IntArray:
     """The labeling of least energy in which every free node keeps its label or takes `offered`.
 
     With x_i = 1 where node i takes it, an edge between free nodes of one label costs
     w [x_i != x_j]; between free nodes of two labels w (1 - x_i x_j), which is
     w - w (x_i + x_j) / 2 + w [x_i != x_j] / 2. All other edges have one end that does not move.
     """
-    is_free = ~held & (labels != offered)
+    is_free = ~fixed & (labels != offered)
     if not is_free.any():
         return labels
     free = np.flatnonzero(is_free)
@@ -148,7 +220,7 @@ def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, held: BoolArr
     number[free] = np.arange(len(free))
     first, second = energy.edges[:, 0], energy.edges[:, 1]
 
-    # What keeping costs more than taking, at each node.
+    # Cost of keeping the label less that of taking the offered one, at each node.
     unary = energy.unary[free, labels[free]] - energy.unary[free, offered]
     inner = is_free[first] & is_free[second]
     i, j, w = first[inner], second[inner], energy.pairwise[inner]
@@ -164,8 +236,8 @@ def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, held: BoolArr
         unary += np.bincount(number[mine], keeping - taking, len(free))
 
     inner_edges = np.stack([number[i], number[j]], axis=1)
-    network = FlowGraph(len(free), inner_edges, sides, float(np.abs(unary).sum()))
-    takes = network.cut(unary, _NO_NODES, _NO_NODES)
+    graph = FlowGraph(len(free), inner_edges, sides, float(np.abs(unary).sum()))
+    takes = graph.cut(unary, _NO_NODES, _NO_NODES)
     moved = labels.copy()
     moved[free[takes]] = offered
     return moved

@@ -15,7 +15,6 @@ from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.segment.inputs import features_of
-from maskfeat.segment.score_cut import class_cut
 
 RNG = np.random.default_rng(0)
 ODD = [
@@ -58,10 +57,6 @@ CALLS = [
     ),
     (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "pairwise_weight": 1, "seeds": ()}),
     (maskfeat.score_cut, {"scores": SCORES, "features": RGB, "num_groups": 2, "max_rounds": 2}),
-    (
-        class_cut,
-        {"probabilities": np.abs(SCORES), "features": RGB, "pairwise_weight": 1, "seeds": ()},
-    ),
     (
         segmenter_at_work().predict,
         {"clicks_yx": [[4, 4]], "is_positive": [True], "scribbles": (), "box_yxyx": (0, 0, 9, 9)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from maskfeat.interactive.cut import SuperpixelCutter
 from maskfeat.interactive.networks import default_networks
 from maskfeat.segment.agglomeration import ward_tree
-from maskfeat.segment.max_flow import FlowGraph
+from maskfeat.segment.potts import FlowGraph
 from maskfeat.segment.tree import salient_path
 
 NONE = np.zeros(0, int)

@@ -70,15 +70,15 @@ def test_no_expansion_lowers_what_was_found(seed: int, num_nodes: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 7), st.integers(2, 3))
-def test_held_nodes_keep_their_label_and_the_rest_is_best_for_it(
+def test_fixed_nodes_keep_their_label_and_the_rest_is_best_for_it(
     seed: int, num_nodes: int, num_labels: int
 ) -> None:
     energy = random_energy(seed, num_nodes, num_labels)
     rng = np.random.default_rng(seed)
     start = rng.integers(0, num_labels, num_nodes)
-    held = np.arange(num_nodes) < 2
-    found = minimize_potts(energy, start, held)
-    np.testing.assert_array_equal(found.labels[held], start[held])
+    fixed = np.arange(num_nodes) < 2
+    found = minimize_potts(energy, start, fixed)
+    np.testing.assert_array_equal(found.labels[fixed], start[fixed])
     allowed = [
         f
         for f in itertools.product(range(num_labels), repeat=num_nodes)
@@ -98,6 +98,6 @@ def test_a_chain_of_three_is_labeled_as_worked_by_hand() -> None:
     assert found.energies[-1] == pytest.approx(3.5)
 
 
-def test_held_nodes_need_a_start() -> None:
-    with pytest.raises(ValueError, match="nodes that are held need a start"):
+def test_fixed_nodes_need_a_start() -> None:
+    with pytest.raises(ValueError, match="fixed nodes need a start"):
         minimize_potts(random_energy(0, 3, 3), None, np.ones(3, bool))

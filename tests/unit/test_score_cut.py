@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from maskfeat import score_cut
 from maskfeat.features.reading import Features
+from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.score_cut import class_cut, cut_costs
-from maskfeat.segment.score_maps import RegionReader
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels
 
 
@@ -67,11 +67,12 @@ def test_no_other_groups_cost_less_for_the_means_found(seed, pairwise_weight) ->
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 3))
-def test_two_classes_are_cut_exactly_with_seeds_held(seed, pairwise_weight) -> None:
+def test_two_classes_are_cut_exactly_with_hard_constraints(seed, pairwise_weight) -> None:
     graph = tiny_graph(seed)
     chances = np.random.default_rng(seed).dirichlet((1, 1), size=8)
-    found = class_cut(chances, graph, pairwise_weight=pairwise_weight, seeds=[[0, 0, 1], [1, 3, 0]])
-    costs = cut_costs(graph)
+    costs, is_fixed, classes = cut_costs(graph), np.zeros(8, bool), np.full(8, 1)
+    is_fixed[[0, 7]], classes[7] = True, 0
+    found = class_cut(chances, graph, costs, pairwise_weight, is_fixed, classes)
 
     def energy(classes) -> float:
         i, j = np.asarray(classes)[graph.edges.T]
@@ -79,8 +80,8 @@ def test_two_classes_are_cut_exactly_with_seeds_held(seed, pairwise_weight) -> N
         return float(own.sum() + pairwise_weight * costs[i != j].sum())
 
     allowed = [c for c in itertools.product((0, 1), repeat=8) if c[0] == 1 and c[7] == 0]
-    assert found.classes[[0, 7]].tolist() == [1, 0]
-    assert energy(found.classes) == pytest.approx(min(map(energy, allowed)), rel=1e-5, abs=1e-6)
+    assert found.labels[[0, 7]].tolist() == [1, 0]
+    assert energy(found.labels) == pytest.approx(min(map(energy, allowed)), rel=1e-5, abs=1e-6)
 
 
 def coarse_scores(noise: float = 0.15) -> np.ndarray:
@@ -128,14 +129,11 @@ def test_seeds_are_obeyed_and_name_the_groups() -> None:
     assert (apart.labels[30, 25], apart.labels[30, 72]) == (2, 0)
 
 
-def test_probabilities_of_patches_and_of_superpixels_are_both_taken() -> None:
-    near = np.stack([1 - coarse_scores().clip(0.01, 0.99), coarse_scores().clip(0.01, 0.99)], 2)
-    patches = class_cut(near, GRAPH, pairwise_weight=1)
-    superpixels = RegionReader(GRAPH.labels, GRAPH.num_superpixels).means(near)
-    np.testing.assert_array_equal(
-        patches.labels, class_cut(5 * superpixels, GRAPH, pairwise_weight=1).labels
-    )
-    assert iou(patches.labels == 1) > 0.9
+def test_scores_of_patches_and_of_superpixels_are_both_taken() -> None:
+    patches = score_cut(coarse_scores(), GRAPH)
+    reader = RegionReader(GRAPH.labels, GRAPH.num_superpixels)
+    superpixels = score_cut(reader.means(coarse_scores()[..., None]), GRAPH)
+    np.testing.assert_array_equal(patches.labels, superpixels.labels)
 
 
 def test_a_reader_of_regions_agrees_with_enlarging_the_whole_map() -> None:
@@ -177,7 +175,3 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         score_cut(scores, GRAPH, seeds=[[0, 0, 2]])
     with pytest.raises(ValueError, match="two seeds of different groups lie in one superpixel"):
         score_cut(scores, GRAPH, seeds=[[0, 0, 0], [0, 0, 1]])
-    with pytest.raises(ValueError, match="probabilities must not be negative"):
-        class_cut(-np.ones((6, 10, 2)), GRAPH)
-    with pytest.raises(ValueError, match="a row of sum 0"):
-        class_cut(np.zeros((6, 10, 2)), GRAPH)

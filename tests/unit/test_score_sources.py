@@ -21,7 +21,7 @@ from maskfeat.labeling.descriptors import (
     source_key,
     weights_key,
 )
-from maskfeat.segment.score_maps import RegionReader
+from maskfeat.segment.inputs import RegionReader
 
 HALVES = np.repeat([0, 1], [65, 65])[None].repeat(90, axis=0)
 
