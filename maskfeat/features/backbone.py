@@ -26,7 +26,8 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
         The network, the stride and the number of channels of each of its maps, finest first.
 
     Raises:
-        ValueError: If timm does not know the name or the model gives no feature maps.
+        ValueError: If timm does not know the name, the model gives no feature maps, or the file
+            holds no weights of it. Nothing in a file is run.
         FileNotFoundError: If the weights cannot be had.
     """
     if not timm.is_model(name.split(".")[0]):
@@ -50,8 +51,17 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
             f"pretrained weights of {name!r} are neither in the cache nor to be had from the hub; "
             "set pretrained to the path of a weights file, or to false to train from scratch"
         ) from error
-    except (RuntimeError, AttributeError, TypeError, AssertionError, ValueError, LookupError) as e:
-        raise ValueError(f"timm model {name!r} cannot give feature maps: {_in_one_line(e)}") from e
+    except Exception as error:  # timm, torch, pickle and safetensors each raise kinds of their own
+        if isinstance(pretrained, str):
+            build_backbone(name, pretrained=False)  # raises where the model is at fault
+            # Not the library's words: torch's advice is to read the file again, and run its code.
+            raise ValueError(
+                f"'{pretrained}' holds no weights of {name!r} that can be read without running "
+                "code; give timm's weights as .safetensors, or a state dict that torch.save wrote"
+            ) from error
+        raise ValueError(
+            f"timm model {name!r} cannot give feature maps: {_in_one_line(error)}"
+        ) from error
     info: Any = network.feature_info
     return network, list(info.reduction()), list(info.channels())
 

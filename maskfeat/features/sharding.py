@@ -76,7 +76,7 @@ class ShardedStrategy(DDPStrategy):
         assert self.lightning_module is not None
         own = self.lightning_module.state_dict()
         weights = {
-            name: _sharded_like(own.get(name), value)
+            name: sharded_like(own.get(name), value)
             for name, value in checkpoint["state_dict"].items()
         }
         super().load_model_state_dict({"state_dict": weights}, strict)
@@ -96,8 +96,7 @@ class ShardedStrategy(DDPStrategy):
             parameter_of = dict(zip(numbers, parameters, strict=True))
             entries = {
                 number: {
-                    name: _sharded_like(parameter_of[number], value)
-                    for name, value in entry.items()
+                    name: sharded_like(parameter_of[number], value) for name, value in entry.items()
                 }
                 for number, entry in state["state"].items()
             }
@@ -172,7 +171,7 @@ def _for_file(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sharded_like(like: Any, value: Any) -> Any:  # noqa: ANN401 - what a state holds
+def sharded_like(like: Any, value: Any) -> Any:  # noqa: ANN401 - what a state holds
     """The part of a whole tensor that this rank keeps; the optimizer's count of steps is whole."""
     if not isinstance(like, DTensor) or value.ndim == 0:
         return value

@@ -10,12 +10,14 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from maskfeat.batch import Batch
 from maskfeat.features import weights
+from maskfeat.features.accumulation import GRADIENTS_KEY, restore_gradients, save_gradients
 from maskfeat.features.local import boundary_loss, local_pairs_loss
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.network import CLASS_KEY, check_class, checked_network
@@ -98,6 +100,7 @@ class FeatureTask(L.LightningModule):
         self.untrained_seed = untrained_seed
         self.local_weight = local_weight
         self.boundary_weight = boundary_weight
+        self._gradients: Any = None  # of a checkpoint, until training starts
         self.averaged = _averaged(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
             backend = _known_backend(compile_backend)
@@ -198,10 +201,11 @@ class FeatureTask(L.LightningModule):
                 self.averaged.update_parameters(self.net)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down what `maskfeat.load` needs to build the network again."""
+        """Add what `maskfeat.load` needs to build the network, and accumulated gradients."""
         checkpoint.update(
             weights.net_entry(self.net, "net" if self.averaged is None else "averaged.module")
         )
+        save_gradients(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network before torch names all that does not fit.
@@ -216,6 +220,14 @@ class FeatureTask(L.LightningModule):
         config = checkpoint[weights.CONFIG_KEY]
         weights.check_build(self.net, config, origin, "give another --ckpt_path")
         check_class(self.net, checkpoint.get(CLASS_KEY), origin)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._gradients = checkpoint.get(GRADIENTS_KEY)
+
+    def on_train_start(self) -> None:
+        """Go on with the gradients of a checkpoint that was saved between two steps."""
+        if self._gradients is not None:
+            restore_gradients(self, self._gradients)
+        self._gradients = None
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's
         """As torch's, with a sentence where the names or shapes of the weights do not fit.

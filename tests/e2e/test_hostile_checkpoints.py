@@ -60,10 +60,15 @@ def test_no_route_to_a_checkpoint_runs_its_code(
     assert not (tmp_path / "ran").exists()
 
 
-def test_backbone_weights_run_no_code(tmp_path) -> None:
-    torch.save({"conv.weight": Bomb(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(Exception, match=r"weights_only|unpickl"):
-        FeaturePyramid(pretrained=str(tmp_path / "evil.pth"))
+@pytest.mark.parametrize("kind", ["evil", "empty", "page"])
+def test_backbone_weights_run_no_code_and_no_advice_is_given_to_run_it(tmp_path, kind) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"<html>" * 100 if kind == "page" else b"")
+    if kind == "evil":
+        torch.save({"conv.weight": Bomb(tmp_path / "ran")}, path)
+    with pytest.raises(ValueError, match=r"pth' holds no weights of 'eff") as raised:
+        FeaturePyramid(pretrained=str(path))
+    assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "ran").exists()
 
 
