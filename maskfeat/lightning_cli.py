@@ -120,8 +120,8 @@ class MaskfeatCLI(LightningCLI):
             "--rank_timeout_s",
             type=float,
             default=1200.0,
-            help="Seconds that a batch of training may take, waiting for other ranks included; "
-            "then the run ends and says which rank stands still.",
+            help="Seconds in which some rank must begin a batch or a held-out image; else the run "
+            "ends and names the rank that stands still.",
         )
         assert parser.groups is not None
         parser.groups["data"].title = "Training, held-out and prediction data"

@@ -178,7 +178,11 @@ def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterat
     """
     bar = trainer.progress_bar_callback
     started = last = time.monotonic()
+    callbacks = getattr(trainer, "callbacks", [])
+    watching = [call for one in callbacks if (call := getattr(one, "on_item_start", None))]
     for done, item in enumerate(items):
+        for note in watching:  # e.g. RankWatch: this rank does not stand still
+            note(trainer)
         now = time.monotonic()
         if trainer.is_global_zero and bar is not None and now - last > SECONDS_BETWEEN_LINES:
             last, left = now, (now - started) / done * (len(items) - done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -39,6 +40,37 @@ def is_gone(process: int) -> bool:
     return False
 
 
+# A callback of the user's that begins to stand still on rank one in the second validation batch.
+STANDING = """
+import time
+from lightning.pytorch import Callback
+
+class Standing(Callback):
+    def on_validation_batch_end(self, trainer, *_):
+        if trainer.global_rank == 1 and not trainer.sanity_checking:
+            time.sleep(1000)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_in_a_validation_is_named(tmp_path, repository) -> None:
+    for name in ("conf", "data_shards"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / "standing.py").write_text(STANDING)
+    words = [word for word in TWO_RANKS if "limit_val" not in word and "callbacks" not in word]
+    words += ["--data.epoch_images=8", "--trainer.callbacks=[{class_path: standing.Standing}]"]
+    words += ["--data.num_val_images=8", "--rank_timeout_s=12", "--trainer.val_check_interval=1.0"]
+    words += ["--trainer.check_val_every_n_epoch=1"]
+    errors = tmp_path / "errors"
+    run = Started(["-m", "maskfeat", "fit", *words], tmp_path, stdout=os.devnull, stderr=errors)
+    try:
+        assert run.wait(240) == 1
+    finally:
+        run.kill()
+    told = errors.read_text()
+    assert re.search(r"ERROR: rank 1 \(process \d+ on .*\) stands still", told), told[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "said"),
@@ -71,7 +103,7 @@ def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: st
     # Told by rank one, the status is rank zero's; all of them had saved.
     assert status == (143 if signum == signal.SIGTERM else 1)
     if signum == signal.SIGSTOP:
-        assert "stands still: batch" in told
+        assert "stands still: after batch or image" in told
         assert (
             not Path(f"/proc/{rank}").exists()
             or Path(f"/proc/{rank}/stat").read_text().split()[2] in "ZX"
