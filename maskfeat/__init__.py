@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskfeat import former_modules
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 former_modules.install()
 
