@@ -16,9 +16,8 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, run_session
 from maskfeat.evaluate.simulated_users import next_click, random_click
-from maskfeat.interactive.click_net import ClickNet
-from maskfeat.interactive.image import Scene
-from maskfeat.interactive.networks import ClickNetworks
+from maskfeat.interactive.image import ImageState
+from maskfeat.interactive.networks import ClickNet, ClickNetworks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 PHOTOS = "../shared/data"
@@ -50,12 +49,12 @@ class State(NamedTuple):
     Attributes:
         rows: Places of the clicks in `Session.clicked`, (N,) and (M,).
         contexts: Of these clicks, (N, C) and (M, C).
-        measures: Of the superpixels of the session, (F, A).
+        features: Of the superpixels of the session, (F, A).
     """
 
     rows: list[Tensor]
     contexts: list[Tensor]
-    measures: Tensor
+    click_features: Tensor
 
 
 class Session(NamedTuple):
@@ -64,7 +63,7 @@ class Session(NamedTuple):
     Attributes:
         superpixels: Some superpixels of the image, (A,).
         clicked: All that were clicked, each once, rising, (N,).
-        ways: From each of these to each of those, (W, N, A).
+        distances: From each of these to each of those, (W, N, A).
         fraction: Share of object in each superpixel, (A,).
         weights: Of each superpixel in the loss, (A,).
         states: Moments of the session.
@@ -72,14 +71,16 @@ class Session(NamedTuple):
 
     superpixels: np.ndarray
     clicked: np.ndarray
-    ways: Tensor
+    distances: Tensor
     fraction: Tensor
     weights: Tensor
     states: list[State]
 
-    def odds(self, net: ClickNet, state: State) -> Tensor:
-        """Log odds of the superpixels in a state, (A,)."""
-        return net([self.ways[:, rows] for rows in state.rows], state.contexts, state.measures)
+    def logits(self, net: ClickNet, state: State) -> Tensor:
+        """Logit of the superpixels in a state, (A,)."""
+        return net(
+            [self.distances[:, rows] for rows in state.rows], state.contexts, state.click_features
+        )
 
 
 def add_object_arguments(parser: argparse.ArgumentParser, num_images: int) -> None:
@@ -135,10 +136,10 @@ def random_clicks(target: np.ndarray, count: int, rng: np.random.Generator) -> A
 
 
 def session_of_superpixels(
-    scene: Scene, target: np.ndarray, clicks_yx: np.ndarray, rng: np.random.Generator
+    image_state: ImageState, target: np.ndarray, clicks_yx: np.ndarray, rng: np.random.Generator
 ) -> Session:
     """Some superpixels of an image, and what all clicks of a session are to them; no states."""
-    labels, count = scene.graph.labels, scene.graph.num_superpixels
+    labels, count = image_state.graph.labels, image_state.graph.num_superpixels
     is_counted = target >= 0
     pixels = np.bincount(labels[is_counted], minlength=count)
     objects = np.bincount(labels[target == 1], minlength=count)
@@ -149,33 +150,39 @@ def session_of_superpixels(
     chosen = rng.choice(count, SUPERPIXELS_PER_SESSION, p=probability)
     weights = (share / np.maximum(probability, 1e-12))[chosen] / (on.sum() + LEAST_AREA)
     clicked = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
-    ways = scene.cutter.evidence.ways_at(clicked, chosen)
-    tensors = (torch.from_numpy(v.astype(np.float32)) for v in (ways, fraction[chosen], weights))
+    distances = image_state.cutter.evidence.distances_at(clicked, chosen)
+    tensors = (
+        torch.from_numpy(v.astype(np.float32)) for v in (distances, fraction[chosen], weights)
+    )
     return Session(chosen, clicked, *tensors, [])
 
 
-def state_of_superpixels(scene: Scene, session: Session, clicks: Any) -> State:
+def state_of_superpixels(image_state: ImageState, session: Session, clicks: Any) -> State:
     """What is known after some clicks, on the object and on the background."""
-    evidence, labels = scene.cutter.evidence, scene.graph.labels
+    evidence, labels = image_state.cutter.evidence, image_state.graph.labels
     inside, outside = (np.unique(labels[tuple(c.T)]).astype(np.int64) for c in clicks)
-    measures = evidence.measures(inside, outside)[:, session.superpixels]
+    click_features = evidence.click_features(inside, outside)[:, session.superpixels]
     rows, contexts = [], []
     for own, other in ((outside, inside), (inside, outside)):
         rows.append(torch.from_numpy(np.searchsorted(session.clicked, own)))
         contexts.append(torch.from_numpy(evidence.contexts(own, other)))
-    return State(rows, contexts, torch.from_numpy(np.ascontiguousarray(measures)))
+    return State(rows, contexts, torch.from_numpy(np.ascontiguousarray(click_features)))
 
 
-def pixel_samples(scene: Scene, target: np.ndarray, clicks: Any, rng: np.random.Generator) -> Any:
+def pixel_samples(
+    image_state: ImageState, target: np.ndarray, clicks: Any, rng: np.random.Generator
+) -> Any:
     """Measures of some pixels in doubt, whether they are object, and their weight."""
-    labels, width = scene.graph.labels, target.shape[1]
-    cut = scene.cutter.cut(*(labels[tuple(c.T)] for c in clicks))
+    labels, width = image_state.graph.labels, target.shape[1]
+    cut = image_state.cutter.cut(*(labels[tuple(c.T)] for c in clicks))
     pixels = [c @ (width, 1) for c in clicks]
-    places, measures = scene.refiner.measures(cut.is_object[labels], cut.odds, *pixels)
+    places, click_features = image_state.refiner.click_features(
+        cut.is_object[labels], cut.logits, *pixels
+    )
     chosen = rng.choice(len(places), min(PIXELS_PER_STATE, len(places)), replace=False)
     chosen = chosen[target.ravel()[places[chosen]] >= 0]
     is_object = (target.ravel()[places[chosen]] == 1).astype(np.float64)
-    return measures[:, chosen], is_object, np.ones(len(chosen))
+    return click_features[:, chosen], is_object, np.ones(len(chosen))
 
 
 def simulate(
@@ -206,14 +213,14 @@ def samples_of(
     rng: np.random.Generator,
 ) -> tuple[list[Session], Samples]:
     """Samples of superpixels and of pixels, after so many of the clicks."""
-    scene = segmenter.scene
-    session = session_of_superpixels(scene, target, clicks_yx, rng)
+    image_state = segmenter.image_state
+    session = session_of_superpixels(image_state, target, clicks_yx, rng)
     of_pixels = []
     for count in states:
         if count > len(clicks_yx):
             break
         signs = is_positive[:count]
         clicks = clicks_yx[:count][signs], clicks_yx[:count][~signs]
-        session.states.append(state_of_superpixels(scene, session, clicks))
-        of_pixels.append(pixel_samples(scene, target, clicks, rng))
+        session.states.append(state_of_superpixels(image_state, session, clicks))
+        of_pixels.append(pixel_samples(image_state, target, clicks, rng))
     return [session], of_pixels

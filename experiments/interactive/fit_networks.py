@@ -7,7 +7,7 @@ for a start, then by simulated users against the networks fitted so far, on feat
 kinds, so that the networks are not made for one alone. Every state of these sessions is a sample:
 how near superpixels and pixels are to the clicks, and whether they are the object. The networks
 learn it by cross-entropy; that of pixels has weights that can only go one way
-(maskfeat/interactive/monotone.py). Nothing of iis/ or of BSDS500 val is read.
+(maskfeat/segment/mlp.py). Nothing of iis/ or of BSDS500 val is read.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from rich.progress import track
 from torch import Tensor, nn
 from versions import commit
 
-from maskfeat.interactive.click_net import ClickNet
-from maskfeat.interactive.monotone import MonotoneNet
 from maskfeat.interactive.networks import (
+    ClickNet,
     ClickNetworks,
     default_networks,
     load_networks,
     save_networks,
 )
-from maskfeat.interactive.refine import PIXEL_MEASURES, PIXEL_SIGNS
+from maskfeat.interactive.refine import PIXEL_FEATURES, PIXEL_SIGNS
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.small_net import CLIP
+from maskfeat.segment.mlp import CLIP, Mlp
 
 BATCH, RATE = 6, 6e-3  # states in a step; the largest learning rate
 
@@ -56,10 +55,12 @@ def fit_superpixels(sessions: Sequence[Session], epochs: int, seed: int, origin:
     contexts = [context for _, state in places for context in state.contexts]
     with torch.no_grad():
         net.standardize(
-            "ways", torch.cat([session.ways.flatten(1).T[::37] for session in sessions])
+            "distances", torch.cat([session.distances.flatten(1).T[::37] for session in sessions])
         )
         net.standardize("contexts", torch.cat(contexts))
-        net.standardize("measures", torch.cat([state.measures.T[::7] for _, state in places]))
+        net.standardize(
+            "superpixels", torch.cat([state.click_features.T[::7] for _, state in places])
+        )
     steps = epochs * (len(places) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
@@ -81,13 +82,13 @@ def fit_superpixels(sessions: Sequence[Session], epochs: int, seed: int, origin:
 def loss_of(net: ClickNet, session: Session, state: State) -> Tensor:
     """Weighted cross-entropy of the superpixels of one state."""
     costs = nn.functional.binary_cross_entropy_with_logits(
-        session.odds(net, state), session.fraction, reduction="none"
+        session.logits(net, state), session.fraction, reduction="none"
     )
     return (costs * session.weights).mean()
 
 
 class OneWay(nn.Module):
-    """The network of `MonotoneNet` while it is fitted: weights are made positive by softplus.
+    """The network of `Mlp` while it is fitted: weights are made positive by softplus.
 
     Args:
         signs: Which way each input may go: 1, -1, or 0 for either, length F.
@@ -111,7 +112,7 @@ class OneWay(nn.Module):
         return [torch.where(self.direction == 0, self.free, one_way), *positive]
 
     def forward(self, values: Tensor) -> Tensor:
-        """Log odds, (F, N) -> (N,)."""
+        """Logits, (F, N) -> (N,)."""
         one, two, three = self.layers()
         hidden = torch.tanh(two @ torch.tanh(one @ values + self.shifts[0]) + self.shifts[1])
         return (three @ hidden + self.shifts[2])[0]
@@ -119,33 +120,33 @@ class OneWay(nn.Module):
 
 def fit_one_way(
     samples: Samples,
-    measures: Sequence[str],
+    names: Sequence[str],
     signs: Sequence[int],
     width: int,
     epochs: int,
     seed: int,
     origin: str,
-) -> MonotoneNet:
+) -> Mlp:
     """A network with weights that can only go one way: cross-entropy, Adam, one cycle."""
     values, targets, weights = (
         np.concatenate(kind, axis=-1) for kind in zip(*samples, strict=True)
     )
-    mean, spread = values.mean(axis=1), values.std(axis=1) + 1e-3
-    scaled = np.clip((values - mean[:, None]) / spread[:, None], -CLIP, CLIP)
+    mean, std = values.mean(axis=1), values.std(axis=1) + 1e-3
+    scaled = np.clip((values - mean[:, None]) / std[:, None], -CLIP, CLIP)
     inputs, wanted, weighs = (
         torch.tensor(v, dtype=torch.float32) for v in (scaled, targets, weights / weights.mean())
     )
     torch.manual_seed(seed)
     net = OneWay(signs, width)
     descend(net, inputs, wanted, weighs, epochs)
-    return MonotoneNet(
-        tuple(measures),
-        tuple(signs),
+    return Mlp(
+        tuple(names),
         mean.astype(np.float32),
-        spread.astype(np.float32),
+        std.astype(np.float32),
         tuple(layer.detach().numpy() for layer in net.layers()),
-        tuple(shift.detach().numpy() for shift in net.shifts),
+        tuple(shift.detach().numpy()[:, 0] for shift in net.shifts),
         origin,
+        tuple(signs),
     )
 
 
@@ -174,18 +175,17 @@ def descend(net: OneWay, inputs: Tensor, wanted: Tensor, weighs: Tensor, epochs:
 def flat_networks() -> ClickNetworks:
     """Networks that know nothing, to start from."""
 
-    def flat(measures: Sequence[str], signs: Sequence[int]) -> MonotoneNet:
-        count = len(measures)
-        zero = np.zeros((1, 1), np.float32)
+    def flat(names: Sequence[str], signs: Sequence[int]) -> Mlp:
+        count, zero = len(names), np.zeros((1, 1), np.float32)
         weights = (np.zeros((1, count), np.float32), zero, zero)
-        mean, spread = np.zeros(count, np.float32), np.ones(count, np.float32)
-        return MonotoneNet(tuple(measures), tuple(signs), mean, spread, weights, (zero,) * 3)
+        mean, std = np.zeros(count, np.float32), np.ones(count, np.float32)
+        return Mlp(tuple(names), mean, std, weights, (zero[0],) * 3, signs=tuple(signs))
 
     superpixels = ClickNet().requires_grad_(False)
     for values in superpixels.superpixels[-1].parameters():
         values.zero_()
     return default_networks()._replace(
-        superpixels=superpixels, pixels=flat(PIXEL_MEASURES, PIXEL_SIGNS)
+        superpixels=superpixels, pixels=flat(PIXEL_FEATURES, PIXEL_SIGNS)
     )
 
 
@@ -201,7 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("maskfeat/interactive/clicks.json"))
+    parser.add_argument("--out", type=Path, default=Path("maskfeat/interactive/clicks.safetensors"))
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -213,7 +213,7 @@ def main() -> None:
 
     def fitted(of_superpixels: list[Session], of_pixels: Samples) -> ClickNetworks:
         settings = (args.epochs, args.seed, origin)
-        pixels = fit_one_way(of_pixels, PIXEL_MEASURES, PIXEL_SIGNS, 16, *settings)
+        pixels = fit_one_way(of_pixels, PIXEL_FEATURES, PIXEL_SIGNS, 16, *settings)
         return networks._replace(
             superpixels=fit_superpixels(of_superpixels, *settings), pixels=pixels
         )

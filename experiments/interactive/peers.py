@@ -1,4 +1,4 @@
-"""What a user would take instead: classic ways from clicks to a mask.
+"""What a user would take instead: classic distances from clicks to a mask.
 
 Each has the two methods of `maskfeat.interactive.segmenter.InteractiveSegmenter` that a session
 needs: set_image(rgb), uint8 (H, W, 3), and predict(clicks_yx, is_positive), (N, 2) and (N,), which
@@ -25,7 +25,7 @@ from skimage.transform import resize
 
 from maskfeat.evaluate.protocol import Encoder
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.update import obeying
+from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Linkage, superpixel_tree
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree, salient_path
@@ -55,11 +55,13 @@ class Coloring:
         if is_positive.all():
             labels = self._segmenter.graph.labels
             inside = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
-            evidence = self._segmenter.scene.cutter.evidence
+            evidence = self._segmenter.image_state.cutter.evidence
             mask = evidence.salient(inside, np.empty(0, np.int64))[labels]
         else:
             mask = self._segmenter.predict_labels(clicks_yx, is_positive.astype(np.int64)) == 1
-        return obeying(mask, clicks_yx[is_positive], clicks_yx[~is_positive], keep_all=False)
+        return enforce_hard_constraints(
+            mask, clicks_yx[is_positive], clicks_yx[~is_positive], keep_all=False
+        )
 
 
 class GrabCut:
@@ -206,7 +208,7 @@ class TreeSegmenter:
     clicks of both signs at once is background, so that the object consists of the largest nodes
     with clicks on the object alone; without background clicks it consists of the nodes that stand
     out most above these clicks (`maskfeat.segment.tree.salient_path`). A superpixel clicked
-    both ways is shared out pixel by pixel to the nearest of its clicks.
+    both distances is shared out pixel by pixel to the nearest of its clicks.
 
     Args:
         encoder: Gives the features that superpixels and tree are made of.
@@ -227,13 +229,13 @@ class TreeSegmenter:
         labels = self._graph.labels
         clicked = labels[tuple(clicks_yx.T)]
         inside, outside = np.unique(clicked[is_positive]), np.unique(clicked[~is_positive])
-        is_barred = np.zeros(len(self._tree.parents), bool)
+        is_excluded = np.zeros(len(self._tree.parents), bool)
         for superpixel in outside:
-            is_barred[self._tree.ancestors(int(superpixel))] = True
+            is_excluded[self._tree.ancestors(int(superpixel))] = True
         nodes = [
-            self._largest_free(int(superpixel), is_barred)
+            self._largest_free(int(superpixel), is_excluded)
             if outside.size
-            else salient_path(self._tree, int(superpixel)).best(is_barred)
+            else salient_path(self._tree, int(superpixel)).best(is_excluded)
             for superpixel in inside
         ]
         mask = self._tree.leaves_under(np.array(nodes))[labels]
@@ -243,10 +245,10 @@ class TreeSegmenter:
             mask[tuple(pixels.T)] = is_positive[here][nearest]
         return mask
 
-    def _largest_free(self, superpixel: int, is_barred: np.ndarray) -> int:
+    def _largest_free(self, superpixel: int, is_excluded: np.ndarray) -> int:
         """The highest ancestor of a superpixel that holds no click on the background."""
         path = self._tree.ancestors(superpixel)
-        free = path[~is_barred[path]]
+        free = path[~is_excluded[path]]
         return int(free[-1]) if free.size else superpixel
 
 

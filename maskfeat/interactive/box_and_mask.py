@@ -16,8 +16,8 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Box = tuple[int, int, int, int]
 
-# What a box or an initial mask says of a superpixel, as log odds: beside clicks, and without any.
-_PRIOR_ODDS, _LONE_PRIOR_ODDS = 6.0, 24.0
+# What a box or an initial mask says of a superpixel, as logit: beside clicks, and without any.
+_PROMPT_LOGIT, _LONE_PROMPT_LOGIT = 6.0, 24.0
 
 
 class Hints(NamedTuple):
@@ -25,13 +25,13 @@ class Hints(NamedTuple):
 
     Attributes:
         inside: Superpixels that are the object's, (N,), at least one.
-        odds: Log odds of "object" to be added, (K,), or None.
-        barred: Superpixels that are background, (M,).
+        logits: logit of "object" to be added, (K,), or None.
+        excluded: Superpixels that are background, (M,).
     """
 
     inside: IntArray
-    odds: FloatArray | None
-    barred: IntArray
+    logits: FloatArray | None
+    excluded: IntArray
 
 
 def hints_of(
@@ -53,11 +53,11 @@ def hints_of(
     if prior is None and box is not None:
         prior = _best_node(graph, tree, box)
     inside: IntArray = graph.labels[tuple(object_yx.T)].astype(np.int64)
-    odds = None if prior is None else _prior_odds(graph, prior, is_alone=not inside.size)
+    logits = None if prior is None else _prior_logits(graph, prior, is_alone=not inside.size)
     if not inside.size and prior is not None:
         inside = graph.labels[_deepest(prior)].reshape(1).astype(np.int64)
-    barred = np.empty(0, np.int64) if box is None else _superpixels_beyond(graph, box)
-    return Hints(inside, odds, np.setdiff1d(barred, inside))
+    excluded = np.empty(0, np.int64) if box is None else _superpixels_beyond(graph, box)
+    return Hints(inside, logits, np.setdiff1d(excluded, inside))
 
 
 def filled(box: Box, size: tuple[int, ...]) -> BoolArray:
@@ -78,9 +78,9 @@ def _best_node(graph: RegionGraph, tree: PartitionTree, box: Box) -> BoolArray:
     return mask
 
 
-def _prior_odds(graph: RegionGraph, prior: BoolArray, is_alone: bool) -> FloatArray:
+def _prior_logits(graph: RegionGraph, prior: BoolArray, is_alone: bool) -> FloatArray:
     inside = np.bincount(graph.labels.ravel(), prior.ravel(), graph.num_superpixels)
-    most = _LONE_PRIOR_ODDS if is_alone else _PRIOR_ODDS
+    most = _LONE_PROMPT_LOGIT if is_alone else _PROMPT_LOGIT
     return (most * (2 * inside / graph.sizes - 1)).astype(np.float32)
 
 

@@ -1,9 +1,10 @@
 """Prompts with a click radius: one near the outline changes little, one far from it much.
 
-A cut that hears of one more click may change its mind anywhere, and a user who corrects a sliver
-does not want that. Where a click was made, seen from the outline of the mask of that moment, says
-how much it is about. So a prompt is not a place and a sign alone, but a place, a sign and a click
-radius; and the mask is a function of the set of them, in which no order is left, see `layers`.
+A cut that hears of one more click may change its mind anywhere, and a user who corrects a
+narrow-band change does not want that. Where a click was made, seen from the outline of the mask of
+that moment, says how much it is about. So a prompt is not a place and a sign alone, but a place, a
+sign and a click radius; and the mask is a function of the set of them, in which no order is left,
+see `steps`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from maskfeat.segment.resizing import scaled
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-_LEVELS_PER_OCTAVE = 2
-ANYWHERE = 10**6  # the level of prompts that were made on no outline
-AGREED = -1  # the level of prompts that the mask they were made on obeyed already
+_STEPS_PER_OCTAVE = 2
+ANYWHERE = 10**6  # the octave of prompts that were made on no outline
+AGREED = -1  # the octave of prompts that the mask they were made on satisfied already
 _FEW = 8  # pixels whose click radius is looked for one by one
 _FARTHEST = 2.0**20  # pixels; no image is larger
 
@@ -37,7 +38,7 @@ class Prompt:
         pixels_yx: Each once, in reading order, int64, shape (N, 2).
         is_object: Labeled as object, else as background.
         click_radius: Pixels from the outline of the mask that it was made on, see
-            `click_radius_of`; inf if there was none, 0 if that mask obeyed it already.
+            `click_radius_of`; inf if there was none, 0 if that mask satisfied it already.
     """
 
     pixels_yx: IntArray
@@ -45,23 +46,23 @@ class Prompt:
     click_radius: float = np.inf
 
     @cached_property
-    def level(self) -> int:
-        """Prompts of one level count as made at once: half octaves of their click radius."""
+    def octave(self) -> int:
+        """Prompts of one octave count as made at once: half octaves of their click radius."""
         if math.isinf(self.click_radius):
             return ANYWHERE
         if self.click_radius == 0:
             return AGREED
-        return round(_LEVELS_PER_OCTAVE * math.log2(min(max(self.click_radius, 1.0), _FARTHEST)))
+        return round(_STEPS_PER_OCTAVE * math.log2(min(max(self.click_radius, 1.0), _FARTHEST)))
 
     @cached_property
     def key(self) -> tuple[int, bool, bytes]:
         """What tells it from others."""
-        return -self.level, self.is_object, self.pixels_yx.tobytes()
+        return -self.octave, self.is_object, self.pixels_yx.tobytes()
 
 
-def radius_of_level(level: int) -> float:
-    """The click radius that prompts of a level count as having, pixels; see `Prompt.level`."""
-    return float(2 ** (level / _LEVELS_PER_OCTAVE))
+def radius_of_octave(octave: int) -> float:
+    """The click radius that prompts of a octave count as having, pixels; see `Prompt.octave`."""
+    return float(2 ** (octave / _STEPS_PER_OCTAVE))
 
 
 def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
@@ -92,8 +93,8 @@ def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) 
         `distance_to_outline`.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
-    is_obeyed = bool((mask[tuple(pixels.T)] == is_object).all())
-    return 0.0 if is_obeyed else distance_to_outline(mask, pixels)
+    is_satisfied = bool((mask[tuple(pixels.T)] == is_object).all())
+    return 0.0 if is_satisfied else distance_to_outline(mask, pixels)
 
 
 def distance_to_outline(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:

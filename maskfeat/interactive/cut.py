@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import checked_number
-from maskfeat.interactive.click_net import ClickNet
-from maskfeat.interactive.click_reader import ClickReader
 from maskfeat.interactive.evidence import ClickEvidence
+from maskfeat.interactive.networks import ClickNet, ClickReader
 from maskfeat.segment.potts import FlowGraph
 
 BoolArray = npt.NDArray[np.bool_]
@@ -20,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 PAIRWISE_WEIGHT = 10.0
-MAX_ODDS = 4.0
+MAX_LOGIT = 4.0
 _MEDIAN_BORDER_PROBABILITY = 0.8
 
 
@@ -29,11 +28,11 @@ class SuperpixelCut(NamedTuple):
 
     Attributes:
         is_object: Which superpixels are the object, bool, shape (K,).
-        odds: What speaks for the object at each superpixel by itself, log odds, float32, (K,).
+        logits: What speaks for the object at each superpixel by itself, logit, float32, (K,).
     """
 
     is_object: BoolArray
-    odds: FloatArray
+    logits: FloatArray
 
 
 class _Clicks(NamedTuple):
@@ -41,8 +40,8 @@ class _Clicks(NamedTuple):
 
     inside: IntArray
     outside: IntArray
-    held_object: IntArray
-    held_background: IntArray
+    fixed_object: IntArray
+    fixed_background: IntArray
 
 
 class SuperpixelCutter:
@@ -55,14 +54,14 @@ class SuperpixelCutter:
 
     over superpixels i and edges ij, exactly, by maximum flow, see `FlowGraph`.
 
-    - u is the log odds of "object", bounded by 4, that a small network gives a superpixel for how
-      near it is to the clicks of either kind, in many ways of being near, and for how near these
-      are to one another, see `ClickNet`.
+    - u is the logit of "object", bounded by 4, that a small network gives a superpixel for how
+      near it is to the clicks of either kind, in many distances of being near, and for how near
+      these are to one another, see `ClickNet`.
     - w = 2 / (1 + exp(t * contrast of the border)), with the t that makes the median border 0.8:
       borders compete with one another within an image, and so the cut works for features that
       were never calibrated.
 
-    A superpixel clicked both ways is held at neither label. The answer depends on the sets of
+    A superpixel clicked both distances is held at neither label. The answer depends on the sets of
     clicked superpixels alone, is bit for bit the same in any order, and of several minima it is the
     one with the smallest object.
 
@@ -84,7 +83,7 @@ class SuperpixelCutter:
         costs = self.graph.border_lengths * self.side_costs(self.graph.boundary_strengths)
         self._border_costs = costs
         self._cuts = FlowGraph(
-            self.graph.num_superpixels, self.graph.edges, costs, MAX_ODDS * self.graph.labels.size
+            self.graph.num_superpixels, self.graph.edges, costs, MAX_LOGIT * self.graph.labels.size
         )
 
     def cut(
@@ -92,7 +91,7 @@ class SuperpixelCutter:
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
         prior: FloatArray | None = None,
-        barred_superpixels: npt.ArrayLike = (),
+        excluded_superpixels: npt.ArrayLike = (),
     ) -> SuperpixelCut:
         """Which superpixels are the object.
 
@@ -100,8 +99,8 @@ class SuperpixelCutter:
             object_superpixels: Superpixels clicked as object, integers, shape (N,), at least one.
             background_superpixels: Superpixels clicked as background, integers, shape (M,), may be
                 empty.
-            prior: Log odds to be added to those of each superpixel, shape (K,).
-            barred_superpixels: Superpixels that are background, but say nothing of others, shape
+            prior: logit to be added to those of each superpixel, shape (K,).
+            excluded_superpixels: Superpixels that are background, but say nothing of others, shape
                 (B,); none of them clicked as object.
 
         Returns:
@@ -110,17 +109,17 @@ class SuperpixelCutter:
         Raises:
             ValueError: If there is no object click, or a superpixel that does not exist.
         """
-        clicks = self._clicks(object_superpixels, background_superpixels, barred_superpixels)
+        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
         if not clicks.inside.size:
             raise ValueError(
                 "object_superpixels must name at least one superpixel, got none; click the object"
             )
-        odds = self._reader.odds(clicks.inside, clicks.outside)
+        logits = self._reader.logits(clicks.inside, clicks.outside)
         if prior is not None:
-            odds = odds + prior
-        unary = np.clip(odds, -MAX_ODDS, MAX_ODDS) * self.graph.sizes
+            logits = logits + prior
+        unary = np.clip(logits, -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes
         return SuperpixelCut(
-            self._cuts.cut(unary, clicks.held_object, clicks.held_background), odds
+            self._cuts.cut(unary, clicks.fixed_object, clicks.fixed_background), logits
         )
 
     def cut_within(
@@ -130,7 +129,7 @@ class SuperpixelCutter:
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
         prior: FloatArray | None = None,
-        barred_superpixels: npt.ArrayLike = (),
+        excluded_superpixels: npt.ArrayLike = (),
         revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
     ) -> SuperpixelCut:
         """As `cut`, for some superpixels alone, while all others are held at labels they have.
@@ -141,28 +140,30 @@ class SuperpixelCutter:
             object_superpixels: See `cut`; there may be none.
             background_superpixels: See `cut`.
             prior: See `cut`.
-            barred_superpixels: See `cut`.
-            revise: Called with the free superpixels, their log odds, (A,) both, and their
-                `evidence.SUPERPIXEL_MEASURES`, (F, A); gives other log odds.
+            excluded_superpixels: See `cut`.
+            revise: Called with the free superpixels, their logit, (A,) both, and their
+                `evidence.SUPERPIXEL_FEATURES`, (F, A); gives other logit.
 
         Returns:
-            The cut; the odds of superpixels that are held are infinite.
+            The cut; the logits of superpixels that are held are infinite.
 
         Raises:
             ValueError: If a superpixel does not exist.
         """
-        clicks = self._clicks(object_superpixels, background_superpixels, barred_superpixels)
+        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
         free = np.flatnonzero(is_free)
-        odds = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
-        odds[free], measures = self._reader.odds_at(free, clicks.inside, clicks.outside)
+        logits = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
+        logits[free], click_features = self._reader.logits_at(free, clicks.inside, clicks.outside)
         if prior is not None:
-            odds += prior
+            logits += prior
         if revise is not None:
-            odds[free] = revise(free, odds[free], measures)
+            logits[free] = revise(free, logits[free], click_features)
         place = np.full(len(labels), -1)
         place[free] = np.arange(len(free))
         one, other = self.graph.edges.T
-        unary = np.clip(odds[free], -MAX_ODDS, MAX_ODDS) * self.graph.sizes[free].astype(np.float64)
+        unary = np.clip(logits[free], -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes[free].astype(
+            np.float64
+        )
         for own, beyond in ((one, other), (other, one)):  # borders with what is held
             held = np.flatnonzero(is_free[own] & ~is_free[beyond])
             costs = np.where(labels[beyond[held]], 1, -1) * self._border_costs[held]
@@ -171,10 +172,10 @@ class SuperpixelCutter:
         pairwise = self._border_costs[within]
         total = float(np.abs(unary).sum())
         cuts = FlowGraph(len(free), place[self.graph.edges[within]], pairwise, total)
-        objects, grounds = place[clicks.held_object], place[clicks.held_background]
+        objects, grounds = place[clicks.fixed_object], place[clicks.fixed_background]
         cut = labels.copy()
         cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
-        return SuperpixelCut(cut, odds)
+        return SuperpixelCut(cut, logits)
 
     def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
         """What it costs to part two pixels, by their contrast: pairwise_weight * w, any shape."""
@@ -188,14 +189,16 @@ class SuperpixelCutter:
         self,
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
-        barred: npt.ArrayLike,
+        excluded: npt.ArrayLike,
     ) -> _Clicks:
         """Clicked superpixels, checked, and which of them are held at which label."""
         inside = self._checked(object_superpixels, "object_superpixels")
         outside = self._checked(background_superpixels, "background_superpixels")
-        torn = np.intersect1d(inside, outside)
-        held = np.union1d(np.setdiff1d(outside, torn), self._checked(barred, "barred_superpixels"))
-        return _Clicks(inside, outside, np.setdiff1d(inside, torn), held)
+        conflicting = np.intersect1d(inside, outside)
+        held = np.union1d(
+            np.setdiff1d(outside, conflicting), self._checked(excluded, "excluded_superpixels")
+        )
+        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), held)
 
     def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(superpixels)

@@ -1,4 +1,4 @@
-"""What clicks say of every superpixel: how near it is to them, in many ways of being near."""
+"""What clicks say of every superpixel: how near it is to them, in many distances of being near."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FloatArray = npt.NDArray[np.float32]
 # How near a superpixel is to a click, and what stands where there is no click (and as a bound).
 # "Odds" are those against being one segment; distances in the image are shares of
 # the root of its area; features count in units in which p = 2 / (1 + exp(d^2)).
-_WAYS = {
-    "log odds at the merge": 9.5,
+_CLICK_DISTANCES = {
+    "logit at the merge": 9.5,
     "log share of the merge": 0.5,
     "log growth of variance at Ward's merge": 4.0,
     "feature distance": 5.0,
@@ -28,11 +28,11 @@ _WAYS = {
     "color distance": 2.0,
     "features and 4 x image": 11.0,
     "features and 16 x image": 25.0,
-    "odds and 10 x image": 24.5,
-    "odds and 40 x image": 69.5,
+    "logits and 10 x image": 24.5,
+    "logits and 40 x image": 69.5,
     "color and 2 x image": 4.0,
 }
-_FAR = np.array(list(_WAYS.values()), np.float32)[:, None]
+_FAR = np.array(list(_CLICK_DISTANCES.values()), np.float32)[:, None]
 # Distances of which it counts by how many times one is the other.
 COMPARED = (
     "feature distance",
@@ -40,26 +40,26 @@ COMPARED = (
     "features and 4 x image",
     "features and 16 x image",
 )
-_COMPARED_ROWS = [list(_WAYS).index(way) for way in COMPARED]
+_COMPARED_ROWS = [list(_CLICK_DISTANCES).index(name) for name in COMPARED]
 _LEAST = 0.02
 
-WAYS = tuple(_WAYS)
+CLICK_DISTANCES = tuple(_CLICK_DISTANCES)
 # What is known of a superpixel beside the single clicks.
-SUPERPIXEL_MEASURES = (
-    *(f"object: {way}" for way in WAYS),
-    *(f"background: {way}" for way in WAYS),
-    *(f"object against background: {way}" for way in COMPARED),
+SUPERPIXEL_FEATURES = (
+    *(f"object: {name}" for name in CLICK_DISTANCES),
+    *(f"background: {name}" for name in CLICK_DISTANCES),
+    *(f"object against background: {name}" for name in COMPARED),
     "under a salient node",
     "distance to the rim of the image",
 )
 # What is known of a click: how near the nearest others are.
-CONTEXT_MEASURES = (
-    *(f"same kind: {way}" for way in WAYS),
-    *(f"other kind: {way}" for way in WAYS),
-    *(f"same against other kind: {way}" for way in COMPARED),
+CONTEXT_FEATURES = (
+    *(f"same kind: {name}" for name in CLICK_DISTANCES),
+    *(f"other kind: {name}" for name in CLICK_DISTANCES),
+    *(f"same against other kind: {name}" for name in COMPARED),
 )
 
-# Rows of measures that are kept: some 100 MB for 8,000 superpixels.
+# Rows of features that are kept: some 100 MB for 8,000 superpixels.
 _KEPT_ROWS = 256
 # Superpixels of which it is kept how near they are to one another: 50 MB.
 _KEPT_PAIRS = 1024
@@ -96,9 +96,9 @@ class ClickEvidence:
         self._salient_paths: dict[int, SalientPath] = {}
         # Superpixels that were ever clicked, in turn, and how near they are to one another.
         self._places_of_clicks: dict[int, int] = {}
-        self._between = np.empty((0, 0, len(WAYS)), np.float32)
+        self._between = np.empty((0, 0, len(CLICK_DISTANCES)), np.float32)
 
-    def measures(
+    def click_features(
         self, object_superpixels: IntArray, background_superpixels: IntArray
     ) -> FloatArray:
         """The inputs of the network of superpixels.
@@ -108,46 +108,46 @@ class ClickEvidence:
             background_superpixels: Superpixels clicked as background, (M,).
 
         Returns:
-            float32, shape (F, K), in the order of `SUPERPIXEL_MEASURES`.
+            float32, shape (F, K), in the order of `SUPERPIXEL_FEATURES`.
         """
         salient = self.salient(object_superpixels, background_superpixels)
         inside = self._nearest(True, object_superpixels)
         outside = self._nearest(False, background_superpixels)
-        return _as_measures(inside, outside, salient, self._rim_distances)
+        return _as_click_features(inside, outside, salient, self._rim_distances)
 
-    def measures_at(
+    def click_features_at(
         self,
         superpixels: IntArray,
         object_superpixels: IntArray,
         background_superpixels: IntArray,
-        object_ways: FloatArray,
-        background_ways: FloatArray,
+        object_distances: FloatArray,
+        background_distances: FloatArray,
     ) -> FloatArray:
-        """The same numbers as `measures`, for some superpixels alone.
+        """The same numbers as `features`, for some superpixels alone.
 
         Args:
             superpixels: Which, (A,).
             object_superpixels: Superpixels clicked as object, (N,).
             background_superpixels: Superpixels clicked as background, (M,).
-            object_ways: See `ways_at`, (W, N, A).
-            background_ways: Likewise, (W, M, A).
+            object_distances: See `ways_at`, (W, N, A).
+            background_distances: Likewise, (W, M, A).
 
         Returns:
             float32, shape (F, A).
         """
         inside, outside = (
-            np.minimum(ways.min(axis=1, initial=np.inf), _FAR)
-            for ways in (object_ways, background_ways)
+            np.minimum(distances.min(axis=1, initial=np.inf), _FAR)
+            for distances in (object_distances, background_distances)
         )
         salient = self.salient(object_superpixels, background_superpixels)[superpixels]
-        return _as_measures(inside, outside, salient, self._rim_distances[superpixels])
+        return _as_click_features(inside, outside, salient, self._rim_distances[superpixels])
 
-    def ways_at(self, clicked: IntArray, superpixels: IntArray) -> FloatArray:
+    def distances_at(self, clicked: IntArray, superpixels: IntArray) -> FloatArray:
         """How near some superpixels are to each of some others, float32, (W, N, A)."""
-        ways = np.empty((len(WAYS), len(clicked), len(superpixels)), np.float32)
+        distances = np.empty((len(CLICK_DISTANCES), len(clicked), len(superpixels)), np.float32)
         for place, superpixel in enumerate(clicked):
-            ways[:, place] = self.ways(int(superpixel))[:, superpixels]
-        return ways
+            distances[:, place] = self.distances(int(superpixel))[:, superpixels]
+        return distances
 
     def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
         """How near the nearest other clicks are to each click of one kind.
@@ -157,38 +157,40 @@ class ClickEvidence:
             others: Superpixels clicked in the other way, each once, (M,).
 
         Returns:
-            float32, shape (N, C), in the order of `CONTEXT_MEASURES`.
+            float32, shape (N, C), in the order of `CONTEXT_FEATURES`.
         """
         to_same, to_other = self._pairs(clicked, clicked), self._pairs(clicked, others)
         to_same[np.eye(len(clicked), dtype=bool)] = np.inf
         same, other = (
-            np.minimum(ways.min(axis=1, initial=np.inf), _FAR[:, 0]) for ways in (to_same, to_other)
+            np.minimum(distances.min(axis=1, initial=np.inf), _FAR[:, 0])
+            for distances in (to_same, to_other)
         )
         return np.concatenate([same, other, _compared(same.T, other.T).T], axis=1)
 
     def salient(self, object_superpixels: IntArray, background_superpixels: IntArray) -> BoolArray:
         """The superpixels under those ancestors of object clicks that stand out most, (K,)."""
-        is_barred = np.zeros(len(self.tree.parents), bool)
+        is_excluded = np.zeros(len(self.tree.parents), bool)
         for superpixel in background_superpixels:
-            is_barred[self.tree.ancestors(int(superpixel))] = True
+            is_excluded[self.tree.ancestors(int(superpixel))] = True
         nodes = [
-            self._salient_path(int(superpixel)).best(is_barred) for superpixel in object_superpixels
+            self._salient_path(int(superpixel)).best(is_excluded)
+            for superpixel in object_superpixels
         ]
         return self.tree.leaves_under(np.array(nodes, np.int64))
 
     def _salient_path(self, superpixel: int) -> SalientPath:
         if superpixel not in self._salient_paths:
-            self._salient_paths[superpixel] = salient_path(self._odds_tree, superpixel)
+            self._salient_paths[superpixel] = salient_path(self._ratio_tree, superpixel)
         return self._salient_paths[superpixel]
 
     def _nearest(self, is_object: bool, superpixels: IntArray) -> FloatArray:
-        """The least of each measure over some clicks, (ways, K)."""
+        """The least of each feature over some clicks, (distances, K)."""
         wanted = frozenset(superpixels.tolist())
         known, least = self._last.get(is_object, (frozenset[int](), None))
         if least is None or not known <= wanted:
             known, least = frozenset(), np.repeat(_FAR, self.graph.num_superpixels, axis=1)
         for superpixel in wanted - known:
-            least = np.minimum(least, self.ways(superpixel))
+            least = np.minimum(least, self.distances(superpixel))
         self._last[is_object] = wanted, least
         return least
 
@@ -197,29 +199,29 @@ class ClickEvidence:
         wanted = {*one.tolist(), *other.tolist()}
         if len(wanted | self._places_of_clicks.keys()) > _KEPT_PAIRS:
             self._places_of_clicks = {}
-            self._between = np.empty((0, 0, len(WAYS)), np.float32)
+            self._between = np.empty((0, 0, len(CLICK_DISTANCES)), np.float32)
         for superpixel in wanted - self._places_of_clicks.keys():
             place = self._places_of_clicks[superpixel] = len(self._places_of_clicks)
             if place >= len(self._between):
-                grown = np.empty((2 * place + 16,) * 2 + (len(WAYS),), np.float32)
+                grown = np.empty((2 * place + 16,) * 2 + (len(CLICK_DISTANCES),), np.float32)
                 grown[:place, :place] = self._between[:place, :place]
                 self._between = grown
             known = np.fromiter(self._places_of_clicks, np.int64)
-            ways = self.ways(superpixel)[:, known].T
-            self._between[place, : place + 1] = self._between[: place + 1, place] = ways
+            distances = self.distances(superpixel)[:, known].T
+            self._between[place, : place + 1] = self._between[: place + 1, place] = distances
         places = [
             [self._places_of_clicks[int(superpixel)] for superpixel in superpixels]
             for superpixels in (one, other)
         ]
         return self._between[np.ix_(*(np.array(p, np.int64) for p in places))]
 
-    def ways(self, superpixel: int) -> FloatArray:
-        """How near all superpixels are to one, in the order of `WAYS`, float32, (W, K)."""
+    def distances(self, superpixel: int) -> FloatArray:
+        """Distances from one superpixel to all, `CLICK_DISTANCES`, float32, (W, K)."""
         if superpixel in self._rows:
             self._rows.move_to_end(superpixel)
             return self._rows[superpixel]
         met, met_ward = self.tree.meeting_nodes(superpixel), self._ward.meeting_nodes(superpixel)
-        odds = self._node_odds[met]
+        logits = self._node_logits[met]
         place = _distances(self._places, superpixel)
         feature = _distances(self._features, superpixel)
         color = (
@@ -227,7 +229,7 @@ class ClickEvidence:
         )
         row = np.stack(
             [
-                odds,
+                logits,
                 self._node_shares[met],
                 self._ward_growths[met_ward],
                 feature,
@@ -236,8 +238,8 @@ class ClickEvidence:
                 color,
                 feature + 4 * place,
                 feature + 16 * place,
-                odds + 10 * place,
-                odds + 40 * place,
+                logits + 10 * place,
+                logits + 40 * place,
                 color + 2 * place,
             ]
         )
@@ -252,12 +254,12 @@ class ClickEvidence:
         return np.log(contrasts + 1e-3).astype(np.float32)
 
     @cached_property
-    def _node_odds(self) -> FloatArray:
+    def _node_logits(self) -> FloatArray:
         altitudes = self.tree.altitudes
         return np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4)).astype(np.float32)
 
     @cached_property
-    def _odds_tree(self) -> PartitionTree:
+    def _ratio_tree(self) -> PartitionTree:
         """Altitudes whose ratios mean something close to 1, too."""
         altitudes = np.minimum(self.tree.altitudes, 1 - 1e-6)
         return PartitionTree(self.tree.parents, altitudes / (1 - altitudes), self.tree.sizes)
@@ -281,17 +283,17 @@ class ClickEvidence:
         return shares
 
 
-def _as_measures(
+def _as_click_features(
     inside: FloatArray, outside: FloatArray, salient: BoolArray, rim: FloatArray
 ) -> FloatArray:
-    """In the order of `SUPERPIXEL_MEASURES`, (F, K)."""
+    """In the order of `SUPERPIXEL_FEATURES`, (F, K)."""
     ratios = _compared(inside, outside)
     flags = salient[None].astype(np.float32)
     return np.concatenate([inside, outside, ratios, flags, rim[None]])
 
 
 def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
-    """By how many times one distance is the other, as a logarithm, (ways, ...) -> (4, ...)."""
+    """By how many times one distance is the other, as a logarithm, (distances, ...) -> (4, ...)."""
     ratios: FloatArray = np.log((one[_COMPARED_ROWS] + _LEAST) / (other[_COMPARED_ROWS] + _LEAST))
     return ratios
 

@@ -15,8 +15,8 @@ from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import Hints, filled, hints_of
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
 from maskfeat.interactive.evidence import ClickEvidence
-from maskfeat.interactive.mask_change import ChangeReader, Layer
-from maskfeat.interactive.narrow_band import SliverReader
+from maskfeat.interactive.mask_change import MaskChangeReader, RefinementStep
+from maskfeat.interactive.narrow_band import NarrowBandReader
 from maskfeat.interactive.networks import ClickNetworks
 from maskfeat.interactive.refine import Refiner
 from maskfeat.interactive.tree_prior import TreePrior
@@ -39,7 +39,7 @@ _COLOR_BLUR = 0.7
 _FREE_MARGIN = 12
 
 
-class Scene:
+class ImageState:
     """One image that is cut and colored again and again, by its prompts.
 
     Args:
@@ -85,8 +85,8 @@ class Scene:
         self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
         self.refiner = Refiner(self.graph.labels, fine, colors)
-        self.changes = ChangeReader(networks.changes, self.graph)
-        self.slivers = SliverReader(networks.slivers, fine, colors)
+        self.mask_change = MaskChangeReader(networks.mask_change, self.graph)
+        self.narrow_band = NarrowBandReader(networks.narrow_band, fine, colors)
 
     def object_mask(
         self,
@@ -109,28 +109,28 @@ class Scene:
         hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
         labels = self.graph.labels
         outside = labels[tuple(background_yx.T)]
-        odds = self._prior_odds(hints, outside)
-        cut = self.cutter.cut(hints.inside, outside, odds, hints.barred)
+        logits = self._prior_logits(hints, outside)
+        cut = self.cutter.cut(hints.inside, outside, logits, hints.excluded)
         width = labels.shape[1]
         pixels = object_yx @ (width, 1), background_yx @ (width, 1)
-        mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.odds, *pixels)
+        mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.logits, *pixels)
         return mask if box is None else mask & filled(box, mask.shape)
 
     def cut_within(
         self,
         object_yx: IntArray,
         background_yx: IntArray,
-        layer: Layer,
+        step: RefinementStep,
         windows: Sequence[Window],
         box: tuple[int, int, int, int] | None = None,
         prior: BoolArray | None = None,
-    ) -> SceneCut:
+    ) -> ImageCut:
         """A mask, changed for some prompts in some windows; before clicks are enforced.
 
         Args:
             object_yx: See `object_mask`, likewise the rest.
             background_yx: See there.
-            layer: The mask, and the prompts that are to change it.
+            step: The mask, and the prompts that are to change it.
             windows: Rows and columns.
             box: See there.
             prior: See there.
@@ -141,30 +141,32 @@ class Scene:
         is_free = np.zeros(self.graph.num_superpixels, bool)
         for window in windows:
             is_free[labels[window]] = True
-        held = layer.below.ravel()[self._pixels_of_superpixels]
+        held = step.below.ravel()[self._pixels_of_superpixels]
         outside = labels[tuple(background_yx.T)]
 
-        def revise(superpixels: IntArray, odds: FloatArray, measures: FloatArray) -> FloatArray:
-            return self.changes.revised(
-                odds, measures, superpixels, held[superpixels], layer, windows
+        def revise(
+            superpixels: IntArray, logits: FloatArray, click_features: FloatArray
+        ) -> FloatArray:
+            return self.mask_change.revised(
+                logits, click_features, superpixels, held[superpixels], step, windows
             )
 
-        odds = self._prior_odds(hints, outside, is_change=True)
+        logits = self._prior_logits(hints, outside, is_change=True)
         cut = self.cutter.cut_within(
-            is_free, held, hints.inside, outside, odds, hints.barred, revise
+            is_free, held, hints.inside, outside, logits, hints.excluded, revise
         )
-        rough = layer.below.copy()
+        rough = step.below.copy()
         for window in windows:
             rough[window] = cut.is_object[labels[window]]
-        return SceneCut(self, rough, cut.odds, (object_yx, background_yx), box)
+        return ImageCut(self, rough, cut.logits, (object_yx, background_yx), box)
 
-    def _prior_odds(
+    def _prior_logits(
         self, hints: Hints, outside: IntArray, is_change: bool = False
     ) -> FloatArray | None:
-        """Log odds by a box or a mask, else by the segments of the hierarchy, (K,)."""
-        if hints.odds is not None or self.tree_prior is None:
-            return hints.odds
-        return self.tree_prior.odds(hints.inside, outside, is_change)
+        """Logit by a box or a mask, else by the segments of the hierarchy, (K,)."""
+        if hints.logits is not None or self.tree_prior is None:
+            return hints.logits
+        return self.tree_prior.logits(hints.inside, outside, is_change)
 
     @cached_property
     def _pixels_of_superpixels(self) -> IntArray:
@@ -207,27 +209,27 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class SceneCut:
-    """A cut of some superpixels, in pixels where that is wanted, see `layers.LocalCut`.
+class ImageCut:
+    """A cut of some superpixels, in pixels where that is wanted, see `steps.LocalCut`.
 
     Attributes:
         scene: What was cut.
         rough: The mask of whole superpixels, (H, W); as it was where nothing was cut.
-        odds: Log odds of "object" of all superpixels, (K,); infinite where they were held.
+        logits: logit of "object" of all superpixels, (K,); infinite where they were held.
         clicks: On the object and on the background, (N, 2) and (M, 2).
         box: What holds the object, or None.
     """
 
-    scene: Scene
+    image_state: ImageState
     rough: BoolArray
-    odds: FloatArray
+    logits: FloatArray
     clicks: tuple[IntArray, IntArray]
     box: tuple[int, int, int, int] | None
 
     def refined(self, window: Window) -> BoolArray:
         """The mask in pixels, in a window where it was cut."""
-        network, refiner = self.scene.networks.pixels, self.scene.refiner
-        refined = refiner.refine_within(network, self.rough, self.odds, self.clicks, window)
+        network, refiner = self.image_state.networks.pixels, self.image_state.refiner
+        refined = refiner.refine_within(network, self.rough, self.logits, self.clicks, window)
         return refined if self.box is None else refined & filled(self.box, self.rough.shape)[window]
 
 

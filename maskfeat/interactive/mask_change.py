@@ -19,18 +19,18 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Prompt, pixels_of, radius_of_level
-from maskfeat.interactive.evidence import COMPARED, SUPERPIXEL_MEASURES, WAYS
-from maskfeat.interactive.small_net import SmallNet
+from maskfeat.interactive.click_radius import Prompt, pixels_of, radius_of_octave
+from maskfeat.interactive.evidence import CLICK_DISTANCES, COMPARED, SUPERPIXEL_FEATURES
 from maskfeat.interactive.windows import Window, hull
+from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.superpixels import RegionGraph
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-CHANGE_MEASURES = (
-    "log odds of the change, by all prompts",
+CHANGE_FEATURES = (
+    "logit of the change, by all prompts",
     "the change is to the object",
     "log distance to the prompt, by its click radius",
     "log click radius, of the image",
@@ -39,23 +39,23 @@ CHANGE_MEASURES = (
     "log number of prompts",
     "log share of the image that has the label",
     "log click radius, of the object",
-    *(f"prompts of the new label: {way}" for way in WAYS),
-    *(f"prompts of the old label: {way}" for way in WAYS),
-    *(f"new against old label: {way}" for way in COMPARED),
-    *SUPERPIXEL_MEASURES[2 * len(WAYS) + len(COMPARED) :],
+    *(f"prompts of the new label: {name}" for name in CLICK_DISTANCES),
+    *(f"prompts of the old label: {name}" for name in CLICK_DISTANCES),
+    *(f"new against old label: {name}" for name in COMPARED),
+    *SUPERPIXEL_FEATURES[2 * len(CLICK_DISTANCES) + len(COMPARED) :],
 )
-# Log odds that a superpixel keeps a label that no prompt is about.
-_KEPT_ODDS = 8.0
+# logit that a superpixel keeps a label that no prompt is about.
+_KEPT_LOGIT = 8.0
 _LEAST_PIXELS, _LEAST_SHARE = 0.5, 1e-4
 
 
 @dataclass(frozen=True)
-class Layer:
+class RefinementStep:
     """A mask, and prompts that are to change it.
 
     Attributes:
         below: The mask, bool, shape (H, W).
-        prompts: Of one level, each wrong somewhere in the mask.
+        prompts: Of one octave, each wrong somewhere in the mask.
         num_prompts: So many are known, these and those that the mask stands for.
     """
 
@@ -70,92 +70,92 @@ class Layer:
         return wrong
 
 
-class ChangeReader:
+class MaskChangeReader:
     """Judges changes of the superpixels of one image.
 
     Args:
-        network: Judges by `CHANGE_MEASURES`.
+        network: Judges by `CHANGE_FEATURES`.
         graph: The superpixels.
     """
 
-    def __init__(self, network: SmallNet, graph: RegionGraph) -> None:
+    def __init__(self, network: Mlp, graph: RegionGraph) -> None:
         self.network = network
         self.graph = graph
         self._root = math.sqrt(graph.labels.size)
 
     def revised(
         self,
-        odds: FloatArray,
+        logits: FloatArray,
         by_prompts: FloatArray,
         superpixels: IntArray,
         is_object: BoolArray,
-        layer: Layer,
+        step: RefinementStep,
         windows: Sequence[Window],
     ) -> FloatArray:
-        """What becomes of the log odds of superpixels, in view of the mask below.
+        """What becomes of the logit of superpixels, in view of the mask below.
 
         Args:
-            odds: Of "object", by all prompts, of each of the superpixels, (A,).
-            by_prompts: `evidence.SUPERPIXEL_MEASURES` of the superpixels, (M, A).
+            logits: Of "object", by all prompts, of each of the superpixels, (A,).
+            by_prompts: `evidence.SUPERPIXEL_FEATURES` of the superpixels, (M, A).
             superpixels: Which, (A,), all of those in the windows.
             is_object: Labels of these in the mask below, (A,).
-            layer: The mask and the prompts that are to change it.
+            step: The mask and the prompts that are to change it.
             windows: Where it may change.
 
         Returns:
-            Log odds of "object", float32, (A,); such as keep the label where no prompt of the
-            layer is about it.
+            logit of "object", float32, (A,); such as keep the label where no prompt of the
+            step is about it.
         """
-        revised = np.where(is_object, np.float32(_KEPT_ODDS), np.float32(-_KEPT_ODDS))
+        revised = np.where(is_object, np.float32(_KEPT_LOGIT), np.float32(-_KEPT_LOGIT))
         for to_object in (True, False):
             asked = np.flatnonzero(is_object != to_object)
-            if len(asked) and len(layer.changing_to(to_object)):
-                known = odds[asked], by_prompts[:, asked], superpixels[asked]
-                measures = self.measures(*known, to_object, layer, windows)
+            if len(asked) and len(step.changing_to(to_object)):
+                known = logits[asked], by_prompts[:, asked], superpixels[asked]
+                click_features = self.click_features(*known, to_object, step, windows)
                 sign = 1 if to_object else -1
-                revised[asked] = sign * self.network(measures)
+                revised[asked] = sign * self.network(click_features)
         return revised
 
-    def measures(
+    def click_features(
         self,
-        odds: FloatArray,
+        logits: FloatArray,
         by_prompts: FloatArray,
         superpixels: IntArray,
         to_object: bool,
-        layer: Layer,
+        step: RefinementStep,
         windows: Sequence[Window],
     ) -> FloatArray:
         """The inputs of the network, for changes to one label.
 
         Args:
-            odds: See `revised`.
+            logits: See `revised`.
             by_prompts: See `revised`.
             superpixels: Which, (A,), all of the other label.
             to_object: The label that they may get.
-            layer: See `revised`; at least one of its prompts is to make such a change.
+            step: See `revised`; at least one of its prompts is to make such a change.
             windows: See `revised`.
 
         Returns:
-            float32, shape (F, A), in the order of `CHANGE_MEASURES`.
+            float32, shape (F, A), in the order of `CHANGE_FEATURES`.
         """
-        click_radius = radius_of_level(layer.prompts[0].level)
-        prompts = cKDTree(layer.changing_to(to_object))
+        click_radius = radius_of_octave(step.prompts[0].octave)
+        prompts = cKDTree(step.changing_to(to_object))
         distance = prompts.query(self.graph.centroids_yx[superpixels])[0] + _LEAST_PIXELS
-        depth = self._depths(layer.below != to_object, windows)[superpixels] + _LEAST_PIXELS
-        share = max(float(layer.below.mean()), _LEAST_SHARE)
+        depth = self._depths(step.below != to_object, windows)[superpixels] + _LEAST_PIXELS
+        share = max(float(step.below.mean()), _LEAST_SHARE)
 
         def everywhere(value: float) -> FloatArray:
             return np.full(len(superpixels), value, np.float32)
 
         return np.stack(
             [
-                odds if to_object else -odds,
+                logits if to_object else -logits,
                 everywhere(1 if to_object else -1),
                 np.log(distance / click_radius),
                 everywhere(math.log(click_radius / self._root)),
                 np.log(depth / click_radius),
                 np.log(depth / self._root),
-                everywhere(math.log(layer.num_prompts)),
+                everywhere(math.log(step.num_prompts)),
                 everywhere(math.log((1 - share if to_object else share) + _LEAST_SHARE)),
                 everywhere(math.log(click_radius / (self._root * math.sqrt(share)))),
                 *_seen_from(to_object, by_prompts),
@@ -179,7 +179,7 @@ def _seen_from(to_object: bool, by_prompts: FloatArray) -> FloatArray:
     """Measures of superpixels; those by prompts of the label that they may get come first."""
     if to_object:
         return by_prompts
-    count, compared = len(WAYS), len(COMPARED)
+    count, compared = len(CLICK_DISTANCES), len(COMPARED)
     ratios = slice(2 * count, 2 * count + compared)
     return np.concatenate(
         [

@@ -1,10 +1,10 @@
-"""A prompt near the outline -> the sliver that it means, pixel by pixel.
+"""A prompt near the outline -> the narrow-band change that it means, pixel by pixel.
 
 Late in a session of clicks the outline is a pixel or two beside where the user wants it. A cut of
 superpixels knows nothing of that: on late clicks of sessions on the train splits it changed as many
-right pixels as wrong ones. What such a click means is told by geometry first (the wrong sliver is
-about as wide as the click lies deep, and a few times as long), and then by what the pixels look
-like, beside what lies on either side of the outline there.
+right pixels as wrong ones. What such a click means is told by geometry first (the wrong narrow-band
+change is about as wide as the click lies deep, and a few times as long), and then by what the
+pixels look like, beside what lies on either side of the outline there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from maskfeat.interactive.click_radius import Prompt
-from maskfeat.interactive.small_net import SmallNet
 from maskfeat.interactive.windows import Window, grown, whole, window_around
+from maskfeat.segment.mlp import Mlp
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-SLIVER_MEASURES = (
+NARROW_BAND_FEATURES = (
     "log click radius",
     "distance to the prompt",
     "depth under the outline",
@@ -49,18 +49,18 @@ SLIVER_MEASURES = (
 _LENGTH, _LEAST_LENGTH = 5.0, 6
 # Prompts that need a larger window, as long scribbles do, are left to the cut; pixels.
 _LARGEST_WINDOW = 256 * 256
-_MOST_LEVEL = 3  # of reach; up to 3.4 pixels
+_MOST_OCTAVE = 3  # of reach; up to 3.4 pixels
 # Other prompts are felt up to so many pixels.
 _FAR = 24.0
 # "Around a pixel" is a square of so many pixels to each side.
 _AROUND = 5
 _PLACES = np.array([2**31, 1])  # a number for each (row, column)
-_KEPT = 1024  # slivers, 10 kB each
+_KEPT = 1024  # narrow_band, 10 kB each
 
 
-def is_sliver(prompt: Prompt) -> bool:
-    """Whether a prompt lies so near the outline, and is so small, that it means a sliver."""
-    if prompt.level > _MOST_LEVEL:
+def is_in_narrow_band(prompt: Prompt) -> bool:
+    """Whether a prompt is near enough to the outline, and small enough, for the narrow band."""
+    if prompt.octave > _MOST_OCTAVE:
         return False
     margin = 2 * _length(prompt.click_radius)
     height, width = (side.stop - side.start for side in window_around(prompt.pixels_yx))
@@ -68,19 +68,17 @@ def is_sliver(prompt: Prompt) -> bool:
     return fits
 
 
-class SliverReader:
+class NarrowBandReader:
     """Finds what prompts near the outline mean, on one image.
 
     Args:
-        network: Judges pixels by `SLIVER_MEASURES`.
-        fine: Features and color of each pixel: fine levels, in units in which
+        network: Judges pixels by `NARROW_BAND_FEATURES`.
+        fine: Features and color of each pixel: fine octaves, in units in which
             p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
         colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
     """
 
-    def __init__(
-        self, network: SmallNet, fine: FloatArray, colors: FloatArray | None = None
-    ) -> None:
+    def __init__(self, network: Mlp, fine: FloatArray, colors: FloatArray | None = None) -> None:
         self.network = network
         self.fine = fine
         self.colors = colors
@@ -88,7 +86,7 @@ class SliverReader:
         self._looks = (plain if colors is None else colors, fine)
         self._kept: OrderedDict[tuple[Any, ...], BoolArray] = OrderedDict()
 
-    def sliver(
+    def narrow_band_change(
         self, prompt: Prompt, mask: BoolArray, prompts: tuple[IntArray, IntArray]
     ) -> tuple[Window, BoolArray]:
         """The pixels that a prompt means to change.
@@ -111,10 +109,10 @@ class SliverReader:
             *(o.tobytes() for o in others),
         )
         if key not in self._kept:
-            asked, measures = self.read(prompt, mask, others, window)
-            sliver = np.zeros(mask[window].shape, bool)
-            sliver[asked] = self.network(measures) > 0
-            self._kept[key] = sliver
+            asked, click_features = self.read(prompt, mask, others, window)
+            narrow_band_change = np.zeros(mask[window].shape, bool)
+            narrow_band_change[asked] = self.network(click_features) > 0
+            self._kept[key] = narrow_band_change
         self._kept.move_to_end(key)
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
@@ -127,7 +125,7 @@ class SliverReader:
         others: Sequence[IntArray],
         window: Window,
     ) -> tuple[tuple[IntArray, IntArray], FloatArray]:
-        """What the network is asked about, see `sliver`.
+        """What the network is asked about, see `narrow-band change`.
 
         Args:
             prompt: See there.
@@ -137,7 +135,7 @@ class SliverReader:
 
         Returns:
             Pixels, as rows and columns from the corner of the window, (N,) each, and their
-            `SLIVER_MEASURES`, float32, shape (F, N).
+            `NARROW_BAND_FEATURES`, float32, shape (F, N).
         """
         is_wrong = mask[window] != prompt.is_object
         corner = np.array([side.start for side in window])
@@ -165,10 +163,10 @@ class SliverReader:
             *(_nearest(pixels, prompts) for prompts in others),
             float(prompt.is_object),
         ]
-        measures = np.empty((len(rows), len(distance)), np.float32)
-        for row, values in zip(measures, rows, strict=True):
+        click_features = np.empty((len(rows), len(distance)), np.float32)
+        for row, values in zip(click_features, rows, strict=True):
             row[:] = values
-        return asked, measures
+        return asked, click_features
 
 
 def _length(click_radius: float) -> int:

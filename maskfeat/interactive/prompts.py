@@ -51,7 +51,7 @@ def clicks_and_scribbles(
 
     Raises:
         ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is labeled
-            both ways.
+            both distances.
     """
     prompts = checked_scribbles(scribbles)
     signs = array_of("is_positive", is_positive)

@@ -8,38 +8,38 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from maskfeat.interactive.monotone import MonotoneNet
 from maskfeat.interactive.prompts import some_of
 from maskfeat.interactive.windows import Window, grown, whole, window_of
+from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.tree import BoolArray, IntArray
 
 FloatArray = npt.NDArray[np.float32]
 
-# How far around it a click is felt, pixels, and the bound of a measure.
+# How far around it a click is felt, pixels, and the bound of a feature.
 RADIUS = 20
 _FAR = 24.0
 # Pixels count as near a click of the other kind up to this distance.
 _NEAR = 12.0
 # Blurs of the mask, standard deviations in pixels.
-_FINE_BLUR, _COARSE_BLUR, _ODDS_BLUR = 3.0, 8.0, 2.0
+_FINE_BLUR, _COARSE_BLUR, _LOGIT_BLUR = 3.0, 8.0, 2.0
 _REDUCED = 4  # pixels that are one when blurring the most
 _MARGIN = 32  # around the mask: four standard deviations of the widest blur
-_MAX_ODDS = 6.0
+_MAX_LOGIT = 6.0
 _MOST_FELT = 512  # pixels of one kind; of more, as a scribble prompts, so many
 _KEPT_PATCHES = 4096  # clicks, 20 kB each
 # Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
 _FEATURE_PX, _COLOR_PX = 8.0, 30.0
 
-_WAYS = ("distance", "distance and features", "distance and color")
-PIXEL_MEASURES = (
+_CLICK_DISTANCES = ("distance", "distance and features", "distance and color")
+PIXEL_FEATURES = (
     "blurred mask",
     "mask, blurred more",
-    "log odds of the superpixel",
-    "blurred log odds",
-    *(f"object: {way}" for way in _WAYS),
-    *(f"background: {way}" for way in _WAYS),
+    "logit of the superpixel",
+    "blurred logit",
+    *(f"object: {name}" for name in _CLICK_DISTANCES),
+    *(f"background: {name}" for name in _CLICK_DISTANCES),
 )
-PIXEL_SIGNS = (1, 1, 1, 1, *(-1,) * len(_WAYS), *(1,) * len(_WAYS))
+PIXEL_SIGNS = (1, 1, 1, 1, *(-1,) * len(_CLICK_DISTANCES), *(1,) * len(_CLICK_DISTANCES))
 
 
 class Refiner:
@@ -70,18 +70,18 @@ class Refiner:
 
     def refine(
         self,
-        network: MonotoneNet,
+        network: Mlp,
         is_object: BoolArray,
-        odds: FloatArray,
+        logits: FloatArray,
         object_pixels: IntArray,
         background_pixels: IntArray,
     ) -> BoolArray:
         """The mask in pixels.
 
         Args:
-            network: Judges pixels by `PIXEL_MEASURES`.
+            network: Judges pixels by `PIXEL_FEATURES`.
             is_object: The cut of the superpixels, shape (K,).
-            odds: Log odds of "object" of the superpixels, shape (K,).
+            logits: logit of "object" of the superpixels, shape (K,).
             object_pixels: Clicked pixels, numbered in reading order, (N,).
             background_pixels: Likewise, (M,).
 
@@ -89,15 +89,15 @@ class Refiner:
             bool, shape (H, W). Clicks may still be wrong.
         """
         mask = is_object[self.labels]
-        places, measures = self.measures(mask, odds, object_pixels, background_pixels)
-        mask.ravel()[places] = network(measures) > 0
+        places, click_features = self.click_features(mask, logits, object_pixels, background_pixels)
+        mask.ravel()[places] = network(click_features) > 0
         return mask
 
     def refine_within(
         self,
-        network: MonotoneNet,
+        network: Mlp,
         mask: BoolArray,
-        odds: FloatArray,
+        logits: FloatArray,
         clicks: tuple[IntArray, IntArray],
         window: Window,
     ) -> BoolArray:
@@ -106,7 +106,7 @@ class Refiner:
         Args:
             network: See `refine`.
             mask: To be refined in the window, bool, shape (H, W).
-            odds: See `refine`; infinite where the superpixel is held.
+            logits: See `refine`; infinite where the superpixel is held.
             clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
             window: Rows and columns.
 
@@ -118,40 +118,40 @@ class Refiner:
             slice(w.start - a.start, w.stop - a.start) for w, a in zip(window, around, strict=True)
         )
         near = self._nearest_in(clicks[0], around), self._nearest_in(clicks[1], around)
-        is_asked, levels = _levels(mask[around], odds, self.labels[around], near)
+        is_asked, levels = _levels(mask[around], logits, self.labels[around], near)
         refined = mask[around].copy()
         asked = np.nonzero(is_asked[inner])
         asked = asked[0] + inner[0].start, asked[1] + inner[1].start
-        measures = np.stack([level[asked].astype(np.float32) for level in levels])
-        refined[asked] = network(measures) > 0
+        click_features = np.stack([level[asked].astype(np.float32) for level in levels])
+        refined[asked] = network(click_features) > 0
         return refined[inner]
 
-    def measures(
+    def click_features(
         self,
         mask: BoolArray,
-        odds: FloatArray,
+        logits: FloatArray,
         object_pixels: IntArray,
         background_pixels: IntArray,
     ) -> tuple[IntArray, FloatArray]:
         """What is in doubt, and what is known of it.
 
         Returns:
-            The pixels, numbered in reading order, (N,), and their measures, float32, (F, N).
+            The pixels, numbered in reading order, (N,), and their features, float32, (F, N).
         """
         near = self._nearest(True, object_pixels), self._nearest(False, background_pixels)
         window = _window_around(mask)
         near = near[0][:, window[0], window[1]], near[1][:, window[0], window[1]]
-        is_asked, levels = _levels(mask[window], odds, self.labels[window], near)
+        is_asked, levels = _levels(mask[window], logits, self.labels[window], near)
         asked = np.nonzero(is_asked)
-        measures = np.stack([level[asked].astype(np.float32) for level in levels])
+        click_features = np.stack([level[asked].astype(np.float32) for level in levels])
         places = (asked[0] + window[0].start) * mask.shape[1] + asked[1] + window[1].start
-        return places, measures
+        return places, click_features
 
     def _nearest_in(self, clicks_yx: IntArray, window: Window) -> FloatArray:
         """As `_nearest`, in a window, of the clicks that are felt there."""
         low, high = np.array([(side.start, side.stop) for side in window]).T
         is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
-        maps = np.full((len(_WAYS), *(high - low)), _FAR, np.float32)
+        maps = np.full((len(_CLICK_DISTANCES), *(high - low)), _FAR, np.float32)
         width = self.labels.shape[1]
         pixels = np.unique(clicks_yx[is_felt] @ (width, 1))
         for pixel in some_of(pixels, _MOST_FELT).tolist():
@@ -160,12 +160,12 @@ class Refiner:
         return maps
 
     def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
-        """The least of each measure over clicks of one kind, (ways, H, W)."""
+        """The least of each feature over clicks of one kind, (distances, H, W)."""
         wanted = frozenset(some_of(np.unique(pixels), _MOST_FELT).tolist())
         known, maps = self._last.get(is_object, (frozenset[int](), None))
         if maps is None or not known <= wanted:
             known = frozenset()
-            maps = np.full((len(_WAYS), *self.labels.shape), _FAR, np.float32)
+            maps = np.full((len(_CLICK_DISTANCES), *self.labels.shape), _FAR, np.float32)
         everywhere = whole(self.labels.shape)
         for pixel in wanted - known:
             row, column = divmod(pixel, self.labels.shape[1])
@@ -174,18 +174,18 @@ class Refiner:
         return maps
 
     def _add(self, maps: FloatArray, row: int, column: int, window: Window) -> None:
-        """Lower the maps of a window, (ways, h, w), to what one click says."""
-        ways, corner = self._felt(row, column)
+        """Lower the maps of a window, (distances, h, w), to what one click says."""
+        distances, corner = self._felt(row, column)
         into, part = [], []
-        for side, first, length in zip(window, corner, ways.shape[1:], strict=True):
+        for side, first, length in zip(window, corner, distances.shape[1:], strict=True):
             start, stop = max(side.start, first), min(side.stop, first + length)
             into.append(slice(start - side.start, stop - side.start))
             part.append(slice(start - first, stop - first))
         felt = maps[:, into[0], into[1]]
-        np.minimum(felt, ways[:, part[0], part[1]], out=felt)
+        np.minimum(felt, distances[:, part[0], part[1]], out=felt)
 
     def _felt(self, row: int, column: int) -> tuple[FloatArray, tuple[int, int]]:
-        """How near a click is to the pixels around it, (ways, h, w), and the first of these."""
+        """Distances from a click to the pixels around it, (D, h, w), and the first pixel."""
         if (row, column) in self._patches:
             return self._patches[row, column]
         height, width = self.labels.shape
@@ -194,48 +194,48 @@ class Refiner:
         down = np.arange(rows.start, rows.stop, dtype=np.float32) - row
         right = np.arange(columns.start, columns.stop, dtype=np.float32) - column
         distance = np.sqrt(down[:, None] ** 2 + right**2)
-        ways = [distance]
+        distances = [distance]
         for values, pixels_per_unit in ((self._fine, _FEATURE_PX), (self._colors, _COLOR_PX)):
             if values is None:
-                ways.append(distance)
+                distances.append(distance)
                 continue
             steps = values[rows, columns] - values[row, column]
-            ways.append(
+            distances.append(
                 distance + pixels_per_unit * np.sqrt(np.einsum("yxc,yxc->yx", steps, steps))
             )
         if len(self._patches) >= _KEPT_PATCHES:
             self._patches.clear()
-        self._patches[row, column] = np.stack(ways), (rows.start, columns.start)
+        self._patches[row, column] = np.stack(distances), (rows.start, columns.start)
         return self._patches[row, column]
 
 
 def _levels(
     mask: BoolArray,
-    odds: FloatArray,
+    logits: FloatArray,
     labels: npt.NDArray[np.int32],
     near: tuple[FloatArray, FloatArray],
 ) -> tuple[BoolArray, list[npt.NDArray[Any]]]:
-    """Which pixels are in doubt, (h, w), and the maps of `PIXEL_MEASURES`, (h, w) each.
+    """Which pixels are in doubt, (h, w), and the maps of `PIXEL_FEATURES`, (h, w) each.
 
     Args:
         mask: The cut, (h, w).
-        odds: Of all superpixels, (K,).
+        logits: Of all superpixels, (K,).
         labels: Superpixel of each pixel, (h, w).
-        near: How near clicks on the object and on the background are, (ways, h, w).
+        near: How near clicks on the object and on the background are, (distances, h, w).
     """
     gray = mask.astype(np.uint8) * 255
     blurred = _blurred(gray, _FINE_BLUR)
     is_asked = (blurred > 1) & (blurred < 254)
     is_asked |= (blurred <= 1) & (near[0][0] < _NEAR)
     is_asked |= (blurred >= 254) & (near[1][0] < _NEAR)
-    clipped = np.clip(odds, -_MAX_ODDS, _MAX_ODDS)
-    as_bytes = np.round((clipped + _MAX_ODDS) * (255 / (2 * _MAX_ODDS))).astype(np.uint8)
+    clipped = np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)
+    as_bytes = np.round((clipped + _MAX_LOGIT) * (255 / (2 * _MAX_LOGIT))).astype(np.uint8)
     return is_asked, [
         blurred,
         _blurred(gray, _COARSE_BLUR, reduced=_REDUCED),
         clipped[labels],
-        _blurred(as_bytes[labels], _ODDS_BLUR),
-        *(of_way for maps in near for of_way in maps),
+        _blurred(as_bytes[labels], _LOGIT_BLUR),
+        *(of_distance for maps in near for of_distance in maps),
     ]
 
 

@@ -20,14 +20,14 @@ from maskfeat.arguments import (
     rgb_of,
     shown,
 )
-from maskfeat.deprecation import renamed_argument
+from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import filled
 from maskfeat.interactive.click_radius import ANYWHERE, Prompt, scaled_prompt
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.history import PromptHistory
-from maskfeat.interactive.image import Scene
+from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.networks import ClickNetworks, default_networks
 from maskfeat.interactive.prompt_cutter import PromptCutter
 from maskfeat.interactive.prompts import (
@@ -39,7 +39,7 @@ from maskfeat.interactive.prompts import (
     labeled_pixels,
     prompts_with_radius,
 )
-from maskfeat.interactive.update import LayeredMasks, obeying
+from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.inputs import FeatureModel, checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import (
@@ -59,7 +59,7 @@ class InteractiveSegmenter:
     """Prompts objects by clicks, scribbles, a box, or a mask to start from.
 
     The mask is a function of the image and the set of prompts: their order cannot matter, and every
-    click is obeyed. The object consists of the 4-connected parts that hold prompts of it.
+    click is satisfied. The object consists of the 4-connected parts that hold prompts of it.
 
         segmenter = InteractiveSegmenter(model)
         segmenter.set_image(rgb)
@@ -116,9 +116,9 @@ class InteractiveSegmenter:
         self.networks = default_networks() if networks is None else networks
         self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
         self._lock = threading.RLock()
-        self._scene: Scene | None = None
+        self._state: ImageState | None = None
         self._size = (0, 0)
-        self._layers = LayeredMasks()
+        self._merge = ProgressiveMerge()
         self._history = PromptHistory(self.predict)
 
     def set_image(self, rgb: ImageLike) -> None:
@@ -137,7 +137,7 @@ class InteractiveSegmenter:
         with self._lock:
             small = reduced(rgb, self.max_megapixels)
             read = self.model.features if self._cache is None else self._cache.features
-            self._take(self._scene_of(read(small), small), (rgb.shape[0], rgb.shape[1]))
+            self._take(self._state_of(read(small), small), (rgb.shape[0], rgb.shape[1]))
 
     def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
         """Take the features of the image that the next clicks are for.
@@ -153,7 +153,7 @@ class InteractiveSegmenter:
         """
         image = None if rgb is None else rgb_of(rgb)
         with self._lock:
-            self._take(self._scene_of(checked_features(features), image), features.size)
+            self._take(self._state_of(checked_features(features), image), features.size)
 
     @renamed_argument("reach_px", "click_radius_px")
     def predict(
@@ -174,7 +174,7 @@ class InteractiveSegmenter:
             clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
             is_positive: True or 1 for a click on the object, else False or 0, shape (N,).
             scribbles: Pixels of prompts, each like clicks_yx, with True for the object; all
-                of them are obeyed.
+                of them are satisfied.
             box_yxyx: A box that holds all of the object: top, left, bottom, right, the last two
                 exclusive.
             mask: What the object was before, or may be, bool, shape (H, W): a hint, not an order.
@@ -182,7 +182,7 @@ class InteractiveSegmenter:
             click_radius_px: Of each click, then of each scribble, see
                 `maskfeat.interactive.click_radius`, pixels, shape (N + number of scribbles,).
                 Prompts that reach less change less, 0 is one that says what the mask said, see
-                `maskfeat.interactive.update.LayeredMasks`. None: each
+                `maskfeat.interactive.update.ProgressiveMerge`. None: each
                     may
                 change everything.
             within: Beyond this nothing is object, bool, shape (H, W), e.g. the mask that was shown
@@ -193,12 +193,12 @@ class InteractiveSegmenter:
 
         Raises:
             ValueError: If no image is set, a shape or type is wrong, a prompt lies outside the
-                image, a pixel is labeled both ways, a positive prompt lies outside the box or
+                image, a pixel is labeled both distances, a positive prompt lies outside the box or
                 `within`, or nothing says where the object is: no positive prompt, no box and no
                 mask. Nothing changes.
         """
         with self._lock:
-            scene, size = self._ready()
+            image_state, size = self._ready()
             keep_all = checked_flag("keep_all", keep_all)
             pixels = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
@@ -206,8 +206,8 @@ class InteractiveSegmenter:
             check_place(pixels, box, prior)
             bound = None if within is None else checked_bound(within, pixels, size)
             prompts = prompts_with_radius(clicks_yx, scribbles, is_positive, click_radius_px, size)
-            small = [scaled_prompt(prompt, size, scene.features.size) for prompt in prompts]
-            small_box = scaled_box(box, size, scene.features.size)
+            small = [scaled_prompt(prompt, size, image_state.features.size) for prompt in prompts]
+            small_box = scaled_box(box, size, image_state.features.size)
             found = self._mask_of(small, small_box, prior, keep_all)
             if found.shape == size and bound is None:
                 return found.copy()
@@ -216,7 +216,7 @@ class InteractiveSegmenter:
                 enlarged &= filled(box, size)
             if bound is not None:
                 enlarged &= bound
-            return obeying(enlarged, pixels.of(1), pixels.of(0), keep_all)
+            return enforce_hard_constraints(enlarged, pixels.of(1), pixels.of(0), keep_all)
 
     def predict_labels(
         self,
@@ -241,12 +241,12 @@ class InteractiveSegmenter:
                 image, a pixel has two labels, or there is no prompt. Nothing changes.
         """
         with self._lock:
-            scene, size = self._ready()
+            image_state, size = self._ready()
             pixels = labeled_pixels(clicks_yx, labels, scribbles, size)
             if not pixels.labels.size:
                 raise ValueError("at least one prompt is needed, got none; click something first")
-            places = scaled(pixels.pixels_yx, size, scene.features.size)
-            colored = scene.color(places, pixels.labels)
+            places = scaled(pixels.pixels_yx, size, image_state.features.size)
+            colored = image_state.color(places, pixels.labels)
             enlarged = enlarged_labels(colored, size)
             enlarged[tuple(pixels.pixels_yx.T)] = pixels.labels
             return enlarged
@@ -306,20 +306,20 @@ class InteractiveSegmenter:
         keep_all: bool,
     ) -> BoolArray:
         """The mask in pixels of the scene, not to be changed."""
-        scene = self.scene
-        prior = None if prior is None else resized(prior, scene.features.size)
-        cutter = PromptCutter(scene, box, prior)
-        start = np.zeros(scene.features.size, bool)
+        image_state = self.image_state
+        prior = None if prior is None else resized(prior, image_state.features.size)
+        cutter = PromptCutter(image_state, box, prior)
+        start = np.zeros(image_state.features.size, bool)
         has_hint = prior.any() if prior is not None else box is not None
         # Prompts that may change everything ask for no mask to start from.
-        if has_hint and all(prompt.level < ANYWHERE for prompt in prompts):
+        if has_hint and all(prompt.octave < ANYWHERE for prompt in prompts):
             start = cutter.whole(*np.empty((2, 0, 2), np.int64))
         hint = None if prior is None else sha256(prior.tobytes()).digest()
         context: Hashable = (box, hint, keep_all)
-        return self._layers.mask(prompts, cutter, start, keep_all, context)
+        return self._merge.mask(prompts, cutter, start, keep_all, context)
 
     @property
-    def scene(self) -> Scene:
+    def image_state(self) -> ImageState:
         """What is prepared for the image.
 
         Raises:
@@ -328,24 +328,30 @@ class InteractiveSegmenter:
         return self._ready()[0]
 
     @property
+    def scene(self) -> ImageState:
+        """The former name of `image_state`."""
+        warn_renamed("InteractiveSegmenter.scene", "image_state")
+        return self.image_state
+
+    @property
     def graph(self) -> RegionGraph:
-        """The superpixels of the image, at the size that is worked on; see `scene`."""
-        return self.scene.graph
+        """The superpixels of the image, at the size that is worked on; see `image_state`."""
+        return self.image_state.graph
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """All nested partitions of the image, at the size that is worked on; see `scene`."""
-        return self.scene.hierarchy
+        """All nested partitions of the image, at the size that is worked on; see `image_state`."""
+        return self.image_state.hierarchy
 
-    def _ready(self) -> tuple[Scene, tuple[int, int]]:
-        if self._scene is None:
+    def _ready(self) -> tuple[ImageState, tuple[int, int]]:
+        if self._state is None:
             raise ValueError("no image is set; call set_image or set_features first")
-        return self._scene, self._size
+        return self._state, self._size
 
-    def _scene_of(self, features: Features, rgb: npt.NDArray[np.uint8] | None) -> Scene:
-        return Scene(features, rgb, self.networks, self.per_megapixel, self.pairwise_weight)
+    def _state_of(self, features: Features, rgb: npt.NDArray[np.uint8] | None) -> ImageState:
+        return ImageState(features, rgb, self.networks, self.per_megapixel, self.pairwise_weight)
 
-    def _take(self, scene: Scene, size: tuple[int, int]) -> None:
-        self._scene, self._size = scene, size
-        self._layers = LayeredMasks()
+    def _take(self, image_state: ImageState, size: tuple[int, int]) -> None:
+        self._state, self._size = image_state, size
+        self._merge = ProgressiveMerge()
         self._history = PromptHistory(self.predict)

@@ -13,7 +13,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # All chosen on objects of train splits (experiments/interactive/README.md).
 GRANULARITY = 0.5
-# Log odds of "object" in the segments, and against it elsewhere: for the prompts that come first,
+# logit of "object" in the segments, and against it elsewhere: for the prompts that come first,
 # as long as none is on the background; and for others, up to so many labeled superpixels (then
 # less).
 _FIRST, _LATER, _FULL_PROMPTS = 8.0, 1.5, 4
@@ -36,13 +36,13 @@ class TreePrior:
     def __init__(self, tree: PartitionTree) -> None:
         self.tree = tree
 
-    def odds(
+    def logits(
         self,
         object_superpixels: IntArray,
         background_superpixels: IntArray,
         is_change: bool = False,
     ) -> FloatArray:
-        """Log odds of "object" to be added to those of each superpixel; a function of the two sets.
+        """Logit of "object" to be added to those of each superpixel; a function of the two sets.
 
         Args:
             object_superpixels: Superpixels labeled object, (N,), at least one.
@@ -71,11 +71,11 @@ class TreePrior:
 
     def _parts(self, inside: IntArray, outside: IntArray) -> BoolArray:
         """The superpixels under the largest nodes around some that hold none of others, (K,)."""
-        is_barred = np.zeros(len(self.tree.parents), bool)
+        is_excluded = np.zeros(len(self.tree.parents), bool)
         for superpixel in outside:
-            is_barred[self.tree.ancestors(int(superpixel))] = True
+            is_excluded[self.tree.ancestors(int(superpixel))] = True
         paths = [self.tree.ancestors(int(superpixel)) for superpixel in inside]
-        nodes = [path[max(1, int(np.count_nonzero(~is_barred[path]))) - 1] for path in paths]
+        nodes = [path[max(1, int(np.count_nonzero(~is_excluded[path]))) - 1] for path in paths]
         return self.tree.leaves_under(np.array(nodes, np.int64))
 
     @cached_property

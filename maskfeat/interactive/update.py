@@ -1,4 +1,4 @@
-"""Prompts that carry their click radius -> a mask, layer by layer, in which no order is left."""
+"""Prompts that carry their click radius -> a mask, step by step, in which no order is left."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from maskfeat.interactive.click_radius import (
     Prompt,
     distance_to_outline,
     pixels_of,
-    radius_of_level,
+    radius_of_octave,
 )
-from maskfeat.interactive.image import SceneCut
-from maskfeat.interactive.mask_change import Layer
-from maskfeat.interactive.narrow_band import is_sliver
+from maskfeat.interactive.image import ImageCut
+from maskfeat.interactive.mask_change import RefinementStep
+from maskfeat.interactive.narrow_band import is_in_narrow_band
 from maskfeat.interactive.prompt_cutter import PromptCutter
 from maskfeat.interactive.windows import (
     Window,
@@ -43,23 +43,24 @@ _MARGIN = 16  # pixels by which a refined outline may leave that of the superpix
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
 
-class LayeredMasks:
-    """Masks made up of layers: prompts that reach furthest first, then finer and finer ones.
+class ProgressiveMerge:
+    """Masks made up of steps: prompts that reach furthest first, then finer and finer ones.
 
-    With x_0 the mask without prompts, and the levels l of click radius falling,
+    With x_0 the mask without prompts, and the octaves l of click radius falling,
 
-        x_l = x_(l-1), changed to the sign of each prompt of level l where the cut by all prompts
-              of level l or more, which weighs what click radius they have, says so and the change
+        x_l = x_(l-1), changed to the sign of each prompt of octave l where the cut by all prompts
+              of octave l or more, which weighs what click radius they have, says so and the change
               is connected to the prompt.
 
-    This cut is made around the prompts of level l alone, the rest held as x_(l-1) has it. Prompts
-    that were made within some pixels of the outline are not cut for: each changes the sliver that
-    it means by itself, see `slivers`. Prompts that were made on no outline may change everything.
-    So all of it is a function of the set of prompts, and one of little click radius leaves what
-    prompts of more click radius made of other places as it is, bit for bit, but for parts that it
-    cuts off from all prompts.
+    This cut is made around the prompts of octave l alone, the rest held as x_(l-1) has it. Prompts
+    that were made within some pixels of the outline are not cut for: each changes the narrow-band
+        change that
+    it means by itself, see `narrow_band`. Prompts that were made on no outline may change
+    everything. So all of it is a function of the set of prompts, and one of little click radius
+    leaves what prompts of more click radius made of other places as it is, bit for bit, but for
+    parts that it cuts off from all prompts.
 
-    Prompts that the mask they were made on obeyed already change nothing as long as the others
+    Prompts that the mask they were made on satisfied already change nothing as long as the others
     agree with them; those that they contradict then count as made on the mask of these.
     """
 
@@ -74,7 +75,7 @@ class LayeredMasks:
         keep_all: bool = False,
         context: Hashable = None,
     ) -> BoolArray:
-        """The mask that prompts stand for, all of them obeyed.
+        """The mask that prompts stand for, all of them satisfied.
 
         Args:
             prompts: In any order; their pixels inside the image.
@@ -89,7 +90,7 @@ class LayeredMasks:
         """
         different = {prompt.key: prompt for prompt in prompts}  # said twice is said once
         prompts = [different[key] for key in sorted(different)]
-        agreed = [prompt for prompt in prompts if prompt.level == AGREED]
+        agreed = [prompt for prompt in prompts if prompt.octave == AGREED]
         made = prompts[: len(prompts) - len(agreed)]
         mask = self._with_prompts(start, [], made, cutter, keep_all, context)
         wrong = [prompt for prompt in agreed if _is_wrong(mask, prompt)]
@@ -102,7 +103,7 @@ class LayeredMasks:
             context = context, tuple(prompt.key for prompt in made)
             mask = self._with_prompts(mask, made, again, cutter, keep_all, context)
             inside, outside = (pixels_of(prompts, is_object) for is_object in (True, False))
-            mask = obeying(mask.copy(), inside, outside, keep_all)
+            mask = enforce_hard_constraints(mask.copy(), inside, outside, keep_all)
         while len(self._kept) > _KEPT_MASKS:
             self._kept.popitem(last=False)
         return mask
@@ -116,61 +117,63 @@ class LayeredMasks:
         keep_all: bool,
         context: Hashable,
     ) -> BoolArray:
-        """A mask that stands for known prompts, with the layers of others on it, sorted by key."""
-        for level in sorted({prompt.level for prompt in prompts}, reverse=True):
-            so_far = [prompt for prompt in prompts if prompt.level >= level]
+        """A mask that stands for known prompts, with the steps of others on it, sorted by key."""
+        for octave in sorted({prompt.octave for prompt in prompts}, reverse=True):
+            so_far = [prompt for prompt in prompts if prompt.octave >= octave]
             key = context, tuple(prompt.key for prompt in so_far)
             if key not in self._kept:
-                layer = [prompt for prompt in so_far if prompt.level == level]
-                self._kept[key] = _with_layer(mask, layer, known + so_far, cutter, keep_all)
+                step = [prompt for prompt in so_far if prompt.octave == octave]
+                self._kept[key] = _with_step(mask, step, known + so_far, cutter, keep_all)
             self._kept.move_to_end(key)
             mask = self._kept[key]
         return mask
 
 
-def _with_layer(
+def _with_step(
     below: BoolArray,
-    layer: Sequence[Prompt],
+    step: Sequence[Prompt],
     so_far: Sequence[Prompt],
     cutter: PromptCutter,
     keep_all: bool,
 ) -> BoolArray:
-    """The mask with the prompts of one level, on the mask of those that reach further."""
+    """The mask with the prompts of one octave, on the mask of those that reach further."""
     inside, outside = pixels_of(so_far, True), pixels_of(so_far, False)
     if not len(inside) and not below.any():
         return below
-    if layer[0].level == ANYWHERE:
-        return obeying(cutter.whole(inside, outside).copy(), inside, outside, keep_all)
+    if step[0].octave == ANYWHERE:
+        return enforce_hard_constraints(
+            cutter.whole(inside, outside).copy(), inside, outside, keep_all
+        )
     mask = below.copy()
-    limit = 1.5 * radius_of_level(layer[0].level) + 1
-    wrong = [prompt for prompt in layer if _is_wrong(below, prompt)]
-    for prompt in filter(is_sliver, wrong):
-        window, change = cutter.sliver(prompt, below, inside, outside)
+    limit = 1.5 * radius_of_octave(step[0].octave) + 1
+    wrong = [prompt for prompt in step if _is_wrong(below, prompt)]
+    for prompt in filter(is_in_narrow_band, wrong):
+        window, change = cutter.narrow_band_change(prompt, below, inside, outside)
         seeds = _seeds_in(window, prompt.pixels_yx)
         mask[window][_parts_around(seeds, change.copy())] = prompt.is_object
-    broad = [prompt for prompt in wrong if not is_sliver(prompt)]
+    broad = [prompt for prompt in wrong if not is_in_narrow_band(prompt)]
     windows = joined([_window_around(prompt, limit, below.shape) for prompt in broad])
     if windows:
-        local = cutter.within(inside, outside, Layer(below, broad, len(so_far)), windows)
+        local = cutter.within(inside, outside, RefinementStep(below, broad, len(so_far)), windows)
         for window in windows:
             for is_object in (False, True):
                 seeds = _seeds_in(window, pixels_of(broad, is_object))
                 _change(mask, below, local, window, seeds, is_object)
     # What is added holds a prompt; parts without one appear where something was taken away.
     only_added = all(prompt.is_object for prompt in wrong)
-    had_prompts = any(prompt.is_object for prompt in so_far if prompt.level > layer[0].level)
-    return obeying(mask, inside, outside, keep_all or (only_added and had_prompts))
+    had_prompts = any(prompt.is_object for prompt in so_far if prompt.octave > step[0].octave)
+    return enforce_hard_constraints(mask, inside, outside, keep_all or (only_added and had_prompts))
 
 
 def _change(
     mask: BoolArray,
     below: BoolArray,
-    local: SceneCut,
+    local: ImageCut,
     window: Window,
     seeds: IntArray,
     is_object: bool,
 ) -> None:
-    """Change a mask, in place, to one label around seeds in a window, see `LayeredMasks`."""
+    """Change a mask, in place, to one label around seeds in a window, see `ProgressiveMerge`."""
     seeds = seeds[below[window][tuple(seeds.T)] != is_object]
     if not len(seeds):
         return
@@ -200,8 +203,10 @@ def _seeds_in(window: Window, pixels: IntArray) -> IntArray:
     return within
 
 
-def obeying(mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool) -> BoolArray:
-    """The mask with every prompt obeyed, in place, reduced to the parts that are labeled."""
+def enforce_hard_constraints(
+    mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool
+) -> BoolArray:
+    """The mask with every prompt satisfied, in place, reduced to the parts that are labeled."""
     mask[tuple(outside.T)] = False
     mask[tuple(inside.T)] = True
     if keep_all or not len(inside):

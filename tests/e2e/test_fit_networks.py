@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,13 +14,30 @@ FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "interactive"
 sys.path.insert(0, str(FOLDER))
 
 import click_samples  # noqa: E402
-import fit_changes  # noqa: E402
+import fit_mask_change  # noqa: E402
 import fit_networks  # noqa: E402
-import small_fits  # noqa: E402
+import mlp_fits  # noqa: E402
 
-from maskfeat.interactive.mask_change import CHANGE_MEASURES  # noqa: E402
-from maskfeat.interactive.narrow_band import SLIVER_MEASURES  # noqa: E402
-from maskfeat.interactive.networks import default_networks, load_networks  # noqa: E402
+from maskfeat.interactive.mask_change import CHANGE_FEATURES  # noqa: E402
+from maskfeat.interactive.narrow_band import NARROW_BAND_FEATURES  # noqa: E402
+from maskfeat.interactive.networks import (  # noqa: E402
+    ClickNet,
+    ClickNetworks,
+    default_networks,
+    load_networks,
+)
+from maskfeat.segment.mlp import Mlp  # noqa: E402
+
+
+def different(one: ClickNetworks, other: ClickNetworks) -> list[str]:
+    """Names of the networks that differ."""
+
+    def content(network: ClickNet | Mlp) -> bytes:
+        if isinstance(network, Mlp):
+            return b"".join(array.tobytes() for array in network.packed()[0].values())
+        return b"".join(values.numpy().tobytes() for values in network.state_dict().values())
+
+    return [n for n in one._fields if content(getattr(one, n)) != content(getattr(other, n))]
 
 
 def test_random_clicks_are_different_pixels_of_both_sides_the_first_on_the_object() -> None:
@@ -63,68 +79,67 @@ def test_a_fit_learns_which_way_is_up() -> None:
 def test_the_command_writes_networks_that_can_be_loaded(tmp_path) -> None:
     repository = FOLDER.parents[1]
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "3"]
-    words += ["--epochs", "1", "--out", str(tmp_path / "clicks.json")]
+    words += ["--epochs", "1", "--out", str(tmp_path / "clicks.safetensors")]
     script = "experiments/interactive/fit_networks.py"
     run([script, *words], repository, check=True)
-    networks = load_networks(tmp_path / "clicks.json")
+    networks = load_networks(tmp_path / "clicks.safetensors")
     assert "2 objects of lab=data_shards/small-000000.tar" in networks.superpixels.origin
 
 
-def test_a_fit_of_slivers_learns_how_deep_they_are() -> None:
+def test_a_fit_of_the_narrow_band_learns_how_deep_they_are() -> None:
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(len(SLIVER_MEASURES), 4000)).astype(np.float32)
-    depth = values[SLIVER_MEASURES.index("depth under the outline")]
+    values = rng.normal(size=(len(NARROW_BAND_FEATURES), 4000)).astype(np.float32)
+    depth = values[NARROW_BAND_FEATURES.index("depth under the outline")]
     wanted = torch.from_numpy(depth < 0.3).float()
-    network = small_fits.fit(
-        SLIVER_MEASURES, torch.from_numpy(values), wanted, steps=200, seed=0, origin="here"
+    network = mlp_fits.fit(
+        NARROW_BAND_FEATURES, torch.from_numpy(values), wanted, steps=200, seed=0, origin="here"
     )
     assert ((network(values) > 0) == (depth < 0.3)).mean() > 0.95
 
 
 @pytest.mark.slow
-def test_the_command_fits_slivers_and_leaves_the_other_networks(tmp_path) -> None:
+def test_the_command_fits_the_narrow_band_and_leaves_the_other_networks(tmp_path) -> None:
     repository = FOLDER.parents[1]
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2", "--clicks", "15"]
-    words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
-    script = "experiments/interactive/fit_slivers.py"
+    words += ["--steps", "20", "--out", str(tmp_path / "clicks.safetensors")]
+    script = "experiments/interactive/fit_narrow_band.py"
     run([script, *words], repository, check=True)
-    networks = load_networks(tmp_path / "clicks.json")
-    assert "2 objects of lab=data_shards/small-000000.tar, 15 clicks" in networks.slivers.origin
-    assert networks.slivers.as_json() != default_networks().slivers.as_json()
-    assert networks.pixels.as_json() == default_networks().pixels.as_json()
-    assert networks.superpixels.as_json() == default_networks().superpixels.as_json()
+    networks = load_networks(tmp_path / "clicks.safetensors")
+    assert "2 objects of lab=data_shards/small-000000.tar, 15 clicks" in networks.narrow_band.origin
+    assert different(networks, default_networks()) == ["narrow_band"]
 
 
-def test_samples_of_changes_say_how_much_of_a_superpixel_ought_to_change() -> None:
+def test_samples_of_a_mask_change_say_how_much_of_a_superpixel_ought_to_change() -> None:
     shards = str(FOLDER.parents[1] / "data_shards" / "small-000000.tar")
     ((encoder, target),) = click_samples.targets_of([f"lab={shards}"], 1)
-    samples = fit_changes.samples_of(target, encoder, default_networks(), np.random.default_rng(0))
-    values, wanted, weights = fit_changes.joined(samples)
-    assert values.shape == (len(CHANGE_MEASURES), len(wanted))
+    samples = fit_mask_change.samples_of(
+        target, encoder, default_networks(), np.random.default_rng(0)
+    )
+    values, wanted, weights = fit_mask_change.joined(samples)
+    assert values.shape == (len(CHANGE_FEATURES), len(wanted))
     assert ((wanted >= 0) & (wanted <= 1)).all()
     assert (weights > 0).all()
-    odds = values[CHANGE_MEASURES.index("log odds of the change, by all prompts")]
-    agrees = ((odds > 0) == (wanted > 0.5)).float()
+    logits = values[CHANGE_FEATURES.index("logit of the change, by all prompts")]
+    agrees = ((logits > 0) == (wanted > 0.5)).float()
     assert (agrees * weights).mean() > 0.7  # drawn scenes are easy
 
 
 @pytest.mark.slow
-def test_the_command_fits_changes_and_leaves_the_other_networks(tmp_path) -> None:
+def test_the_command_fits_mask_change_and_leaves_the_other_networks(tmp_path) -> None:
     repository = FOLDER.parents[1]
     words = ["--play", "lab=data_shards/small-000000.tar", "--num_images", "2"]
-    words += ["--steps", "20", "--out", str(tmp_path / "clicks.json")]
-    script = "experiments/interactive/fit_changes.py"
+    words += ["--steps", "20", "--out", str(tmp_path / "clicks.safetensors")]
+    script = "experiments/interactive/fit_mask_change.py"
     run([script, *words], repository, check=True)
-    networks, old = load_networks(tmp_path / "clicks.json"), default_networks()
-    assert "2 objects of lab=data_shards/small-000000.tar, 1 iterations" in networks.changes.origin
-    assert networks.changes.as_json() != old.changes.as_json()
-    for name in ("superpixels", "pixels", "slivers"):
-        assert getattr(networks, name).as_json() == getattr(old, name).as_json()
+    networks, old = load_networks(tmp_path / "clicks.safetensors"), default_networks()
+    assert (
+        "2 objects of lab=data_shards/small-000000.tar, 1 iterations" in networks.mask_change.origin
+    )
+    assert different(networks, old) == ["mask_change"]
 
 
-def test_a_file_without_one_of_the_networks_is_told_of_plainly(tmp_path) -> None:
-    content = {name: net.as_json() for name, net in default_networks()._asdict().items()}
-    del content["changes"]
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"it has no networks of \['changes'\]; refit them"):
-        load_networks(tmp_path / "old.json")
+def test_a_file_that_lacks_a_network_is_refused_in_one_sentence(tmp_path) -> None:
+    network = default_networks().pixels
+    network.save(tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match=r"it has no networks of \['superpixels', .*\]; refit"):
+        load_networks(tmp_path / "old.safetensors")

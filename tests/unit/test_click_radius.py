@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from maskfeat.interactive.click_radius import Prompt, click_radius_of, distance_to_outline
-from maskfeat.interactive.update import LayeredMasks
+from maskfeat.interactive.update import ProgressiveMerge
 from maskfeat.interactive.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
@@ -26,14 +26,14 @@ class Cuts:
         self.whole = mask_of
         self.rough = np.zeros(SIZE, bool)
 
-    def within(self, inside, outside, layer, windows) -> Cuts:
+    def within(self, inside, outside, step, windows) -> Cuts:
         self.rough = self.whole(inside, outside)
         return self
 
     def refined(self, window) -> np.ndarray:
         return self.rough[window]
 
-    def sliver(self, prompt, below, inside, outside) -> tuple[Window, np.ndarray]:
+    def narrow_band_change(self, prompt, below, inside, outside) -> tuple[Window, np.ndarray]:
         window = grown(window_around(prompt.pixels_yx), 5, whole(below.shape))
         wanted = self.whole(inside, outside) == prompt.is_object
         return window, (wanted & (below != prompt.is_object))[window]
@@ -90,7 +90,7 @@ def test_a_scribble_click_radii_as_far_as_its_deepest_pixel() -> None:
 @given(many_prompts(), st.randoms(use_true_random=False))
 def test_every_prompt_is_obeyed_and_no_order_is_left(prompts: list[Prompt], random) -> None:
     start = np.zeros(SIZE, bool)
-    kept = LayeredMasks()
+    kept = ProgressiveMerge()
     for count in range(1, len(prompts) + 1):  # as a user makes them, with a memory
         mask = kept.mask(prompts[:count], ARBITRARY, start)
     for one in prompts:
@@ -99,7 +99,7 @@ def test_every_prompt_is_obeyed_and_no_order_is_left(prompts: list[Prompt], rand
     labeled = [parts[tuple(one.pixels_yx.T)] for one in prompts if one.is_object]
     assert set(np.unique(parts[mask])) == set(np.concatenate(labeled))
     shuffled = random.sample(prompts, len(prompts))
-    np.testing.assert_array_equal(LayeredMasks().mask(shuffled, ARBITRARY, start), mask)
+    np.testing.assert_array_equal(ProgressiveMerge().mask(shuffled, ARBITRARY, start), mask)
 
 
 @settings(max_examples=50, deadline=None)
@@ -108,13 +108,17 @@ def test_a_prompt_changes_only_what_is_connected_to_it_but_for_parts_it_cuts_off
     prompts: list[Prompt],
 ) -> None:
     start = np.zeros(SIZE, bool)
-    layers = LayeredMasks()
+    merge = ProgressiveMerge()
     *others, last = prompts
     last = Prompt(last.pixels_yx, last.is_object, min(one.click_radius for one in prompts) / 2)
-    if not others or np.isinf(last.click_radius) or last.level == min(one.level for one in others):
+    if (
+        not others
+        or np.isinf(last.click_radius)
+        or last.octave == min(one.octave for one in others)
+    ):
         return
-    before = layers.mask(others, ARBITRARY, start)
-    after = layers.mask([*others, last], ARBITRARY, start)
+    before = merge.mask(others, ARBITRARY, start)
+    after = merge.mask([*others, last], ARBITRARY, start)
     gained, lost = after & ~before, before & ~after
     if last.is_object:
         assert not lost.any()
@@ -130,7 +134,7 @@ def test_without_an_outline_the_cut_is_the_mask() -> None:
         return mask
 
     prompts = [prompt(3, 20, True), prompt(3, 0, False), prompt(9, 1, False)]
-    mask = LayeredMasks().mask(prompts, Cuts(cut), np.zeros(SIZE, bool))
+    mask = ProgressiveMerge().mask(prompts, Cuts(cut), np.zeros(SIZE, bool))
     np.testing.assert_array_equal(mask, cut(np.zeros((1, 2)), np.zeros((2, 2))))
 
 
@@ -138,10 +142,10 @@ def test_parts_without_prompts_are_kept_if_wanted() -> None:
     whole = np.zeros(SIZE, bool)
     whole[:, 2:6] = whole[:, 10:14] = True
     start = np.zeros(SIZE, bool)
-    layers = LayeredMasks()
+    merge = ProgressiveMerge()
     click = prompt(4, 3, True)
-    only = layers.mask([click], Cuts(lambda *_: whole), start)
-    both = layers.mask([click], Cuts(lambda *_: whole), start, keep_all=True, context="all")
+    only = merge.mask([click], Cuts(lambda *_: whole), start)
+    both = merge.mask([click], Cuts(lambda *_: whole), start, keep_all=True, context="all")
     assert only.sum() == 4 * SIZE[0]
     np.testing.assert_array_equal(both, whole)
 
@@ -152,4 +156,6 @@ def test_a_prompt_that_the_mask_obeys_already_is_to_change_nothing() -> None:
     assert click_radius_of(mask, [[5, 6]], True) == 0
     assert click_radius_of(mask, [[5, 6]], False) == distance_to_outline(mask, [[5, 6]]) == 3
     assert click_radius_of(mask, [[5, 6], [5, 14]], True) == 3
-    assert Prompt(np.array([[5, 6]]), True, 0.0).level < Prompt(np.array([[5, 6]]), True, 0.1).level
+    assert (
+        Prompt(np.array([[5, 6]]), True, 0.0).octave < Prompt(np.array([[5, 6]]), True, 0.1).octave
+    )

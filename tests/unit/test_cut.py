@@ -127,7 +127,7 @@ def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
     assert not found.is_object[outside].any()
     again = cutter_of().cut(rng.permutation(np.repeat(inside, 2)), rng.permutation(outside))
     np.testing.assert_array_equal(found.is_object, again.is_object)
-    np.testing.assert_array_equal(found.odds, again.odds)
+    np.testing.assert_array_equal(found.logits, again.logits)
 
 
 def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
@@ -146,10 +146,10 @@ def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
 
 def test_barred_superpixels_are_background_and_a_prior_moves_the_rest() -> None:
     inside = [GRAPH.labels[30, 25]]
-    barred = np.unique(GRAPH.labels[:, 50:])
-    barred = barred[barred != inside[0]]
-    found = CUTTER.cut(inside, [], barred_superpixels=barred).is_object
-    assert not found[barred].any()
+    excluded = np.unique(GRAPH.labels[:, 50:])
+    excluded = excluded[excluded != inside[0]]
+    found = CUTTER.cut(inside, [], excluded_superpixels=excluded).is_object
+    assert not found[excluded].any()
     for_all = CUTTER.cut(inside, [], prior=np.full(GRAPH.num_superpixels, 50, np.float32)).is_object
     assert for_all.all()
 
@@ -177,9 +177,9 @@ def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> 
 def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
     tree = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
     for leaf, other in itertools.product((3, 120, 250), (7, 199, 390)):
-        barred = np.zeros(len(tree.parents), bool)
-        barred[tree.ancestors(other)] = True
-        under = tree.leaves_under(np.array([salient_path(tree, leaf).best(barred)]))
+        excluded = np.zeros(len(tree.parents), bool)
+        excluded[tree.ancestors(other)] = True
+        under = tree.leaves_under(np.array([salient_path(tree, leaf).best(excluded)]))
         assert under[leaf]
         assert not under[other]
         assert under.dot(GRAPH.sizes) <= 0.6 * GRAPH.labels.size
@@ -211,14 +211,14 @@ def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     inside, outside = clicks[:3], clicks[3:]
     everything = cutter.cut_within(np.ones(count, bool), np.zeros(count, bool), inside, outside)
     whole = cutter.cut(inside, outside)
-    np.testing.assert_allclose(everything.odds, whole.odds, atol=1e-3)
+    np.testing.assert_allclose(everything.logits, whole.logits, atol=1e-3)
     np.testing.assert_array_equal(everything.is_object, whole.is_object)
 
     is_free, labels = rng.random(count) < 0.3, rng.random(count) < 0.5
     found = cutter.cut_within(is_free, labels, inside, outside).is_object
     np.testing.assert_array_equal(found[~is_free], labels[~is_free])
     costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.boundary_strengths)
-    unary = np.clip(whole.odds, -4, 4) * GRAPH.sizes
+    unary = np.clip(whole.logits, -4, 4) * GRAPH.sizes
     free = np.isin(np.arange(count), clicks) & is_free
     held = np.where(np.isin(np.arange(count), inside) & free, True, labels)
     held = np.where(np.isin(np.arange(count), outside) & free, False, held)

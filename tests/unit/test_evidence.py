@@ -5,7 +5,12 @@ from click_scenes import GRAPH
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from maskfeat.interactive.evidence import CONTEXT_MEASURES, SUPERPIXEL_MEASURES, WAYS, ClickEvidence
+from maskfeat.interactive.evidence import (
+    CLICK_DISTANCES,
+    CONTEXT_FEATURES,
+    SUPERPIXEL_FEATURES,
+    ClickEvidence,
+)
 from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 
@@ -15,9 +20,9 @@ INSIDE, OUTSIDE = np.array([17, 230, 301]), np.array([55, 380])
 
 
 def measured(name: str, inside=INSIDE, outside=OUTSIDE, colors=COLORS) -> np.ndarray:
-    measures = ClickEvidence(GRAPH, TREE, colors).measures(inside, outside)
-    assert measures.shape == (len(SUPERPIXEL_MEASURES), GRAPH.num_superpixels)
-    return measures[SUPERPIXEL_MEASURES.index(name)]
+    click_features = ClickEvidence(GRAPH, TREE, colors).click_features(inside, outside)
+    assert click_features.shape == (len(SUPERPIXEL_FEATURES), GRAPH.num_superpixels)
+    return click_features[SUPERPIXEL_FEATURES.index(name)]
 
 
 def nearest(distances: np.ndarray, clicks: np.ndarray) -> np.ndarray:
@@ -39,21 +44,21 @@ def test_distances_are_the_least_over_all_pairs_and_count_in_their_units() -> No
     features = far_apart(GRAPH.features) * np.sqrt(GRAPH.scale)
     places = far_apart(GRAPH.centroids_yx) / np.sqrt(60 * 100)
     for kind, clicks in (("object", INSIDE), ("background", OUTSIDE)):
-        for way, distances, far in (
+        for name, distances, far in (
             ("feature distance", features, 5.0),
             ("distance in the image", places, 1.5),
             ("features and 16 x image", features + 16 * places, 25.0),
             ("color and 2 x image", far_apart(COLORS) + 2 * places, 4.0),
         ):
             expected = np.minimum(nearest(distances, clicks), far)
-            np.testing.assert_allclose(measured(f"{kind}: {way}"), expected, atol=1e-4)
+            np.testing.assert_allclose(measured(f"{kind}: {name}"), expected, atol=1e-4)
 
 
 def test_altitudes_are_those_of_the_merges_at_which_superpixels_meet() -> None:
     altitudes = TREE.altitudes[meeting(TREE)]
-    odds = np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4))
+    logits = np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4))
     np.testing.assert_allclose(
-        measured("object: log odds at the merge"), nearest(odds, INSIDE).clip(max=9.5), atol=1e-4
+        measured("object: logit at the merge"), nearest(logits, INSIDE).clip(max=9.5), atol=1e-4
     )
     shares = np.log(TREE.sizes / 6000)[meeting(TREE)]
     np.testing.assert_allclose(
@@ -93,13 +98,13 @@ def test_the_smoothest_path_has_the_least_largest_contrast() -> None:
 def test_without_a_click_of_a_kind_it_is_far_and_another_click_can_only_bring_it_nearer() -> None:
     evidence = ClickEvidence(GRAPH, TREE, COLORS)
     none = np.empty(0, np.int64)
-    before = evidence.measures(INSIDE, none)
-    after = evidence.measures(INSIDE, OUTSIDE[:1])
-    of_background = [name.startswith("background: ") for name in SUPERPIXEL_MEASURES]
+    before = evidence.click_features(INSIDE, none)
+    after = evidence.click_features(INSIDE, OUTSIDE[:1])
+    of_background = [name.startswith("background: ") for name in SUPERPIXEL_FEATURES]
     assert (after[of_background] <= before[of_background]).all()
-    of_object = [name.startswith("object: ") for name in SUPERPIXEL_MEASURES]
+    of_object = [name.startswith("object: ") for name in SUPERPIXEL_FEATURES]
     np.testing.assert_array_equal(after[of_object], before[of_object])
-    np.testing.assert_array_equal(evidence.measures(INSIDE, none), before)
+    np.testing.assert_array_equal(evidence.click_features(INSIDE, none), before)
 
 
 def test_distances_to_both_kinds_are_compared_by_their_ratio() -> None:
@@ -114,16 +119,18 @@ def test_distances_to_both_kinds_are_compared_by_their_ratio() -> None:
 def test_the_context_of_a_click_is_how_near_the_nearest_others_are() -> None:
     evidence = ClickEvidence(GRAPH, TREE, COLORS)
     contexts = evidence.contexts(INSIDE, OUTSIDE)
-    assert contexts.shape == (3, len(CONTEXT_MEASURES))
+    assert contexts.shape == (3, len(CONTEXT_FEATURES))
     for context, superpixel in zip(contexts, INSIDE, strict=True):
-        known = dict(zip(CONTEXT_MEASURES, context, strict=True))
-        for row, way in enumerate(WAYS):
+        known = dict(zip(CONTEXT_FEATURES, context, strict=True))
+        for row, name in enumerate(CLICK_DISTANCES):
             same = min(
-                evidence.ways(superpixel)[row, other] for other in INSIDE if other != superpixel
+                evidence.distances(superpixel)[row, other]
+                for other in INSIDE
+                if other != superpixel
             )
-            other = min(evidence.ways(superpixel)[row, other] for other in OUTSIDE)
-            assert known[f"same kind: {way}"] == same
-            assert known[f"other kind: {way}"] == other
+            other = min(evidence.distances(superpixel)[row, other] for other in OUTSIDE)
+            assert known[f"same kind: {name}"] == same
+            assert known[f"other kind: {name}"] == other
         same, other = (known[f"{kind} kind: feature distance"] for kind in ("same", "other"))
         ratio = np.log((same + 0.02) / (other + 0.02))
         np.testing.assert_allclose(known["same against other kind: feature distance"], ratio, 1e-4)
@@ -132,7 +139,7 @@ def test_the_context_of_a_click_is_how_near_the_nearest_others_are() -> None:
 def test_a_click_alone_is_far_from_all_others() -> None:
     none = np.empty(0, np.int64)
     (context,) = ClickEvidence(GRAPH, TREE, COLORS).contexts(INSIDE[:1], none)
-    known = dict(zip(CONTEXT_MEASURES, context, strict=True))
+    known = dict(zip(CONTEXT_FEATURES, context, strict=True))
     assert known["same kind: distance in the image"] == 1.5
     assert known["other kind: feature distance"] == 5.0
 
@@ -144,11 +151,11 @@ def test_without_colors_all_have_one() -> None:
 def test_some_superpixels_alone_are_measured_as_among_all() -> None:
     evidence = ClickEvidence(GRAPH, TREE, COLORS)
     superpixels = np.array([5, 17, 100, 399])
-    ways = [evidence.ways_at(clicks, superpixels) for clicks in (INSIDE, OUTSIDE)]
-    some = evidence.measures_at(superpixels, INSIDE, OUTSIDE, *ways)
-    np.testing.assert_array_equal(some, evidence.measures(INSIDE, OUTSIDE)[:, superpixels])
+    distances = [evidence.distances_at(clicks, superpixels) for clicks in (INSIDE, OUTSIDE)]
+    some = evidence.click_features_at(superpixels, INSIDE, OUTSIDE, *distances)
+    np.testing.assert_array_equal(some, evidence.click_features(INSIDE, OUTSIDE)[:, superpixels])
     none = np.empty(0, np.int64)
-    some = evidence.measures_at(
-        superpixels, INSIDE, none, ways[0], evidence.ways_at(none, superpixels)
+    some = evidence.click_features_at(
+        superpixels, INSIDE, none, distances[0], evidence.distances_at(none, superpixels)
     )
-    np.testing.assert_array_equal(some, evidence.measures(INSIDE, none)[:, superpixels])
+    np.testing.assert_array_equal(some, evidence.click_features(INSIDE, none)[:, superpixels])

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from maskfeat.interactive.click_radius import Prompt
-from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader, is_sliver
+from maskfeat.interactive.narrow_band import (
+    NARROW_BAND_FEATURES,
+    NarrowBandReader,
+    is_in_narrow_band,
+)
 from maskfeat.interactive.networks import default_networks
-from maskfeat.interactive.small_net import SmallNet
+from maskfeat.segment.mlp import Mlp
 
 SIZE = (40, 50)
 RNG = np.random.default_rng(0)
@@ -23,18 +27,18 @@ def mask_of(seed: int) -> np.ndarray:
     return ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SIZE), 4) > 0
 
 
-def net_of(**weights: float) -> SmallNet:
-    """A network whose odds are about 10 times a sum of measures, by their names, and of `bias`."""
-    first = np.zeros((1, len(SLIVER_MEASURES)), np.float32)
+def net_of(**weights: float) -> Mlp:
+    """A network whose logits are about 10 times a sum of features, by name, and of `bias`."""
+    first = np.zeros((1, len(NARROW_BAND_FEATURES)), np.float32)
     bias = np.full(1, weights.pop("bias", 0.0), np.float32)
     for name, weight in weights.items():
-        first[0, SLIVER_MEASURES.index(name.replace("_", " "))] = weight
-    count = len(SLIVER_MEASURES)
+        first[0, NARROW_BAND_FEATURES.index(name.replace("_", " "))] = weight
+    count = len(NARROW_BAND_FEATURES)
     # No input is clipped, and tanh is about linear.
     spread = np.full(count, 1e3, np.float32)
     one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
-    return SmallNet(
-        SLIVER_MEASURES,
+    return Mlp(
+        NARROW_BAND_FEATURES,
         np.zeros(count, np.float32),
         spread,
         (first, one, one),
@@ -58,14 +62,14 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
     outside = np.array([[row - 4, column - 4], [0, 0]])
     heard = {}
 
-    class Reader(SliverReader):
+    class Reader(NarrowBandReader):
         def read(self, *args):
-            asked, measures = super().read(*args)
+            asked, click_features = super().read(*args)
             corner = [side.start for side in args[3]]
-            heard.update(pixels=np.stack(asked, axis=1) + corner, measures=measures)
-            return asked, measures
+            heard.update(pixels=np.stack(asked, axis=1) + corner, click_features=click_features)
+            return asked, click_features
 
-    Reader(net_of(), FINE, COLORS).sliver(prompt, mask, (outside, inside))
+    Reader(net_of(), FINE, COLORS).narrow_band_change(prompt, mask, (outside, inside))
     near = np.argwhere(~mask)
     near = near[np.hypot(*(near - pixel).T) <= 19]  # 5 times the click radius, rounded up, and 6
     np.testing.assert_array_equal(heard["pixels"], near)
@@ -73,8 +77,8 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
     low, high = np.maximum(pixel - 19, 0), np.minimum(pixel + 20, SIZE)
     objects = np.argwhere(mask)
     objects = objects[((objects >= low) & (objects < high)).all(axis=1)]
-    for at, values in zip(near, heard["measures"].T, strict=True):
-        known = dict(zip(SLIVER_MEASURES, values, strict=True))
+    for at, values in zip(near, heard["click_features"].T, strict=True):
+        known = dict(zip(NARROW_BAND_FEATURES, values, strict=True))
         distance = np.hypot(*(at - pixel))
         depth = np.hypot(*(objects - at).T).min()
         assert known["log click radius"] == pytest.approx(np.log(2.5))
@@ -104,7 +108,7 @@ def test_a_sliver_is_as_the_network_says_and_only_of_the_other_label() -> None:
     net = net_of(depth_under_the_outline=-1.0, bias=3.5)
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     prompts = (np.array([[30, 40]]), prompt.pixels_yx)
-    window, change = SliverReader(net, FINE, COLORS).sliver(prompt, half(), prompts)
+    window, change = NarrowBandReader(net, FINE, COLORS).narrow_band_change(prompt, half(), prompts)
     found = np.zeros(SIZE, bool)
     found[window] = change
     rows, columns = np.nonzero(found)
@@ -118,16 +122,16 @@ def test_a_sliver_is_as_the_network_says_and_only_of_the_other_label() -> None:
 @given(st.integers(0, 10_000))
 def test_what_was_asked_before_leaves_no_trace(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    net = default_networks().slivers
-    used = SliverReader(net, FINE, COLORS)
+    net = default_networks().narrow_band
+    used = NarrowBandReader(net, FINE, COLORS)
     mask = mask_of(seed)
     places = np.stack([rng.integers(side, size=6) for side in SIZE], axis=1)
     for place in places:
         is_object = not mask[tuple(place)]
         prompt = Prompt(place[None], is_object, float(rng.uniform(1, 3)))
         prompts = places[:3], places[3:]
-        for reader in (used, used, SliverReader(net, FINE, COLORS)):
-            window, change = reader.sliver(prompt, mask, prompts)
+        for reader in (used, used, NarrowBandReader(net, FINE, COLORS)):
+            window, change = reader.narrow_band_change(prompt, mask, prompts)
             found = (mask[window] != is_object) & change
             np.testing.assert_array_equal(found, change)
             if reader is used:
@@ -141,8 +145,10 @@ def test_the_network_that_comes_along_finds_a_sliver_beside_an_edge() -> None:
     rng = np.random.default_rng(0)
     look += rng.normal(size=look.shape).astype(np.float32) * 0.01
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
-    reader = SliverReader(default_networks().slivers, look * 4, look)
-    window, change = reader.sliver(prompt, half(), (np.empty((0, 2), np.int64), prompt.pixels_yx))
+    reader = NarrowBandReader(default_networks().narrow_band, look * 4, look)
+    window, change = reader.narrow_band_change(
+        prompt, half(), (np.empty((0, 2), np.int64), prompt.pixels_yx)
+    )
     found = np.zeros(SIZE, bool)
     found[window] = change
     assert found[18:23, 25:28].all()
@@ -150,25 +156,25 @@ def test_the_network_that_comes_along_finds_a_sliver_beside_an_edge() -> None:
 
 
 def test_prompts_with_more_click_radius_and_long_scribbles_are_no_slivers() -> None:
-    assert is_sliver(Prompt(np.array([[5, 5]]), True, 3.0))
-    assert not is_sliver(Prompt(np.array([[5, 5]]), True, 4.0))
-    assert not is_sliver(Prompt(np.array([[5, 5]]), True))
+    assert is_in_narrow_band(Prompt(np.array([[5, 5]]), True, 3.0))
+    assert not is_in_narrow_band(Prompt(np.array([[5, 5]]), True, 4.0))
+    assert not is_in_narrow_band(Prompt(np.array([[5, 5]]), True))
     line = np.stack([np.arange(0, 300), np.arange(0, 300)], axis=1)
-    assert not is_sliver(Prompt(line, True, 2.0))
+    assert not is_in_narrow_band(Prompt(line, True, 2.0))
 
 
 def test_without_colors_the_features_still_say_something() -> None:
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     prompts = (np.empty((0, 2), np.int64), prompt.pixels_yx)
     by_color = net_of(color_distance_to_the_prompt=1.0)
-    assert not SliverReader(by_color, FINE).sliver(prompt, half(), prompts)[1].any()
+    assert not NarrowBandReader(by_color, FINE).narrow_band_change(prompt, half(), prompts)[1].any()
     by_features = net_of(feature_distance_to_the_prompt=1.0)
-    assert SliverReader(by_features, FINE).sliver(prompt, half(), prompts)[1].any()
+    assert NarrowBandReader(by_features, FINE).narrow_band_change(prompt, half(), prompts)[1].any()
 
 
 def test_networks_of_other_measures_are_refused() -> None:
-    content = default_networks().slivers.as_json()
-    assert SmallNet.of_json(content, SLIVER_MEASURES).as_json() == content
-    content["measures"][0] = "another"
-    with pytest.raises(ValueError, match="it judges by other measures"):
-        SmallNet.of_json(content, SLIVER_MEASURES)
+    content = default_networks().narrow_band.as_json()
+    assert Mlp.of_json(content, NARROW_BAND_FEATURES).as_json() == content
+    content["click_features"][0] = "another"
+    with pytest.raises(ValueError, match="it judges by other click_features"):
+        Mlp.of_json(content, NARROW_BAND_FEATURES)

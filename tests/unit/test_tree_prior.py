@@ -33,21 +33,21 @@ PRIOR = TreePrior(
     ],
 )
 def test_the_segments_that_hold_the_clicks_are_the_object(inside, outside, wanted) -> None:
-    odds = PRIOR.odds(np.array(inside, np.int64), np.array(outside, np.int64))
-    np.testing.assert_array_equal(odds, np.array(wanted, np.float32))
+    logits = PRIOR.logits(np.array(inside, np.int64), np.array(outside, np.int64))
+    np.testing.assert_array_equal(logits, np.array(wanted, np.float32))
 
 
 def test_prompts_that_change_a_mask_are_not_bound_to_their_segments() -> None:
-    odds = PRIOR.odds(np.array([0]), np.array([], np.int64), is_change=True)
-    np.testing.assert_array_equal(odds, np.array([1.5, 1.5, -1.5, -1.5], np.float32))
+    logits = PRIOR.logits(np.array([0]), np.array([], np.int64), is_change=True)
+    np.testing.assert_array_equal(logits, np.array([1.5, 1.5, -1.5, -1.5], np.float32))
 
 
 def test_many_prompts_count_more_than_the_segments() -> None:
     count = 40  # superpixels, each a segment by itself
     parents = np.minimum(np.arange(2 * count - 1) // 2 + count, 2 * count - 2)
     tree = PartitionTree(parents, np.repeat([0, 0.9], [count, count - 1]), np.ones(2 * count - 1))
-    odds = TreePrior(tree).odds(np.arange(12), np.arange(12, 18))
-    np.testing.assert_allclose(odds, np.repeat([1 / 3, -1 / 3], [12, count - 12]), rtol=1e-6)
+    logits = TreePrior(tree).logits(np.arange(12), np.arange(12, 18))
+    np.testing.assert_allclose(logits, np.repeat([1 / 3, -1 / 3], [12, count - 12]), rtol=1e-6)
 
 
 def test_the_first_click_and_the_first_scribble_are_answered_by_their_segment() -> None:

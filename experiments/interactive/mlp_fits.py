@@ -1,4 +1,4 @@
-"""Fits of `SmallNet`, and what the scripts that make them are told."""
+"""Fits of `Mlp`, and what the scripts that make them are told."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from click_samples import add_object_arguments
 from rich.progress import track
 from torch import Tensor, nn
 
-from maskfeat.interactive.small_net import CLIP, SmallNet
+from maskfeat.segment.mlp import CLIP, Mlp
 
 BATCH, RATE = 8192, 5e-3
 
 
 def fit(
-    measures: Sequence[str],
+    names: Sequence[str],
     values: Tensor,
     wanted: Tensor,
     *,
@@ -27,11 +27,11 @@ def fit(
     steps: int,
     seed: int,
     origin: str,
-) -> SmallNet:
+) -> Mlp:
     """Cross-entropy, AdamW, one cycle.
 
     Args:
-        measures: Names of the inputs.
+        names: Names of the inputs.
         values: Inputs, (F, N).
         wanted: 0 to 1, (N,).
         weights: Of each in the loss, (N,).
@@ -41,8 +41,8 @@ def fit(
         origin: What is fitted to.
     """
     torch.manual_seed(seed)
-    mean, spread = values.mean(dim=1), values.std(dim=1) + 1e-3
-    inputs = ((values - mean[:, None]) / spread[:, None]).clamp(-CLIP, CLIP).T.contiguous()
+    mean, std = values.mean(dim=1), values.std(dim=1) + 1e-3
+    inputs = ((values - mean[:, None]) / std[:, None]).clamp(-CLIP, CLIP).T.contiguous()
     net = nn.Sequential(
         nn.Linear(len(values), width),
         nn.Tanh(),
@@ -68,19 +68,19 @@ def fit(
             last_losses.append(loss.item())
     print(f"cross-entropy {np.mean(last_losses):.4f}")
     found = [values.detach().numpy() for values in net.parameters()]
-    return SmallNet(
-        tuple(measures), mean.numpy(), spread.numpy(), tuple(found[::2]), tuple(found[1::2]), origin
+    return Mlp(
+        tuple(names), mean.numpy(), std.numpy(), tuple(found[::2]), tuple(found[1::2]), origin
     )
 
 
 def fit_parser(doc: str, num_images: int) -> argparse.ArgumentParser:
-    """What all fits of a `SmallNet` to sessions are told: the first line of `doc` is their help."""
+    """What all fits of a `Mlp` to sessions are told: the first line of `doc` is their help."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add_object_arguments(parser, num_images)
     parser.add_argument("--iterations", type=int, default=1, help="of sessions and fits")
     parser.add_argument("--steps", type=int, default=3000, help="of each fit")
     parser.add_argument("--seed", type=int, default=0)
-    networks = Path("maskfeat/interactive/clicks.json")
+    networks = Path("maskfeat/interactive/clicks.safetensors")
     parser.add_argument("--start", type=Path, default=networks, help="networks to play")
     parser.add_argument("--out", type=Path, default=networks)
     return parser

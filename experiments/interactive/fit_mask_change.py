@@ -1,6 +1,6 @@
 """Fit the network that says what a prompt changes of the mask that it was made on.
 
-    python experiments/interactive/fit_changes.py
+    python experiments/interactive/fit_mask_change.py
 
 Simulated users click objects of the train splits: anywhere in errors, near their middle, and in it.
 Their clicks carry their click radius, as those of the page do. Whenever it is asked whether
@@ -16,47 +16,49 @@ from typing import Any
 import numpy as np
 import torch
 from click_samples import LEAST_AREA, targets_of
+from mlp_fits import fit, fit_parser
 from rich.progress import track
-from small_fits import fit, fit_parser
 from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import run_session
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.simulated_users import next_click, random_click, realistic_click
-from maskfeat.interactive.mask_change import CHANGE_MEASURES, ChangeReader
+from maskfeat.interactive.mask_change import CHANGE_FEATURES, MaskChangeReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 # The users, and how many clicks: those that reach far are made early.
 SESSIONS = ((random_click, 8), (random_click, 8), (next_click, 16), (realistic_click, 12))
-SUPERPIXELS_PER_LAYER = 200
+SUPERPIXELS_PER_STEP = 200
 MOST_WEIGHT = 20.0  # of the mean: small objects' superpixels weigh much
 WIDTH = 12
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # (F, N), (N,), (N,)
 
 
-class Listening(ChangeReader):
+class Listening(MaskChangeReader):
     """A reader of changes that keeps what its network was asked about."""
 
-    def __init__(self, reader: ChangeReader) -> None:
+    def __init__(self, reader: MaskChangeReader) -> None:
         super().__init__(reader.network, reader.graph)
         self.heard: list[tuple[bool, np.ndarray, np.ndarray]] = []
 
-    def measures(
+    def click_features(
         self,
-        odds: Any,
+        logits: Any,
         by_prompts: Any,
         superpixels: np.ndarray,
         to_object: bool,
-        layer: Any,
+        step: Any,
         windows: Any,
     ) -> np.ndarray:
         """What is measured, kept with the superpixels and the label they may get."""
-        measures = super().measures(odds, by_prompts, superpixels, to_object, layer, windows)
-        self.heard.append((to_object, superpixels, measures))
-        return measures
+        click_features = super().click_features(
+            logits, by_prompts, superpixels, to_object, step, windows
+        )
+        self.heard.append((to_object, superpixels, click_features))
+        return click_features
 
 
 def samples_of(
@@ -66,7 +68,7 @@ def samples_of(
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     player = ClicksWithRadius(segmenter)
     player.set_image(target.image)
-    listening = segmenter.scene.changes = Listening(segmenter.scene.changes)
+    listening = segmenter.image_state.mask_change = Listening(segmenter.image_state.mask_change)
     for seed, (user, clicks) in enumerate(SESSIONS):
         run_session(player, target, clicks, user, seed)
     labels, count = listening.graph.labels, listening.graph.num_superpixels
@@ -74,14 +76,14 @@ def samples_of(
     objects = np.bincount(labels[target.target == 1], minlength=count)
     share = objects.sum() / labels.size + LEAST_AREA
     samples = []
-    for to_object, superpixels, measures in listening.heard:
+    for to_object, superpixels, click_features in listening.heard:
         asked = np.flatnonzero(pixels[superpixels])
-        chosen = rng.choice(asked, min(SUPERPIXELS_PER_LAYER, len(asked)), replace=False)
+        chosen = rng.choice(asked, min(SUPERPIXELS_PER_STEP, len(asked)), replace=False)
         wanted = objects[superpixels[chosen]] / pixels[superpixels[chosen]]
         weights = (
             pixels[superpixels[chosen]] / labels.size / share * len(asked) / max(1, len(chosen))
         )
-        samples.append((measures[:, chosen], wanted if to_object else 1 - wanted, weights))
+        samples.append((click_features[:, chosen], wanted if to_object else 1 - wanted, weights))
     return samples
 
 
@@ -114,8 +116,8 @@ def main() -> None:
         if not samples:
             raise SystemExit(f"no click of {len(targets)} sessions was cut for; take more objects")
         values, wanted, weights = joined(samples)
-        changes = fit(
-            CHANGE_MEASURES,
+        mask_change = fit(
+            CHANGE_FEATURES,
             values,
             wanted,
             weights=weights,
@@ -124,7 +126,7 @@ def main() -> None:
             seed=args.seed,
             origin=origin,
         )
-        networks = networks._replace(changes=changes)
+        networks = networks._replace(mask_change=mask_change)
         save_networks(args.out, networks)
     print(f"written to {args.out}: {origin}")
 

@@ -1,6 +1,6 @@
 """Fit the network that says what a prompt near the outline means, to sessions of many clicks.
 
-    python experiments/interactive/fit_slivers.py
+    python experiments/interactive/fit_narrow_band.py
 
 The simulated user clicks objects of the train splits a hundred times, with clicks that carry their
 reach, as those of the page do. Whenever a click near the outline is read, what was measured of the
@@ -14,33 +14,33 @@ from typing import Any
 import numpy as np
 import torch
 from click_samples import targets_of
+from mlp_fits import fit, fit_parser
 from rich.progress import track
-from small_fits import fit, fit_parser
 from versions import commit
 
 from maskfeat.batch import ClickTarget
 from maskfeat.evaluate.clicking import run_session
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
-from maskfeat.interactive.narrow_band import SLIVER_MEASURES, SliverReader
+from maskfeat.interactive.narrow_band import NARROW_BAND_FEATURES, NarrowBandReader
 from maskfeat.interactive.networks import ClickNetworks, load_networks, save_networks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 MOST_SAMPLES = 40_000  # of one session
 
 
-class Listening(SliverReader):
-    """A reader of slivers that keeps what its network was asked about."""
+class Listening(NarrowBandReader):
+    """A reader of narrow_band that keeps what its network was asked about."""
 
-    def __init__(self, reader: SliverReader) -> None:
+    def __init__(self, reader: NarrowBandReader) -> None:
         super().__init__(reader.network, reader.fine, reader.colors)
         self.heard: list[tuple[bool, Any, np.ndarray]] = []
 
     def read(self, prompt: Any, mask: Any, others: Any, window: Any) -> Any:
         """What is measured, kept with the places in the image and the sign of the prompt."""
-        asked, measures = super().read(prompt, mask, others, window)
+        asked, click_features = super().read(prompt, mask, others, window)
         places = tuple(axis + side.start for axis, side in zip(asked, window, strict=True))
-        self.heard.append((prompt.is_object, places, measures))
-        return asked, measures
+        self.heard.append((prompt.is_object, places, click_features))
+        return asked, click_features
 
 
 def samples_of(
@@ -50,16 +50,19 @@ def samples_of(
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     player = ClicksWithRadius(segmenter)
     player.set_image(target.image)
-    listening = segmenter.scene.slivers = Listening(segmenter.scene.slivers)
+    listening = segmenter.image_state.narrow_band = Listening(segmenter.image_state.narrow_band)
     run_session(player, target, clicks)
-    measures, wanted = [np.empty((len(SLIVER_MEASURES), 0), np.float32)], [np.empty(0, bool)]
+    click_features, wanted = (
+        [np.empty((len(NARROW_BAND_FEATURES), 0), np.float32)],
+        [np.empty(0, bool)],
+    )
     for is_object, places, values in listening.heard:
         truth = target.target[places]
-        measures.append(values[:, truth >= 0])
+        click_features.append(values[:, truth >= 0])
         wanted.append((truth == int(is_object))[truth >= 0])
-    values, changes = np.concatenate(measures, axis=1), np.concatenate(wanted)
-    chosen = rng.permutation(len(changes))[:MOST_SAMPLES]
-    return values[:, chosen], changes[chosen]
+    values, mask_change = np.concatenate(click_features, axis=1), np.concatenate(wanted)
+    chosen = rng.permutation(len(mask_change))[:MOST_SAMPLES]
+    return values[:, chosen], mask_change[chosen]
 
 
 def main() -> None:
@@ -87,10 +90,10 @@ def main() -> None:
                 f"no click of {len(targets)} sessions came near an outline; take more (--clicks)"
             )
         inputs, truth = torch.from_numpy(values), torch.from_numpy(wanted).float()
-        slivers = fit(
-            SLIVER_MEASURES, inputs, truth, steps=args.steps, seed=args.seed, origin=origin
+        narrow_band = fit(
+            NARROW_BAND_FEATURES, inputs, truth, steps=args.steps, seed=args.seed, origin=origin
         )
-        networks = networks._replace(slivers=slivers)
+        networks = networks._replace(narrow_band=narrow_band)
         save_networks(args.out, networks)
     print(f"written to {args.out}: {origin}")
 
