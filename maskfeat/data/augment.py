@@ -6,6 +6,7 @@ image, and looked up in the run-length masks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.local_targets import boundary_map, pair_similarity
 
-# Luminance of sRGB (ITU-R BT.601), the axis that saturation and hue turn around.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Gives another image, or None, by a source of randomness.
+Donor = Callable[[np.random.Generator], AnnotatedImage | None]
 
 
 class Example(NamedTuple):
@@ -58,6 +60,13 @@ class Augmentation:
         saturation: As contrast, for colorfulness.
         hue_degrees: Largest turn of the hue.
         grey: Share of examples without color.
+        invert: Share of examples whose colors are inverted.
+        recolor: Share of examples with channels in another order, any hue and up to twice the
+            colorfulness.
+        paste: Share of examples that objects of another image are pasted onto, with their parts;
+            see `maskfeat.data.composition`. In streaming mode the other image is the one before
+            in the batch, and the first image of a batch is left alone.
+        max_pasted: At most so many objects.
     """
 
     min_scale: float = 0.5
@@ -69,6 +78,10 @@ class Augmentation:
     saturation: float = 0.4
     hue_degrees: float = 15.0
     grey: float = 0.05
+    invert: float = 0.0
+    recolor: float = 0.0
+    paste: float = 0.0
+    max_pasted: int = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale:
@@ -76,6 +89,11 @@ class Augmentation:
                 f"scales must satisfy 0 < min_scale <= max_scale, got {self.min_scale} "
                 f"and {self.max_scale}"
             )
+        for name in ("invert", "recolor", "paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.max_pasted < 1:
+            raise ValueError(f"max_pasted must be at least 1, got {self.max_pasted}")
 
 
 class Window(NamedTuple):
@@ -114,12 +132,24 @@ class ExampleMaker:
     pair_radius: int = 8
     boundaries: bool = False
 
+    @property
+    def takes_donor(self) -> bool:
+        """Whether it pastes objects of other images."""
+        return self.augmentation is not None and self.augmentation.paste > 0
+
     @within_memory("to cut an example out of it")
-    def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> Example:
+    def __call__(
+        self, sample: AnnotatedImage, rng: np.random.Generator, donor: Donor | None = None
+    ) -> Example:
         """Cut one example.
 
         Beyond the image, where the crop is larger, the border pixels are repeated and no mask
         holds anything.
+
+        Args:
+            sample: The image.
+            rng: Source of all randomness.
+            donor: Gives another image to paste objects of, or None.
 
         Raises:
             SampleError: If the image cannot be decoded.
@@ -127,6 +157,11 @@ class ExampleMaker:
         size, runs = self.crop_size, sample.runs
         window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
         pil_image = _cut_image(sample, window, size)
+        if donor is not None and self.augmentation and rng.random() < self.augmentation.paste:
+            other = donor(rng)
+            if other is not None:
+                pil_image, runs = self._pasted(pil_image, runs, window, other, rng)
+                window = Window(0, 0, size, size, flip=False)
         if self.augmentation is not None:
             pil_image = pil_image.convert("RGB", _color_matrix(self.augmentation, rng))
         image = np.asarray(pil_image)
@@ -136,6 +171,32 @@ class ExampleMaker:
         if len(held) > self.max_masks:
             held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
         return Example(sample.key, image, points, held, self._local(runs, window, rng))
+
+    def _pasted(
+        self,
+        pil_image: Image.Image,
+        runs: Runs,
+        window: Window,
+        other: AnnotatedImage,
+        rng: np.random.Generator,
+    ) -> tuple[Image.Image, Runs]:
+        """A crop with objects of another image on it, and its masks, in pixels of the crop."""
+        size = self.crop_size
+        grid = np.argwhere(np.ones((size, size), bool))
+        masks = _membership_in(runs, window, size, grid).reshape(-1, size, size)
+        place = choose_window(other.runs.size, size, rng, self.augmentation, self.short_side)
+        other_masks = _membership_in(other.runs, place, size, grid).reshape(-1, size, size)
+        pixels = _to_image(grid, place, size)
+        is_cut = ((pixels <= 0) | (pixels >= np.array(other.runs.size) - 1)).any(axis=1)
+        numbers = pasteable(other_masks, is_cut.reshape(size, size))
+        if not len(numbers):
+            return pil_image, runs_of(masks)
+        assert self.augmentation is not None
+        count = int(rng.integers(1, self.augmentation.max_pasted + 1))
+        image, donated = np.asarray(pil_image), np.asarray(_cut_image(other, place, size))
+        for number in rng.choice(numbers, min(count, len(numbers)), replace=False):
+            image, masks = paste(image, masks, donated, other_masks, int(number))
+        return Image.fromarray(image), runs_of(masks)
 
     def _local(
         self, runs: Runs, window: Window, rng: np.random.Generator
@@ -261,11 +322,18 @@ def _color_matrix(augmentation: Augmentation, rng: np.random.Generator) -> tuple
         saturation = 0.0
     turn = np.deg2rad(augmentation.hue_degrees * rng.uniform(-1, 1))
     offset = 255 * augmentation.brightness * rng.uniform(-1, 1)
+    channels = np.eye(3)
+    if augmentation.recolor and rng.random() < augmentation.recolor:
+        channels = channels[rng.permutation(3)]
+        saturation, turn = 2 * rng.random(), rng.uniform(-np.pi, np.pi)
+    sign = -1 if augmentation.invert and rng.random() < augmentation.invert else 1
 
-    grey = np.outer(np.ones(3), _LUMA)  # rgb -> luminance in every channel
+    # Luminance is the axis that saturation and hue turn around.
+    grey = np.outer(np.ones(3), LUMA)  # rgb -> luminance in every channel
     color = saturation * (_hue_rotation(turn) @ (np.eye(3) - grey)) + grey
+    contrast *= sign  # about the middle grey
     middle = np.full((3, 1), 127.5 * (1 - contrast) + offset)
-    return tuple(np.hstack([contrast * color, middle]).ravel().tolist())
+    return tuple(np.hstack([contrast * color @ channels, middle]).ravel().tolist())
 
 
 def _membership_in(runs: Runs, window: Window, crop_size: int, points: IntArray) -> BoolArray:

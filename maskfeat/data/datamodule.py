@@ -38,7 +38,9 @@ class ShardDataModule(L.LightningDataModule):
     Args:
         train: Shards to train on: a glob, a brace range, a url, or a list of these. Or several
             sets and how much of what is read comes from each: {shards: weight, ...} or, where
-            ${references} are to work, {name: {shards: a pattern or a list, weight: a number}}.
+            ${references} are to work, {name: {shards: a pattern or a list, weight: a number}};
+            there `unmarked: background` makes masks of what no mask holds, region by region, which
+            is else unknown: nothing is taught of it.
             The shares hold in any stretch of training, not only on average.
         val: Shards for validation, local.
         test: Shards for `lightning test`; null takes `val`.

@@ -106,6 +106,45 @@ def test_photos_trains_two_steps_on_a_mixture_of_sets(command, tmp_path, shared_
     assert set(settings["data"]["init_args"]["train"]) == {"bsds500", "coco128", "ccp"}
 
 
+# What is kept for checking, and never trained on.
+KEPT_APART = {"dev_nuclei", "iis", "sa1b_sample"}
+
+
+def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) -> None:
+    config = yaml.safe_load((repository / "conf/all.yaml").read_text())
+    sets = config["data"]["init_args"]["train"]
+    folders = {one["shards"].removeprefix("${data_root}/").split("/")[0] for one in sets.values()}
+    assert not folders & KEPT_APART
+    assert all(one["shards"].endswith("/train-*.tar") for one in sets.values())
+    assert sum(one["weight"] for one in sets.values()) == pytest.approx(1)
+    for number, folder in enumerate(sorted(folders)):
+        write_shard(tmp_path / f"data/{folder}/train-0.tar", 2, seed=number, size=(70, 80))
+    write_shard(tmp_path / "data/bsds500/val-0.tar", 2, seed=99, size=(70, 80))
+    command(
+        "fit",
+        "--config=conf/bsds500.yaml",
+        "--config=conf/all.yaml",
+        "--data_root=data",
+        *TWO_STEPS,
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.val_check_interval=2",
+        *CHECKPOINTS,
+    )
+    settings = yaml.safe_load((tmp_path / "runs/all/config.yaml").read_text())
+    kept = settings["data"]["init_args"]["train"]
+    assert kept["faces"]["unmarked"] == "background"
+    assert set(kept) == set(sets)
+
+
+@pytest.mark.real
+def test_all_names_every_training_set_of_the_data(repository, shared_data) -> None:
+    config = yaml.safe_load((repository / "conf/all.yaml").read_text())
+    patterns = [one["shards"] for one in config["data"]["init_args"]["train"].values()]
+    named = {pattern.removeprefix("${data_root}/").split("/")[0] for pattern in patterns}
+    there = {path.parent.name for path in Path(shared_data).glob("*/train-*.tar")}
+    assert named == there - KEPT_APART
+
+
 def test_training_goes_on_from_shipped_weights_in_two_steps(command, tmp_path, shared_data) -> None:
     command(
         "fit",

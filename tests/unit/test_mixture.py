@@ -72,11 +72,12 @@ def test_one_set_is_left_as_it_was() -> None:
 
 
 def test_sets_are_given_by_pattern_or_by_name() -> None:
-    assert sets_of("a-*.tar") == [("a-*.tar", 1.0)]
-    assert sets_of(["a.tar", "b.tar"]) == [(["a.tar", "b.tar"], 1.0)]
-    assert sets_of({"a.tar": 2, "b.tar": 0.5}) == [("a.tar", 2.0), ("b.tar", 0.5)]
+    rest = ("unknown",)
+    assert sets_of("a-*.tar") == [("a-*.tar", 1.0, *rest)]
+    assert sets_of(["a.tar", "b.tar"]) == [(["a.tar", "b.tar"], 1.0, *rest)]
+    assert sets_of({"a.tar": 2, "b.tar": 0.5}) == [("a.tar", 2.0, *rest), ("b.tar", 0.5, *rest)]
     named = {"x": {"shards": ["a.tar", "b.tar"], "weight": 3}, "y": {"shards": "c", "weight": 1}}
-    assert sets_of(named) == [(["a.tar", "b.tar"], 3.0), ("c", 1.0)]
+    assert sets_of(named) == [(["a.tar", "b.tar"], 3.0, *rest), ("c", 1.0, *rest)]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from maskfeat.batch import Batch, SkippedSample
+from maskfeat.data.annotations.background import with_background
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.augment import Example
 from maskfeat.data.order.mixture import Mixture
@@ -19,8 +20,9 @@ from maskfeat.data.order.run_order import first_orders
 from maskfeat.data.order.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards.indexed import IndexedShards
 
-# Makes an example of an image; all randomness comes from the generator.
-MakeExample = Callable[[AnnotatedImage, np.random.Generator], Example]
+# Makes an example of an image; all randomness comes from the generator. One whose `takes_donor` is
+# true takes a third argument: what gives the image that objects are pasted from, or None.
+MakeExample = Callable[..., Example]
 
 # So many unreadable samples in a row mean that the set, not the sample, is broken.
 _MAX_TRIES = 50
@@ -40,6 +42,7 @@ class ScheduledExamples(Dataset[Any]):
         weights: How much of what is read comes from each set; only their proportions count.
         make_example: Cuts an example out of one.
         seed: Of the order and of all augmentation.
+        unmarked: What unmarked pixels of each set are, see `WeightedSet`; empty is "unknown".
 
     Attributes:
         orders: The endless order of each set.
@@ -52,12 +55,14 @@ class ScheduledExamples(Dataset[Any]):
         weights: Sequence[float],
         make_example: MakeExample,
         seed: int,
+        unmarked: Sequence[str] = (),
     ) -> None:
         self.sets = sets
         self.indices = indices
         self.mixture = Mixture(weights, seed)
         self.make_example = make_example
         self.seed = seed
+        self.unmarked = unmarked or ["unknown"] * len(sets)
         self.orders = first_orders(seed, len(sets))
 
     def __getitem__(self, place: int) -> list[Example | SkippedSample]:
@@ -71,8 +76,17 @@ class ScheduledExamples(Dataset[Any]):
         return _first_readable(
             self.sets[which],
             (indices[number] for number in numbers),
-            lambda s: self.make_example(s, rng),
+            lambda s: _make(self.make_example, s, rng, self.unmarked[which], self._donor),
         )
+
+    def _donor(self, rng: np.random.Generator) -> AnnotatedImage | None:
+        """Any image of the mixture; None where it cannot be read."""
+        which, _ = self.mixture.at(int(rng.integers(2**31)))
+        index = self.indices[which][int(rng.integers(len(self.indices[which])))]
+        try:
+            return self.sets[which][index]
+        except SampleError:
+            return None
 
 
 class HeldOutExamples(Dataset[Any]):
@@ -110,6 +124,7 @@ class StreamedBatches(IterableDataset[Any]):
     Args:
         plan: What is streamed.
         make_example: Cuts an example out of an image.
+        unmarked: As for `ScheduledExamples`.
 
     Attributes:
         epoch: The epoch whose batches are given.
@@ -117,9 +132,12 @@ class StreamedBatches(IterableDataset[Any]):
         standings: Where each reader stands before that batch.
     """
 
-    def __init__(self, plan: StreamPlan, make_example: MakeExample) -> None:
+    def __init__(
+        self, plan: StreamPlan, make_example: MakeExample, unmarked: Sequence[str] = ()
+    ) -> None:
         self.plan = plan
         self.make_example = make_example
+        self.unmarked = unmarked or ["unknown"] * len(plan.sets)
         self.epoch = self.start = 0
         self.standings = [plan.start()] * plan.num_readers
 
@@ -151,9 +169,17 @@ class StreamedBatches(IterableDataset[Any]):
     def _read(self, reader: StreamReader) -> Batch:
         found: list[Example | SkippedSample] = []
         num_examples = num_missed = 0
+        donor: AnnotatedImage | None = None  # the image before it, of the same batch
         for raw, seeds in reader:
+
+            def make(sample: AnnotatedImage, rng: np.random.Generator) -> Example:
+                nonlocal donor
+                last, donor = donor, sample
+                unmarked = self.unmarked[reader.set_number]
+                return _make(self.make_example, sample, rng, unmarked, lambda _: last)
+
             settings = self.plan.keep_crowds, self.plan.source.limits
-            found.append(finish(raw, seeds, self.make_example, *settings))
+            found.append(finish(raw, seeds, make, *settings))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
             if num_examples == self.plan.batch_size:
@@ -199,6 +225,21 @@ def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
         stacked = torch.from_numpy(np.stack([example.local[name] for example in examples]))
         batch[name] = stacked  # type: ignore[literal-required]
     return batch
+
+
+def _make(
+    make_example: MakeExample,
+    sample: AnnotatedImage,
+    rng: np.random.Generator,
+    unmarked: str,
+    donor: Callable[[np.random.Generator], AnnotatedImage | None],
+) -> Example:
+    """An example of an image of a set whose unmarked pixels are unknown or background."""
+    if unmarked == "background":
+        sample = with_background(sample)
+    if getattr(make_example, "takes_donor", False):
+        return make_example(sample, rng, donor)
+    return make_example(sample, rng)
 
 
 def _first_readable(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskfeat.arrays import IntArray
+from maskfeat.data.annotations.background import UNMARKED
 
 # Places after which the shares are exact: so finely are they rounded.
 _CYCLE = 10_000
@@ -18,10 +19,16 @@ Train = str | Sequence[str] | Mapping[str, Any]
 
 
 class WeightedSet(NamedTuple):
-    """Shards of one set, and how much of what is read is to come from it."""
+    """Shards of one set, how much of what is read is to come from it, what its unmarked pixels are.
+
+    Attributes:
+        unmarked: "unknown": nothing is taught of pixels that no mask holds, for sets that mark some
+            objects. "background": each connected region of them counts as a mask.
+    """
 
     shards: str | list[str]
     weight: float
+    unmarked: str = "unknown"
 
 
 def sets_of(train: Train) -> list[WeightedSet]:
@@ -29,13 +36,14 @@ def sets_of(train: Train) -> list[WeightedSet]:
 
     Args:
         train: Shards, for one set; else {shards: weight} or {name: {"shards": a pattern or a list,
-            "weight": a number}}. Only their proportions count.
+            "weight": a number, "unmarked": "unknown" (where left out) or "background"}}. Of weights
+            only their proportions count.
 
     Returns:
         The sets, in the order given.
 
     Raises:
-        ValueError: If a weight is no number above 0, or an entry has other keys.
+        ValueError: If a weight is no number above 0, or an entry has other keys or words.
     """
     if not isinstance(train, Mapping):
         return [WeightedSet(train if isinstance(train, str) else list(train), 1.0)]
@@ -43,20 +51,26 @@ def sets_of(train: Train) -> list[WeightedSet]:
         raise ValueError("data.train is an empty mapping; give at least one set with its weight")
     found = []
     for name, value in train.items():
-        shards, weight = name, value
+        shards, weight, unmarked = name, value, "unknown"
         if isinstance(value, Mapping):
-            if set(value) != {"shards", "weight"}:
+            if {*value, "unmarked"} != {"shards", "weight", "unmarked"}:
                 raise ValueError(
                     f"a set of data.train needs 'shards' and 'weight', got {sorted(value)} "
-                    f"for '{name}'"
+                    f"for '{name}'; it may have 'unmarked', too"
                 )
             shards, weight = value["shards"], value["weight"]
+            unmarked = value.get("unmarked", unmarked)
+        if unmarked not in UNMARKED:
+            raise ValueError(
+                f"unmarked of a set in data.train must be {' or '.join(UNMARKED)}, got "
+                f"{unmarked!r} for '{name}'"
+            )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e9:
             raise ValueError(
                 f"the weight of a set in data.train must be a number above 0, got {weight!r} "
                 f"for '{name}'"
             )
-        found.append(WeightedSet(shards, float(weight)))
+        found.append(WeightedSet(shards, float(weight), unmarked))
     return found
 
 

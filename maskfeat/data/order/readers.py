@@ -146,11 +146,15 @@ class StreamReader:
         number: This reader, of those of its rank.
         epoch: The epoch.
         standing: Where to go on.
+
+    Attributes:
+        set_number: The set that the last sample came from.
     """
 
     def __init__(self, plan: StreamPlan, number: int, epoch: int, standing: Standing) -> None:
         self.plan = plan
         self.standing = standing
+        self.set_number = 0
         self._places = plan.stretch(number, epoch)
         self._mixture = Mixture(plan.weights, plan.seed)
         self._orders = plan.order.orders
@@ -180,6 +184,7 @@ class StreamReader:
             self.standing = Standing(
                 num_items + 1, (*cursors[:which], cursor, *cursors[which + 1 :])
             )
+            self.set_number = which
             yield raw, (self._orders[which].seed, pass_number, cursor.lap)
 
     def _read_set(

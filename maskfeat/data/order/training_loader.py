@@ -36,6 +36,7 @@ def indexed_loader(data: ShardDataModule, ranks: tuple[int, int]) -> ResumableLo
         [one.weight for one in sets],
         data.example_maker(data.augmentation),
         data.seed,
+        [one.unmarked for one in sets],
     )
     order = RunOrder(
         tuple(shards_of(one.shards, one.sizes) for one in shards),
@@ -75,7 +76,8 @@ def streaming_loader(data: ShardDataModule, ranks: tuple[int, int]) -> Resumable
         source=data.source,
         keep_crowds=data.keep_crowds,
     )
-    dataset = StreamedBatches(plan, data.example_maker(data.augmentation))
+    maker = data.example_maker(data.augmentation)
+    dataset = StreamedBatches(plan, maker, [one.unmarked for one in sets])
     settings = data.loading()
     del settings["collate_fn"]  # the workers make whole batches
     if data.num_workers > data.num_readers:

@@ -1,0 +1,79 @@
+"""Composition: an object of one image, with its parts, is pasted onto another."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from maskfeat.arrays import BoolArray, IntArray, RgbImage
+from maskfeat.data.annotations.rle import Runs, part_runs
+
+# Luminance of sRGB (ITU-R BT.601).
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Objects that are pasted take up this share of the crop.
+MIN_SHARE, MAX_SHARE = 0.01, 0.4
+# A mask is a part of an object that holds this share of it.
+_PART_SHARE = 0.95
+
+
+def pasteable(masks: BoolArray, is_cut: BoolArray) -> IntArray:
+    """Which masks can be pasted: of fitting size, and not cut by the edge of their image.
+
+    Args:
+        masks: Of the image that gives, bool, shape (M, S, S).
+        is_cut: Pixels at the edge of that image, or beyond it, bool, shape (S, S).
+
+    Returns:
+        Their numbers, int64, shape (N,).
+    """
+    shares = masks.mean(axis=(1, 2))
+    fits = (shares >= MIN_SHARE) & (shares <= MAX_SHARE) & ~(masks & is_cut).any(axis=(1, 2))
+    return np.flatnonzero(fits)
+
+
+def paste(
+    image: RgbImage, masks: BoolArray, other: RgbImage, other_masks: BoolArray, number: int
+) -> tuple[RgbImage, BoolArray]:
+    """Paste an object, where it lies, onto another image of the same size.
+
+    Its brightness is shifted by the difference of the mean luminance of both images, so that it
+    stays darker or brighter than what it lay in. Edges are blended over about two pixels. Masks
+    are exact: what lies behind the object loses these pixels.
+
+    Args:
+        image: RGB, uint8, shape (S, S, 3).
+        masks: Its masks, bool, shape (M, S, S).
+        other: The image that gives the object.
+        other_masks: Its masks, bool, shape (N, S, S).
+        number: Which of these is the object.
+
+    Returns:
+        The new image and its masks: the M old ones without the object's pixels, then the object
+        and the masks of the other image that lie in it, at least 95 % of their pixels.
+    """
+    alpha = other_masks[number]
+    shift = float((image @ LUMA).mean() - (other @ LUMA).mean())
+    soft = ndimage.gaussian_filter(alpha.astype(np.float32), 0.7, mode="nearest")[..., None]
+    blended = image + soft * (other + np.float32(shift) - image)
+    inside = other_masks & alpha
+    is_part = inside.sum(axis=(1, 2)) >= _PART_SHARE * np.maximum(other_masks.sum(axis=(1, 2)), 1)
+    new_image = blended.round().clip(0, 255).astype(np.uint8)
+    return new_image, np.concatenate([masks & ~alpha, inside[is_part]])
+
+
+def runs_of(masks: BoolArray, min_area_px: int = 2) -> Runs:
+    """Runs of decoded masks, each connected component a mask, bool (M, H, W).
+
+    Masks that were cut in pieces become several.
+    """
+    num_masks, height, width = masks.shape
+    flat = np.pad(masks.transpose(0, 2, 1).reshape(num_masks, -1), ((0, 0), (1, 1)))
+    owner, ends = np.nonzero(flat[:, 1:] != flat[:, :-1])
+    return part_runs(
+        ends[0::2].astype(np.int64),
+        ends[1::2].astype(np.int64),
+        owner[0::2].astype(np.int32),
+        (height, width),
+        min_area_px,
+        max_runs=masks.size,
+    )
