@@ -59,7 +59,7 @@ def _run_words(words: list[str], is_typed: bool) -> None:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
     if words and words[0] in _ON_FILES:
-        _on_files(words[0], words[1:])
+        _on_files(words[0], current_options(words[0], words[1:]))
         return
     if words[:1] == ["configs"]:
         from maskfeat.packaged import configs

@@ -40,7 +40,10 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
 
 
 # Command, option of 0.1 -> option of today.
-_OPTIONS = {("shards stats", "--picture"): "--image"}
+_OPTIONS = {
+    ("shards stats", "--picture"): "--image",
+    ("annotate", "--order"): "--acquisition",
+}
 
 
 def current_options(command: str, words: Sequence[str]) -> list[str]:

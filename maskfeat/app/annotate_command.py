@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskfeat.app.label_command import check_order, class_names, label_app
+from maskfeat.app.label_command import check_acquisition, class_names, label_app
 from maskfeat.app.segment_command import check_names
 from maskfeat.files import held_folder
 
@@ -30,7 +30,7 @@ def annotate(
     open_browser: bool = True,
     max_megapixels: float = 1.0,
     classes: str | None = None,
-    order: str = "uncertain",
+    acquisition: str = "uncertain",
 ) -> None:
     """Cut objects out of images by clicks, or give whole sets of images classes, on a web page.
 
@@ -84,16 +84,16 @@ def annotate(
             and the server 2 GB instead of 1.5.
         classes: Names of at least two classes, with commas between. When started again, new ones
             may come at the end.
-        order: With classes, which image comes next: uncertain, the one whose classes are least
-            sure; energy, of the least sure ones that whose classes fit its borders least; given, by
-            name.
+        acquisition: With classes, which image comes next: uncertain, the one whose classes have
+            the highest entropy; energy, of those the one whose cut has the highest energy; given,
+            by name.
     """
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not 0 <= port < 2**16:
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
     names = None if classes is None else class_names(classes)
-    check_order(order)
+    check_acquisition(acquisition)
     from maskfeat.data.folder import find_images
 
     paths = find_images(images)
@@ -104,7 +104,7 @@ def annotate(
         if names is None:
             app, said = _object_app(paths, folder, model, host, max_megapixels)
         else:
-            app, said = label_app(paths, names, folder, model, host, order, max_megapixels)
+            app, said = label_app(paths, names, folder, model, host, acquisition, max_megapixels)
         _serve(app, said, host, port, open_browser)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-_ORDERS = ("uncertain", "energy", "given")
+_ACQUISITIONS = ("uncertain", "energy", "given")
 
 
 def class_names(text: str) -> list[str]:
@@ -26,10 +26,10 @@ def class_names(text: str) -> list[str]:
     return names
 
 
-def check_order(order: str) -> None:
-    """Refuse an order that there is not."""
-    if order not in _ORDERS:
-        raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
+def check_acquisition(acquisition: str) -> None:
+    """Refuse an unknown acquisition function."""
+    if acquisition not in _ACQUISITIONS:
+        raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
 
 
 def label_app(
@@ -38,7 +38,7 @@ def label_app(
     folder: Path,
     model: str,
     host: str,
-    order: str,
+    acquisition: str,
     max_megapixels: float,
 ) -> tuple[Starlette, str]:
     """The application, and what is to be said when it starts."""
@@ -52,7 +52,7 @@ def label_app(
         classes,
         feature_model(model),
         folder,
-        order=order,  # type: ignore[arg-type]
+        acquisition=acquisition,  # type: ignore[arg-type]
         max_megapixels=max_megapixels,
     )
     done = labeler.progress

@@ -76,7 +76,7 @@ class LabelViews:
             **state,
             "knows_classes": labeler.knows_classes,
             "classes": found.classes.tolist(),
-            "held": found.is_held.nonzero()[0].tolist(),
+            "fixed": found.is_fixed.nonzero()[0].tolist(),
         }
 
     def revision(self, number: int) -> str | None:

@@ -35,15 +35,15 @@ def check_is_elsewhere(folder: Path, paths: Sequence[Path], name: str) -> None:
 def check_settings(
     classes: Sequence[str],
     pairwise_weight: float,
-    order: str,
+    acquisition: str,
     max_megapixels: float,
     per_megapixel: float,
 ) -> None:
     """Refuse settings that are out of range."""
     _check_names(classes)
     checked_number("pairwise_weight", pairwise_weight, least=0)
-    if order not in ("uncertain", "energy", "given"):
-        raise ValueError(f"order must be uncertain, energy or given, got {order!r}")
+    if acquisition not in ("uncertain", "energy", "given"):
+        raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
     checked_number("max_megapixels", max_megapixels, above=0)
     checked_per_megapixel(per_megapixel)
 

@@ -1,9 +1,9 @@
 """What is known of each place of an image before anyone said a class: maps of descriptors.
 
-A source is any function of an image and its features that gives maps, `(rgb, features) -> [map,
-...]`: float, shape (h, w, C), h and w cells that cover the image evenly, each map of any size. So a
-network of your own is a source, too. A source that is to be kept on disk should have a `key`, a
-text that differs where its maps would.
+A feature extractor is a function of an image and its features that returns maps, `(rgb, features)
+-> [map, ...]`: float, shape (h, w, C), h and w cells that cover the image evenly, each map of any
+size. A network of your own can be one. To have its descriptors kept on disk, give it a `key`, a
+text that differs where its maps differ.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from skimage.color import rgb2lab
 from torch import nn
 
 from maskfeat.batch import normalize_images
+from maskfeat.deprecation import warn_renamed
 from maskfeat.features.backbone import backbone_maps, build_backbone
 from maskfeat.features.cache import model_digest
 from maskfeat.features.pyramid import FeaturePyramid
@@ -27,7 +28,7 @@ from maskfeat.segment.inputs import RegionReader
 
 FloatArray = npt.NDArray[np.floating]
 Rgb = npt.NDArray[np.uint8]
-Source = Callable[[Rgb, Features], list[FloatArray]]
+FeatureExtractor = Callable[[Rgb, Features], list[FloatArray]]
 
 _STAT_STRIDE = 4
 
@@ -162,25 +163,39 @@ class TimmMaps:
 
 
 class Joined:
-    """Several sources side by side.
+    """Several extractors side by side.
 
     Args:
-        sources: In the order of their channels.
+        extractors: In the order of their channels.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = tuple(sources)
-        self.key = "+".join(source_key(one) for one in sources)
+    def __init__(self, extractors: Sequence[FeatureExtractor]) -> None:
+        self._extractors = tuple(extractors)
+        self.key = "+".join(extractor_key(one) for one in extractors)
 
     def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
         """The maps of all."""
-        return [one for source in self._sources for one in source(rgb, features)]
+        return [one for extractor in self._extractors for one in extractor(rgb, features)]
 
 
-def default_source(model: object) -> Source:
+def default_extractor(model: object) -> FeatureExtractor:
     """What works offline: the backbone of the model where it has one, its features, and color."""
     own = [BackboneMaps(model)] if isinstance(model, FeaturePyramid) else []
     return Joined([*own, PyramidLevels(), ColorAndTexture()])
+
+
+_FORMER = {
+    "Source": "FeatureExtractor",
+    "default_source": "default_extractor",
+    "source_key": "extractor_key",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FORMER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed(name, _FORMER[name])
+    return globals()[_FORMER[name]]
 
 
 def describe(maps: Sequence[FloatArray], reader: RegionReader) -> npt.NDArray[np.float32]:
@@ -192,16 +207,16 @@ def describe(maps: Sequence[FloatArray], reader: RegionReader) -> npt.NDArray[np
     for one in maps:
         if one.ndim != 3 or one.size == 0 or not np.isfinite(one).all():
             raise ValueError(
-                "a source must give finite maps of shape (h, w, C), "
+                "a feature extractor must give finite maps of shape (h, w, C), "
                 f"got {one.shape}, finite {bool(np.isfinite(one).all())}"
             )
     return np.concatenate([reader.means(one) for one in maps], axis=1).astype(np.float32)
 
 
-def source_key(source: Source) -> str:
-    """The `key` of a source, or for a plain function its name."""
-    key = getattr(source, "key", None) or getattr(source, "__qualname__", None)
-    return str(key or type(source).__qualname__)
+def extractor_key(extractor: FeatureExtractor) -> str:
+    """The `key` of a feature extractor, or for a plain function its name."""
+    key = getattr(extractor, "key", None) or getattr(extractor, "__qualname__", None)
+    return str(key or type(extractor).__qualname__)
 
 
 def weights_key(network: nn.Module) -> str:

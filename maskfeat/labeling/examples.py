@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # How sure a click is of a superpixel: the probability that both are one segment, to this power.
-# With 1 more clicks are needed on one of two sets (experiments/hill).
+# With 1 more clicks are needed on one of two sets (experiments/labeling).
 _POWER = 2
 
 
@@ -24,7 +24,7 @@ class LabeledSuperpixels(NamedTuple):
     """What clicks say of the superpixels of an image.
 
     Attributes:
-        is_held: Which superpixels lie in the region of a click, bool, shape (K,).
+        is_fixed: Which superpixels lie in the region of a click, bool, shape (K,).
         classes: Their classes, int64, shape (K,), 0 elsewhere.
         regions: The superpixels of each region, one for each superpixel that was clicked, N.
         region_classes: Their classes, int64, shape (N,).
@@ -32,7 +32,7 @@ class LabeledSuperpixels(NamedTuple):
             the probability that the tree gives to their being one segment, squared. (N, K).
     """
 
-    is_held: BoolArray
+    is_fixed: BoolArray
     classes: IntArray
     regions: list[IntArray]
     region_classes: IntArray
@@ -63,23 +63,23 @@ def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> Labele
     """
     superpixels = [superpixel_at(image, click.row, click.column) for click in clicks]
     last = dict(zip(superpixels, clicks, strict=True))
-    is_held = np.zeros(image.graph.num_superpixels, bool)
+    is_fixed = np.zeros(image.graph.num_superpixels, bool)
     classes = np.zeros(image.graph.num_superpixels, np.int64)
-    credence = np.zeros((len(last), len(is_held)))
+    credence = np.zeros((len(last), len(is_fixed)))
     regions = []
     for place, (superpixel, click) in enumerate(last.items()):
         number = click.class_number
-        barred = np.zeros(len(is_held), bool)
-        barred[[other for other, theirs in last.items() if theirs.class_number != number]] = True
+        excluded = np.zeros(len(is_fixed), bool)
+        excluded[[other for other, theirs in last.items() if theirs.class_number != number]] = True
         region = image.region(
-            superpixel, barred, granularity=click.granularity, num_segments=click.num_segments
+            superpixel, excluded, granularity=click.granularity, num_segments=click.num_segments
         )
-        is_held |= region
+        is_fixed |= region
         classes[region] = number
         regions.append(np.flatnonzero(region))
         credence[place] = (1 - image.tree.altitudes[image.tree.meeting_nodes(superpixel)]) ** _POWER
     numbers = np.array([click.class_number for click in last.values()], np.int64)
-    return LabeledSuperpixels(is_held, classes, regions, numbers, credence)
+    return LabeledSuperpixels(is_fixed, classes, regions, numbers, credence)
 
 
 def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) -> FloatArray:

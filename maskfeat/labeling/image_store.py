@@ -18,7 +18,7 @@ from maskfeat.array_file import read_arrays
 from maskfeat.data.folder import read_image
 from maskfeat.features.cache import FeatureCache
 from maskfeat.files import file_digest, whole_file
-from maskfeat.labeling.descriptors import Source, source_key, weights_key
+from maskfeat.labeling.descriptors import FeatureExtractor, extractor_key, weights_key
 from maskfeat.labeling.prepared import PreparedImage, load_prepared, prepare, save_prepared
 from maskfeat.segment.inputs import FeatureModel
 from maskfeat.segment.resizing import reduced
@@ -26,8 +26,8 @@ from maskfeat.segment.resizing import reduced
 _LOG = logging.getLogger("maskfeat")
 # Some megabytes each: 3 at 640 x 480.
 _MOST_OPEN = 8
-# Superpixels that stand for an image where all images are looked at: 65 kilobytes for each.
-SKETCH_SUPERPIXELS = 48
+# Superpixels sampled from an image, for what looks at all images: 65 kilobytes for each.
+NUM_SAMPLED = 48
 _LONGEST_STEM = 180  # bytes
 
 
@@ -35,14 +35,13 @@ class ImageStore:
     """Prepares images, in a thread if wanted, and keeps what came out in files.
 
     A file is named by the image's name, size and time of change, in a folder named by model,
-    source and settings: so nothing stale is read, and a changed image is computed again. Beside
-    it lies a sketch of the image, the descriptors of some of its superpixels, all of which stay in
-    memory.
+    extractor and settings: so nothing stale is read, and a changed image is computed again. Beside
+    lie the descriptors of some of its superpixels, which stay in memory for all images.
 
     Args:
         paths: The images, of different names without ending.
         model: Gives features.
-        source: Gives descriptors.
+        extractor: Gives descriptors.
         folder: Where to keep things; made when it is needed.
         per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger images are reduced to it.
@@ -56,7 +55,7 @@ class ImageStore:
         self,
         paths: Sequence[Path],
         model: FeatureModel,
-        source: Source,
+        extractor: FeatureExtractor,
         folder: Path,
         per_megapixel: int,
         max_megapixels: float,
@@ -67,33 +66,33 @@ class ImageStore:
         self._read = (
             model.features if cache_dir is None else FeatureCache(cache_dir, model).features
         )
-        self._source = source
+        self._extractor = extractor
         self._per_megapixel, self._max_megapixels = per_megapixel, max_megapixels
         model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
-        settings = f"{model_key} {source_key(source)} {per_megapixel} {max_megapixels}"
+        settings = f"{model_key} {extractor_key(extractor)} {per_megapixel} {max_megapixels}"
         self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
         self._open: OrderedDict[int, tuple[Path, PreparedImage]] = OrderedDict()
         self._digests: dict[int, tuple[Path, str]] = {}
-        self._sketches: dict[int, npt.NDArray[np.float16]] = {}
+        self._sampled: dict[int, npt.NDArray[np.float16]] = {}
         self._lock, self._computing = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         for number in range(len(self.paths)):
-            self._read_sketch(number)
+            self._read_sampled(number)
 
     @property
     def num_prepared(self) -> int:
         """How many images are on disk."""
-        return len(self._sketches)
+        return len(self._sampled)
 
     def is_prepared(self, number: int) -> bool:
         """Whether an image need only be read."""
-        return number in self._sketches
+        return number in self._sampled
 
-    def sketches(self) -> dict[int, npt.NDArray[np.float16]]:
+    def sampled_descriptors(self) -> dict[int, npt.NDArray[np.float16]]:
         """Descriptors of some superpixels of each image that is prepared, each float16, (n, D)."""
         with self._lock:
-            return dict(self._sketches)
+            return dict(self._sampled)
 
     def get(self, number: int) -> PreparedImage:
         """An image as its file is now; computed if need be.
@@ -167,11 +166,12 @@ class ImageStore:
             if kept is not None and self.is_prepared(number):
                 return kept
             image = self._made(number) if kept is None else kept
-            sketch = _sketch_of(image)
-            with whole_file(_sketch_path(self._path(number))) as file:
-                np.savez(file, allow_pickle=False, sketch=sketch)
+            sampled = _sampled_of(image)
+            with whole_file(_sampled_path(self._path(number))) as file:
+                np.savez(file, allow_pickle=False, descriptors=sampled)
+            self._path(number).with_suffix(".sketch.npz").unlink(missing_ok=True)  # its former name
             with self._lock:
-                self._sketches[number] = sketch
+                self._sampled[number] = sampled
             self.failed.pop(number, None)  # it may have been mended
             return image
 
@@ -184,15 +184,15 @@ class ImageStore:
             raise
         size = (rgb.shape[0], rgb.shape[1])
         small = reduced(rgb, self._max_megapixels)
-        image = prepare(small, self._read(small), self._source, size, self._per_megapixel)
+        image = prepare(small, self._read(small), self._extractor, size, self._per_megapixel)
         save_prepared(image, self._path(number))
         return image
 
-    def _read_sketch(self, number: int) -> None:
+    def _read_sampled(self, number: int) -> None:
         path = self._path(number)
-        arrays = read_arrays(_sketch_path(path), ["sketch"]) if path.is_file() else None
+        arrays = read_arrays(_sampled_path(path), ["descriptors"]) if path.is_file() else None
         if arrays is not None:  # else it is computed again
-            self._sketches[number] = arrays["sketch"]
+            self._sampled[number] = arrays["descriptors"]
 
     def _path(self, number: int) -> Path:
         path = self.paths[number]
@@ -204,16 +204,16 @@ class ImageStore:
         return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
 
 
-def _sketch_of(image: PreparedImage) -> npt.NDArray[np.float16]:
+def _sampled_of(image: PreparedImage) -> npt.NDArray[np.float16]:
     """Descriptors of some superpixels, large ones more often, (n, D)."""
     rng = np.random.default_rng(0)
     share = image.superpixel_pixels / image.superpixel_pixels.sum()
-    count = min(SKETCH_SUPERPIXELS, len(share))
+    count = min(NUM_SAMPLED, len(share))
     return image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
 
 
-def _sketch_path(path: Path) -> Path:
-    return path.with_suffix(".sketch.npz")
+def _sampled_path(path: Path) -> Path:
+    return path.with_suffix(".sampled.npz")
 
 
 def _short(stem: str) -> str:

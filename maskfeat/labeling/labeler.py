@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import is_whole
-from maskfeat.deprecation import renamed_argument
+from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.files import held_folder
-from maskfeat.labeling.acquisition import Order, from_there_on, most_wanted
+from maskfeat.labeling.acquisition import Acquisition, from_there_on, most_wanted
 from maskfeat.labeling.checks import (
     check_is_elsewhere,
     check_settings,
@@ -26,7 +26,7 @@ from maskfeat.labeling.checks import (
 )
 from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.click_log import Click, ClickFile
-from maskfeat.labeling.descriptors import Source, default_source
+from maskfeat.labeling.descriptors import FeatureExtractor, default_extractor
 from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.export import Format, export_labels
 from maskfeat.labeling.image_store import ImageStore
@@ -42,7 +42,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 # Of 50, 100, 200 and 300, and of granularities from 0.5 to 0.87, the best on images of camvid and
-# ccp train (experiments/hill).
+# ccp train (experiments/labeling).
 NUM_SEGMENTS = 200
 
 
@@ -75,16 +75,16 @@ class Labeler:
         classes: Their names, at least two, each once.
         model: Gives features, e.g. a `FeaturePyramid`; or what `maskfeat.load` takes.
         out: Folder for clicks, labels and what is computed ahead; not that of the images.
-        source: Descriptors of places, see `maskfeat.labeling.descriptors`; None is
-            `default_source`.
+        extractor: Descriptors of places, see `maskfeat.labeling.descriptors`; None is
+            `default_extractor`.
         classifier: None is a `RegionClassifier` with its defaults.
         pairwise_weight: What a border between like superpixels costs, see `class_cut`.
         granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
             0 large, near 1 small.
         num_segments: Instead, the region is one of so many segments of the image. None of both is
             `NUM_SEGMENTS`.
-        order: Which image comes next: the one the classifier is least sure of ("uncertain"), of the
-            least sure ones that with the highest energy ("energy"), or the next one ("given").
+        acquisition: Which image comes next: the one of highest mean entropy ("uncertain"), of
+            those of high entropy the one of highest energy ("energy"), or the next ("given").
         per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger images are worked on reduced.
         cache_dir: Where features are kept, see `FeatureCache`; None keeps descriptors alone.
@@ -96,6 +96,8 @@ class Labeler:
             works there (`FolderInUseError`).
     """
 
+    @renamed_argument("source", "extractor")
+    @renamed_argument("order", "acquisition")
     @renamed_argument("smoothness", "pairwise_weight")
     def __init__(
         self,
@@ -104,20 +106,20 @@ class Labeler:
         model: FeatureModel | str | os.PathLike[str],
         out: str | Path,
         *,
-        source: Source | None = None,
+        extractor: FeatureExtractor | None = None,
         classifier: RegionClassifier | None = None,
         pairwise_weight: float = CLASS_PAIRWISE_WEIGHT,
         granularity: float | None = None,
         num_segments: int | None = None,
-        order: Order = "uncertain",
+        acquisition: Acquisition = "uncertain",
         per_megapixel: int = 8_000,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
     ) -> None:
         paths = checked_paths(images, Path(out))
-        check_settings(classes, pairwise_weight, order, max_megapixels, per_megapixel)
+        check_settings(classes, pairwise_weight, acquisition, max_megapixels, per_megapixel)
         model = model_of(model)
-        self.classes, self.order = list(classes), order
+        self.classes, self.acquisition = list(classes), acquisition
         given = checked_size(granularity, num_segments)
         self._size = (None, NUM_SEGMENTS) if given == (None, None) else given
         self.out = Path(out)
@@ -126,7 +128,7 @@ class Labeler:
         self.store = ImageStore(
             paths,
             model,
-            source or default_source(model),
+            extractor or default_extractor(model),
             self.out / "prepared",
             per_megapixel,
             max_megapixels,
@@ -148,6 +150,12 @@ class Labeler:
     def paths(self) -> list[Path]:
         """The images; an image is named by its number in this list."""
         return self.store.paths
+
+    @property
+    def order(self) -> Acquisition:
+        """The former name of `acquisition`."""
+        warn_renamed("Labeler.order", "Labeler.acquisition")
+        return self.acquisition
 
     @property
     def progress(self) -> Progress:
@@ -223,10 +231,10 @@ class Labeler:
             others = [n for n in left if n != after] or left
             if not others:
                 return None
-            if self.order == "given":
+            if self.acquisition == "given":
                 return others[0]
             ready = [n for n in others if self.store.is_prepared(n)]
-            return most_wanted(ready, self.order, self._learner) if ready else others[0]
+            return most_wanted(ready, self.acquisition, self._learner) if ready else others[0]
 
     def proposal(self, image: int) -> Proposal:
         """What an image may be, by all that is known now.

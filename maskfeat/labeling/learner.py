@@ -27,11 +27,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # All that is learned from at once: 0.06 s of one core for eleven classes, 0.15 s for 6,000
-# (experiments/hill/speed.py).
+# (experiments/labeling/speed.py).
 _MOST_EXAMPLES = 3000
 _MOST_PER_REGION = 16
-# Images whose sketches are looked at together: some megabytes, however many there are.
-_SKETCHES_AT_ONCE = 128
+# Images whose sampled descriptors are looked at together: some megabytes, however many there are.
+_IMAGES_AT_ONCE = 128
 _MOST_FOR_SCALE = 256
 
 
@@ -40,13 +40,13 @@ class SuperpixelLabels(NamedTuple):
 
     Attributes:
         classes: int64, shape (K,).
-        is_held: Which lie in the region of a click, bool, shape (K,).
+        is_fixed: Which lie in the region of a click, bool, shape (K,).
         confidence: Probability of that class, see `with_clicks`; 1 in regions of clicks, (K,).
         energy: Of the cut, nats for each pixel.
     """
 
     classes: IntArray
-    is_held: BoolArray
+    is_fixed: BoolArray
     confidence: FloatArray
     energy: float
 
@@ -100,13 +100,13 @@ class Learner:
             prepared.graph,
             prepared.costs,
             self.pairwise_weight,
-            clicked.is_held,
+            clicked.is_fixed,
             clicked.classes,
         )
         confidence = chances[np.arange(len(chances)), cut.labels]
-        confidence[clicked.is_held] = 1
+        confidence[clicked.is_fixed] = 1
         energy = cut.energies[-1] / prepared.graph.labels.size
-        return SuperpixelLabels(cut.labels, clicked.is_held, confidence, energy)
+        return SuperpixelLabels(cut.labels, clicked.is_fixed, confidence, energy)
 
     def clicked(self, image: int) -> LabeledSuperpixels:
         """What the clicks on an image say of its superpixels; asked for twice with every click."""
@@ -118,18 +118,18 @@ class Learner:
             )
         return last[1]
 
-    def doubts(self, images: Sequence[int]) -> FloatArray:
+    def entropies(self, images: Sequence[int]) -> FloatArray:
         """Mean entropy of the classes over some superpixels of each prepared image, nats."""
-        sketches = self._store.sketches()
-        doubts = np.zeros(len(images))
-        for start in range(0, len(images), _SKETCHES_AT_ONCE):
-            some = images[start : start + _SKETCHES_AT_ONCE]
-            chances = self._classifier.probabilities(np.concatenate([sketches[n] for n in some]))
-            entropies = -(chances * np.log(chances)).sum(axis=1)
-            lengths = [len(sketches[image]) for image in some]
+        sampled = self._store.sampled_descriptors()
+        entropies = np.zeros(len(images))
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            some = images[start : start + _IMAGES_AT_ONCE]
+            chances = self._classifier.probabilities(np.concatenate([sampled[n] for n in some]))
+            of_superpixels = -(chances * np.log(chances)).sum(axis=1)
+            lengths = [len(sampled[image]) for image in some]
             owner = np.repeat(np.arange(len(some)), lengths)
-            doubts[start : start + len(some)] = np.bincount(owner, entropies) / lengths
-        return doubts
+            entropies[start : start + len(some)] = np.bincount(owner, of_superpixels) / lengths
+        return entropies
 
     @property
     def is_fresh(self) -> bool:
@@ -185,8 +185,8 @@ class Learner:
 
     def _set_scale(self, classifier: RegionClassifier) -> None:
         """Mean and std over images that are known; anew when they are twice as many."""
-        sketches = list(self._store.sketches().values())
-        if sketches and len(sketches) >= 2 * self._scaled_for:
-            step = -(-len(sketches) // _MOST_FOR_SCALE)
-            classifier.set_scale(np.concatenate(sketches[::step]))
-            self._scaled_for = len(sketches)
+        sampled = list(self._store.sampled_descriptors().values())
+        if sampled and len(sampled) >= 2 * self._scaled_for:
+            step = -(-len(sampled) // _MOST_FOR_SCALE)
+            classifier.set_scale(np.concatenate(sampled[::step]))
+            self._scaled_for = len(sampled)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskfeat.array_file import read_arrays
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
-from maskfeat.labeling.descriptors import Source, describe
+from maskfeat.labeling.descriptors import FeatureExtractor, describe
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.merge_classifier import default_merge_classifier
@@ -68,7 +68,7 @@ class PreparedImage:
     def region(
         self,
         superpixel: int,
-        is_barred: BoolArray,
+        is_excluded: BoolArray,
         *,
         granularity: float | None = None,
         num_segments: int | None = None,
@@ -84,7 +84,7 @@ class PreparedImage:
                 probability to be one segment is at least this.
             num_segments: Of so many segments the one around the superpixel; K of them are the
                 superpixels.
-            is_barred: Superpixels that were said to be of another class, (K,): the region is
+            is_excluded: Superpixels that were said to be of another class, (K,): the region is
                 smaller where it would hold one of them.
         """
         path = self.tree.ancestors(superpixel)
@@ -93,9 +93,9 @@ class PreparedImage:
         else:
             assert num_segments is not None
             is_joined = path <= len(self.tree.parents) - num_segments  # merges are numbered in turn
-        barred = is_barred.copy()
-        barred[superpixel] = False
-        is_free = self.tree.sums(barred.astype(np.float64))[path] == 0
+        excluded = is_excluded.copy()
+        excluded[superpixel] = False
+        is_free = self.tree.sums(excluded.astype(np.float64))[path] == 0
         node = path[is_joined & is_free][-1:]
         return self.tree.leaves_under(node if node.size else path[:1])
 
@@ -103,7 +103,7 @@ class PreparedImage:
 def prepare(
     rgb: npt.NDArray[np.uint8],
     features: Features,
-    source: Source,
+    extractor: FeatureExtractor,
     size: tuple[int, int],
     per_megapixel: int,
 ) -> PreparedImage:
@@ -112,14 +112,14 @@ def prepare(
     Args:
         rgb: uint8, shape (h, w, 3), as the features were computed of.
         features: Of it.
-        source: Gives descriptors.
+        extractor: Gives descriptors.
         size: Of the image that rgb may be a reduced copy of.
         per_megapixel: Superpixels for a million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)
     tree = superpixel_hierarchy(graph, merge_classifier=default_merge_classifier()).tree
     reader = RegionReader(graph.labels, graph.num_superpixels)
-    descriptors = describe(source(rgb, features), reader)
+    descriptors = describe(extractor(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)
     half = descriptors.clip(-limit, limit).astype(np.float16)
     return PreparedImage(_without_features(graph), cut_costs(graph), tree, half, size)

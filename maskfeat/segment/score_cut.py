@@ -29,7 +29,7 @@ from maskfeat.segment.superpixels import RegionGraph
 
 # In variances of the score; not tuned on images.
 SCORE_PAIRWISE_WEIGHT = 1.0
-# In nats. The better of 10 and 30 on eight images of camvid train, one seed (experiments/hill).
+# In nats. The better of 10 and 30 on eight images of camvid train, one seed (experiments/labeling).
 CLASS_PAIRWISE_WEIGHT = 10.0
 
 MAX_GROUPS = 64

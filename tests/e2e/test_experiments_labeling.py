@@ -1,4 +1,4 @@
-"""The parts of experiments/hill that can go wrong in silence: the user, the classes, the goal."""
+"""experiments/labeling: the simulated user, the classes, the goal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _path(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "experiments" / "hill"))
+    monkeypatch.syspath_prepend(str(repository / "experiments" / "labeling"))
     yield
     for name in ("labeling", "views", "scenes", "report"):
         sys.modules.pop(name, None)

@@ -133,7 +133,7 @@ def store(tmp_path):
 
 def test_a_damaged_prepared_image_is_computed_again(store, tmp_path) -> None:
     expected = store().get(0)
-    (path,) = [p for p in tmp_path.glob("prepared/*/*.npz") if ".sketch" not in p.name]
+    (path,) = [p for p in tmp_path.glob("prepared/*/*.npz") if ".sampled" not in p.name]
     whole = path.read_bytes()
     for content in damaged(whole)[::4]:
         path.write_bytes(content)
@@ -144,11 +144,11 @@ def test_a_damaged_prepared_image_is_computed_again(store, tmp_path) -> None:
 
 
 def test_a_damaged_sketch_is_taken_from_the_prepared_image(store, tmp_path) -> None:
-    expected, calls = store().sketches()[0], Counting.num_calls
-    (path,) = tmp_path.glob("prepared/*/*.sketch.npz")
+    expected, calls = store().sampled_descriptors()[0], Counting.num_calls
+    (path,) = tmp_path.glob("prepared/*/*.sampled.npz")
     for content in damaged(path.read_bytes()):
         path.write_bytes(content)
         again = store()
         again.prepare_all()
-        np.testing.assert_array_equal(again.sketches()[0], expected)
+        np.testing.assert_array_equal(again.sampled_descriptors()[0], expected)
     assert Counting.num_calls == calls  # no features were needed

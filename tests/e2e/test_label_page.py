@@ -41,7 +41,7 @@ def out(tmp_path):
 @pytest.fixture
 def url(photos, out):
     model = feature_model("lab")
-    settings = {"per_megapixel": 40_000, "pairwise_weight": 3, "order": "given"}
+    settings = {"per_megapixel": 40_000, "pairwise_weight": 3, "acquisition": "given"}
     labeler = Labeler(photos, CLASSES, model, out, **settings)
     with served(create_label_app(LabelViews(labeler))) as url:
         yield url

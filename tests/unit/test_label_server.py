@@ -28,7 +28,7 @@ def serve(paths, out) -> TestClient:
         out,
         per_megapixel=40_000,
         pairwise_weight=3,
-        order="given",
+        acquisition="given",
     )
     return client_of(create_label_app(LabelViews(labeler)))
 
@@ -84,13 +84,13 @@ def test_clicks_teach_the_classes_of_all_images(client) -> None:
     assert [one["class"] for one in answer["clicks"]] == [0, 1, 2]
     assert "classes" not in answer
     view = client.get("/api/images/0").json()  # by what was known before
-    assert set(np.array(view["classes"])[view["held"]]) == {0, 1, 2}
+    assert set(np.array(view["classes"])[view["fixed"]]) == {0, 1, 2}
     view = view_of(client)
     assert (view["is_fresh"], view["knows_classes"]) == (True, True)
     assert view["size"] == list(SIZE)
     for number in (0, 2):
         assert iou(labels_of(client, number) == 1, disc()) > 0.9
-    assert view_of(client, 2)["held"] == []
+    assert view_of(client, 2)["fixed"] == []
 
 
 def test_undo_and_redo_say_which_image_they_changed(client, paths, out) -> None:
@@ -196,7 +196,7 @@ def test_two_programs_do_not_write_over_each_other(client, paths, out) -> None:
 @pytest.mark.slow
 def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
     write_images(tmp_path / "photos", 2)
-    words = ("--classes", ",".join(CLASSES), "--order", "given")
+    words = ("--classes", ",".join(CLASSES), "--order", "given")  # the former name of --acquisition
     with running(tmp_path / "photos", *words) as server:
         assert "0 of 2 images done" in server.said
         server.ask("images/0/actions", click(ON_DISC, 1))
@@ -217,7 +217,10 @@ def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_p
         (["--classes", "sky"], "at least two different names with commas between, got 'sky'"),
         (["--classes", "a,b,a"], "at least two different names"),
         (["--classes", "a,,b"], "at least two different names"),
-        (["--classes", "a,b", "--order", "best"], "order must be uncertain, energy or given"),
+        (
+            ["--classes", "a,b", "--acquisition", "best"],
+            "acquisition must be uncertain, energy or given",
+        ),
         (["--classes", "a,b", "--out", "photos"], "out must be another folder"),
         (["--classes", "a,b", "--out", "labeled"], "was written for the classes"),
     ],

@@ -16,6 +16,7 @@ from maskfeat import Labeler
 from maskfeat.data.annotations.rle import decode_annotations
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.files import file_digest
+from maskfeat.labeling import descriptors
 from maskfeat.labeling.image_store import _MOST_OPEN
 
 CLASSES = ["ground", "disc", "square"]
@@ -61,7 +62,7 @@ def out(prepared, tmp_path):
 
 
 def labeler(photos, out, **settings) -> Labeler:
-    settings = {"per_megapixel": 40_000, "pairwise_weight": 3.0, "order": "given", **settings}
+    settings = {"per_megapixel": 40_000, "pairwise_weight": 3.0, "acquisition": "given", **settings}
     if "num_segments" not in settings:  # the images are of three regions, not of 200
         settings.setdefault("granularity", 0.5)
     return Labeler(photos, CLASSES, CountingEncoder(sigma=1), out, **settings)
@@ -163,11 +164,11 @@ def test_a_click_may_take_one_of_a_number_of_segments(photos, out) -> None:
     covered = one.region(0, tuple(ON_DISC), num_segments=5)
     np.testing.assert_array_equal(covered, segment == segment[tuple(ON_DISC)])
     one.correct(0, tuple(ON_DISC), "disc", num_segments=5)
-    held = one.superpixel_proposal(0).is_held[superpixels]
+    held = one.superpixel_proposal(0).is_fixed[superpixels]
     np.testing.assert_array_equal(held, covered)
     again = labeler(photos, out, num_segments=5)  # read back as a number
     assert again.clicks == one.clicks
-    np.testing.assert_array_equal(again.superpixel_proposal(0).is_held[superpixels], covered)
+    np.testing.assert_array_equal(again.superpixel_proposal(0).is_fixed[superpixels], covered)
     with pytest.raises(ValueError, match="give granularity or num_segments, not both"):
         labeler(photos, out, num_segments=5, granularity=0.5)
     with pytest.raises(ValueError, match="num_segments must be a whole number"):
@@ -197,8 +198,8 @@ def test_a_proposal_without_learning_holds_the_click_by_what_was_known(photos, o
     one.click(1, tuple(ON_DISC), "square")
     quick = one.superpixel_proposal(1, learn=False)
     assert not one.is_fresh
-    assert (quick.classes[quick.is_held] == 2).all()
-    assert (quick.classes == before)[~quick.is_held].mean() > 0.9
+    assert (quick.classes[quick.is_fixed] == 2).all()
+    assert (quick.classes == before)[~quick.is_fixed].mean() > 0.9
     one.learn()
     assert one.is_fresh
     expected = labeler(photos, out).superpixel_proposal(1).classes
@@ -219,8 +220,8 @@ def test_the_next_image_is_one_that_is_not_done(photos, out) -> None:
     assert one.next(after=1) == 3
 
 
-@pytest.mark.parametrize("order", ["uncertain", "energy"])
-def test_the_image_that_differs_is_proposed_first(order, photos, tmp_path) -> None:
+@pytest.mark.parametrize("acquisition", ["uncertain", "energy"])
+def test_the_image_that_differs_is_proposed_first(acquisition, photos, tmp_path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(4):
@@ -230,7 +231,7 @@ def test_the_image_that_differs_is_proposed_first(order, photos, tmp_path) -> No
                 np.random.default_rng(5).integers(0, 255, (9, 13, 3)).repeat(10, 0).repeat(10, 1)
             )
         Image.fromarray(rgb).save(folder / f"p{number}.png")
-    one = labeler(folder, tmp_path / "out", order=order)
+    one = labeler(folder, tmp_path / "out", acquisition=acquisition)
     one.prepare()
     click_all(one, 0)
     assert one.next(after=0) == 2
@@ -375,8 +376,8 @@ def test_bad_input_is_refused_in_one_sentence(photos, out) -> None:
         Labeler(photos, ["a", "a"], LabEncoder(), out)
     with pytest.raises(ValueError, match="granularity must be a finite number above 0 and below 1"):
         labeler(photos, out, granularity=1)
-    with pytest.raises(ValueError, match="order must be uncertain, energy or given"):
-        labeler(photos, out, order="random")
+    with pytest.raises(ValueError, match="acquisition must be uncertain, energy or given"):
+        labeler(photos, out, acquisition="random")
     with pytest.raises(ValueError, match="out must be another folder"):
         labeler(photos, photos)
     with pytest.raises(FileNotFoundError, match="no image or folder"):
@@ -421,6 +422,18 @@ def test_a_slash_is_part_of_the_name_of_a_class(photos, out, tmp_path) -> None:
     assert one.export(tmp_path / "exported") == 1
     assert (tmp_path / "exported" / "classes.txt").read_text() == "sky/clouds\n../road\n"
     one.close()
+
+
+def test_former_names_of_the_labeler_are_taken_with_a_warning(photos, out) -> None:
+    with pytest.warns(FutureWarning, match=r"Labeler\(order=...\) is now acquisition"):
+        one = Labeler(photos, CLASSES, LabEncoder(), out, order="given")
+    with pytest.warns(FutureWarning, match="Labeler.order is now Labeler.acquisition"):
+        assert one.order == "given"
+    one.close()
+    with pytest.warns(FutureWarning, match="default_source is now default_extractor"):
+        former = descriptors.default_source
+    with pytest.warns(FutureWarning, match=r"Labeler\(source=...\) is now extractor"):
+        Labeler(photos, CLASSES, LabEncoder(), out, source=former(None)).close()
 
 
 def test_numbers_of_numpy_are_numbers(photos, out) -> None:

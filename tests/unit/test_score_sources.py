@@ -16,9 +16,9 @@ from maskfeat.labeling.descriptors import (
     Joined,
     PyramidLevels,
     TimmMaps,
-    default_source,
+    default_extractor,
     describe,
-    source_key,
+    extractor_key,
     weights_key,
 )
 from maskfeat.segment.inputs import RegionReader
@@ -47,8 +47,13 @@ def test_every_source_gives_finite_descriptors_of_regions() -> None:
     net = FeaturePyramid().eval()
     features = net.features(drawn())
     reader = RegionReader(HALVES, 2)
-    for source in (default_source(net), BackboneMaps(net), PyramidLevels(), ColorAndTexture()):
-        found = describe(source(drawn(), features), reader)
+    for extractor in (
+        default_extractor(net),
+        BackboneMaps(net),
+        PyramidLevels(),
+        ColorAndTexture(),
+    ):
+        found = describe(extractor(drawn(), features), reader)
         assert len(found) == 2
         assert np.isfinite(found).all()
         assert np.abs(found[0] - found[1]).max() > 1e-6
@@ -61,20 +66,20 @@ def test_every_source_gives_finite_descriptors_of_regions() -> None:
 
 def test_a_source_is_known_by_its_weights_and_a_function_by_its_name() -> None:
     first, second = FeaturePyramid(), FeaturePyramid()
-    assert source_key(BackboneMaps(first)) == source_key(BackboneMaps(first))
-    assert source_key(BackboneMaps(first)) != source_key(BackboneMaps(second))
+    assert extractor_key(BackboneMaps(first)) == extractor_key(BackboneMaps(first))
+    assert extractor_key(BackboneMaps(first)) != extractor_key(BackboneMaps(second))
 
     def mine(rgb, features):
         return [rgb[::4, ::4].astype(float)]
 
-    assert "mine" in source_key(Joined([mine, PyramidLevels()]))
+    assert "mine" in extractor_key(Joined([mine, PyramidLevels()]))
     both = Joined([mine, PyramidLevels()])(drawn(), LabEncoder().features(drawn()))
     np.testing.assert_array_equal(both[0], mine(drawn(), None)[0])
 
 
 def test_any_timm_network_is_a_source_for_any_size_of_image() -> None:
-    source = TimmMaps("resnet18", weights=False)
-    maps = source(drawn(), LabEncoder().features(drawn()))
+    extractor = TimmMaps("resnet18", weights=False)
+    maps = extractor(drawn(), LabEncoder().features(drawn()))
     assert [one.shape for one in maps] == [(24, 32, 64), (12, 16, 128), (6, 8, 256), (3, 4, 512)]
     assert describe(maps, RegionReader(HALVES, 2)).shape == (2, 960)
 

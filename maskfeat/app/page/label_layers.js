@@ -7,7 +7,7 @@ const PALETTE = [
   [255, 120, 200], [214, 160, 110], [190, 230, 70], [255, 140, 60], [120, 130, 255], [225, 228, 235],
 ];
 const PROPOSED = 0.42; // how strong tints are
-const HELD = 0.68;
+const FIXED = 0.68;
 const BORDER = 0.95;
 
 // Of a class by number from 0; beyond the palette, hues a golden angle apart.
@@ -29,14 +29,14 @@ export class ClassLayer {
     this.sizes = new Uint32Array(numSuperpixels);
     for (const superpixel of superpixels) this.sizes[superpixel]++;
     this.classes = [];
-    this.isHeld = new Uint8Array(numSuperpixels);
+    this.isFixed = new Uint8Array(numSuperpixels);
   }
 
   // What the server says: a class for each superpixel, and which were clicked.
-  take({ classes, held, knows_classes }) {
+  take({ classes, fixed, knows_classes }) {
     this.classes = classes;
-    this.isHeld.fill(0);
-    for (const superpixel of held) this.isHeld[superpixel] = 1;
+    this.isFixed.fill(0);
+    for (const superpixel of fixed) this.isFixed[superpixel] = 1;
     this.isKnown = knows_classes;
     this.draw();
   }
@@ -46,7 +46,7 @@ export class ClassLayer {
     this.classes = [...this.classes];
     for (const superpixel of superpixels) {
       this.classes[superpixel] = number;
-      this.isHeld[superpixel] = 1;
+      this.isFixed[superpixel] = 1;
     }
     this.draw();
   }
@@ -58,11 +58,11 @@ export class ClassLayer {
     const inside = new Uint32Array(numSuperpixels);
     const border = new Uint32Array(numSuperpixels);
     for (let superpixel = 0; superpixel < numSuperpixels; superpixel++) {
-      if (!this.isKnown && !this.isHeld[superpixel]) continue;
+      if (!this.isKnown && !this.isFixed[superpixel]) continue;
       const [r, g, b] = classColor(this.classes[superpixel]);
       const word = (alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
       shown[superpixel] = this.classes[superpixel] + 1;
-      inside[superpixel] = word(this.isHeld[superpixel] ? HELD : PROPOSED);
+      inside[superpixel] = word(this.isFixed[superpixel] ? FIXED : PROPOSED);
       border[superpixel] = word(BORDER);
     }
     const context = this.canvas.getContext("2d");
@@ -93,16 +93,16 @@ export class ClassLayer {
   // Regions as Labeler has them for a click with this class: without clicks of other classes.
   cut(granularity, clicks, number) {
     const { parents } = this.partition;
-    const isBarred = new Uint8Array(parents.length);
+    const isExcluded = new Uint8Array(parents.length);
     for (const click of clicks) {
       if (click.class === number) continue;
       let node = click.superpixel;
-      while (!isBarred[node]) {
-        isBarred[node] = 1;
+      while (!isExcluded[node]) {
+        isExcluded[node] = 1;
         node = parents[node];
       }
     }
-    this.partition.join(granularity, isBarred);
+    this.partition.join(granularity, isExcluded);
   }
 
   superpixelAt(y, x) {

@@ -22,10 +22,10 @@ export class Partition {
     this.drawBorders();
   }
 
-  // The same without drawing; merges that are barred are cut, too.
-  join(granularity, isBarred = []) {
+  // The same without drawing; merges that are excluded are cut, too.
+  join(granularity, isExcluded = []) {
     const { altitudes, parents, tops, numSuperpixels } = this;
-    const isWhole = (node) => altitudes[node] <= 1 - granularity && !isBarred[node];
+    const isWhole = (node) => altitudes[node] <= 1 - granularity && !isExcluded[node];
     const root = parents.length - 1;
     this.numSegments = 0;
     for (let node = root; node >= 0; node--) { // parents come after their children

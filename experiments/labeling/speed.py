@@ -1,6 +1,6 @@
 """How long a click takes in `maskfeat.Labeler` and on its page, and what a large folder needs.
 
-    python experiments/hill/speed.py --num_images 2000
+    python experiments/labeling/speed.py --num_images 2000
 
 Some images of camvid train at 640 x 480 are prepared; the folder is filled up with further
 names for the same files, prepared ones included. Then true classes are clicked at random, and
@@ -69,7 +69,7 @@ def play(labeler: maskfeat.Labeler, truth: list[np.ndarray], stages: list[int]) 
         for _ in range(3):
             timed(times, "next", lambda image=image: labeler.next(image))
         num = labeler.num_examples
-        cells = [told(times[name]) for name in ("save", "old", "learn", "new", "next")]
+        cells = [shown_times(times[name]) for name in ("save", "old", "learn", "new", "next")]
         print(f"| {stage} | {num} | " + " | ".join(cells) + f" | {peak_mb()} MB |", flush=True)
 
 
@@ -87,8 +87,8 @@ def refit(
         click(again, truth, rng)
         timed(times, "warm", again.learn)
     clicks = f"{len(again.clicks)} clicks on {num_images} images, {again.num_examples} examples"
-    print(f"refit, {clicks}: as a program starts {told(times['cold'])} ms")
-    print(f"refit, the same, with a click more: {told(times['warm'])} ms")
+    print(f"refit, {clicks}: as a program starts {shown_times(times['cold'])} ms")
+    print(f"refit, the same, with a click more: {shown_times(times['warm'])} ms")
 
 
 def click(
@@ -119,7 +119,7 @@ def timed(
     times.setdefault(name, []).append(took)
 
 
-def told(times: list[tuple[float, float]]) -> str:
+def shown_times(times: list[tuple[float, float]]) -> str:
     """Median and largest CPU time, median wall time."""
     wall, cpu = ([1000 * value for value in side] for side in zip(*times, strict=True))
     return f"{statistics.median(cpu):.0f} (max {max(cpu):.0f}, wall {statistics.median(wall):.0f})"

@@ -20,7 +20,7 @@ from skimage.segmentation import felzenszwalb
 import maskfeat
 from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.labeling.click_log import Click
-from maskfeat.labeling.descriptors import default_source, describe
+from maskfeat.labeling.descriptors import default_extractor, describe
 from maskfeat.labeling.examples import (
     Examples,
     evenly,
@@ -90,7 +90,7 @@ def patch_numbers(size: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:
 def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
     """Compute all that the methods need."""
     features = model.features(scene.rgb)
-    maps = default_source(model)(scene.rgb, features)
+    maps = default_extractor(model)(scene.rgb, features)
     size = scene.classes.shape
     grid = round(size[0] / PATCH), round(size[1] / PATCH)
     reader = RegionReader(patch_numbers(size, grid), grid[0] * grid[1])
@@ -177,7 +177,7 @@ class CutView(View):
         for superpixels_of_region, number in zip(
             labeled.regions, labeled.region_classes, strict=True
         ):
-            inside = np.zeros(len(labeled.is_held), bool)
+            inside = np.zeros(len(labeled.is_fixed), bool)
             inside[superpixels_of_region] = True
             found.append((inside[self.image.graph.labels], int(number)))
         return found
@@ -190,7 +190,7 @@ class CutView(View):
             self.image.graph,
             self.image.costs,
             self.settings["pairwise_weight"],
-            labeled.is_held,
+            labeled.is_fixed,
             labeled.classes,
         ).labels[self.image.graph.labels]
 

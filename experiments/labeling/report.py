@@ -40,9 +40,9 @@ def write(rows: list[Row], out: Path) -> str:
             clicks = float(np.mean(needed))
             less = "-" if not np.isfinite(clicks) else f"{1 - clicks / REFERENCE_CLICKS:.0%}"
             shown = f"{clicks:.1f}" if np.isfinite(clicks) else f"over {mious.shape[1]}"
-            told = ", ".join(f"{k} {v}" for k, v in settings[data, method].items())
+            shown = ", ".join(f"{k} {v}" for k, v in settings[data, method].items())
             lines.append(
-                f"| {data} | {method} | {told} | {len(curves)} | "
+                f"| {data} | {method} | {shown} | {len(curves)} | "
                 + " | ".join(cells)
                 + f" | {shown} | {less} |"
             )

@@ -1,6 +1,6 @@
 """How many clicks label a set of images, by the cut and by what people do without it.
 
-    python experiments/hill/study.py --data camvid --data ccp
+    python experiments/labeling/study.py --data camvid --data ccp
 
 Every session is written to sessions.jsonl as soon as it is over: the same command goes on where it
 was stopped. Ends in result.md, result.json and result.png.
@@ -41,8 +41,8 @@ def main() -> None:
             curves[json.dumps(session)] = curve
             with file.open("a") as lines:
                 lines.write(json.dumps({"session": session, "curve": curve, "cpu_s": took}) + "\n")
-            told = f"{data}, {session['method']}, seed {session['seed']}"
-            print(f"{told}: mIoU {curve[-1]['miou']:.3f}, {took} s", flush=True)
+            shown = f"{data}, {session['method']}, seed {session['seed']}"
+            print(f"{shown}: mIoU {curve[-1]['miou']:.3f}, {took} s", flush=True)
     wanted = [session for data in args.data for session in sessions_of(args, data)]
     print(report.write([(session, curves[json.dumps(session)]) for session in wanted], args.out))
 
@@ -105,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--model", default="maskfeat-b0", help="a name, .ckpt or .safetensors")
     parser.add_argument("--set", action="append", default=[], type=setting, help="NAME=NUMBER")
-    parser.add_argument("--out", type=Path, default=Path("experiments/hill"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/labeling"))
     args = parser.parse_args()
     args.data = args.data or list(CLASSES)
     for name in ("clicks", "seeds"):
