@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.color import rgb2lab
 
+from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.box_and_mask import Hints, filled, hints_of
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
@@ -22,7 +23,6 @@ from maskfeat.interactive.refine import Refiner
 from maskfeat.interactive.tree_prior import TreePrior
 from maskfeat.interactive.windows import Window, grown, whole
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
-from maskfeat.segment.inputs import LAB_SCALE
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels

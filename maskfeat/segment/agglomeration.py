@@ -44,7 +44,7 @@ def merge_nearest(
     w = 0 and a power of 1/2, and cuts large regions to even sizes; features learned from masks may
     keep them whole (experiments/hierarchy).
 
-    All pairs that are each other's nearest neighbor are merged at once, round after round, on
+    All pairs that are each other's nearest neighbor are merged at once, again and again, on
     whole arrays. For reducible costs this gives the tree of one-by-one merging. This cost is not
     quite reducible, so details may differ. Of equal costs the earlier edge counts as nearer, so
     the result is deterministic.

@@ -12,25 +12,9 @@ from scipy import sparse
 from torch import Tensor
 
 from maskfeat.arguments import ImageLike, array_of, checked_count, checked_number, rgb_of
-from maskfeat.features.lab import LAB_SCALE, LabEncoder
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-
-__all__ = [
-    "LAB_SCALE",
-    "FeatureModel",
-    "FeatureSource",
-    "RegionReader",
-    "checked_features",
-    "checked_granularity",
-    "checked_num_segments",
-    "checked_per_megapixel",
-    "features_of",
-    "graph_of",
-    "model_of",
-    "scores_of_superpixels",
-    "seeded_superpixels",
-]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -86,8 +86,8 @@ def reagglomerated(
 ) -> PartitionTree:
     """Undo the last merges of a tree and redo them, the most probable merge first.
 
-    All pairs of regions that are each other's most probable partner are merged at once, round
-    after round, as in `merge_nearest`. Only pairs that a merge has changed are classified again.
+    All pairs of regions that are each other's most probable partner are merged at once, again
+    and again, as in `merge_nearest`. Only pairs that a merge has changed are classified again.
     Unlike in the paper, the regions to start from come from a fixed cost.
 
     Args:

@@ -18,7 +18,7 @@ from maskfeat.files import whole_file
 
 Array = npt.NDArray[Any]
 
-CLIP = 4.0  # standardized inputs are clipped at so many standard deviations
+CLIP = 4.0  # standardized inputs are clipped here, in standard deviations
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Features become k connected segments, by a tree or by k-means."""
+"""Partitions into a number of connected segments, by a tree or by k-means."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from maskfeat.segment.tree import in_reading_order
 
 Method = Literal["tree", "k-means"]
 
-# How much the smaller of two regions counts in the tree that is cut to a number of segments: more
-# than in `maskfeat.hierarchy`, which would give few large segments and many crumbs (chosen on every
-# second image of BSDS500 val, experiments/hierarchy).
+# Size power of the tree that is cut to a number of segments. That of `maskfeat.hierarchy` gives few
+# large segments and many crumbs (chosen on every second image of BSDS500 val, experiments/hierarchy).
 EVEN_POWER = 0.3
-# A segment is drawn along the borders of at least so many superpixels.
+# Minimum number of superpixels for each segment.
 _SUPERPIXELS_PER_SEGMENT = 4
 
 
@@ -42,35 +41,35 @@ def partition(
     position_weight: float = 0.001,
     per_megapixel: float = 26_000,
 ) -> IntArray:
-    """Cut an image into connected segments of like features.
+    """Cut an image into connected segments of similar features.
 
-    For a number of segments by a tree that weighs sizes, so that segments are of the same order,
-    or by k-means; for a granularity by the tree of `maskfeat.hierarchy`, whose segments are as
-    large as things are.
+    A number of segments is reached by a tree that weighs sizes, so that segments are of similar
+    size, or by k-means. A granularity cuts the tree of `maskfeat.hierarchy`, whose segments are as
+    large as objects are.
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of an image,
-            whose Lab color is then taken.
-        num_segments: Segments to be left with, at least 1.
-        granularity: In place of a number, in (0, 1): regions stay together as long as the
-            probability that they are one segment is at least this, see `Hierarchy.cut`.
-        method: How a number of segments is reached: "tree" is `superpixel_tree` with a size power
-            of 0.3; "k-means" is `partition_superpixels`. The tree is more accurate, and its
-            partitions are nested (experiments/partition).
-        position_weight: See `partition_superpixels`; for k-means alone.
-        per_megapixel: Superpixels for a million pixels, see `superpixels`; more where the segments
-            need them.
+            for its Lab color.
+        num_segments: Number of segments, at least 1.
+        granularity: In place of a number, in (0, 1): regions stay together if the probability that
+            they are one segment is at least this, see `Hierarchy.cut`.
+        method: For a number of segments: "tree" is `superpixel_tree` with a size power of 0.3;
+            "k-means" is `partition_superpixels`. The tree is more accurate, and its partitions are
+            nested (experiments/partition).
+        position_weight: For k-means, see `partition_superpixels`.
+        per_megapixel: Superpixels for a million pixels, see `superpixels`; raised to four for each
+            segment.
 
     Returns:
         Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
-        first pixels, each 4-connected. Exactly `num_segments` of them, where that was given; one
+        first pixels, each 4-connected. Exactly `num_segments` of them, if that was given; one
         for each pixel if there are fewer pixels.
 
     Raises:
-        ValueError: If not one of `num_segments` and `granularity` is given, one is out of range,
-            there is no such method, `position_weight` is negative, or the array has another shape
-            or type or is not finite.
+        ValueError: If not exactly one of `num_segments` and `granularity` is given, one is out of
+            range, there is no such method, `position_weight` is negative, or the array has another
+            shape or type or is not finite.
     """
     if granularity is not None or num_segments is None:
         tree = hierarchy(features, per_megapixel=per_megapixel)
@@ -78,11 +77,11 @@ def partition(
     num_segments, position_weight = _checked_settings(num_segments, position_weight)
     per_megapixel = checked_per_megapixel(per_megapixel)
     checked_choice("method", method, ("tree", "k-means"))
-    held = features_of(features)
-    num_pixels = held.size[0] * held.size[1]
+    features = features_of(features)
+    num_pixels = features.size[0] * features.size[1]
     num_segments = min(num_segments, num_pixels)
     needed = math.ceil(_SUPERPIXELS_PER_SEGMENT * num_segments / num_pixels * 1e6)
-    graph = superpixels(held, min(max(per_megapixel, needed), 1e6))
+    graph = superpixels(features, min(max(per_megapixel, needed), 1e6))
     if method == "tree":
         segments = superpixel_tree(graph, size_power=EVEN_POWER).groups(num_segments)
         return in_reading_order(segments[graph.labels])
@@ -91,20 +90,20 @@ def partition(
 
 
 class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """`partition` in the manner of scikit-learn.
+    """`partition` as an estimator of scikit-learn.
 
         labels = Partition(num_segments=50).fit_predict(features)
 
     Args:
         num_segments: See `partition`, as all that follow.
         granularity: In place of a number.
-        method: By a tree or by k-means.
-        position_weight: How much place counts in k-means.
+        method: "tree" or "k-means".
+        position_weight: Weight of the position in k-means.
         per_megapixel: Superpixels for a million pixels.
 
     Attributes:
         labels_: After `fit`, the segment of each pixel, int64, shape (H, W).
-        n_segments_: After `fit`, how many there are.
+        n_segments_: After `fit`, the number of segments.
     """
 
     def __init__(
@@ -121,20 +120,9 @@ class Partition(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.position_weight = position_weight
         self.per_megapixel = per_megapixel
 
-    def fit(
-        self,
-        features: FeatureSource,
-        y: None = None,
-    ) -> Partition:
-        """Cut one image; see `partition` for what it takes and refuses."""
-        self.labels_ = partition(
-            features,
-            self.num_segments,
-            granularity=self.granularity,
-            method=self.method,
-            position_weight=self.position_weight,
-            per_megapixel=self.per_megapixel,
-        )
+    def fit(self, features: FeatureSource, y: None = None) -> Partition:
+        """Cut one image; see `partition` for inputs and errors."""
+        self.labels_ = partition(features, **self.get_params())
         self.n_segments_ = int(self.labels_.max()) + 1
         return self
 
@@ -147,27 +135,25 @@ def partition_superpixels(
     border_weight: float = 0.45,
     size_power: float = 0.15,
 ) -> IntArray:
-    """Group superpixels into connected segments: k-means, connected parts, then merges.
+    """Group superpixels into connected segments by k-means.
 
-    k-means on the mean features, each superpixel weighing as many pixels as it holds, from the
-    groups of a Ward tree. Position joins the features, or a cluster would fall into pieces all over
-    the image. The connected parts of the clusters are merged, the nearest neighbors first
-    (`merging.merge_nearest`), until so many are left as were asked for. The powers and weights of
-    these merges trade accuracy against covering at a fixed number (on 25 images of BSDS500 val, 25
-    segments: 0.910 and 0.43 as they are, 0.891 and 0.53 with a `size_power` of 0.08).
+    k-means clusters mean features and position; a superpixel weighs as many pixels as it has. The
+    connected components of the clusters are then merged, nearest first (`merge_nearest`), until
+    `num_segments` are left. Border weight and size power trade accuracy against covering (on 25
+    images of BSDS500 val, 25 segments: 0.910 and 0.43 with the defaults, 0.891 and 0.53 with a
+    `size_power` of 0.08).
 
     Args:
         graph: Superpixels of one image.
-        num_segments: Segments to be left with, at least 1.
+        num_segments: Number of segments, at least 1.
         position_weight: Not negative. At 1, position (row and column together) varies as much over
             a square of the area of one segment, H * W / num_segments, as all features together
-            vary over the image. The default only parts like things that lie far from each other:
-            on 25 images of BSDS500 train and Lab it costs no covering at 10 segments and gains
-            0.015 of achievable segmentation accuracy over 0; 0.1 makes compact superpixels and
-            loses 0.1 of covering.
-        border_weight: How much the borders of the parts count in the merges, see
-            `merging.merge_nearest`.
-        size_power: How much the smaller size counts in the merges.
+            vary over the image. The default only separates similar things that lie far apart: on
+            25 images of BSDS500 train and Lab it costs no covering at 10 segments and gains 0.015
+            of achievable segmentation accuracy over 0; 0.1 makes compact superpixels and loses 0.1
+            of covering.
+        border_weight: Of the merges, see `merge_nearest`.
+        size_power: Of the merges, likewise.
 
     Returns:
         Segment of each superpixel, int64, shape (K,), numbered from 0 in order of their first
@@ -178,41 +164,49 @@ def partition_superpixels(
     """
     num_segments, position_weight = _checked_settings(num_segments, position_weight)
     num_segments = min(num_segments, graph.num_superpixels)
-    places = _places(graph, num_segments, position_weight)
-    parts = _connected_clusters(graph, places, num_segments)
+    points = _points(graph, num_segments, position_weight)
+    parts = _connected_clusters(graph, points, num_segments)
     sizes = np.bincount(parts, graph.sizes).astype(np.float64)
     means = np.stack(
-        [np.bincount(parts, column * graph.sizes) / sizes for column in places.T], axis=1
+        [np.bincount(parts, column * graph.sizes) / sizes for column in points.T], axis=1
     )
-    edges, borders = _borders_of_parts(graph, parts)
+    lengths = graph.border_lengths.astype(np.float64)
+    sums = (graph.border_lengths * graph.boundary_strengths).astype(np.float64)
+    edges, lengths, sums = simple_edges(parts[graph.edges], len(sizes), lengths, sums)
+    borders = Borders(lengths, sums / np.maximum(lengths, 1))
     tree = merge_nearest(means, sizes, edges, size_power, borders, border_weight)
     return tree.groups(num_segments)[parts]
 
 
-def _borders_of_parts(graph: RegionGraph, parts: IntArray) -> tuple[IntArray, Borders]:
-    """Pairs of adjacent parts, int64 (E, 2), and what lies between them."""
-    lengths = graph.border_lengths.astype(np.float64)
-    sums = (graph.border_lengths * graph.boundary_strengths).astype(np.float64)
-    edges, lengths, sums = simple_edges(parts[graph.edges], int(parts.max()) + 1, lengths, sums)
-    return edges, Borders(lengths, sums / np.maximum(lengths, 1))
+def _points(graph: RegionGraph, num_segments: int, position_weight: float) -> FloatArray:
+    """Features and weighted position of each superpixel, float32, shape (K, C + 2)."""
+    share = graph.sizes / graph.sizes.sum()
+    mean = share @ graph.features
+    variance = float((share @ (graph.features - mean) ** 2).sum())
+    # A square of side a has a variance of a^2 / 12 along each axis.
+    variance_of_segment = float(graph.sizes.sum()) / num_segments / 6
+    # If all features are equal, position alone decides.
+    weight = position_weight * variance / variance_of_segment if variance > 0 else 1.0
+    position = graph.centroids_yx * np.float32(math.sqrt(weight))
+    return np.concatenate([graph.features, position], axis=1).astype(np.float32)
 
 
-def _connected_clusters(graph: RegionGraph, places: FloatArray, num_segments: int) -> IntArray:
+def _connected_clusters(graph: RegionGraph, points: FloatArray, num_segments: int) -> IntArray:
     """At least `num_segments` connected parts, each within one cluster of k-means, (K,)."""
-    tree = ward_tree(places, graph.sizes, graph.edges)
+    tree = ward_tree(points, graph.sizes, graph.edges)
     num_clusters = num_segments
     while True:
         if num_clusters >= graph.num_superpixels:
             return np.arange(graph.num_superpixels)
-        # Ward's groups are starts near the optimum, and no dice: "k-means++" of scikit-learn
-        # takes three times as long.
+        # Ward's groups are deterministic starts near the optimum; scikit-learn's "k-means++" takes
+        # three times as long.
         groups = tree.groups(num_clusters)
         weights = np.bincount(groups, graph.sizes)
-        sums = [np.bincount(groups, column * graph.sizes) for column in places.T]
+        sums = [np.bincount(groups, column * graph.sizes) for column in points.T]
         starts = np.stack(sums, axis=1) / weights[:, None]
         kmeans = KMeans(num_clusters, init=starts, n_init=1, max_iter=20)
-        # Equal superpixels leave clusters empty, which sklearn warns of; here they are just fewer.
-        clusters = kmeans.fit(places, sample_weight=graph.sizes).labels_
+        # Equal superpixels leave clusters empty; sklearn warns, here there are just fewer.
+        clusters = kmeans.fit(points, sample_weight=graph.sizes).labels_
         same = graph.edges[clusters[graph.edges[:, 0]] == clusters[graph.edges[:, 1]]]
         links = sparse.coo_matrix(
             (np.ones(len(same), np.int8), (same[:, 0], same[:, 1])), (len(clusters),) * 2
@@ -223,21 +217,8 @@ def _connected_clusters(graph: RegionGraph, places: FloatArray, num_segments: in
         num_clusters *= 2
 
 
-def _places(graph: RegionGraph, num_segments: int, position_weight: float) -> FloatArray:
-    """Features and scaled position side by side, float32, shape (K, C + 2)."""
-    share = graph.sizes / graph.sizes.sum()
-    mean = share @ graph.features
-    variance = float((share @ (graph.features - mean) ** 2).sum())
-    # A square of side a has a variance of a^2 / 12 along each axis.
-    spread = float(graph.sizes.sum()) / num_segments / 6
-    # Where all features are equal position alone decides.
-    weight = position_weight * variance / spread if variance > 0 else 1.0
-    position = graph.centroids_yx * np.float32(math.sqrt(weight))
-    return np.concatenate([graph.features, position], axis=1).astype(np.float32)
-
-
 def _checked_settings(num_segments: int, position_weight: float) -> tuple[int, float]:
-    # A weight of 1e6 leaves nothing of the features.
+    # At a weight of 1e6 features no longer matter.
     return checked_num_segments(num_segments), checked_number(
         "position_weight", position_weight, least=0, most=1e6
     )

@@ -91,7 +91,7 @@ class FlowGraph:
         flow = csgraph.maximum_flow(network, source, source + 1).flow
         residual = sparse.csr_matrix((capacities - flow.data, flow.indices, flow.indptr), shape)
         residual.eliminate_zeros()
-        # The nodes that the source reaches in the residual graph: the smallest minimum cut.
+        # The nodes connected to the source in the residual graph are the smallest minimum cut.
         reached = csgraph.breadth_first_order(residual, source, return_predecessors=False)
         is_object = np.zeros(self.num_nodes + 2, bool)
         is_object[reached] = True
@@ -206,7 +206,7 @@ def _is_sure(energy: PottsEnergy) -> BoolArray:
 
 
 def _expanded(energy: PottsEnergy, labels: IntArray, offered: int, fixed: BoolArray) -> IntArray:
-    """The labeling of least energy in which every free node keeps its label or takes `offered`.
+    """The best labeling by one expansion move: free nodes keep their label or take `offered`.
 
     With x_i = 1 where node i takes it, an edge between free nodes of one label costs
     w [x_i != x_j]; between free nodes of two labels w (1 - x_i x_j), which is

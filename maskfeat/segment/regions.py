@@ -72,8 +72,8 @@ def pair_features(
 ) -> Float64Array:
     """Features of pairs of adjacent regions, see `PAIR_FEATURES`.
 
-    Distances are in units in which the probability of "same mask" is 2 / (1 + exp(d^2)), so they
-    mean the same for all features with a calibrated scale.
+    Distances d are scaled so that the probability of "same mask" is 2 / (1 + exp(d^2)): they mean
+    the same for all features with a calibrated scale.
 
     Args:
         regions: Single regions. They may contain each other, as the nodes of a tree do.

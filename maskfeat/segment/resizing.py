@@ -1,4 +1,4 @@
-"""Images worked on reduced, and marks and masks that go there and back."""
+"""Reduced images: to a working size, and pixels, boxes, masks and labels back again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ IntArray = npt.NDArray[np.int64]
 
 
 def reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np.uint8]:
-    """The image, or means of its pixels over boxes, so many that it is not too large.
+    """The image, reduced by box averages to at most `max_megapixels` if it is larger.
 
-    What is no image, uint8 (H, W, 3), comes back as it is: whoever reads it complains.
+    Other inputs than uint8 (H, W, 3) are returned unchanged; the caller validates.
     """
     if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or not rgb.size:
         return rgb
@@ -26,14 +26,14 @@ def reduced(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> npt.NDArray[np
 
 
 def scaled(pixels_yx: IntArray, size: tuple[int, int], to: tuple[int, int]) -> IntArray:
-    """The pixels of a reduced image that hold pixels of the image."""
+    """The pixels of a resized image that contain the pixels of an image of `size`, (N, 2)."""
     return pixels_yx if size == to else pixels_yx * np.array(to) // np.array(size)
 
 
 def scaled_box(
     box: tuple[int, int, int, int] | None, size: tuple[int, int], to: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
-    """The smallest box of a reduced image that holds all of a box of the image."""
+    """The smallest box of a resized image that contains a box of an image of `size`."""
     if box is None or size == to:
         return box
     corners = scaled(np.array([box[:2], (box[2] - 1, box[3] - 1)]), size, to)
@@ -42,7 +42,7 @@ def scaled_box(
 
 
 def resized(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
-    """The mask at another size, its outline smooth."""
+    """The mask at another size, with a smooth outline."""
     if mask.shape == size:
         return mask
     image = Image.fromarray(mask.astype(np.uint8) * 255)
@@ -51,7 +51,7 @@ def resized(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
 
 
 def enlarged_labels(labels: IntArray, size: tuple[int, int]) -> IntArray:
-    """The label of the nearest pixel, at another size."""
+    """The labels at another size, by the nearest pixel."""
     if labels.shape == size:
         return labels
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, labels.shape, strict=True))

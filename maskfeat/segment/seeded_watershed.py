@@ -59,8 +59,8 @@ class SeededWatershed:
         seeded = np.zeros(self.num_regions, np.int64)  # 0 means no seed
         seeded[regions] = numbers + 1
         found = hg.labelisation_seeded_watershed(self._graph, self._steps, seeded)
-        spread: IntArray = names[np.asarray(found, np.int64) - 1]
-        return spread
+        found_labels: IntArray = names[np.asarray(found, np.int64) - 1]
+        return found_labels
 
 
 def _checked_seeds(
