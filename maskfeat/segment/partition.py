@@ -26,7 +26,7 @@ from maskfeat.segment.tree import in_reading_order
 Method = Literal["tree", "k-means"]
 
 # Size power of the tree that is cut to a number of segments. That of `maskfeat.hierarchy` gives few
-# large segments and many crumbs (chosen on every second image of BSDS500 val, experiments/hierarchy).
+# large segments and many crumbs (chosen on half of BSDS500 val, experiments/hierarchy).
 EVEN_POWER = 0.3
 # Minimum number of superpixels for each segment.
 _SUPERPIXELS_PER_SEGMENT = 4
