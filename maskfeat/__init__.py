@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from maskfeat import former_modules
 
@@ -27,7 +26,10 @@ _HOMES = {
     "Labeler": "maskfeat.labeling.labeler",
 }
 
+TYPE_CHECKING = False  # importing typing costs every command milliseconds
 if TYPE_CHECKING:
+    from typing import Any
+
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load, read_card

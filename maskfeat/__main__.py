@@ -1,6 +1,6 @@
 """`python -m maskfeat`, which torchrun -m needs."""
 
-from maskfeat.cli import main
+from maskfeat.console import main
 
 if __name__ == "__main__":
     main()

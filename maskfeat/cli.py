@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from maskfeat import __version__
+from maskfeat.console import raise_at_ctrl_c
 from maskfeat.deprecation import current_options
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
@@ -29,7 +30,7 @@ _LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": 
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command; what `lightning`, `maskfeat` and `python -m maskfeat` call.
+    """Run a command, see `maskfeat.console`.
 
     Args:
         args: The words after the command's name; None takes them from the command line.
@@ -71,6 +72,7 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     _find_own_modules()
     from maskfeat.lightning_cli import MaskfeatCLI
 
+    raise_at_ctrl_c()
     with _in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
         MaskfeatCLI(None if is_typed else words)
@@ -169,6 +171,7 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
     from maskfeat.parser_errors import OneLineErrors
 
     settings = {"prog": f"maskfeat {name}", "parser_class": OneLineErrors, **settings}
+    raise_at_ctrl_c()
     with _in_one_sentence():
         jsonargparse.auto_cli(functions, args=list(words), **settings)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
 
-from maskfeat.deprecation import warn_renamed
+TYPE_CHECKING = False  # importing typing, or importlib.abc, costs every command a tenth of a second
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 # Path within the package -> path of today.
 FORMER = {
@@ -99,7 +99,7 @@ FORMER = {
 }
 
 
-class FormerModules(MetaPathFinder, Loader):
+class FormerModules:
     """Finds a module by its former path, gives the module of today, and warns."""
 
     def find_spec(
@@ -107,10 +107,12 @@ class FormerModules(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """The spec of a module that has moved, None for any other."""
         package, _, within = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == "maskfeat" and within in FORMER else None
+        return ModuleSpec(fullname, self) if package == "maskfeat" and within in FORMER else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module of today, imported by its own name."""
+        from maskfeat.deprecation import warn_renamed
+
         new = f"maskfeat.{FORMER[spec.name.partition('.')[2]]}"
         warn_renamed(spec.name, new)
         module = importlib.import_module(new)

@@ -724,3 +724,19 @@ def test_a_number_that_a_class_refuses_is_one_line(command) -> None:
     with pytest.raises(SystemExit) as stop:
         command("fit", "--config=conf/base.yaml", "--data.num_points=0")
     assert stop.value.code == "error: data.num_points must be at least 2, got 0"
+
+
+def test_ctrl_c_in_the_midst_of_an_import_ends_with_one_line() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "from maskfeat.console import main\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "sys.argv = ['maskfeat', 'fit', '--help']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
