@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help install fit test lint
+.PHONY: help install fit test lint docs
 
 help:
 	@echo "make fit      install, then train on the scenes in data_shards/ and print how good it got"
 	@echo "make test     install, then check style, types and behavior"
 	@echo "make install  install into .venv"
+	@echo "make docs     install, then build the documentation in runs/site"
 
 install: .venv/installed
 
@@ -23,6 +24,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/mkdocs build --strict
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import maskfeat
 from maskfeat.packaged import configs, resolve_config, resolve_data_root
 
 
@@ -48,3 +50,16 @@ def test_configs_are_not_copied_to_a_file() -> None:
     Path("taken").touch()
     with pytest.raises(NotADirectoryError, match="cannot copy configs to 'taken': it is a file"):
         configs("taken")
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("pyproject.toml", r'^version = "(.+)"$'),
+        ("CITATION.cff", r"^version: (.+)$"),
+        ("CHANGELOG.md", r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$"),
+    ],
+)
+def test_all_files_name_one_version(repository, file: str, pattern: str) -> None:
+    found = re.findall(pattern, (repository / file).read_text(), flags=re.MULTILINE)
+    assert found[0] == maskfeat.__version__
