@@ -285,10 +285,10 @@ def check_stems(paths: Sequence[Path]) -> None:
     if not equal:
         return
     is_one_folder = len({path.parent for path in paths}) == 1
-    said = [
+    message = [
         f"{' and '.join(repr(file.name if is_one_folder else str(file)) for file in files)} "
         f"would {'both' if len(files) == 2 else 'all'} be written as '{stem}'"
         for stem, files in list(equal.items())[:_MAX_NAMED]
     ]
     more = f"; and {len(equal) - _MAX_NAMED} more names" if len(equal) > _MAX_NAMED else ""
-    raise ValueError(f"{'; '.join(said)}{more}; rename one of each")
+    raise ValueError(f"{'; '.join(message)}{more}; rename one of each")

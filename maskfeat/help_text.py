@@ -47,11 +47,11 @@ class ShortLists(jsonargparse.DefaultHelpFormatter):
     """A formatter of help that says where to look instead of listing a thousand classes."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        said: str = super()._get_help_string(action)
-        before, _, listed = said.partition(", known subclasses: ")
+        message: str = super()._get_help_string(action)
+        before, _, listed = message.partition(", known subclasses: ")
         count = listed.count(",") + 1
         if count <= _MOST_LISTED:
-            return said
+            return message
         return f"{before}, any class by its path; --{action.dest}.help CLASS says what it takes)"
 
 

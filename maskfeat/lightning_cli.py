@@ -217,7 +217,7 @@ class MaskfeatCLI(LightningCLI):
             data.setup("fit")
 
     def before_validate(self) -> None:
-        """A last checkpoint that is asked for must be there, or random weights were judged."""
+        """A last checkpoint that is asked for must exist, or random weights would be evaluated."""
         self._check_last()
         self._say_if_untrained()
 

@@ -125,13 +125,13 @@ def in_one_line(message: str) -> str:
         ]
     if not faults or not (keys or "Does not validate" in message):
         return message
-    said = _in_plain_words("; ".join(faults))
+    message = _in_plain_words("; ".join(faults))
     given = _GIVEN.search(message)
-    if given and ", got " not in said and not given[1].startswith(("NestedArg(", "Namespace(")):
-        said += f", got {given[1]}"
-    # The parser of a class has said its part in one line already.
-    joint = "." if re.match(r"[\w.]+: expected ", said) else ": "
-    return ".".join(keys) + joint + said if keys else said
+    if given and ", got " not in message and not given[1].startswith(("NestedArg(", "Namespace(")):
+        message += f", got {given[1]}"
+    # The parser of a class gives one line already.
+    joint = "." if re.match(r"[\w.]+: expected ", message) else ": "
+    return ".".join(keys) + joint + message if keys else message
 
 
 def _in_plain_words(text: str) -> str:

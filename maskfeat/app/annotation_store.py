@@ -50,7 +50,7 @@ class AnnotationStore:
         self._stamps: dict[int, Stamp | None] = {}
         self._revisions: dict[int, str] = {}
         self._is_done = [False] * len(self.paths)
-        self._is_mending = False  # said once: thousands take a while
+        self._is_mending = False  # logged once: thousands take a while
         for number in range(len(self.paths)):
             try:
                 self._begin(number)

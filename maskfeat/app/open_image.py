@@ -87,7 +87,7 @@ class OpenImage:
         """
         wait([self.segmenter], timeout_s)
         if self.segmenter.done():
-            self.segmenter.result()  # what went wrong is said here
+            self.segmenter.result()  # errors are raised here
         with self._lock:
             return self._view(self._loaded(), with_finished=True)
 

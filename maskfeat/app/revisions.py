@@ -1,7 +1,7 @@
 """Revisions: each answer says which state it shows, each action which state it is based on.
 
-So of two tabs that show one image, the one that has not seen the other's last prompt is told,
-instead of adding to what it does not show.
+So of two tabs that show one image, the one that has not seen the other's last prompt gets a
+conflict, instead of adding to what it does not show.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The smallest experiment: are neighboring components told apart by brightness alone?"""
+"""The smallest experiment: does brightness alone separate neighboring components?"""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class FeatureCache:
         model: Gives features; an nn.Module.
 
     Raises:
-        ValueError: If the model is no nn.Module, whose weights could be told apart, or `folder`
-            is a file or lies below one.
+        ValueError: If the model is not an nn.Module, so that its weights cannot be compared, or
+            `folder` is a file or lies below one.
     """
 
     def __init__(self, folder: str | Path, model: object) -> None:

@@ -107,8 +107,8 @@ def _fetched(url: str, folder: Path) -> Path:
         file_system, inner = url_to_fs(url)
         file_system.get_file(inner, str(path))
     except Exception as error:  # whatever a transport raises, or that none is installed
-        said = str(error) or type(error).__name__
-        raise ValueError(f"cannot fetch the checkpoint '{url}': {said}; {_INSTEAD}") from error
+        message = str(error) or type(error).__name__
+        raise ValueError(f"cannot fetch the checkpoint '{url}': {message}; {_INSTEAD}") from error
     return path
 
 

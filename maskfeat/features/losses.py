@@ -236,7 +236,7 @@ class MaskConsistencyLoss(nn.Module):
         locality_px: Count only pairs of points at most this many pixels apart, in the crop;
             null counts all pairs.
         graded: True takes the Jaccard similarity of the points' mask sets as the target, so
-            subparts of a part are partly alike; false asks all components to be told apart.
+            subparts of a part are partly alike; false separates all components.
         softness: Positive; bounds the cost of dissimilar points whose features coincide.
         balance: In [0, 1]; 0 weighs all pairs of points alike, 1 all pairs of components.
         pull_far: Count points in exactly the same masks at any distance, whatever the locality.

@@ -32,8 +32,8 @@ def load_archive(
     except (OSError, MemoryError):  # these are of the machine, not of the file
         raise
     except Exception as error:  # torch raises pickle, zip, end-of-file, runtime and key errors here
-        said = f"'{origin or path}' {_fault(Path(path), error)}; {instead}"
-        raise ValueError(said) from error
+        message = f"'{origin or path}' {_fault(Path(path), error)}; {instead}"
+        raise ValueError(message) from error
 
 
 def _check_archive(path: Path) -> None:

@@ -28,7 +28,7 @@ class SuperpixelCut(NamedTuple):
 
     Attributes:
         is_object: Which superpixels are the object, bool, shape (K,).
-        logits: What speaks for the object at each superpixel by itself, logit, float32, (K,).
+        logits: Logit of "object" of each superpixel by itself, float32, (K,).
     """
 
     is_object: BoolArray

@@ -71,10 +71,10 @@ class RefinementStep:
 
 
 class MaskChangeReader:
-    """Judges changes of the superpixels of one image.
+    """Weighs changes of the superpixels of one image.
 
     Args:
-        network: Judges by `CHANGE_FEATURES`.
+        network: Gives logits from `CHANGE_FEATURES`.
         graph: The superpixels.
     """
 

@@ -2,7 +2,7 @@
 
 Late in a session of clicks the outline is a pixel or two beside where the user wants it. A cut of
 superpixels knows nothing of that: on late clicks of sessions on the train splits it changed as many
-right pixels as wrong ones. What such a click means is told by geometry first (the wrong narrow-band
+right pixels as wrong ones. Geometry decides first what such a click means (the wrong narrow-band
 change is about as wide as the click lies deep, and a few times as long), and then by what the
 pixels look like, beside what lies on either side of the outline there.
 """
@@ -72,7 +72,7 @@ class NarrowBandReader:
     """Finds what prompts near the outline mean, on one image.
 
     Args:
-        network: Judges pixels by `NARROW_BAND_FEATURES`.
+        network: Gives logits of pixels from `NARROW_BAND_FEATURES`.
         fine: Features and color of each pixel: fine octaves, in units in which
             p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
         colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.

@@ -79,7 +79,7 @@ class Refiner:
         """The mask in pixels.
 
         Args:
-            network: Judges pixels by `PIXEL_FEATURES`.
+            network: Gives logits of pixels from `PIXEL_FEATURES`.
             is_object: The cut of the superpixels, shape (K,).
             logits: logit of "object" of the superpixels, shape (K,).
             object_pixels: Clicked pixels, numbered in reading order, (N,).

@@ -66,7 +66,7 @@ def _check_names(classes: object) -> None:
 def checked_size(
     granularity: float | None, num_segments: int | None
 ) -> tuple[float | None, int | None]:
-    """How large the region of a click may be, said in one of two ways."""
+    """The size of the region of a click, by granularity or by number of segments."""
     if granularity is not None and num_segments is not None:
         raise ValueError(
             f"give granularity or num_segments, not both, got {granularity} and {num_segments}"

@@ -1,4 +1,4 @@
-"""What a person said of a set of images, in one file that is never half written."""
+"""The clicks of a person on a set of images, in one file that is never half written."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ClickFile:
 
     def __post_init__(self) -> None:
         self.aside: list[dict[str, Any]] = []
-        self._digests: dict[int, str | None] = {}  # of the images that something was said of
+        self._digests: dict[int, str | None] = {}  # of the images with clicks
         self._know([], [], set())
         self._stamp = self._stamp_now()
         if self._stamp is not None:

@@ -1,4 +1,4 @@
-"""What is known of each place of an image before anyone said a class: maps of descriptors.
+"""Maps of descriptors of an image, before any class is known.
 
 A feature extractor is a function of an image and its features that returns maps, `(rgb, features)
 -> [map, ...]`: float, shape (h, w, C), h and w cells that cover the image evenly, each map of any
@@ -41,7 +41,7 @@ class ColorAndTexture:
     All at stride 4.
 
     Args:
-        has_place: Whether row and column are told. Where cameras are held upright, they say much.
+        has_place: Whether row and column are descriptors; they help where cameras are upright.
     """
 
     def __init__(self, has_place: bool = True) -> None:

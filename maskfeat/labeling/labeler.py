@@ -205,7 +205,7 @@ class Labeler:
     def learn(self) -> None:
         """Learn from new clicks, if there are any; other calls go on meanwhile with what was known.
 
-        What asks for a proposal does so first, unless it is told not to.
+        What asks for a proposal does so first, unless `learn` is false.
         """
         with self._learning:
             with self._lock:

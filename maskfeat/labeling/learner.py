@@ -52,13 +52,13 @@ class SuperpixelLabels(NamedTuple):
 
 
 class Learner:
-    """Learns from all clicks when it is told to, and says what an image may be by that.
+    """Learns from all clicks on request, and predicts the classes of an image.
 
     `learn` may run in one thread while others ask: it fits a copy, and takes its place at the end.
 
     Args:
         store: The images.
-        clicks: What was said of them.
+        clicks: The clicks on them.
         classifier: Learns.
         pairwise_weight: Of the cut, see `class_cut`.
 

@@ -84,7 +84,7 @@ class PreparedImage:
                 probability to be one segment is at least this.
             num_segments: Of so many segments the one around the superpixel; K of them are the
                 superpixels.
-            is_excluded: Superpixels that were said to be of another class, (K,): the region is
+            is_excluded: Superpixels clicked as another class, (K,): the region is
                 smaller where it would hold one of them.
         """
         path = self.tree.ancestors(superpixel)

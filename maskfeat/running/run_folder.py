@@ -84,8 +84,8 @@ def whole_checkpoint(asked: str | None, folder: Path, is_fit: bool) -> str | Non
             fault = fault or error
             continue
         if fault is not None:
-            said = str(fault).partition(";")[0]
-            _LOG.warning("%s, so '%s' is taken, which is whole", said, candidate)
+            message = str(fault).partition(";")[0]
+            _LOG.warning("%s, so '%s' is taken, which is whole", message, candidate)
         return str(candidate)
     assert fault is not None
     raise fault

@@ -54,7 +54,7 @@ class SaveTogether(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Save and requeue, where any rank was told to; gradients half gathered are not saved."""
+        """Save and requeue, if any rank was asked to; half gathered gradients are not saved."""
         if not is_time_to_ask(trainer, batch_idx, self.every_n_batches):
             return
         if not trainer.strategy.reduce_boolean_decision(self._was_told, all=False):

@@ -20,7 +20,7 @@ _LOG = logging.getLogger("maskfeat")
 
 
 class Stopped(SystemExit):
-    """Training was told to stop; the exit status is 128 + the number of the signal."""
+    """Training was asked to stop; the exit status is 128 + the number of the signal."""
 
 
 class StopTogether(Callback):
@@ -78,7 +78,7 @@ class StopTogether(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Stop, where any rank was told to."""
+        """Stop, if any rank was asked to."""
         every = self.every_n_batches if trainer.world_size > 1 else 1
         if is_time_to_ask(trainer, batch_idx, every):
             self._stop_if_told(trainer)

@@ -75,7 +75,7 @@ export function act(number, action) {
   return answered;
 }
 
-// The server is another one: what the former said counts no more. How many steps it did not get.
+// The server is another one: answers of the former one are ignored. How many steps it did not get.
 export function beginAnew() {
   const num = numLost;
   numLost = 0;

@@ -2,7 +2,7 @@
 
 import { isUp } from "./connection.js";
 
-// [keys, what is said of them, name of the action]; keys as `named` spells them.
+// [keys, description, name of the action]; keys as `named` spells them.
 const TABLE = [
   [["Enter", "n"], "finish the object, begin the next", "finish"],
   [["d"], "image done, on to the next that is not", "done"],
@@ -59,7 +59,7 @@ function named(event) {
   const isLetter = event.key.length === 1;
   const key = isLetter ? event.key.toLowerCase() : event.key;
   const isCtrl = event.ctrlKey || event.metaKey;
-  // Shift is part of signs like ?, and said with letters only.
+  // Shift is part of signs like ?, and named with letters only.
   return (isCtrl ? "Ctrl+" : "") + (isCtrl && event.shiftKey ? "Shift+" : "") + key;
 }
 

@@ -135,7 +135,7 @@ async function act(action) {
   }
 }
 
-// The last click was on another image, which is shown, and what has happened there is said.
+// The last click was on another image, which is shown with a message of what happened.
 async function goWhere(what, answer) {
   const wasDone = folder.is_done[answer.number];
   folder.is_done[answer.number] = answer.is_done;

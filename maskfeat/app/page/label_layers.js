@@ -41,7 +41,7 @@ export class ClassLayer {
     this.draw();
   }
 
-  // Show at once what a click does, before the server has said so.
+  // Show at once what a click does, before the server has answered.
   paint(superpixels, number) {
     this.classes = [...this.classes];
     for (const superpixel of superpixels) {

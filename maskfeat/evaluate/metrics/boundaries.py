@@ -27,7 +27,7 @@ def boundary_recall(labels: LabelMap, target: LabelMap, tolerance: float = 0.007
     of segments. At the usual tolerance (4.3 px on BSDS500) it saturates near 400 segments.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted:
             a crack beside one is no true border.
         tolerance: Largest Euclidean distance between pixel centers, in image diagonals.
@@ -50,14 +50,14 @@ def boundary_precision(labels: LabelMap, target: LabelMap, tolerance: float = 0.
     """Share of the partition's border pixels with a true border pixel nearby.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-            Borders within the tolerance of such a pixel are not judged: what the truth has
+            Borders within the tolerance of such a pixel are not evaluated: what the truth has
             there is not known.
         tolerance: Largest Euclidean distance between pixel centers, in image diagonals.
 
     Returns:
-        In [0, 1]; NaN if the partition has no border that can be judged.
+        In [0, 1]; NaN if no border of the partition can be evaluated.
 
     Raises:
         ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.
@@ -80,7 +80,7 @@ def boundary_f(
     """Harmonic mean of the precision and the recall of borders.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
             Borders within the tolerance of such a pixel cost no precision, but are found.
         tolerance: Largest Euclidean distance between matched pixel centers, in image diagonals.
@@ -91,7 +91,7 @@ def boundary_f(
 
     Returns:
         In [0, 1]; NaN if the target has no border, 0 if only the partition has none. Where none
-        of its borders can be judged, precision counts as 1.
+        of its borders can be evaluated, precision counts as 1.
 
     Raises:
         ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.

@@ -28,7 +28,7 @@ def clicks_obeyed(
     clicks_yx: npt.NDArray[np.integer],
     is_positive: npt.NDArray[np.bool_],
 ) -> float:
-    """Share of the clicks whose pixel is on the side that the click said.
+    """Share of the clicks that a mask satisfies.
 
     Args:
         mask: The answer, bool, shape (H, W).

@@ -49,12 +49,12 @@ def boundary_counts(
         labels: The partition, any integers, shape (H, W).
         targets: Label map of each annotator, integers, shape (H, W); -1 marks pixels that are not
             counted. A crack beside one is no boundary. A boundary pixel of the partition that lies
-            within the tolerance of such pixels for every annotator is not judged.
+            within the tolerance of such pixels for every annotator is not evaluated.
         tolerance: Largest distance of matched pixels, in image diagonals.
 
     Returns:
         float64, shape (4,): boundary pixels of the partition that are matched to any annotator,
-        all of the partition that are judged, boundary pixels of annotators that are matched, all
+        all of the partition that are evaluated, boundary pixels of annotators that are matched, all
         of annotators.
 
     Raises:

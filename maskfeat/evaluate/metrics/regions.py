@@ -17,7 +17,7 @@ def achievable_segmentation_accuracy(labels: LabelMap, target: LabelMap) -> floa
     ASA of Liu et al., "Entropy rate superpixel segmentation", CVPR 2011, Eq. 15.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W); the numbers carry no order.
+        labels: The partition to evaluate, any integers, shape (H, W); the numbers carry no order.
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
 
     Returns:
@@ -41,7 +41,7 @@ def covering(labels: LabelMap, target: LabelMap) -> float:
     segmentation", TPAMI 2011, Eq. 8 (the covering of the ground truth by the partition).
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted,
             in neither the sizes of true segments nor those of segments.
 
@@ -70,7 +70,7 @@ def undersegmentation_error(labels: LabelMap, target: LabelMap) -> float:
     as leak; the sum is divided by the number of pixels.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
 
     Returns:
@@ -93,7 +93,7 @@ def probabilistic_rand_index(labels: LabelMap, target: LabelMap) -> float:
     of Unnikrishnan, Pantofaru, Hebert, TPAMI 2007.
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
 
     Returns:
@@ -120,7 +120,7 @@ def variation_of_information(labels: LabelMap, target: LabelMap) -> float:
     with bits the agreement of humans on BSDS500 comes out as published (about 1.17).
 
     Args:
-        labels: The partition to judge, any integers, shape (H, W).
+        labels: The partition to evaluate, any integers, shape (H, W).
         target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
 
     Returns:
