@@ -31,6 +31,9 @@ CHECKPOINTS = [
     "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
 ]
 
+# A backbone of a third of the modules, where the backbone is not what is tested.
+TINY = "--model.net.init_args.backbone=test_efficientnet"
+
 
 def fit_in(folder: Path, words: Sequence[str], forks_ranks: bool = True) -> None:
     """`maskfeat fit` in a folder; it must end well."""

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fits import CHECKPOINTS, SMALL, TWO_STEPS
+from fits import CHECKPOINTS, SMALL, TINY, TWO_STEPS
 from forked_python import Started
 from PIL import Image
 from shard_factory import write_shard
@@ -30,15 +30,28 @@ from maskfeat.cli import main
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 
-# Words that make any config small enough for a test.
-
 
 def newest(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+# What conf/base.yaml evaluates, on fewer images, objects and clicks.
+FEW = {
+    "PartitionEvaluation": {"num_images": 2},
+    "HierarchyEvaluation": {"num_images": 2},
+    "InteractiveEvaluation": {"num_targets": 2, "max_clicks": 4},
+    "FeatureStrips": {"num_images": 1},
+    "ComparisonTable": {"num_images": 2, "num_targets": 3, "max_clicks": 4},
+}
+
+
 def test_base_trains_two_steps_and_ends_in_a_table(command, tmp_path, capsys) -> None:
-    command("fit", "--config", "conf/base.yaml", *TWO_STEPS)
+    callbacks = yaml.safe_load(Path("conf/base.yaml").read_text())["trainer"]["callbacks"]
+    for callback in callbacks:
+        few = FEW.get(callback["class_path"].rpartition(".")[2], {})
+        callback["init_args"] = {**callback.get("init_args", {}), **few}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    command("fit", "--config", "conf/base.yaml", "--config=few.yaml", *TWO_STEPS)
     printed = capsys.readouterr().out
     assert "pair AUC" in printed
     assert "untrained" in printed
@@ -58,6 +71,7 @@ def test_a_run_can_be_repeated_loss_for_loss_over_fifty_steps(command, tmp_path)
             "--config=conf/base.yaml",
             f"--run_name={name}",
             *TWO_STEPS,
+            TINY,
             "--data.epoch_images=100",
             "--trainer.log_every_n_steps=1",
             "--trainer.limit_val_batches=0",
@@ -661,7 +675,7 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = [
-        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.crop_size=64"),
+        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.crop_size=64", TINY),
         *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
     ]
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"

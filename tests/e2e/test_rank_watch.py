@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from fits import CHECKPOINTS, SMALL
+from fits import CHECKPOINTS, SMALL, TINY
 from forked_python import Started
 
 from maskfeat.running.rank_watch import RankWatch
 
 TWO_RANKS = [
-    *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--trainer.devices=2"),
+    *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, TINY, "--trainer.devices=2"),
     *("--trainer.strategy=ddp", "--data.epoch_images=4000", "--data.crop_size=64"),
     *("--trainer.limit_val_batches=0", "--trainer.callbacks.every_n_train_steps=2"),
 ]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from fits import CHECKPOINTS, TWO_STEPS
+from forked_python import Started
 
 from maskfeat.running.run_folder import whole_checkpoint
 
@@ -90,9 +88,9 @@ def test_a_run_that_lives_keeps_its_folder_and_a_killed_one_does_not(command, tm
     folder = tmp_path / "runs/base"
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE)
+    holder = Started(["-c", HOLDER], stdout="pipe")
     try:
-        assert holder.stdout.readline() == b"held\n"
+        assert holder.stdout.readline() == "held\n"
         words = ["fit", "--config=conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]
         words += ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0"]
         for more in ([], ["--ckpt_path=last"]):
@@ -104,8 +102,9 @@ def test_a_run_that_lives_keeps_its_folder_and_a_killed_one_does_not(command, tm
         assert [path.name for path in (tmp_path / "runs").glob("[!.]*")] == ["base"]
         assert [path.name for path in folder.iterdir()] == ["config.yaml"]
     finally:
-        holder.send_signal(signal.SIGKILL)
+        holder.kill()
         holder.wait()
+        holder.stdout.close()
     command(*words)
     assert len(list((tmp_path / "runs").glob("base.*"))) == 1
     assert not list((tmp_path / "runs").glob(".*"))
