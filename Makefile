@@ -29,4 +29,4 @@ docs: install
 	$(BIN)/mkdocs build --strict
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope

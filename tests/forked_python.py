@@ -147,6 +147,10 @@ def _become(job: dict[str, Any]) -> None:
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
+    if "PYTHONPATH" in os.environ:  # its maskfeat, not that of the server
+        sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "maskfeat"]:
+            del sys.modules[name]
 
 
 def _run_words(words: list[str]) -> None:

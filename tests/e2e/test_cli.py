@@ -37,9 +37,9 @@ def newest(folder: Path) -> dict:
 
 # What conf/base.yaml evaluates, on fewer images, objects and clicks.
 FEW = {
-    "PartitionEvaluation": {"num_images": 2},
-    "HierarchyEvaluation": {"num_images": 2},
-    "InteractiveEvaluation": {"num_targets": 2, "max_clicks": 4},
+    "PartitionEvaluation": {"num_images": 1},
+    "HierarchyEvaluation": {"num_images": 1},
+    "InteractiveEvaluation": {"num_targets": 1, "max_clicks": 4},
     "FeatureStrips": {"num_images": 1},
     "ComparisonTable": {"num_images": 2, "num_targets": 3, "max_clicks": 4},
 }

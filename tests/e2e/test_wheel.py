@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import urllib.request
 import zipfile
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import pytest
+from fits import TWO_STEPS
 from PIL import Image
-from test_cli import TWO_STEPS
 
 # Two steps with a checkpoint of each, without the evaluations of the config.
 FIT = [
@@ -51,15 +51,8 @@ def run(installed, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
 
     def run(command: str, *words: str) -> str:
-        return subprocess.run(
-            [str(installed / "bin" / command), *words],
-            cwd=tmp_path,
-            env=os.environ,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ).stdout
+        done = forked_python.run([installed / "bin" / command, *words], tmp_path, check=True)
+        return done.stdout + done.stderr
 
     return run
 
@@ -111,6 +104,7 @@ def test_the_page_answers(run, installed, tmp_path) -> None:
     Image.new("RGB", (60, 40), "teal").save(tmp_path / "photos/a.png")
     words = ["annotate", "photos", "--port=0", "--open_browser=false"]
     serve = [str(installed / "bin/maskfeat"), *words]
+    # As a user starts it: a process of the installed files alone.
     with subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             lines = iter(server.stdout.readline, "")
