@@ -12,14 +12,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
 from maskfeat.evaluate.metrics import (
-    AchievableSegmentationAccuracy,
-    BoundaryPrecision,
-    BoundaryRecall,
-    Covering,
-    MeanOverImages,
     MeanScores,
-    NumberOfClicks,
-    PairAuc,
     achievable_segmentation_accuracy,
     boundary_precision,
     boundary_recall,
@@ -326,38 +319,6 @@ def test_an_image_of_one_pixel_has_no_pairs() -> None:
 # --- classes -------------------------------------------------------------------------------------
 
 
-def test_classes_average_over_annotators_and_then_over_images() -> None:
-    fine = np.arange(16).reshape(4, 4)
-    halved = np.repeat([[0, 0, 1, 1]], 4, axis=0)
-    nothing = np.full((4, 4), -1)
-    for metric, function in (
-        (AchievableSegmentationAccuracy(), achievable_segmentation_accuracy),
-        (Covering(), covering),
-        (BoundaryRecall(0.01), lambda a, b: boundary_recall(a, b, 0.01)),
-        (BoundaryPrecision(0.01), lambda a, b: boundary_precision(a, b, 0.01)),
-    ):
-        metric.update(halved, [fine, halved])
-        metric.update(fine, [halved, nothing])  # the empty annotator is not counted
-        metric.update(halved, [nothing])  # nor is the empty image
-        first = (function(halved, fine) + function(halved, halved)) / 2
-        assert metric.compute().item() == pytest.approx((first + function(fine, halved)) / 2)
-        assert metric.count.item() == 2
-
-
-def test_number_of_clicks_is_the_mean_over_targets() -> None:
-    metric = NumberOfClicks(0.85, max_clicks=20)
-    metric.update([0.9] + [1.0] * 19)
-    metric.update([0.2] * 20)
-    assert metric.compute().item() == 10.5
-
-
-def test_pair_auc_class_averages_images() -> None:
-    metric = PairAuc(num_pairs=500, radius=8)
-    for value in (0.0, 1.0):
-        metric.update(*halves(value), np.random.default_rng(0))
-    assert metric.compute().item() == pytest.approx(0.75)
-
-
 def test_mean_scores_leaves_out_what_was_never_counted() -> None:
     metric = MeanScores(["a", "b", "c"])
     metric.update({"a": 1.0, "b": math.nan})
@@ -369,14 +330,6 @@ def test_mean_scores_leaves_out_what_was_never_counted() -> None:
 def test_mean_scores_refuses_a_name_it_does_not_know() -> None:
     with pytest.raises(ValueError, match=r"got also \['z'\]"):
         MeanScores(["a"]).update({"z": 1.0})
-
-
-def test_a_reset_metric_forgets() -> None:
-    metric = MeanOverImages()
-    metric.update(1.0)
-    metric.reset()
-    metric.update(0.25)
-    assert metric.compute().item() == 0.25
 
 
 def test_far_apart_and_many_segment_numbers_are_counted_alike() -> None:

@@ -1,4 +1,4 @@
-"""Metrics: functions of one image, then thin torchmetrics classes of many."""
+"""Metrics: functions of one image, and torchmetrics classes that average over many."""
 
 from maskfeat.evaluate.metrics.boundaries import (
     boundary_f,
@@ -7,24 +7,8 @@ from maskfeat.evaluate.metrics.boundaries import (
     num_matched,
 )
 from maskfeat.evaluate.metrics.classes import (
-    AchievableSegmentationAccuracy,
-    AverageRecall,
-    BoundaryF,
-    BoundaryPrecision,
-    BoundaryRecall,
-    Compactness,
-    Covering,
-    ExplainedVariation,
-    MeanOverAnnotators,
-    MeanOverImages,
     MeanScores,
-    Nestedness,
-    NumberOfClicks,
     OverScales,
-    PairAuc,
-    ProbabilisticRandIndex,
-    UndersegmentationError,
-    VariationOfInformation,
     mean_of_counted,
 )
 from maskfeat.evaluate.metrics.clicks import (
@@ -50,26 +34,10 @@ from maskfeat.evaluate.metrics.regions import (
 )
 
 __all__ = [
-    "AchievableSegmentationAccuracy",
-    "AverageRecall",
-    "BoundaryF",
     "BoundaryOverScales",
-    "BoundaryPrecision",
-    "BoundaryRecall",
-    "Compactness",
-    "Covering",
-    "ExplainedVariation",
-    "MeanOverAnnotators",
-    "MeanOverImages",
     "MeanScores",
     "NestedOverlap",
-    "Nestedness",
-    "NumberOfClicks",
     "OverScales",
-    "PairAuc",
-    "ProbabilisticRandIndex",
-    "UndersegmentationError",
-    "VariationOfInformation",
     "achievable_segmentation_accuracy",
     "average_recall",
     "boundary_counts",
