@@ -43,6 +43,7 @@ FORMER = {
     "data.write": "data.shards.write",
     "evaluate.net_summary": "running.net_summary",
     "evaluate.pictures": "evaluate.drawing",
+    "evaluate.baselines": "features.lab",
     "evaluate.rank_watch": "running.rank_watch",
     "evaluate.reaching": "evaluate.clicks_with_radius",
     "evaluate.robots": "evaluate.simulated_users",

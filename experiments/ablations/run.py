@@ -35,10 +35,11 @@ from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
-from maskfeat.evaluate.protocol import Encoder, score_pairs
+from maskfeat.evaluate.protocol import score_pairs
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import FeatureModel
 from maskfeat.features.task import FeatureTask
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_tree
 from maskfeat.segment.partition import partition_superpixels
@@ -130,7 +131,7 @@ def held_out_images(shards: str, num_images: int) -> list[HeldOutImage]:
     return list(ShardImages(shards, num_images))
 
 
-def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
+def score(encoder: FeatureModel, shards: str, num_images: int) -> dict[str, float]:
     """Scores on held-out images, each the mean over annotators, then images."""
     found: dict[str, list[float]] = {}
     curves = metrics.OverScales(len(THRESHOLDS))
@@ -166,7 +167,7 @@ def score(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
     return means | {f"covering_{kind}": best[kind].item() for kind in ("ods", "ois")}
 
 
-def recall_of_levels(encoder: Encoder, shards: str, num_images: int) -> dict[str, float]:
+def recall_of_levels(encoder: FeatureModel, shards: str, num_images: int) -> dict[str, float]:
     """Share of true masks of each level for which the tree has a node of IoU 0.5 or more.
 
     Only of sets that name levels (drawn scenes); masks of at least 0.01 % of the image.

@@ -24,15 +24,18 @@ from skimage.segmentation import slic
 import maskfeat
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
-from maskfeat.evaluate.protocol import Encoder, score_labels, score_pairs, score_partition
+from maskfeat.evaluate.protocol import score_labels, score_pairs, score_partition
+from maskfeat.features.lab import LabEncoder
+from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Scores = dict[str, float]
 
 
-def score_encoder(encoder: Encoder, image: HeldOutImage, num_segments: Sequence[int]) -> Scores:
+def score_encoder(
+    encoder: FeatureModel, image: HeldOutImage, num_segments: Sequence[int]
+) -> Scores:
     """Pairs, partitions and clicks of one image."""
     features = encoder.features(image.image)
     scores = score_pairs(features, image) | score_partition(features, image, num_segments)
@@ -69,7 +72,7 @@ def score_image(
     trained = maskfeat.load(checkpoint)
     torch.manual_seed(0)
     untrained = maskfeat.FeaturePyramid(**trained.config)
-    encoders: dict[str, Encoder] = {
+    encoders: dict[str, FeatureModel] = {
         "trained": trained,
         "untrained": untrained,
         "Lab": LabEncoder(),

@@ -26,7 +26,7 @@ import maskfeat
 from maskfeat.data.annotations.rle import decode
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.shards.indexed import IndexedShards
-from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.features.lab import LabEncoder
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
 SETS = {

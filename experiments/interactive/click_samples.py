@@ -13,9 +13,9 @@ from torch import Tensor
 import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import pick_target, run_session
 from maskfeat.evaluate.simulated_users import next_click, random_click
+from maskfeat.features.lab import LabEncoder
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.networks import ClickNet, ClickNetworks
 from maskfeat.interactive.segmenter import InteractiveSegmenter

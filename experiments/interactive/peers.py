@@ -23,7 +23,7 @@ from skimage.color import rgb2lab
 from skimage.graph import MCP_Geometric
 from skimage.transform import resize
 
-from maskfeat.evaluate.protocol import Encoder
+from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Linkage, superpixel_tree
@@ -43,7 +43,7 @@ class Coloring:
     With clicks on the object alone, the tree nodes that stand out most around them.
     """
 
-    def __init__(self, model: Encoder) -> None:
+    def __init__(self, model: FeatureModel) -> None:
         self._segmenter = InteractiveSegmenter(model)
 
     def set_image(self, rgb: np.ndarray) -> None:
@@ -215,7 +215,7 @@ class TreeSegmenter:
         linkage: See `maskfeat.segment.hierarchy.superpixel_tree`.
     """
 
-    def __init__(self, encoder: Encoder, linkage: Linkage = "ward") -> None:
+    def __init__(self, encoder: FeatureModel, linkage: Linkage = "ward") -> None:
         self.encoder = encoder
         self.linkage: Linkage = linkage
 

@@ -16,10 +16,10 @@ from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import MAX_MEGAPIXELS, read_at_work
 from maskfeat.app.open_image import OpenImage
 from maskfeat.app.worker import Worker
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.features.weights import load
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.segment.inputs import FeatureModel, features_of
+from maskfeat.segment.inputs import features_of
 
 # What may be held at once besides the image at hand and the one computed ahead.
 _MOST_OPEN = 6

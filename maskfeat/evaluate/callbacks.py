@@ -18,7 +18,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from maskfeat.evaluate.drawing import ColorProjection, RgbImage
-from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
@@ -31,6 +30,7 @@ from maskfeat.evaluate.scoring import (
     with_progress,
 )
 from maskfeat.evaluate.strips import draw_strip
+from maskfeat.features.reading import FeatureModel
 
 
 class HeldOutEvaluation(Callback, ABC):
@@ -256,8 +256,8 @@ class FeatureStrips(HeldOutEvaluation):
             Image.fromarray(strip_image).save(folder / f"{name}_step{trainer.global_step:07d}.png")
 
 
-def as_encoder(pl_module: LightningModule) -> Encoder:
+def as_encoder(pl_module: LightningModule) -> FeatureModel:
     """The module itself: that it has `features` was checked in `setup`."""
     encoder: Any = pl_module
-    checked: Encoder = encoder
+    checked: FeatureModel = encoder
     return checked

@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import click_score_names
 from maskfeat.evaluate.hierarchies import hierarchy_scores
-from maskfeat.evaluate.protocol import Encoder, partition_score_names
+from maskfeat.evaluate.protocol import partition_score_names
 from maskfeat.evaluate.scoring import (
     Source,
     check_contract,
@@ -26,6 +25,8 @@ from maskfeat.evaluate.scoring import (
     partition_scores,
     positive,
 )
+from maskfeat.features.lab import LabEncoder
+from maskfeat.features.reading import FeatureModel
 from maskfeat.files import whole_file
 
 # Scores of hierarchies that are shown, and what they are called.
@@ -109,7 +110,7 @@ class ComparisonTable(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        encoder: Encoder,
+        encoder: FeatureModel,
         images: Sequence[HeldOutImage],
         sizes: tuple[int, int],
         column: str,

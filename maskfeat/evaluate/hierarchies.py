@@ -18,7 +18,6 @@ from maskfeat.evaluate.metrics import (
     OverScales,
     boundary_counts,
 )
-from maskfeat.evaluate.protocol import Encoder
 from maskfeat.evaluate.scoring import (
     Source,
     evenly_spaced,
@@ -27,6 +26,7 @@ from maskfeat.evaluate.scoring import (
     progress_title,
     with_progress,
 )
+from maskfeat.features.reading import FeatureModel
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 from maskfeat.segment.tree import PartitionTree
 
@@ -150,7 +150,7 @@ def tree_boundary_counts(
 def hierarchy_scores(
     trainer: Trainer,
     pl_module: LightningModule,
-    encoder: Encoder,
+    encoder: FeatureModel,
     images: Sequence[HeldOutImage],
     num_images: int,
     of: str = "",

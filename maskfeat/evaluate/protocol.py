@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,6 @@ from maskfeat.evaluate.metrics import (
 from maskfeat.features.reading import Features
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import superpixels
-
-
-class Encoder(Protocol):
-    """What is evaluated: anything that gives features of an image."""
-
-    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
-        """Features of an RGB image, uint8, shape (H, W, 3)."""
-        ...
 
 
 def score_partition(

@@ -19,11 +19,11 @@ from maskfeat.evaluate.clicking import (
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import MeanScores
 from maskfeat.evaluate.protocol import (
-    Encoder,
     partition_score_names,
     score_pairs,
     score_partition,
 )
+from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -86,7 +86,7 @@ def mean_scores(
 def partition_scores(
     trainer: Trainer,
     pl_module: LightningModule,
-    encoder: Encoder,
+    encoder: FeatureModel,
     images: Sequence[HeldOutImage],
     num_images: int,
     num_segments: Sequence[int],
@@ -119,7 +119,7 @@ def partition_scores(
 def click_scores(
     trainer: Trainer,
     pl_module: LightningModule,
-    encoder: Encoder,
+    encoder: FeatureModel,
     items: Sequence[HeldOutImage] | Sequence[ClickTarget],
     num_targets: int,
     max_clicks: int,

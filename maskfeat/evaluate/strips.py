@@ -15,14 +15,13 @@ from maskfeat.evaluate.drawing import (
     overlay_mask,
     strip,
 )
-from maskfeat.evaluate.protocol import Encoder
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.partition import partition
 
 
 def draw_strip(
-    encoder: Encoder,
+    encoder: FeatureModel,
     image: HeldOutImage,
     features: Features,
     projection: ColorProjection,

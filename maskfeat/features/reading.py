@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,14 @@ def same_mask_probability(d2: Tensor, scale: Tensor | float) -> Tensor:
         p = 2 / (1 + exp(scale * d2)), in (0, 1], shape of `d2`.
     """
     return 2 * torch.sigmoid(-scale * d2)
+
+
+class FeatureModel(Protocol):
+    """Anything that turns an image into features."""
+
+    def features(self, rgb: npt.NDArray[np.uint8], /) -> Features:
+        """Features of one image, uint8, shape (H, W, 3)."""
+        ...
 
 
 class Features:

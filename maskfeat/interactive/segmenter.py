@@ -22,7 +22,7 @@ from maskfeat.arguments import (
 )
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.interactive.box_and_mask import filled
 from maskfeat.interactive.click_radius import ANYWHERE, Prompt, scaled_prompt
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
@@ -41,7 +41,7 @@ from maskfeat.interactive.prompts import (
 )
 from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
 from maskfeat.segment.hierarchy import Hierarchy
-from maskfeat.segment.inputs import FeatureModel, checked_features, checked_per_megapixel, model_of
+from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import (
     enlarged_labels,
     reduced,

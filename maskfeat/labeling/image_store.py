@@ -17,10 +17,10 @@ from torch import nn
 from maskfeat.array_file import read_arrays
 from maskfeat.data.folder import read_image
 from maskfeat.features.cache import FeatureCache
+from maskfeat.features.reading import FeatureModel
 from maskfeat.files import file_digest, whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, extractor_key, weights_key
 from maskfeat.labeling.prepared import PreparedImage, load_prepared, prepare, save_prepared
-from maskfeat.segment.inputs import FeatureModel
 from maskfeat.segment.resizing import reduced
 
 _LOG = logging.getLogger("maskfeat")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from maskfeat.arguments import is_whole
 from maskfeat.deprecation import renamed_argument, warn_renamed
+from maskfeat.features.reading import FeatureModel
 from maskfeat.files import held_folder
 from maskfeat.labeling.acquisition import Acquisition, from_there_on, most_wanted
 from maskfeat.labeling.checks import (
@@ -33,7 +34,7 @@ from maskfeat.labeling.image_store import ImageStore
 from maskfeat.labeling.kept_labels import KeptLabels
 from maskfeat.labeling.learner import Learner, SuperpixelLabels
 from maskfeat.labeling.proposal import Progress, Proposal, on_pixels, on_superpixels
-from maskfeat.segment.inputs import FeatureModel, model_of
+from maskfeat.segment.inputs import model_of
 from maskfeat.segment.score_cut import CLASS_PAIRWISE_WEIGHT
 
 _LOG = logging.getLogger("maskfeat")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from maskfeat.arguments import ImageLike, array_of, checked_count, checked_number, rgb_of
 from maskfeat.features.lab import LabEncoder
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,14 +24,6 @@ GraphSource = RegionGraph | FeatureSource
 
 # The squares of larger scores, times pixels, exceed double precision.
 MAX_SCORE = 1e100
-
-
-class FeatureModel(Protocol):
-    """Anything that turns an image into features."""
-
-    def features(self, rgb: npt.NDArray[np.uint8], /) -> Features:
-        """Features of one image, uint8, shape (H, W, 3)."""
-        ...
 
 
 def model_of(model: FeatureModel | str | os.PathLike[str]) -> FeatureModel:

@@ -24,8 +24,8 @@ import sessions  # noqa: E402
 import targets  # noqa: E402
 
 from maskfeat.batch import ClickTarget  # noqa: E402
-from maskfeat.evaluate.baselines import LabEncoder  # noqa: E402
 from maskfeat.evaluate.metrics import iou  # noqa: E402
+from maskfeat.features.lab import LabEncoder  # noqa: E402
 
 PEERS = {
     "grabcut": peers.GrabCut,

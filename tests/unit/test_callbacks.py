@@ -17,7 +17,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maskfeat.batch import ClickTarget, HeldOutImage
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.callbacks import (
     FeatureStrips,
     InteractiveEvaluation,
@@ -28,6 +27,7 @@ from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
 from maskfeat.evaluate.scoring import evenly_spaced, mean_scores
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter

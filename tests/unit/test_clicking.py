@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from maskfeat.batch import ClickTarget, HeldOutImage
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.clicking import (
     IOU_CLICKS,
     Step,
@@ -18,6 +17,7 @@ from maskfeat.evaluate.clicking import (
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.simulated_users import random_click
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_callbacks import scene
 
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.hierarchies import GRANULARITIES, tree_boundary_counts
 from maskfeat.evaluate.metrics import (
     BoundaryOverScales,
@@ -23,6 +22,7 @@ from maskfeat.evaluate.metrics import (
     boundary_fs,
 )
 from maskfeat.evaluate.metrics.boundaries import border_pixels, matched, num_matched
+from maskfeat.features.lab import LabEncoder
 from maskfeat.segment.hierarchy import hierarchy
 
 

@@ -9,7 +9,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_callbacks import LabTask, Scenes, scene, trainer
 
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.hierarchies import (
     BOUNDARY_GRANULARITIES,
     GRANULARITIES,
@@ -18,6 +17,7 @@ from maskfeat.evaluate.hierarchies import (
     tree_boundary_counts,
 )
 from maskfeat.evaluate.metrics import boundary_fs, covering, variation_of_information
+from maskfeat.features.lab import LabEncoder
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskfeat import Labeler
 from maskfeat.data.annotations.rle import decode_annotations
-from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.features.lab import LabEncoder
 from maskfeat.files import file_digest
 from maskfeat.labeling import descriptors
 from maskfeat.labeling.image_store import _MOST_OPEN
@@ -609,7 +609,7 @@ def test_a_file_of_a_newer_version_is_left_alone(photos, out) -> None:
 def test_one_process_labels_in_a_folder(photos, out) -> None:
     one = labeler(photos, out)
     program = (
-        "import sys; from maskfeat import Labeler; from maskfeat.evaluate.baselines import *\n"
+        "import sys; from maskfeat import Labeler; from maskfeat.features.lab import *\n"
         "Labeler(sys.argv[1], ['a', 'b'], LabEncoder(), sys.argv[2])"
     )
     words = ["-c", program, photos, out]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.features.lab import LabEncoder
 from maskfeat.interactive.click_radius import Prompt, radius_of_octave
 from maskfeat.interactive.evidence import SUPERPIXEL_FEATURES
 from maskfeat.interactive.mask_change import CHANGE_FEATURES, MaskChangeReader, RefinementStep

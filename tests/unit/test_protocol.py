@@ -8,13 +8,13 @@ from skimage.color import rgb2lab
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.baselines import LabEncoder
 from maskfeat.evaluate.protocol import (
     num_components,
     partition_score_names,
     score_pairs,
     score_partition,
 )
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
 
 COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)

@@ -7,7 +7,7 @@ from drawn_images import ON_DISC, ON_GROUND, SIZE, drawn
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from maskfeat.evaluate.baselines import LabEncoder
+from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.descriptors import (

@@ -1,5 +1,0 @@
-"""Feature spaces that learned nothing, to be beaten."""
-
-from maskfeat.features.lab import LabEncoder
-
-__all__ = ["LabEncoder"]
