@@ -119,7 +119,7 @@ class AnnotationStore:
         Args:
             number: Which image.
             size: Its height and width, pixels.
-            image: What its file held when it was read.
+            image: Identity of its file when it was read.
             annotation: The prompts.
             based_on: The revision that was changed to get them.
             with_results: Whether the results may change; else they are not looked at.

@@ -26,7 +26,7 @@ class ImageAtWork:
         size: Its height and width, upright, pixels.
         rgb: What the segmenter gets, uint8, shape (h, w, 3), reduced where the image is large.
         jpeg: What the page shows.
-        identity: What the file held.
+        identity: Of the file.
     """
 
     size: tuple[int, int]

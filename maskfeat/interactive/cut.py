@@ -36,7 +36,7 @@ class SuperpixelCut(NamedTuple):
 
 
 class _Clicks(NamedTuple):
-    """Superpixels clicked either way, each once, rising, and those held at either label."""
+    """Clicked superpixels of either sign, sorted, and those with hard constraints."""
 
     inside: IntArray
     outside: IntArray
@@ -47,7 +47,8 @@ class _Clicks(NamedTuple):
 class SuperpixelCutter:
     """Cuts one image again and again; what does not depend on clicks is computed once.
 
-    The labels x (1 object, 0 background) minimize, with every clicked superpixel held at its label,
+    The labels x (1 object, 0 background) minimize, with a hard constraint for every clicked
+    superpixel,
 
         sum_i size_i * u_i * (1 - 2 x_i) / 2
         +  pairwise_weight * sum_ij length_ij * w_ij * [x_i != x_j]
@@ -61,7 +62,7 @@ class SuperpixelCutter:
       borders compete with one another within an image, and so the cut works for features that
       were never calibrated.
 
-    A superpixel clicked both distances is held at neither label. The answer depends on the sets of
+    A superpixel with clicks of both signs has no hard constraint. The answer depends on the sets of
     clicked superpixels alone, is bit for bit the same in any order, and of several minima it is the
     one with the smallest object.
 
@@ -132,7 +133,7 @@ class SuperpixelCutter:
         excluded_superpixels: npt.ArrayLike = (),
         revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
     ) -> SuperpixelCut:
-        """As `cut`, for some superpixels alone, while all others are held at labels they have.
+        """As `cut`, for some superpixels alone, with hard constraints for all others.
 
         Args:
             is_free: The superpixels to be labeled, shape (K,), at least one.
@@ -145,7 +146,7 @@ class SuperpixelCutter:
                 `evidence.SUPERPIXEL_FEATURES`, (F, A); gives other logit.
 
         Returns:
-            The cut; the logits of superpixels that are held are infinite.
+            The cut; the logits of superpixels with hard constraints are infinite.
 
         Raises:
             ValueError: If a superpixel does not exist.
@@ -164,10 +165,10 @@ class SuperpixelCutter:
         unary = np.clip(logits[free], -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes[free].astype(
             np.float64
         )
-        for own, beyond in ((one, other), (other, one)):  # borders with what is held
-            held = np.flatnonzero(is_free[own] & ~is_free[beyond])
-            costs = np.where(labels[beyond[held]], 1, -1) * self._border_costs[held]
-            unary += np.bincount(place[own[held]], costs, len(free))
+        for own, beyond in ((one, other), (other, one)):  # borders with hard constraints
+            outer = np.flatnonzero(is_free[own] & ~is_free[beyond])
+            costs = np.where(labels[beyond[outer]], 1, -1) * self._border_costs[outer]
+            unary += np.bincount(place[own[outer]], costs, len(free))
         within = np.flatnonzero(is_free[one] & is_free[other])
         pairwise = self._border_costs[within]
         total = float(np.abs(unary).sum())
@@ -191,14 +192,14 @@ class SuperpixelCutter:
         background_superpixels: npt.ArrayLike,
         excluded: npt.ArrayLike,
     ) -> _Clicks:
-        """Clicked superpixels, checked, and which of them are held at which label."""
+        """Checked clicked superpixels, and their hard constraints."""
         inside = self._checked(object_superpixels, "object_superpixels")
         outside = self._checked(background_superpixels, "background_superpixels")
         conflicting = np.intersect1d(inside, outside)
-        held = np.union1d(
+        fixed_background = np.union1d(
             np.setdiff1d(outside, conflicting), self._checked(excluded, "excluded_superpixels")
         )
-        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), held)
+        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), fixed_background)
 
     def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(superpixels)

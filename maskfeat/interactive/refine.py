@@ -106,7 +106,7 @@ class Refiner:
         Args:
             network: See `refine`.
             mask: To be refined in the window, bool, shape (H, W).
-            logits: See `refine`; infinite where the superpixel is held.
+            logits: See `refine`; infinite for a hard constraint.
             clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
             window: Rows and columns.
 

@@ -60,12 +60,12 @@ class Labeler:
 
     A click gives its whole region the class, see `evidence.labeled_superpixels`. The classifier
     learns from the regions of all clicks of all images (`RegionClassifier`), and an image's labels
-    are the cut of its probabilities along the borders of the features with the clicked regions held
-    (`segment.score_cut.class_cut`); beyond its region a click counts as far as the tree believes it
-    (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before it is answered; a
-    new Labeler on the same folder goes on where the last one ended. Clicks on an image that is gone
-    or was replaced are set aside in that file, see `ClickFile`. One process at a time works in the
-    folder; `close` lets go of it.
+    are the cut of its probabilities along the borders of the features with hard constraints at the
+    clicked regions (`segment.score_cut.class_cut`); beyond its region a click counts as far as the
+    tree believes it (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before
+    it is answered; a new Labeler on the same folder goes on where the last one ended. Clicks on an
+    image that is gone or was replaced are set aside in that file, see `ClickFile`. One process at a
+    time works in the folder; `close` lets go of it.
 
     An instance may be used by many threads; but for `learn`, each call is done before the next
     begins. In memory are the last few images, some descriptors of every image (65 kB) and what is
@@ -257,7 +257,8 @@ class Labeler:
 
         Args:
             image: Number of the image.
-            learn: Whether to learn from new clicks first; their regions are held anyway.
+            learn: Whether to learn from new clicks first; their regions are hard constraints
+                anyway.
 
         Raises:
             ValueError: As `proposal`.

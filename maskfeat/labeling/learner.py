@@ -88,7 +88,7 @@ class Learner:
         return self._classifier.is_fitted
 
     def labels(self, image: int) -> SuperpixelLabels:
-        """The cut of the probabilities, with the clicks in them and clicked regions held.
+        """The cut of the probabilities, with hard constraints at the clicked regions.
 
         Raises:
             ValueError: If the image cannot be read.

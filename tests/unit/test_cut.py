@@ -220,9 +220,9 @@ def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.boundary_strengths)
     unary = np.clip(whole.logits, -4, 4) * GRAPH.sizes
     free = np.isin(np.arange(count), clicks) & is_free
-    held = np.where(np.isin(np.arange(count), inside) & free, True, labels)
-    held = np.where(np.isin(np.arange(count), outside) & free, False, held)
-    is_held = free | ~is_free
+    fixed = np.where(np.isin(np.arange(count), inside) & free, True, labels)
+    fixed = np.where(np.isin(np.arange(count), outside) & free, False, fixed)
+    is_fixed = free | ~is_free
     network = FlowGraph(count, GRAPH.edges, costs, 4.0 * GRAPH.labels.size)
-    wanted = network.cut(unary, np.flatnonzero(is_held & held), np.flatnonzero(is_held & ~held))
+    wanted = network.cut(unary, np.flatnonzero(is_fixed & fixed), np.flatnonzero(is_fixed & ~fixed))
     np.testing.assert_array_equal(found, wanted)

@@ -164,8 +164,8 @@ def test_a_click_may_take_one_of_a_number_of_segments(photos, out) -> None:
     covered = one.region(0, tuple(ON_DISC), num_segments=5)
     np.testing.assert_array_equal(covered, segment == segment[tuple(ON_DISC)])
     one.correct(0, tuple(ON_DISC), "disc", num_segments=5)
-    held = one.superpixel_proposal(0).is_fixed[superpixels]
-    np.testing.assert_array_equal(held, covered)
+    fixed = one.superpixel_proposal(0).is_fixed[superpixels]
+    np.testing.assert_array_equal(fixed, covered)
     again = labeler(photos, out, num_segments=5)  # read back as a number
     assert again.clicks == one.clicks
     np.testing.assert_array_equal(again.superpixel_proposal(0).is_fixed[superpixels], covered)
