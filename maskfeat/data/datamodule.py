@@ -40,7 +40,7 @@ class ShardDataModule(L.LightningDataModule):
             sets and how much of what is read comes from each: {shards: weight, ...} or, where
             ${references} are to work, {name: {shards: a pattern or a list, weight: a number}};
             there `unmarked: background` makes masks of what no mask holds, region by region, which
-            is else unknown: nothing is taught of it.
+            is else unknown: nothing is taught of it. `unmarked: everything` uses no mask of a set.
             The shares hold in any stretch of training, not only on average.
         val: Shards for validation, local.
         test: Shards for `lightning test`; null takes `val`.

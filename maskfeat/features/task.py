@@ -33,8 +33,9 @@ class FeatureTask(L.LightningModule):
         net: The network: `FeaturePyramid`, a subclass, or a module with forward(images) -> list of
             maps, `strides`, `scale`, features(rgb), and `config`, the arguments of its constructor.
         loss: Called as loss(features (B, P, C), membership (B, M, P), scale, points_yx (B, P, 2)),
-            gives a `Loss`. Null is `MaskConsistencyLoss()`; others lie in maskfeat.features.losses
-            and maskfeat.features.ranking.
+            gives a `Loss`. Null is `MaskConsistencyLoss()`; others lie in maskfeat.features.losses,
+            maskfeat.features.ranking and maskfeat.features.distill. One whose `needs_images` is
+            true also gets images= and boundary_logits=.
         learning_rate: Peak learning rate of AdamW.
         backbone_rate: The backbone's share of every learning rate. One that starts from trained
             weights takes 0.1 to 0.3; from scratch it is 1.
@@ -105,7 +106,7 @@ class FeatureTask(L.LightningModule):
         if compile_backend is not None:  # after the copy, which is to stay as it is
             backend = _known_backend(compile_backend)
             self.net.compile(backend=backend)
-            if boundary_weight:
+            if boundary_weight or getattr(self.loss, "boundary_weight", 0):
                 self.net.maps = torch.compile(self.net.maps, backend=backend)  # type: ignore[method-assign]
 
     def setup(self, stage: str) -> None:
@@ -251,11 +252,14 @@ class FeatureTask(L.LightningModule):
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
         images = batch["images"].contiguous(memory_format=torch.channels_last)
-        pyramid, logits = net.maps(images) if self.boundary_weight else (net(images), None)
+        needs_images = getattr(self.loss, "needs_images", False)
+        needs_boundary = self.boundary_weight or getattr(self.loss, "boundary_weight", 0)
+        pyramid, logits = net.maps(images) if needs_boundary else (net(images), None)
+        seen = {"images": images, "boundary_logits": logits} if needs_images else {}
         features = sample_pyramid(pyramid, net.strides, batch["points_yx"])
         with torch.autocast(features.device.type, enabled=False):
             loss: Loss = self.loss(
-                features.float(), batch["membership"], net.scale, batch["points_yx"]
+                features.float(), batch["membership"], net.scale, batch["points_yx"], **seen
             )
             loss = self._with_local(loss, net, pyramid, logits, batch)
         if not torch.isfinite(loss.total):
@@ -282,7 +286,7 @@ class FeatureTask(L.LightningModule):
             )
             local = local_pairs_loss(first, second, batch["pair_similarity"], net.scale)
             total, parts["local"] = total + self.local_weight * local, local.detach()
-        if boundary_logits is not None:
+        if self.boundary_weight and boundary_logits is not None:
             message = "model.boundary_weight needs data.boundaries: true"
             boundary = boundary_loss(boundary_logits, _required(batch, "boundary", message))
             total, parts["boundary"] = total + self.boundary_weight * boundary, boundary.detach()

@@ -29,6 +29,7 @@ import maskfeat
 from maskfeat.cli import main
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
+from maskfeat.features.weights import save
 
 
 def newest(folder: Path) -> dict:
@@ -148,6 +149,26 @@ def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) 
     kept = settings["data"]["init_args"]["train"]
     assert kept["faces"]["unmarked"] == "background"
     assert set(kept) == set(sets)
+
+
+def test_distill_trains_two_steps_on_drawn_scenes_and_goes_on(command, tmp_path) -> None:
+    save(FeaturePyramid(width=8, levels=(0, 1)), tmp_path / "teacher.safetensors")
+    words = [
+        "fit",
+        "--config=conf/base.yaml",
+        "--config=conf/distill.yaml",
+        "--model.loss.init_args.teacher=teacher.safetensors",
+        *TWO_STEPS,
+        "--trainer.limit_val_batches=0",
+        *CHECKPOINTS,
+        "--trainer.callbacks.every_n_train_steps=1",
+    ]
+    command(*words)
+    checkpoint = newest(tmp_path / "runs/distill")
+    assert checkpoint["global_step"] == 2
+    assert not [name for name in checkpoint["state_dict"] if "teacher" in name]
+    command(*words, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert newest(tmp_path / "runs/distill")["global_step"] == 4
 
 
 @pytest.mark.real

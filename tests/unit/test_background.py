@@ -90,9 +90,26 @@ def test_the_setting_of_a_set_reaches_its_batches_alone(tmp_path, mode) -> None:
     assert min(seen["plain"]) > max(0.9, np.mean(seen["some"]))
 
 
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_images_can_be_read_without_their_masks(tmp_path, mode) -> None:
+    sets = write_sets(tmp_path)
+    sets["plain"]["unmarked"] = "everything"
+    local = {"num_pairs": 20, "boundaries": True}
+    data = ShardDataModule(
+        sets, sets["some"]["shards"], mode=mode, crop_size=64, num_workers=0, batch_size=8, **local
+    )
+    batch = next(iter(data.train_dataloader()))
+    is_plain = np.array([int(re.sub(r"\D", "", key)) >= 1000 for key in batch["keys"]])
+    held = batch["membership"].any(dim=2).any(dim=1).numpy()
+    assert (held == ~is_plain).all()
+    assert (batch["boundary"][is_plain] == -1).all()
+    assert (batch["pair_similarity"][is_plain] == -1).all()
+    assert (batch["boundary"][~is_plain] == 1).any()
+
+
 def test_another_word_is_refused() -> None:
     entry = {"shards": "a.tar", "weight": 1, "unmarked": "nothing"}
-    with pytest.raises(ValueError, match=r"must be unknown or background, got 'nothing' for 'a'"):
+    with pytest.raises(ValueError, match=r"or everything, got 'nothing' for 'a'"):
         sets_of({"a": entry})
     assert sets_of({"a": entry | {"unmarked": "background"}})[0].unmarked == "background"
     assert sets_of({"a.tar": 2})[0].unmarked == "unknown"

@@ -10,7 +10,16 @@ from maskfeat.data.annotations.rle import Runs, part_runs
 from maskfeat.data.annotations.sample import AnnotatedImage
 
 # What pixels in no mask are, see `maskfeat.data.order.mixture.sets_of`.
-UNMARKED = ("unknown", "background")
+UNMARKED = ("unknown", "background", "everything")
+
+
+def without_masks(sample: AnnotatedImage) -> AnnotatedImage:
+    """The same image without any mask: for distillation, which needs none."""
+    none = np.zeros(0, np.int64)
+    few = none.astype(np.int32)
+    return dataclasses.replace(
+        sample, runs=Runs(sample.runs.size, none, none, few, 0, none, few), annotators=(), levels=()
+    )
 
 
 def with_background(sample: AnnotatedImage, min_area_px: int = 16) -> AnnotatedImage:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from maskfeat.batch import Batch, SkippedSample
-from maskfeat.data.annotations.background import with_background
+from maskfeat.data.annotations.background import with_background, without_masks
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.augment import Example
 from maskfeat.data.order.mixture import Mixture
@@ -237,6 +237,8 @@ def _make(
     """An example of an image of a set whose unmarked pixels are unknown or background."""
     if unmarked == "background":
         sample = with_background(sample)
+    elif unmarked == "everything":
+        sample = without_masks(sample)
     if getattr(make_example, "takes_donor", False):
         return make_example(sample, rng, donor)
     return make_example(sample, rng)

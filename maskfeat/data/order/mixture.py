@@ -24,6 +24,7 @@ class WeightedSet(NamedTuple):
     Attributes:
         unmarked: "unknown": nothing is taught of pixels that no mask holds, for sets that mark some
             objects. "background": each connected region of them counts as a mask.
+            "everything": no mask of the set is used; its images serve distillation alone.
     """
 
     shards: str | list[str]
@@ -36,8 +37,8 @@ def sets_of(train: Train) -> list[WeightedSet]:
 
     Args:
         train: Shards, for one set; else {shards: weight} or {name: {"shards": a pattern or a list,
-            "weight": a number, "unmarked": "unknown" (where left out) or "background"}}. Of weights
-            only their proportions count.
+            "weight": a number, "unmarked": a word of `UNMARKED`, "unknown" where left out}}. Of
+            weights only their proportions count.
 
     Returns:
         The sets, in the order given.
