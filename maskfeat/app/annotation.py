@@ -28,7 +28,7 @@ class Prompt:
         label: 1 object or 0 background while an object is cut out, else 1 to 9.
         granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.
         click_radius: How far a click or scribble was made from the outline of the object as it was
-            shown then, pixels of the image, see `maskfeat.interactive.click_radius`; None if it was
+            shown then, pixels of the image, see `maskfeat.interactive.prompts`; None if it was
             made on no outline, or that is not known. Segments and prompts that give labels have
             none.
     """

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Prompt
-from maskfeat.interactive.click_radius import click_radius_of
-from maskfeat.interactive.history import KeptPrompt, shown_mask
+from maskfeat.interactive.geometry import click_radius_of
+from maskfeat.interactive.history import shown_mask
+from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -113,10 +114,10 @@ class _PixelPrompts:
             self._check_apart()
 
     @property
-    def kept(self) -> list[KeptPrompt]:
+    def kept(self) -> list[PixelPrompt]:
         """Clicks and lines in the order of the prompts, click radius inf where there is none."""
         return [
-            KeptPrompt(
+            PixelPrompt(
                 points,
                 prompt.label == OBJECT,
                 np.inf if prompt.click_radius is None else prompt.click_radius * self.shrinkage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.interactive.click_radius import click_radius_of
+from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Click = tuple[int, int, bool]

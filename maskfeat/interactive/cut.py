@@ -1,4 +1,4 @@
-"""Two labels by an exact cut: clicked superpixels -> which superpixels are the object."""
+"""A minimum cut of the region adjacency graph: clicked superpixels give those of the object."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MEDIAN_BORDER_PROBABILITY = 0.8
 
 
 class SuperpixelCut(NamedTuple):
-    """What a cut found.
+    """The result of a cut.
 
     Attributes:
-        is_object: Which superpixels are the object, bool, shape (K,).
+        is_object: Whether each superpixel is the object, bool, shape (K,).
         logits: Logit of "object" of each superpixel by itself, float32, (K,).
     """
 
@@ -36,7 +36,7 @@ class SuperpixelCut(NamedTuple):
 
 
 class _Clicks(NamedTuple):
-    """Clicked superpixels of either sign, sorted, and those with hard constraints."""
+    """Clicked superpixels of both kinds, and the hard constraints; each once, rising."""
 
     inside: IntArray
     outside: IntArray
@@ -45,47 +45,45 @@ class _Clicks(NamedTuple):
 
 
 class SuperpixelCutter:
-    """Cuts one image again and again; what does not depend on clicks is computed once.
+    """Cuts one image for many sets of clicks.
 
-    The labels x (1 object, 0 background) minimize, with a hard constraint for every clicked
-    superpixel,
+    The labels x (1 object, 0 background) of superpixels i minimize
 
         sum_i size_i * u_i * (1 - 2 x_i) / 2
         +  pairwise_weight * sum_ij length_ij * w_ij * [x_i != x_j]
 
-    over superpixels i and edges ij, exactly, by maximum flow, see `FlowGraph`.
+    over the edges ij of the region adjacency graph, exactly, by maximum flow, see `FlowGraph`.
 
-    - u is the logit of "object", bounded by 4, that a small network gives a superpixel for how
-      near it is to the clicks of either kind, in many distances of being near, and for how near
-      these are to one another, see `ClickNet`.
-    - w = 2 / (1 + exp(t * contrast of the border)), with the t that makes the median border 0.8:
-      borders compete with one another within an image, and so the cut works for features that
-      were never calibrated.
+    - The unary u is the logit of "object" of a superpixel, clipped to 4 in absolute value: the
+      logit of a network that reads its distances to the clicks, see `ClickNet`, plus a prior.
+    - The pairwise w = 2 / (1 + exp(t * boundary strength)) has the t for which the median edge of
+      the image has w = 0.8. So features need no calibration.
+    - Clicked superpixels are hard constraints. A superpixel with clicks of both kinds is free.
 
-    A superpixel with clicks of both signs has no hard constraint. The answer depends on the sets of
-    clicked superpixels alone, is bit for bit the same in any order, and of several minima it is the
-    one with the smallest object.
+    The result is a function of the sets of clicked superpixels, bit for bit. Of several minima it
+    is the one with the smallest object.
 
     Args:
-        evidence: Measures the superpixels of the image.
-        network: Reads clicks and gives u.
-        pairwise_weight: What a pixel side of a border without contrast costs, in units of u.
+        evidence: Distances from clicks to the superpixels of the image.
+        network: Gives the logits.
+        pairwise_weight: Cost of a pixel side of outline where the boundary strength is 0.
     """
 
     def __init__(
         self, evidence: ClickEvidence, network: ClickNet, pairwise_weight: float = PAIRWISE_WEIGHT
     ) -> None:
-        pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
+        self.pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
         self.graph = evidence.graph
         self.evidence = evidence
         self._reader = ClickReader(evidence, network)
-        self.pairwise_weight = pairwise_weight
-        self._border_scale = _border_scale(self.graph.boundary_strengths)
-        costs = self.graph.border_lengths * self.side_costs(self.graph.boundary_strengths)
-        self._border_costs = costs
-        self._cuts = FlowGraph(
-            self.graph.num_superpixels, self.graph.edges, costs, MAX_LOGIT * self.graph.labels.size
-        )
+        strengths = self.graph.boundary_strengths
+        median = float(np.median(strengths)) if strengths.size else 0.0
+        least = float(np.finfo(np.float32).tiny)
+        self._t = float(np.log(2 / _MEDIAN_BORDER_PROBABILITY - 1)) / max(median, least)
+        self._costs = self.graph.border_lengths * self.side_costs(strengths)
+        total = MAX_LOGIT * self.graph.labels.size
+        count = self.graph.num_superpixels
+        self._flow = FlowGraph(count, self.graph.edges, self._costs, total)
 
     def cut(
         self,
@@ -94,18 +92,14 @@ class SuperpixelCutter:
         prior: FloatArray | None = None,
         excluded_superpixels: npt.ArrayLike = (),
     ) -> SuperpixelCut:
-        """Which superpixels are the object.
+        """Cut the whole image.
 
         Args:
-            object_superpixels: Superpixels clicked as object, integers, shape (N,), at least one.
-            background_superpixels: Superpixels clicked as background, integers, shape (M,), may be
-                empty.
-            prior: logit to be added to those of each superpixel, shape (K,).
-            excluded_superpixels: Superpixels that are background, but say nothing of others, shape
-                (B,); none of them clicked as object.
-
-        Returns:
-            The cut.
+            object_superpixels: Superpixels of object clicks, integers, shape (N,), at least one.
+            background_superpixels: Superpixels of background clicks, integers, shape (M,).
+            prior: Logits that are added to those of the network, shape (K,).
+            excluded_superpixels: Superpixels fixed to the background without a click, shape (B,),
+                none of them clicked as object.
 
         Raises:
             ValueError: If there is no object click, or a superpixel that does not exist.
@@ -119,9 +113,8 @@ class SuperpixelCutter:
         if prior is not None:
             logits = logits + prior
         unary = np.clip(logits, -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes
-        return SuperpixelCut(
-            self._cuts.cut(unary, clicks.fixed_object, clicks.fixed_background), logits
-        )
+        is_object = self._flow.cut(unary, clicks.fixed_object, clicks.fixed_background)
+        return SuperpixelCut(is_object, logits)
 
     def cut_within(
         self,
@@ -133,20 +126,20 @@ class SuperpixelCutter:
         excluded_superpixels: npt.ArrayLike = (),
         revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
     ) -> SuperpixelCut:
-        """As `cut`, for some superpixels alone, with hard constraints for all others.
+        """Cut some superpixels; the others keep their labels, as hard constraints.
 
         Args:
-            is_free: The superpixels to be labeled, shape (K,), at least one.
-            labels: Of all the others, bool, shape (K,).
-            object_superpixels: See `cut`; there may be none.
+            is_free: The superpixels to cut, shape (K,), at least one.
+            labels: Labels of all others, bool, shape (K,).
+            object_superpixels: See `cut`; can be empty.
             background_superpixels: See `cut`.
             prior: See `cut`.
             excluded_superpixels: See `cut`.
-            revise: Called with the free superpixels, their logit, (A,) both, and their
-                `evidence.SUPERPIXEL_FEATURES`, (F, A); gives other logit.
+            revise: Gets the free superpixels and their logits, (A,) both, and their
+                `evidence.SUPERPIXEL_FEATURES`, (F, A); returns the logits to cut by.
 
         Returns:
-            The cut; the logits of superpixels with hard constraints are infinite.
+            The cut; logits of superpixels that are not free are infinite.
 
         Raises:
             ValueError: If a superpixel does not exist.
@@ -159,30 +152,29 @@ class SuperpixelCutter:
             logits += prior
         if revise is not None:
             logits[free] = revise(free, logits[free], click_features)
-        place = np.full(len(labels), -1)
-        place[free] = np.arange(len(free))
+        number = np.full(len(labels), -1)
+        number[free] = np.arange(len(free))
         one, other = self.graph.edges.T
-        unary = np.clip(logits[free], -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes[free].astype(
-            np.float64
-        )
-        for own, beyond in ((one, other), (other, one)):  # borders with hard constraints
-            outer = np.flatnonzero(is_free[own] & ~is_free[beyond])
-            costs = np.where(labels[beyond[outer]], 1, -1) * self._border_costs[outer]
-            unary += np.bincount(place[own[outer]], costs, len(free))
+        sizes = self.graph.sizes[free].astype(np.float64)
+        unary = np.clip(logits[free], -MAX_LOGIT, MAX_LOGIT) * sizes
+        for own, beyond in ((one, other), (other, one)):  # edges to superpixels that are not free
+            fixed = np.flatnonzero(is_free[own] & ~is_free[beyond])
+            costs = np.where(labels[beyond[fixed]], 1, -1) * self._costs[fixed]
+            unary += np.bincount(number[own[fixed]], costs, len(free))
         within = np.flatnonzero(is_free[one] & is_free[other])
-        pairwise = self._border_costs[within]
         total = float(np.abs(unary).sum())
-        cuts = FlowGraph(len(free), place[self.graph.edges[within]], pairwise, total)
-        objects, grounds = place[clicks.fixed_object], place[clicks.fixed_background]
-        cut = labels.copy()
-        cut[free] = cuts.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
-        return SuperpixelCut(cut, logits)
+        edges = number[self.graph.edges[within]]
+        flow = FlowGraph(len(free), edges, self._costs[within], total)
+        objects, grounds = number[clicks.fixed_object], number[clicks.fixed_background]
+        is_object = labels.copy()
+        is_object[free] = flow.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
+        return SuperpixelCut(is_object, logits)
 
-    def side_costs(self, contrasts: FloatArray) -> npt.NDArray[np.float64]:
-        """What it costs to part two pixels, by their contrast: pairwise_weight * w, any shape."""
-        scaled = self._border_scale * contrasts.astype(np.float64)
+    def side_costs(self, strengths: FloatArray) -> npt.NDArray[np.float64]:
+        """Cost of a pixel side of outline, pairwise_weight * w, by boundary strength, any shape."""
+        exponents = self._t * strengths.astype(np.float64)
         costs: npt.NDArray[np.float64] = self.pairwise_weight * np.exp(
-            np.log(2) - np.logaddexp(0, scaled)
+            np.log(2) - np.logaddexp(0, exponents)
         )
         return costs
 
@@ -192,14 +184,13 @@ class SuperpixelCutter:
         background_superpixels: npt.ArrayLike,
         excluded: npt.ArrayLike,
     ) -> _Clicks:
-        """Checked clicked superpixels, and their hard constraints."""
         inside = self._checked(object_superpixels, "object_superpixels")
         outside = self._checked(background_superpixels, "background_superpixels")
         conflicting = np.intersect1d(inside, outside)
-        fixed_background = np.union1d(
+        background = np.union1d(
             np.setdiff1d(outside, conflicting), self._checked(excluded, "excluded_superpixels")
         )
-        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), fixed_background)
+        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), background)
 
     def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(superpixels)
@@ -212,10 +203,3 @@ class SuperpixelCutter:
                 f"got {unique[0]} to {unique[-1]}"
             )
         return unique
-
-
-def _border_scale(contrasts: FloatArray) -> float:
-    """The t with which 2 / (1 + exp(t * contrast)) is 0.8 at the median border."""
-    median = float(np.median(contrasts)) if contrasts.size else 0.0
-    least = float(np.finfo(np.float32).tiny)
-    return float(np.log(2 / _MEDIAN_BORDER_PROBABILITY - 1)) / max(median, least)

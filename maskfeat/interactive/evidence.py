@@ -1,4 +1,4 @@
-"""What clicks say of every superpixel: how near it is to them, in many distances of being near."""
+"""Distances from clicks to superpixels: the inputs of the networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree, SalientPat
 
 FloatArray = npt.NDArray[np.float32]
 
-# How near a superpixel is to a click, and what stands where there is no click (and as a bound).
-# "Odds" are those against being one segment; distances in the image are shares of
-# the root of its area; features count in units in which p = 2 / (1 + exp(d^2)).
+# Distances from a click to a superpixel, and their upper bound, which also stands for no click.
+# Logits are those of "not one segment". Distances in the image are divided by the root of its
+# area. Features are in units in which p = 2 / (1 + exp(d^2)).
 _CLICK_DISTANCES = {
     "logit at the merge": 9.5,
     "log share of the merge": 0.5,
@@ -33,7 +33,7 @@ _CLICK_DISTANCES = {
     "color and 2 x image": 4.0,
 }
 _FAR = np.array(list(_CLICK_DISTANCES.values()), np.float32)[:, None]
-# Distances of which it counts by how many times one is the other.
+# Distances whose ratios are features.
 COMPARED = (
     "feature distance",
     "distance in the image",
@@ -44,7 +44,7 @@ _COMPARED_ROWS = [list(_CLICK_DISTANCES).index(name) for name in COMPARED]
 _LEAST = 0.02
 
 CLICK_DISTANCES = tuple(_CLICK_DISTANCES)
-# What is known of a superpixel beside the single clicks.
+# Features of a superpixel for a set of clicks.
 SUPERPIXEL_FEATURES = (
     *(f"object: {name}" for name in CLICK_DISTANCES),
     *(f"background: {name}" for name in CLICK_DISTANCES),
@@ -52,30 +52,26 @@ SUPERPIXEL_FEATURES = (
     "under a salient node",
     "distance to the rim of the image",
 )
-# What is known of a click: how near the nearest others are.
+# Features of a click: its distances to the nearest other clicks.
 CONTEXT_FEATURES = (
     *(f"same kind: {name}" for name in CLICK_DISTANCES),
     *(f"other kind: {name}" for name in CLICK_DISTANCES),
     *(f"same against other kind: {name}" for name in COMPARED),
 )
 
-# Rows of features that are kept: some 100 MB for 8,000 superpixels.
-_KEPT_ROWS = 256
-# Superpixels of which it is kept how near they are to one another: 50 MB.
-_KEPT_PAIRS = 1024
+_KEPT_ROWS = 256  # clicked superpixels whose distances are kept, 100 MB for 8,000 superpixels
+_KEPT_PAIRS = 1024  # clicked superpixels whose mutual distances are kept, 50 MB
 
 
 class ClickEvidence:
-    """Measures of the superpixels of one image for sets of clicked superpixels.
+    """Distances and features of the superpixels of one image, for sets of clicked superpixels.
 
-    All depends on the sets of clicks alone, bit for bit.
+    All are functions of the sets of clicks, bit for bit.
 
     Args:
         graph: The superpixels.
-        tree: Their hierarchy, with altitudes of 1 - p ("one segment"), see
-            `merge_classifier.calibrated`.
-        colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None: then color says
-            nothing.
+        tree: Their hierarchy, with calibrated altitudes.
+        colors: Mean color of each superpixel, Lab / 100, shape (K, 3), or None to use no color.
     """
 
     def __init__(
@@ -94,14 +90,14 @@ class ClickEvidence:
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
         self._salient_paths: dict[int, SalientPath] = {}
-        # Superpixels that were ever clicked, in turn, and how near they are to one another.
+        # Row of each superpixel that was ever clicked in the distances between them.
         self._places_of_clicks: dict[int, int] = {}
         self._between = np.empty((0, 0, len(CLICK_DISTANCES)), np.float32)
 
     def click_features(
         self, object_superpixels: IntArray, background_superpixels: IntArray
     ) -> FloatArray:
-        """The inputs of the network of superpixels.
+        """Features of all superpixels.
 
         Args:
             object_superpixels: Superpixels clicked as object, (N,).
@@ -123,13 +119,13 @@ class ClickEvidence:
         object_distances: FloatArray,
         background_distances: FloatArray,
     ) -> FloatArray:
-        """The same numbers as `features`, for some superpixels alone.
+        """As `click_features`, for some superpixels.
 
         Args:
             superpixels: Which, (A,).
             object_superpixels: Superpixels clicked as object, (N,).
             background_superpixels: Superpixels clicked as background, (M,).
-            object_distances: See `ways_at`, (W, N, A).
+            object_distances: See `distances_at`, (W, N, A).
             background_distances: Likewise, (W, M, A).
 
         Returns:
@@ -143,18 +139,18 @@ class ClickEvidence:
         return _as_click_features(inside, outside, salient, self._rim_distances[superpixels])
 
     def distances_at(self, clicked: IntArray, superpixels: IntArray) -> FloatArray:
-        """How near some superpixels are to each of some others, float32, (W, N, A)."""
+        """Distances from clicked superpixels to some others, float32, (W, N, A)."""
         distances = np.empty((len(CLICK_DISTANCES), len(clicked), len(superpixels)), np.float32)
         for place, superpixel in enumerate(clicked):
             distances[:, place] = self.distances(int(superpixel))[:, superpixels]
         return distances
 
     def contexts(self, clicked: IntArray, others: IntArray) -> FloatArray:
-        """How near the nearest other clicks are to each click of one kind.
+        """Distances of clicks of one kind to the nearest other clicks.
 
         Args:
-            clicked: Superpixels clicked in one way, each once, (N,).
-            others: Superpixels clicked in the other way, each once, (M,).
+            clicked: Superpixels of the clicks, each once, (N,).
+            others: Superpixels of the clicks of the other kind, each once, (M,).
 
         Returns:
             float32, shape (N, C), in the order of `CONTEXT_FEATURES`.
@@ -168,7 +164,7 @@ class ClickEvidence:
         return np.concatenate([same, other, _compared(same.T, other.T).T], axis=1)
 
     def salient(self, object_superpixels: IntArray, background_superpixels: IntArray) -> BoolArray:
-        """The superpixels under those ancestors of object clicks that stand out most, (K,)."""
+        """Superpixels under the most salient ancestors of object clicks, (K,)."""
         is_excluded = np.zeros(len(self.tree.parents), bool)
         for superpixel in background_superpixels:
             is_excluded[self.tree.ancestors(int(superpixel))] = True
@@ -184,7 +180,7 @@ class ClickEvidence:
         return self._salient_paths[superpixel]
 
     def _nearest(self, is_object: bool, superpixels: IntArray) -> FloatArray:
-        """The least of each feature over some clicks, (distances, K)."""
+        """The smallest distances to some clicks, (W, K)."""
         wanted = frozenset(superpixels.tolist())
         known, least = self._last.get(is_object, (frozenset[int](), None))
         if least is None or not known <= wanted:
@@ -195,7 +191,7 @@ class ClickEvidence:
         return least
 
     def _pairs(self, one: IntArray, other: IntArray) -> FloatArray:
-        """How near clicked superpixels are to one another, (N, M, W); each pair is found once."""
+        """Distances between clicked superpixels, (N, M, W); each pair is computed once."""
         wanted = {*one.tolist(), *other.tolist()}
         if len(wanted | self._places_of_clicks.keys()) > _KEPT_PAIRS:
             self._places_of_clicks = {}
@@ -293,13 +289,13 @@ def _as_click_features(
 
 
 def _compared(one: FloatArray, other: FloatArray) -> FloatArray:
-    """By how many times one distance is the other, as a logarithm, (distances, ...) -> (4, ...)."""
+    """Logarithms of ratios of distances, (W, ...) -> (4, ...)."""
     ratios: FloatArray = np.log((one[_COMPARED_ROWS] + _LEAST) / (other[_COMPARED_ROWS] + _LEAST))
     return ratios
 
 
 def _path_tree(graph: RegionGraph) -> PartitionTree:
-    """Merges in the order of contrast along borders: on the smoothest path none is larger."""
+    """A tree whose merges are in the order of boundary strength (smoothest paths)."""
     edges, count = graph.edges, graph.num_superpixels
     parents, contrasts = np.zeros(1, np.int64), np.zeros(2 * count - 1)
     if count > 1:
@@ -311,7 +307,7 @@ def _path_tree(graph: RegionGraph) -> PartitionTree:
 
 
 def _columns(values: npt.NDArray[np.floating]) -> FloatArray:
-    """Each value of all superpixels side by side, (K, C) -> (C, K)."""
+    """(K, C) -> (C, K), contiguous."""
     return np.ascontiguousarray(values.T, np.float32)
 
 

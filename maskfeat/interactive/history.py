@@ -1,30 +1,18 @@
-"""Prompts as a user makes them, one after another, and the mask that they stand for."""
+"""Prompts made one after another, each on the mask shown before it, and undo."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.interactive.click_radius import click_radius_of
+from maskfeat.interactive.geometry import click_radius_of
+from maskfeat.interactive.prompts import Prompt
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-
-
-class KeptPrompt(NamedTuple):
-    """A prompt that is remembered: its pixels (row, column), sign and reach."""
-
-    points_yx: IntArray
-    is_positive: bool
-    click_radius: float
-
-    @property
-    def adds_nothing(self) -> bool:
-        """Whether nothing may grow for it beyond the mask that it was made on."""
-        return self.click_radius == 0 or (not self.is_positive and np.isfinite(self.click_radius))
 
 
 class Predict(Protocol):
@@ -44,12 +32,10 @@ class Predict(Protocol):
 
 
 class PromptHistory:
-    """Prompts that were made one after another.
+    """Gives each new prompt its click radius on the mask shown last, and keeps it.
 
-    Each prompt carries its click radius: how far it was made from the outline of the mask shown
-        then, 0
-    if it says what that mask says, and then nothing changes. A prompt on the background takes away
-    from the mask that it was made on: nothing grows beyond that until a prompt adds to the object.
+    A prompt that the shown mask satisfies changes nothing. A background prompt only removes: the
+    object does not grow beyond the shown mask until the next prompt on the object.
 
     Args:
         predict: Gives the mask of some prompts, at least one of them on the object.
@@ -57,7 +43,7 @@ class PromptHistory:
 
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
-        self._prompts: list[KeptPrompt] = []
+        self._prompts: list[Prompt] = []
         self._shown: BoolArray | None = None
 
     def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
@@ -65,20 +51,23 @@ class PromptHistory:
 
         Args:
             points_yx: Pixels, shape (N, 2), at least one.
-            is_positive: True for a prompt on the object.
+            is_positive: Whether the prompt is on the object.
         """
         shown = self._shown
-        click_radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
-        prompts = [*self._prompts, KeptPrompt(points_yx, is_positive, click_radius)]
+        radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
+        prompts = [*self._prompts, Prompt(points_yx, is_positive, radius)]
         mask = _mask_of(self._predict, prompts, shown)
         self._prompts, self._shown = prompts, mask
         return mask.copy()
 
     def undo(self) -> BoolArray | None:
-        """Forget the last prompt; the mask of the rest, None if none of it is on the object.
+        """Remove the last prompt.
+
+        Returns:
+            The mask of the rest; None if none of them is on the object.
 
         Raises:
-            ValueError: If there is nothing to take back.
+            ValueError: If there is no prompt.
         """
         if not self._prompts:
             raise ValueError("there is no click to take back")
@@ -88,18 +77,19 @@ class PromptHistory:
         return None if shown is None else shown.copy()
 
 
-def shown_mask(predict: Predict, prompts: Sequence[KeptPrompt]) -> BoolArray | None:
-    """The mask that was shown after some prompts, in the order that they were made in.
+def shown_mask(predict: Predict, prompts: Sequence[Prompt]) -> BoolArray | None:
+    """The mask that was shown after some prompts.
 
     Args:
         predict: See `PromptHistory`.
-        prompts: Each with the click radius that it had on the mask before it.
+        prompts: In the order in which they were made, each with its click radius.
 
     Returns:
         bool, shape (H, W); None if no prompt is on the object.
     """
-    if not any(prompt.is_positive for prompt in prompts):
+    if not any(prompt.is_object for prompt in prompts):
         return None
+    # The masks before the last prompt that could add to the object do not matter.
     first = len(prompts)
     while first > 1 and prompts[first - 1].adds_nothing:
         first -= 1
@@ -109,16 +99,16 @@ def shown_mask(predict: Predict, prompts: Sequence[KeptPrompt]) -> BoolArray | N
     return mask
 
 
-def _mask_of(predict: Predict, prompts: Sequence[KeptPrompt], shown: BoolArray | None) -> BoolArray:
-    """The mask of some prompts, of which the last was made on the mask that was shown."""
+def _mask_of(predict: Predict, prompts: Sequence[Prompt], shown: BoolArray | None) -> BoolArray:
+    """The mask of some prompts, the last of them made on the shown mask."""
     if prompts[-1].click_radius == 0 and shown is not None:
         return shown
     within = None
     if prompts[-1].adds_nothing and shown is not None:
         within = shown.copy()
-        # What says what was shown may stand where only a segment that was taken whole made it so.
+        # On the page, a segment taken whole can cover an earlier object prompt.
         for prompt in prompts:
-            within[tuple(prompt.points_yx.T)] |= prompt.is_positive
-    scribbles = [(prompt.points_yx, prompt.is_positive) for prompt in prompts]
-    click_radius_px = [prompt.click_radius for prompt in prompts]
-    return predict((), (), scribbles=scribbles, click_radius_px=click_radius_px, within=within)
+            within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
+    scribbles = [(prompt.pixels_yx, prompt.is_object) for prompt in prompts]
+    radii = [prompt.click_radius for prompt in prompts]
+    return predict((), (), scribbles=scribbles, click_radius_px=radii, within=within)

@@ -1,4 +1,4 @@
-"""One image, prepared for prompts: superpixels, evidence, cuts, refinement, coloring."""
+"""One image prepared for clicks, and its cuts with a box prompt and a mask prompt."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
-from maskfeat.interactive.box_and_mask import Hints, filled, hints_of
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
 from maskfeat.interactive.evidence import ClickEvidence
+from maskfeat.interactive.geometry import Box, Window, filled, grown, whole
 from maskfeat.interactive.mask_change import MaskChangeReader, RefinementStep
 from maskfeat.interactive.narrow_band import NarrowBandReader
 from maskfeat.interactive.networks import ClickNetworks
+from maskfeat.interactive.priors import BoxMaskPrompt, TreePrior, box_and_mask
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.refine import Refiner
-from maskfeat.interactive.tree_prior import TreePrior
-from maskfeat.interactive.windows import Window, grown, whole
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
@@ -31,21 +31,19 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-# Levels of features that are fine enough to place an outline.
-_FINE_STRIDE = 2
-# Color is smoothed by so many pixels before neighbors are compared: images have noise.
-_COLOR_BLUR = 0.7
-# Superpixels are cut anew up to so many pixels beyond a window: blurs of its pixels see as far.
+_FINE_STRIDE = 2  # features up to this stride place an outline
+_COLOR_BLUR = 0.7  # pixels; without it neighbors differ by noise
+# Pixels beyond a window whose superpixels are cut too, as the blurs of its pixels depend on them.
 _FREE_MARGIN = 12
 
 
 class ImageState:
-    """One image that is cut and colored again and again, by its prompts.
+    """What is computed once for an image: superpixels, hierarchy, and readers of prompts.
 
     Args:
-        features: Of the image.
-        rgb: The image, uint8, shape (H, W, 3), or None: then color says nothing.
-        networks: Judge superpixels and pixels.
+        features: Features of the image.
+        rgb: The image, uint8, shape (H, W, 3), or None to use no color.
+        networks: Networks of clicks.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
         pairwise_weight: See `SuperpixelCutter`.
 
@@ -80,7 +78,7 @@ class ImageState:
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
         self.cutter = SuperpixelCutter(evidence, networks.superpixels, pairwise_weight)
-        # The merge classifier knows learned pyramids; of color alone its segments mislead clicks.
+        # The merge classifier is fitted to learned pyramids. On color its segments mislead clicks.
         is_learned = len(features.pyramid) > 1
         self.tree_prior = TreePrior(self.hierarchy.tree) if is_learned else None
         fine = features.dense(max_stride=_FINE_STRIDE) * np.float32(np.sqrt(features.scale))
@@ -88,97 +86,17 @@ class ImageState:
         self.mask_change = MaskChangeReader(networks.mask_change, self.graph)
         self.narrow_band = NarrowBandReader(networks.narrow_band, fine, colors)
 
-    def object_mask(
-        self,
-        object_yx: IntArray,
-        background_yx: IntArray,
-        box: tuple[int, int, int, int] | None = None,
-        prior: BoolArray | None = None,
-    ) -> BoolArray:
-        """The object, pixel by pixel, before clicks are enforced.
-
-        Args:
-            object_yx: Labeled as object, shape (N, 2); none only if there is a box or a prior.
-            background_yx: Labeled as background, shape (M, 2).
-            box: What holds the object: (top, left, bottom, right).
-            prior: What the object was before, or may be, shape (H, W).
-
-        Returns:
-            bool, shape (H, W).
-        """
-        hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
-        labels = self.graph.labels
-        outside = labels[tuple(background_yx.T)]
-        logits = self._prior_logits(hints, outside)
-        cut = self.cutter.cut(hints.inside, outside, logits, hints.excluded)
-        width = labels.shape[1]
-        pixels = object_yx @ (width, 1), background_yx @ (width, 1)
-        mask = self.refiner.refine(self.networks.pixels, cut.is_object, cut.logits, *pixels)
-        return mask if box is None else mask & filled(box, mask.shape)
-
-    def cut_within(
-        self,
-        object_yx: IntArray,
-        background_yx: IntArray,
-        step: RefinementStep,
-        windows: Sequence[Window],
-        box: tuple[int, int, int, int] | None = None,
-        prior: BoolArray | None = None,
-    ) -> ImageCut:
-        """A mask, changed for some prompts in some windows; before clicks are enforced.
-
-        Args:
-            object_yx: See `object_mask`, likewise the rest.
-            background_yx: See there.
-            step: The mask, and the prompts that are to change it.
-            windows: Rows and columns.
-            box: See there.
-            prior: See there.
-        """
-        hints = hints_of(self.graph, self.hierarchy.tree, object_yx, box, prior)
-        labels = self.graph.labels
-        windows = [grown(window, _FREE_MARGIN, whole(labels.shape)) for window in windows]
-        is_free = np.zeros(self.graph.num_superpixels, bool)
-        for window in windows:
-            is_free[labels[window]] = True
-        held = step.below.ravel()[self._pixels_of_superpixels]
-        outside = labels[tuple(background_yx.T)]
-
-        def revise(
-            superpixels: IntArray, logits: FloatArray, click_features: FloatArray
-        ) -> FloatArray:
-            return self.mask_change.revised(
-                logits, click_features, superpixels, held[superpixels], step, windows
-            )
-
-        logits = self._prior_logits(hints, outside, is_change=True)
-        cut = self.cutter.cut_within(
-            is_free, held, hints.inside, outside, logits, hints.excluded, revise
-        )
-        rough = step.below.copy()
-        for window in windows:
-            rough[window] = cut.is_object[labels[window]]
-        return ImageCut(self, rough, cut.logits, (object_yx, background_yx), box)
-
-    def _prior_logits(
-        self, hints: Hints, outside: IntArray, is_change: bool = False
-    ) -> FloatArray | None:
-        """Logit by a box or a mask, else by the segments of the hierarchy, (K,)."""
-        if hints.logits is not None or self.tree_prior is None:
-            return hints.logits
-        return self.tree_prior.logits(hints.inside, outside, is_change)
-
     @cached_property
-    def _pixels_of_superpixels(self) -> IntArray:
-        """A pixel of each superpixel, numbered in reading order, (K,)."""
+    def first_pixels(self) -> IntArray:
+        """The first pixel of each superpixel, numbered in reading order, (K,)."""
         return np.unique(self.graph.labels, return_index=True)[1]
 
     def color(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.
 
         Args:
-            pixels_yx: Labeled pixels, shape (N, 2), at least one. Of several prompts on one pixel
-                the smallest label counts.
+            pixels_yx: Labeled pixels, shape (N, 2), at least one. Of several labels of one pixel
+                the smallest counts.
             labels: Their labels, shape (N,).
 
         Returns:
@@ -189,45 +107,112 @@ class ImageState:
         labels = labels[order][first]
         regions, parents = split_by_seeds(self.graph.labels, pixels_yx, labels)
         if len(parents) == self.graph.num_superpixels:
-            forest = self._forest
+            watershed = self._watershed
         else:
             edges, _, contrasts = border_graph(regions, *self._distances)
-            forest = self._forest_of(edges, contrasts, parents)
-        return forest.labels(regions[tuple(pixels_yx.T)], labels)[regions]
+            watershed = self._watershed_of(edges, contrasts, parents)
+        return watershed.labels(regions[tuple(pixels_yx.T)], labels)[regions]
 
     @cached_property
-    def _forest(self) -> SeededWatershed:
+    def _watershed(self) -> SeededWatershed:
         everyone = np.arange(self.graph.num_superpixels)
-        return self._forest_of(self.graph.edges, self.graph.boundary_strengths, everyone)
+        return self._watershed_of(self.graph.edges, self.graph.boundary_strengths, everyone)
 
-    def _forest_of(
-        self, edges: npt.NDArray[np.int32], contrasts: FloatArray, parents: IntArray
+    def _watershed_of(
+        self, edges: npt.NDArray[np.int32], strengths: FloatArray, parents: IntArray
     ) -> SeededWatershed:
-        """Regions, each of one superpixel, joined in the order of the hierarchy."""
-        steps = steps_of_tree(self.hierarchy.tree, parents[edges], contrasts)
+        """Of regions that each lie in one superpixel, its parent."""
+        steps = steps_of_tree(self.hierarchy.tree, parents[edges], strengths)
         return SeededWatershed(len(parents), edges, steps)
 
 
 @dataclass(frozen=True)
-class ImageCut:
-    """A cut of some superpixels, in pixels where that is wanted, see `steps.LocalCut`.
+class PromptCutter:
+    """Cuts an image by clicks, with a box prompt and a mask prompt.
+
+    All masks are functions of the sets of clicked pixels, (N, 2) on the object and (M, 2) on the
+    background. Clicks can still be unsatisfied, see `update.enforce_hard_constraints`.
+    """
+
+    image_state: ImageState
+    box: Box | None
+    mask: BoolArray | None
+
+    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
+        """The mask of a cut of the whole image, (H, W)."""
+        state = self.image_state
+        prompt, background, logits = self._priors(inside, outside)
+        cut = state.cutter.cut(prompt.inside, background, logits, prompt.excluded)
+        width = state.graph.labels.shape[1]
+        pixels = inside @ (width, 1), outside @ (width, 1)
+        mask = state.refiner.refine(state.networks.pixels, cut.is_object, cut.logits, *pixels)
+        return mask if self.box is None else mask & filled(self.box, mask.shape)
+
+    def within(
+        self, inside: IntArray, outside: IntArray, step: RefinementStep, windows: Sequence[Window]
+    ) -> LocalCut:
+        """A cut of some windows that changes the mask of a refinement step; the rest stays."""
+        state, labels = self.image_state, self.image_state.graph.labels
+        prompt, background, logits = self._priors(inside, outside, is_change=True)
+        windows = [grown(window, _FREE_MARGIN, whole(labels.shape)) for window in windows]
+        is_free = np.zeros(state.graph.num_superpixels, bool)
+        for window in windows:
+            is_free[labels[window]] = True
+        before = step.below.ravel()[state.first_pixels]
+
+        def revise(free: IntArray, logits: FloatArray, features: FloatArray) -> FloatArray:
+            return state.mask_change.revised(logits, features, free, before[free], step, windows)
+
+        cut = state.cutter.cut_within(
+            is_free, before, prompt.inside, background, logits, prompt.excluded, revise
+        )
+        rough = step.below.copy()
+        for window in windows:
+            rough[window] = cut.is_object[labels[window]]
+        return LocalCut(state, rough, cut.logits, (inside, outside), self.box)
+
+    def narrow_band_change(
+        self, prompt: Prompt, below: BoolArray, inside: IntArray, outside: IntArray
+    ) -> tuple[Window, BoolArray]:
+        """A window around a prompt near the outline, and its pixels that get the prompt's label."""
+        window, change = self.image_state.narrow_band.change(prompt, below, (outside, inside))
+        if self.box is not None and prompt.is_object:
+            change = change & filled(self.box, below.shape)[window]
+        return window, change
+
+    def _priors(
+        self, inside: IntArray, outside: IntArray, is_change: bool = False
+    ) -> tuple[BoxMaskPrompt, IntArray, FloatArray | None]:
+        """Box and mask, clicked superpixels of the background, and logits of box, mask or tree."""
+        state = self.image_state
+        prompt = box_and_mask(state.graph, state.hierarchy.tree, inside, self.box, self.mask)
+        background = state.graph.labels[tuple(outside.T)]
+        logits = prompt.logits
+        if logits is None and state.tree_prior is not None:
+            logits = state.tree_prior.logits(prompt.inside, background, is_change)
+        return prompt, background, logits
+
+
+@dataclass(frozen=True)
+class LocalCut:
+    """A cut of some windows, refined to pixels on demand.
 
     Attributes:
-        scene: What was cut.
-        rough: The mask of whole superpixels, (H, W); as it was where nothing was cut.
-        logits: logit of "object" of all superpixels, (K,); infinite where they were held.
-        clicks: On the object and on the background, (N, 2) and (M, 2).
-        box: What holds the object, or None.
+        image_state: The image.
+        rough: The mask of whole superpixels, (H, W); unchanged outside the windows.
+        logits: Logit of "object" of all superpixels, (K,); infinite for those not cut.
+        clicks: Pixels on the object and on the background, (N, 2) and (M, 2).
+        box: Holds the whole object, or None.
     """
 
     image_state: ImageState
     rough: BoolArray
     logits: FloatArray
     clicks: tuple[IntArray, IntArray]
-    box: tuple[int, int, int, int] | None
+    box: Box | None
 
     def refined(self, window: Window) -> BoolArray:
-        """The mask in pixels, in a window where it was cut."""
+        """The mask in pixels, in a window that was cut."""
         network, refiner = self.image_state.networks.pixels, self.image_state.refiner
         refined = refiner.refine_within(network, self.rough, self.logits, self.clicks, window)
         return refined if self.box is None else refined & filled(self.box, self.rough.shape)[window]
@@ -238,9 +223,8 @@ def _with_color(
 ) -> tuple[FloatArray, FloatArray]:
     """Distances of neighbors in features and color, each as it counts in p = 2 / (1 + exp(d^2)).
 
-    Features know which borders matter, color knows where they run: on 43 objects of train splits
-    the best mask of whole superpixels has an IoU of 0.895 by features, 0.911 by color, 0.913 by
-    both.
+    Features tell which borders matter, color where they run. On 43 objects of train splits the
+    best mask of whole superpixels has an IoU of 0.895 by features, 0.911 by color, 0.913 by both.
     """
     smooth = ndimage.gaussian_filter(colors, (_COLOR_BLUR, _COLOR_BLUR, 0))
     factor = np.float32(LAB_SCALE / scale)

@@ -1,11 +1,8 @@
-"""A prompt on a mask -> how likely each superpixel is to change its label for it.
+"""Previous-mask conditioning: which superpixels of a mask a prompt changes.
 
-What all prompts together say of a superpixel is one thing, the mask that the user saw when making
-one more another: it was right wherever nobody clicked, as far as the user cared. How much of it a
-prompt is to change depends on where it was made, seen from the outline. A hard limit to that
-(nothing thicker than 1.5 times the click radius) is right for users who click the middle of an
-error, and stops those who click anywhere in it. So a small network weighs one against the other,
-superpixel by superpixel.
+A user who corrects a mask accepts it wherever nobody clicked. How much a click should change
+depends on its distance to the outline. A network weighs the logit of all clicks against the mask,
+superpixel by superpixel (the role of the previous mask in RITM, Sofiiuk et al., ICIP 2022).
 """
 
 from __future__ import annotations
@@ -19,9 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Prompt, pixels_of, radius_of_octave
 from maskfeat.interactive.evidence import CLICK_DISTANCES, COMPARED, SUPERPIXEL_FEATURES
-from maskfeat.interactive.windows import Window, hull
+from maskfeat.interactive.geometry import Window, hull
+from maskfeat.interactive.prompts import Prompt, pixels_of, radius_of_octave
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.superpixels import RegionGraph
 
@@ -44,19 +41,19 @@ CHANGE_FEATURES = (
     *(f"new against old label: {name}" for name in COMPARED),
     *SUPERPIXEL_FEATURES[2 * len(CLICK_DISTANCES) + len(COMPARED) :],
 )
-# logit that a superpixel keeps a label that no prompt is about.
+# Logit of superpixels that no prompt can change.
 _KEPT_LOGIT = 8.0
 _LEAST_PIXELS, _LEAST_SHARE = 0.5, 1e-4
 
 
 @dataclass(frozen=True)
 class RefinementStep:
-    """A mask, and prompts that are to change it.
+    """A mask, and the prompts that change it.
 
     Attributes:
         below: The mask, bool, shape (H, W).
-        prompts: Of one octave, each wrong somewhere in the mask.
-        num_prompts: So many are known, these and those that the mask stands for.
+        prompts: Of one octave, none satisfied by the mask.
+        num_prompts: Number of all prompts, with those that made the mask.
     """
 
     below: BoolArray
@@ -64,17 +61,17 @@ class RefinementStep:
     num_prompts: int
 
     def changing_to(self, is_object: bool) -> IntArray:
-        """The pixels of prompts of one sign that are wrong in the mask, (N, 2)."""
+        """The pixels of prompts of one label that the mask does not satisfy, (N, 2)."""
         pixels = pixels_of(self.prompts, is_object)
         wrong: IntArray = pixels[self.below[tuple(pixels.T)] != is_object]
         return wrong
 
 
 class MaskChangeReader:
-    """Weighs changes of the superpixels of one image.
+    """Computes logits of changed labels of the superpixels of one image.
 
     Args:
-        network: Gives logits from `CHANGE_FEATURES`.
+        network: Reads `CHANGE_FEATURES`.
         graph: The superpixels.
     """
 
@@ -92,19 +89,19 @@ class MaskChangeReader:
         step: RefinementStep,
         windows: Sequence[Window],
     ) -> FloatArray:
-        """What becomes of the logit of superpixels, in view of the mask below.
+        """Logits of superpixels, conditioned on the previous mask.
 
         Args:
-            logits: Of "object", by all prompts, of each of the superpixels, (A,).
+            logits: Logit of "object" by all prompts of each of the superpixels, (A,).
             by_prompts: `evidence.SUPERPIXEL_FEATURES` of the superpixels, (M, A).
-            superpixels: Which, (A,), all of those in the windows.
-            is_object: Labels of these in the mask below, (A,).
-            step: The mask and the prompts that are to change it.
-            windows: Where it may change.
+            superpixels: All superpixels in the windows, (A,).
+            is_object: Their labels in the previous mask, (A,).
+            step: The previous mask and the prompts that change it.
+            windows: Where it can change.
 
         Returns:
-            logit of "object", float32, (A,); such as keep the label where no prompt of the
-            step is about it.
+            Logit of "object", float32, (A,); a superpixel keeps its label if no prompt of the
+            step has the other one.
         """
         revised = np.where(is_object, np.float32(_KEPT_LOGIT), np.float32(-_KEPT_LOGIT))
         for to_object in (True, False):
@@ -125,14 +122,14 @@ class MaskChangeReader:
         step: RefinementStep,
         windows: Sequence[Window],
     ) -> FloatArray:
-        """The inputs of the network, for changes to one label.
+        """Inputs of the network for changes to one label.
 
         Args:
             logits: See `revised`.
             by_prompts: See `revised`.
-            superpixels: Which, (A,), all of the other label.
-            to_object: The label that they may get.
-            step: See `revised`; at least one of its prompts is to make such a change.
+            superpixels: Superpixels of the other label, (A,).
+            to_object: The label they can get.
+            step: See `revised`; at least one of its prompts has that label.
             windows: See `revised`.
 
         Returns:
@@ -176,7 +173,7 @@ class MaskChangeReader:
 
 
 def _seen_from(to_object: bool, by_prompts: FloatArray) -> FloatArray:
-    """Measures of superpixels; those by prompts of the label that they may get come first."""
+    """Features of superpixels; those of prompts of the new label come first."""
     if to_object:
         return by_prompts
     count, compared = len(CLICK_DISTANCES), len(COMPARED)

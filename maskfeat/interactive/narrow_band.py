@@ -1,10 +1,9 @@
-"""A prompt near the outline -> the narrow-band change that it means, pixel by pixel.
+"""Narrow-band refinement: which pixels a click near the outline changes.
 
-Late in a session of clicks the outline is a pixel or two beside where the user wants it. A cut of
-superpixels knows nothing of that: on late clicks of sessions on the train splits it changed as many
-right pixels as wrong ones. Geometry decides first what such a click means (the wrong narrow-band
-change is about as wide as the click lies deep, and a few times as long), and then by what the
-pixels look like, beside what lies on either side of the outline there.
+Late clicks correct the outline by a pixel or two, which a cut of superpixels cannot do: on train
+splits it changed as many right pixels as wrong ones. A network decides each pixel near the click by
+geometry (a wrong band is about as wide as the click is deep, and a few times as long) and by how
+much the pixel looks like either side of the outline.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.interactive.click_radius import Prompt
-from maskfeat.interactive.windows import Window, grown, whole, window_around
+from maskfeat.interactive.geometry import Window, grown, whole, window_around
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.segment.mlp import Mlp
 
 BoolArray = npt.NDArray[np.bool_]
@@ -44,18 +43,15 @@ NARROW_BAND_FEATURES = (
     "the prompt is on the object",
 )
 
-# Pixels that are looked at lie no further from a prompt: so many times its click radius, and so
-# many more.
+# The largest distance of a pixel from its prompt: times the click radius, plus.
 _LENGTH, _LEAST_LENGTH = 5.0, 6
-# Prompts that need a larger window, as long scribbles do, are left to the cut; pixels.
+# Prompts with a larger window, such as long scribbles, are cut instead; pixels.
 _LARGEST_WINDOW = 256 * 256
-_MOST_OCTAVE = 3  # of reach; up to 3.4 pixels
-# Other prompts are felt up to so many pixels.
-_FAR = 24.0
-# "Around a pixel" is a square of so many pixels to each side.
-_AROUND = 5
+_MOST_OCTAVE = 3  # click radius up to 3.4 pixels
+_FAR = 24.0  # largest distance to other prompts, pixels
+_AROUND = 5  # half side of the square over which colors and features are averaged, pixels
 _PLACES = np.array([2**31, 1])  # a number for each (row, column)
-_KEPT = 1024  # narrow_band, 10 kB each
+_KEPT = 1024  # changes, 10 kB each
 
 
 def is_in_narrow_band(prompt: Prompt) -> bool:
@@ -69,13 +65,13 @@ def is_in_narrow_band(prompt: Prompt) -> bool:
 
 
 class NarrowBandReader:
-    """Finds what prompts near the outline mean, on one image.
+    """Computes the changes of prompts near the outline, on one image.
 
     Args:
-        network: Gives logits of pixels from `NARROW_BAND_FEATURES`.
-        fine: Features and color of each pixel: fine octaves, in units in which
-            p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
-        colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
+        network: Reads `NARROW_BAND_FEATURES`.
+        fine: Features of each pixel at fine levels, in units in which p = 2 / (1 + exp(d^2)),
+            float32, shape (H, W, C).
+        colors: Lab / 100, float32, shape (H, W, 3), or None to use no color.
     """
 
     def __init__(self, network: Mlp, fine: FloatArray, colors: FloatArray | None = None) -> None:
@@ -86,19 +82,19 @@ class NarrowBandReader:
         self._looks = (plain if colors is None else colors, fine)
         self._kept: OrderedDict[tuple[Any, ...], BoolArray] = OrderedDict()
 
-    def narrow_band_change(
+    def change(
         self, prompt: Prompt, mask: BoolArray, prompts: tuple[IntArray, IntArray]
     ) -> tuple[Window, BoolArray]:
-        """The pixels that a prompt means to change.
+        """The pixels that a prompt changes.
 
         Args:
             prompt: The prompt, with a finite click radius; some of its pixels wrong in the mask.
             mask: The mask before, bool, shape (H, W).
-            prompts: Pixels labeled background and as object, itself among them, (N, 2) and (M, 2).
+            prompts: Pixels of all prompts on the background and on the object, (N, 2) and (M, 2).
 
         Returns:
-            A window around the prompt, and what of it is to get the prompt's label, bool, (h, w):
-            parts that are connected to no pixel of the prompt may be among them.
+            A window around the prompt, and its pixels that get the label of the prompt, bool,
+            (h, w); some can be disconnected from the prompt.
         """
         window = _window_of(prompt, mask.shape)
         others = _others(prompt, prompts, window)
@@ -110,9 +106,9 @@ class NarrowBandReader:
         )
         if key not in self._kept:
             asked, click_features = self.read(prompt, mask, others, window)
-            narrow_band_change = np.zeros(mask[window].shape, bool)
-            narrow_band_change[asked] = self.network(click_features) > 0
-            self._kept[key] = narrow_band_change
+            change = np.zeros(mask[window].shape, bool)
+            change[asked] = self.network(click_features) > 0
+            self._kept[key] = change
         self._kept.move_to_end(key)
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
@@ -125,12 +121,12 @@ class NarrowBandReader:
         others: Sequence[IntArray],
         window: Window,
     ) -> tuple[tuple[IntArray, IntArray], FloatArray]:
-        """What the network is asked about, see `narrow-band change`.
+        """Inputs of the network, see `change`.
 
         Args:
             prompt: See there.
             mask: See there.
-            others: Prompts of the other kind and of its own, but for itself, (N, 2) and (M, 2).
+            others: Pixels of other prompts of the other label and of its own, (N, 2) and (M, 2).
             window: Around the prompt.
 
         Returns:
@@ -180,7 +176,7 @@ def _window_of(prompt: Prompt, size: tuple[int, ...]) -> Window:
 def _others(
     prompt: Prompt, prompts: tuple[IntArray, IntArray], window: Window
 ) -> tuple[IntArray, IntArray]:
-    """Prompts of the other kind and of its own that are felt in a window, but for itself."""
+    """Pixels of other prompts near a window, of the other label and of its own."""
     low, high = np.array([(side.start, side.stop) for side in window]).T
     felt = []
     for of_kind in (prompts[1 - prompt.is_object], prompts[prompt.is_object]):
@@ -191,7 +187,7 @@ def _others(
 
 
 def _distance_to(pixels: IntArray, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """From each pixel of a window to the nearest of some, which may lie outside, (h, w)."""
+    """Distance of each pixel of a window to the nearest of some pixels, (h, w)."""
     if len(pixels) == 1:
         down, right = (np.arange(length) - at for length, at in zip(size, pixels[0], strict=True))
         straight: npt.NDArray[np.float64] = np.hypot(down[:, None], right)
@@ -203,7 +199,7 @@ def _distance_to(pixels: IntArray, size: tuple[int, ...]) -> npt.NDArray[np.floa
 
 
 def _nearest(pixels: IntArray, prompts: IntArray) -> FloatArray | float:
-    """From each pixel to the nearest prompt, at most `_FAR`, (N,)."""
+    """Distance of each pixel to the nearest prompt, at most `_FAR`, (N,)."""
     if not len(prompts):
         return _FAR
     nearest: FloatArray = cKDTree(prompts).query(pixels, distance_upper_bound=_FAR)[0]
@@ -216,17 +212,17 @@ def _looks(
     asked: tuple[IntArray, IntArray],
     at: tuple[int, ...],
 ) -> tuple[FloatArray, float, FloatArray]:
-    """How pixels look beside what is around them on either side of the outline.
+    """Compare pixels with the means around them on either side of the outline.
 
     Args:
         look: Color or features of a window, (h, w, C).
-        is_prompt_side: What has the label of the prompt already, (h, w).
+        is_prompt_side: Pixels that have the label of the prompt, (h, w).
         asked: Rows and columns of N pixels.
         at: That of the prompt.
 
     Returns:
-        By how much the pixels are less like the mean of the other side than like that of the
-        prompt's side, (N,); the same of the prompt; and how far they are from the prompt, (N,).
+        Distance of the pixels to the mean of the other side less that to the mean of the prompt's
+        side, (N,); the same of the prompt; and their distance to the prompt, (N,).
     """
     own = is_prompt_side[..., None]
     sums = _sums_around(np.concatenate([look * own, own, look, np.ones_like(own)], axis=2))
@@ -246,7 +242,7 @@ def _norm(steps: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _sums_around(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Sums over the square around each pixel, as far as there are pixels, (h, w, C)."""
+    """Sums over the square around each pixel, clipped to the window, (h, w, C)."""
     sums = values.astype(np.float64)
     for axis in (0, 1):
         total = np.cumsum(sums, axis=axis)

@@ -1,28 +1,94 @@
-"""What a user may prompt on an image, checked once at the door."""
+"""Clicks, scribbles, boxes and masks as users give them: types and checks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import array_of, is_whole, shown
-from maskfeat.interactive.click_radius import Prompt
+from maskfeat.interactive.geometry import Box
+from maskfeat.segment.resizing import scaled
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+ANYWHERE = 10**6  # octave of prompts that can change the whole mask
+SATISFIED = -1  # octave of prompts that their mask satisfied already
+_STEPS_PER_OCTAVE = 2
+_FARTHEST = 2.0**20  # pixels; no image is larger
+
 
 @dataclass(frozen=True)
-class PromptPixels:
-    """Labeled pixels, each once, in reading order: what came first cannot be told any more.
+class Prompt:
+    """One click or one scribble.
+
+    A click near the outline of the shown mask corrects a detail, one far from it a large part: its
+    distance to the outline limits what it can change.
+
+    Attributes:
+        pixels_yx: Its pixels, int64, shape (N, 2).
+        is_object: Whether it is on the object, else on the background.
+        click_radius: Distance to the outline of the mask that was shown, pixels, see
+            `geometry.click_radius_of`; inf if there was no outline, 0 if the mask satisfied the
+            prompt already.
+    """
+
+    pixels_yx: IntArray
+    is_object: bool
+    click_radius: float = np.inf
+
+    @cached_property
+    def octave(self) -> int:
+        """Click radius in half octaves; prompts of one octave are one refinement step."""
+        if math.isinf(self.click_radius):
+            return ANYWHERE
+        if self.click_radius == 0:
+            return SATISFIED
+        return round(_STEPS_PER_OCTAVE * math.log2(min(max(self.click_radius, 1.0), _FARTHEST)))
+
+    @cached_property
+    def key(self) -> tuple[int, bool, bytes]:
+        """Sorts prompts, largest click radius first; equal for equal prompts."""
+        return -self.octave, self.is_object, self.pixels_yx.tobytes()
+
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether the object must not grow beyond the shown mask."""
+        return self.click_radius == 0 or (not self.is_object and np.isfinite(self.click_radius))
+
+    def scaled(self, size: tuple[int, int], to: tuple[int, int]) -> Prompt:
+        """The prompt on an image of another size."""
+        if size == to:
+            return self
+        pixels = np.unique(scaled(self.pixels_yx, size, to), axis=0)
+        factor = float(np.sqrt(np.prod(to) / np.prod(size)))
+        return replace(self, pixels_yx=pixels, click_radius=self.click_radius * factor)
+
+
+def radius_of_octave(octave: int) -> float:
+    """The click radius that stands for all prompts of an octave, pixels."""
+    return float(2 ** (octave / _STEPS_PER_OCTAVE))
+
+
+def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
+    """Pixels of all object prompts, or of all background prompts, (N, 2)."""
+    found = [prompt.pixels_yx for prompt in prompts if prompt.is_object == is_object]
+    return np.concatenate([np.empty((0, 2), np.int64), *found])
+
+
+@dataclass(frozen=True)
+class LabeledPixels:
+    """Pixels of all prompts, each once, in reading order.
 
     Attributes:
         pixels_yx: (row, column), int64, shape (N, 2).
-        labels: Label of each, int64, shape (N,); 1 object and 0 background where there are two.
+        labels: Label of each, int64, shape (N,); of two labels 1 is object, 0 background.
     """
 
     pixels_yx: IntArray
@@ -39,26 +105,26 @@ def clicks_and_scribbles(
     is_positive: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
     size: tuple[int, int],
-) -> PromptPixels:
-    """Prompts for an object and its background.
+) -> LabeledPixels:
+    """Pixels of an object and its background.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
         is_positive: True or 1 for a click on the object, False or 0 for one on the background,
             shape (N,).
-        scribbles: Pixels, as clicks are, with True or 1 for the object.
+        scribbles: Pixels as in clicks_yx, each with True or 1 for the object.
         size: Height and width of the image.
 
     Raises:
-        ValueError: If a shape or type is wrong, a pixel lies outside the image, or one is labeled
-            both distances.
+        ValueError: If a shape or type is wrong, a pixel lies outside the image, or a pixel is both
+            object and background.
     """
-    prompts = checked_scribbles(scribbles)
+    pairs = _checked_scribbles(scribbles)
     signs = array_of("is_positive", is_positive)
     wrong = (
         [] if signs.dtype == np.bool_ else [s for s in signs.ravel().tolist() if s not in (0, 1)]
     )
-    for _, sign in prompts:  # -1 would count as True
+    for _, sign in pairs:  # -1 would count as True
         is_sign = isinstance(sign, bool | np.bool_) or (is_whole(sign) and sign in (0, 1))
         wrong += [] if is_sign else [sign]
     if wrong:
@@ -69,27 +135,10 @@ def clicks_and_scribbles(
     return labeled_pixels(
         clicks_yx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points, sign in prompts],
+        [(points, int(sign)) for points, sign in pairs],
         size,
         ("background", "object"),
     )
-
-
-def checked_scribbles(
-    scribbles: Sequence[tuple[npt.ArrayLike, Any]] | None,
-) -> list[tuple[npt.ArrayLike, Any]]:
-    """Pairs of pixels and a sign or label; None is no scribble.
-
-    Raises:
-        ValueError: If they are no such pairs.
-    """
-    try:
-        return [(points, sign) for points, sign in (() if scribbles is None else scribbles)]
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
-            f"got {shown(scribbles)}"
-        ) from None
 
 
 def labeled_pixels(
@@ -98,19 +147,19 @@ def labeled_pixels(
     scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
     size: tuple[int, int],
     names: Sequence[str] = (),
-) -> PromptPixels:
-    """Prompts with any labels.
+) -> LabeledPixels:
+    """Pixels with any labels.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
         labels: Label of each click, integers, not negative, shape (N,).
-        scribbles: Pixels, as clicks are, with a label.
+        scribbles: Pixels as in clicks_yx, each with a label.
         size: Height and width of the image.
-        names: What labels are called in complaints.
+        names: Names of the labels in error messages.
 
     Raises:
         ValueError: If a shape or type is wrong, a label is negative, a pixel lies outside the
-            image, or one has two labels.
+            image, or a pixel has two labels.
     """
     clicks, numbers = _pixels(clicks_yx, size), array_of("labels", labels)
     if numbers.shape != clicks.shape[:1]:
@@ -120,13 +169,13 @@ def labeled_pixels(
         )
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {numbers.dtype}")
-    prompts = [(_pixels(points, size), label) for points, label in checked_scribbles(scribbles)]
-    unfit = [label for _, label in prompts if not is_whole(label)]
+    pairs = [(_pixels(points, size), label) for points, label in _checked_scribbles(scribbles)]
+    unfit = [label for _, label in pairs if not is_whole(label)]
     if unfit:
         raise ValueError(f"labels must be integers, got {shown(unfit[0])}")
-    pixels = np.concatenate([clicks, *(points for points, _ in prompts)])
+    pixels = np.concatenate([clicks, *(points for points, _ in pairs)])
     all_labels = np.concatenate(
-        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in prompts)]
+        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in pairs)]
     )
     if (all_labels < 0).any():
         raise ValueError(f"labels must not be negative, got {all_labels.min()}")
@@ -137,21 +186,21 @@ def labeled_pixels(
             f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is labeled as {both[0]} "
             f"and as {both[1]}; take one of the two back"
         )
-    return PromptPixels(pixels[~repeats], all_labels[~repeats])
+    return LabeledPixels(pixels[~repeats], all_labels[~repeats])
 
 
 def in_order(
     pixels_yx: IntArray, labels: IntArray
 ) -> tuple[IntArray, IntArray, BoolArray, int | None]:
-    """Labeled pixels in reading order, those of one pixel by label.
+    """Sort pixels in reading order, those of one pixel by label.
 
     Args:
         pixels_yx: (row, column), shape (N, 2).
         labels: Of each, shape (N,).
 
     Returns:
-        Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the place of
-        the first that does so with another label, or None.
+        Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the index
+        of the first that does so with another label, or None.
     """
     order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
     pixels_yx, labels = pixels_yx[order], labels[order]
@@ -168,61 +217,58 @@ def prompts_with_radius(
     click_radius_px: npt.ArrayLike | None,
     size: tuple[int, int],
 ) -> list[Prompt]:
-    """Each click and each scribble by itself, with its click radius.
+    """One prompt for each click and scribble that `clicks_and_scribbles` has checked.
 
     Args:
-        clicks_yx: As `clicks_and_scribbles` has checked them, likewise the next two.
+        clicks_yx: See there.
         scribbles: See there.
         is_positive: See there.
-        click_radius_px: One for each click, then one for each scribble, pixels, not negative, inf
-            for one that was made on no outline, shape (N + M,); None is inf for all.
+        click_radius_px: One for each click, then one for each scribble, pixels, not negative,
+            shape (N + M,); None is inf for all.
         size: Height and width of the image.
 
     Raises:
-        ValueError: If there are more or fewer, or one is negative or no number.
+        ValueError: If click_radius_px has another shape, or one is negative or NaN.
     """
     clicks = _pixels(clicks_yx, size)
     signs = [bool(sign) for sign in array_of("is_positive", is_positive)]
     groups = [*zip(clicks[:, None], signs, strict=True)]
-    groups += [(_pixels(points, size), bool(sign)) for points, sign in checked_scribbles(scribbles)]
+    groups += [(_pixels(points, size), bool(s)) for points, s in _checked_scribbles(scribbles)]
     groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
-    no_radius = np.full(len(groups), np.inf)
-    click_radii = (
-        no_radius
-        if click_radius_px is None
-        else array_of("click_radius_px", click_radius_px).astype(np.float64)
-    )
-    if click_radii.shape != (len(groups),) or not (click_radii >= 0).all():
+    radii = np.full(len(groups), np.inf)
+    if click_radius_px is not None:
+        radii = array_of("click_radius_px", click_radius_px).astype(np.float64)
+    if radii.shape != (len(groups),) or not (radii >= 0).all():
         raise ValueError(
             "click_radius_px must be one number of pixels, not negative, for each click and "
             f"scribble ({len(groups)}), got {shown(click_radius_px)}"
         )
     return [
-        Prompt(pixels, sign, float(click_radius))
-        for (pixels, sign), click_radius in zip(groups, click_radii, strict=True)
+        Prompt(pixels, sign, float(radius))
+        for (pixels, sign), radius in zip(groups, radii, strict=True)
         if len(pixels)
     ]
 
 
 def some_of(numbers: IntArray, most: int) -> IntArray:
-    """At most so many of some superpixels or pixels, spread; one more replaces one at most.
+    """A subset of at most `most` numbers, a function of the set; one more replaces one at most.
 
     Args:
         numbers: Below 2^32, each once, rising, (N,).
-        most: How many.
+        most: Size of the subset.
 
     Returns:
-        Some of them, rising; a function of the set.
+        The subset, rising.
     """
     if len(numbers) <= most:
         return numbers
-    # Multiplied as in Knuth's hashing, numbers lie in an order that is as good as random.
+    # Knuth's multiplicative hash gives an order that is as good as random.
     order = np.argsort(numbers.astype(np.uint64) * np.uint64(2_654_435_761) % np.uint64(2**32))
     return np.sort(numbers[order[:most]])
 
 
-def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box (top, left, bottom, right), the last two exclusive, cut to the image.
+def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> Box:
+    """A box (top, left, bottom, right), the last two exclusive, clipped to the image.
 
     Raises:
         ValueError: If it is not four finite numbers, or holds no pixel of the image.
@@ -246,9 +292,9 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask")
     """A mask of the size of the image.
 
     Raises:
-        ValueError: If it is not bool, or has another size; `name` is what the sentence calls it.
+        ValueError: If it is not bool, or has another size.
     """
-    values = array_of("mask", mask)
+    values = array_of(name, mask)
     if values.shape != size or values.dtype != np.bool_:
         raise ValueError(
             f"{name} must be bool, of the size of the image {size}, "
@@ -257,56 +303,53 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask")
     return values
 
 
-def checked_bound(within: npt.ArrayLike, prompts: PromptPixels, size: tuple[int, int]) -> BoolArray:
-    """What an object may cover at most, bool, (H, W).
-
-    Args:
-        within: As the user gave it.
-        prompts: Of the object and its background.
-        size: Height and width of the image.
-
-    Raises:
-        ValueError: If it is not bool, has another size, or a positive prompt lies outside it.
-    """
-    bound = checked_mask(within, size, "within")
-    inside = prompts.of(1)
-    beyond = ~bound[tuple(inside.T)]
-    if beyond.any():
-        raise ValueError(
-            f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
-            "`within`; leave `within` out, or take the click back"
-        )
-    return bound
-
-
-def check_place(
-    prompts: PromptPixels, box: tuple[int, int, int, int] | None, prior: BoolArray | None
+def check_object(
+    inside: IntArray, box: Box | None, mask: BoolArray | None, within: BoolArray | None
 ) -> None:
-    """Refuse prompts that do not say where the object is, or contradict its box.
+    """Check that prompts give an object, and that it can hold all object prompts.
 
     Args:
-        prompts: Of an object and its background.
-        box: What holds all of the object: (top, left, bottom, right), the last two exclusive.
-        prior: What the object was before, or may be, (H, W).
+        inside: Pixels of object prompts, (N, 2).
+        box: Holds the whole object.
+        mask: A first mask, (H, W).
+        within: What the object can cover at most, (H, W).
 
     Raises:
-        ValueError: If nothing is positive and there is no box and no mask with a pixel, or a
-            positive prompt lies outside the box.
+        ValueError: If there is no object prompt, no box and no mask with a pixel, or an object
+            prompt lies outside the box or `within`.
     """
-    inside = prompts.of(1)
-    if not len(inside) and box is None and (prior is None or not prior.any()):
+    if not len(inside) and box is None and (mask is None or not mask.any()):
         raise ValueError(
             "at least one click must be positive, got none; click the object first, or give a box "
             "or a mask that is not empty"
         )
-    if box is None:
-        return
-    beyond = ((inside < box[:2]) | (inside >= box[2:])).any(axis=1)
-    if beyond.any():
+    if box is not None:
+        beyond = inside[((inside < box[:2]) | (inside >= box[2:])).any(axis=1)]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                f"the box {box}; enlarge the box, or take the click back"
+            )
+    if within is not None:
+        beyond = inside[~within[tuple(inside.T)]]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                "`within`; leave `within` out, or take the click back"
+            )
+
+
+def _checked_scribbles(
+    scribbles: Sequence[tuple[npt.ArrayLike, Any]] | None,
+) -> list[tuple[npt.ArrayLike, Any]]:
+    """Pairs of pixels and a sign or label."""
+    try:
+        return [(points, sign) for points, sign in (() if scribbles is None else scribbles)]
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"the positive click (row, column) = {tuple(inside[beyond][0].tolist())} lies outside "
-            f"the box {box}; enlarge the box, or take the click back"
-        )
+            "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
+            f"got {shown(scribbles)}"
+        ) from None
 
 
 def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:

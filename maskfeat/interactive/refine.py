@@ -1,4 +1,4 @@
-"""Superpixels become pixels again: along the outline of a cut and around clicks, pixel by pixel."""
+"""Refine a cut of superpixels: decide the pixels near its outline and near clicks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from maskfeat.interactive.geometry import Window, grown, whole, window_of
 from maskfeat.interactive.prompts import some_of
-from maskfeat.interactive.windows import Window, grown, whole, window_of
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.tree import BoolArray, IntArray
 
 FloatArray = npt.NDArray[np.float32]
 
-# How far around it a click is felt, pixels, and the bound of a feature.
+# Pixels around a click whose distance to it is computed, and the bound of a distance.
 RADIUS = 20
 _FAR = 24.0
-# Pixels count as near a click of the other kind up to this distance.
-_NEAR = 12.0
+_NEAR = 12.0  # pixels within which a click of the other label makes a pixel uncertain
 # Blurs of the mask, standard deviations in pixels.
 _FINE_BLUR, _COARSE_BLUR, _LOGIT_BLUR = 3.0, 8.0, 2.0
-_REDUCED = 4  # pixels that are one when blurring the most
+_REDUCED = 4  # reduction of the coarse blur
 _MARGIN = 32  # around the mask: four standard deviations of the widest blur
 _MAX_LOGIT = 6.0
-_MOST_FELT = 512  # pixels of one kind; of more, as a scribble prompts, so many
+_MOST_CLICKED = 512  # pixels of one kind; of more, as a scribble prompts, so many
 _KEPT_PATCHES = 4096  # clicks, 20 kB each
 # Pixels per unit of distance: of features (p = 2 / (1 + exp(d^2))), and of Lab / 100.
 _FEATURE_PX, _COLOR_PX = 8.0, 30.0
@@ -43,17 +42,17 @@ PIXEL_SIGNS = (1, 1, 1, 1, *(-1,) * len(_CLICK_DISTANCES), *(1,) * len(_CLICK_DI
 
 
 class Refiner:
-    """Decides pixels near the outline of a cut, and near clicks that the cut did not expect.
+    """Decides pixels near the outline of a cut, and near clicks that contradict it.
 
-    Of the pixels whose surroundings are all object only those near a background click are asked
-    about, and the other way round; so another object click never takes a pixel away, as long as
-    the cut itself takes none.
+    A network gives the logit of each uncertain pixel. Pixels far inside the object are uncertain
+    only near a background click, and the other way round. So one more object click removes no
+    pixel as long as the cut removes none.
 
     Args:
         labels: Superpixel of each pixel, shape (H, W).
-        fine: Features and color of each pixel: fine levels, in units in which
-            p = 2 / (1 + exp(d^2)), float32, shape (H, W, C).
-        colors: Lab / 100, float32, shape (H, W, 3), or None: then color says nothing.
+        fine: Features of each pixel at fine levels, in units in which p = 2 / (1 + exp(d^2)),
+            float32, shape (H, W, C).
+        colors: Lab / 100, float32, shape (H, W, 3), or None to use no color.
     """
 
     def __init__(
@@ -79,14 +78,14 @@ class Refiner:
         """The mask in pixels.
 
         Args:
-            network: Gives logits of pixels from `PIXEL_FEATURES`.
+            network: Reads `PIXEL_FEATURES`.
             is_object: The cut of the superpixels, shape (K,).
             logits: logit of "object" of the superpixels, shape (K,).
             object_pixels: Clicked pixels, numbered in reading order, (N,).
             background_pixels: Likewise, (M,).
 
         Returns:
-            bool, shape (H, W). Clicks may still be wrong.
+            bool, shape (H, W). Clicks can still be unsatisfied.
         """
         mask = is_object[self.labels]
         places, click_features = self.click_features(mask, logits, object_pixels, background_pixels)
@@ -101,17 +100,17 @@ class Refiner:
         clicks: tuple[IntArray, IntArray],
         window: Window,
     ) -> BoolArray:
-        """The mask in a window alone, as clicks near it and the mask around it have it.
+        """The mask in a window.
 
         Args:
             network: See `refine`.
             mask: To be refined in the window, bool, shape (H, W).
-            logits: See `refine`; infinite for a hard constraint.
+            logits: See `refine`; infinite for superpixels that were not cut.
             clicks: Clicked pixels of the object and of the background, (N, 2) and (M, 2).
             window: Rows and columns.
 
         Returns:
-            bool, of the shape of the window. Clicks may still be wrong.
+            bool, of the shape of the window. Clicks can still be unsatisfied.
         """
         around = _aligned(grown(window, _MARGIN, whole(mask.shape)))
         inner = tuple(
@@ -133,7 +132,7 @@ class Refiner:
         object_pixels: IntArray,
         background_pixels: IntArray,
     ) -> tuple[IntArray, FloatArray]:
-        """What is in doubt, and what is known of it.
+        """The uncertain pixels and their features.
 
         Returns:
             The pixels, numbered in reading order, (N,), and their features, float32, (F, N).
@@ -148,20 +147,20 @@ class Refiner:
         return places, click_features
 
     def _nearest_in(self, clicks_yx: IntArray, window: Window) -> FloatArray:
-        """As `_nearest`, in a window, of the clicks that are felt there."""
+        """As `_nearest`, in a window, for the clicks near it."""
         low, high = np.array([(side.start, side.stop) for side in window]).T
-        is_felt = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
+        is_near = ((clicks_yx >= low - RADIUS) & (clicks_yx < high + RADIUS)).all(axis=1)
         maps = np.full((len(_CLICK_DISTANCES), *(high - low)), _FAR, np.float32)
         width = self.labels.shape[1]
-        pixels = np.unique(clicks_yx[is_felt] @ (width, 1))
-        for pixel in some_of(pixels, _MOST_FELT).tolist():
+        pixels = np.unique(clicks_yx[is_near] @ (width, 1))
+        for pixel in some_of(pixels, _MOST_CLICKED).tolist():
             row, column = divmod(pixel, width)
             self._add(maps, row, column, window)
         return maps
 
     def _nearest(self, is_object: bool, pixels: IntArray) -> FloatArray:
-        """The least of each feature over clicks of one kind, (distances, H, W)."""
-        wanted = frozenset(some_of(np.unique(pixels), _MOST_FELT).tolist())
+        """The smallest distances to clicks of one label, (D, H, W)."""
+        wanted = frozenset(some_of(np.unique(pixels), _MOST_CLICKED).tolist())
         known, maps = self._last.get(is_object, (frozenset[int](), None))
         if maps is None or not known <= wanted:
             known = frozenset()
@@ -174,17 +173,17 @@ class Refiner:
         return maps
 
     def _add(self, maps: FloatArray, row: int, column: int, window: Window) -> None:
-        """Lower the maps of a window, (distances, h, w), to what one click says."""
-        distances, corner = self._felt(row, column)
+        """Lower the maps of a window, (D, h, w), to the distances of one click."""
+        distances, corner = self._distances_around(row, column)
         into, part = [], []
         for side, first, length in zip(window, corner, distances.shape[1:], strict=True):
             start, stop = max(side.start, first), min(side.stop, first + length)
             into.append(slice(start - side.start, stop - side.start))
             part.append(slice(start - first, stop - first))
-        felt = maps[:, into[0], into[1]]
-        np.minimum(felt, distances[:, part[0], part[1]], out=felt)
+        near = maps[:, into[0], into[1]]
+        np.minimum(near, distances[:, part[0], part[1]], out=near)
 
-    def _felt(self, row: int, column: int) -> tuple[FloatArray, tuple[int, int]]:
+    def _distances_around(self, row: int, column: int) -> tuple[FloatArray, tuple[int, int]]:
         """Distances from a click to the pixels around it, (D, h, w), and the first pixel."""
         if (row, column) in self._patches:
             return self._patches[row, column]
@@ -215,13 +214,13 @@ def _levels(
     labels: npt.NDArray[np.int32],
     near: tuple[FloatArray, FloatArray],
 ) -> tuple[BoolArray, list[npt.NDArray[Any]]]:
-    """Which pixels are in doubt, (h, w), and the maps of `PIXEL_FEATURES`, (h, w) each.
+    """Which pixels are uncertain, (h, w), and the maps of `PIXEL_FEATURES`, (h, w) each.
 
     Args:
         mask: The cut, (h, w).
         logits: Of all superpixels, (K,).
         labels: Superpixel of each pixel, (h, w).
-        near: How near clicks on the object and on the background are, (distances, h, w).
+        near: Distances to clicks on the object and on the background, (D, h, w) each.
     """
     gray = mask.astype(np.uint8) * 255
     blurred = _blurred(gray, _FINE_BLUR)
@@ -240,7 +239,7 @@ def _levels(
 
 
 def _window_around(mask: BoolArray) -> Window:
-    """Rows and columns beyond which nothing is asked, nor seen by the blurs of what is asked."""
+    """The window of all uncertain pixels and of what their blurs depend on."""
     used = window_of(mask)
     if used[0].stop == 0:
         used = slice(0, 1), slice(0, 1)
@@ -248,13 +247,13 @@ def _window_around(mask: BoolArray) -> Window:
 
 
 def _aligned(window: Window) -> Window:
-    """Started at multiples of `_REDUCED`: a reduced image of it is part of that of all."""
+    """Start at multiples of `_REDUCED`, as the reduced image of all does."""
     rows, columns = (slice(side.start // _REDUCED * _REDUCED, side.stop) for side in window)
     return rows, columns
 
 
 def _blurred(gray: npt.NDArray[np.uint8], sigma: float, reduced: int = 1) -> npt.NDArray[np.uint8]:
-    """Blur, on means of `reduced` x `reduced` pixels: blurs that are wide enough show no blocks."""
+    """Gaussian blur, of an image reduced by `reduced` first."""
     image = Image.fromarray(gray)
     if reduced == 1:
         return np.asarray(image.filter(ImageFilter.GaussianBlur(sigma)))

@@ -1,4 +1,4 @@
-"""Prompts that carry their click radius -> a mask, step by step, in which no order is left."""
+"""Build a mask from prompts, largest click radius first; the result ignores prompt order."""
 
 from __future__ import annotations
 
@@ -11,20 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from maskfeat.interactive.click_radius import (
-    AGREED,
-    ANYWHERE,
-    Prompt,
-    distance_to_outline,
-    pixels_of,
-    radius_of_octave,
-)
-from maskfeat.interactive.image import ImageCut
-from maskfeat.interactive.mask_change import RefinementStep
-from maskfeat.interactive.narrow_band import is_in_narrow_band
-from maskfeat.interactive.prompt_cutter import PromptCutter
-from maskfeat.interactive.windows import (
+from maskfeat.interactive.geometry import (
     Window,
+    distance_to_outline,
     grown,
     joined,
     moved,
@@ -32,36 +21,49 @@ from maskfeat.interactive.windows import (
     window_around,
     window_of,
 )
+from maskfeat.interactive.image import LocalCut, PromptCutter
+from maskfeat.interactive.mask_change import RefinementStep
+from maskfeat.interactive.narrow_band import is_in_narrow_band
+from maskfeat.interactive.prompts import (
+    ANYWHERE,
+    SATISFIED,
+    Prompt,
+    pixels_of,
+    radius_of_octave,
+)
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-# The window of a change goes beyond its prompt by so many times 1.5 click radius + 1, and at least
-# so many pixels.
+# Margin of the window around a prompt that it can change: times 1.5 radius + 1, and at least.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
-_MARGIN = 16  # pixels by which a refined outline may leave that of the superpixels
+_MARGIN = 16  # pixels by which a refined outline can leave that of the superpixels
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
 
 class ProgressiveMerge:
-    """Masks made up of steps: prompts that reach furthest first, then finer and finer ones.
+    """Builds a mask in refinement steps, from the largest click radius to the smallest.
 
-    With x_0 the mask without prompts, and the octaves l of click radius falling,
+    A global cut can change far from a new click, so each prompt has a click radius. Prompts of the
+    same half octave of the radius are one step. With x_0 the mask without prompts, step l gives
 
-        x_l = x_(l-1), changed to the sign of each prompt of octave l where the cut by all prompts
-              of octave l or more, which weighs what click radius they have, says so and the change
-              is connected to the prompt.
+        x_l = x_(l-1), changed to the label of each prompt of step l
+              where a cut by the prompts of steps 1 to l has that label
+              and the change is connected to the prompt.
 
-    This cut is made around the prompts of octave l alone, the rest held as x_(l-1) has it. Prompts
-    that were made within some pixels of the outline are not cut for: each changes the narrow-band
-        change that
-    it means by itself, see `narrow_band`. Prompts that were made on no outline may change
-    everything. So all of it is a function of the set of prompts, and one of little click radius
-    leaves what prompts of more click radius made of other places as it is, bit for bit, but for
-    parts that it cuts off from all prompts.
+    - Prompts without an outline (infinite radius) come first and replace the whole mask by the cut.
+    - For the others only a window around them is cut, conditioned on the mask x_(l-1), see
+      `mask_change`.
+    - A prompt within some pixels of the outline changes a narrow band, see `narrow_band`.
+    - Prompts that their mask satisfied already (radius 0) change nothing, unless other prompts
+      contradict them. Then their radius is measured again, on the mask of the others.
 
-    Prompts that the mask they were made on satisfied already change nothing as long as the others
-    agree with them; those that they contradict then count as made on the mask of these.
+    The mask is a function of the set of prompts. A prompt of small radius leaves the mask far from
+    it unchanged, except for parts that it cuts off from all object prompts.
+
+    References:
+        Chen et al., FocalClick, CVPR 2022 (progressive merge); Sofiiuk et al., Reviving iterative
+        training with mask guidance, ICIP 2022 (conditioning on the previous mask).
     """
 
     def __init__(self) -> None:
@@ -75,40 +77,39 @@ class ProgressiveMerge:
         keep_all: bool = False,
         context: Hashable = None,
     ) -> BoolArray:
-        """The mask that prompts stand for, all of them satisfied.
+        """The mask of some prompts, which satisfies all of them.
 
         Args:
             prompts: In any order; their pixels inside the image.
-            cutter: Asked with some of the prompts, at least one of them on the object unless
-                `start` holds something.
+            cutter: Cuts the image by some of the prompts.
             start: The mask without prompts, bool, shape (H, W).
-            keep_all: Keep parts that hold no prompt, too.
-            context: Whatever the answers of `cutter`, `start` and `keep_all` depend on besides.
+            keep_all: Keep parts that hold no object prompt.
+            context: Key of `cutter`, `start` and `keep_all`; masks are cached under it.
 
         Returns:
             bool, shape (H, W), not to be changed.
         """
-        different = {prompt.key: prompt for prompt in prompts}  # said twice is said once
-        prompts = [different[key] for key in sorted(different)]
-        agreed = [prompt for prompt in prompts if prompt.octave == AGREED]
-        made = prompts[: len(prompts) - len(agreed)]
-        mask = self._with_prompts(start, [], made, cutter, keep_all, context)
-        wrong = [prompt for prompt in agreed if _is_wrong(mask, prompt)]
+        unique = {prompt.key: prompt for prompt in prompts}
+        prompts = [unique[key] for key in sorted(unique)]
+        satisfied = [prompt for prompt in prompts if prompt.octave == SATISFIED]
+        others = prompts[: len(prompts) - len(satisfied)]
+        mask = self._in_steps(start, [], others, cutter, keep_all, context)
+        wrong = [prompt for prompt in satisfied if _is_wrong(mask, prompt)]
         if wrong:
             again = [
                 replace(prompt, click_radius=distance_to_outline(mask, prompt.pixels_yx))
                 for prompt in wrong
             ]
             again.sort(key=lambda prompt: prompt.key)
-            context = context, tuple(prompt.key for prompt in made)
-            mask = self._with_prompts(mask, made, again, cutter, keep_all, context)
+            context = context, tuple(prompt.key for prompt in others)
+            mask = self._in_steps(mask, others, again, cutter, keep_all, context)
             inside, outside = (pixels_of(prompts, is_object) for is_object in (True, False))
             mask = enforce_hard_constraints(mask.copy(), inside, outside, keep_all)
         while len(self._kept) > _KEPT_MASKS:
             self._kept.popitem(last=False)
         return mask
 
-    def _with_prompts(
+    def _in_steps(
         self,
         mask: BoolArray,
         known: list[Prompt],
@@ -117,63 +118,92 @@ class ProgressiveMerge:
         keep_all: bool,
         context: Hashable,
     ) -> BoolArray:
-        """A mask that stands for known prompts, with the steps of others on it, sorted by key."""
+        """A mask of known prompts, changed by the steps of others, sorted by key."""
         for octave in sorted({prompt.octave for prompt in prompts}, reverse=True):
             so_far = [prompt for prompt in prompts if prompt.octave >= octave]
             key = context, tuple(prompt.key for prompt in so_far)
             if key not in self._kept:
-                step = [prompt for prompt in so_far if prompt.octave == octave]
-                self._kept[key] = _with_step(mask, step, known + so_far, cutter, keep_all)
+                new = [prompt for prompt in so_far if prompt.octave == octave]
+                self._kept[key] = _refined(mask, new, known + so_far, cutter, keep_all)
             self._kept.move_to_end(key)
             mask = self._kept[key]
         return mask
 
 
-def _with_step(
+def enforce_hard_constraints(
+    mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool
+) -> BoolArray:
+    """Give all prompts their label, in place, and keep only parts that hold object prompts.
+
+    Args:
+        mask: bool, shape (H, W).
+        inside: Pixels of object prompts, (N, 2).
+        outside: Pixels of background prompts, (M, 2).
+        keep_all: Keep the other parts, too.
+    """
+    mask[tuple(outside.T)] = False
+    mask[tuple(inside.T)] = True
+    if keep_all or not len(inside):
+        return mask
+    window = window_of(mask)
+    mask[window] = _parts_with(mask[window], inside - [side.start for side in window])
+    return mask
+
+
+def _refined(
     below: BoolArray,
-    step: Sequence[Prompt],
+    new: Sequence[Prompt],
     so_far: Sequence[Prompt],
     cutter: PromptCutter,
     keep_all: bool,
 ) -> BoolArray:
-    """The mask with the prompts of one octave, on the mask of those that reach further."""
+    """One refinement step.
+
+    Args:
+        below: The mask of the steps before, (H, W).
+        new: The prompts of this step, of one octave.
+        so_far: The prompts of this step and those before.
+        cutter: See `ProgressiveMerge.mask`.
+        keep_all: See there.
+    """
     inside, outside = pixels_of(so_far, True), pixels_of(so_far, False)
     if not len(inside) and not below.any():
         return below
-    if step[0].octave == ANYWHERE:
-        return enforce_hard_constraints(
-            cutter.whole(inside, outside).copy(), inside, outside, keep_all
-        )
+    octave = new[0].octave
+    if octave == ANYWHERE:
+        mask = cutter.whole(inside, outside).copy()
+        return enforce_hard_constraints(mask, inside, outside, keep_all)
     mask = below.copy()
-    limit = 1.5 * radius_of_octave(step[0].octave) + 1
-    wrong = [prompt for prompt in step if _is_wrong(below, prompt)]
+    wrong = [prompt for prompt in new if _is_wrong(below, prompt)]
     for prompt in filter(is_in_narrow_band, wrong):
         window, change = cutter.narrow_band_change(prompt, below, inside, outside)
         seeds = _seeds_in(window, prompt.pixels_yx)
         mask[window][_parts_around(seeds, change.copy())] = prompt.is_object
     broad = [prompt for prompt in wrong if not is_in_narrow_band(prompt)]
-    windows = joined([_window_around(prompt, limit, below.shape) for prompt in broad])
+    length = max(_LEAST_LENGTH, math.ceil(_LENGTH * (1.5 * radius_of_octave(octave) + 1)))
+    image = whole(below.shape)
+    windows = joined([grown(window_around(p.pixels_yx), length, image) for p in broad])
     if windows:
         local = cutter.within(inside, outside, RefinementStep(below, broad, len(so_far)), windows)
         for window in windows:
             for is_object in (False, True):
                 seeds = _seeds_in(window, pixels_of(broad, is_object))
                 _change(mask, below, local, window, seeds, is_object)
-    # What is added holds a prompt; parts without one appear where something was taken away.
-    only_added = all(prompt.is_object for prompt in wrong)
-    had_prompts = any(prompt.is_object for prompt in so_far if prompt.octave > step[0].octave)
-    return enforce_hard_constraints(mask, inside, outside, keep_all or (only_added and had_prompts))
+    # A step that only adds makes no parts without an object prompt.
+    only_adds = all(prompt.is_object for prompt in wrong)
+    had_object = any(prompt.is_object for prompt in so_far if prompt.octave > octave)
+    return enforce_hard_constraints(mask, inside, outside, keep_all or (only_adds and had_object))
 
 
 def _change(
     mask: BoolArray,
     below: BoolArray,
-    local: ImageCut,
+    local: LocalCut,
     window: Window,
     seeds: IntArray,
     is_object: bool,
 ) -> None:
-    """Change a mask, in place, to one label around seeds in a window, see `ProgressiveMerge`."""
+    """Change a mask to one label where a cut says so, in place, connected to seeds in a window."""
     seeds = seeds[below[window][tuple(seeds.T)] != is_object]
     if not len(seeds):
         return
@@ -186,46 +216,25 @@ def _change(
 
 
 def _is_wrong(mask: BoolArray, prompt: Prompt) -> bool:
-    """Whether a mask does not obey a prompt."""
     return bool((mask[tuple(prompt.pixels_yx.T)] != prompt.is_object).any())
 
 
-def _window_around(prompt: Prompt, limit: float, size: tuple[int, ...]) -> Window:
-    """What a prompt may change at most."""
-    length = max(_LEAST_LENGTH, math.ceil(_LENGTH * limit))
-    return grown(window_around(prompt.pixels_yx), length, whole(size))
-
-
 def _seeds_in(window: Window, pixels: IntArray) -> IntArray:
-    """The pixels that a window holds, counted from its corner."""
+    """The pixels inside a window, in its coordinates."""
     low, high = np.array([(side.start, side.stop) for side in window]).T
     within: IntArray = pixels[((pixels >= low) & (pixels < high)).all(axis=1)] - low
     return within
 
 
-def enforce_hard_constraints(
-    mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool
-) -> BoolArray:
-    """The mask with every prompt satisfied, in place, reduced to the parts that are labeled."""
-    mask[tuple(outside.T)] = False
-    mask[tuple(inside.T)] = True
-    if keep_all or not len(inside):
-        return mask
-    window = window_of(mask)
-    parts, count = ndimage.label(mask[window])
-    mask[window] = _parts_with(parts, count, inside - [side.start for side in window])
-    return mask
-
-
 def _parts_around(seeds: IntArray, change: BoolArray) -> BoolArray:
-    """The parts of a change that seeds are in, these taken in, (h, w)."""
+    """The connected parts of a change and its seeds that hold seeds, (h, w)."""
     change[tuple(seeds.T)] = True
-    parts, count = ndimage.label(change)
-    return _parts_with(parts, count, seeds)
+    return _parts_with(change, seeds)
 
 
-def _parts_with(parts: npt.NDArray[np.int32], count: int, pixels: IntArray) -> BoolArray:
-    """The parts that hold one of some pixels, (H, W); part 0 is none."""
+def _parts_with(mask: BoolArray, pixels: IntArray) -> BoolArray:
+    """The connected parts of a mask that hold some pixels, (h, w)."""
+    parts, count = ndimage.label(mask)
     is_kept = np.zeros(count + 1, bool)
     is_kept[parts[tuple(pixels.T)]] = True
     is_kept[0] = False

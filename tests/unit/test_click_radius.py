@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.interactive.click_radius import Prompt, click_radius_of, distance_to_outline
+from maskfeat.interactive.geometry import (
+    Window,
+    click_radius_of,
+    distance_to_outline,
+    grown,
+    whole,
+    window_around,
+)
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.update import ProgressiveMerge
-from maskfeat.interactive.windows import Window, grown, whole, window_around
 
 SIZE = (24, 30)
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 import maskfeat
 from maskfeat.features.reading import Features
-from maskfeat.interactive.history import KeptPrompt, PromptHistory, shown_mask
+from maskfeat.interactive.history import PromptHistory, shown_mask
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 SCRIBBLES = Path("../shared/data/iis/voc_scribbles")
@@ -75,12 +76,12 @@ def test_what_grows_for_a_background_prompt_comes_with_the_next_on_the_object() 
     columns, signs = (0, 0, 7, 3, 0), (True, False, False, True, False)
     points = [np.array([[0, column]]) for column in columns]
     history = PromptHistory(growing)
-    prompts: list[KeptPrompt] = []
+    prompts: list[Prompt] = []
     for point, is_positive, click_radius, count in zip(
         points, signs, (np.inf, 1, 0, 3, 4), (1, 1, 1, 4, 4), strict=True
     ):
         assert history.add(point, is_positive).sum() == count
-        prompts.append(KeptPrompt(point, is_positive, click_radius))
+        prompts.append(Prompt(point, is_positive, click_radius))
         assert shown_mask(growing, prompts).sum() == count
     assert shown_mask(growing, prompts[1:2]) is None
 

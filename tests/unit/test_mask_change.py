@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maskfeat.features.lab import LabEncoder
-from maskfeat.interactive.click_radius import Prompt, radius_of_octave
 from maskfeat.interactive.evidence import SUPERPIXEL_FEATURES
 from maskfeat.interactive.mask_change import CHANGE_FEATURES, MaskChangeReader, RefinementStep
+from maskfeat.interactive.prompts import Prompt, radius_of_octave
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.superpixels import superpixels
 

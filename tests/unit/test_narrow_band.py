@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.interactive.click_radius import Prompt
 from maskfeat.interactive.narrow_band import (
     NARROW_BAND_FEATURES,
     NarrowBandReader,
     is_in_narrow_band,
 )
 from maskfeat.interactive.networks import default_networks
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.segment.mlp import Mlp
 
 SIZE = (40, 50)
@@ -69,7 +69,7 @@ def test_what_is_measured_is_what_a_naive_search_finds() -> None:
             heard.update(pixels=np.stack(asked, axis=1) + corner, click_features=click_features)
             return asked, click_features
 
-    Reader(net_of(), FINE, COLORS).narrow_band_change(prompt, mask, (outside, inside))
+    Reader(net_of(), FINE, COLORS).change(prompt, mask, (outside, inside))
     near = np.argwhere(~mask)
     near = near[np.hypot(*(near - pixel).T) <= 19]  # 5 times the click radius, rounded up, and 6
     np.testing.assert_array_equal(heard["pixels"], near)
@@ -108,7 +108,7 @@ def test_a_sliver_is_as_the_network_says_and_only_of_the_other_label() -> None:
     net = net_of(depth_under_the_outline=-1.0, bias=3.5)
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     prompts = (np.array([[30, 40]]), prompt.pixels_yx)
-    window, change = NarrowBandReader(net, FINE, COLORS).narrow_band_change(prompt, half(), prompts)
+    window, change = NarrowBandReader(net, FINE, COLORS).change(prompt, half(), prompts)
     found = np.zeros(SIZE, bool)
     found[window] = change
     rows, columns = np.nonzero(found)
@@ -131,7 +131,7 @@ def test_what_was_asked_before_leaves_no_trace(seed: int) -> None:
         prompt = Prompt(place[None], is_object, float(rng.uniform(1, 3)))
         prompts = places[:3], places[3:]
         for reader in (used, used, NarrowBandReader(net, FINE, COLORS)):
-            window, change = reader.narrow_band_change(prompt, mask, prompts)
+            window, change = reader.change(prompt, mask, prompts)
             found = (mask[window] != is_object) & change
             np.testing.assert_array_equal(found, change)
             if reader is used:
@@ -146,9 +146,7 @@ def test_the_network_that_comes_along_finds_a_sliver_beside_an_edge() -> None:
     look += rng.normal(size=look.shape).astype(np.float32) * 0.01
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     reader = NarrowBandReader(default_networks().narrow_band, look * 4, look)
-    window, change = reader.narrow_band_change(
-        prompt, half(), (np.empty((0, 2), np.int64), prompt.pixels_yx)
-    )
+    window, change = reader.change(prompt, half(), (np.empty((0, 2), np.int64), prompt.pixels_yx))
     found = np.zeros(SIZE, bool)
     found[window] = change
     assert found[18:23, 25:28].all()
@@ -167,14 +165,6 @@ def test_without_colors_the_features_still_say_something() -> None:
     prompt = Prompt(np.array([[20, 26]]), True, 2.0)
     prompts = (np.empty((0, 2), np.int64), prompt.pixels_yx)
     by_color = net_of(color_distance_to_the_prompt=1.0)
-    assert not NarrowBandReader(by_color, FINE).narrow_band_change(prompt, half(), prompts)[1].any()
+    assert not NarrowBandReader(by_color, FINE).change(prompt, half(), prompts)[1].any()
     by_features = net_of(feature_distance_to_the_prompt=1.0)
-    assert NarrowBandReader(by_features, FINE).narrow_band_change(prompt, half(), prompts)[1].any()
-
-
-def test_networks_of_other_measures_are_refused() -> None:
-    content = default_networks().narrow_band.as_json()
-    assert Mlp.of_json(content, NARROW_BAND_FEATURES).as_json() == content
-    content["click_features"][0] = "another"
-    with pytest.raises(ValueError, match="it judges by other click_features"):
-        Mlp.of_json(content, NARROW_BAND_FEATURES)
+    assert NarrowBandReader(by_features, FINE).change(prompt, half(), prompts)[1].any()

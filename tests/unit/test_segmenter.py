@@ -12,7 +12,7 @@ from skimage.measure import label
 
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.interactive.click_radius import distance_to_outline
+from maskfeat.interactive.geometry import distance_to_outline
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 
@@ -174,14 +174,14 @@ def test_a_sign_is_true_or_false(sign: object) -> None:
     np.testing.assert_array_equal(segmenter.undo(), before)
 
 
-def test_a_prompt_is_kept_as_it_was_drawn() -> None:
+def test_a_scribble_is_kept_as_it_was_drawn() -> None:
     segmenter, pen = segmenter_of(RGB), np.array([[32, 30]])
     segmenter.scribble(pen)
     pen[0] = 5, 5  # a program that draws on with the same array
     mask = segmenter.click(2, 90, False)
     assert mask[32, 30]
     assert not mask[5, 5]
-    with pytest.raises(ValueError, match="a prompt must have at least one pixel, got none"):
+    with pytest.raises(ValueError, match="a scribble must have at least one pixel, got none"):
         segmenter.scribble([], False)
 
 

@@ -6,8 +6,8 @@ import torch
 from click_scenes import VALUES
 
 from maskfeat.features.reading import Features
+from maskfeat.interactive.priors import TreePrior
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.tree_prior import TreePrior
 from maskfeat.segment.tree import PartitionTree
 
 # Two sure segments of two superpixels each, {0, 1} and {2, 3}, joined by a root that is none.

@@ -1,0 +1,153 @@
+"""Windows of an image, boxes, and distances to the outline of a mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
+Window = tuple[slice, slice]  # rows and columns, both with start and stop
+
+_FEW = 8  # pixels whose distance to the outline is found one by one
+
+
+def filled(box: Box, size: tuple[int, ...]) -> BoolArray:
+    """The pixels of a box, (H, W)."""
+    filled = np.zeros(size, bool)
+    filled[box[0] : box[2], box[1] : box[3]] = True
+    return filled
+
+
+def whole(size: tuple[int, ...]) -> Window:
+    """The window of a whole image of this height and width."""
+    return slice(0, size[0]), slice(0, size[1])
+
+
+def window_of(mask: BoolArray) -> Window:
+    """The smallest window that holds a mask; an empty one for an empty mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def window_around(pixels_yx: IntArray) -> Window:
+    """The smallest window that holds some pixels, (N, 2), at least one."""
+    first, last = pixels_yx.min(axis=0).tolist(), pixels_yx.max(axis=0).tolist()
+    return slice(first[0], last[0] + 1), slice(first[1], last[1] + 1)
+
+
+def moved(window: Window, into: Window) -> Window:
+    """A window given in coordinates of another one, in coordinates of the image."""
+    rows, columns = (
+        slice(side.start + base.start, side.stop + base.start)
+        for side, base in zip(window, into, strict=True)
+    )
+    return rows, columns
+
+
+def grown(window: Window, margin: int, within: Window) -> Window:
+    """A window with a margin of some pixels, clipped to another one."""
+    rows, columns = (
+        slice(max(base.start, side.start - margin), min(base.stop, side.stop + margin))
+        for side, base in zip(window, within, strict=True)
+    )
+    return rows, columns
+
+
+def joined(windows: Sequence[Window]) -> list[Window]:
+    """Replace windows that overlap by one that holds them."""
+    found: list[Window] = []
+    for window in windows:
+        apart = [other for other in found if not _overlap(window, other)]
+        while len(apart) < len(found):
+            window = hull([window, *(other for other in found if _overlap(window, other))])
+            found = apart
+            apart = [other for other in found if not _overlap(window, other)]
+        found = [*apart, window]
+    return found
+
+
+def hull(windows: Sequence[Window]) -> Window:
+    """The smallest window that holds some others, at least one."""
+
+    def both(one: Window, other: Window) -> Window:
+        rows, columns = (
+            slice(min(a.start, b.start), max(a.stop, b.stop))
+            for a, b in zip(one, other, strict=True)
+        )
+        return rows, columns
+
+    return reduce(both, windows)
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
+    """The click radius of a prompt made on a mask.
+
+    Args:
+        mask: The mask that the user saw, shape (H, W).
+        pixels_yx: Pixels of the prompt, integers, shape (N, 2), inside the mask.
+        is_object: Whether the prompt is on the object.
+
+    Returns:
+        0 if the mask satisfies the prompt already, else `distance_to_outline`.
+    """
+    pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
+    is_satisfied = bool((mask[tuple(pixels.T)] == is_object).all())
+    return 0.0 if is_satisfied else distance_to_outline(mask, pixels)
+
+
+def distance_to_outline(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
+    """The largest distance of some pixels to the nearest pixel of the other label.
+
+    Args:
+        mask: Shape (H, W).
+        pixels_yx: Integers, shape (N, 2), inside the mask.
+
+    Returns:
+        Pixels; inf if the mask has one label only.
+    """
+    pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
+    if len(pixels) <= _FEW:  # a search around each is faster than a tree of the whole outline
+        return max(_to_other_label(mask, row, column) for row, column in pixels.tolist())
+    own, distances = mask[tuple(pixels.T)], [0.0]
+    borders = np.zeros_like(mask)
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    borders[1:] |= down
+    borders[:-1] |= down
+    borders[:, 1:] |= right
+    borders[:, :-1] |= right
+    for value in np.unique(own):
+        others = np.argwhere(borders & (mask != value))
+        if not len(others):
+            return math.inf
+        distances.append(float(cKDTree(others).query(pixels[own == value])[0].max()))
+    return max(distances)
+
+
+def _to_other_label(mask: BoolArray, row: int, column: int) -> float:
+    """Distance of a pixel to the nearest one of the other label; inf if there is none."""
+    half = 16
+    while True:
+        top, left = max(0, row - half), max(0, column - half)
+        window = mask[top : row + half + 1, left : column + half + 1]
+        rows, columns = np.nonzero(window != mask[row, column])
+        if len(rows):
+            squares = (rows + (top - row)) ** 2 + (columns + (left - column)) ** 2
+            nearest = math.sqrt(squares.min())
+            if nearest <= half:  # a nearer one could lie beyond the sides of the window
+                return nearest
+        if window.shape == mask.shape:
+            return nearest if len(rows) else math.inf
+        half *= 4
