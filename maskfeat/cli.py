@@ -5,22 +5,21 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import inspect
 import io
 import json
 import logging
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from maskfeat import __version__
 from maskfeat.console import raise_at_ctrl_c
 from maskfeat.deprecation import current_options
+from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
 _ON_FILES = ("segment", "annotate", "export")
@@ -73,7 +72,7 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     from maskfeat.lightning_cli import MaskfeatCLI
 
     raise_at_ctrl_c()
-    with _in_one_sentence():
+    with in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
         MaskfeatCLI(None if is_typed else words)
 
@@ -86,53 +85,6 @@ def _say_of_itself(word: str) -> None:
     from maskfeat.help_text import COMMANDS
 
     print(COMMANDS)
-
-
-@contextlib.contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    """Say what a user can cause in one sentence, not in a page of traceback."""
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1
-            sys.exit(130)
-        raise
-    except (ValueError, OSError) as error:
-        # What names no file, as a lost connection, nobody can mend without knowing where it was.
-        names_none = isinstance(error, OSError) and error.strerror and error.filename is None
-        told = _cause_of(error) if names_none else _sentence_of(error)
-        if _is_debugging() or told is None:
-            raise
-        sys.exit(f"error: {told}")
-    except (RuntimeError, EOFError) as error:
-        told = _cause_of(error)
-        if told is None or _is_debugging():
-            raise
-        sys.exit(f"error: {told}")
-
-
-def _cause_of(error: Exception) -> str | None:
-    """What a user can mend beneath an error of a library; None where nothing is known."""
-    from maskfeat.data.order.workers import death_of_worker
-    from maskfeat.running.failures import said_of_failure
-
-    of_run = said_of_failure(error) if isinstance(error, RuntimeError) else None
-    return death_of_worker(error) or of_run
-
-
-def _sentence_of(error: ValueError | OSError) -> str:
-    """What was wrong, without the number of an error of the system, and with its file."""
-    if isinstance(error, OSError) and error.filename is not None:
-        is_there = isinstance(error, FileExistsError)  # where a folder was to be made
-        reason = "a file of this name is in the way" if is_there else error.strerror
-        return f"cannot read or write '{os.fsdecode(error.filename)}': {reason}"
-    from maskfeat.parser_errors import in_one_line
-
-    said = in_one_line(str(error))
-    if not said.startswith("Caught "):
-        return said
-    # A worker of a loader hands over its whole traceback, of which the last line tells.
-    return re.sub(r"^(Original )?\w+Error: ", "", said.strip().rpartition("\n")[2])
 
 
 def _check_command(words: Sequence[str]) -> None:
@@ -172,7 +124,7 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
 
     settings = {"prog": f"maskfeat {name}", "parser_class": OneLineErrors, **settings}
     raise_at_ctrl_c()
-    with _in_one_sentence():
+    with in_one_sentence():
         jsonargparse.auto_cli(functions, args=list(words), **settings)
 
 
@@ -244,10 +196,6 @@ def _spelled_out(function: Callable[..., None], words: Sequence[str]) -> list[st
     return spelled
 
 
-def _is_debugging() -> bool:
-    return logging.getLogger("maskfeat").isEnabledFor(logging.DEBUG)
-
-
 def _speak() -> None:
     """Send what maskfeat logs to the terminal, and leave the libraries' loggers alone."""
     logger = logging.getLogger("maskfeat")
@@ -255,7 +203,7 @@ def _speak() -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.handlers = [handler]  # not one more with each call from Python
     logger.propagate = False
-    if not _is_debugging():  # what a caller from Python has set for tracebacks stays
+    if not is_debugging():  # what a caller from Python has set for tracebacks stays
         logger.setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8

@@ -25,17 +25,17 @@ from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
 from maskfeat.packaged import resolve_data_root, uses_packaged_scenes
 from maskfeat.parser_errors import OneLineErrors
-from maskfeat.running.failed_start import RemoveEmptyRun
 from maskfeat.running.net_summary import shorten_summary
 from maskfeat.running.rank_watch import RankWatch
 from maskfeat.running.run_folder import (
+    RemoveEmptyRun,
     has_last,
     held_run,
     move_aside,
     moved_aside,
     whole_checkpoint,
 )
-from maskfeat.running.stop_together import StopTogether
+from maskfeat.running.signals import StopTogether
 
 _LOG = logging.getLogger("maskfeat")
 

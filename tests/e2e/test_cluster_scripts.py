@@ -88,7 +88,7 @@ def test_what_slurm_gave_reaches_lightning(script) -> None:
         "--data_root=/d",
         "--trainer.num_nodes=2",
         "--trainer.devices=8",
-        "--trainer.callbacks+=maskfeat.running.save_together.SaveTogether",
+        "--trainer.callbacks+=maskfeat.running.signals.SaveTogether",
         "--trainer.max_epochs=3",
     ]
 

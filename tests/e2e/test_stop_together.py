@@ -11,7 +11,7 @@ import torch
 from fits import CHECKPOINTS, TINY, TWO_STEPS
 from sent_signals import HANDLED
 
-from maskfeat.running.stop_together import Stopped, StopTogether
+from maskfeat.running.signals import Stopped, StopTogether
 
 FIT = [
     "fit",

@@ -13,8 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.data import DataLoader, Dataset
 
-from maskfeat.running.run_summary import RunSummary
-from maskfeat.running.scalar_layout import LAYOUT, ScalarLayout
+from maskfeat.running.tensorboard import LAYOUT, RunSummary, ScalarLayout
 from maskfeat.running.throughput import Throughput
 
 

@@ -7,7 +7,7 @@ import torch
 from fits import CHECKPOINTS, TWO_STEPS
 
 import maskfeat.data.order.examples as own_module
-from maskfeat.running.failures import said_of_failure
+from maskfeat.running.failures import sentence_of_run
 
 WORKER = """Caught RuntimeError in DataLoader worker process 0.
 Original Traceback (most recent call last):
@@ -32,13 +32,13 @@ def test_a_loss_that_is_no_number_is_one_sentence(command) -> None:
 
 def test_own_errors_of_workers_are_sentences_and_foreign_ones_keep_their_traceback() -> None:
     own = RuntimeError(WORKER.format(file=own_module.__file__, text="3 of 4: samples are bad"))
-    assert said_of_failure(own) == "3 of 4: samples are bad"
-    assert said_of_failure(RuntimeError(WORKER.format(file="/x/y.py", text="no"))) is None
+    assert sentence_of_run(own) == "3 of 4: samples are bad"
+    assert sentence_of_run(RuntimeError(WORKER.format(file="/x/y.py", text="no"))) is None
     with pytest.raises(RuntimeError) as foreign:
         torch.zeros(2) @ torch.zeros(3)
-    assert said_of_failure(foreign.value) is None
+    assert sentence_of_run(foreign.value) is None
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
-    assert said_of_failure(full) == "CUDA out of memory; lower data.batch_size or data.crop_size"
+    assert sentence_of_run(full) == "CUDA out of memory; lower data.batch_size or data.crop_size"
 
 
 @pytest.mark.parametrize(

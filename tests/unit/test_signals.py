@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from maskfeat.running.save_together import SaveTogether
+from maskfeat.running.signals import SaveTogether
 
 # Stands in for Slurm's program: writes down the words it was given.
 SCONTROL = '#!/bin/sh\necho "$@" >> "$(dirname "$0")/told"\n'
