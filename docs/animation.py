@@ -1,6 +1,6 @@
-"""Draw the moving image of the README: granularity on the left, clicks on the right.
+"""Draw the animation of the README: granularity on the left, clicks on the right.
 
-Run it in the repository's root: `python docs/moving_picture.py`. The image is a held-out drawn
+Run it in the repository's root: `python docs/animation.py`. The image is a held-out drawn
 scene, the model is maskfeat-b0, and the clicks are those of the standard simulated user.
 """
 
