@@ -1,4 +1,4 @@
-"""Every way of "Add your own" in the README, by the command, in a folder with a user's file."""
+"""Every way of "Add my own" in docs/guides/train.md, by the command, with a file of the user."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_both_spellings_of_the_option_take_a_name(capsys) -> None:
     assert [Path(file).name for file in given] == ["base.yaml", "sa1b.yaml"]
     with pytest.raises(SystemExit):
         parser.parse_args(["--config", "bose"])
-    assert "one that is packaged: base, bsds500" in capsys.readouterr().err
+    assert re.search(r"one that is packaged: [\w, ]*base, ", capsys.readouterr().err)
 
 
 def test_configs_are_not_copied_to_a_file() -> None:
