@@ -151,6 +151,16 @@ def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) 
     assert set(kept) == set(sets)
 
 
+def test_borders_trains_two_steps_on_drawn_scenes(command, tmp_path) -> None:
+    words = ["fit", "--config=conf/base.yaml", "--config=conf/borders.yaml", *TWO_STEPS]
+    command(*words, *CHECKPOINTS, "--trainer.log_every_n_steps=1")
+    events = EventAccumulator(str(tmp_path / "runs/borders")).Reload()
+    for name in ("local", "boundary"):
+        assert len(events.Scalars(f"train/loss_{name}")) == 2
+    net = maskfeat.load(tmp_path / "runs/borders/checkpoints/last.ckpt")
+    assert net.features(np.zeros((40, 50, 3), np.uint8)).boundary_logits.shape == (2, 40, 50)
+
+
 def test_distill_trains_two_steps_on_drawn_scenes_and_goes_on(command, tmp_path) -> None:
     save(FeaturePyramid(width=8, levels=(0, 1)), tmp_path / "teacher.safetensors")
     words = [

