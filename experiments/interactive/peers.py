@@ -207,8 +207,8 @@ class TreeSegmenter:
     That is the nearest click by the ultrametric distance of the tree. A superpixel that meets
     clicks of both signs at once is background, so that the object consists of the largest nodes
     with clicks on the object alone; without background clicks it consists of the nodes that stand
-    out most above these clicks (`maskfeat.segment.tree.salient_path`). A superpixel clicked
-    both distances is shared out pixel by pixel to the nearest of its clicks.
+    out most above these clicks (`maskfeat.segment.tree.salient_path`). A superpixel with
+    clicks of both signs is shared out pixel by pixel to the nearest of its clicks.
 
     Args:
         encoder: Gives the features that superpixels and tree are made of.
