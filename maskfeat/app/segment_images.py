@@ -14,7 +14,8 @@ from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
-from maskfeat.evaluate.drawing import RgbImage, contour_image, nearest_cells, overlay_labels
+from maskfeat.arrays import RgbImage
+from maskfeat.evaluate.drawing import contour_image, nearest_cells, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 
+from maskfeat.arrays import FloatArray, IntArray
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
 from maskfeat.evaluate.scoring import (
@@ -19,9 +19,7 @@ from maskfeat.evaluate.scoring import (
 )
 
 
-def share_told_apart(
-    values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], margin: float = 0.1
-) -> float:
+def share_told_apart(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
     """Share of neighboring components whose mean values differ by more than a margin.
 
     Args:

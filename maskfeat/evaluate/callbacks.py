@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from maskfeat.evaluate.drawing import ColorProjection, RgbImage
+from maskfeat.arrays import RgbImage
+from maskfeat.evaluate.drawing import ColorProjection
 from maskfeat.evaluate.scoring import (
     Source,
     check_contract,

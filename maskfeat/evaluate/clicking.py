@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.metrics import iou, noc
 from maskfeat.evaluate.simulated_users import SimulatedUser, next_click
@@ -26,9 +27,7 @@ class ClickSegmenter(Protocol):
         """Take the image that the next clicks are for, uint8, shape (H, W, 3)."""
         ...
 
-    def predict(
-        self, clicks_yx: npt.NDArray[np.int64], is_positive: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
+    def predict(self, clicks_yx: IntArray, is_positive: BoolArray) -> BoolArray:
         """The mask, bool (H, W), for all clicks so far, (N, 2) and (N,)."""
         ...
 
@@ -36,9 +35,9 @@ class ClickSegmenter(Protocol):
 class Step(NamedTuple):
     """A session after one click: the mask, bool (H, W), and all clicks so far, (N, 2) and (N,)."""
 
-    mask: npt.NDArray[np.bool_]
-    clicks_yx: npt.NDArray[np.int64]
-    is_positive: npt.NDArray[np.bool_]
+    mask: BoolArray
+    clicks_yx: IntArray
+    is_positive: BoolArray
 
 
 def run_session(

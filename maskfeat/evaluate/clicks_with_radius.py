@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -37,14 +38,12 @@ class ClicksWithRadius:
 
     def reset(self) -> None:
         """Forget all clicks; the image stays."""
-        self._shown: npt.NDArray[np.bool_] | None = None
-        self._within: npt.NDArray[np.bool_] | None = None
+        self._shown: BoolArray | None = None
+        self._within: BoolArray | None = None
         self._clicks: frozenset[Click] = frozenset()
         self._radii: dict[Click, float] = {}
 
-    def predict(
-        self, clicks_yx: npt.NDArray[np.int64], is_positive: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
+    def predict(self, clicks_yx: IntArray, is_positive: BoolArray) -> BoolArray:
         """The mask, bool (H, W), for all clicks so far, (N, 2) and (N,)."""
         if len(clicks_yx) == 1:
             self.reset()  # a new session

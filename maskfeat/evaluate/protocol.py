@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.arrays import IntArray
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.metrics import (
     achievable_segmentation_accuracy,
@@ -56,7 +56,7 @@ def score_partition(
     return scores
 
 
-def score_labels(labels: npt.NDArray[np.int64], image: HeldOutImage) -> dict[str, float]:
+def score_labels(labels: IntArray, image: HeldOutImage) -> dict[str, float]:
     """Compare one partition, whoever made it, with the true ones.
 
     Args:
@@ -113,7 +113,7 @@ def score_pairs(
     return {"auc": auc("leave out"), "auc_votes": auc("vote")}
 
 
-def num_components(labels: npt.NDArray[np.int64]) -> int:
+def num_components(labels: IntArray) -> int:
     """4-connected regions of equal label, of a label map (H, W)."""
     height, width = labels.shape
     right, below = labels[:, 1:] == labels[:, :-1], labels[1:] == labels[:-1]

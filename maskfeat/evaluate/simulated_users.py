@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-BoolArray = npt.NDArray[np.bool_]
+from maskfeat.arrays import BoolArray, Float64Array
+
 Int8Array = npt.NDArray[np.int8]
-FloatArray = npt.NDArray[np.float64]
 Click = tuple[tuple[int, int], bool]
 # Called as user(pred, target, not_clicked, rng), see `next_click`; `rng` draws what chance decides.
 SimulatedUser = Callable[[BoolArray, Int8Array, BoolArray, np.random.Generator], Click]
@@ -131,7 +131,7 @@ def _drawn(
     target: Int8Array,
     not_clicked: BoolArray,
     rng: np.random.Generator,
-    weights: Callable[[FloatArray], npt.NDArray[np.generic]],
+    weights: Callable[[Float64Array], npt.NDArray[np.generic]],
 ) -> Click:
     """Draw a pixel of the error that `next_click` corrects, by weights of the depths (N,)."""
     place, is_positive = next_click(pred, target, not_clicked)
@@ -156,12 +156,12 @@ def _deepest(errors: BoolArray, not_clicked: BoolArray | None) -> tuple[float, t
     return float(depth[row, column]), (int(rows.start + row), int(columns.start + column))
 
 
-def _depths(errors: BoolArray) -> tuple[slice, slice, FloatArray]:
+def _depths(errors: BoolArray) -> tuple[slice, slice, Float64Array]:
     """The box around all errors, rows and columns, and how deep each of its pixels lies."""
     rows, columns = np.flatnonzero(errors.any(axis=1)), np.flatnonzero(errors.any(axis=0))
     box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
     # The box and a ring of right pixels hold every nearest right pixel.
-    depth: FloatArray = ndimage.distance_transform_edt(np.pad(errors[box], 1))[1:-1, 1:-1]
+    depth: Float64Array = ndimage.distance_transform_edt(np.pad(errors[box], 1))[1:-1, 1:-1]
     return *box, depth
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from maskfeat.arrays import RgbImage
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.clicking import pick_target, run_session
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.drawing import (
     ColorProjection,
-    RgbImage,
     draw_borders,
     draw_clicks,
     feature_colors,

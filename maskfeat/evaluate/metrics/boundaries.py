@@ -11,11 +11,11 @@ import math
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps
 
 
@@ -109,7 +109,7 @@ def boundary_f(
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], radius: float) -> int:
+def num_matched(first: BoolArray, second: BoolArray, radius: float) -> int:
     """Largest number of pairs, one pixel of each map, no pixel twice, at most `radius` apart.
 
     Args:
@@ -120,9 +120,7 @@ def num_matched(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], rad
     return len(matched(first, second, radius))
 
 
-def matched(
-    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], radius: float
-) -> npt.NDArray[np.int64]:
+def matched(first: BoolArray, second: BoolArray, radius: float) -> IntArray:
     """The pixels of the first map in one of the largest sets of pairs, see `num_matched`.
 
     Returns:
@@ -144,13 +142,11 @@ def matched(
     )
     flow = csgraph.maximum_flow(network, source, sink).flow
     is_matched = flow[[source]].toarray()[0, : len(places)] > 0
-    pixels: npt.NDArray[np.int64] = places[is_matched]
+    pixels: IntArray = places[is_matched]
     return pixels
 
 
-def border_pixels(
-    labels: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.bool_]:
+def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArray:
     """Mark the left or upper pixel of every two neighbors that lie in different segments.
 
     Args:
@@ -170,9 +166,7 @@ def border_pixels(
     return border
 
 
-def _one_to_one(
-    found: npt.NDArray[np.int64], true: npt.NDArray[np.int64], tolerance: float
-) -> tuple[float, float]:
+def _one_to_one(found: IntArray, true: IntArray, tolerance: float) -> tuple[float, float]:
     """Recall and precision of borders under one-to-one matches; NaN as for many-to-one ones."""
     radius = _tolerance_px(found.shape, tolerance)
     found_border, true_border = border_pixels(found), border_pixels(true, counted=true >= 0)
@@ -193,9 +187,9 @@ def _tolerance_px(shape: tuple[int, ...], tolerance: float) -> float:
     return tolerance * math.hypot(*shape)
 
 
-def within(marked: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
+def within(marked: BoolArray, radius: float) -> BoolArray:
     """Pixels at most `radius` away from a marked one; none if nothing is marked."""
     if not marked.any():
         return marked
-    near: npt.NDArray[np.bool_] = ndimage.distance_transform_edt(~marked) <= radius
+    near: BoolArray = ndimage.distance_transform_edt(~marked) <= radius
     return near

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray
+
 
 def dropped_share(ious: Sequence[float], by: float = 0.01) -> float:
     """Share of the steps from one click to the next at which the mask got clearly worse.
@@ -24,9 +26,9 @@ def dropped_share(ious: Sequence[float], by: float = 0.01) -> float:
 
 
 def clicks_obeyed(
-    mask: npt.NDArray[np.bool_],
+    mask: BoolArray,
     clicks_yx: npt.NDArray[np.integer],
-    is_positive: npt.NDArray[np.bool_],
+    is_positive: BoolArray,
 ) -> float:
     """Share of the clicks that a mask satisfies.
 

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from maskfeat.arrays import Float64Array
 from maskfeat.evaluate.metrics.boundaries import border_pixels, matched, within
 from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps
-
-Counts = npt.NDArray[np.float64]
 
 
 class BoundaryFs(NamedTuple):
@@ -40,7 +38,7 @@ class BoundaryFs(NamedTuple):
 
 def boundary_counts(
     labels: LabelMap, targets: Sequence[LabelMap], tolerance: float = 0.0075
-) -> Counts:
+) -> Float64Array:
     """Count the boundary pixels of a partition that are right, and the true ones that it finds.
 
     Pixels are matched one to one with each annotator, as in `boundary_f`.
@@ -81,7 +79,7 @@ def boundary_counts(
     return np.array([num_right, num_found, num_matched, num_true], np.float64)
 
 
-def boundary_fs(counts: Counts) -> BoundaryFs:
+def boundary_fs(counts: Float64Array) -> BoundaryFs:
     """F at the best threshold for all images, and at the best of each.
 
     Args:
@@ -96,12 +94,12 @@ def boundary_fs(counts: Counts) -> BoundaryFs:
     return BoundaryFs(float(of_all.max()), float(boundary_f_of(chosen)), int(of_all.argmax()))
 
 
-def boundary_f_of(counts: Counts) -> Counts:
+def boundary_f_of(counts: Float64Array) -> Float64Array:
     """Harmonic mean of precision and recall, (..., 4) -> (...); 0 where nothing is matched."""
     right, found, num_matched, true = np.moveaxis(counts, -1, 0)
     precision, recall = right / np.maximum(found, 1), num_matched / np.maximum(true, 1)
     total = precision + recall
-    f: Counts = 2 * precision * recall / np.where(total > 0, total, 1)
+    f: Float64Array = 2 * precision * recall / np.where(total > 0, total, 1)
     return f
 
 
@@ -123,7 +121,7 @@ class BoundaryOverScales(Metric):
         self.add_state("totals", zeros, dist_reduce_fx="sum")
         self.add_state("best", zeros[0].clone(), dist_reduce_fx="sum")
 
-    def update(self, counts: Counts) -> None:
+    def update(self, counts: Float64Array) -> None:
         """Add one image: what `boundary_counts` gives at each threshold, shape (T, 4)."""
         added = torch.from_numpy(counts.astype(np.int64)).to(self.totals.device)
         self.totals += added

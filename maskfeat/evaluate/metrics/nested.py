@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps, entropy
 from maskfeat.segment.tree import PartitionTree
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # The IoUs that average recall is the mean over (COCO).
 RECALL_THRESHOLDS = np.arange(0.5, 0.96, 0.05)

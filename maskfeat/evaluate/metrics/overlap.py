@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from maskfeat.arrays import IntArray
+
 LabelMap = npt.NDArray[np.integer[Any]] | Tensor
 
 
@@ -24,7 +26,7 @@ class Overlap:
         label_sizes, target_sizes: Counted pixels per segment.
     """
 
-    def __init__(self, labels: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> None:
+    def __init__(self, labels: IntArray, target: IntArray) -> None:
         (labels, num_labels), (target, num_targets) = _compact(labels), _compact(target)
         pairs, num_pairs = labels * num_targets + target, num_labels * num_targets
         if num_pairs <= 8 * pairs.size:  # counting beats sorting where the table is small
@@ -60,9 +62,7 @@ def entropy(sizes: npt.NDArray[np.number[Any]]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def checked_label_maps(
-    labels: LabelMap, target: LabelMap
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def checked_label_maps(labels: LabelMap, target: LabelMap) -> tuple[IntArray, IntArray]:
     """Both label maps as int64 arrays of one shape (H, W), or a ValueError that says why not."""
     arrays = []
     for name, value in (("labels", labels), ("target", target)):
@@ -81,7 +81,7 @@ def checked_label_maps(
     return arrays[0], arrays[1]
 
 
-def _compact(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+def _compact(labels: IntArray) -> tuple[IntArray, int]:
     """Numbers from 0 in place of any numbers, and how many there can be; 1-D in, 1-D out."""
     if not labels.size:
         return labels, 0

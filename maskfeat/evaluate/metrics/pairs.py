@@ -6,17 +6,14 @@ import math
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.features.reading import Features
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 def pair_auc(
     features: Features,
-    masks: npt.NDArray[np.bool_],
+    masks: BoolArray,
     num_pairs: int = 20_000,
     radius: float = 32,
     disputed: Literal["leave out", "vote"] = "leave out",
@@ -102,7 +99,7 @@ def draw_nearby_pairs(
     return first, second
 
 
-def weighted_auc(scores: FloatArray, positive: FloatArray, negative: FloatArray) -> float:
+def weighted_auc(scores: Float64Array, positive: Float64Array, negative: Float64Array) -> float:
     """Chance that a positive scores above a negative, ties counted half.
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray
 from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps, entropy, overlap_of
 
 
@@ -198,7 +199,7 @@ def explained_variation(labels: LabelMap, image: npt.NDArray[np.generic]) -> flo
     return min(1.0, float(sum((column**2 / areas).sum() for column in sums) / total))
 
 
-def iou(pred: npt.NDArray[np.bool_], target: npt.NDArray[np.int8]) -> float:
+def iou(pred: BoolArray, target: npt.NDArray[np.int8]) -> float:
     """Intersection over union of a mask and a true mask.
 
     Args:
