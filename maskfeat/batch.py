@@ -1,4 +1,4 @@
-"""What passes between the rooms: every name, shape, dtype and range, in one place.
+"""What one room gives to another: every name, shape, dtype and range.
 
 Coordinates are (row, column) in pixels; integer coordinates are pixel centers, so a map of
 stride ``s`` holds the pixel (y, x) at ((y + 0.5) / s - 0.5, (x + 0.5) / s - 0.5).
@@ -21,7 +21,7 @@ RGB_STD = (0.229, 0.224, 0.225)
 
 
 class SkippedSample(NamedTuple):
-    """A sample that could not be read; it costs nothing but its place in the count."""
+    """A sample that could not be read."""
 
     reason: str  # one of a few words, e.g. "bad jpg"; the tail of the tag data/skipped/REASON
     shard: str
@@ -29,7 +29,19 @@ class SkippedSample(NamedTuple):
     detail: str  # one sentence for the log
 
 
-class Batch(TypedDict):
+class LeftOutCrowds(NamedTuple):
+    """Masks of a sample that hold many objects at once (`iscrowd` of COCO) and are not read."""
+
+    num: int
+    shard: str
+    key: str
+
+
+class _OptionalOfBatch(TypedDict, total=False):
+    crowds: list[LeftOutCrowds]
+
+
+class Batch(_OptionalOfBatch):
     """What a training or validation batch holds.
 
     Attributes:
@@ -45,6 +57,7 @@ class Batch(TypedDict):
             -1 where no mask holds either, or one lies beyond the image.
         boundary: 1 minus this similarity for each pixel and its right neighbor (channel 0), the
             one below (channel 1), float32, shape (B, 2, H, W); -1 as above, and at the rim.
+        crowds: Masks of its samples that were left out as crowds; may be absent.
     """
 
     images: Tensor

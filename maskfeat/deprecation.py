@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +63,31 @@ def current_options(command: str, words: Sequence[str]) -> list[str]:
             warn_renamed(f"maskfeat {command} {option}", new)
         current.append(word if new is None else f"{new}{equals}{value}")
     return current
+
+
+def grouped_arguments(group_of: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take arguments that are now fields of another one, with a `FutureWarning`.
+
+    Args:
+        group_of: For each former argument the argument, a dataclass with a default, that has it
+            as a field of the same name.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old in [name for name in kwargs if name in group_of]:
+                group = group_of[old]
+                warn_renamed(f"{old}=...", f"a field of {group}=...")
+                before: Any = kwargs.get(group, parameters[group].default)
+                kwargs[group] = dataclasses.replace(before, **{old: kwargs.pop(old)})
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def warn_renamed(old: str, new: str) -> None:

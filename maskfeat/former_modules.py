@@ -38,7 +38,7 @@ FORMER = {
     "data.skips": "data.order.skips",
     "data.stream": "data.shards.stream",
     "data.tar": "data.shards.tar",
-    "data.training": "data.order.training_loader",
+    "data.training": "data.training_set",
     "data.workers": "data.order.workers",
     "data.write": "data.shards.write",
     "evaluate.net_summary": "running.net_summary",

@@ -15,14 +15,14 @@ SMALL = [
     "--model.net.init_args.width=8",
     "--data.num_workers=0",
     "--data.batch_size=2",
-    "--data.num_points=64",
+    "--data.examples.num_points=64",
 ]
 TWO_STEPS = [
     *SMALL,
     "--trainer.max_epochs=1",
     "--trainer.check_val_every_n_epoch=1",
     "--data.epoch_images=4",
-    "--data.crop_size=64",
+    "--data.examples.crop_size=64",
     "--data.num_val_images=2",
 ]
 # Only what the test is about: no evaluation, checkpoints every five steps.

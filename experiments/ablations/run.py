@@ -33,6 +33,7 @@ from maskfeat.data.annotations.sample import to_held_out
 from maskfeat.data.augment import Augmentation
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ShardImages
+from maskfeat.data.settings import ExampleSettings
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
@@ -102,11 +103,11 @@ def train(settings: Settings, data_root: str) -> tuple[FeatureTask, float]:
         }
         data = ShardDataModule(
             train=sets,
-            augmentation=Augmentation(**settings["augmentation"]),
+            batch_size=settings["data"]["batch_size"],
             epoch_images=steps * settings["data"]["batch_size"],
             seed=settings["seed"],
             num_workers=0,
-            **settings["data"],
+            examples=_examples(settings),
         )
         trainer = L.Trainer(
             max_steps=steps,
@@ -126,6 +127,11 @@ def train(settings: Settings, data_root: str) -> tuple[FeatureTask, float]:
 
 
 @cache
+def _examples(settings: dict[str, Any]) -> ExampleSettings:
+    sizes = {name: value for name, value in settings["data"].items() if name != "batch_size"}
+    return ExampleSettings(**sizes, augmentation=Augmentation(**settings["augmentation"]))
+
+
 def held_out_images(shards: str, num_images: int) -> list[HeldOutImage]:
     """The images that all runs are scored on, decoded once."""
     return list(ShardImages(shards, num_images))

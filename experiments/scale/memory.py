@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.data.settings import ExampleSettings, StreamSettings
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 from maskfeat.running.throughput import Throughput
@@ -101,13 +102,11 @@ def record(
         val=shards,
         mode=mode,  # type: ignore[arg-type]
         batch_size=batch_size,
-        crop_size=32,
-        num_points=64,
+        examples=ExampleSettings(crop_size=32, num_points=64),
         epoch_images=steps_per_epoch * batch_size,
         num_val_images=4,
         num_workers=num_workers,
-        shuffle_buffer=50,
-        num_readers=2,
+        streaming=StreamSettings(shuffle_buffer=50, num_readers=2),
     )
     memory = MemoryRecord(every, write)
     with tempfile.TemporaryDirectory() as folder:

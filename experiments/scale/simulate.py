@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 
 from maskfeat.data.order import readers
-from maskfeat.data.order.loaders import PlaceSampler
+from maskfeat.data.order.loaders import EpochSampler
 from maskfeat.data.order.readers import StreamPlan, StreamReader
 from maskfeat.data.order.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards.count import CountedShard
@@ -102,7 +102,7 @@ def places_after(
     num_done: int, total: int, batch_size: int, rank: int, world_size: int
 ) -> np.ndarray:
     """Places that a rank's sampler gives after so many batches."""
-    sampler = PlaceSampler(total, batch_size, rank, world_size)
+    sampler = EpochSampler(total, batch_size, rank, world_size)
     sampler.num_done = num_done
     rest = sampler._places()[num_done * batch_size :]
     first = list(itertools.islice(iter(sampler), 3))
@@ -138,11 +138,16 @@ class Readings:
             yield place, self._firsts[int(url)] + place
 
     def batches(
-        self, plan: StreamPlan, epoch: int, wanted: range, num_workers: int, standings: list[Any]
+        self,
+        plan: StreamPlan,
+        epoch: int,
+        wanted: range,
+        num_workers: int,
+        reader_states: list[Any],
     ) -> list[Any]:
-        """Batches of a rank, in the order in which its loader gives them; moves `standings`."""
+        """Batches of a rank, in the order in which its loader gives them; moves `reader_states`."""
         num_readers = plan.num_readers
-        own = {n: StreamReader(plan, n, epoch, standings[n]) for n in range(num_readers)}
+        own = {n: StreamReader(plan, n, epoch, reader_states[n]) for n in range(num_readers)}
         streams = {n: iter(reader) for n, reader in own.items()}
         turns = [
             batches_of_worker(worker, num_workers, num_readers, wanted.start, wanted.stop)
@@ -155,7 +160,7 @@ class Readings:
                 self._at_work = (epoch, plan.rank, name)
                 samples = itertools.islice(streams[name], plan.batch_size)
                 given.append([raw for raw, _ in samples])
-                standings[name] = own[name].standing
+                reader_states[name] = own[name].reader_state
         return given
 
 
@@ -219,11 +224,11 @@ def streaming(
             if rank in stopped:
                 readings.is_counted = False
                 done = int(rng.integers(1, num_batches))
-                standings = list(begun)
-                first = readings.batches(plan, epoch, range(done), num_workers, standings)
+                reader_states = list(begun)
+                first = readings.batches(plan, epoch, range(done), num_workers, reader_states)
                 workers = int(rng.integers(1, num_readers + 1))
                 rest = range(done, num_batches)
-                again = first + readings.batches(plan, epoch, rest, workers, standings)
+                again = first + readings.batches(plan, epoch, rest, workers, reader_states)
                 lost += sum(one != other for one, other in zip(whole, again, strict=True))
     return {
         "samples": total,

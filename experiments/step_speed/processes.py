@@ -52,7 +52,11 @@ def images_per_s(num_processes: int, steps: int, crop_size: int, cores: list[int
                 f"--trainer.devices={num_processes}",
                 f"--trainer.strategy={'ddp' if num_processes > 1 else 'auto'}",
                 f"--data.epoch_images={8 * steps * num_processes}",
-                *("--data.batch_size=8", f"--data.crop_size={crop_size}", "--data.num_workers=1"),
+                *(
+                    "--data.batch_size=8",
+                    f"--data.examples.crop_size={crop_size}",
+                    "--data.num_workers=1",
+                ),
             ],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},

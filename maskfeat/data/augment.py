@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.arrays import BoolArray, Float64Array, IntArray, RgbImage
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
@@ -36,13 +36,17 @@ class Example(NamedTuple):
             them are left out, so M varies and may be 0.
         local: Pairs of nearby pixels and boundaries, by the names of `maskfeat.batch.Batch`; only
             what is asked for.
+        shard: The tar that the sample lies in.
+        num_crowds: Masks of the sample that were left out as crowds.
     """
 
     key: str
-    image: npt.NDArray[np.uint8]
+    image: RgbImage
     points_yx: IntArray
     membership: BoolArray
     local: dict[str, npt.NDArray[Any]] = {}  # noqa: RUF012 - never written to
+    shard: str = ""
+    num_crowds: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ class ExampleMaker:
         held = held[held.any(axis=1)]
         if len(held) > self.max_masks:
             held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
-        return Example(sample.key, image, points, held, self._local(runs, window, rng))
+        local = self._local(runs, window, rng)
+        return Example(sample.key, image, points, held, local, sample.shard, sample.num_crowds)
 
     def _pasted(
         self,

@@ -52,9 +52,9 @@ class FeatureTask(L.LightningModule):
         start_from: Trained weights to start from, of a network of the same settings: a checkpoint,
             a .safetensors file, or a name that comes with the package ("maskfeat-b0"). Null starts
             from those of `net`.
-        local_weight: Weight of `local_pairs_loss`, beside `loss`; needs data.num_pairs.
-        boundary_weight: Weight of `boundary_loss`; needs data.boundaries and a network with a
-            boundary head.
+        local_weight: Weight of `local_pairs_loss`, beside `loss`; needs data.examples.num_pairs.
+        boundary_weight: Weight of `boundary_loss`; needs data.examples.boundaries and a network
+            with a boundary head.
     """
 
     def __init__(
@@ -280,14 +280,15 @@ class FeatureTask(L.LightningModule):
         """Add the terms of nearby pixels and of boundaries, where they have weight."""
         total, parts = loss.total, dict(loss.parts)
         if self.local_weight:
-            pairs = _required(batch, "pairs_yx", "model.local_weight needs data.num_pairs above 0")
+            message = "model.local_weight needs data.examples.num_pairs above 0"
+            pairs = _required(batch, "pairs_yx", message)
             first, second = (
                 sample_pyramid(pyramid, net.strides, pairs[:, side]).float() for side in (0, 1)
             )
             local = local_pairs_loss(first, second, batch["pair_similarity"], net.scale)
             total, parts["local"] = total + self.local_weight * local, local.detach()
         if self.boundary_weight and boundary_logits is not None:
-            message = "model.boundary_weight needs data.boundaries: true"
+            message = "model.boundary_weight needs data.examples.boundaries: true"
             boundary = boundary_loss(boundary_logits, _required(batch, "boundary", message))
             total, parts["boundary"] = total + self.boundary_weight * boundary, boundary.detach()
         return Loss(total, parts)

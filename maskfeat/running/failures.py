@@ -81,7 +81,7 @@ def sentence_of_run(error: RuntimeError) -> str | None:
         return text.strip().rpartition("\n")[2].partition(": ")[2] if of_worker else text
     if "out of memory" in text and type(error).__name__ == "OutOfMemoryError":
         first = text.partition(". ")[0]
-        return f"{first}; lower data.batch_size or data.crop_size"
+        return f"{first}; lower data.batch_size or data.examples.crop_size"
     return None
 
 

@@ -90,7 +90,8 @@ def settings_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     net, loss = getattr(pl_module, "net", None), getattr(pl_module, "loss", None)
     found |= _dotted("net", getattr(net, "config", {}))
     found["loss"] = type(loss).__name__
-    of_data = {name: getattr(datamodule, name, None) for name in _OF_DATA}
+    examples = getattr(datamodule, "examples", None)
+    of_data = {name: getattr(datamodule, name, getattr(examples, name, None)) for name in _OF_DATA}
     return found | _dotted("data", of_data)
 
 

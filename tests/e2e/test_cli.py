@@ -97,7 +97,7 @@ def test_bsds500_trains_two_steps_on_images(command, tmp_path, shared_data) -> N
         "--config",
         "conf/bsds500.yaml",
         f"--data_root={shared_data}",
-        f"--data.index_dir={tmp_path}",
+        f"--data.shards.index_dir={tmp_path}",
         *TWO_STEPS,
         *CHECKPOINTS,
     )
@@ -110,7 +110,7 @@ def test_photos_trains_two_steps_on_a_mixture_of_sets(command, tmp_path, shared_
         "--config=conf/bsds500.yaml",
         "--config=conf/photos.yaml",
         f"--data_root={shared_data}",
-        f"--data.index_dir={tmp_path}",
+        f"--data.shards.index_dir={tmp_path}",
         *TWO_STEPS,
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.val_check_interval=2",
@@ -197,7 +197,7 @@ def test_training_goes_on_from_shipped_weights_in_two_steps(command, tmp_path, s
         "--config=conf/photos.yaml",
         "--config=conf/photos_further.yaml",
         f"--data_root={shared_data}",
-        f"--data.index_dir={tmp_path}",
+        f"--data.shards.index_dir={tmp_path}",
         *TWO_STEPS,
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.val_check_interval=2",
@@ -223,7 +223,7 @@ def test_sa1b_trains_two_steps_on_tars_of_the_genuine_layout(command, tmp_path) 
         *TWO_STEPS,
         "--trainer.strategy=auto",
         "--model.net.init_args.backbone=efficientvit_b0",
-        "--data.short_side=80",
+        "--data.examples.short_side=80",
         *CHECKPOINTS,
     )
     hparams = yaml.safe_load((tmp_path / "runs/sa1b/config.yaml").read_text())
@@ -706,7 +706,7 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = [
-        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.crop_size=64", TINY),
+        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.examples.crop_size=64", TINY),
         *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
     ]
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"
@@ -767,8 +767,8 @@ def test_a_value_that_does_not_fit_is_one_line(command, capsys, words, said) -> 
 
 def test_a_number_that_a_class_refuses_is_one_line(command) -> None:
     with pytest.raises(SystemExit) as stop:
-        command("fit", "--config=conf/base.yaml", "--data.num_points=0")
-    assert stop.value.code == "error: data.num_points must be at least 2, got 0"
+        command("fit", "--config=conf/base.yaml", "--data.examples.num_points=0")
+    assert stop.value.code == "error: data.examples.num_points must be at least 2, got 0"
 
 
 def test_ctrl_c_in_the_midst_of_an_import_ends_with_one_line() -> None:

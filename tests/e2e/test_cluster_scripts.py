@@ -173,7 +173,7 @@ def test_cluster_trains_two_steps_on_converted_shards(command, tmp_path) -> None
     config = yaml.safe_load((tmp_path / "runs/cluster/config.yaml").read_text())
     assert config["trainer"]["precision"] == "bf16-mixed"
     assert config["trainer"]["num_nodes"] == 1
-    assert config["data"]["init_args"]["short_side"] is None
+    assert config["data"]["init_args"]["examples"]["short_side"] is None
     assert config["model"]["net"]["init_args"]["width"] == 8
 
 

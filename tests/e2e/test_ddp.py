@@ -28,7 +28,7 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path, repository) -> N
     (tmp_path / "small.yaml").write_text(CONFIG)
     words = [
         *("--config=conf/base.yaml", "--config=small.yaml", *SMALL),
-        *("--trainer.max_epochs=1", "--data.epoch_images=8", "--data.crop_size=64"),
+        *("--trainer.max_epochs=1", "--data.epoch_images=8", "--data.examples.crop_size=64"),
         *("--data.num_val_images=5", "--model.net.init_args.levels=[0,1]"),
         *("--model.learning_rate=0", "--model.ema_decay=0"),
     ]

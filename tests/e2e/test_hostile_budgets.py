@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from data_settings import data_module
 from shard_factory import jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
@@ -28,7 +29,6 @@ from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
-from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ClickFolder, ShardImages
 from maskfeat.data.shards.count import count_samples
 from maskfeat.data.shards.indexed import IndexedShards, expand_shards
@@ -115,9 +115,9 @@ def test_more_runs_masks_or_bytes_than_the_limits_say_are_a_skip(tmp_path: Path)
     assert reason(text, masks=639) == "too large: it has 640 masks, more than 639 (limits.masks)"
     columns = annotations([whole(SIZE)])  # two counts, a run in each of 80 columns
     assert "at most 79 runs in columns (limits.runs), got 80" in reason(columns, runs=79)
-    assert "counts of masks must be at most 1002 (see limits.runs)" in reason(text, runs=500)
+    assert "at most 500 runs in all (limits.runs), got more" in reason(text, runs=500)
     packed = annotations([encode(mask)])
-    assert "counts of masks must be at most 1002 (see limits.runs)" in reason(packed, runs=500)
+    assert "at most 500 runs in all (limits.runs), got more" in reason(packed, runs=500)
     assert reason(text, json_mb=1e-3).startswith("too large: the json has 0.00")
     assert reason(text, jpg_mb=1e-4).startswith("too large: the jpg has 0.00")
     with pytest.raises(ValueError, match=r"limits.runs must be above 0, got 0"):
@@ -345,7 +345,7 @@ def test_limits_are_a_setting_of_training_and_what_they_refuse_is_counted(
     write_shard(tmp_path / "b.tar", 4, num_masks=30, size=(32, 48), first_id=500)
     paths = {"train": f"{tmp_path}/*.tar", "val": str(tmp_path / "a.tar")}
     sizes = {"crop_size": 32, "num_points": 16, "batch_size": 4, "num_workers": 0, "num_readers": 1}
-    data = ShardDataModule(**paths, **sizes, mode=mode, limits=Limits(masks=10))
+    data = data_module(**paths, **sizes, mode=mode, limits=Limits(masks=10))
     data.setup("fit")
     skipped = [one for batch in data.train_dataloader() for one in batch["skipped"]]
     assert {(one.reason, one.key) for one in skipped} == {

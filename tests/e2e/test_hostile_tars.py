@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shard_factory import Scene, draw_scene, sample_files, write_members, write_shard
+from streams import stream_samples
 
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
@@ -25,7 +26,7 @@ from maskfeat.data.shards.count import count_samples
 from maskfeat.data.shards.index import index_shard, scan_shard
 from maskfeat.data.shards.indexed import IndexedShards, expand_shards
 from maskfeat.data.shards.remote import ShardSource
-from maskfeat.data.shards.stream import raw_samples, stream_samples
+from maskfeat.data.shards.stream import raw_samples
 
 
 def streamed(path: Path) -> dict[str, bytes | str]:

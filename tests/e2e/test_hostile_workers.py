@@ -16,7 +16,7 @@ from shard_factory import write_shard
 
 WORDS = ["fit", "--config=conf/base.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=100"]
 WORDS += ["--data.train=train-*.tar", "--data.val=train-*.tar", "--trainer.enable_progress_bar=no"]
-WORDS += ["--data.batch_size=2", "--data.crop_size=64", "--model.net.width=8"]
+WORDS += ["--data.batch_size=2", "--data.examples.crop_size=64", "--model.net.width=8"]
 
 
 class KillsAWorker(L.Callback):

@@ -24,6 +24,7 @@ from torch import nn
 
 from maskfeat.batch import normalize_images
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.data.settings import ExampleSettings
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
 from maskfeat.features.losses import Loss
 from maskfeat.features.pyramid import FeaturePyramid
@@ -93,9 +94,8 @@ class MyData(L.LightningDataModule):
             num_val_images=2,
             epoch_images=4,
             batch_size=batch_size,
-            crop_size=64,
-            num_points=64,
             num_workers=0,
+            examples=ExampleSettings(crop_size=64, num_points=64),
         )
 
     def setup(self, stage):
@@ -278,12 +278,12 @@ def test_own_data_keep_their_own_defaults(own, tmp_path, capsys) -> None:
             "fit",
             "--model.net=own.OneMap",
             "--data.train=x",
-            "--data.crop_size=9",
+            "--data.examples.crop_size=9",
             "--print_config",
         )
     data = yaml.safe_load(capsys.readouterr().out)["data"]
     assert data["class_path"].endswith(".ShardDataModule")
-    assert data["init_args"]["crop_size"] == 9
+    assert data["init_args"]["examples"]["crop_size"] == 9
     assert data["init_args"]["batch_size"] == 8
 
 

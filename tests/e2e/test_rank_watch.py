@@ -16,7 +16,7 @@ from maskfeat.running.rank_watch import RankWatch
 
 TWO_RANKS = [
     *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, TINY, "--trainer.devices=2"),
-    *("--trainer.strategy=ddp", "--data.epoch_images=4000", "--data.crop_size=64"),
+    *("--trainer.strategy=ddp", "--data.epoch_images=4000", "--data.examples.crop_size=64"),
     *("--trainer.limit_val_batches=0", "--trainer.callbacks.every_n_train_steps=2"),
 ]
 

@@ -40,7 +40,7 @@ model:
   compile_backend: null
 data:
   init_args:
-    {batch_size: 2, crop_size: 64, num_points: 64, num_workers: 1, epoch_images: 160}
+    {batch_size: 2, num_workers: 1, epoch_images: 160, examples: {crop_size: 64, num_points: 64}}
 """
 NUM_STEPS = 3 * 160 // (2 * 2)
 PATIENCE_S = 1500  # for one start, on a machine that has much else to do

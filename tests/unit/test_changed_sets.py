@@ -162,10 +162,10 @@ def test_what_changed_is_named() -> None:
     now = order((("a", 4), ("b", 5), ("c", 1)), (("d", 3),), weights=(1.0, 1.0))
     orders, changes = carried_over(before, 13, now, 20)
     assert changes == ["'c' is new, 'b' is of another length"]
-    dealt = 20 - 10  # of two sets of the same weight, after 20 places, up to one
-    assert abs(orders[0].shift - (20 - dealt)) <= 1  # the third pass begins, of ten samples
+    drawn = 20 - 10  # of two sets of the same weight, after 20 places, up to one
+    assert abs(orders[0].shift - (20 - drawn)) <= 1  # the third pass begins, of ten samples
     assert orders[0].seed == 0
-    assert abs(orders[1].shift + dealt) <= 1
+    assert abs(orders[1].shift + drawn) <= 1
     same = order((("b", 6), ("a", 4)), weights=(1.0,))
     assert carried_over(before, 13, same, 13)[1] == ["its shards come in another order"]
     assert carried_over(before, 13, before, 3) == ((SetOrder(0, 10),), [])

@@ -111,9 +111,18 @@ def test_annotations_of_no_image_are_counted_or_refused(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     path = write_coco(tmp_path, TWO, RGB)
-    rewrite(path, lambda content: content["annotations"][0].update(image_id=[99]))
+
+    def orphan(content: dict[str, Any]) -> None:
+        one = content["annotations"][0]
+        content["annotations"] += [{**one, "image_id": value} for value in (1.5, None, 99)]
+        one["image_id"] = [99]
+
+    rewrite(path, orphan)
     find_inputs([str(path)])
-    assert "1 of 2 annotations belong to no image, e.g. one of image_id [99]" in caplog.text
+    assert (
+        "4 of 5 annotations belong to no image: 1 of an image that is not listed (e.g. image_id "
+        "99), 2 with a malformed id (e.g. image_id 1.5), 1 without an id (e.g. image_id None)"
+    ) in caplog.text
     rewrite(path, lambda content: content["annotations"][1].update(image_id="b.jpg"))
     with pytest.raises(ValueError, match="no annotation belongs to an image: ids of images are"):
         find_inputs([str(path)])

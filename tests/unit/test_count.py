@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from dataclasses import replace
 from multiprocessing import Manager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch.multiprocessing import start_processes
 from maskfeat.data.shards.count import CountedShard, count_samples
 from maskfeat.data.shards.remote import ShardSource
 
-QUICK = ShardSource(attempts=2, wait_s=0.01, timeout_s=2)
+QUICK = ShardSource(url_attempts=2, url_wait_s=0.01, url_timeout_s=2)
 
 
 @pytest.fixture
@@ -44,7 +45,10 @@ def test_local_tars_are_counted_by_their_headers_incomplete_samples_too(
 ) -> None:
     assert count_samples(shards, QUICK) == tuple(map(CountedShard, shards, (6, 3)))
     assert (tmp_path / "a.tar.index").exists()
-    assert count_samples(shards, QUICK, tmp_path / "indexes")[0].num_samples == 6
+    assert (
+        count_samples(shards, replace(QUICK, index_dir=str(tmp_path / "indexes")))[0].num_samples
+        == 6
+    )
     assert list((tmp_path / "indexes").glob("a.tar.*.index"))
 
 
@@ -90,7 +94,7 @@ def test_a_shard_without_a_sample_is_refused(tmp_path: Path) -> None:
 def _count_in_a_job(rank: int, folder: Path, urls: list[str], told: Any) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     try:
-        told[rank] = count_samples(urls, ShardSource(attempts=1))
+        told[rank] = count_samples(urls, ShardSource(url_attempts=1))
     except FileNotFoundError as error:
         told[rank] = str(error)
     dist.destroy_process_group()

@@ -282,7 +282,9 @@ def _count_on_two_ranks(rank: int, folder: str) -> None:
         state = data.state_dict()
         own = data.skips._met.total()
         Path(folder, f"{rank}.json").write_text(
-            json.dumps({"counts": data.skips.counts, "own": own, "standings": state["standings"]})
+            json.dumps(
+                {"counts": data.skips.counts, "own": own, "reader_states": state["reader_states"]}
+            )
         )
     finally:
         torch.distributed.destroy_process_group()
@@ -296,8 +298,8 @@ def test_two_processes_count_what_either_skipped_and_know_all_readers(tmp_path: 
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0]["counts"] == found[1]["counts"] == dict(truth)
     assert 0 < found[0]["own"] < sum(truth.values())  # neither has met them all
-    assert found[0]["standings"] == found[1]["standings"]
-    assert [len(own) for own in found[0]["standings"]] == [2, 2]
+    assert found[0]["reader_states"] == found[1]["reader_states"]
+    assert [len(own) for own in found[0]["reader_states"]] == [2, 2]
 
 
 def test_what_is_restored_counts_once() -> None:

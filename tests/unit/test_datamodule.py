@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from data_settings import data_module
 from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
@@ -31,7 +32,7 @@ def shards(tmp_path):
 
 
 def module(folder, **settings) -> ShardDataModule:
-    return ShardDataModule(
+    return data_module(
         **{
             "train": str(folder / "train-*.tar"),
             "val": str(folder / "val-*.tar"),
@@ -310,7 +311,7 @@ def test_images_are_found_and_what_is_none_is_said(tmp_path) -> None:
     ],
 )
 def test_a_number_out_of_range_is_refused_with_its_setting(tmp_path, name, value, told) -> None:
-    with pytest.raises(ValueError, match=rf"data\.{name} must (be|lie) {told}"):
+    with pytest.raises(ValueError, match=rf"data\.[a-z.]*{name} must (be|lie) {told}"):
         module(tmp_path, **{name: value})
 
 
@@ -330,3 +331,22 @@ def test_crowds_are_trained_on_where_they_are_wanted(tmp_path, mode) -> None:
     data.setup("fit")
     with pytest.raises(RuntimeError, match="all annotations are crowds"):
         next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
+def test_crowds_that_are_left_out_are_counted_once(tmp_path, mode) -> None:
+    masks = np.zeros((3, 40, 40), bool)
+    masks[0, :, :20] = masks[1, :10] = masks[2, 20:30] = True
+    content = annotation_of(masks, extra=[{"iscrowd": 1}, {}, {"iscrowd": 1}])
+    jpg = ("a.jpg", jpg_bytes(np.zeros((40, 40, 3), np.uint8)))
+    write_members(tmp_path / "train-0.tar", [jpg, ("a.json", json.dumps(content).encode())])
+    wanted = {"mode": mode, "batch_size": 1, "num_readers": 1, "val": str(tmp_path / "train-*.tar")}
+    data = module(tmp_path, **wanted)
+    data.setup("fit")
+    for _ in range(2):
+        for batch in data.train_dataloader():
+            data.on_before_batch_transfer(batch, 0)
+    assert data.skips.metrics() == {"data/skipped": 0, "data/left_out/crowd": 2}
+    resumed = module(tmp_path, **wanted)
+    resumed.load_state_dict(data.state_dict())
+    assert resumed.skips.num_crowds == 2

@@ -2,13 +2,17 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import maskfeat
 from maskfeat import former_modules
+from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.deprecation import current_options
+from maskfeat.lightning_cli import MaskfeatCLI
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
@@ -65,3 +69,29 @@ def test_an_option_by_its_former_name_is_taken_with_a_warning() -> None:
         words = current_options("shards stats", ["--picture=a.png", "--picture", "b", "--num=2"])
     assert words == ["--image=a.png", "--image", "b", "--num=2"]
     assert current_options("segment", ["--picture"]) == ["--picture"]
+
+
+def test_former_settings_of_the_data_find_their_group() -> None:
+    with pytest.warns(FutureWarning, match=r"num_points=... is now a field of examples=..."):
+        data = ShardDataModule(num_points=9, cache_gb=3, max_skipped_share=0.5)
+    assert (data.examples.num_points, data.source.cache_gb) == (9, 3)
+    assert data.skips.max_share == 0.5
+
+
+def test_former_flags_and_keys_of_the_data_find_their_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "former.yaml"
+    config.write_text("data:\n  num_points: 9\n  examples: {max_masks: 5}\n  index_dir: here\n")
+    words = ["--data.crop_size=48", "--data.augmentation.flip=0.1", "--data.num_readers", "3"]
+    with (
+        pytest.warns(FutureWarning, match=r"data.num_readers is now data.streaming.num_readers"),
+        pytest.raises(SystemExit),
+    ):
+        MaskfeatCLI(["fit", f"--config={config}", *words, "--print_config"])
+    data = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    found = data["examples"]
+    assert (found["num_points"], found["max_masks"], found["crop_size"]) == (9, 5, 48)
+    assert found["augmentation"]["flip"] == 0.1
+    assert (data["streaming"]["num_readers"], data["shards"]["index_dir"]) == (3, "here")
+    assert "num_points" not in data

@@ -38,7 +38,8 @@ def test_own_errors_of_workers_are_sentences_and_foreign_ones_keep_their_traceba
         torch.zeros(2) @ torch.zeros(3)
     assert sentence_of_run(foreign.value) is None
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
-    assert sentence_of_run(full) == "CUDA out of memory; lower data.batch_size or data.crop_size"
+    sentence = "CUDA out of memory; lower data.batch_size or data.examples.crop_size"
+    assert sentence_of_run(full) == sentence
 
 
 @pytest.mark.parametrize(

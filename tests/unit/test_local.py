@@ -263,8 +263,8 @@ def test_what_a_term_needs_is_said(tmp_path) -> None:
         FeatureTask(FeaturePyramid(width=8), boundary_weight=0.5)
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         FeatureTask(FeaturePyramid(width=8), local_weight=-1)
-    with pytest.raises(ValueError, match=r"local_weight needs data.num_pairs above 0"):
+    with pytest.raises(ValueError, match=r"local_weight needs data.examples.num_pairs above 0"):
         fit(small_task(local_weight=0.5), 1, tmp_path)
     net = FeaturePyramid(width=8, boundary=True)
-    with pytest.raises(ValueError, match=r"boundary_weight needs data.boundaries: true"):
+    with pytest.raises(ValueError, match=r"boundary_weight needs data.examples.boundaries: true"):
         fit(FeatureTask(net, boundary_weight=0.5), 1, tmp_path)

@@ -55,7 +55,7 @@ def test_turns_before_a_place_are_those_counted_one_by_one(weights: list[float])
     counted = [0] * len(weights)
     for place in range(20_050):
         if place % 37 == 0 or place in (9_999, 10_000, 10_001):
-            assert mixture.turns_before(place) == counted
+            assert mixture.draws_before(place) == counted
         counted[mixture.at(place)[0]] += 1
 
 

@@ -123,13 +123,15 @@ def test_a_reader_goes_on_from_any_place_as_if_it_had_never_stopped(tmp_path: Pa
             max_samples=max_samples,
         )
         whole = reader_of(plan, 1, epoch=2)
-        unbroken, standings = [], []
-        for raw, seeds in itertools.islice(whole, 40):  # a stretch of thirty, then another lap
+        unbroken, reader_states = [], []
+        for raw, seeds in itertools.islice(
+            whole, 40
+        ):  # a stretch of thirty, then another slice_pass
             unbroken.append((raw.key, seeds))
-            standings.append(whole.standing)
-        assert {lap for _, (_, _, lap) in unbroken} == {0, 1}
+            reader_states.append(whole.reader_state)
+        assert {slice_pass for _, (_, _, slice_pass) in unbroken} == {0, 1}
         for place in range(0, 39, 1 if max_samples == 3 else 7):
-            resumed = StreamReader(plan, 1, 2, standings[place])
+            resumed = StreamReader(plan, 1, 2, reader_states[place])
             got = [(raw.key, seeds) for raw, seeds in itertools.islice(resumed, 39 - place)]
             assert got == unbroken[place + 1 :]
 
@@ -193,7 +195,7 @@ def test_a_loader_goes_on_after_any_batch_with_another_number_of_workers(tmp_pat
         first.set_epoch(1)
         begun += [seen(batch) for batch in itertools.islice(first, stop)]
         resumed = loader_of(plan, num_workers=stop % 3)
-        resumed.standings = first.standings_after(first.progress.num_batches)
+        resumed.reader_states = first.reader_states_after(first.progress.num_batches)
         resumed.go_on_after(first.progress)
         assert first.progress == Progress(1, stop)
         assert begun + epochs_of(resumed, 1, 2) == unbroken

@@ -21,13 +21,14 @@ import pytest
 from bad_server import BadServer, bad_server
 from fsspec.implementations.memory import MemoryFileSystem
 from shard_factory import write_shard
+from streams import stream_samples
 
 from maskfeat.data.shards.cache import CacheFolderError, ShardCache
 from maskfeat.data.shards.http_stream import RefusedError, _WebOnly
 from maskfeat.data.shards.remote import ShardSource, UnreachableError
-from maskfeat.data.shards.stream import raw_samples, stream_samples
+from maskfeat.data.shards.stream import raw_samples
 
-QUICK = {"attempts": 3, "wait_s": 0.001, "timeout_s": 0.3}
+QUICK = {"url_attempts": 3, "url_wait_s": 0.001, "url_timeout_s": 0.3}
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_pauses_double(server: BadServer, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(time, "sleep", pauses.append)
     server.plans["a.tar"] = [503] * 9
     with pytest.raises(UnreachableError, match="failed 9 times"):
-        read_all(ShardSource(attempts=9, wait_s=1), f"{server.url}/a.tar")
+        read_all(ShardSource(url_attempts=9, url_wait_s=1), f"{server.url}/a.tar")
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
@@ -161,10 +162,10 @@ def test_another_middle_than_was_asked_for_is_not_taken(server: BadServer) -> No
 def test_a_server_that_drips_is_given_up(server: BadServer) -> None:
     put(server, "a.tar")
     server.plans["a.tar"] = ["drip"] * 9
-    source = ShardSource(attempts=3, wait_s=0.001, timeout_s=0.2)
+    source = ShardSource(url_attempts=3, url_wait_s=0.001, url_timeout_s=0.2)
     with pytest.raises(UnreachableError, match="failed 3 times in a row"):
         read_all(source, f"{server.url}/a.tar")
-    slow_but_wanted = ShardSource(wait_s=0.001, timeout_s=5, min_bytes_s=0)
+    slow_but_wanted = ShardSource(url_wait_s=0.001, url_timeout_s=5, url_min_bytes_s=0)
     (server.folder / "a.tar").write_bytes(bytes(30))
     server.plans["a.tar"] = ["drip"]
     assert read_all(slow_but_wanted, f"{server.url}/a.tar") == bytes(30)
@@ -243,7 +244,9 @@ def test_only_whole_shards_are_kept(server: BadServer, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob(".*.part"))
     server.plans["a.tar"] = ["cut"]
     assert read_all(source, f"{server.url}/a.tar") == content
-    with pytest.raises(ValueError, match=r"more than the cache may hold .* raise data.cache_gb"):
+    with pytest.raises(
+        ValueError, match=r"than the cache may hold .* raise data\.shards\.cache_gb"
+    ):
         read_all(cached(tmp_path, 1), f"{server.url}/b.tar" if put(server, "b.tar") else "")
 
 
@@ -343,7 +346,7 @@ def test_a_cache_folder_that_cannot_be_used_is_named(server: BadServer, tmp_path
     put(server, "a.tar", 200_000)
     url = f"{server.url}/a.tar"
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CacheFolderError, match=r"data.cache_dir '.*file' cannot keep shards"):
+    with pytest.raises(CacheFolderError, match=r"cache_dir '.*file' cannot keep shards"):
         read_all(ShardSource(cache_dir=str(tmp_path / "file")), url)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as a full disk
@@ -381,7 +384,7 @@ def test_many_processes_share_a_cache_that_is_too_small_for_them(
 
 def test_wrong_settings_get_a_sentence() -> None:
     with pytest.raises(ValueError, match="url_attempts must be at least 1"):
-        ShardSource(attempts=0)
+        ShardSource(url_attempts=0)
     with pytest.raises(ValueError, match="cache_gb above 0"):
         ShardSource(cache_gb=0)
 
@@ -415,7 +418,7 @@ def store() -> Iterator[type[BadStore]]:
 
 def test_a_store_that_fails_in_its_own_way_is_asked_again(store: type[BadStore]) -> None:
     store.plans[:] = [StoreError("try later"), ConnectionResetError()]
-    source = ShardSource(attempts=3, wait_s=0.001)
+    source = ShardSource(url_attempts=3, url_wait_s=0.001)
     assert read_all(source, "badstore://bucket/a.tar") == bytes(range(250)) * 20
     store.plans[:] = [StoreError("try later")] * 3
     with pytest.raises(UnreachableError, match=r"failed 3 times in a row.*StoreError: try later"):
@@ -428,7 +431,7 @@ def test_a_store_that_does_not_let_us_in_is_told_at_once(
 ) -> None:
     store.plans[:] = [error] * 2
     with pytest.raises(UnreachableError, match=rf"'badstore://bucket/a.tar' is refused: .*{error}"):
-        read_all(ShardSource(wait_s=0.001), "badstore://bucket/a.tar")
+        read_all(ShardSource(url_wait_s=0.001), "badstore://bucket/a.tar")
     assert len(store.plans) == 1
 
 

@@ -15,10 +15,10 @@ from maskfeat.data.order.schedule import (
     batches_of_worker,
     block_order,
     evenly_spaced,
+    indices_of,
     parts_of,
-    places_of,
     sample_at,
-    stretch_of,
+    slice_of,
 )
 
 
@@ -50,7 +50,7 @@ def test_ranks_share_an_epoch_equally_and_read_nothing_twice(
     epoch: int, epoch_images: int, world_size: int, batch_size: int
 ) -> None:
     parts = [
-        places_of(epoch, epoch_images, rank, world_size, batch_size) for rank in range(world_size)
+        indices_of(epoch, epoch_images, rank, world_size, batch_size) for rank in range(world_size)
     ]
     assert len({len(part) for part in parts}) == 1
     assert len(parts[0]) % batch_size == 0
@@ -63,7 +63,7 @@ def test_ranks_share_an_epoch_equally_and_read_nothing_twice(
 def test_a_global_step_reads_the_same_places_on_any_number_of_ranks() -> None:
     def steps(world_size: int) -> list[set[int]]:
         batch_size = 12 // world_size
-        parts = [places_of(2, 40, rank, world_size, batch_size) for rank in range(world_size)]
+        parts = [indices_of(2, 40, rank, world_size, batch_size) for rank in range(world_size)]
         return [
             {p for part in parts for p in part[s * batch_size : (s + 1) * batch_size]}
             for s in range(3)
@@ -87,7 +87,7 @@ def test_the_stretches_of_all_readers_are_the_epoch_but_for_less_than_a_global_b
     places = []
     for rank in range(world_size):
         own = [
-            stretch_of(epoch, epoch_images, rank, world_size, batch_size, reader, num_readers)
+            slice_of(epoch, epoch_images, rank, world_size, batch_size, reader, num_readers)
             for reader in range(num_readers)
         ]
         # What the reader needs for its batches, counted one by one.
@@ -164,7 +164,11 @@ def test_workers_asked_in_turn_give_the_batches_in_order_however_many_they_are(
 
 
 def test_blocks_have_different_orders() -> None:
-    orders = {tuple(block_order(20, 0, place, lap, 0)) for place in range(4) for lap in (0, 1)}
+    orders = {
+        tuple(block_order(20, 0, place, slice_pass, 0))
+        for place in range(4)
+        for slice_pass in (0, 1)
+    }
     assert len(orders) == 8
     assert all(sorted(order) == list(range(20)) for order in orders)
 

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from data_settings import data_module
 from fits import CHECKPOINTS, TWO_STEPS, fit_in
 from forked_python import start_server
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -20,7 +21,6 @@ from torch.distributed.tensor import DTensor
 
 import maskfeat
 from maskfeat.cli import main
-from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.sharding import ShardedStrategy
 from maskfeat.features.task import FeatureTask
@@ -69,7 +69,7 @@ def fit(
     net = FeaturePyramid(BACKBONE, width=8, levels=(0, 1))
     settings = {"learning_rate": LEARNING_RATE, "warmup_steps": 0, "ema_decay": 0.9} | settings
     task = FeatureTask(net, **settings)
-    data = ShardDataModule(
+    data = data_module(
         train=f"{folder}/train.tar",
         val=f"{folder}/val.tar",
         batch_size=2,

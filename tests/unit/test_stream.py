@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shard_factory import FAULTS, write_members, write_shard
+from streams import stream_samples
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.data.shards.remote import ShardSource
-from maskfeat.data.shards.stream import raw_samples, stream_samples
+from maskfeat.data.shards.stream import raw_samples
 
 
 def write_shards(folder: Path, num_shards: int, num_samples: int) -> set[str]:
@@ -158,3 +159,20 @@ def test_compressed_tars_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(gzip.compress(plain))
     one, other = (list(stream_samples(f"{tmp_path}/{name}.tar")) for name in "ab")
     assert [s.jpg for s in one] == [s.jpg for s in other]
+
+
+def test_equal_keys_of_tars_put_together_count_once_as_in_indexed_mode(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shard(tmp_path / "a.tar", 3, seed=1)
+    write_shard(tmp_path / "b.tar", 4, seed=2)  # the first three keys again
+    both = tmp_path / "both.tar"
+    both.write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
+    logging.getLogger("maskfeat").propagate = True
+    with caplog.at_level(logging.WARNING, logger="maskfeat"):
+        keys = [sample.key for sample in stream_samples(str(both))]
+    indexed = IndexedShards(str(both))
+    assert sorted(keys) == [indexed.key(i) for i in range(4)]
+    assert "has 3 samples of keys that came before: left out" in caplog.text
+    rest = [number for number, _ in raw_samples(str(both), ShardSource(), range(3, 9))]
+    assert rest == [3]

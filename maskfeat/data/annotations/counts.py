@@ -19,6 +19,7 @@ from maskfeat.data.annotations.limits import Limits
 Counts = str | bytes | Sequence[int]
 
 MAX_PIXELS = 2**26  # 67 megapixels: what one image may have, so that memory stays bounded
+_TOO_MANY = "masks must have at most {} runs in all (limits.runs), got more"
 _MAX_CHARS = 7  # of one number: 35 bits with sign, more than any pixel index needs
 
 
@@ -30,7 +31,7 @@ def parse_counts(
     Args:
         counts: COCO counts of each of N annotations, compressed (str or bytes) or as a list.
         size: Height and width of the image, pixels.
-        max_runs: All of them may have so many runs together, of mask or of background each.
+        max_runs: Most runs of all masks together; the runs of background are bounded likewise.
 
     Returns:
         Starts and stops of the runs of mask pixels as flat column-major indices, half open,
@@ -49,8 +50,9 @@ def parse_counts(
         )
     most = 2 * (max_runs + len(counts))  # mask and background take turns
     if sum(len(one) for one in counts if isinstance(one, list)) > most:
-        raise ValueError(f"counts of masks must be at most {most} (see limits.runs)")
-    numbers, num_counts = _read_numbers([_as_bytes(c, i) for i, c in enumerate(counts)], most)
+        raise ValueError(_TOO_MANY.format(max_runs))
+    texts = [_as_bytes(c, i) for i, c in enumerate(counts)]
+    numbers, num_counts = _read_numbers(texts, max_runs, most)
     owner = np.repeat(np.arange(len(counts), dtype=np.int32), num_counts)
     rank = np.arange(len(numbers)) - np.repeat(np.cumsum(num_counts) - num_counts, num_counts)
     lengths = _undo_differences(numbers, rank)
@@ -140,7 +142,7 @@ def _as_bytes(counts: Counts, index: int) -> bytes:
     return write_counts(np.array(counts, np.int64))
 
 
-def _read_numbers(texts: Sequence[bytes], most: int) -> tuple[IntArray, IntArray]:
+def _read_numbers(texts: Sequence[bytes], max_runs: int, most: int) -> tuple[IntArray, IntArray]:
     """The signed numbers in compressed counts, and how many there are in each text."""
     chars = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)  # below 48: wraps
     text_ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -154,10 +156,7 @@ def _read_numbers(texts: Sequence[bytes], most: int) -> tuple[IntArray, IntArray
     is_end = chars < 32
     last_chars = text_ends[np.diff(text_ends, prepend=0) > 0] - 1
     if np.count_nonzero(is_end) > most:
-        raise ValueError(
-            f"counts of masks must be at most {most} (see limits.runs), got "
-            f"{np.count_nonzero(is_end)}"
-        )
+        raise ValueError(_TOO_MANY.format(max_runs))
     ends = np.flatnonzero(is_end)
     starts = np.append(0, ends[:-1] + 1)[: len(ends)]
     if not is_end[last_chars].all() or (ends - starts >= _MAX_CHARS).any():

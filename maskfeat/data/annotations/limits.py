@@ -9,7 +9,7 @@ MB = 1e6  # bytes
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on input. A sample beyond them is skipped and counted; all else is refused by name.
+    """Bounds on input. A sample beyond them is skipped and counted.
 
     Args:
         jpg_mb: Largest image file, MB (10^6 bytes).
@@ -19,10 +19,11 @@ class Limits:
         runs: Runs of pixels within columns, over all masks of an image; 150 bytes each.
         held_out_gb: What a held-out image takes in memory after it was reduced, GB (10^9 bytes):
             a byte for each pixel of each mask, 8 for each of its true partitions.
-        names: Names that the braces of a pattern stand for.
+        names: Names that the braces of a pattern stand for; a longer pattern is refused.
+        max_skipped_share: Training stops when a larger share of the samples was skipped.
 
     Raises:
-        ValueError: If one is not above 0.
+        ValueError: If one is not above 0, or the share is not in [0, 1].
     """
 
     jpg_mb: float = 256
@@ -31,10 +32,16 @@ class Limits:
     runs: int = 2**22
     held_out_gb: float = 4
     names: int = 100_000
+    max_skipped_share: float = 0.05
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_skipped_share <= 1:
+            raise ValueError(
+                "data.limits.max_skipped_share must lie between 0 and 1, got "
+                f"{self.max_skipped_share}"
+            )
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
+            if field.name != "max_skipped_share" and not getattr(self, field.name) > 0:
                 raise ValueError(
                     f"limits.{field.name} must be above 0, got {getattr(self, field.name)}"
                 )

@@ -54,38 +54,43 @@ def by_id(entries: Sequence[Json], what: str, name: str) -> dict[Hashable, Json]
 def annotations_of(
     content: Json, images: dict[Hashable, Json]
 ) -> tuple[dict[Hashable, list[Json]], str | None]:
-    """Deal the annotations out to the images.
+    """Group the annotations by image.
 
     Args:
         content: A JSON of COCO.
         images: Its images by id.
 
     Returns:
-        The annotations of each image; and a sentence on those that belong to no image, None if
-        there are none.
+        The annotations of each image; and a sentence on those that belong to no image, counted by
+        reason, None if there are none.
 
     Raises:
-        ValueError: If not one annotation belongs to an image.
+        ValueError: If no annotation belongs to an image.
     """
-    dealt: dict[Hashable, list[Json]] = defaultdict(list)
-    strays: list[object] = []
+    found: dict[Hashable, list[Json]] = defaultdict(list)
+    strays: dict[str, list[object]] = defaultdict(list)
     for one in content["annotations"]:
-        value = one.get("image_id")
+        value, reason = one.get("image_id"), "of an image that is not listed"
         try:
             number = read_id(value)
         except ValueError:
-            number = None
+            number, reason = None, "without an id" if value is None else "with a malformed id"
         if number is not None and number in images:
-            dealt[number].append(one)
+            found[number].append(one)
         else:
-            strays.append(value)
+            strays[reason].append(value)
     if not strays:
-        return dealt, None
-    total, first = len(content["annotations"]), str(strays[0])[:80]
-    if not dealt:
+        return found, None
+    if not found:
+        first = str(next(iter(strays.values()))[0])[:80]
         raise ValueError(
             f"no annotation belongs to an image: ids of images are like {next(iter(images), None)},"
             f" image_id of annotations like {first}"
         )
-    told = f"{len(strays)} of {total} annotations belong to no image, e.g. one of image_id {first}"
-    return dealt, told
+    counts = ", ".join(
+        f"{len(values)} {reason} (e.g. image_id {str(values[0])[:80]})"
+        for reason, values in sorted(strays.items())
+    )
+    num_strays = sum(map(len, strays.values()))
+    total = len(content["annotations"])
+    return found, f"{num_strays} of {total} annotations belong to no image: {counts}"

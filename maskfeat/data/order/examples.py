@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from maskfeat.batch import Batch, SkippedSample
+from maskfeat.batch import Batch, LeftOutCrowds, SkippedSample
 from maskfeat.data.annotations.background import with_background, without_masks
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.augment import Example
 from maskfeat.data.order.mixture import Mixture
-from maskfeat.data.order.readers import Standing, StreamPlan, StreamReader, finish
+from maskfeat.data.order.readers import ReaderState, StreamPlan, StreamReader, finish
 from maskfeat.data.order.run_order import first_orders
 from maskfeat.data.order.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards.indexed import IndexedShards
@@ -29,17 +29,17 @@ _MAX_TRIES = 50
 
 
 class ScheduledExamples(Dataset[Any]):
-    """Training examples by their place in the endless order of `maskfeat.data.order.schedule`.
+    """Training examples by their index in the endless order of `maskfeat.data.order.schedule`.
 
-    An example depends on its place alone: not on the worker, the rank or what was read before.
-    Several sets take turns by their weights (`maskfeat.data.order.mixture`), each in its own
-    endless order. A sample that cannot be read is replaced by another of its set, chosen by the
-    place too.
+    An example depends on its index alone, not on the worker, the rank or earlier reads. With
+    several sets, `maskfeat.data.order.mixture` says which set each index draws from; each set has
+    its own endless order. A sample that cannot be read is replaced by another of its set, chosen
+    by the index too.
 
     Args:
         sets: The images of each set.
-        indices: Which of each set.
-        weights: How much of what is read comes from each set; only their proportions count.
+        indices: Which images of each set.
+        weights: The share of each set; only their proportions count.
         make_example: Cuts an example out of one.
         seed: Of the order and of all augmentation.
         unmarked: What unmarked pixels of each set are, see `WeightedSet`; empty is "unknown".
@@ -65,12 +65,12 @@ class ScheduledExamples(Dataset[Any]):
         self.unmarked = unmarked or ["unknown"] * len(sets)
         self.orders = first_orders(seed, len(sets))
 
-    def __getitem__(self, place: int) -> list[Example | SkippedSample]:
-        """The example at one place, after the samples that were skipped on the way to it."""
-        rng = np.random.default_rng([self.seed, place])
-        which, turn = self.mixture.at(place)
+    def __getitem__(self, index: int) -> list[Example | SkippedSample]:
+        """The example at one index, after the samples that could not be read in its place."""
+        rng = np.random.default_rng([self.seed, index])
+        which, draw = self.mixture.at(index)
         indices, order = self.indices[which], self.orders[which]
-        first = sample_at(turn + order.shift, len(indices), order.seed)
+        first = sample_at(draw + order.shift, len(indices), order.seed)
         others = (int(rng.integers(len(indices))) for _ in itertools.count())
         numbers = itertools.chain([first], others)
         return _first_readable(
@@ -119,7 +119,7 @@ class HeldOutExamples(Dataset[Any]):
 
 
 class StreamedBatches(IterableDataset[Any]):
-    """Whole batches out of streams, made by the virtual readers of one rank in turn.
+    """Whole batches out of streams, made by the virtual readers of one rank one after another.
 
     Args:
         plan: What is streamed.
@@ -129,7 +129,7 @@ class StreamedBatches(IterableDataset[Any]):
     Attributes:
         epoch: The epoch whose batches are given.
         start: Number of the next batch of it.
-        standings: Where each reader stands before that batch.
+        reader_states: The state of each reader before that batch.
     """
 
     def __init__(
@@ -139,32 +139,31 @@ class StreamedBatches(IterableDataset[Any]):
         self.make_example = make_example
         self.unmarked = unmarked or ["unknown"] * len(plan.sets)
         self.epoch = self.start = 0
-        self.standings = [plan.start()] * plan.num_readers
+        self.reader_states = [plan.start()] * plan.num_readers
 
     def __iter__(self) -> Iterator[ReadBatch | Exception | None]:
-        """Give what falls to this worker: see `maskfeat.data.order.schedule.batches_of_worker`.
+        """Give the batches of this worker, see `maskfeat.data.order.schedule.batches_of_worker`.
 
-        What a user can mend is given, not raised: a loader would wrap it into a traceback.
+        Errors that a user can fix are given, not raised: a loader would wrap them in a traceback.
         """
         worker = torch.utils.data.get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
         plan, readers = self.plan, dict[int, StreamReader]()
-        turns = batches_of_worker(
+        for batch_number in batches_of_worker(
             number, num_workers, plan.num_readers, self.start, plan.num_batches
-        )
-        for turn in turns:
-            if turn is None:
+        ):
+            if batch_number is None:
                 yield None
                 continue
-            name = turn % plan.num_readers
+            name = batch_number % plan.num_readers
             if name not in readers:
-                readers[name] = StreamReader(plan, name, self.epoch, self.standings[name])
+                readers[name] = StreamReader(plan, name, self.epoch, self.reader_states[name])
             try:
                 batch = self._read(readers[name])
             except (ValueError, OSError) as error:
                 yield error
                 return
-            yield ReadBatch(name, readers[name].standing, batch)
+            yield ReadBatch(name, readers[name].reader_state, batch)
 
     def _read(self, reader: StreamReader) -> Batch:
         found: list[Example | SkippedSample] = []
@@ -190,18 +189,21 @@ class StreamedBatches(IterableDataset[Any]):
 
 
 class ReadBatch(NamedTuple):
-    """A batch, and where its reader stands after it."""
+    """A batch, and the state of its reader after it."""
 
     reader: int
-    standing: Standing
+    reader_state: ReaderState
     batch: Batch
 
 
 def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
     """Stack examples; masks are padded to the largest count of the batch.
 
-    Images stay uint8 and unnormalized, four times lighter to hand over between processes;
-    the datamodule normalizes them on the device.
+    Images stay uint8 and unnormalized, a quarter of the bytes to send between processes; the
+    datamodule normalizes them on the device.
+
+    Raises:
+        RuntimeError: If there is no example.
     """
     flat = [one for item in items for one in item]
     examples = [one for one in flat if isinstance(one, Example)]
@@ -220,6 +222,7 @@ def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
         membership=membership,
         keys=[example.key for example in examples],
         skipped=skipped,
+        crowds=[LeftOutCrowds(e.num_crowds, e.shard, e.key) for e in examples if e.num_crowds],
     )
     for name in examples[0].local:
         stacked = torch.from_numpy(np.stack([example.local[name] for example in examples]))
@@ -242,6 +245,11 @@ def _make(
     if getattr(make_example, "takes_donor", False):
         return make_example(sample, rng, donor)
     return make_example(sample, rng)
+
+
+def as_it_is(item: Any) -> Any:  # noqa: ANN401
+    """Leave an item as it is; for `collate_fn` where a dataset gives whole batches."""
+    return item
 
 
 def _first_readable(

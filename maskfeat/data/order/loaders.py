@@ -1,4 +1,4 @@
-"""Loaders that obey the schedule, know how far they are, and go on from there."""
+"""Loaders that follow the schedule, count their batches, and go on after a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, NamedTuple, Protocol
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from maskfeat.batch import Batch
-from maskfeat.data.order.examples import StreamedBatches
-from maskfeat.data.order.readers import Standing
+from maskfeat.data.order.examples import StreamedBatches, as_it_is
+from maskfeat.data.order.readers import ReaderState
 from maskfeat.data.order.run_order import RunOrder, SetOrder
-from maskfeat.data.order.schedule import places_of
+from maskfeat.data.order.schedule import indices_of
 
 
 class Progress(NamedTuple):
-    """How far into which epoch a loader is.
+    """The epoch of a loader, and its batches so far.
 
     Attributes:
-        epoch: None, in checkpoints that do not say, is whichever comes next.
-        num_batches: Batches of it that were given out.
+        epoch: None, in checkpoints without it, is the next epoch.
+        num_batches: Batches of it that were given.
     """
 
     epoch: int | None
     num_batches: int
 
     def done_of(self, epoch: int, length: int) -> int:
-        """Batches to pass over at the start of an epoch of `length` batches."""
+        """Batches to skip at the start of an epoch of `length` batches."""
         # A checkpoint at the end of an epoch goes on with the next one, from its start.
         is_within = self.epoch in (None, epoch) and self.num_batches < length
         return self.num_batches if is_within else 0
 
 
-class PlaceSampler(Sampler[int]):
-    """Gives the places of this rank in the current epoch.
+class EpochSampler(Sampler[int]):
+    """Gives the sample indices of this rank in the current epoch.
 
     Args:
         epoch_images: Images in an epoch, all ranks together.
@@ -50,40 +50,40 @@ class PlaceSampler(Sampler[int]):
         self.world_size = world_size
         self.epoch = 0
         self.is_repeating = False  # every epoch is the first one
-        self.num_done = 0  # batches of this epoch to be passed over, after a resume
+        self.num_done = 0  # batches of this epoch to skip, after a resume
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the iterators made from now on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._places()[self.num_done * self.batch_size :])
+        return iter(self._indices()[self.num_done * self.batch_size :])
 
     def __len__(self) -> int:
-        return len(self._places())
+        return len(self._indices())
 
-    def _places(self) -> range:
+    def _indices(self) -> range:
         epoch = 0 if self.is_repeating else self.epoch
-        return places_of(epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
+        return indices_of(epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
 
 
 class Watch(Protocol):
-    """What a loader asks of those who train on its batches."""
+    """Counts the batches of a loader that were trained on."""
 
     def begin_epoch(self) -> None:
-        """Hear that the first batch of an epoch is asked for."""
+        """Called when the first batch of an epoch is asked for."""
 
     def num_trained(self) -> int:
         """Count the batches that were trained on, in all epochs."""
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader that knows how many batches of the epoch it has handed out.
+    """A loader that counts the batches of the epoch.
 
     Attributes:
-        watch: Whom it asks how many of them were trained on; None takes all of them to be.
+        watch: Counts those that were trained on; None takes all of them to be.
         is_repeating: Whether all epochs give the batches of the first one, to overfit them.
-        order: What the order of its images follows from.
+        order: Determines the order of its images.
     """
 
     watch: Watch | None = None
@@ -91,27 +91,27 @@ class ResumableLoader(DataLoader[Any]):
     order: RunOrder
     _given = Progress(0, 0)
     _resume: Progress | None = None
-    _num_before = 0  # what the watch would say had this epoch begun with its first batch
+    _num_before = 0  # batches trained on before this epoch
 
     @property
     def progress(self) -> Progress:
-        """Batches of which epoch were handed out, by this loader or before a checkpoint."""
+        """Batches that were given, by this loader or before a checkpoint."""
         return self._resume or self._given
 
     @property
     def trained(self) -> Progress:
-        """As `progress`, without a batch that is at work: a signal can ask in mid-step."""
+        """As `progress`, without a batch that is in training: a signal can come in mid-step."""
         if self.watch is None or self._resume is not None:
             return self.progress
         epoch, num_given = self._given
         return Progress(epoch, min(num_given, self.watch.num_trained() - self._num_before))
 
     def go_on_after(self, progress: Progress) -> None:
-        """Pass over these batches of the next epoch, if it is that one; later ones are whole."""
+        """Skip these batches of the next epoch, if it has that number; later epochs are whole."""
         self._resume = progress
 
     def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
-        """Let each set go on as it was ordered in another run."""
+        """Let each set go on in the order of another run."""
         self.order = replace(self.order, orders=orders)
 
     @property
@@ -139,71 +139,71 @@ class ResumableLoader(DataLoader[Any]):
         raise NotImplementedError
 
 
-class PlaceLoader(ResumableLoader):
+class IndexedLoader(ResumableLoader):
     """Batches of indexed mode.
 
     Args:
-        dataset: Takes places (`PlaceSampler`) as its indices.
-        places: The schedule of this rank.
-        order: What the order of the places follows from.
+        dataset: Takes the indices of `sampler`.
+        sampler: The schedule of this rank.
+        order: Determines the order of its images.
         settings: Anything else that a DataLoader takes.
     """
 
     def __init__(
         self,
         dataset: Any,  # noqa: ANN401
-        places: PlaceSampler,
+        sampler: EpochSampler,
         order: RunOrder,
         **settings: Any,  # noqa: ANN401
     ) -> None:
-        batches = BatchSampler(places, places.batch_size, drop_last=True)
+        batches = BatchSampler(sampler, sampler.batch_size, drop_last=True)
         super().__init__(dataset, batch_sampler=batches, **settings)
-        self.places = places
+        self.schedule = sampler
         self.order = order
 
     def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
-        """Let each set go on as it was ordered in another run."""
+        """Let each set go on in the order of another run."""
         super().take_orders(orders)
         self.dataset.orders = orders  # type: ignore[attr-defined]
 
     @property
     def epoch(self) -> int:
         """The current epoch, which Lightning sets by `batch_sampler.sampler`, the schedule."""
-        return self.places.epoch
+        return self.schedule.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is read next."""
-        self.places.set_epoch(epoch)
+        self.schedule.set_epoch(epoch)
 
     def _batches(self, num_done: int) -> Iterator[Any]:
-        self.places.num_done = num_done
-        self.places.is_repeating = self.is_repeating
+        self.schedule.num_done = num_done
+        self.schedule.is_repeating = self.is_repeating
         return DataLoader.__iter__(self)
 
 
 class StreamLoader(ResumableLoader):
-    """Batches of streaming mode; it knows where the readers stand.
+    """Batches of streaming mode; it keeps the states of the readers.
 
     Args:
         dataset: Makes the batches of this rank.
         settings: Anything else that a DataLoader takes, but for persistent workers: each epoch
-            starts them anew from where the readers stand.
+            starts them anew from the states of the readers.
 
     Attributes:
-        standings: Where each reader stands after the batches handed out, in this epoch; None
-            before there are any, and where a checkpoint does not say.
+        reader_states: The state of each reader after the batches of this epoch so far; None
+            before there are any, and after a checkpoint without them.
     """
 
     def __init__(self, dataset: StreamedBatches, **settings: Any) -> None:  # noqa: ANN401
-        self._turns = _Turns()
-        super().__init__(dataset, batch_size=None, collate_fn=_as_it_is, **settings)
+        self._requests = _Requests()
+        super().__init__(dataset, batch_size=None, **{**settings, "collate_fn": as_it_is})
         self.num_batches = dataset.plan.num_batches
         self.order = dataset.plan.order
-        self.standings: list[Standing] | None = None
-        self._before_last: list[Standing] | None = None
+        self.reader_states: list[ReaderState] | None = None
+        self._before_last: list[ReaderState] | None = None
 
     def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
-        """Let each set go on as it was ordered in another run."""
+        """Let each set go on in the order of another run."""
         super().take_orders(orders)
         data: Any = self.dataset
         data.plan = replace(data.plan, orders=orders)
@@ -214,43 +214,43 @@ class StreamLoader(ResumableLoader):
     @property
     def epoch(self) -> int:
         """The current epoch, which Lightning sets by `sampler`."""
-        return self._turns.epoch
+        return self._requests.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is read next."""
-        self._turns.set_epoch(epoch)
+        self._requests.set_epoch(epoch)
 
     @property
     def sampler(self) -> Any:  # noqa: ANN401 - DataLoader's
-        """What Lightning tells the epoch; DataLoader would not take it for a stream."""
-        return self._turns
+        """Lightning sets the epoch on it; DataLoader would not take it for a stream."""
+        return self._requests
 
     @sampler.setter
     def sampler(self, value: object) -> None:
         """DataLoader sets one of its own, which gives the same."""
 
-    def standings_after(self, num_batches: int) -> list[Standing] | None:
-        """Where the readers stood after the last batch of this epoch, or the one before it."""
+    def reader_states_after(self, num_batches: int) -> list[ReaderState] | None:
+        """The states after the last batch of this epoch, or after the one before it."""
         is_before_last = num_batches == self.progress.num_batches - 1
-        return self._before_last if is_before_last else self.standings
+        return self._before_last if is_before_last else self.reader_states
 
     def _batches(self, num_done: int) -> Iterator[Batch]:
         data: Any = self.dataset
-        if self.standings is None or num_done == 0:
-            self.standings = [data.plan.start()] * data.plan.num_readers
+        if self.reader_states is None or num_done == 0:
+            self.reader_states = [data.plan.start()] * data.plan.num_readers
         data.epoch, data.start = 0 if self.is_repeating else self.epoch, num_done
-        data.standings = list(self.standings)
+        data.reader_states = list(self.reader_states)
         for item in DataLoader.__iter__(self):
             if isinstance(item, Exception):
                 raise item
             if item is not None:
-                self._before_last, self.standings = self.standings, list(self.standings)
-                self.standings[item.reader] = item.standing
+                self._before_last, self.reader_states = self.reader_states, list(self.reader_states)
+                self.reader_states[item.reader] = item.reader_state
                 yield item.batch
 
 
-class _Turns(SequentialSampler):
-    """Asks workers for one thing after the other, without saying what, and keeps the epoch.
+class _Requests(SequentialSampler):
+    """Asks workers for one batch after another, without a number, and keeps the epoch.
 
     Sequential by name, as it shuffles nothing: to overfit batches Lightning would replace another.
     """
@@ -264,7 +264,3 @@ class _Turns(SequentialSampler):
     def __iter__(self) -> Iterator[None]:  # type: ignore[override]
         while True:
             yield None
-
-
-def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - batches are made whole by the workers
-    return item

@@ -1,4 +1,4 @@
-"""Several sets as one: whose turn it is, at each place of the endless order."""
+"""Several sets as one: the set of each index of the endless order."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from maskfeat.arrays import IntArray
 from maskfeat.data.annotations.background import UNMARKED
 
-# Places after which the shares are exact: so finely are they rounded.
+# Indices after which the shares are exact, and the precision that they are rounded to.
 _CYCLE = 10_000
 
-# A set by its patterns alone, or several with their weights, as `data.train` takes them.
+# One set by its patterns, or several with their weights, as `data.train` takes them.
 Train = str | Sequence[str] | Mapping[str, Any]
 
 
 class WeightedSet(NamedTuple):
-    """Shards of one set, how much of what is read is to come from it, what its unmarked pixels are.
+    """Shards of one set, its share of the samples, and the meaning of its unmarked pixels.
 
     Attributes:
-        unmarked: "unknown": nothing is taught of pixels that no mask holds, for sets that mark some
-            objects. "background": each connected region of them counts as a mask.
+        unmarked: "unknown": nothing is learned from pixels that no mask holds, for sets that mark
+            some objects. "background": each connected region of them counts as a mask.
             "everything": no mask of the set is used; its images serve distillation alone.
     """
 
@@ -33,7 +33,7 @@ class WeightedSet(NamedTuple):
 
 
 def sets_of(train: Train) -> list[WeightedSet]:
-    """Take apart what `data.train` says.
+    """Read `data.train`.
 
     Args:
         train: Shards, for one set; else {shards: weight} or {name: {"shards": a pattern or a list,
@@ -76,14 +76,13 @@ def sets_of(train: Train) -> list[WeightedSet]:
 
 
 class Mixture:
-    """Whose turn it is, as a pure function of the place.
+    """The set that each sample index draws from, as a pure function of the index.
 
-    In each cycle of 10,000 places each set has its share exactly, rounded to whole places (at
-    least one). Within the cycle its j-th of n places falls due at a random moment of the j-th of
-    n equal spans of time, and the sets take turns as they fall due. So the number of places of a
-    set with share w among the first so many is less than 1 + (K - 2) w away from w times as many,
-    K sets given; and no regular pattern falls in step with the ranks. Stratified sampling, in
-    other words, in time.
+    In each cycle of 10,000 indices each set has its share exactly, rounded to whole samples (at
+    least one). Within the cycle, its j-th of n draws falls at a random moment of the j-th of n
+    equal spans of time; the draws of all sets are sorted by moment (stratified sampling in time).
+    So among the first N indices the number of draws of a set with share w differs from w N by less
+    than 1 + (K - 2) w, for K sets, and no regular pattern coincides with the ranks.
 
     Args:
         weights: Of each of K sets, above 0; only their proportions count.
@@ -94,21 +93,21 @@ class Mixture:
         self.quotas = _quotas(tuple(weights))
         self.seed = seed
 
-    def at(self, place: int) -> tuple[int, int]:
-        """The set at a place, and which of its own places 0, 1, ... this is."""
+    def at(self, index: int) -> tuple[int, int]:
+        """The set that an index draws from, and the number of the draw within the set: 0, 1, ..."""
         if len(self.quotas) == 1:
-            return 0, place
-        cycle, position = divmod(place, _CYCLE)
-        owner, rank = _turns(self.quotas, self.seed, cycle)
+            return 0, index
+        cycle, position = divmod(index, _CYCLE)
+        owner, rank = _draws(self.quotas, self.seed, cycle)
         number = int(owner[position])
         return number, cycle * self.quotas[number] + int(rank[position])
 
-    def turns_before(self, place: int) -> list[int]:
-        """How many of the places before this one are each set's: the number of its next turn."""
+    def draws_before(self, index: int) -> list[int]:
+        """The number of draws of each set before an index, which is the number of its next one."""
         if len(self.quotas) == 1:
-            return [place]
-        cycle, position = divmod(place, _CYCLE)
-        owner, _ = _turns(self.quotas, self.seed, cycle)
+            return [index]
+        cycle, position = divmod(index, _CYCLE)
+        owner, _ = _draws(self.quotas, self.seed, cycle)
         begun = np.bincount(owner[:position], minlength=len(self.quotas))
         return [cycle * quota + int(n) for quota, n in zip(self.quotas, begun, strict=True)]
 
@@ -125,17 +124,17 @@ def _quotas(weights: tuple[float, ...]) -> tuple[int, ...]:
     """Whole numbers in these proportions that sum to the cycle, each at least 1."""
     shares = np.array(weights) / sum(weights) * _CYCLE
     quotas = np.maximum(1, np.floor(shares + 1e-6)).astype(np.int64)
-    order = np.argsort(quotas - shares, kind="stable")  # who is furthest below comes first
+    order = np.argsort(quotas - shares, kind="stable")  # the furthest below comes first
     while (rest := _CYCLE - int(quotas.sum())) > 0:
         quotas[order[:rest]] += 1
-    while (excess := int(quotas.sum()) - _CYCLE) > 0:  # from small sets that were given one
+    while (excess := int(quotas.sum()) - _CYCLE) > 0:  # as small sets were raised to one
         quotas[np.argmax(quotas)] -= excess
     return tuple(quotas.tolist())
 
 
 @lru_cache(maxsize=32)
-def _turns(quotas: tuple[int, ...], seed: int, cycle: int) -> tuple[IntArray, IntArray]:
-    """For each place of a cycle, its set, and how many of the cycle's were the set's before."""
+def _draws(quotas: tuple[int, ...], seed: int, cycle: int) -> tuple[IntArray, IntArray]:
+    """For each index of a cycle its set, and the draws of the set before it in the cycle."""
     rng = np.random.default_rng([seed, cycle, len(quotas)])
     due = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in quotas])
     order = np.argsort(due, kind="stable")

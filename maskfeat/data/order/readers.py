@@ -1,4 +1,4 @@
-"""Virtual readers: what one of them gives in streaming mode, and where it stands."""
+"""Virtual readers of streaming mode: the samples of one reader, and its state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.order.mixture import Mixture
 from maskfeat.data.order.run_order import RunOrder, SetOrder, first_orders, shards_of
-from maskfeat.data.order.schedule import Part, block_order, parts_of, stretch_of
+from maskfeat.data.order.schedule import Part, block_order, parts_of, slice_of
 from maskfeat.data.shards.count import CountedShard
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import RawSample, raw_samples, read_raw
@@ -24,29 +24,29 @@ from maskfeat.data.shards.stream import RawSample, raw_samples, read_raw
 _LOG = logging.getLogger("maskfeat")
 T = TypeVar("T")
 Raw = RawSample | SkippedSample
-# A sample, and the pass over its set that it is read in.
+# A sample, and the pass over its set.
 Passed = tuple[Raw, int]
 
 
 class Cursor(NamedTuple):
-    """Where a reader stands in its stretch of one set.
+    """The position of a reader in its slice of one set.
 
     Attributes:
-        lap: How often the stretch was read to its end in this epoch: 0, or more where samples
-            that could not be read are made up for by others.
+        slice_pass: Complete passes over the slice in this epoch: 0, or more where samples that
+            could not be read were replaced by others.
         part: Parts of shards that are done.
-        start: Where in its shard the first sample of the current block lies.
-        num_given: Samples of that block that were given out.
+        start: Number in its shard of the first sample of the current block.
+        num_given: Samples of that block that were given.
     """
 
-    lap: int = 0
+    slice_pass: int = 0
     part: int = 0
     start: int = 0
     num_given: int = 0
 
 
-class Standing(NamedTuple):
-    """Where a reader stands in an epoch: samples given out in all, and its cursor in each set."""
+class ReaderState(NamedTuple):
+    """The state of a reader in an epoch: samples given in all, and its position in each set."""
 
     num_items: int
     cursors: tuple[Cursor, ...]
@@ -54,19 +54,19 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What is streamed, and how it is shared out; workers receive it by pickle.
+    """What is streamed, and which rank and reader reads what; workers receive it by pickle.
 
     Args:
         sets: The shards of each set.
-        weights: How much of what is read comes from each.
+        weights: The share of each set.
         epoch_images: Images in an epoch, all ranks together.
         batch_size: Images in a batch of one rank.
         seed: Of all order.
         rank: This process.
         world_size: Number of processes.
         num_readers: Virtual readers of each rank.
-        max_samples: A shuffle buffer holds at most so many samples, for each reader and set.
-        max_bytes: And at most so many bytes, or one sample.
+        max_samples: Most samples in a shuffle buffer, for each reader and set.
+        max_bytes: Most bytes in it, or one sample.
         source: Opens the shards.
         keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
         orders: The endless order of each set; those of a new run, if there are none.
@@ -101,7 +101,7 @@ class StreamPlan:
 
     @property
     def order(self) -> RunOrder:
-        """What the order follows from, but for who reads what of it."""
+        """Determines the order of the images, whoever reads them."""
         sizes = [[shard.num_samples for shard in shards] for shards in self.sets]
         urls = [[shard.url for shard in shards] for shards in self.sets]
         return RunOrder(
@@ -115,96 +115,93 @@ class StreamPlan:
         )
 
     @property
-    def deal(self) -> int:
-        """A number that is the same where what each reader of each rank gives is the same."""
+    def fingerprint(self) -> int:
+        """A number that is equal where each reader of each rank gives the same samples."""
         counts = [[shard.num_samples for shard in shards] for shards in self.sets]
-        told = (counts, self.weights, self.epoch_images, self.batch_size, self.seed)
+        images = (counts, self.weights, self.epoch_images, self.batch_size, self.seed)
         shape = (self.world_size, self.num_readers, self.max_samples, self.max_bytes)
-        return zlib.crc32(repr((told, shape)).encode())
+        return zlib.crc32(repr((images, shape)).encode())
 
-    def start(self) -> Standing:
-        """Where every reader stands at the start of an epoch."""
-        return Standing(0, tuple(Cursor() for _ in self.sets))
+    def start(self) -> ReaderState:
+        """The state of every reader at the start of an epoch."""
+        return ReaderState(0, tuple(Cursor() for _ in self.sets))
 
-    def stretch(self, reader: int, epoch: int) -> range:
-        """The places that a reader of this rank reads in an epoch."""
+    def slice_of(self, reader: int, epoch: int) -> range:
+        """The sample indices that a reader of this rank reads in an epoch."""
         ranks = (self.rank, self.world_size, self.batch_size)
-        return stretch_of(epoch, self.epoch_images, *ranks, reader, self.num_readers)
+        return slice_of(epoch, self.epoch_images, *ranks, reader, self.num_readers)
 
 
 class StreamReader:
-    """Gives the samples of one reader in one epoch, from wherever it stands.
+    """Gives the samples of one reader in one epoch, from any state on.
 
-    Its stretch of the endless order is, in each set, a list of parts of shards. It reads one after
-    the other, a block of samples at a time, and gives out each block shuffled. So it can go on from
-    (part, start of the block, samples given) after reading one block, and passing over the front of
-    one shard. At the end of the stretch it begins anew: as many samples come again as could not be
-    read, and batches are full.
+    Its slice of the endless order is, in each set, a list of parts of shards. It reads them one
+    after another, a block of samples at a time, and gives each block shuffled. To go on from
+    (part, start of the block, samples given) it reads one block again and skips the front of one
+    shard. At the end of the slice it begins again, until the samples that could not be read are
+    replaced and all batches are full.
 
     Args:
         plan: What is streamed.
         number: This reader, of those of its rank.
         epoch: The epoch.
-        standing: Where to go on.
+        state: Where to go on.
 
     Attributes:
         set_number: The set that the last sample came from.
     """
 
-    def __init__(self, plan: StreamPlan, number: int, epoch: int, standing: Standing) -> None:
+    def __init__(self, plan: StreamPlan, number: int, epoch: int, state: ReaderState) -> None:
         self.plan = plan
-        self.standing = standing
+        self.reader_state = state
         self.set_number = 0
-        self._places = plan.stretch(number, epoch)
+        self._slice = plan.slice_of(number, epoch)
         self._mixture = Mixture(plan.weights, plan.seed)
         self._orders = plan.order.orders
-        first, last = (
-            self._mixture.turns_before(place) for place in (self._places.start, self._places.stop)
-        )
+        first, last = map(self._mixture.draws_before, (self._slice.start, self._slice.stop))
         self._streams = [
             self._read_set(which, first[which] + order.shift, last[which] + order.shift, cursor)
-            for which, (cursor, order) in enumerate(
-                zip(standing.cursors, self._orders, strict=True)
-            )
+            for which, (cursor, order) in enumerate(zip(state.cursors, self._orders, strict=True))
         ]
 
     def __iter__(self) -> Iterator[tuple[Raw, tuple[int, ...]]]:
-        """Give samples without end, unless it has none; `standing` is where it stands after each.
+        """Give samples without end, unless the slice is empty; `reader_state` is that after each.
 
         Yields:
-            The files of a sample, or why there are none, and (seed of its set, pass number, lap).
+            The files of a sample, or why there are none, and its seeds: (seed of its set, pass over
+            the set, pass over the slice).
 
         Raises:
             ValueError: If the shards hold fewer samples than was counted.
         """
-        while self._places:
-            num_items, cursors = self.standing
-            which, _ = self._mixture.at(self._places[num_items % len(self._places)])
+        while self._slice:
+            num_items, cursors = self.reader_state
+            which, _ = self._mixture.at(self._slice[num_items % len(self._slice)])
             (raw, pass_number), cursor = next(self._streams[which])
-            self.standing = Standing(
+            self.reader_state = ReaderState(
                 num_items + 1, (*cursors[:which], cursor, *cursors[which + 1 :])
             )
             self.set_number = which
-            yield raw, (self._orders[which].seed, pass_number, cursor.lap)
+            yield raw, (self._orders[which].seed, pass_number, cursor.slice_pass)
 
     def _read_set(
         self, which: int, first: int, last: int, cursor: Cursor
     ) -> Iterator[tuple[Passed, Cursor]]:
-        """Samples of one set, from turn `first` up to `last`, each with the cursor after it."""
+        """Samples of one set, from draw `first` up to `last`, each with the cursor after it."""
         seed, shards = self._orders[which].seed, self.plan.sets[which]
         parts = parts_of([shard.num_samples for shard in shards], seed, first, last)
         while True:
-            lap, _, _, num_given = cursor
+            slice_pass, _, _, num_given = cursor
             is_empty = True
             for begin, block in self._blocks(shards, parts, cursor.part, cursor.start):
                 is_empty = False
-                order = block_order(len(block), seed, first, lap, *begin)
+                order = block_order(len(block), seed, first, slice_pass, *begin)
                 size, rest = len(block), [block[i] for i in reversed(order)]
-                block.clear()  # what was given out is let go of
+                block.clear()  # so that a sample that was given is freed
                 while rest:
                     passed = rest.pop()
                     if size - len(rest) > num_given:
-                        yield passed, Cursor(lap, *begin, size - len(rest))
+                        yield passed, Cursor(slice_pass, *begin, size - len(rest))
                 num_given = 0
             if is_empty:
                 names = sorted({shards[part.shard].url for part in parts})
@@ -212,21 +209,21 @@ class StreamReader:
                     f"shard '{names[0]}' holds fewer samples than its index says; make the index "
                     "anew (maskfeat shards verify compares them)"
                 )
-            cursor = Cursor(lap + 1)
+            cursor = Cursor(slice_pass + 1)
 
     def _blocks(
         self, shards: Sequence[CountedShard], parts: Sequence[Part], first: int, start: int
     ) -> Iterator[tuple[tuple[int, int], list[Passed]]]:
-        """What fits into the buffer at a time, with part and place of its first sample."""
+        """Fill the buffer again and again; with part and number of the first sample in it."""
         begin, block, num_bytes = (first, start), list[Passed](), 0
         for number in range(first, len(parts)):
             part = parts[number]
             url, num_samples = shards[part.shard]
-            # To the end of the shard, where that is due: there may be more than was counted.
+            # Where the part ends with the shard, read on: there may be more than was counted.
             stop = part.stop if part.stop < num_samples else sys.maxsize
             wanted = range(max(part.start, start if number == first else 0), stop)
-            for place, raw in raw_samples(url, self.plan.source, wanted):
-                if place >= part.stop:
+            for index, raw in raw_samples(url, self.plan.source, wanted):
+                if index >= part.stop:
                     _LOG.warning(
                         "shard %s holds more than the %d samples that its index tells; the others "
                         "are not read, so make the index anew",
@@ -240,7 +237,7 @@ class StreamReader:
                     yield begin, block
                     block, num_bytes = [], 0
                 if not block:
-                    begin = (number, place)
+                    begin = (number, index)
                 block.append((raw, part.pass_number))
                 num_bytes += size
         if block:
@@ -254,13 +251,13 @@ def finish(
     keep_crowds: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> T | SkippedSample:
-    """Decode a sample and make of it what is wanted.
+    """Read a sample and transform it.
 
     Args:
         raw: Its files, or why there are none.
-        seeds: Of its set, pass and lap.
-        transform: Makes of a sample what is to be given; may raise `SampleError`. Its generator
-            depends on the seeds and the key alone.
+        seeds: As `StreamReader` gives them.
+        transform: Makes the result of a sample; may raise `SampleError`. Its generator depends on
+            the seeds and the key alone.
         keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
         limits: What a sample may ask for.
     """

@@ -1,8 +1,8 @@
-"""What the order of a run's images follows from, and how it goes on in a run that is set otherwise.
+"""The order of a run's images, and how it continues in a run with other settings.
 
-Each set has an endless order of its own, and the mixture says whose turn it is at each place. A
-run that goes on with other weights, another length of epoch or more sets takes the turns of each
-set up where they were: by a shift, and by the seed that the set had.
+Each set has its own endless order; the mixture says which set each sample index draws from. A run
+that goes on with other weights, another length of epoch or more sets continues the draws of each
+set: by a shift, and by the seed that the set had.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from maskfeat.data.order.mixture import Mixture, seed_of_set
 
-# Of each shard its name without the folder, and its number of samples.
+# For each shard its name without the folder, and its number of samples.
 Shards = tuple[tuple[str, int], ...]
 
 
@@ -22,7 +22,7 @@ class SetOrder(NamedTuple):
 
     Attributes:
         seed: Of its shuffling.
-        shift: Added to the turns that the mixture deals to it.
+        shift: Added to the numbers of its draws from the mixture.
     """
 
     seed: int
@@ -30,19 +30,19 @@ class SetOrder(NamedTuple):
 
 
 def first_orders(seed: int, num_sets: int) -> tuple[SetOrder, ...]:
-    """Of the sets of a run that goes on with no other."""
+    """The orders of the sets of a new run."""
     return tuple(SetOrder(seed_of_set(seed, number, num_sets)) for number in range(num_sets))
 
 
 def shards_of(urls: Sequence[str], sizes: Sequence[int]) -> Shards:
-    """Shards as they are known in a checkpoint: their folder may change."""
+    """Shards as a checkpoint keeps them: their folder may change."""
     names = (url.partition("?")[0].rpartition("/")[2] for url in urls)
     return tuple(zip(names, map(int, sizes), strict=True))
 
 
 @dataclass(frozen=True)
 class RunOrder:
-    """What the order of a run's images follows from.
+    """Determines the order of a run's images.
 
     Args:
         sets: The shards of each set.
@@ -67,14 +67,14 @@ class RunOrder:
         """Steps in an epoch."""
         return self.epoch_images // self.global_batch
 
-    def place_after(self, epoch: int, num_steps: int) -> int:
-        """The place that is read next; what is left over after the last step belongs to none."""
+    def index_after(self, epoch: int, num_steps: int) -> int:
+        """The index that is read next after a number of steps of an epoch."""
         if num_steps >= self.num_steps:
             return (epoch + 1) * self.epoch_images
         return epoch * self.epoch_images + num_steps * self.global_batch
 
     def to_plain(self) -> dict[str, Any]:
-        """Lists and numbers for a checkpoint, without what its other entries say."""
+        """Lists and numbers for a checkpoint, without the seed and the global batch."""
         return {
             "sets": [[list(shard) for shard in shards] for shards in self.sets],
             "num_samples": list(self.num_samples),
@@ -98,39 +98,39 @@ class RunOrder:
 
 
 def carried_over(
-    before: RunOrder, place_before: int, now: RunOrder, place_now: int
+    before: RunOrder, index_before: int, now: RunOrder, index_now: int
 ) -> tuple[tuple[SetOrder, ...], list[str]]:
-    """Let each set go on where it stood.
+    """Let each set go on after its last sample.
 
     Args:
         before: Of the run that ended.
-        place_before: The place that it would have read next.
+        index_before: The index that it would have read next.
         now: Of the run that goes on, of the same seed.
-        place_now: The place that it reads first.
+        index_now: The index that it reads first.
 
     Returns:
         The order of each set of `now`: one whose shards are the same gives its next sample; one
         whose shards have changed begins a new pass; a new one begins. And what has changed.
     """
-    turns = Mixture(before.weights, before.seed).turns_before(place_before)
-    dealt = Mixture(now.weights, now.seed).turns_before(place_now)
+    draws = Mixture(before.weights, before.seed).draws_before(index_before)
+    draws_now = Mixture(now.weights, now.seed).draws_before(index_now)
     partners = _partners(before, now)
     orders, changes = [], list[str]()
     for number, partner in enumerate(partners):
         if partner is None:
-            orders.append(SetOrder(now.orders[number].seed, -dealt[number]))
+            orders.append(SetOrder(now.orders[number].seed, -draws_now[number]))
             continue
         seed, shift = before.orders[partner]
-        turn = turns[partner] + shift
+        draw = draws[partner] + shift
         if (change := _change(before, partner, now, number)) is not None:
             changes.append(change)
-            turn = -(-turn // before.num_samples[partner]) * now.num_samples[number]
-        orders.append(SetOrder(seed, turn - dealt[number]))
+            draw = -(-draw // before.num_samples[partner]) * now.num_samples[number]
+        orders.append(SetOrder(seed, draw - draws_now[number]))
     return tuple(orders), changes
 
 
 def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
-    """Which set of the run before each set is: of the same shards, else one that shares some."""
+    """For each set, the set of the run before with the same shards, else one that shares some."""
     partners: list[int | None] = [None] * len(now.sets)
     for is_akin in (_is_same, _shares_some):
         for number, shards in enumerate(now.sets):
@@ -150,7 +150,7 @@ def _shares_some(before: Shards, now: Shards) -> bool:
 
 
 def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str | None:
-    """What is not the same about a set, in words."""
+    """The change of a set in words; None if it is the same."""
     old, new = before.sets[partner], now.sets[number]
     if old == new:
         if before.num_samples[partner] == now.num_samples[number]:
@@ -158,12 +158,12 @@ def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str |
         return "num_train_images takes another number of samples"
     sizes, sizes_now = dict(old), dict(new)
     shared = [name for name in sizes_now if name in sizes]
-    told = [
+    parts = [
         _counted([name for name in sizes_now if name not in sizes], "new"),
         _counted([name for name in sizes if name not in sizes_now], "gone"),
         _counted([name for name in shared if sizes[name] != sizes_now[name]], "of another length"),
     ]
-    return ", ".join(filter(None, told)) or "its shards come in another order"
+    return ", ".join(filter(None, parts)) or "its shards come in another order"
 
 
 def _counted(names: list[str], what: str) -> str:

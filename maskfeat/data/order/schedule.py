@@ -2,22 +2,21 @@
 
 Nothing here reads a file or needs torch, so that a cluster can be simulated in seconds.
 
-The samples of a set, shuffled anew for each pass over it and laid end to end, form one endless
-order. Place i of it belongs to epoch i // epoch_images; of these places each epoch reads as many
-whole batches as every rank can have, and what is left over belongs to none. So no sample is read
-twice in a pass, and all ranks have equally many batches.
+The samples of a set, shuffled anew for each pass over it and concatenated, form one endless order.
+Index i of it belongs to epoch i // epoch_images. Each epoch reads as many whole batches as every
+rank can have; the rest of its indices is not read. So no sample is read twice in a pass, and all
+ranks have the same number of batches.
 
-**Indexed mode.** Every sample is shuffled by itself. Step s of an epoch takes the next
-batch_size * world_size places, dealt out to the ranks in turn: the places of a global step are the
-same for any number of ranks that share the same global batch.
+**Indexed mode.** Every sample is shuffled by itself. A step takes the next batch_size * world_size
+indices and gives them to the ranks one by one: the indices of a global step are the same for any
+number of ranks with the same global batch.
 
-**Streaming mode.** Shards are shuffled, their samples left in the order of the tar. Each rank has
-a fixed number of readers, virtual ones: a reader is no process but a stretch of the epoch's
-places, next to that of another reader, as long as the batches it makes. So where shards do not
-divide evenly among readers, some are read by two, each of which passes over what is the other's.
-Batch b of an epoch comes from reader b % num_readers, and reader r is run by worker
-r % num_workers: batches and their order do not depend on the number of workers. They do depend on
-the number of ranks and readers, which says where the stretches end.
+**Streaming mode.** Shards are shuffled, their samples keep the order of the tar. Each rank has a
+fixed number of virtual readers. A reader is not a process but a slice of the epoch's indices, as
+long as the batches it makes. Where shards do not divide evenly among readers, two readers read the
+same shard and each skips the samples of the other. Batch b of an epoch comes from reader
+b % num_readers, and worker r % num_workers runs reader r: batches and their order do not depend on
+the number of workers. They depend on the number of ranks and readers, by which the epoch is sliced.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from typing import NamedTuple
 import numpy as np
 
 
-def sample_at(place: int, num_samples: int, seed: int) -> int:
-    """The sample at one place of the endless order.
+def sample_at(index: int, num_samples: int, seed: int) -> int:
+    """The sample at one index of the endless order.
 
     Args:
-        place: 0, 1, ...
+        index: 0, 1, ...
         num_samples: Samples of the set.
         seed: Of the shuffling.
 
     Returns:
         A sample number in [0, num_samples).
     """
-    number, position = divmod(place, num_samples)
+    number, position = divmod(index, num_samples)
     return int(_shuffled(num_samples, seed, number)[position])
 
 
-def places_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_size: int) -> range:
-    """Places that one rank reads in one epoch, in order.
+def indices_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_size: int) -> range:
+    """Indices that one rank reads in one epoch, in order.
 
     Args:
         epoch: 0, 1, ...
@@ -54,14 +53,14 @@ def places_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_s
         batch_size: Images in a batch of one rank.
 
     Returns:
-        As many whole batches as every rank can have; what is left over belongs to none.
+        As many whole batches as every rank can have.
     """
     num_steps = epoch_images // (batch_size * world_size)
     start = epoch * epoch_images
     return range(start + rank, start + num_steps * batch_size * world_size, world_size)
 
 
-def stretch_of(
+def slice_of(
     epoch: int,
     epoch_images: int,
     rank: int,
@@ -70,7 +69,7 @@ def stretch_of(
     reader: int,
     num_readers: int,
 ) -> range:
-    """Places that one reader of a rank reads in one epoch, in streaming mode.
+    """Indices that one reader of a rank reads in one epoch, in streaming mode.
 
     Args:
         epoch: 0, 1, ...
@@ -82,7 +81,7 @@ def stretch_of(
         num_readers: Readers of each rank.
 
     Returns:
-        Places without a gap, batch_size for each batch that the reader makes; there may be none.
+        Indices without a gap, batch_size for each batch that the reader makes; there may be none.
         Those of all readers of all ranks are the first whole global batches of the epoch.
     """
     num_steps = epoch_images // (batch_size * world_size)
@@ -99,33 +98,34 @@ def _num_batches(num_steps: int, reader: int, num_readers: int) -> int:
 def batches_of_worker(
     worker: int, num_workers: int, num_readers: int, start: int, stop: int
 ) -> Iterator[int | None]:
-    """Which batches of a rank one worker makes, in streaming mode, in which turn.
+    """The batches of a rank that one worker makes, in streaming mode, in order.
 
-    The loader asks its workers in turn. Where the readers do not divide evenly, or the run of
-    batches begins in mid-round, a worker has nothing to give in some of its turns.
+    The loader asks its workers one after another. Where the readers do not divide evenly among
+    them, or the first batch is not that of the first reader, a worker has no batch to some of
+    these requests.
 
     Args:
         worker: This worker.
-        num_workers: Workers of the rank; each has equally many turns.
+        num_workers: Workers of the rank; each gets the same number of requests.
         num_readers: Virtual readers of the rank.
         start: First batch, counted from the beginning of the epoch.
         stop: The one after the last.
 
     Yields:
-        The number of a batch, or None for a turn without one. Taken from all workers in turn,
-        without the Nones, they are start, start + 1, ..., stop - 1.
+        The number of a batch, or None for a request without one. Those of all workers, one after
+        another and without the Nones, are start, start + 1, ..., stop - 1.
     """
     if start >= stop:
         return
-    for round_number in range(start // num_readers, (stop - 1) // num_readers + 1):
+    for row in range(start // num_readers, (stop - 1) // num_readers + 1):
         for first in range(0, num_readers, num_workers):
-            batch = round_number * num_readers + first + worker
+            batch = row * num_readers + first + worker
             is_one = first + worker < num_readers and start <= batch < stop
             yield batch if is_one else None
 
 
 class Part(NamedTuple):
-    """Samples `start` up to `stop` of a shard, given by its place in the list, in one pass."""
+    """Samples `start` up to `stop` of a shard, given by its number in the list, in one pass."""
 
     shard: int
     start: int
@@ -134,16 +134,16 @@ class Part(NamedTuple):
 
 
 def parts_of(sizes: Sequence[int], seed: int, start: int, stop: int) -> list[Part]:
-    """Where the samples at some places of the endless order of shards lie.
+    """The parts of shards at some indices of the endless order.
 
     Args:
         sizes: Samples in each shard of the set, one at least in all.
         seed: Of the shuffling of shards, anew for each pass.
-        start: First place, 0 or above.
+        start: First index, 0 or above.
         stop: The one after the last.
 
     Returns:
-        Parts of shards, in order; over all places of a pass each sample appears once.
+        Parts of shards, in order; over all indices of a pass each sample appears once.
     """
     total, parts = sum(sizes), list[Part]()
     for pass_number in range(start // total, -(-stop // total)):
@@ -157,12 +157,12 @@ def parts_of(sizes: Sequence[int], seed: int, start: int, stop: int) -> list[Par
 
 
 def block_order(size: int, seed: int, *where: int) -> np.ndarray:
-    """In which order the samples of a full shuffle buffer are given out.
+    """The order of the samples of a full shuffle buffer.
 
     Args:
         size: Samples in the buffer.
         seed: Of the shuffling.
-        where: Tells one buffer from another.
+        where: Numbers that identify the buffer.
 
     Returns:
         A permutation of 0..size-1.
@@ -187,7 +187,7 @@ _CACHE: dict[tuple[int, int, int], np.ndarray] = {}
 
 
 def _shuffled(num_samples: int, seed: int, number: int) -> np.ndarray:
-    """The order of one pass; that of the one beside it is kept, as a batch can span two passes."""
+    """The order of one pass; orders of neighboring passes are kept, as a batch can span two."""
     key = (num_samples, seed, number)
     if key not in _CACHE:
         for old in list(_CACHE):  # of a set of millions, each takes many MB in each worker

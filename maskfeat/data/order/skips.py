@@ -1,4 +1,4 @@
-"""The account of what could not be read: exact over workers and ranks, and kept over a resume."""
+"""The count of unreadable samples: exact over workers and ranks, and kept over a resume."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections.abc import Iterable, Sequence
 
 import torch.distributed
 
-from maskfeat.batch import SkippedSample
+from maskfeat.batch import LeftOutCrowds, SkippedSample
 
 _LOG = logging.getLogger("maskfeat")
-# A sample that was skipped, for a checkpoint: reason, shard, key.
-Entry = tuple[str, str, str]
+_CROWD = "crowd"
+# For a checkpoint: reason, shard and key of a skipped sample; or "crowd", shard, key and the number
+# of masks that were left out of a sample.
+Entry = tuple[str, str, str, int]
 
 
 class SkipLedger:
-    """Counts the samples that could not be read, and stops training when they are too many.
+    """Counts the samples that could not be read, and stops training when there are too many.
 
-    Each sample counts and is logged once, however often it is met.
+    Each sample counts and is logged once, however often it is read.
 
     Args:
         max_share: Largest share of skipped samples among all samples, in [0, 1].
-        min_samples: Below so many samples, read or skipped, nothing is checked.
+        min_samples: Below this number of samples, read or skipped, training is never stopped.
 
     Attributes:
         counts: Distinct skipped samples by reason.
+        num_crowds: Masks left out as crowds, of distinct samples.
     """
 
     def __init__(self, max_share: float = 0.05, min_samples: int = 20) -> None:
@@ -34,20 +37,30 @@ class SkipLedger:
         self.max_share = max_share
         self.min_samples = min_samples
         self.counts: Counter[str] = Counter()
+        self.num_crowds = 0
         self._seen: dict[tuple[str, str], str] = {}  # (shard, key) -> reason
-        self._met: Counter[str] = Counter()  # by reason, those met while reading
-        self._news: list[Entry] = []  # what the other ranks have not been told
+        self._crowds: dict[tuple[str, str], int] = {}  # (shard, key) -> masks left out
+        self._met: Counter[str] = Counter()  # by reason, of this process
+        self._news: list[Entry] = []  # for the other ranks
 
     @property
     def total(self) -> int:
         """Distinct skipped samples."""
         return len(self._seen)
 
+    def metrics(self) -> dict[str, float]:
+        """The counts by their tags: data/skipped, data/skipped/REASON, data/left_out/crowd."""
+        counts = {f"data/skipped/{name}": float(num) for name, num in self.counts.items()}
+        if self.num_crowds:
+            counts["data/left_out/crowd"] = float(self.num_crowds)
+        return {"data/skipped": float(self.total), **counts}
+
     def add(self, skipped: SkippedSample) -> None:
-        """Count and log a sample, unless it has been before."""
-        if self._note((skipped.reason, skipped.shard, skipped.key)):
+        """Count and log a sample, unless it was counted before."""
+        entry = (skipped.reason, skipped.shard, skipped.key, 0)
+        if self._note(entry):
             self._met[skipped.reason] += 1
-            self._news.append((skipped.reason, skipped.shard, skipped.key))
+            self._news.append(entry)
             _LOG.warning(
                 "skipped sample '%s' of %s (%s): %s",
                 skipped.key,
@@ -56,26 +69,39 @@ class SkipLedger:
                 skipped.detail,
             )
 
+    def add_crowds(self, crowds: LeftOutCrowds) -> None:
+        """Count the masks that were left out of a sample as crowds; the log names the first."""
+        if not self.num_crowds:
+            _LOG.info(
+                "masks of many objects (iscrowd) are left out, e.g. in sample '%s' of %s, and "
+                "counted under data/left_out/crowd; data.examples.keep_crowds reads them",
+                crowds.key,
+                crowds.shard,
+            )
+        entry = (_CROWD, crowds.shard, crowds.key, crowds.num)
+        if self._note(entry):
+            self._news.append(entry)
+
     def add_known(self, skipped: Sequence[SkippedSample], num_sound: int) -> None:
-        """Count what an index has found to be incomplete, before anything is read.
+        """Count the samples that an index calls incomplete, before training.
 
         Args:
-            skipped: Those samples; whoever made the index has logged them.
+            skipped: Those samples; they are in the log already.
             num_sound: Samples of the same set that are complete.
 
         Raises:
-            RuntimeError: If the share of them is above `max_share`.
+            RuntimeError: If their share is above `max_share`.
         """
         for one in skipped:
-            self._note((one.reason, one.shard, one.key))
+            self._note((one.reason, one.shard, one.key, 0))
         self._check_share(Counter(one.reason for one in skipped), num_sound)
 
     def check(self, num_read: int) -> None:
         """Stop when too large a share was skipped.
 
         Args:
-            num_read: Samples that were read well so far by this process. Reading some again
-                counts again, so the share can only come out smaller than it is.
+            num_read: Samples that this process read. Repeated reads count again, so the share is
+                never overestimated.
 
         Raises:
             RuntimeError: If the share is above `max_share`.
@@ -83,34 +109,40 @@ class SkipLedger:
         self._check_share(self._met, num_read)
 
     def share(self) -> None:
-        """Tell the other ranks what was skipped here, and hear what was skipped there.
+        """Exchange the counts with the other ranks.
 
-        All ranks must call it at the same step. What another rank has met is counted, not logged
-        again, and does not stop training here: the other rank sees to that.
+        All ranks must call it at the same step. Samples of other ranks are counted, but not logged
+        again, and do not stop training here: the other rank does that.
         """
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
         news, self._news = self._news, []
-        heard: list[list[Entry]] = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(heard, news)
-        self.restore(entry for entries in heard for entry in entries)
+        found: list[list[Entry]] = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(found, news)
+        self.restore(entry for entries in found for entry in entries)
 
     def entries(self) -> list[Entry]:
-        """All that was counted, for a checkpoint."""
-        return [(reason, shard, key) for (shard, key), reason in self._seen.items()]
+        """All counted samples, for a checkpoint."""
+        skipped = [(reason, shard, key, 0) for (shard, key), reason in self._seen.items()]
+        return skipped + [(_CROWD, *name, num) for name, num in self._crowds.items()]
 
-    def restore(self, entries: Iterable[Sequence[str]]) -> None:
-        """Count what was counted elsewhere: on another rank, or before a checkpoint."""
-        for reason, shard, key in entries:
-            self._note((reason, shard, key))
+    def restore(self, entries: Iterable[Sequence[str | int]]) -> None:
+        """Count samples of another rank, or of a checkpoint; entries of 0.1 have no number."""
+        for reason, shard, key, *num in entries:
+            self._note((str(reason), str(shard), str(key), int(num[0]) if num else 0))
 
     def _note(self, entry: Entry) -> bool:
-        """Count a sample; whether it is new."""
-        reason, *name = entry
-        shard, key = name
-        if (shard, key) in self._seen:
+        """Count a sample; False if it was counted before."""
+        reason, shard, key, num = entry
+        name = (shard, key)
+        if reason == _CROWD:
+            is_new = name not in self._crowds
+            self._crowds[name] = num
+            self.num_crowds += num * is_new
+            return is_new
+        if name in self._seen:
             return False
-        self._seen[shard, key] = reason
+        self._seen[name] = reason
         self.counts[reason] += 1
         return True
 
@@ -122,5 +154,5 @@ class SkipLedger:
             raise RuntimeError(
                 f"{num_skipped} of {num_seen} samples could not be read ({reasons}), more than the "
                 f"allowed share of {self.max_share:g}; look at the log, mend the shards or raise "
-                "data.max_skipped_share"
+                "data.limits.max_skipped_share"
             )

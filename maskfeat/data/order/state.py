@@ -7,57 +7,50 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch.distributed
 
 from maskfeat.data.order.loaders import Progress, ResumableLoader, StreamLoader
-from maskfeat.data.order.readers import Cursor, Standing, StreamPlan
+from maskfeat.data.order.readers import Cursor, ReaderState, StreamPlan
 from maskfeat.data.order.run_order import RunOrder, carried_over
-
-if TYPE_CHECKING:
-    from maskfeat.data.datamodule import ShardDataModule
 
 _LOG = logging.getLogger("maskfeat")
 State = dict[str, Any]
+_FORMER_KEYS = {"deal": "fingerprint", "standings": "reader_states"}  # of version 0.1
 
 
-def state_of(loader: ResumableLoader | None, data: ShardDataModule) -> State:
-    """Where training stands.
+def state_of(loader: ResumableLoader | None) -> State:
+    """The state of training in its epoch.
 
     Args:
         loader: The training loader; None before there is one.
-        data: The settings.
 
     Returns:
-        "epoch", "num_batches" (of it, trained on by each rank), "seed", "global_batch" (images),
-        "skipped" (reason, shard, key of each), "order" (`RunOrder.to_plain`), and in streaming
-        mode "deal" (see `StreamPlan.deal`) and "standings", where the readers of each rank stand
-        in the epoch: [samples given, [lap, part, start, samples of the block] of each set].
-        In streaming mode on several ranks all of them must ask at once, as for any checkpoint.
+        "epoch" and "num_batches" (of it, trained on by each rank). Where there is a loader, also
+        "seed", "global_batch" (images) and "order" (`RunOrder.to_plain`). In streaming mode also
+        "fingerprint" (`StreamPlan.fingerprint`) and "reader_states": for each rank and each reader
+        [samples given, [slice pass, part, start, samples of the block] of each set]. Then all
+        ranks must call this at once, as for any checkpoint.
     """
-    epoch, num_batches = loader.trained if loader is not None else (0, 0)
-    state: State = {
-        "epoch": epoch,
-        "num_batches": num_batches,
-        "seed": data.seed,
-        "global_batch": _global_batch(data),
-        "skipped": [list(entry) for entry in data.skips.entries()],
-    }
-    if loader is not None:
-        state["order"] = loader.order.to_plain()
+    if loader is None:
+        return {"epoch": 0, "num_batches": 0}
+    epoch, num_batches = loader.trained
+    order = loader.order
+    state: State = {"epoch": epoch, "num_batches": num_batches, "seed": order.seed}
+    state |= {"global_batch": order.global_batch, "order": order.to_plain()}
     if isinstance(loader, StreamLoader):
-        own = loader.standings_after(num_batches)
+        own = loader.reader_states_after(num_batches)
         listed = None if own is None else [_to_list(one) for one in own]
-        state["deal"] = _plan_of(loader).deal
+        state["fingerprint"] = _plan_of(loader).fingerprint
         is_together = num_batches == loader.progress.num_batches
-        state["standings"] = _gathered(listed, is_together)
+        state["reader_states"] = _gathered(listed, is_together)
     return state
 
 
 class TrainerWatch:
-    """Says what a trainer has done with its batches, whatever it was resumed from.
+    """Counts the batches that a trainer has trained on, whatever it was resumed from.
 
     Args:
         trainer: In its fit.
@@ -78,7 +71,7 @@ class TrainerWatch:
             counts.ready = counts.started = counts.processed + 1  # type: ignore[attr-defined]
 
     def count_otherwise(self, difference: int) -> None:
-        """Let so many more batches of this epoch be done, where steps are of another size."""
+        """Add batches to those done in this epoch, where steps have another size."""
         current: Any = self._loop.epoch_loop.batch_progress.current
         for name in ("ready", "started", "processed", "completed"):
             setattr(current, name, getattr(current, name) + difference)
@@ -88,19 +81,20 @@ class TrainerWatch:
         return int(self._loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
-def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
-    """Let a new loader go on where a checkpoint says.
+def go_on(loader: ResumableLoader, state: State) -> None:
+    """Let a new loader go on where a checkpoint was written.
+
+    Where the settings of this run make an exact continuation impossible, a warning is logged.
 
     Args:
         loader: The training loader, before its first batch.
-        state: Of `state_of`, or of an older version: {"num_batches": n}.
-        data: The settings of this run; where they say that what was read cannot be told from what
-            was not, that is logged.
+        state: From `state_of`, or of an older version: {"num_batches": n}.
     """
-    # It is: what is not exact is said here.
+    # Lightning warns of every loader; what is not exact is logged here.
     warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
-    num_batches = state["num_batches"]
-    before, now = state.get("global_batch", _global_batch(data)), _global_batch(data)
+    state = {_FORMER_KEYS.get(name, name): value for name, value in state.items()}
+    seed, now = loader.order.seed, loader.order.global_batch
+    num_batches, before = state["num_batches"], state.get("global_batch", now)
     if before != now:
         num_batches = num_batches * before // now
         _LOG.warning(
@@ -110,20 +104,20 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
             now,
         )
     changes: list[str] = []
-    if state.get("seed", data.seed) != data.seed:
+    if state.get("seed", seed) != seed:
         _LOG.warning(
             "data.seed was %d in the checkpoint and is %d now, so the order is another one: "
             "images of this epoch may come again or be left out",
             state["seed"],
-            data.seed,
+            seed,
         )
     elif "order" in state and state["epoch"] is not None:
-        order = RunOrder.from_plain(state["order"], data.seed, before)
+        order = RunOrder.from_plain(state["order"], seed, before)
         num_batches, changes = _go_on_in_order(loader, order, state, num_batches)
     loader.go_on_after(Progress(state.get("epoch"), num_batches))
     if isinstance(loader.watch, TrainerWatch) and num_batches != state["num_batches"]:
         loader.watch.count_otherwise(num_batches - state["num_batches"])
-    if isinstance(loader, StreamLoader) and _go_on_streaming(loader, state, changes):
+    if isinstance(loader, StreamLoader) and not _go_on_streaming(loader, state, changes):
         return
     if changes:
         _LOG.warning(
@@ -136,43 +130,46 @@ def go_on(loader: ResumableLoader, state: State, data: ShardDataModule) -> None:
 def _go_on_in_order(
     loader: ResumableLoader, before: RunOrder, state: State, num_batches: int
 ) -> tuple[int, list[str]]:
-    """Let each set go on where it stood; batches of this epoch to pass over, and what changed."""
+    """Let each set go on after its last image.
+
+    Returns:
+        Batches of this epoch to skip, and what changed about the sets.
+    """
     epoch, now = state["epoch"], loader.order
     is_whole = state["num_batches"] >= before.num_steps
     num_batches = now.num_steps if is_whole else min(num_batches, now.num_steps - 1)
-    # A stream that is dealt out otherwise goes on exactly from the next epoch on.
+    # A stream with another fingerprint goes on exactly from the next epoch on.
     is_rough = isinstance(loader, StreamLoader) and not is_whole
     orders, changes = carried_over(
         before,
-        before.place_after(epoch, 0 if is_rough else state["num_batches"]),
+        before.index_after(epoch, 0 if is_rough else state["num_batches"]),
         now,
-        now.place_after(epoch, 0 if is_rough else num_batches),
+        now.index_after(epoch, 0 if is_rough else num_batches),
     )
     loader.take_orders(orders)
     return num_batches, changes
 
 
 def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> bool:
-    """Let the readers go on where they stood; whether it was said that they cannot."""
+    """Restore the readers; False, with a warning, in mid-epoch where that is not possible."""
     plan = _plan_of(loader)
-    is_same = state.get("deal") == plan.deal and not changes
-    own = state["standings"][plan.rank] if is_same else None
+    is_same = state.get("fingerprint") == plan.fingerprint and not changes
+    own = state["reader_states"][plan.rank] if is_same else None
     if own is not None:
-        loader.standings = [_from_list(one) for one in own]
+        loader.reader_states = [_from_list(one) for one in own]
     elif 0 < loader.progress.num_batches < len(loader):
         changed = f"data.train has changed ({'; '.join(changes)}) and " if changes else ""
         _LOG.warning(
             "%sthe checkpoint does not say where the %d readers of rank %d of %d stand, so for the "
             "rest of this epoch images may come again or be left out; to go on exactly, keep the "
-            "shards, the number of devices, and data.batch_size, epoch_images, num_readers, "
-            "shuffle_buffer, shuffle_buffer_mb and seed",
+            "shards, the number of devices, and data.batch_size, epoch_images, seed and streaming",
             changed,
             plan.num_readers,
             plan.rank,
             plan.world_size,
         )
-        return True
-    return False
+        return False
+    return True
 
 
 def _plan_of(loader: StreamLoader) -> StreamPlan:
@@ -181,26 +178,21 @@ def _plan_of(loader: StreamLoader) -> StreamPlan:
 
 
 def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:
-    """What each rank says; of the others nothing where they may not be asking, too."""
+    """The states of all ranks; None for the others where they may not call this, too."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [own]
-    heard: list[Any] = [None] * torch.distributed.get_world_size()
+    found: list[Any] = [None] * torch.distributed.get_world_size()
     if is_together:
-        torch.distributed.all_gather_object(heard, own)
+        torch.distributed.all_gather_object(found, own)
     else:  # in mid-step, at a signal: waiting for the others could be for ever
-        heard[torch.distributed.get_rank()] = own
-    return heard
+        found[torch.distributed.get_rank()] = own
+    return found
 
 
-def _global_batch(data: ShardDataModule) -> int:
-    world_size = data.trainer.world_size if data.trainer is not None else 1
-    return data.batch_size * world_size
+def _to_list(state: ReaderState) -> list[Any]:
+    return [state.num_items, *(list(cursor) for cursor in state.cursors)]
 
 
-def _to_list(standing: Standing) -> list[Any]:
-    return [standing.num_items, *(list(cursor) for cursor in standing.cursors)]
-
-
-def _from_list(listed: list[Any]) -> Standing:
+def _from_list(listed: list[Any]) -> ReaderState:
     num_items, *cursors = listed
-    return Standing(num_items, tuple(Cursor(*cursor) for cursor in cursors))
+    return ReaderState(num_items, tuple(Cursor(*cursor) for cursor in cursors))

@@ -53,7 +53,7 @@ def _tell_loader(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN4
 def _killed(how: str) -> str:
     return (
         f"a worker that reads data was {how}, mostly because memory ran out; lower "
-        f"data.num_workers or data.shuffle_buffer_mb; {_GO_ON}"
+        f"data.num_workers or data.streaming.shuffle_buffer_mb; {_GO_ON}"
     )
 
 

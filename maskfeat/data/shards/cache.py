@@ -127,7 +127,7 @@ class ShardCache:
         if size > self.max_bytes:
             raise ValueError(
                 f"shard '{url}' has {size / 1e9:.3g} GB, more than the cache may hold "
-                f"({self.max_bytes / 1e9:.3g} GB); raise data.cache_gb"
+                f"({self.max_bytes / 1e9:.3g} GB); raise data.shards.cache_gb"
             )
         with self._locked("all"):
             kept = []
@@ -173,8 +173,8 @@ class ShardCache:
             yield
         except OSError as error:
             raise CacheFolderError(
-                f"data.cache_dir '{self.folder}' cannot keep shards ({error.strerror}); make room "
-                "there, name another folder, or set it to null"
+                f"data.shards.cache_dir '{self.folder}' cannot keep shards "
+                f"({error.strerror}); make room there, name another folder, or set it to null"
             ) from error
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -31,23 +30,19 @@ class CountedShard(NamedTuple):
     num_samples: int
 
 
-def count_samples(
-    urls: Sequence[str], source: ShardSource, index_dir: str | Path | None = None
-) -> tuple[CountedShard, ...]:
+def count_samples(urls: Sequence[str], source: ShardSource) -> tuple[CountedShard, ...]:
     """Count the samples of shards, in the cheapest way that there is.
 
     Args:
         urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.indexed.expand_shards` gives
             them.
         source: Opens them.
-        index_dir: Where indexes of local tars are kept, see
-            `maskfeat.data.shards.index.index_shard`.
 
     Returns:
-        Each with its number of samples: what the `index.json` beside it says (that of
-        `maskfeat shards convert`; a local shard must have the size that it tells); else, of a
-        local tar, by a scan of its headers, which is kept; else by reading it once, which the log
-        tells. The processes of a job, who must all call this, each read a part of these.
+        Each with its number of samples: from the `index.json` beside it (that of
+        `maskfeat shards convert`, if a local shard has the size in it); else, of a local tar, by a
+        scan of its headers, which is kept; else by reading it once, with a warning in the log. All
+        processes of a job must call this; each reads a part of these.
 
     Raises:
         FileNotFoundError: If a shard is missing.
@@ -65,7 +60,8 @@ def count_samples(
         if entry is not None and (is_url(url) or os.path.getsize(url) == entry["bytes"]):
             counts[url] = entry["samples"]
             continue
-        num_samples = None if is_url(url) or url.startswith("pipe:") else _scanned(url, index_dir)
+        is_local = not is_url(url) and not url.startswith("pipe:")
+        num_samples = _scanned(url, source.index_dir) if is_local else None
         if num_samples is None:
             unknown.append(url)
         else:
@@ -82,9 +78,9 @@ def count_samples(
 
 
 def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
-    """Samples of shards by reading them; each process of a job reads a part and tells the others.
+    """Samples of shards by reading them; each process of a job reads a part and shares the counts.
 
-    If one fails, all raise its error, so that none waits for it.
+    If one fails, all raise its error, so that no process waits for it.
     """
     rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if _is_in_job() else (0, 1)
     own: dict[str, int] | Exception = {}
@@ -92,11 +88,11 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
         own = {url: _read_once(url, source) for url in urls[rank::num_ranks]}
     except (OSError, ValueError) as error:
         own = error
-    told: list[Any] = [own] * num_ranks
+    shared: list[Any] = [own] * num_ranks
     if _is_in_job():
-        dist.all_gather_object(told, own)
+        dist.all_gather_object(shared, own)
     counts: dict[str, int] = {}
-    for of_one in told:
+    for of_one in shared:
         if isinstance(of_one, Exception):
             raise of_one
         counts |= of_one
@@ -117,7 +113,7 @@ def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
     """Entries of the index of a folder, by name of the shard; none if there is no such index."""
     path = f"{folder}/{_INDEX}" if folder else _INDEX
     try:
-        # Not from the cache, which takes what lies at a url not to change.
+        # Not from the cache, which takes the content of a url not to change.
         with contextlib.closing(replace(source, cache_dir=None).open(path)) as file:
             text = _read_at_most(file, int(source.limits.json_mb * MB))
     except (OSError, ValueError):
@@ -125,17 +121,17 @@ def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
     try:
         entries = [(str(entry["shard"]), entry) for entry in json.loads(text)["shards"]]
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-        told = f"{type(error).__name__}: {str(error)[:80]}"
-        _LOG.warning("%s is not as shards convert writes it and is passed over (%s)", path, told)
+        fault = f"{type(error).__name__}: {str(error)[:80]}"
+        _LOG.warning("%s is not as shards convert writes it and is passed over (%s)", path, fault)
         return {}
     sound = {name: entry for name, entry in entries if _is_sound(entry)}
     if len(sound) < len(entries):
-        _LOG.warning("%s tells no possible numbers of some shards; they are counted", path)
+        _LOG.warning("%s has impossible numbers for some shards; they are counted", path)
     return sound
 
 
 def _is_sound(entry: dict[str, Any]) -> bool:
-    """Whether an entry tells numbers of samples and bytes that can be."""
+    """Whether an entry has possible numbers of samples and bytes."""
     samples, num_bytes = entry.get("samples"), entry.get("bytes")
     return type(samples) is int and type(num_bytes) is int and 0 < samples < num_bytes
 
@@ -149,7 +145,7 @@ def _read_at_most(file: Readable, size: int) -> bytes:
     return b"".join(chunks)
 
 
-def _scanned(path: str, index_dir: str | Path | None) -> int | None:
+def _scanned(path: str, index_dir: str | None) -> int | None:
     """Samples of a local tar; None where it is compressed, which an index cannot be of."""
     try:
         index = index_shard(path, index_dir)

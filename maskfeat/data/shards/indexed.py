@@ -62,7 +62,8 @@ def expand_shards(
         if pattern.startswith("pipe:"):
             if not allow_pipe:
                 raise ValueError(
-                    f"'{pattern}' would run a shell command; set data.allow_pipe if you trust it"
+                    f"'{pattern}' would run a shell command; set data.shards.allow_pipe if you "
+                    "trust it"
                 )
             found.add(pattern)
             continue

@@ -32,38 +32,56 @@ class UnreachableError(ConnectionError, ValueError):
 
 
 @dataclass(frozen=True)
-class ShardSource:
-    """How shards are opened; workers receive it by pickle.
+class ShardSettings:
+    """How shards are opened, from disk or over the network.
 
     Args:
-        allow_pipe: Let `pipe:COMMAND` run a shell command and read what it prints.
-        attempts: How often in a row a url may fail before it is given up.
-        wait_s: Pause after the first failure, seconds; it doubles with each, up to a minute.
-        timeout_s: Seconds without a byte after which a connection has failed.
-        min_bytes_s: Bytes a second below which it has failed too, on average over `timeout_s`.
-        cache_dir: Folder that shards at urls are kept in; None keeps none.
-        cache_gb: Bound on what is kept, in GB (10^9 bytes).
-        limits: What a sample in them may ask for.
+        index_dir: Folder for the indexes of local tars; null keeps each beside its tar.
+        cache_dir: Folder on a local disk that keeps whole shards from urls, for later epochs and
+            other processes; null reads them over the network each time.
+        cache_gb: Bound on that folder, GB (10^9 bytes); shards used longest ago make room. Keep
+            room for one more shard per reader: those being fetched or read come on top.
+        url_attempts: Failures of a url in a row that end training, in one sentence.
+        url_wait_s: Pause after the first failure, seconds; doubles with each, up to a minute.
+        url_timeout_s: Seconds without a byte after which a connection counts as failed.
+        url_min_bytes_s: Fewest bytes a second, on average over that time; a slower connection
+            counts as failed too.
+        allow_pipe: Let `pipe:COMMAND` urls run a shell command and read its output. Only for urls
+            that you wrote yourself.
+
+    Raises:
+        ValueError: If a number is out of its range; names the setting.
     """
 
-    allow_pipe: bool = False
-    attempts: int = 5
-    wait_s: float = 1.0
-    timeout_s: float = 60.0
-    min_bytes_s: float = 1000.0
+    index_dir: str | None = None
     cache_dir: str | None = None
-    cache_gb: float = 50.0
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    cache_gb: float = 50
+    url_attempts: int = 5
+    url_wait_s: float = 1
+    url_timeout_s: float = 60
+    url_min_bytes_s: float = 1000
+    allow_pipe: bool = False
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.wait_s < 0 or self.timeout_s <= 0 or self.cache_gb <= 0:
+        numbers = (self.url_attempts, self.url_wait_s, self.url_timeout_s, self.cache_gb)
+        if numbers[0] < 1 or numbers[1] < 0 or numbers[2] <= 0 or numbers[3] <= 0:
             raise ValueError(
                 "url_attempts must be at least 1, url_wait_s at least 0, url_timeout_s and "
-                f"cache_gb above 0, got {self.attempts}, {self.wait_s}, {self.timeout_s} and "
-                f"{self.cache_gb}"
+                "cache_gb above 0, got {}, {}, {} and {}".format(*numbers)
             )
-        if not self.min_bytes_s >= 0:
-            raise ValueError(f"url_min_bytes_s must be at least 0, got {self.min_bytes_s}")
+        if not self.url_min_bytes_s >= 0:
+            raise ValueError(f"url_min_bytes_s must be at least 0, got {self.url_min_bytes_s}")
+
+
+@dataclass(frozen=True)
+class ShardSource(ShardSettings):
+    """Opens shards; workers receive it by pickle.
+
+    Args:
+        limits: What a sample in them may ask for; see `ShardSettings` for the rest.
+    """
+
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
 
     def open(self, url: str) -> Readable:
         """Open a shard; no shell is run but for an allowed `pipe:`.
@@ -76,7 +94,7 @@ class ShardSource:
         if url.startswith("pipe:"):
             if not self.allow_pipe:
                 raise ValueError(
-                    f"'{url}' would run a shell command; set data.allow_pipe to allow it"
+                    f"'{url}' would run a shell command; set data.shards.allow_pipe to allow it"
                 )
             stream: Readable = gopen(url)
             return stream
@@ -130,14 +148,14 @@ class RemoteStream:
         self._version: str | None = None
         self._digest = hashlib.blake2b()  # of the bytes given out
         self._stream: Readable | None = None
-        self._pace = _Pace(source.timeout_s, source.min_bytes_s)
+        self._pace = _Pace(source.url_timeout_s, source.url_min_bytes_s)
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; fewer at the end of the file alone.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            UnreachableError: If the url failed `source.attempts` times in a row, gave the file
+            UnreachableError: If the url failed `source.url_attempts` times in a row, gave the file
                 too slowly as often, or has changed in mid-reading.
         """
         chunks = []
@@ -170,12 +188,12 @@ class RemoteStream:
                 told = _told(error)
                 if _is_final(error):
                     raise UnreachableError(f"shard '{self.url}' is refused: {told}") from error
-                if failures >= self.source.attempts:
+                if failures >= self.source.url_attempts:
                     raise UnreachableError(
                         f"shard '{self.url}' failed {failures} times in a row, the last time with "
-                        f"{told}; look at the server, or raise data.url_attempts"
+                        f"{told}; look at the server, or raise data.shards.url_attempts"
                     ) from error
-                wait = min(self.source.wait_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
+                wait = min(self.source.url_wait_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
                 _LOG.warning("%s (%s), trying again in %g s", self.url, told, wait)
                 time.sleep(wait)
 
@@ -201,7 +219,7 @@ class RemoteStream:
     def _connect(self) -> None:
         """Open the url at `position`."""
         opener = open_http if _is_http(self.url) else _open_other
-        opened = opener(self.url, self.position, self.source.timeout_s, self._version)
+        opened = opener(self.url, self.position, self.source.url_timeout_s, self._version)
         self._stream = opened.stream
         if self.position and (opened.total, opened.version) != (self.total, self._version):
             raise ChangedError("its size or its version differs")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards.index import check_sizes, member_key, not_a_file
-from maskfeat.data.shards.indexed import expand_shards
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
 
@@ -29,36 +28,12 @@ class RawSample(NamedTuple):
     json: bytes
 
 
-def stream_samples(
-    urls: str | Sequence[str], allow_pipe: bool = False
-) -> Iterator[AnnotatedImage | SkippedSample]:
-    """Read shards front to back, once.
-
-    Args:
-        urls: Paths or urls of sorted tars, as in `maskfeat.data.shards.indexed.expand_shards`.
-        allow_pipe: Let `pipe:COMMAND` run a shell command and read what it prints.
-
-    Yields:
-        Each sample, or why it could not be read.
-
-    Raises:
-        FileNotFoundError: If a shard is missing.
-        UnreachableError: If a url failed again and again.
-        ValueError: If a shard is no tar, is not sorted or has no complete sample, or for a
-            `pipe:` that is not allowed.
-    """
-    source = ShardSource(allow_pipe)
-    for url in expand_shards(urls, allow_pipe):
-        for _, raw in raw_samples(url, source):
-            yield read_raw(raw)
-
-
 def read_raw(
     raw: RawSample | SkippedSample,
     keep_crowds: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> AnnotatedImage | SkippedSample:
-    """Check a sample and read its masks; what is wrong with it is given, not raised."""
+    """Check a sample and read its masks; a fault is returned, not raised."""
     if isinstance(raw, SkippedSample):
         return raw
     try:
@@ -70,54 +45,64 @@ def read_raw(
 def raw_samples(
     url: str, source: ShardSource, wanted: range = _ALL
 ) -> Iterator[tuple[int, RawSample | SkippedSample]]:
-    """Pair the members of a shard; those that miss their half come last.
+    """Pair the members of a shard; those without their other half come last.
+
+    A key counts once. Where it comes again, as in tars put together by `cat`, the later sample is
+    left out, with a warning in the log (indexed mode reads the last one, as tar does).
 
     Args:
         url: The shard.
         source: Opens it.
-        wanted: Places in the shard that are to be read. Those before are passed over without their
+        wanted: Numbers of the samples to read. Those before are skipped without reading their
             content, and the shard is closed after the last.
 
     Yields:
-        Place in the shard (0, 1, ..., first all that are complete) and files, of those wanted; or
+        Number in the shard (0, 1, ..., first all that are complete) and files, of those wanted; or
         why they cannot be read, as where one is a link.
 
     Raises:
         ValueError: If it is no tar, is not sorted or has no complete sample.
     """
     lone: dict[tuple[str, str], None] = {}  # halves whose other half has not followed
-    key, held = "", dict[str, bytes | SampleError]()
-    place = 0
+    key, halves = "", dict[str, bytes | SampleError]()
+    keys = set[str]()  # of complete samples
+    num_again = 0
 
     def is_next_wanted() -> bool:
-        return place in wanted  # of the pair at hand, for both of its halves
+        return len(keys) in wanted  # of the pair at hand, for both of its halves
 
     with contextlib.closing(_members(url, source, is_next_wanted)) as members:
         for key_now, kind, data in members:
             if key_now != key:
-                lone.update({(key, half): None for half in held})
-                key, held = key_now, {}
+                lone.update({(key, half): None for half in halves})
+                key, halves = key_now, {}
             other = "json" if kind == "jpg" else "jpg"
             if (key, other) in lone:
                 raise ValueError(
                     f"shard '{url}' is not sorted (member {key}.{other} is not followed by its "
                     f"{kind}); read it in indexed mode or re-shard it"
                 )
-            held[kind] = data
-            if len(held) == 2:
-                if place in wanted:
-                    yield place, _paired(key, url, held["jpg"], held["json"])
-                key, held = "", {}
-                place += 1
-                if place >= wanted.stop:
-                    return
-    lone.update({(key, half): None for half in held})
-    if place == 0:
+            halves[kind] = data
+            if len(halves) < 2:
+                continue
+            if key in keys:
+                num_again += 1
+            else:
+                if is_next_wanted():
+                    yield len(keys), _paired(key, url, halves["jpg"], halves["json"])
+                keys.add(key)
+            key, halves = "", {}
+            if len(keys) >= wanted.stop:
+                return
+    lone.update({(key, half): None for half in halves})
+    if num_again:
+        _LOG.warning("shard %s has %d samples of keys that came before: left out", url, num_again)
+    if not keys:
         raise ValueError(
             f"shard '{url}' has no complete sample; it should hold KEY.jpg with KEY.json, "
             "as in SA-1B"
         )
-    for number, (key, half) in enumerate(lone, start=place):
+    for number, (key, half) in enumerate(lone, start=len(keys)):
         missing = "json" if half == "jpg" else "jpg"
         if number in wanted:
             detail = f"the shard has no {key}.{missing}"

@@ -1,0 +1,103 @@
+"""Groups of settings of the data module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskfeat.data.augment import Augmentation
+
+# Settings that version 0.1 had at the top of `data`, and the group that each is in now.
+GROUP_OF_FORMER_SETTING = {
+    **dict.fromkeys(("crop_size", "short_side", "num_points", "border_share"), "examples"),
+    **dict.fromkeys(("max_masks", "keep_crowds", "augmentation"), "examples"),
+    **dict.fromkeys(("num_pairs", "pair_radius", "boundaries"), "examples"),
+    **dict.fromkeys(("shuffle_buffer", "shuffle_buffer_mb", "num_readers"), "streaming"),
+    **dict.fromkeys(("index_dir", "cache_dir", "cache_gb", "allow_pipe"), "shards"),
+    **dict.fromkeys(("url_attempts", "url_wait_s", "url_timeout_s", "url_min_bytes_s"), "shards"),
+    "max_skipped_share": "limits",
+}
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """What is cut out of an image.
+
+    Args:
+        crop_size: Height and width of training examples, pixels.
+        short_side: Images count as reduced to this short side, pixels, before augmentation
+            scales them; null leaves them as they are. For SA-1B (1500) take 512 to 1024.
+        num_points: Points sampled per example.
+        border_share: Share of the points that lie near mask borders.
+        num_pairs: Pairs of nearby pixels sampled per example, for model.local_weight.
+        pair_radius: Largest distance of the two pixels of a pair, on each axis.
+        boundaries: Whether examples have a map of boundaries, for model.boundary_weight.
+        max_masks: Most masks per example, a random choice where there are more.
+        keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are read.
+        augmentation: How much training examples vary.
+
+    Raises:
+        ValueError: If a number is out of its range; names the setting.
+    """
+
+    crop_size: int = 256
+    short_side: int | None = None
+    num_points: int = 512
+    border_share: float = 0.5
+    num_pairs: int = 0
+    pair_radius: int = 8
+    boundaries: bool = False
+    max_masks: int = 128
+    keep_crowds: bool = False
+    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        check_least(
+            1,
+            "examples.",
+            crop_size=self.crop_size,
+            short_side=self.short_side,
+            max_masks=self.max_masks,
+            pair_radius=self.pair_radius,
+        )
+        check_least(0, "examples.", num_pairs=self.num_pairs)
+        check_least(2, "examples.", num_points=self.num_points)  # a loss compares points
+        if not 0 <= self.border_share <= 1:
+            raise ValueError(
+                f"data.examples.border_share must lie between 0 and 1, got {self.border_share}"
+            )
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How shards are read in streaming mode.
+
+    Args:
+        num_readers: Shards that are read side by side, per device; the order depends on it, so
+            keep it. Workers share the readers: take a multiple of num_workers. More workers than
+            readers are not started. Each epoch is cut into one slice for each reader of each
+            device; a slice that begins inside a shard skips the front of that shard.
+        shuffle_buffer: Most samples held for shuffling, per reader.
+        shuffle_buffer_mb: Most memory for shuffling, MB per device, all its readers together
+            (JPEG and JSON as they lie in the tar; 1 MB a sample in SA-1B).
+
+    Raises:
+        ValueError: If num_readers is below 1.
+    """
+
+    num_readers: int = 4
+    shuffle_buffer: int = 200
+    shuffle_buffer_mb: float = 1000
+
+    def __post_init__(self) -> None:
+        check_least(1, "streaming.", num_readers=self.num_readers)
+
+
+def check_least(least: int, group: str = "", **settings: int | None) -> None:
+    """Refuse a setting below `least`; None is allowed.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise ValueError(f"data.{group}{name} must be at least {least}, got {value}")

@@ -1,0 +1,167 @@
+"""What one rank trains on: from the shards of a set to a loader of batches."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from maskfeat.data.order.examples import MakeExample, ScheduledExamples, StreamedBatches
+from maskfeat.data.order.loaders import EpochSampler, IndexedLoader, ResumableLoader, StreamLoader
+from maskfeat.data.order.mixture import Train, sets_of
+from maskfeat.data.order.readers import StreamPlan
+from maskfeat.data.order.run_order import RunOrder, shards_of
+from maskfeat.data.order.schedule import evenly_spaced
+from maskfeat.data.order.skips import SkipLedger
+from maskfeat.data.settings import StreamSettings
+from maskfeat.data.shards.count import CountedShard, count_samples
+from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.remote import ShardSource
+
+_LOG = logging.getLogger("maskfeat")
+
+
+class OpenSets:
+    """Sets of shards; each is indexed or counted once.
+
+    Args:
+        source: Opens the shards.
+        keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
+    """
+
+    def __init__(self, source: ShardSource, keep_crowds: bool) -> None:
+        self.source = source
+        self.keep_crowds = keep_crowds
+        self._indexed: dict[str, IndexedShards] = {}
+        self._counted: dict[str, tuple[CountedShard, ...]] = {}
+
+    def indexed(self, shards: str | list[str]) -> IndexedShards:
+        """A set of local tars."""
+        source, name = self.source, str(shards)
+        if name not in self._indexed:
+            settings = source.index_dir, self.keep_crowds, source.limits
+            self._indexed[name] = IndexedShards(shards, *settings)
+        return self._indexed[name]
+
+    def counted(self, shards: str | list[str]) -> tuple[CountedShard, ...]:
+        """A set of streamed tars."""
+        source, name = self.source, str(shards)
+        if name not in self._counted:
+            urls = expand_shards(shards, source.allow_pipe, source.limits.names)
+            self._counted[name] = count_samples(urls, source)
+        return self._counted[name]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one rank trains on.
+
+    Args:
+        train: As `data.train`.
+        mode: "indexed" or "streaming".
+        sets: Opens the shards.
+        streaming: How shards are streamed.
+        batch_size: Images of one rank in a step.
+        epoch_images: Images in an epoch, all ranks together; None is one pass over all sets.
+        num_train_images: Most images of each set, in indexed mode; None takes all.
+        seed: Of order and augmentation.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    train: Train
+    mode: str
+    sets: OpenSets
+    streaming: StreamSettings
+    batch_size: int
+    epoch_images: int | None
+    num_train_images: int | None
+    seed: int
+    rank: int
+    world_size: int
+
+    def check(self, skips: SkipLedger) -> None:
+        """Look at the shards, and count the samples that their indexes call incomplete.
+
+        Raises:
+            FileNotFoundError: If a shard is missing.
+            ValueError: If an epoch has no whole batch for every device.
+            RuntimeError: If too many samples are incomplete.
+        """
+        num_images = self._num_images()
+        if self.mode == "indexed":
+            found = [self.sets.indexed(one.shards) for one in sets_of(self.train)]
+            incomplete = [one for shards in found for one in shards.incomplete]
+            skips.add_known(incomplete, sum(map(len, found)))
+        if num_images < self.batch_size * self.world_size:
+            raise ValueError(
+                f"an epoch of {num_images} images has no whole batch of "
+                f"{self.batch_size} images on {self.world_size} devices; lower data.batch_size or "
+                "set data.epoch_images"
+            )
+
+    def _num_images(self) -> int:
+        """Images in an epoch."""
+        sets = sets_of(self.train)
+        if self.mode == "streaming":
+            counted = [shard for one in sets for shard in self.sets.counted(one.shards)]
+            return self.epoch_images or sum(shard.num_samples for shard in counted)
+        sizes = [len(self.sets.indexed(one.shards)) for one in sets]
+        return self.epoch_images or sum(min(n, self.num_train_images or n) for n in sizes)
+
+    def loader(self, make_example: MakeExample, **loading: Any) -> ResumableLoader:  # noqa: ANN401
+        """Make the loader of this rank.
+
+        Args:
+            make_example: Cuts an example out of an image.
+            loading: What else a DataLoader takes.
+        """
+        make_loader = self._streaming if self.mode == "streaming" else self._indexed
+        return make_loader(make_example, loading)
+
+    def _indexed(self, make_example: MakeExample, loading: dict[str, Any]) -> ResumableLoader:
+        sets, epoch_images = sets_of(self.train), self._num_images()
+        shards = [self.sets.indexed(one.shards) for one in sets]
+        indices = [evenly_spaced(len(one), self.num_train_images) for one in shards]
+        weights = tuple(one.weight for one in sets)
+        unmarked = [one.unmarked for one in sets]
+        dataset = ScheduledExamples(shards, indices, weights, make_example, self.seed, unmarked)
+        order = RunOrder(
+            tuple(shards_of(one.shards, one.sizes) for one in shards),
+            tuple(map(len, indices)),
+            weights,
+            self.seed,
+            epoch_images,
+            self.batch_size * self.world_size,
+            dataset.orders,
+        )
+        sampler = EpochSampler(epoch_images, self.batch_size, self.rank, self.world_size)
+        is_kept = loading["num_workers"] > 0
+        return IndexedLoader(dataset, sampler, order, persistent_workers=is_kept, **loading)
+
+    def _streaming(self, make_example: MakeExample, loading: dict[str, Any]) -> ResumableLoader:
+        sets, streaming = sets_of(self.train), self.streaming
+        plan = StreamPlan(
+            sets=tuple(self.sets.counted(one.shards) for one in sets),
+            weights=tuple(one.weight for one in sets),
+            epoch_images=self._num_images(),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_readers=streaming.num_readers,
+            max_samples=streaming.shuffle_buffer,
+            max_bytes=streaming.shuffle_buffer_mb * 1e6 / streaming.num_readers / len(sets),
+            source=self.sets.source,
+            keep_crowds=self.sets.keep_crowds,
+        )
+        num_workers = min(loading["num_workers"], streaming.num_readers)
+        if num_workers < loading["num_workers"]:
+            _LOG.warning(
+                "%d of %d workers are started, as data.streaming.num_readers is no more",
+                num_workers,
+                loading["num_workers"],
+            )
+        settings = {**loading, "num_workers": num_workers}
+        unmarked = [one.unmarked for one in sets]
+        return StreamLoader(StreamedBatches(plan, make_example, unmarked), **settings)

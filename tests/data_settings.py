@@ -1,0 +1,31 @@
+"""Settings of the data module, flat as tests like them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.data.settings import GROUP_OF_FORMER_SETTING, ExampleSettings, StreamSettings
+from maskfeat.data.shards.remote import ShardSettings
+
+DEFAULTS = {
+    "examples": ExampleSettings(),
+    "streaming": StreamSettings(),
+    "shards": ShardSettings(),
+    "limits": Limits(),
+}
+
+
+def data_module(**flat: Any) -> ShardDataModule:
+    """A data module whose settings are given without their groups."""
+    settings: dict[str, Any] = {}
+    for name, value in flat.items():
+        group = GROUP_OF_FORMER_SETTING.get(name)
+        if group is None:
+            settings[name] = value
+        else:
+            before: Any = settings.get(group, DEFAULTS[group])
+            settings[group] = replace(before, **{name: value})
+    return ShardDataModule(**settings)

@@ -1,0 +1,21 @@
+"""All samples of shards, read front to back as streaming mode does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from maskfeat.batch import SkippedSample
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.shards.indexed import expand_shards
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.stream import raw_samples, read_raw
+
+
+def stream_samples(
+    urls: str | Sequence[str], allow_pipe: bool = False
+) -> Iterator[AnnotatedImage | SkippedSample]:
+    """Each sample, or why it could not be read."""
+    source = ShardSource(allow_pipe=allow_pipe)
+    for url in expand_shards(urls, allow_pipe):
+        for _, raw in raw_samples(url, source):
+            yield read_raw(raw)
