@@ -706,7 +706,8 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = [
-        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--data.examples.crop_size=64", TINY),
+        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, TINY),
+        "--data.examples.crop_size=64",
         *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
     ]
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"

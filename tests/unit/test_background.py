@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_settings import data_module
 from shard_factory import annotation_of, jpg_bytes, write_shard
 
 from maskfeat.data.annotations.background import with_background
 from maskfeat.data.annotations.rle import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.augment import ExampleMaker
-from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.order.mixture import sets_of
 
 
@@ -76,8 +76,8 @@ def write_sets(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("mode", ["indexed", "streaming"])
 def test_the_setting_of_a_set_reaches_its_batches_alone(tmp_path, mode) -> None:
     sets = write_sets(tmp_path)
-    data = ShardDataModule(
-        sets, sets["some"]["shards"], mode=mode, crop_size=64, num_workers=0, batch_size=4
+    data = data_module(
+        train=sets, val=sets["some"]["shards"], mode=mode, crop_size=64, num_workers=0, batch_size=4
     )
     seen = {"some": [], "plain": []}
     for batch in itertools.islice(data.train_dataloader(), 4):
@@ -95,8 +95,14 @@ def test_images_can_be_read_without_their_masks(tmp_path, mode) -> None:
     sets = write_sets(tmp_path)
     sets["plain"]["unmarked"] = "everything"
     local = {"num_pairs": 20, "boundaries": True}
-    data = ShardDataModule(
-        sets, sets["some"]["shards"], mode=mode, crop_size=64, num_workers=0, batch_size=8, **local
+    data = data_module(
+        train=sets,
+        val=sets["some"]["shards"],
+        mode=mode,
+        crop_size=64,
+        num_workers=0,
+        batch_size=8,
+        **local,
     )
     batch = next(iter(data.train_dataloader()))
     is_plain = np.array([int(re.sub(r"\D", "", key)) >= 1000 for key in batch["keys"]])

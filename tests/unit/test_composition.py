@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_settings import data_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -159,9 +160,9 @@ def test_shares_beyond_one_are_refused() -> None:
 
 
 def data_of(folder: Path, mode: str, **settings) -> ShardDataModule:
-    return ShardDataModule(
-        str(folder / "*.tar"),
-        str(folder / "0.tar"),
+    return data_module(
+        train=str(folder / "*.tar"),
+        val=str(folder / "0.tar"),
         mode=mode,
         crop_size=48,
         num_points=30,
