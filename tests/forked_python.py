@@ -136,6 +136,8 @@ def _run(job: dict[str, Any]) -> None:
             file = os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
             os.close(file)
+            # The stream of before may believe that it can seek, which a pipe cannot.
+            setattr(sys, name, open(number, "w", closefd=False))
     multiprocessing.set_start_method("fork", force=True)  # the system's, as in any process
     _become(job)
     if job["forks_ranks"] and any("devices=2" in word for word in job["words"]):
