@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Path within the package -> path of today.
 FORMER = {
     "hill": "labeling",
+    "app.annotate_server": "app.server",
+    "app.label_server": "app.server",
     "data.cache": "data.shards.cache",
     "data.counts": "data.annotations.counts",
     "data.examples": "data.order.examples",

@@ -52,3 +52,26 @@ def command(monkeypatch, tmp_path, repository):
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     return run
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Three drawn images, for the pages of `maskfeat annotate`."""
+    from drawn_images import write_images
+
+    return write_images(tmp_path / "photos")
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder for results, not made yet."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def client(paths, out):
+    """What asks the server of the page of objects."""
+    from served_pages import annotate_app, client_of
+
+    with client_of(annotate_app(paths, out)) as client:
+        yield client

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,12 +24,38 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from maskfeat import Labeler
 from maskfeat.app.annotate_command import listening
+from maskfeat.app.annotation_store import AnnotationStore
+from maskfeat.app.label_views import LabelViews
+from maskfeat.app.open_images import OpenImages
+from maskfeat.app.server import create_app
 from maskfeat.cli import main
+from maskfeat.segment.inputs import model_of
 
 
 def client_of(app: Starlette) -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1:8765")
+
+
+def annotate_app(
+    paths: Sequence[Path],
+    out: Path,
+    model: object | None = None,
+    max_megapixels: float = 2.0,
+    host: str = "127.0.0.1",
+) -> Starlette:
+    """The page of objects on images, by the color of their pixels if no model is given."""
+    store = AnnotationStore(out, paths)
+    images = OpenImages(store, model_of("lab" if model is None else model), max_megapixels)
+    return create_app(images, host)
+
+
+def label_app(
+    paths: Path | Sequence[Path], out: Path, classes: Sequence[str], **settings: object
+) -> Starlette:
+    """The page of classes on images, by the color of their pixels; settings of `Labeler`."""
+    return create_app(LabelViews(Labeler(paths, classes, "lab", out, **settings)))
 
 
 def act(client: TestClient, action: dict, number: int = 0) -> dict:

@@ -133,12 +133,13 @@ def _object_app(
     paths: Sequence[Path], folder: Path, model: str, host: str, max_megapixels: float
 ) -> tuple[Starlette, str]:
     """The application, and what is to be said when it starts."""
-    from maskfeat.app.annotate_server import create_app
     from maskfeat.app.annotation_store import AnnotationStore
-    from maskfeat.app.open_images import OpenImages, feature_model
+    from maskfeat.app.open_images import OpenImages
+    from maskfeat.app.server import create_app
+    from maskfeat.segment.inputs import model_of
 
     store = AnnotationStore(folder, paths)
-    app = create_app(OpenImages(store, feature_model(model), max_megapixels), host)
+    app = create_app(OpenImages(store, model_of(model), max_megapixels), host)
     return app, f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
 
 

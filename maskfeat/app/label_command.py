@@ -42,15 +42,15 @@ def label_app(
     max_megapixels: float,
 ) -> tuple[Starlette, str]:
     """The application, and what is to be said when it starts."""
-    from maskfeat.app.label_server import create_label_app
     from maskfeat.app.label_views import LabelViews
-    from maskfeat.app.open_images import feature_model
+    from maskfeat.app.server import create_app
     from maskfeat.labeling.labeler import Labeler
+    from maskfeat.segment.inputs import model_of
 
     labeler = Labeler(
         paths,
         classes,
-        feature_model(model),
+        model_of(model),
         folder,
         acquisition=acquisition,  # type: ignore[arg-type]
         max_megapixels=max_megapixels,
@@ -60,4 +60,4 @@ def label_app(
         f"{done.num_done} of {done.num_images} images done, {done.num_prepared} prepared; "
         f"clicks and labels go to '{folder}'"
     )
-    return create_label_app(LabelViews(labeler), host), said
+    return create_app(LabelViews(labeler), host), said

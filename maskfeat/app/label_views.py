@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
 from maskfeat.app.annotation_json import JsonDict
+from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.revisions import check_revision, file_stamp, revision_of
+from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker
 from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.labeler import Labeler
@@ -20,11 +23,13 @@ GRANULARITY = 0.85
 
 
 class LabelViews:
-    """A `Labeler` as the page sees it. Its methods may be called from any thread.
+    """The backend of the page of classes, see `server.Backend`: a `Labeler` as the page sees it.
 
     Args:
         labeler: Holds the images and all that was said of them.
     """
+
+    page = "label.html"
 
     def __init__(self, labeler: Labeler) -> None:
         self.labeler = labeler
@@ -32,6 +37,15 @@ class LabelViews:
         self._worker = Worker("prepare")
         self._lock, self._acting = threading.Lock(), threading.Lock()
         self._preparing: dict[int, Future[PreparedImage]] = {}
+        self.queries: Mapping[str, Callable[[Mapping[str, str]], JsonDict]] = {
+            "progress": lambda _: self.progress(),
+            "next": lambda query: {"number": labeler.next(number_of(query, "after", None))},
+        }
+        self.commands: Mapping[str, Callable[[JsonDict], JsonDict]] = {"export": self.export}
+
+    def start(self) -> None:
+        """Prepare the images in the background."""
+        self.labeler.prepare(in_background=True)
 
     def folder(self) -> JsonDict:
         """All that does not change by clicks, and which image comes first."""
@@ -114,6 +128,11 @@ class LabelViews:
             "progress": self.progress(),
         }
 
+    def jpeg(self, number: int) -> bytes:
+        """An image as the page shows it."""
+        self._check_number(number)
+        return read_at_work(self.labeler.paths[number], max_megapixels=1).jpeg
+
     def partition(self, number: int) -> bytes:
         """The tree of an image that is prepared, see `partition_bytes`."""
         self._is_prepared(number, timeout_s=60)
@@ -192,9 +211,12 @@ class LabelViews:
         future.result()  # what went wrong is said here
         return True
 
-    def _future(self, number: int) -> Future[PreparedImage]:
+    def _check_number(self, number: int) -> None:
         if not 0 <= number < len(self.labeler.paths):
             raise ValueError(f"there is no image {number} among {len(self.labeler.paths)}")
+
+    def _future(self, number: int) -> Future[PreparedImage]:
+        self._check_number(number)
         with self._lock:
             future = self._preparing.get(number)
             if future is None:

@@ -7,19 +7,16 @@ import ctypes
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
-
+from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import MAX_MEGAPIXELS, read_at_work
 from maskfeat.app.open_image import OpenImage
 from maskfeat.app.worker import Worker
-from maskfeat.features.reading import FeatureModel, Features
-from maskfeat.features.weights import load
+from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.segment.inputs import features_of
 
 # What may be held at once besides the image at hand and the one computed ahead.
 _MOST_OPEN = 6
@@ -27,13 +24,19 @@ _MOST_PIXELS = 3_000_000
 
 
 class OpenImages:
-    """Opens images, keeps the last few, and reads and computes the next one ahead.
+    """The backend of the page of objects, see `server.Backend`.
+
+    It opens images, keeps the last few, and reads and computes the next one ahead.
 
     Args:
         store: The images and their prompts.
         model: Gives features; asked by one thread alone.
         max_megapixels: Larger images are reduced to it before their features are taken.
     """
+
+    page = "index.html"
+    queries: Mapping[str, Callable[[Mapping[str, str]], JsonDict]] = MappingProxyType({})
+    commands: Mapping[str, Callable[[JsonDict], JsonDict]] = MappingProxyType({})
 
     def __init__(self, store: AnnotationStore, model: FeatureModel, max_megapixels: float) -> None:
         self.store = store
@@ -44,6 +47,42 @@ class OpenImages:
         self._lock = threading.Lock()
         self._open: OrderedDict[int, OpenImage] = OrderedDict()
         self._num_users: dict[int, int] = {}
+
+    def start(self) -> None:
+        """Nothing runs before an image is looked at."""
+
+    def folder(self) -> JsonDict:
+        """The images, which of them are done, and the first that is not."""
+        store = self.store
+        return {
+            "names": [path.name for path in store.paths],
+            "is_done": [store.is_done(number) for number in range(len(store.paths))],
+            "first": store.next_not_done(0) or 0,
+            "out": str(store.folder),
+        }
+
+    def view(self, number: int, timeout_s: float = 0, learn: bool = False) -> JsonDict:
+        """See `OpenImage.view`; when it is ready the next image is begun. `learn` has no effect."""
+        with self.hold(number) as image:
+            view = image.view(timeout_s)
+        if view["is_ready"]:
+            self.prepare_next(number)
+        return view
+
+    def jpeg(self, number: int) -> bytes:
+        """An image as the page shows it."""
+        with self.hold(number) as image:
+            return image.image.result().jpeg
+
+    def partition(self, number: int) -> bytes:
+        """See `OpenImage.partition`."""
+        with self.hold(number) as image:
+            return image.partition()
+
+    def act(self, number: int, action: JsonDict) -> JsonDict:
+        """See `OpenImage.act`."""
+        with self.hold(number) as image:
+            return image.act(action)
 
     @contextlib.contextmanager
     def hold(self, number: int) -> Iterator[OpenImage]:
@@ -128,16 +167,6 @@ class OpenImages:
         read = [one.image for one in self._open.values()]
         done = [one for one in read if one.done() and not one.cancelled() and not one.exception()]
         return sum(one.result().rgb.size // 3 for one in done)
-
-
-def feature_model(model: str) -> FeatureModel:
-    """A trained network, see `maskfeat.load`, or for "lab" the color of pixels."""
-    return _Lab() if model == "lab" else load(model)
-
-
-class _Lab:
-    def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
-        return features_of(rgb)
 
 
 def _return_free_memory() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +9,7 @@ from maskfeat.segment.tree import PartitionTree
 
 
 def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
-    """The tree that the page cuts at a granularity, gzipped.
+    """The tree that the page cuts at a granularity.
 
     Little endian: uint32 height, width, K superpixels, 0; float64 altitudes (2 K - 1); int32
         parents
@@ -27,4 +25,4 @@ def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionT
         tree.parents.astype("<i4"),
         superpixel_labels.astype("<i4"),
     ]
-    return gzip.compress(b"".join(part.tobytes() for part in parts), compresslevel=1)
+    return b"".join(part.tobytes() for part in parts)

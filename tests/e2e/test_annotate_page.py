@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_images
 from PIL import Image
-from served_pages import chromium, opened, running, served
-
-from maskfeat.app.annotate_server import create_app
-from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_images import OpenImages, feature_model
+from served_pages import annotate_app, chromium, opened, running, served
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +21,8 @@ def browser():
 
 
 @pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def url(tmp_path, out):
-    images = OpenImages(
-        AnnotationStore(out, write_images(tmp_path / "photos")), feature_model("lab"), 2.0
-    )
-    with served(create_app(images)) as url:
+def url(paths, out):
+    with served(annotate_app(paths, out)) as url:
         yield url
 
 
@@ -252,8 +240,7 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
 def test_an_image_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> None:
     paths = write_images(tmp_path / "photos")
     paths[1].write_bytes(b"no image")
-    images = OpenImages(AnnotationStore(out, paths), feature_model("lab"), 2.0)
-    with served(create_app(images)) as url, opened(browser, url) as page:
+    with served(annotate_app(paths, out)) as url, opened(browser, url) as page:
         page.press("d")
         page.text("#name").to_have_text("p1.png")
         page.text("#message.error").to_contain_text("cannot be read")

@@ -5,38 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, click, drawn, write_images
 from PIL import Image
-from served_pages import act, client_of, ready_view, refusal
-
-from maskfeat import Labeler
-from maskfeat.app.annotate_server import create_app
-from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.label_server import create_label_app
-from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_images import OpenImages, feature_model
-
-
-def serve(paths, out):
-    store = AnnotationStore(out, paths)
-    return client_of(create_app(OpenImages(store, feature_model("lab"), 2.0)))
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def client(paths, out):
-    with serve(paths, out) as client:
-        yield client
+from served_pages import act, annotate_app, client_of, label_app, ready_view, refusal
 
 
 def post(client, action: dict, revision: str):
@@ -57,7 +28,7 @@ def test_an_action_based_on_what_another_tab_has_changed_is_refused(client, path
     assert (len(view["prompts"]), view["revision"]) == (1, first)
     assert client.get("/api/alive?number=0").json() == {"revision": first}
     assert client.get("/api/alive?number=2").json() == {"revision": None}  # nobody looked at it
-    with serve(paths, out) as again:  # the page stays open meanwhile
+    with client_of(annotate_app(paths, out)) as again:  # the page stays open meanwhile
         ready_view(again)
         assert len(post(again, click(ON_GROUND, 0), first).json()["prompts"]) == 2
 
@@ -80,9 +51,8 @@ def test_an_image_replaced_while_it_is_open_is_noticed_and_its_prompts_set_aside
 
 
 def test_a_click_of_a_class_based_on_what_another_tab_has_changed_is_refused(paths, out) -> None:
-    labeler = Labeler(paths, ["a", "b"], feature_model("lab"), out)
     action = {"do": "click", "at_yx": ON_DISC, "class": 1, "granularity": 0.5}
-    with client_of(create_label_app(LabelViews(labeler))) as client:
+    with client_of(label_app(paths, out, ["a", "b"])) as client:
         first = second = ready_view(client)["revision"]
         other = ready_view(client, 1)["revision"]
         first = post(client, action, first).json()["revision"]
@@ -97,8 +67,7 @@ def test_a_click_of_a_class_based_on_what_another_tab_has_changed_is_refused(pat
 
 def test_a_name_that_is_not_utf_8_costs_nothing_with_classes(paths, out) -> None:
     paths[1] = paths[1].rename(paths[1].with_name(os.fsdecode(b"caf\xe9.png")))
-    labeler = Labeler(paths, ["a", "b"], feature_model("lab"), out)
-    with client_of(create_label_app(LabelViews(labeler))) as client:
+    with client_of(label_app(paths, out, ["a", "b"])) as client:
         assert client.get("/api/folder").json()["names"][1] == paths[1].name
         ready_view(client, 1)
         act(client, {"do": "click", "at_yx": ON_DISC, "class": 1, "granularity": 0.5}, 1)
@@ -119,7 +88,7 @@ def test_an_image_deleted_while_it_is_open_costs_itself_alone(client, paths, out
     paths[0].unlink()
     assert "p0.png' cannot be read" in refusal(client.get("/api/images/0?wait=1"))
     assert ready_view(client, 1)["is_ready"]
-    with serve(paths, out) as again:
+    with client_of(annotate_app(paths, out)) as again:
         assert "p0.png' cannot be read" in refusal(again.get("/api/images/0?wait=1"))
         write_images(paths[0].parent / "again", 1)[0].rename(paths[0])
         assert len(ready_view(again)["prompts"]) == 1

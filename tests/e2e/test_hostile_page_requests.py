@@ -11,6 +11,7 @@ import pytest
 from drawn_images import ON_DISC, SIZE, click, write_images
 from served_pages import (
     act,
+    annotate_app,
     client_of,
     one_sentence,
     ready_view,
@@ -20,22 +21,7 @@ from served_pages import (
 )
 
 from maskfeat.app import annotation_masks, open_image
-from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation import Prompt
-from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_images import OpenImages, feature_model
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def client(tmp_path, paths):
-    store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
-        yield client
 
 
 def test_a_scribble_far_outside_takes_no_memory_and_says_nothing() -> None:
@@ -97,8 +83,7 @@ def test_a_name_that_is_not_utf_8_costs_nothing(client, paths, tmp_path) -> None
     name = os.fsdecode(b"caf\xe9.png")
     paths[1].rename(paths[1].with_name(name))
     paths[1] = paths[1].with_name(name)
-    store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
+    with client_of(annotate_app(paths, tmp_path / "out")) as client:
         assert client.get("/api/folder").json()["names"] == ["p0.png", name, "p2.png"]
         assert ready_view(client, 1)["is_ready"]
         act(client, click(ON_DISC), 1)
@@ -109,15 +94,13 @@ def test_a_name_that_is_not_utf_8_costs_nothing(client, paths, tmp_path) -> None
         b"caf\xe9.prompts.json",
         b"caf\xe9_mask.png",
     ]
-    store = AnnotationStore(tmp_path / "out", paths)
-    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
+    with client_of(annotate_app(paths, tmp_path / "out")) as client:
         assert "cannot be read" in refusal(client.get("/api/images/1?wait=1"))
 
 
 def test_names_as_long_as_the_file_system_has_them_are_written(tmp_path) -> None:
     path = write_images(tmp_path / "photos", 1)[0].rename(tmp_path / "photos" / f"{'n' * 226}.png")
-    store = AnnotationStore(tmp_path / "out", [path])
-    with client_of(create_app(OpenImages(store, feature_model("lab"), 2.0))) as client:
+    with client_of(annotate_app([path], tmp_path / "out")) as client:
         ready_view(client)
         act(client, click(ON_DISC))
         act(client, {"do": "finish"})

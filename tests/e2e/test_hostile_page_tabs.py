@@ -6,16 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, drawn, write_images
+from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, drawn
 from PIL import Image
-from served_pages import chromium, opened, served
+from served_pages import annotate_app, chromium, opened, served
 
 from maskfeat import Labeler
-from maskfeat.app.annotate_server import create_app
-from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.label_server import create_label_app
 from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_images import OpenImages, feature_model
+from maskfeat.app.server import create_app
+from maskfeat.segment.inputs import model_of
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +23,8 @@ def browser():
 
 
 @pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def url(paths, out):
-    store = AnnotationStore(out, paths)
-    with served(create_app(OpenImages(store, feature_model("lab"), 2.0))) as url:
+    with served(annotate_app(paths, out)) as url:
         yield url
 
 
@@ -127,9 +114,9 @@ def refuse_from_the_first_step_on(tab) -> None:
 
 
 def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, paths, out) -> None:
-    labeler = Labeler(paths, ["ground", "disc"], feature_model("lab"), out)
+    labeler = Labeler(paths, ["ground", "disc"], model_of("lab"), out)
     with (
-        served(create_label_app(LabelViews(labeler))) as url,
+        served(create_app(LabelViews(labeler))) as url,
         opened(browser, url) as page,
         opened(browser, url) as other,
     ):

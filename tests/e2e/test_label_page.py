@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, iou, write_images
 from PIL import Image
-from served_pages import chromium, opened, served
-
-from maskfeat import Labeler
-from maskfeat.app.label_server import create_label_app
-from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_images import feature_model
+from served_pages import chromium, label_app, opened, served
 
 CLASSES = ["ground", "disc", "square"]
 BESIDE = [60, 40]  # on the disc, away from the click
@@ -34,16 +29,9 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def url(photos, out):
-    model = feature_model("lab")
     settings = {"per_megapixel": 40_000, "pairwise_weight": 3, "acquisition": "given"}
-    labeler = Labeler(photos, CLASSES, model, out, **settings)
-    with served(create_label_app(LabelViews(labeler))) as url:
+    with served(label_app(photos, out, CLASSES, **settings)) as url:
         yield url
 
 

@@ -22,38 +22,15 @@ from drawn_images import (
     write_images,
 )
 from PIL import Image
-from served_pages import act, client_of, ready_view, refusal, refused_start, running
-from starlette.testclient import TestClient
+from served_pages import act, annotate_app, client_of, ready_view, refusal, refused_start, running
 
-from maskfeat.app.annotate_server import create_app
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_images import OpenImages, feature_model
+from maskfeat.app.open_images import OpenImages
+from maskfeat.app.server import create_app
 from maskfeat.data.annotations.rle import decode_annotations
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
-from maskfeat.segment.inputs import features_of
-
-
-def serve(paths, folder, model=None, max_megapixels=2.0) -> TestClient:
-    store = AnnotationStore(folder, paths)
-    images = OpenImages(store, model or feature_model("lab"), max_megapixels)
-    return client_of(create_app(images))
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def client(paths, out):
-    with serve(paths, out) as client:
-        yield client
+from maskfeat.segment.inputs import features_of, model_of
 
 
 def mask_of(encoded: dict) -> np.ndarray:
@@ -122,7 +99,9 @@ def test_every_prompt_is_in_its_file_before_the_answer_comes(client, paths, out)
     assert [step["prompt"]["points_yx"] for step in content["steps"]] == [[ON_DISC], [ON_SQUARE]]
     assert [path.name for path in out.iterdir()] == ["p0.prompts.json"]  # nothing half written
     expected = ready_view(client)
-    with serve(paths, out) as again:  # as after a kill: nothing is kept but the files
+    with client_of(
+        annotate_app(paths, out)
+    ) as again:  # as after a kill: nothing is kept but the files
         view = ready_view(again)
         assert {**view, "moment": 0} == {**expected, "moment": 0}
         assert act(again, {"do": "undo"})["can_redo"]
@@ -130,7 +109,7 @@ def test_every_prompt_is_in_its_file_before_the_answer_comes(client, paths, out)
 
 def test_a_prompt_made_before_the_features_are_there_is_saved_at_once(paths, out) -> None:
     model = Slow()
-    with serve(paths, out, model) as client:
+    with client_of(annotate_app(paths, out, model)) as client:
         assert not client.get("/api/images/0?wait=1").json()["is_ready"]
         view = act(client, click(ON_DISC))
         assert (len(view["prompts"]), view["masks"]) == (1, [])
@@ -153,14 +132,14 @@ def test_a_refused_prompt_leaves_prompts_file_and_redo_as_they_were(client, out)
 
 
 def test_prompts_that_contradict_one_another_in_the_file_can_be_taken_back(paths, out) -> None:
-    with serve(paths, out) as client:
+    with client_of(annotate_app(paths, out)) as client:
         act(client, click(ON_DISC))
     path = out / "p0.prompts.json"  # as a kill between saving and refusing leaves it
     content = json.loads(path.read_text())
     content["steps"].append(click(ON_DISC, 0))
     content["position"] = 2
     path.write_text(json.dumps(content))
-    with serve(paths, out) as client:
+    with client_of(annotate_app(paths, out)) as client:
         assert ready_view(client)["problem"]
         view = act(client, {"do": "undo"})
         assert "problem" not in view
@@ -200,7 +179,7 @@ def test_a_background_click_after_a_click_in_a_segment_is_obeyed(client) -> None
 
 
 def test_the_click_radius_of_a_large_image_is_in_its_own_pixels(paths, out) -> None:
-    with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
+    with client_of(annotate_app(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6)) as client:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
         small = mask_of(act(client, click(ON_DISC))["masks"][0])
@@ -212,7 +191,7 @@ def test_prompts_that_label_and_prompts_before_the_features_are_there_have_no_cl
     paths, out
 ) -> None:
     model = Slow()
-    with serve(paths, out, model) as client:
+    with client_of(annotate_app(paths, out, model)) as client:
         act(client, click(ON_DISC))
         act(client, click(ON_GROUND, 0, click_radius=1.0))
         model.go.set()
@@ -236,7 +215,7 @@ def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> No
         assert act(client, {"do": "undo"})["masks"] == masks[back]
     for forth in (1, 2, 3):
         assert act(client, {"do": "redo"})["masks"] == masks[forth]
-    with serve(paths, out) as again:  # also after a new start
+    with client_of(annotate_app(paths, out)) as again:  # also after a new start
         assert ready_view(again)["masks"] == masks[3]
         assert act(again, {"do": "undo"})["masks"] == masks[2]
 
@@ -302,7 +281,7 @@ def test_the_partition_is_the_tree_of_the_page(client, paths) -> None:
 
 
 def test_a_large_image_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -> None:
-    with serve(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6) as client:
+    with client_of(annotate_app(paths, out, max_megapixels=SIZE[0] * SIZE[1] / 4e6)) as client:
         ready_view(client)
         act(client, click(ON_GROUND, 0))
         view = act(client, click(ON_DISC))
@@ -311,13 +290,15 @@ def test_a_large_image_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -
     labels = np.array(Image.open(out / "p0_mask.png"))
     assert labels.shape == SIZE
     assert iou(labels == 1, disc()) > 0.9
-    with serve(paths, out) as client:  # worked on whole the next time: the mask is the same
+    with client_of(
+        annotate_app(paths, out)
+    ) as client:  # worked on whole the next time: the mask is the same
         assert ready_view(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
 
 
 def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out) -> None:
     paths = write_images(tmp_path / "many", 15)
-    images = OpenImages(AnnotationStore(out, paths), feature_model("lab"), 2.0)
+    images = OpenImages(AnnotationStore(out, paths), model_of("lab"), 2.0)
     with client_of(create_app(images)) as client:
         for number in range(15):
             ready_view(client, number)
@@ -334,7 +315,7 @@ def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out)
 
 def test_an_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:
     paths[1].write_bytes(b"no image")
-    with serve(paths, out) as client:
+    with client_of(annotate_app(paths, out)) as client:
         assert "p1.png' cannot be read" in refusal(client.get("/api/images/1?wait=1"))
         assert "p1.png' cannot be read" in refusal(client.get("/api/images/1/image"))
         assert ready_view(client, 2)["is_ready"]

@@ -23,8 +23,8 @@ from maskfeat.app.annotation import (
 )
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json, step_from_json
 from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
-from maskfeat.app.open_images import feature_model
 from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.segment.inputs import model_of
 
 ANY_MASK = MaskRuns((2, 2), "13")
 RED = AddPrompt(Prompt("click", ((45, 40),), 1))
@@ -55,7 +55,7 @@ def scaled_prompt(one: Prompt, factor: float) -> Prompt:
 
 @pytest.fixture(scope="module")
 def segmenter() -> InteractiveSegmenter:
-    segmenter = InteractiveSegmenter(feature_model("lab"))
+    segmenter = InteractiveSegmenter(model_of("lab"))
     segmenter.set_image(drawn())
     return segmenter
 

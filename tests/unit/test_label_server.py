@@ -9,38 +9,15 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, iou, write_images
 from PIL import Image
-from served_pages import act, client_of, ready_view, refusal, refused_start, running
+from served_pages import act, client_of, label_app, ready_view, refusal, refused_start, running
 from starlette.testclient import TestClient
-
-from maskfeat import Labeler
-from maskfeat.app.label_server import create_label_app
-from maskfeat.app.label_views import LabelViews
-from maskfeat.app.open_images import feature_model
 
 CLASSES = ["ground", "disc", "square"]
 
 
 def serve(paths, out) -> TestClient:
-    labeler = Labeler(
-        paths,
-        CLASSES,
-        feature_model("lab"),
-        out,
-        per_megapixel=40_000,
-        pairwise_weight=3,
-        acquisition="given",
-    )
-    return client_of(create_label_app(LabelViews(labeler)))
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
+    settings = {"per_megapixel": 40_000, "pairwise_weight": 3, "acquisition": "given"}
+    return client_of(label_app(paths, out, CLASSES, **settings))
 
 
 @pytest.fixture

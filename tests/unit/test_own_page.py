@@ -6,34 +6,8 @@ import json
 import re
 
 import pytest
-from drawn_images import ON_DISC, click, write_images
-from served_pages import client_of, refusal
-from starlette.testclient import TestClient
-
-from maskfeat.app.annotate_server import create_app
-from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.open_images import OpenImages, feature_model
-
-
-def serve(paths, folder, host="127.0.0.1") -> TestClient:
-    store = AnnotationStore(folder, paths)
-    return client_of(create_app(OpenImages(store, feature_model("lab"), 2.0), host))
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return write_images(tmp_path / "photos")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def client(paths, out):
-    with serve(paths, out) as client:
-        yield client
+from drawn_images import ON_DISC, click
+from served_pages import annotate_app, client_of, refusal
 
 
 def test_page_and_images_are_served_and_nothing_else(client, paths) -> None:
@@ -90,7 +64,7 @@ def test_own_requests_are_answered_by_each_of_the_server_s_names(client, paths, 
         assert client.get("/api/folder", headers=headers).status_code == 200
     link = {"sec-fetch-site": "cross-site"}  # a link to the page is no request for data
     assert client.get("/", headers=link).status_code == 200
-    with serve(paths, out, host="0.0.0.0") as open_client:
+    with client_of(annotate_app(paths, out, host="0.0.0.0")) as open_client:
         for host, status in (("192.0.2.7:8765", 200), ("evil.example:8765", 403)):
             assert open_client.get("/api/folder", headers={"host": host}).status_code == status
 

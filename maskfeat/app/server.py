@@ -1,0 +1,181 @@
+"""The web server of `maskfeat annotate`: one application over a backend, for both pages.
+
+It answers its own page alone, see `own_page`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from maskfeat.app.annotation_json import JsonDict
+from maskfeat.app.own_page import Json, OwnPageOnly, own_names
+from maskfeat.app.revisions import StaleError
+
+_MAX_REQUEST_BYTES = 1_000_000
+# The page asks again, so that no threads wait for images that the user has left.
+_WAIT_S = 0.5
+
+
+class Backend(Protocol):
+    """What a page shows and does; the server calls its methods from several threads.
+
+    Attributes:
+        page: The file of the page, in `maskfeat/app/page`.
+        queries: What else may be asked by GET /api/NAME, with the parameters of the query.
+        commands: What else may be done by POST /api/NAME.
+    """
+
+    page: str
+    queries: Mapping[str, Callable[[Mapping[str, str]], JsonDict]]
+    commands: Mapping[str, Callable[[JsonDict], JsonDict]]
+
+    def start(self) -> None:
+        """Begin what runs in the background."""
+
+    def close(self) -> None:
+        """Begin nothing more; what is being computed ends first."""
+
+    def folder(self) -> JsonDict:
+        """The images, and which one comes first."""
+
+    def revision(self, number: int) -> str | None:
+        """The revision of an image and its prompts; None for no image, or one not shown yet."""
+
+    def view(self, number: int, timeout_s: float, learn: bool) -> JsonDict:
+        """All that the page shows of an image, after at most this time; `learn` for classes."""
+
+    def jpeg(self, number: int) -> bytes:
+        """The image."""
+
+    def partition(self, number: int) -> bytes:
+        """The tree that the page cuts, see `partition_bytes`."""
+
+    def act(self, number: int, action: JsonDict) -> JsonDict:
+        """Do and save what the page asks; the new view."""
+
+
+def create_app(backend: Backend, host: str = "127.0.0.1") -> Starlette:
+    """The application.
+
+    Args:
+        backend: What it serves.
+        host: The address it listens on; other than loopback it also answers to the names of
+            the machine and to any address.
+
+    Returns:
+        An ASGI application. Errors come as `{"error": sentence}`: 400 for what the user caused,
+        409 and `is_stale` for an action on a state that is gone, 500 for a file that cannot be
+        written.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        backend.start()
+        yield
+        backend.close()
+
+    def index(request: Request) -> Response:
+        content = files("maskfeat.app").joinpath("page", backend.page).read_bytes()
+        return Response(content, media_type="text/html")
+
+    def folder(request: Request) -> Response:
+        return Json(backend.folder())
+
+    def alive(request: Request) -> Response:
+        return Json({"revision": backend.revision(number_of(request.query_params, "number", -1))})
+
+    def view(request: Request) -> Response:
+        timeout_s = _WAIT_S if "wait" in request.query_params else 0
+        number, learn = request.path_params["number"], "learn" in request.query_params
+        return Json(backend.view(number, timeout_s, learn))
+
+    def image(request: Request) -> Response:
+        return Response(backend.jpeg(request.path_params["number"]), media_type="image/jpeg")
+
+    def partition(request: Request) -> Response:
+        content = backend.partition(request.path_params["number"])
+        return Response(content, media_type="application/octet-stream")
+
+    async def act(request: Request) -> Response:
+        number, action = request.path_params["number"], await _json_of(request)
+        return Json(await run_in_threadpool(backend.act, number, action))
+
+    def query(function: Callable[[Mapping[str, str]], JsonDict]) -> Callable[[Request], Response]:
+        return lambda request: Json(function(request.query_params))
+
+    def command(function: Callable[[JsonDict], JsonDict]) -> Callable[[Request], Any]:
+        async def run(request: Request) -> Response:
+            return Json(await run_in_threadpool(function, await _json_of(request)))
+
+        return run
+
+    at, packed = "/api/images/{number:int}", [Middleware(GZipMiddleware, compresslevel=1)]
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/api/folder", folder),
+            Route("/api/alive", alive),
+            Route(at, view),
+            Route(f"{at}/image", image),
+            Route(f"{at}/partition", partition, middleware=packed),
+            Route(f"{at}/actions", act, methods=["POST"]),
+            *(Route(f"/api/{name}", query(f)) for name, f in backend.queries.items()),
+            *(
+                Route(f"/api/{name}", command(f), methods=["POST"])
+                for name, f in backend.commands.items()
+            ),
+            Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
+        ],
+        middleware=[Middleware(OwnPageOnly, names=own_names(host))],
+        exception_handlers=_ERROR_HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+def number_of(parameters: Mapping[str, str], name: str, default: int | None) -> Any:  # noqa: ANN401 - as the default
+    """The number of an image in a query; the default if there is none."""
+    text = parameters.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else default
+
+
+async def _json_of(request: Request) -> JsonDict:
+    """The object that a request carries.
+
+    Raises:
+        ValueError: If it is too large, or none.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_REQUEST_BYTES:
+            raise ValueError(f"an action has at most {_MAX_REQUEST_BYTES} bytes")
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"an action must be JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"an action must be an object, got {str(content)[:80]}")
+    return content
+
+
+_ERROR_HANDLERS: Any = {
+    StaleError: lambda _, error: Json({"error": str(error), "is_stale": True}, 409),
+    ValueError: lambda _, error: Json({"error": str(error)}, 400),
+    MemoryError: lambda _, error: Json(
+        {"error": "this takes more memory than there is; nothing was changed"}, 400
+    ),
+    OSError: lambda _, error: Json({"error": f"a file could not be written: {error}"}, 500),
+}
