@@ -45,7 +45,7 @@ WIDTH = 320  # pixels of an image on the page
 
 
 def images_of(root: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Name of the set and image, uint8 (H, W, 3); some of each set, evenly spaced."""
+    """Name of the set and image, uint8 (H, W, 3); some of each set, at regular steps."""
     for name, folder in PHOTOGRAPHS.items():
         for path in sorted(Path(folder.format(root=root)).glob("*.jpg")):
             yield name, read_image(path)

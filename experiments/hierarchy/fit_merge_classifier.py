@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
-    parser.add_argument("--num_images", type=int, help="at most so many, evenly spaced")
+    parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(

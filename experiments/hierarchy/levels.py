@@ -2,7 +2,7 @@
 
     python experiments/hierarchy/levels.py
 
-For each true mask the best node of the tree; recall is the share of masks whose best node reaches
+For each true mask the best node of the tree; recall is the share of masks whose best node has
 IoU 0.5. Masks of less than 0.01 % of the image are left out. On ade20k_sample (train is all there
 is; none of it was trained on), CamVid, car parts, ccp and the drawn scenes, all val; beside the
 tree of the model Ward's tree on Lab color. maskfeat-b0 was trained on the train split of ccp and

@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
     parser.add_argument("--half", choices=["even", "odd"], default="even")
-    parser.add_argument("--num_images", type=int, help="at most so many of the set, evenly spaced")
+    parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("experiments/hierarchy"))
     args = parser.parse_args()

@@ -88,7 +88,7 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {
         "maskfeat partition": lambda: (graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)),
-        "maskfeat tree, not judged": lambda: (graph.labels, superpixel_tree(graph)),
+        "maskfeat tree, not calibrated": lambda: (graph.labels, superpixel_tree(graph)),
         "maskfeat Ward": lambda: (graph.labels, superpixel_tree(graph, "ward")),
     }
     for name, tree in others.items():
@@ -178,7 +178,7 @@ def summarize(rows: list[dict[str, Row]], numbers: Sequence[int]) -> dict[str, R
 
 
 def _at_numbers(of_images: list[Row], numbers: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Mean scores where a method would have so many segments; none outside what it gave."""
+    """Mean scores at a number of segments, interpolated; none outside the range of a method."""
     means = {
         k: {
             score: float(np.nanmean([image["cuts"][k][score] for image in of_images]))
@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
-    parser.add_argument("--num_images", type=int, help="at most so many, evenly spaced")
+    parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
     parser.add_argument("--num_segments", type=int, nargs="+", default=[25, 50, 100, 200])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("experiments/partition"))
