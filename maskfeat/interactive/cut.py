@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import checked_number
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.evidence import ClickEvidence
 from maskfeat.interactive.networks import ClickNet, ClickReader
 from maskfeat.segment.potts import FlowGraph
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 PAIRWISE_WEIGHT = 10.0
@@ -170,12 +167,10 @@ class SuperpixelCutter:
         is_object[free] = flow.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
         return SuperpixelCut(is_object, logits)
 
-    def side_costs(self, strengths: FloatArray) -> npt.NDArray[np.float64]:
+    def side_costs(self, strengths: FloatArray) -> Float64Array:
         """Cost of a pixel side of outline, pairwise_weight * w, by boundary strength, any shape."""
         exponents = self._t * strengths.astype(np.float64)
-        costs: npt.NDArray[np.float64] = self.pairwise_weight * np.exp(
-            np.log(2) - np.logaddexp(0, exponents)
-        )
+        costs: Float64Array = self.pairwise_weight * np.exp(np.log(2) - np.logaddexp(0, exponents))
         return costs
 
     def _clicks(

@@ -9,11 +9,10 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree, SalientPath, salient_path
-
-FloatArray = npt.NDArray[np.float32]
+from maskfeat.segment.tree import PartitionTree, SalientPath, salient_path
 
 # Distances from a click to a superpixel, and their upper bound, which also stands for no click.
 # Logits are those of "not one segment". Distances in the image are divided by the root of its

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from maskfeat.arrays import BoolArray, IntArray
+
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
 Window = tuple[slice, slice]  # rows and columns, both with start and stop
 

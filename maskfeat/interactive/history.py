@@ -8,11 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.prompts import Prompt
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 
 class Predict(Protocol):

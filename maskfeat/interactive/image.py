@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.color import rgb2lab
 
+from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
@@ -26,10 +27,6 @@ from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 _FINE_STRIDE = 2  # features up to this stride place an outline
 _COLOR_BLUR = 0.7  # pixels; without it neighbors differ by noise
@@ -119,7 +116,7 @@ class ImageState:
         return self._watershed_of(self.graph.edges, self.graph.boundary_strengths, everyone)
 
     def _watershed_of(
-        self, edges: npt.NDArray[np.int32], strengths: FloatArray, parents: IntArray
+        self, edges: Int32Array, strengths: FloatArray, parents: IntArray
     ) -> SeededWatershed:
         """Of regions that each lie in one superpixel, its parent."""
         steps = steps_of_tree(self.hierarchy.tree, parents[edges], strengths)

@@ -12,19 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.evidence import CLICK_DISTANCES, COMPARED, SUPERPIXEL_FEATURES
 from maskfeat.interactive.geometry import Window, hull
 from maskfeat.interactive.prompts import Prompt, pixels_of, radius_of_octave
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.superpixels import RegionGraph
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 CHANGE_FEATURES = (
     "logit of the change, by all prompts",

@@ -18,13 +18,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.geometry import Window, grown, whole, window_around
 from maskfeat.interactive.prompts import Prompt
 from maskfeat.segment.mlp import Mlp
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 NARROW_BAND_FEATURES = (
     "log click radius",
@@ -186,15 +183,15 @@ def _others(
     return felt[0], felt[1][~is_own]
 
 
-def _distance_to(pixels: IntArray, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def _distance_to(pixels: IntArray, size: tuple[int, ...]) -> Float64Array:
     """Distance of each pixel of a window to the nearest of some pixels, (h, w)."""
     if len(pixels) == 1:
         down, right = (np.arange(length) - at for length, at in zip(size, pixels[0], strict=True))
-        straight: npt.NDArray[np.float64] = np.hypot(down[:, None], right)
+        straight: Float64Array = np.hypot(down[:, None], right)
         return straight
     is_free = np.ones(size, bool)
     is_free[tuple(pixels.T)] = False
-    distances: npt.NDArray[np.float64] = ndimage.distance_transform_edt(is_free)
+    distances: Float64Array = ndimage.distance_transform_edt(is_free)
     return distances
 
 
@@ -241,7 +238,7 @@ def _norm(steps: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return norms
 
 
-def _sums_around(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _sums_around(values: npt.NDArray[np.floating]) -> Float64Array:
     """Sums over the square around each pixel, clipped to the window, (h, w, C)."""
     sums = values.astype(np.float64)
     for axis in (0, 1):

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 from torch import Tensor, nn
 
+from maskfeat.arrays import FloatArray, IntArray
 from maskfeat.files import whole_file
 from maskfeat.interactive.evidence import (
     CLICK_DISTANCES,
@@ -28,9 +29,6 @@ from maskfeat.interactive.narrow_band import NARROW_BAND_FEATURES
 from maskfeat.interactive.prompts import some_of
 from maskfeat.interactive.refine import PIXEL_FEATURES
 from maskfeat.segment.mlp import CLIP, Mlp
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 # Contexts are rounded to this share of a standard deviation. Most clicks far from a new one keep
 # their context then, and the effects that were computed for them.

@@ -6,14 +6,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.geometry import Box, filled
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import BoolArray, IntArray, PartitionTree
-
-FloatArray = npt.NDArray[np.float32]
+from maskfeat.segment.tree import PartitionTree
 
 # Logit of a superpixel that lies wholly inside a mask prompt: with clicks, and without.
 _MASK_LOGIT, _LONE_MASK_LOGIT = 6.0, 24.0

@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import array_of, is_whole, shown
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import Box
 from maskfeat.segment.resizing import scaled
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 ANYWHERE = 10**6  # octave of prompts that can change the whole mask
 SATISFIED = -1  # octave of prompts that their mask satisfied already

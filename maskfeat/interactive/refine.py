@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.interactive.geometry import Window, grown, whole, window_of
 from maskfeat.interactive.prompts import some_of
 from maskfeat.segment.mlp import Mlp
-from maskfeat.segment.tree import BoolArray, IntArray
-
-FloatArray = npt.NDArray[np.float32]
 
 # Pixels around a click whose distance to it is computed, and the bound of a distance.
 RADIUS = 20
@@ -57,7 +55,7 @@ class Refiner:
 
     def __init__(
         self,
-        labels: npt.NDArray[np.int32],
+        labels: Int32Array,
         fine: FloatArray,
         colors: FloatArray | None = None,
     ) -> None:
@@ -211,7 +209,7 @@ class Refiner:
 def _levels(
     mask: BoolArray,
     logits: FloatArray,
-    labels: npt.NDArray[np.int32],
+    labels: Int32Array,
     near: tuple[FloatArray, FloatArray],
 ) -> tuple[BoolArray, list[npt.NDArray[Any]]]:
     """Which pixels are uncertain, (h, w), and the maps of `PIXEL_FEATURES`, (h, w) each.

@@ -20,6 +20,7 @@ from maskfeat.arguments import (
     rgb_of,
     shown,
 )
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features
@@ -43,9 +44,6 @@ from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 from maskfeat.segment.superpixels import RegionGraph
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 
 class InteractiveSegmenter:

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import (
     Window,
     distance_to_outline,
@@ -31,9 +31,6 @@ from maskfeat.interactive.prompts import (
     pixels_of,
     radius_of_octave,
 )
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 # Margin of the window around a prompt that it can change: times 1.5 radius + 1, and at least.
 _LENGTH, _LEAST_LENGTH = 5.5, 24

@@ -8,7 +8,8 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.segment.tree import BoolArray, Float64Array, IntArray, PartitionTree
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, Int32Array, IntArray
+from maskfeat.segment.tree import PartitionTree
 
 _BLOCK_EDGES = 8192
 
@@ -103,7 +104,7 @@ def merge_nearest(
     return tree.with_altitudes(tree.altitudes)
 
 
-def _mean_distances(means: npt.NDArray[np.float32], ends: IntArray) -> Float64Array:
+def _mean_distances(means: FloatArray, ends: IntArray) -> Float64Array:
     squares = np.empty(len(ends))
     # Blocks stay in the cache; all edges of a large image at once would take 100 MB.
     for start in range(0, len(ends), _BLOCK_EDGES):
@@ -188,7 +189,7 @@ def simple_edges(
 def ward_tree(
     features: npt.NDArray[np.floating],
     sizes: npt.NDArray[np.floating],
-    edges: npt.NDArray[np.int32],
+    edges: Int32Array,
 ) -> PartitionTree:
     """Merge adjacent regions by Ward's linkage, which keeps the variance within regions low.
 

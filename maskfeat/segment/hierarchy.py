@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from maskfeat.arguments import checked_choice, checked_number, shown
+from maskfeat.arrays import Float64Array, FloatArray, Int32Array, IntArray
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import Features
 from maskfeat.segment.agglomeration import Borders, merge_nearest, ward_tree
@@ -25,7 +25,7 @@ from maskfeat.segment.merge_classifier import (
     reagglomerated,
 )
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree, in_reading_order
+from maskfeat.segment.tree import PartitionTree, in_reading_order
 
 Linkage = Literal["nearest", "average", "ward"]
 
@@ -47,11 +47,11 @@ class Hierarchy:
             probability that it is one segment, so a threshold means the same in all images.
     """
 
-    superpixel_labels: npt.NDArray[np.int32]
+    superpixel_labels: Int32Array
     tree: PartitionTree
 
     @property
-    def atom_labels(self) -> npt.NDArray[np.int32]:
+    def atom_labels(self) -> Int32Array:
         """The former name of `superpixel_labels`."""
         warn_renamed("atom_labels", "superpixel_labels")
         return self.superpixel_labels
@@ -94,7 +94,7 @@ class Hierarchy:
             groups = self.tree.groups(min(count, self.tree.num_leaves))
         return in_reading_order(groups[self.superpixel_labels])
 
-    def ucm(self) -> npt.NDArray[np.float32]:
+    def ucm(self) -> FloatArray:
         """The ultrametric contour map: the altitude up to which each boundary survives.
 
         Returns:
@@ -130,7 +130,7 @@ class Hierarchy:
         grid[::2, ::2] = np.max(beside, axis=0)
         return grid
 
-    def saliency(self) -> npt.NDArray[np.float32]:
+    def saliency(self) -> FloatArray:
         """The former name of `ucm`."""
         warn_renamed("saliency()", "ucm()")
         return self.ucm()

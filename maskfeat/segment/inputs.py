@@ -11,14 +11,11 @@ from scipy import sparse
 from torch import Tensor
 
 from maskfeat.arguments import ImageLike, array_of, checked_count, checked_number, rgb_of
+from maskfeat.arrays import BoolArray, Float64Array, Int32Array, IntArray
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Int32Array = npt.NDArray[np.int32]
 FeatureSource = Features | Tensor | npt.NDArray[np.floating] | ImageLike
 GraphSource = RegionGraph | FeatureSource
 
@@ -114,7 +111,7 @@ def checked_per_megapixel(per_megapixel: object) -> float:
 
 def scores_of_superpixels(
     scores: npt.ArrayLike, graph: RegionGraph, may_be_superpixels: bool
-) -> FloatArray:
+) -> Float64Array:
     """Scores as `score_cut` takes them become scores of superpixels, float64, shape (K, C).
 
     Args:
@@ -200,7 +197,7 @@ class RegionReader:
         self._num_regions = num_regions
         self._weights: dict[tuple[int, int], sparse.csr_matrix] = {}
 
-    def means(self, values: npt.NDArray[np.floating]) -> FloatArray:
+    def means(self, values: npt.NDArray[np.floating]) -> Float64Array:
         """Mean of a map over each region.
 
         Args:
@@ -213,13 +210,13 @@ class RegionReader:
         weights = self._weights.get((height, width))
         if weights is None:
             weights = self._weights[height, width] = self._weights_of(height, width)
-        means: FloatArray = weights @ values.reshape(-1, num_channels).astype(np.float64)
+        means: Float64Array = weights @ values.reshape(-1, num_channels).astype(np.float64)
         return means
 
     def _weights_of(self, height: int, width: int) -> sparse.csr_matrix:
         """Weight of each cell in the mean of each region, (K, h * w), rows of sum 1."""
 
-        def neighbors(num_pixels: int, num_cells: int) -> list[tuple[Int32Array, FloatArray]]:
+        def neighbors(num_pixels: int, num_cells: int) -> list[tuple[Int32Array, Float64Array]]:
             """The two cells whose centers enclose each pixel, and their shares."""
             at = (np.arange(num_pixels) + 0.5) * (num_cells / num_pixels) - 0.5
             at = at.clip(0, num_cells - 1)

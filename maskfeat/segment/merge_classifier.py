@@ -17,12 +17,13 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.deprecation import warn_renamed
 from maskfeat.segment.agglomeration import TreeBuilder, joined_numbers, mutually_nearest
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.regions import PAIR_FEATURES, PairSums, Regions, RegionSums, pair_features
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import Float64Array, IntArray, PartitionTree
+from maskfeat.segment.tree import PartitionTree
 
 # The last merges from this many regions on are redone by the merge classifier. Below, it is no
 # more accurate than the fixed cost of `merge_nearest`, which is faster.

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
 from maskfeat.arguments import checked_choice, checked_number
+from maskfeat.arrays import FloatArray, IntArray
 from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges, ward_tree
 from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.inputs import (
@@ -20,7 +21,7 @@ from maskfeat.segment.inputs import (
     checked_per_megapixel,
     features_of,
 )
-from maskfeat.segment.superpixels import FloatArray, IntArray, RegionGraph, superpixels
+from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import in_reading_order
 
 Method = Literal["tree", "k-means"]

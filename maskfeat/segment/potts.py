@@ -9,9 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 
 # Capacities are integers. Their sum must stay below this budget, so that no sum leaves 32 bits.
 _CAPACITY_BUDGET = 2**29
@@ -109,9 +107,9 @@ class PottsEnergy(NamedTuple):
         pairwise: Cost of separating the two nodes of an edge, not negative, float64, shape (E,).
     """
 
-    unary: FloatArray
+    unary: Float64Array
     edges: npt.NDArray[np.integer]
-    pairwise: FloatArray
+    pairwise: Float64Array
 
     def of(self, labels: IntArray) -> float:
         """E of a labeling, (K,)."""

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.segment.agglomeration import simple_edges
 from maskfeat.segment.superpixels import RegionGraph
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # What `pair_features` gives, in order. "Small" and "large" are the two regions by size.
 PAIR_FEATURES = (

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.cluster import kmeans_plusplus
 
 from maskfeat.arguments import checked_count, checked_number
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.deprecation import renamed_argument
 from maskfeat.segment.inputs import (
     MAX_SCORE,
@@ -17,14 +18,7 @@ from maskfeat.segment.inputs import (
     scores_of_superpixels,
     seeded_superpixels,
 )
-from maskfeat.segment.potts import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Labeling,
-    PottsEnergy,
-    minimize_potts,
-)
+from maskfeat.segment.potts import Labeling, PottsEnergy, minimize_potts
 from maskfeat.segment.superpixels import RegionGraph
 
 # In variances of the score; not tuned on images.
@@ -54,7 +48,7 @@ class ScoreCut(NamedTuple):
 
     labels: IntArray
     groups: IntArray
-    means: FloatArray
+    means: Float64Array
     energies: list[float]
 
 
@@ -140,7 +134,7 @@ def score_cut(
 def class_cut(
     probabilities: npt.NDArray[np.floating],
     graph: RegionGraph,
-    costs: FloatArray,
+    costs: Float64Array,
     pairwise_weight: float,
     is_fixed: BoolArray,
     classes: IntArray,
@@ -163,12 +157,12 @@ def class_cut(
         Class of each superpixel, and the energies.
     """
     likelihoods = np.log(np.maximum(probabilities.astype(np.float64), 1e-6))
-    unary: FloatArray = -likelihoods * graph.sizes.astype(np.float64)[:, None]
+    unary: Float64Array = -likelihoods * graph.sizes.astype(np.float64)[:, None]
     start = np.where(is_fixed, classes, unary.argmin(axis=1))
     return minimize_potts(PottsEnergy(unary, graph.edges, pairwise_weight * costs), start, is_fixed)
 
 
-def cut_costs(graph: RegionGraph) -> FloatArray:
+def cut_costs(graph: RegionGraph) -> Float64Array:
     """Pairwise cost of two adjacent superpixels in different groups, before `pairwise_weight`.
 
         cut_ij = length_ij * p_ij,    p = 2 / (1 + exp(scale * d2_ij))
@@ -183,11 +177,11 @@ def cut_costs(graph: RegionGraph) -> FloatArray:
         float64, shape (E,), not negative.
     """
     d2 = graph.edge_distances().astype(np.float64)
-    same: FloatArray = 2 * np.exp(-np.logaddexp(0, graph.scale * d2))
+    same: Float64Array = 2 * np.exp(-np.logaddexp(0, graph.scale * d2))
     return graph.border_lengths * same
 
 
-def _unit_of(values: FloatArray) -> float:
+def _unit_of(values: Float64Array) -> float:
     """A power of two near the span of the scores, (K, C).
 
     In this unit squares of small scores do not underflow, and thresholds of the solver do not
@@ -202,12 +196,12 @@ def _unit_of(values: FloatArray) -> float:
 
 
 def _first_means(
-    values: FloatArray,
-    sizes: FloatArray,
+    values: Float64Array,
+    sizes: Float64Array,
     num_groups: int,
     is_fixed: BoolArray,
     seeded: IntArray,
-) -> FloatArray:
+) -> Float64Array:
     """Initial means, (num_groups, C): of the seeds of a group, else by k-means++."""
     count = min(num_groups, len(values))
     starts, _ = kmeans_plusplus(values, count, sample_weight=sizes, random_state=0)
@@ -231,8 +225,8 @@ def _first_means(
 
 
 def _group_means(
-    values: FloatArray, sizes: FloatArray, groups: IntArray, before: FloatArray
-) -> FloatArray:
+    values: Float64Array, sizes: Float64Array, groups: IntArray, before: Float64Array
+) -> Float64Array:
     """Mean score of each group; of an empty one, as before."""
     weights = np.bincount(groups, sizes, len(before))
     means = before.copy()
@@ -244,7 +238,7 @@ def _group_means(
     return means
 
 
-def _squares(values: FloatArray, sizes: FloatArray, means: FloatArray) -> FloatArray:
+def _squares(values: Float64Array, sizes: Float64Array, means: Float64Array) -> Float64Array:
     """Unary cost of each group at each superpixel, (K, num_groups)."""
-    squares: FloatArray = np.square(values[:, None] - means).sum(axis=2) * sizes[:, None]
+    squares: Float64Array = np.square(values[:, None] - means).sum(axis=2) * sizes[:, None]
     return squares

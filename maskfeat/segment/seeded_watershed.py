@@ -6,9 +6,8 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import Float64Array, Int32Array, IntArray
 from maskfeat.segment.tree import PartitionTree
-
-IntArray = npt.NDArray[np.int64]
 
 
 class SeededWatershed:
@@ -89,7 +88,7 @@ def _checked_seeds(
 
 def steps_of_tree(
     tree: PartitionTree, edges: npt.NDArray[np.integer], strengths: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float64]:
+) -> Float64Array:
     """Steps in the order of a hierarchy: the altitude at which two neighbors are merged.
 
     Args:
@@ -109,8 +108,8 @@ def steps_of_tree(
 
 
 def split_by_seeds(
-    regions: npt.NDArray[np.int32], pixels_yx: IntArray, labels: IntArray
-) -> tuple[npt.NDArray[np.int32], IntArray]:
+    regions: Int32Array, pixels_yx: IntArray, labels: IntArray
+) -> tuple[Int32Array, IntArray]:
     """Split regions with seeds of several labels: each pixel goes with the nearest seed.
 
     Args:

@@ -10,9 +10,7 @@ import higra as hg
 import numpy as np
 import numpy.typing as npt
 
-BoolArray = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,10 @@ class PartitionTree:
     def _groups_under(self, is_top: BoolArray) -> IntArray:
         return in_reading_order(self._inherited(np.arange(len(self.parents)), ~is_top))
 
-    def _inherited(
-        self, values: npt.NDArray[np.generic], inherits: BoolArray
-    ) -> npt.NDArray[np.float64]:
+    def _inherited(self, values: npt.NDArray[np.generic], inherits: BoolArray) -> Float64Array:
         """Values of the leaves when some nodes take that of their parent, (2 K - 1,) -> (K,)."""
         inherits[-1] = False
-        found: npt.NDArray[np.float64] = hg.propagate_sequential(
+        found: Float64Array = hg.propagate_sequential(
             self.tree, values.astype(np.float64), inherits
         )
         return found[: self.num_leaves]
