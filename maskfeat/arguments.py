@@ -30,7 +30,7 @@ def checked_count(name: str, value: object, least: int = 1, most: int | None = N
     """A whole number, as one of Python, which does not overflow.
 
     Args:
-        name: What it is called in the complaint.
+        name: What it is called in the error.
         value: What was passed.
         least: The smallest that is allowed.
         most: The largest that is allowed.
@@ -58,7 +58,7 @@ def checked_number(
     """A finite real number, as one of Python; a boolean or a word is none.
 
     Args:
-        name: What it is called in the complaint.
+        name: What it is called in the error.
         value: What was passed.
         least: The smallest that is allowed.
         above: What it must be larger than.
@@ -113,7 +113,7 @@ def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - what
     """Real numbers as an array: of any device and precision, with a gradient or without.
 
     Args:
-        name: What they are called in the complaint.
+        name: What they are called in the error.
         values: An array, a tensor, or nested sequences of numbers.
 
     Returns:
@@ -129,7 +129,7 @@ def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - what
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} must be an array, got rows of different lengths") from None
-    except (TypeError, RuntimeError) as error:  # a list of tensors with gradients, say
+    except (TypeError, RuntimeError) as error:  # e.g. a list of tensors with gradients
         raise ValueError(f"{name} must be an array, got {shown(values)}") from error
     if array.size and array.dtype.kind not in "biuf":
         got = shown(array if array.shape else values)

@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The words after the command's name; None takes them from the command line.
     """
-    _speak()
+    _log_to_terminal()
     if not faulthandler.is_enabled():
         # A library that crashes, hours into a run, leaves a trace of where, not just "SIGSEGV".
         faulthandler.enable()
@@ -88,7 +88,7 @@ def _say_of_itself(word: str) -> None:
 
 
 def _check_command(words: Sequence[str]) -> None:
-    """Refuse what is no command: Lightning would name its own commands alone."""
+    """Refuse an unknown command: Lightning would name its own commands only."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
     known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "configs", "shards"])
@@ -196,10 +196,10 @@ def _spelled_out(function: Callable[..., None], words: Sequence[str]) -> list[st
     return spelled
 
 
-def _speak() -> None:
+def _log_to_terminal() -> None:
     """Send what maskfeat logs to the terminal, and leave the libraries' loggers alone."""
     logger = logging.getLogger("maskfeat")
-    handler = _Speaker()
+    handler = _TerminalHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.handlers = [handler]  # not one more with each call from Python
     logger.propagate = False
@@ -209,7 +209,7 @@ def _speak() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
 
 
-class _Speaker(logging.Handler):
+class _TerminalHandler(logging.Handler):
     """Writes to what stderr is at the time: a progress bar replaces it to keep its own line."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -218,7 +218,7 @@ class _Speaker(logging.Handler):
 
 
 def _quiet_libraries() -> None:
-    """Keep out of the terminal what no user of maskfeat can act on."""
+    """Filter messages of libraries that no user of maskfeat can act on."""
     advertising = ("litlogger", "litmodels", "💡")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
         logging.getLogger(name).addFilter(
@@ -230,9 +230,9 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     # Images are predicted on by one process, and the length is but for the progress bar.
     warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
-    # Said by maskfeat, with the folder.
+    # maskfeat logs it, with the folder.
     warnings.filterwarnings("ignore", message=".*there is no last checkpoint available.*")
-    # Calls of Lightning's own, which nobody here can change.
+    # Calls within Lightning.
     warnings.filterwarnings("ignore", message=".*was deprecated in v4.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
     warnings.filterwarnings("ignore", message=".*skip_none parameter was deprecated.*")

@@ -94,7 +94,7 @@ def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[No
         beside: Put the lock's file beside the folder, so that the folder itself can be moved.
 
     Raises:
-        FolderInUseError: If another process holds it; says who (process, machine, since when).
+        FolderInUseError: If another process holds it; names it (process, machine, since when).
         OSError: If the lock's file cannot be written.
     """
     lock = folder.parent / f".{folder.name}.lock" if beside else folder / _LOCK_NAME
@@ -111,7 +111,7 @@ def check_free(folder: Path) -> None:
     """Refuse a folder that another process holds by `held_folder`; several may ask at once.
 
     Raises:
-        FolderInUseError: If one does; says who.
+        FolderInUseError: If one does; names it.
     """
     lock = folder / _LOCK_NAME
     if lock.exists() and not _LOCKS.has(lock):
@@ -151,7 +151,7 @@ class _ProcessLocks:
             if count > 1:
                 self._files[key] = (file, count - 1)
                 return
-            lock.unlink(missing_ok=True)  # before the lock is dropped: nobody else has it yet
+            lock.unlink(missing_ok=True)  # before the lock is dropped: no other process has it yet
             file.close()
 
 
@@ -249,7 +249,7 @@ def file_digest(path: Path) -> str:
 
 
 def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:
-    """Whether a folder is the one in which some of these files lie."""
+    """Whether some of these files lie in a folder."""
     return folder.resolve() in {path.parent.resolve() for path in paths}
 
 

@@ -1,4 +1,4 @@
-"""What --help says of the program, and how help is laid out. Nothing slow is imported here."""
+"""Texts of --help and their layout. Nothing slow is imported here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ data:
   maskfeat shards verify  check converted shards
   maskfeat shards stats   count masks, areas and nesting in shards, and draw samples
 
-maskfeat COMMAND --help says what a command takes; maskfeat --version the version."""
+maskfeat COMMAND --help lists its options; maskfeat --version prints the version."""
 
 # What the help of each command of Lightning begins with.
 DESCRIPTIONS = {
@@ -44,7 +44,7 @@ _MOST_LISTED = 40  # classes; of torch.nn.Module there are more than a thousand
 
 
 class ShortLists(jsonargparse.DefaultHelpFormatter):
-    """A formatter of help that says where to look instead of listing a thousand classes."""
+    """A formatter of help that does not list a thousand classes."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         message: str = super()._get_help_string(action)
@@ -52,7 +52,7 @@ class ShortLists(jsonargparse.DefaultHelpFormatter):
         count = listed.count(",") + 1
         if count <= _MOST_LISTED:
             return message
-        return f"{before}, any class by its path; --{action.dest}.help CLASS says what it takes)"
+        return f"{before}, any class by its path; --{action.dest}.help CLASS lists its options)"
 
 
 class AsItStands(ShortLists, argparse.RawDescriptionHelpFormatter):

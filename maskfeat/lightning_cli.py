@@ -1,4 +1,4 @@
-"""LightningCLI with what this project repairs and adds."""
+"""LightningCLI, repaired and extended."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ register_type(torch.device, str, torch.device)
 
 
 class _Parser(FormerSettings, OneLineErrors, LightningArgumentParser):
-    """Says what is wrong without 80 lines of usage before it."""
+    """Prints errors without 80 lines of usage before them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
         super().__init__(*args, **kwargs, formatter_class=ShortLists)
@@ -129,7 +129,7 @@ class MaskfeatCLI(LightningCLI):
         parser.set_defaults({"data": {"class_path": "maskfeat.data.datamodule.ShardDataModule"}})
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: upstream lets the checkpoint's settings override what the user typed."""
+        """Do nothing: upstream lets settings of the checkpoint override the command line."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's
         """Make the trainer write checkpoints whole, unless the user brings another way."""
@@ -154,7 +154,7 @@ class MaskfeatCLI(LightningCLI):
         return trainer
 
     def before_instantiate_classes(self) -> None:
-        """A run's name is that of its folder: another would move, or lie among, those of others."""
+        """Check that run_name is a single folder name."""
         name = self._get(self.config, "run_name")
         if not name.strip() or name in (".", "..") or "/" in name or "\\" in name:
             raise ValueError(
@@ -194,7 +194,7 @@ class MaskfeatCLI(LightningCLI):
             yield
 
     def _say_if_nothing_to_go_on_with(self) -> None:
-        """A requeued job says `last` from its first start on, so beginning afresh is no error."""
+        """Warn; no error, as a requeued job has `--ckpt_path last` from its first start on."""
         checkpoints = self._folder_of_checkpoints()
         if self._get(self.config, "ckpt_path") != "last" or has_last(checkpoints):
             return
@@ -208,9 +208,9 @@ class MaskfeatCLI(LightningCLI):
         )
 
     def _check_data(self) -> None:
-        """Look at the data as Lightning soon will: a start that fails is to move nothing.
+        """Open the data before the earlier run is moved: a start that fails must move nothing.
 
-        Not at streamed ones: all ranks count these together, and the others are not here.
+        Not streamed data: all ranks count these together, and this runs on rank zero alone.
         """
         data = self.datamodule
         if isinstance(data, ShardDataModule) and data.mode == "indexed":
@@ -235,7 +235,7 @@ class MaskfeatCLI(LightningCLI):
             )
 
     def _say_if_untrained(self) -> None:
-        """Random weights are no error, some compare with them, but seldom are they meant."""
+        """Warn of random weights: a fair baseline, but mostly a mistake."""
         has_weights = self._get(self.config, "ckpt_path") or self._get(
             self.config, "model.start_from"
         )

@@ -1,4 +1,4 @@
-"""What a parser of commands says of a value that does not fit, in one line."""
+"""Errors of the command line's parser, in one line."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from maskfeat.evaluate.scoring import (
 )
 
 
-def share_told_apart(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
+def share_separated(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
     """Share of neighboring components whose mean values differ by more than a margin.
 
     Args:
@@ -51,7 +51,7 @@ def share_told_apart(values: FloatArray, labels: IntArray, margin: float = 0.1) 
 
 
 class BrightnessEvaluation(HeldOutEvaluation):
-    """Logs `val/brightness/told_apart`, see `share_told_apart`, for features of one channel.
+    """Logs `val/brightness/separated`, see `share_separated`, for features of one channel.
 
     The components are those of the finest true partition. Costs about 0.2 s per image.
 
@@ -86,15 +86,13 @@ class BrightnessEvaluation(HeldOutEvaluation):
                     f"brightness needs features of one channel, got {dense.shape[2]}; set the "
                     "net's levels to [0] and c0 to 1"
                 )
-            return {
-                "told_apart": share_told_apart(dense[..., 0], image.partitions[-1], self.margin)
-            }
+            return {"separated": share_separated(dense[..., 0], image.partitions[-1], self.margin)}
 
         chosen = evenly_spaced(len(images), few_if_tried(trainer, self.num_images))
-        scores = mean_scores(trainer, pl_module, ["told_apart"], chosen, score, "brightness")
+        scores = mean_scores(trainer, pl_module, ["separated"], chosen, score, "brightness")
         self._log(trainer, pl_module, f"{stage}/brightness", scores)
         if trainer.is_global_zero and scores:
             print(
-                f"{scores['told_apart']:.1%} of neighboring components differ by more than "
+                f"{scores['separated']:.1%} of neighboring components differ by more than "
                 f"{self.margin} in mean brightness"
             )

@@ -1,6 +1,6 @@
-"""When to evaluate, what to log, which images to draw.
+"""Callbacks: when to evaluate, what to log, which images to draw.
 
-These callbacks know two things: `pl_module.features(rgb)` gives `Features`, and
+These callbacks use two things: `pl_module.features(rgb)` gives `Features`, and
 `trainer.datamodule.held_out(stage)` gives held-out images. The first validation of a fit is
 evaluated, then every n-th; with ModelCheckpoint(monitor=...) leave n at 1, or checkpoint as rarely.
 """
@@ -55,7 +55,7 @@ class HeldOutEvaluation(Callback, ABC):
         """Evaluate and log; `stage` is "val" or "test"."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Complain before training rather than after the first epoch."""
+        """Check before training, not after the first epoch."""
         check_contract(trainer, pl_module, self.source)
         self._items.clear()
 
@@ -87,8 +87,7 @@ class HeldOutEvaluation(Callback, ABC):
         if not scores:
             rank_zero_warn(f"nothing could be scored for {prefix}; are there held-out images?")
         tagged = {f"{prefix}/{name}": value for name, value in scores.items()}
-        # Equal on all ranks already; the mean over them changes nothing but spares a warning
-        # of Lightning's for each number.
+        # Equal on all ranks; the mean over them only avoids a warning for each number.
         pl_module.log_dict(tagged, sync_dist=trainer.world_size > 1)
 
 
@@ -184,7 +183,7 @@ class FeatureStrips(HeldOutEvaluation):
 
     To TensorBoard as `val/strip/KEY`, and as PNG in the folder `strips` of the run. Rank zero
     draws. The colors of features are a projection fixed at first use (see `ColorProjection`); the
-    tag of one-channel features says the range of the grey scale. Cost: 1.3 s per image on one core
+    tag of one-channel features names the range of the gray scale. Cost: 1.3 s per image on one core
     (481 x 321 pixels, the 85 channels of the default net).
 
     Args:

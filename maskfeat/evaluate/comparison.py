@@ -1,4 +1,4 @@
-"""What did training bring? Trained, untrained and Lab features on the same images, in one table."""
+"""One table of trained, untrained and Lab features on the same images."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ComparisonTable(Callback):
         self.source = source
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Complain before training rather than after it."""
+        """Check before training, not after it."""
         check_contract(trainer, pl_module, self.source)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +104,7 @@ class ComparisonTable(Callback):
         log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
         if trainer.is_global_zero:
             self._report(trainer, stage, scores, log_dir, sizes)
-        trainer.strategy.barrier()  # nobody leaves, and closes connections, before the report
+        trainer.strategy.barrier()  # no rank may close connections before the report
 
     def _score(
         self,
@@ -180,7 +180,7 @@ def line_names(num_segments: Sequence[int], max_clicks: int) -> list[str]:
 
 
 def rich_table(scores: Scores, lines: Sequence[str], title: str) -> Table:
-    """The table for the terminal: the best of each line in bold, arrows say what is better.
+    """The table for the terminal: the best of each line in bold, arrows show what is better.
 
     Args:
         scores: Column to score to mean; a score may be missing.
@@ -211,7 +211,7 @@ def _cells(scores: Scores, name: str) -> list[tuple[str, bool]]:
     values = [column.get(name, math.nan) for column in scores.values()]
     known = [value for value in values if not math.isnan(value)]
     best = None
-    if known and not name.startswith("components"):  # a price, neither good nor bad
+    if known and not name.startswith("components"):  # neither good nor bad
         best = min(known) if name.startswith(("noc", "voi")) else max(known)
     digits = 1 if name.startswith("components") else 2 if name.startswith("noc") else 3
     return [

@@ -164,7 +164,7 @@ def hierarchy_scores(
         encoder: What is evaluated.
         images: All held-out images; may read each one when it is asked for.
         num_images: How many to use, evenly spaced.
-        of: What the progress lines say is evaluated; see `progress_title`.
+        of: What is evaluated, for the progress lines; see `progress_title`.
 
     Returns:
         `covering_ods`, `covering_ois` and so on, see `OverScales`, `covering_granularity`, the

@@ -57,7 +57,7 @@ def score_partition(
 
 
 def score_labels(labels: IntArray, image: HeldOutImage) -> dict[str, float]:
-    """Compare one partition, whoever made it, with the true ones.
+    """Compare one partition with the true ones.
 
     Args:
         labels: Segment of each pixel, shape (H, W).

@@ -35,8 +35,8 @@ class HeldOutItems(Protocol):
     """Any sequence class of `HeldOutImage` or `ClickTarget`, as a config may name it.
 
     A config cannot name a class for the type `Sequence[...]`: jsonargparse takes that for a list.
-    It can for a protocol, which is recognized by its methods without underscores: hence `count`,
-    which every class derived from collections.abc.Sequence has, untyped there and so here.
+    It can for a protocol, recognized by its methods without underscores: hence `count`, which
+    collections.abc.Sequence has, untyped there and so here.
     """
 
     def __len__(self) -> int: ...
@@ -69,14 +69,14 @@ def mean_scores(
         names: All names `score` may give.
         items: The same on all processes.
         score: Scores of one item; it may leave names out or give NaN, which is not counted.
-        title: What the progress line says.
+        title: Of the progress lines.
 
     Returns:
         Name to mean over the items that have it, equal on all processes; names that no item
         has are left out.
     """
     metric = MeanScores(names).to(pl_module.device)
-    metric.update({})  # or torchmetrics takes a rank without items for a mistake
+    metric.update({})  # else torchmetrics warns on a rank without items
     mine = items[trainer.global_rank :: trainer.world_size]
     for item in with_progress(trainer, mine, title):
         metric.update(score(item))
@@ -101,7 +101,7 @@ def partition_scores(
         images: All held-out images; may read each one when it is asked for.
         num_images: How many to use, evenly spaced.
         num_segments: Segments to ask for.
-        of: What the progress lines say is evaluated; see `progress_title`.
+        of: What is evaluated, for the progress lines; see `progress_title`.
     """
 
     def score(index: int) -> dict[str, float]:
@@ -135,7 +135,7 @@ def click_scores(
         items: All held-out images or click targets; may read each one when it is asked for.
         num_targets: How many objects to click.
         max_clicks: Clicks per object.
-        of: What the progress lines say is evaluated; see `progress_title`.
+        of: What is evaluated, for the progress lines; see `progress_title`.
     """
     num_targets = few_if_tried(trainer, num_targets)
     segmenter = ClicksWithRadius(InteractiveSegmenter(encoder))
@@ -171,7 +171,7 @@ def progress_title(kind: str, of: str) -> str:
 
 
 def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterator[Item]:
-    """Go through items; every five seconds rank zero says how far it is.
+    """Go through items; every five seconds rank zero prints the progress.
 
     Plain lines, not a second bar: two live bars on one terminal overwrite each other.
     Silent without a progress bar.
@@ -208,7 +208,7 @@ def held_out_items(trainer: Trainer, stage: str, source: Source) -> Sequence[Any
 
 
 def check_contract(trainer: Trainer, pl_module: LightningModule, source: Source) -> None:
-    """Say before training starts what evaluation would miss later.
+    """Check before training that evaluation has what it needs.
 
     Raises:
         ValueError: If the module has no `features`, or there is nothing to evaluate on.

@@ -43,7 +43,7 @@ def next_click(
         rng: Not used: nothing is drawn.
 
     Returns:
-        The click as (row, column), and True if it says "object" (a missed pixel).
+        The click as (row, column), and True for "object" (a missed pixel).
 
     Raises:
         ValueError: If the shapes differ, or no wrong pixel is left to click.

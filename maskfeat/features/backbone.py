@@ -46,7 +46,7 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
     try:
         with _one_try_at_the_hub() if pretrained is True else contextlib.nullcontext():
             network = timm.create_model(name, **settings)
-    except OSError as error:  # huggingface_hub: LocalEntryNotFoundError and its kin
+    except OSError as error:  # huggingface_hub: LocalEntryNotFoundError and similar
         raise FileNotFoundError(
             f"pretrained weights of {name!r} are neither in the cache nor to be had from the hub; "
             "set pretrained to the path of a weights file, or to false to train from scratch"
@@ -84,18 +84,18 @@ def size_multiple(
 ) -> int:
     """Of what sides must be a multiple so that every map lies at its stride, found by a trial.
 
-    Strides alone do not say it: some networks enlarge a map of odd sides. On the meta device,
+    Strides alone do not tell: some networks enlarge a map of odd sides. On the meta device,
     which computes nothing, they have to do.
 
     Args:
-        name: Of the backbone, for the complaint.
+        name: Of the backbone, for errors.
         network: As `build_backbone` gives it, likewise the next two.
         strides: See there.
         channels: See there.
 
     Raises:
         ValueError: If the network takes images of one size alone, or a map is larger or smaller
-            than its stride says.
+            than its stride implies.
     """
     least = math.lcm(*strides)
     if next(network.parameters()).is_meta:

@@ -19,7 +19,7 @@ _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 class FeatureCache:
-    """Keeps what a model says of images, in half precision, one file for each image.
+    """Keeps the features of images, in half precision, one file for each image.
 
     A file is named by the image's pixels, the model's class and settings, and its weights as they
     are when the image is read, so neither another image nor another training is taken for it.

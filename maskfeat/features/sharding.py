@@ -26,7 +26,7 @@ class ShardedStrategy(DDPStrategy):
     torch's `fully_shard` (FSDP2) gathers the weights of one part of the network at a time, and
     leaves on each rank the mean gradient of its own shard. The averaged weights stay whole on
     every rank: ranks evaluate unevenly many images, and in a sharded network one would wait for
-    the others for ever. Checkpoints are whole too, and as ddp's: either goes on with the other's.
+    the others forever. Checkpoints are whole too, and as ddp's: either goes on with the other's.
 
     Unlike Lightning's `ModelParallelStrategy` it needs no mesh of given sizes, converts norms for
     `sync_batchnorm`, and keeps the optimizer's state under the numbers that torch gives it.

@@ -1,4 +1,4 @@
-"""What files of weights say of their network: data, checked before anything is built of it."""
+"""Settings of a network in a file of weights, checked before it is built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def checked_config(config: object, net_class: type[nn.Module], origin: str) -> d
     Args:
         config: Of a file, anything.
         net_class: What is built of it. A class of the user's own may have settings of its own.
-        origin: The name of the file, for complaints.
+        origin: The name of the file, for errors.
 
     Raises:
         ValueError: Says which setting is wrong, or that this version does not have it.
@@ -51,7 +51,7 @@ def check_fit(config: dict[str, Any], weights: Mapping[str, Tensor], origin: str
     Args:
         config: Of a `FeaturePyramid`, as `checked_config` gives it.
         weights: By name.
-        origin: The name of the file, for complaints.
+        origin: The name of the file, for errors.
 
     Raises:
         ValueError: If names or shapes differ, or timm cannot build the network.

@@ -31,7 +31,7 @@ _BOUNDARY = "boundary_heads."
 
 
 def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
-    """What a checkpoint must say so that `load` can build the network again.
+    """What a checkpoint must hold so that `load` can build the network again.
 
     Args:
         net: The network.
@@ -165,7 +165,7 @@ def save(
 
 
 def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
-    """What a .safetensors file, or a network that comes with the package, says of itself.
+    """The model card of a .safetensors file, or of a network that comes with the package.
 
     Returns:
         The card, Markdown; empty if it has none.
@@ -184,7 +184,7 @@ def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
 
 
 def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
-    """Put the weights of a file into a network that is built as the file says."""
+    """Put the weights of a file into a network built by its settings."""
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

@@ -14,10 +14,9 @@ _SHOWN = ("Name", "Type", "Params")
 
 
 def shorten_summary(trainer: Trainer) -> None:
-    """Leave out of Lightning's summary what it does not know, or what says nothing here.
+    """Print Lightning's summary without FLOPs and modes.
 
-    FLOPs are counted in a forward that nobody makes, so they are 0; modes are those before
-    training begins.
+    FLOPs would be 0, as no forward is made; modes are those before training begins.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if type(callback) is RichModelSummary:

@@ -62,7 +62,7 @@ def whole_checkpoint(asked: str | None, folder: Path, is_fit: bool) -> str | Non
     one that training writes over (last.ckpt, hpc_ckpt_1.ckpt).
 
     Args:
-        asked: What --ckpt_path says.
+        asked: The value of --ckpt_path.
         folder: Where the run's checkpoints lie.
         is_fit: Whether training is to go on.
 

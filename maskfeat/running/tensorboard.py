@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 # Settings of the datamodule that runs are compared by.
 _OF_DATA = ("batch_size", "crop_size", "num_points", "max_masks", "epoch_images", "short_side")
 # Charts by group; the tags of each as regular expressions. Curves that a run does not log are
-# left out, so a chart may stay empty: memory without a GPU, say.
+# left out, so a chart may stay empty, e.g. memory without a GPU.
 LAYOUT = {
     "training": {
         "loss": ["train/loss$", "val/loss$"],
@@ -35,7 +35,7 @@ LAYOUT = {
     },
     "clicks": {
         "clicks to an IoU, percent": ["val/.+/noc_.+"],
-        "IoU after so many clicks": ["val/.+/iou_[0-9]+$"],
+        "IoU after n clicks": ["val/.+/iou_[0-9]+$"],
     },
 }
 

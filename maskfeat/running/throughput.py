@@ -17,7 +17,7 @@ class Throughput(Callback):
     - `images_per_s`, `masks_per_s`: of all devices together, supposing that they are alike; masks
       that hold sampled points.
     - `input_wait_share`: share of the time in which the loop waited for the next batch. Near 0 the
-      network binds, near 1 the input does: more workers, or re-sharded images.
+      network is the limit, near 1 the input: more workers, or re-sharded images.
     - `gpu_memory_gb`: the most that tensors took on this GPU so far; absent without one.
 
     Times of GPUs are those of the host, which runs ahead of them by a few steps at most: over the
@@ -40,7 +40,7 @@ class Throughput(Callback):
         batch: Any,  # noqa: ANN401 - Lightning's signature
         batch_idx: int,
     ) -> None:
-        """Note how long the batch let itself be waited for."""
+        """Note how long the loop waited for the batch."""
         if self._ended is not None:
             self._waited += time.perf_counter() - self._ended
 

@@ -591,7 +591,7 @@ def test_a_full_disk_is_said_with_the_file(command, tmp_path, monkeypatch) -> No
     ("words", "said"),
     [
         ("['--version']", f"maskfeat {maskfeat.__version__}"),
-        ("['--help']", "maskfeat COMMAND --help says what a command takes"),
+        ("['--help']", "maskfeat COMMAND --help lists its options"),
         ("['-h']", "evaluate a checkpoint on those of data.test\n"),
         ("['shards', '--help']", "draw some samples."),
         ("['export', '--help']", "`maskfeat.read_card`"),
@@ -619,7 +619,7 @@ def test_the_help_of_fit_says_where_to_look_instead_of_listing_all_modules(comma
     assert len(said.splitlines()) < 600  # 1,852 when every nn.Module was listed
     told = " ".join(said.split())
     assert "usage: lightning [options] fit [--config FILE ...] [--NAME VALUE ...]" in told
-    assert "--model.loss.help CLASS says what it takes" in told
+    assert "--model.loss.help CLASS lists its options" in told
     assert "others lie in maskfeat.features.losses" in told
     assert "maskfeat.evaluate.callbacks" not in told.partition("--trainer.callbacks")[0]
     assert "torch.nn.Linear" not in told

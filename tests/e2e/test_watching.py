@@ -136,7 +136,7 @@ def test_every_chart_shows_what_is_meant_for_it_and_nothing_else() -> None:
         "variation of information": "val/hierarchy/voi_ods",
         "AUC of pixel pairs": "val/pairs/auc",
         "clicks to an IoU, percent": "val/interactive/noc_85 val/interactive/noc_90",
-        "IoU after so many clicks": "val/interactive/iou_5 val/interactive/iou_20",
+        "IoU after n clicks": "val/interactive/iou_5 val/interactive/iou_20",
     }
     tags = {name: line.split() for name, line in expected.items()}
     others = "train/scale epoch val/pairs/auc_votes val/interactive/iou_mean final/Lab/asa_25"

@@ -235,7 +235,7 @@ def panoptic(root: Path, ids: np.ndarray, lists: list[list[dict[str, Any]]]) -> 
     return path
 
 
-def test_panoptic_segments_are_told_apart_or_refused(tmp_path: Path) -> None:
+def test_panoptic_segments_are_separated_or_refused(tmp_path: Path) -> None:
     ids = blocks(0, 300, 5, 0)
     lists = [[{"id": 300.0}, {"id": "5", "iscrowd": 1}, {"id": 9}]]
     summary = convert(panoptic(tmp_path / "a", ids, lists), tmp_path / "a/out")

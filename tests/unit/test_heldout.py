@@ -75,7 +75,7 @@ def test_a_set_without_a_readable_sample_is_refused(tmp_path: Path) -> None:
         ShardImages(str(tmp_path / "a.tar"), num_images=0)
 
 
-def test_keys_that_two_shards_share_are_told_apart(tmp_path: Path) -> None:
+def test_keys_that_two_shards_share_are_separated(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 2)
     write_shard(tmp_path / "b.tar", 1, first_id=101)
     images = ShardImages(f"{tmp_path}/*.tar")

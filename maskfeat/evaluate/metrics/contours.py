@@ -65,17 +65,17 @@ def boundary_counts(
     found_labels = checked_label_maps(labels, targets[0])[0]
     found = border_pixels(found_labels)
     radius = tolerance * math.hypot(*found.shape)
-    is_right, is_judged = np.zeros_like(found), np.zeros_like(found)
+    is_right, is_evaluated = np.zeros_like(found), np.zeros_like(found)
     num_matched = num_true = 0
     for target in targets:
         true_labels = checked_label_maps(labels, target)[1]
         true = border_pixels(true_labels, counted=true_labels >= 0)
         pixels = matched(found, true, radius)
         is_right[tuple(pixels.T)] = True
-        is_judged |= ~within(true_labels < 0, radius)
+        is_evaluated |= ~within(true_labels < 0, radius)
         num_matched += len(pixels)
         num_true += int(true.sum())
-    num_right, num_found = (is_right & is_judged).sum(), (found & is_judged).sum()
+    num_right, num_found = (is_right & is_evaluated).sum(), (found & is_evaluated).sum()
     return np.array([num_right, num_found, num_matched, num_true], np.float64)
 
 

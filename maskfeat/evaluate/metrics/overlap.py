@@ -63,7 +63,7 @@ def entropy(sizes: npt.NDArray[np.number[Any]]) -> float:
 
 
 def checked_label_maps(labels: LabelMap, target: LabelMap) -> tuple[IntArray, IntArray]:
-    """Both label maps as int64 arrays of one shape (H, W), or a ValueError that says why not."""
+    """Both label maps as int64 arrays of one shape (H, W), or a ValueError."""
     arrays = []
     for name, value in (("labels", labels), ("target", target)):
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
