@@ -198,10 +198,7 @@ def _decided_by(
     hierarchy = segmenter.hierarchy
     superpixels, tree = hierarchy.superpixel_labels, hierarchy.tree
     y, x = placed.pixel(segment)
-    # As `Hierarchy.cut`, for one segment: the largest node around the point that is still joined.
-    path = tree.ancestors(int(superpixels[y, x]))
-    node = path[tree.altitudes[path] <= 1 - segment.granularity][-1:]
-    is_taken = tree.leaves_under(node)
+    is_taken = tree.region_around(int(superpixels[y, x]), granularity=segment.granularity)
     against = placed.pixels_with_other_label(segment.label)
     is_taken[superpixels[against[:, 0], against[:, 1]]] = False
     decided: BoolArray = is_taken[superpixels]

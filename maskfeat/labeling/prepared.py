@@ -87,17 +87,9 @@ class PreparedImage:
             is_excluded: Superpixels clicked as another class, (K,): the region is
                 smaller where it would hold one of them.
         """
-        path = self.tree.ancestors(superpixel)
-        if granularity is not None:
-            is_joined = self.tree.altitudes[path] <= 1 - granularity
-        else:
-            assert num_segments is not None
-            is_joined = path <= len(self.tree.parents) - num_segments  # merges are numbered in turn
-        excluded = is_excluded.copy()
-        excluded[superpixel] = False
-        is_free = self.tree.sums(excluded.astype(np.float64))[path] == 0
-        node = path[is_joined & is_free][-1:]
-        return self.tree.leaves_under(node if node.size else path[:1])
+        return self.tree.region_around(
+            superpixel, granularity=granularity, num_groups=num_segments, is_excluded=is_excluded
+        )
 
 
 def prepare(

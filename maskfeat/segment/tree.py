@@ -90,6 +90,36 @@ class PartitionTree:
         under: BoolArray = self._inherited(is_chosen, ~is_chosen) > 0
         return under
 
+    def region_around(
+        self,
+        leaf: int,
+        *,
+        granularity: float | None = None,
+        num_groups: int | None = None,
+        is_excluded: BoolArray | None = None,
+    ) -> BoolArray:
+        """The group of a cut that holds a leaf, e.g. the region of a click, bool, shape (K,).
+
+        Args:
+            leaf: The leaf.
+            granularity: In (0, 1): cut at an altitude of 1 - granularity.
+            num_groups: Or cut into this many groups.
+            is_excluded: Leaves that the group must not hold, besides `leaf`, (K,); the largest
+                smaller node without them is taken then. None for none.
+        """
+        path = self.ancestors(leaf)
+        if granularity is not None:
+            is_joined = self.altitudes[path] <= 1 - granularity
+        else:
+            assert num_groups is not None
+            is_joined = path <= len(self.parents) - num_groups  # nodes are in the order of merges
+        if is_excluded is not None:
+            others = is_excluded.copy()
+            others[leaf] = False
+            is_joined &= self.sums(others.astype(np.float64))[path] == 0
+        node = path[is_joined][-1:]
+        return self.leaves_under(node if node.size else path[:1])
+
     def sums(self, leaf_values: npt.NDArray[np.number[Any]]) -> Float64Array:
         """Sum of the leaves' values under each node, (K, ...) -> float64 (2 K - 1, ...)."""
         values = leaf_values.astype(np.float64)
