@@ -38,7 +38,7 @@ def annotate(
     Enter finishes the object, D the image. The key ? on the page lists all that can be done. Each
     prompt is saved as soon as it is made, so a closed page or a killed server loses nothing; when
     started again, it goes on at the first image that is not done. One server at a time works in
-    a folder `out`; a second one is told who does.
+    a folder `out`; a second one is refused, with the name of the first.
 
     For KEY.jpg these files go to the folder `out`, each written whole, then renamed:
 
@@ -102,10 +102,12 @@ def annotate(
     check_names(paths, folder)
     with _held(folder):
         if names is None:
-            app, said = _object_app(paths, folder, model, host, max_megapixels)
+            app, greeting = _object_app(paths, folder, model, host, max_megapixels)
         else:
-            app, said = label_app(paths, names, folder, model, host, acquisition, max_megapixels)
-        _serve(app, said, host, port, open_browser)
+            app, greeting = label_app(
+                paths, names, folder, model, host, acquisition, max_megapixels
+            )
+        _serve(app, greeting, host, port, open_browser)
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def _beside(images: Path, kind: str) -> Path:
 def _object_app(
     paths: Sequence[Path], folder: Path, model: str, host: str, max_megapixels: float
 ) -> tuple[Starlette, str]:
-    """The application, and what is to be said when it starts."""
+    """The application, and the text that is printed when it starts."""
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_images import OpenImages
     from maskfeat.app.server import create_app
@@ -143,7 +145,7 @@ def _object_app(
     return app, f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
 
 
-def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) -> None:
+def _serve(app: Starlette, greeting: str, host: str, port: int, open_browser: bool) -> None:
     import uvicorn
 
     from maskfeat.app.own_page import is_loopback
@@ -155,7 +157,7 @@ def _serve(app: Starlette, said: str, host: str, port: int, open_browser: bool) 
                 "everyone who can reach %s can see and prompt these images; there is no password",
                 host,
             )
-        print(said)
+        print(greeting)
         print(f"open {url}  (Ctrl+C ends it)", flush=True)
         if open_browser:
             webbrowser.open(url)  # the socket listens already: the page waits for the server

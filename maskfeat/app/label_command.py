@@ -41,7 +41,7 @@ def label_app(
     acquisition: str,
     max_megapixels: float,
 ) -> tuple[Starlette, str]:
-    """The application, and what is to be said when it starts."""
+    """The application, and the text that is printed when it starts."""
     from maskfeat.app.label_views import LabelViews
     from maskfeat.app.server import create_app
     from maskfeat.labeling.labeler import Labeler
@@ -56,8 +56,8 @@ def label_app(
         max_megapixels=max_megapixels,
     )
     done = labeler.progress
-    said = (
+    greeting = (
         f"{done.num_done} of {done.num_images} images done, {done.num_prepared} prepared; "
         f"clicks and labels go to '{folder}'"
     )
-    return create_app(LabelViews(labeler), host), said
+    return create_app(LabelViews(labeler), host), greeting

@@ -26,7 +26,7 @@ class LabelViews:
     """The backend of the page of classes, see `server.Backend`: a `Labeler` as the page sees it.
 
     Args:
-        labeler: Holds the images and all that was said of them.
+        labeler: Holds the images, their clicks and proposals.
     """
 
     page = "label.html"
@@ -94,11 +94,11 @@ class LabelViews:
         }
 
     def revision(self, number: int) -> str | None:
-        """Of one image and what was said of it: two people may label different ones at a time."""
+        """Of one image and its clicks: two people may label different images at a time."""
         if not 0 <= number < len(self.labeler.paths):
             return None
-        said = self.labeler.clicks_on(number), self.labeler.is_done(number)
-        return revision_of(repr((said, file_stamp(self.labeler.paths[number]))).encode())
+        state = self.labeler.clicks_on(number), self.labeler.is_done(number)
+        return revision_of(repr((state, file_stamp(self.labeler.paths[number]))).encode())
 
     def _state(self, number: int) -> JsonDict:
         """What is known of a prepared image without any computing."""
@@ -208,7 +208,7 @@ class LabelViews:
             return False
         with self._lock:
             self._preparing.pop(number, None)
-        future.result()  # what went wrong is said here
+        future.result()  # raises what went wrong
         return True
 
     def _check_number(self, number: int) -> None:

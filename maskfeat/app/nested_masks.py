@@ -51,7 +51,7 @@ def annotate_cut(
             enlarged to it as `nearest_cells` says.
 
     Returns:
-        First the segments by rising number, then the merges of segments in their order, the root
+        First the segments by rising number, then the merges from first to last, the root
         left out: K + K - 2 annotations for K > 1 segments. `predicted_iou` is the probability
         that the mask is one segment; `stability_score` is by how much that exceeds the
         probability of what it is merged into, the share of all granularities in (0, 1) at
@@ -111,7 +111,7 @@ def _nodes_of_segments(hierarchy: Hierarchy, labels: IntArray) -> IntArray:
 
 
 def _nodes_above(hierarchy: Hierarchy, nodes: IntArray) -> IntArray:
-    """The merges of these nodes in their order, without the root."""
+    """The merges of these nodes from first to last, without the root."""
     is_above = np.zeros(len(hierarchy.parents), bool)
     parents = hierarchy.parents[nodes]
     while not is_above[parents].all():

@@ -93,7 +93,7 @@ def segment_image(
 
 
 def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:
-    """The image, or the means of its pixels in boxes, so many that it is not too large."""
+    """The image, or means of its pixels in boxes if it is too large."""
     small = reduced(rgb, max_megapixels)
     if small is rgb:
         return rgb

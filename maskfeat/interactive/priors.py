@@ -18,7 +18,7 @@ _MASK_LOGIT, _LONE_MASK_LOGIT = 6.0, 24.0
 # All chosen on objects of train splits (experiments/interactive).
 GRANULARITY = 0.5
 # Logit in the segments of object clicks, its negative elsewhere: while no click is on the
-# background; and later, for at most so many clicked superpixels (with more it falls).
+# background; and later; the number of clicked superpixels from which on it falls.
 _FIRST_LOGIT, _LATER_LOGIT, _MOST_CLICKED = 8.0, 1.5, 4
 
 

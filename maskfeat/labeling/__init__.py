@@ -1,1 +1,1 @@
-"""Labeling a set of images with a human in the loop: score sources, classifier, loop."""
+"""Labeling a set of images with a human in the loop: feature extractors, classifier, loop."""

@@ -38,7 +38,7 @@ class Click(NamedTuple):
 
 @dataclass
 class ClickFile:
-    """All clicks, in their order, and which images are done.
+    """All clicks, first to last, and which images are done.
 
     The whole file is written anew and renamed with each change: a few milliseconds for some
     thousand clicks. A change that cannot be written raises, and is none.
@@ -123,7 +123,7 @@ class ClickFile:
         return True
 
     def of_image(self, image: int) -> list[Click]:
-        """The clicks on one image, in their order."""
+        """The clicks on one image, first to last."""
         return self._of_image.get(image, [])
 
     @property

@@ -91,7 +91,7 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
         p_c = (1 - max r) s_c  +  max r * o_c / sum o,    o_c = r_c / (1 - r_c):
 
     where one class is near, its click counts as far as it is sure, and the classifier for the
-    rest; where several are, their odds decide.
+    rest; where several are, r / (1 - r) decides.
 
     Args:
         chances: Of the classifier, shape (K, L), rows of sum 1.
@@ -104,8 +104,8 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
     for number, credence in zip(labeled.region_classes, labeled.credence, strict=True):
         np.maximum(surest[:, number], credence, out=surest[:, number])
     most = surest.max(axis=1, keepdims=True)
-    odds = surest / np.maximum(1 - surest, 1e-3)
-    shares = odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-12)
+    ratios = surest / np.maximum(1 - surest, 1e-3)
+    shares = ratios / np.maximum(ratios.sum(axis=1, keepdims=True), 1e-12)
     found: FloatArray = (1 - most) * chances + most * shares
     return found
 
@@ -123,7 +123,7 @@ def examples_of(
     """Some superpixels of each region; together they weigh as the root of the region's superpixels.
 
     Not as all of them, or a click on the sky would count for a hundred on a pole; and not all
-    alike, or a sliver would count as much as a house.
+    alike, or a narrow strip would count as much as a house.
     """
     chosen, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
     for region in labeled.regions:

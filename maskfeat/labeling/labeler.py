@@ -82,7 +82,7 @@ class Labeler:
         pairwise_weight: What a border between like superpixels costs, see `class_cut`.
         granularity: How large the region of a click may be, in (0, 1), see `Hierarchy.cut`; near
             0 large, near 1 small.
-        num_segments: Instead, the region is one of so many segments of the image. None of both is
+        num_segments: Instead, the region is one of this number of segments. None of both is
             `NUM_SEGMENTS`.
         acquisition: Which image comes next: the one of highest mean entropy ("uncertain"), of
             those of high entropy the one of highest energy ("energy"), or the next ("given").
@@ -167,7 +167,7 @@ class Labeler:
 
     @property
     def clicks(self) -> list[Click]:
-        """All clicks, in their order."""
+        """All clicks, first to last."""
         return list(self._clicks.clicks)
 
     @property
@@ -196,7 +196,7 @@ class Labeler:
         return dict(Counter({one["name"]: len(one["clicks"]) for one in self._clicks.aside}))
 
     def clicks_on(self, image: int) -> list[Click]:
-        """The clicks on one image, in their order."""
+        """The clicks on one image, first to last."""
         return list(self._clicks.of_image(image))
 
     def is_done(self, image: int) -> bool:

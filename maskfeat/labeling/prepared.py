@@ -82,8 +82,8 @@ class PreparedImage:
             superpixel: The clicked superpixel.
             granularity: In (0, 1): the largest node of the tree around the superpixel whose
                 probability to be one segment is at least this.
-            num_segments: Of so many segments the one around the superpixel; K of them are the
-                superpixels.
+            num_segments: Of this number of segments, the one around the superpixel; K segments
+                are the superpixels.
             is_excluded: Superpixels clicked as another class, (K,): the region is
                 smaller where it would hold one of them.
         """

@@ -79,7 +79,7 @@ export class ClassLayer {
     context.putImageData(image, 0, 0);
   }
 
-  // The share of the image that each of so many classes has.
+  // The share of the image that each class has.
   shares(count) {
     const sums = new Float64Array(count);
     let total = 0;
