@@ -46,6 +46,7 @@ FORMER = {
     "evaluate.net_summary": "running.net_summary",
     "evaluate.pictures": "evaluate.drawing",
     "evaluate.baselines": "features.lab",
+    "evaluate.predictions": "running.predictions",
     "evaluate.rank_watch": "running.rank_watch",
     "evaluate.reaching": "evaluate.clicks_with_radius",
     "evaluate.robots": "evaluate.simulated_users",

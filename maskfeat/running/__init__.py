@@ -1,1 +1,1 @@
-"""What surrounds a training run: its folder, signals, failures, and curves."""
+"""What surrounds a run: its folder, signals, failures, curves, and the files of predictions."""

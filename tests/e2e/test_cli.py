@@ -476,7 +476,7 @@ def test_predictions_of_one_name_are_refused_before_any_is_written(
     (tmp_path / "images").mkdir()
     for name in names:
         Image.new("RGB", (40, 30)).save(tmp_path / "images" / name)
-    writer = "{class_path: maskfeat.evaluate.predictions.PredictionWriter, init_args: {folder: %s}}"
+    writer = "{class_path: maskfeat.running.predictions.PredictionWriter, init_args: {folder: %s}}"
     with pytest.raises(SystemExit, match=message):
         command(
             *("predict", "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=images"),

@@ -1,4 +1,4 @@
-"""What `lightning predict` leaves on disk for each image."""
+"""The files that `lightning predict` writes for each image."""
 
 from __future__ import annotations
 
