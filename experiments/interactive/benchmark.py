@@ -60,7 +60,7 @@ def jobs_of(
 ) -> Iterator[tuple[Job, ClickTarget]]:
     """What is to be run on one set; each target is read when its turn comes."""
     slow = range(0, len(targets), args.slow_every)
-    # Long sessions on targets of all methods, as far as there are so many.
+    # Long sessions on targets of all methods, at most all of them.
     chosen = slow if args.long_targets <= len(slow) else range(len(targets))
     num_long = args.long_targets
     long = {chosen[i] for i in evenly_spaced(len(chosen), num_long)} if num_long else set()
@@ -121,7 +121,7 @@ class SessionFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.rows: dict[Job, dict[str, Any]] = {}
         self._path = path
-        whole = path.read_text().split("\n")[:-1] if path.is_file() else []  # no torn last line
+        whole = path.read_text().split("\n")[:-1] if path.is_file() else []  # no broken last line
         if not whole:
             whole = [json.dumps(settings)]
         elif json.loads(whole[0]) != settings:

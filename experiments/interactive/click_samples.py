@@ -84,7 +84,7 @@ class Session(NamedTuple):
 
 
 def add_object_arguments(parser: argparse.ArgumentParser, num_images: int) -> None:
-    """Which objects are played, see `targets_of`; of so many images unless told otherwise."""
+    """Arguments that choose the objects, see `targets_of`; `num_images` is a default."""
     parser.add_argument(
         "--play",
         nargs="+",
@@ -94,7 +94,7 @@ def add_object_arguments(parser: argparse.ArgumentParser, num_images: int) -> No
     parser.add_argument("--num_images", type=int, default=num_images, help="of each of these")
     parser.add_argument("--objects", type=int, default=1, help="of each image")
     parser.add_argument(
-        "--small_every", type=int, default=0, help="a small object, too, in each so many images"
+        "--small_every", type=int, default=0, help="a small object, too, in one of this many images"
     )
 
 
@@ -106,8 +106,8 @@ def targets_of(
     Args:
         played: MODEL=SHARDS, a name, a path, or lab for plain color, and the images.
         num_images: Of each of these.
-        objects: Of each image, as far as it has so many that cover 0.5 to 60 % of it.
-        small_every: One of 0.05 to 0.5 % of the image besides, in each image of so many; 0: none.
+        objects: Largest number of objects of each image; each covers 0.5 to 60 % of it.
+        small_every: One of 0.05 to 0.5 % of the image besides, in one of this many images; 0: none.
     """
     found = []
     for model, _, shards in (text.partition("=") for text in played):
@@ -172,7 +172,7 @@ def state_of_superpixels(image_state: ImageState, session: Session, clicks: Any)
 def pixel_samples(
     image_state: ImageState, target: np.ndarray, clicks: Any, rng: np.random.Generator
 ) -> Any:
-    """Measures of some pixels in doubt, whether they are object, and their weight."""
+    """Features of some uncertain pixels, whether they are object, and their weight."""
     labels, width = image_state.graph.labels, target.shape[1]
     cut = image_state.cutter.cut(*(labels[tuple(c.T)] for c in clicks))
     pixels = [c @ (width, 1) for c in clicks]
@@ -212,7 +212,7 @@ def samples_of(
     states: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[list[Session], Samples]:
-    """Samples of superpixels and of pixels, after so many of the clicks."""
+    """Samples of superpixels and of pixels, after some numbers of clicks."""
     image_state = segmenter.image_state
     session = session_of_superpixels(image_state, target, clicks_yx, rng)
     of_pixels = []

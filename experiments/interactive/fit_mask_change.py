@@ -64,7 +64,7 @@ class Listening(MaskChangeReader):
 def samples_of(
     target: ClickTarget, encoder: Any, networks: ClickNetworks, rng: np.random.Generator
 ) -> list[Sample]:
-    """Measures of superpixels, the share of each that ought to change, and its weight."""
+    """Features of superpixels, the share of each that ought to change, and its weight."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     player = ClicksWithRadius(segmenter)
     player.set_image(target.image)

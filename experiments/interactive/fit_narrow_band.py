@@ -2,9 +2,9 @@
 
     python experiments/interactive/fit_narrow_band.py
 
-The simulated user clicks objects of the train splits a hundred times, with clicks that carry their
-reach, as those of the page do. Whenever a click near the outline is read, what was measured of the
-pixels around it becomes samples. The other networks in the file stay as they are.
+The simulated user clicks objects of the train splits a hundred times, with clicks that have a
+click radius, as those of the page. Whenever a click near the outline is read, what was measured of
+the pixels around it becomes samples. The other networks in the file stay as they are.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Listening(NarrowBandReader):
 def samples_of(
     target: ClickTarget, encoder: Any, networks: ClickNetworks, clicks: int, rng: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measures of pixels, float32, (F, N), and whether they were to change, bool, (N,)."""
+    """Features of pixels, float32, (F, N), and whether they were to change, bool, (N,)."""
     segmenter = InteractiveSegmenter(encoder, networks=networks)
     player = ClicksWithRadius(segmenter)
     player.set_image(target.image)

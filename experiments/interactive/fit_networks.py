@@ -1,4 +1,4 @@
-"""Fit the two small networks that judge superpixels and pixels by the clicks.
+"""Fit the two networks that give superpixels and pixels a logit by the clicks.
 
     python experiments/interactive/fit_networks.py
 

@@ -1,4 +1,4 @@
-"""Fits of `Mlp`, and what the scripts that make them are told."""
+"""Fits of an `Mlp`, and the arguments of the scripts that fit one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def fit(
 
 
 def fit_parser(doc: str, num_images: int) -> argparse.ArgumentParser:
-    """What all fits of a `Mlp` to sessions are told: the first line of `doc` is their help."""
+    """The arguments of all fits of an `Mlp`; the first line of `doc` is the help."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add_object_arguments(parser, num_images)
     parser.add_argument("--iterations", type=int, default=1, help="of sessions and fits")

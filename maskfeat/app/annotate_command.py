@@ -76,7 +76,7 @@ def annotate(
             PHOTOS_labels.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
-        host: Address to listen on. Whoever can reach it can see and prompt the images: other than
+        host: Address to listen on. Whoever can reach it can see and click on the images: other than
             127.0.0.1 only in a network you trust.
         port: Port to listen on, or the next one that is free; 0 is any.
         open_browser: Whether to show the page; else its address is printed only.
@@ -154,7 +154,7 @@ def _serve(app: Starlette, greeting: str, host: str, port: int, open_browser: bo
         url = _url(host, listener.getsockname()[1])
         if not is_loopback(host):
             logging.getLogger("maskfeat").warning(
-                "everyone who can reach %s can see and prompt these images; there is no password",
+                "everyone who can reach %s can see and click on these images; there is no password",
                 host,
             )
         print(greeting)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cached_property
 
 import higra as hg
 import numpy as np
@@ -86,6 +85,20 @@ class ClickEvidence:
         self._colors = None if colors is None else _columns(colors)
         self._ward = ward_tree(graph.features, graph.sizes, graph.edges)
         self._path_tree = _path_tree(graph)
+        # Values of tree nodes: a click and a superpixel have that of the node where they meet.
+        altitudes = tree.altitudes
+        self._node_logits = _log((altitudes + 1e-4) / (1 - altitudes + 1e-4))
+        self._node_shares = _log(tree.sizes / tree.sizes[-1])
+        scale, num_pixels = graph.scale, graph.labels.size
+        self._ward_growths = _log(self._ward.altitudes * (scale / num_pixels) + 1e-6)
+        self._path_contrasts = _log(self._path_tree.altitudes * scale + 1e-3)
+        # The ratios of p / (1 - p) tell altitudes close to 1 apart.
+        p = np.minimum(altitudes, 1 - 1e-6)
+        self._ratio_tree = PartitionTree(tree.parents, p / (1 - p), tree.sizes)
+        height, width = graph.labels.shape
+        rows, columns = graph.centroids_yx.T
+        rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
+        self._rim_distances: FloatArray = (rim / np.sqrt(num_pixels)).astype(np.float32)
         self._rows: OrderedDict[int, FloatArray] = OrderedDict()
         self._last: dict[bool, tuple[frozenset[int], FloatArray]] = {}
         self._salient_paths: dict[int, SalientPath] = {}
@@ -167,16 +180,12 @@ class ClickEvidence:
         is_excluded = np.zeros(len(self.tree.parents), bool)
         for superpixel in background_superpixels:
             is_excluded[self.tree.ancestors(int(superpixel))] = True
-        nodes = [
-            self._salient_path(int(superpixel)).best(is_excluded)
-            for superpixel in object_superpixels
-        ]
+        nodes = []
+        for superpixel in object_superpixels.tolist():
+            if superpixel not in self._salient_paths:
+                self._salient_paths[superpixel] = salient_path(self._ratio_tree, superpixel)
+            nodes.append(self._salient_paths[superpixel].best(is_excluded))
         return self.tree.leaves_under(np.array(nodes, np.int64))
-
-    def _salient_path(self, superpixel: int) -> SalientPath:
-        if superpixel not in self._salient_paths:
-            self._salient_paths[superpixel] = salient_path(self._ratio_tree, superpixel)
-        return self._salient_paths[superpixel]
 
     def _nearest(self, is_object: bool, superpixels: IntArray) -> FloatArray:
         """The smallest distances to some clicks, (W, K)."""
@@ -243,40 +252,6 @@ class ClickEvidence:
             self._rows.popitem(last=False)
         return self._rows[superpixel]
 
-    @cached_property
-    def _path_contrasts(self) -> FloatArray:
-        contrasts = self._path_tree.altitudes * self.graph.scale
-        return np.log(contrasts + 1e-3).astype(np.float32)
-
-    @cached_property
-    def _node_logits(self) -> FloatArray:
-        altitudes = self.tree.altitudes
-        return np.log((altitudes + 1e-4) / (1 - altitudes + 1e-4)).astype(np.float32)
-
-    @cached_property
-    def _ratio_tree(self) -> PartitionTree:
-        """Altitudes whose ratios mean something close to 1, too."""
-        altitudes = np.minimum(self.tree.altitudes, 1 - 1e-6)
-        return PartitionTree(self.tree.parents, altitudes / (1 - altitudes), self.tree.sizes)
-
-    @cached_property
-    def _node_shares(self) -> FloatArray:
-        shares: FloatArray = np.log(self.tree.sizes / self.tree.sizes[-1]).astype(np.float32)
-        return shares
-
-    @cached_property
-    def _ward_growths(self) -> FloatArray:
-        growths = self._ward.altitudes * (self.graph.scale / self.graph.labels.size)
-        return np.log(growths + 1e-6).astype(np.float32)
-
-    @cached_property
-    def _rim_distances(self) -> FloatArray:
-        height, width = self.graph.labels.shape
-        rows, columns = self.graph.centroids_yx.T
-        rim = np.minimum.reduce([rows, columns, height - 1 - rows, width - 1 - columns])
-        shares: FloatArray = (rim / np.sqrt(height * width)).astype(np.float32)
-        return shares
-
 
 def _as_click_features(
     inside: FloatArray, outside: FloatArray, salient: BoolArray, rim: FloatArray
@@ -303,6 +278,11 @@ def _path_tree(graph: RegionGraph) -> PartitionTree:
         parents = np.asarray(tree.parents(), np.int64)
         contrasts[count:] = graph.boundary_strengths[tree.mst_edge_map]
     return PartitionTree.of_merges(parents, contrasts, graph.sizes)
+
+
+def _log(values: npt.NDArray[np.floating]) -> FloatArray:
+    logs: FloatArray = np.log(values).astype(np.float32)
+    return logs
 
 
 def _columns(values: npt.NDArray[np.floating]) -> FloatArray:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.prompts import Prompt
 
-
-class Predict(Protocol):
-    """The mask of some prompts, see `InteractiveSegmenter.predict`."""
-
-    def __call__(
-        self,
-        clicks_yx: npt.ArrayLike,
-        is_positive: npt.ArrayLike,
-        *,
-        scribbles: Sequence[tuple[npt.ArrayLike, bool]],
-        click_radius_px: npt.ArrayLike | None,
-        within: npt.ArrayLike | None,
-    ) -> BoolArray:
-        """The mask, bool, (H, W)."""
-        ...
+# `InteractiveSegmenter.predict`, which is called with scribbles, click_radius_px and within.
+Predict = Callable[..., BoolArray]
 
 
 class PromptHistory:
@@ -80,7 +65,7 @@ def shown_mask(predict: Predict, prompts: Sequence[Prompt]) -> BoolArray | None:
 
     Args:
         predict: See `PromptHistory`.
-        prompts: In the order in which they were made, each with its click radius.
+        prompts: As they were made, one after another, each with its click radius.
 
     Returns:
         bool, shape (H, W); None if no prompt is on the object.

@@ -154,7 +154,7 @@ async function undo() {
   if ((await act({ do: "undo" })) && !isSeen) panel.say(`taken back in ${folder.names[number]}: ${what}`);
 }
 
-// Another tab may prompt the image, another program may replace it.
+// Another tab may click on the image, another program may replace it.
 async function look() {
   const [at, shown] = [number, view];
   if (numActing) return;
