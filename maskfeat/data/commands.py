@@ -143,7 +143,7 @@ def verify(
 
     Each shard is compared with the checksum and counts in index.json, each image is decoded,
     and of each mask the run lengths, the area and the box are checked. Sources that have changed
-    since they were converted are told, where they are within reach. What is wrong is printed as a
+    since they were converted are reported, if they can be read. What is wrong is printed as a
     table, and the exit status is 1.
 
     Args:

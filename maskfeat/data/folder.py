@@ -15,8 +15,8 @@ from maskfeat.data.annotations.image_files import (
     check_kind,
     check_range,
     is_deep,
+    listed_entries,
     say_passed_over,
-    told_entries,
     warn_of_channels,
 )
 
@@ -84,9 +84,9 @@ def find_images(place: str | None) -> list[Path]:
     found = sorted(p for p in entries if p.suffix.lower() in ENDINGS and not p.is_dir())
     others = set(entries) - set(found)
     if not found:
-        told = told_entries(others)
+        listed = listed_entries(others)
         raise FileNotFoundError(
-            f"no image ({', '.join(ENDINGS)}) in '{place}'{f' but {told}' if told else ''}; "
+            f"no image ({', '.join(ENDINGS)}) in '{place}'{f' but {listed}' if listed else ''}; "
             "name an image or a folder of images"
         )
     say_passed_over(path, others)

@@ -69,7 +69,7 @@ class ShardImages(Sequence[HeldOutImage]):
             )
         if self.num_crowds:
             _LOG.info("%d masks of held-out images are crowds and left out", self.num_crowds)
-        # Keys are unique within a shard; where two shards share one, the shard is told, too.
+        # Keys are unique within a shard; where two shards share one, the shard is named, too.
         count = Counter(self._shards.key(i) for i in self._numbers)
         self.keys = [
             key if count[key] == 1 else f"{Path(self._shards.shard(i)).stem}/{key}"

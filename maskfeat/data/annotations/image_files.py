@@ -59,7 +59,7 @@ def check_range(was_deep: bool, rgb: Image.Image | npt.NDArray[np.uint8]) -> Non
     """Refuse an image of 16 bits that uses so few of them that it comes out nearly black.
 
     Args:
-        was_deep: What `is_deep` said of the file.
+        was_deep: Result of `is_deep` for the file.
         rgb: The high bytes.
 
     Raises:
@@ -122,13 +122,13 @@ def say_passed_over(folder: Path, entries: Iterable[Path]) -> None:
         folder: The folder.
         entries: Files and folders in it.
     """
-    told = told_entries(entries)
-    if told:
+    listed = listed_entries(entries)
+    if listed:
         place = str(folder).encode(errors="backslashreplace").decode()
-        _say_once(f"passed over in '{place}', as no images by their endings: {told}")
+        _say_once(f"passed over in '{place}', as no images by their endings: {listed}")
 
 
-def told_entries(entries: Iterable[Path]) -> str:
+def listed_entries(entries: Iterable[Path]) -> str:
     """Count entries of a folder and name some, hidden ones aside; empty if there are none."""
     visible = sorted(path for path in entries if not path.name.startswith("."))
     folders = [f"{path.name}/" for path in visible if path.is_dir()]

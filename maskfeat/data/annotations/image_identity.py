@@ -1,4 +1,4 @@
-"""Whether a file still holds the image that something was said of."""
+"""Whether a file still contains the image that annotations belong to."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def _panoptic_record(
 
 
 def _images_folder(path: Path, images_dir: str | None, names: Sequence[str]) -> Path:
-    """The folder of the images, told by whether it holds the first of them."""
+    """The folder of the images: the one that contains the first of them."""
     if images_dir is not None:
         if not Path(images_dir).is_dir():
             raise FileNotFoundError(f"no folder of images '{images_dir}'")
@@ -250,9 +250,9 @@ def _counted_runs(segmentation: Json, size: tuple[int, int]) -> tuple[IntArray, 
 
 
 def _size(image: Json) -> tuple[int, int]:
-    told = image.get("height"), image.get("width")
+    given = image.get("height"), image.get("width")
     try:
-        height, width = (read_id(value) for value in told)  # 480.0 and "480" are 480, too
+        height, width = (read_id(value) for value in given)  # 480.0 and "480" are 480, too
     except ValueError:
         height = width = None
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
@@ -260,7 +260,7 @@ def _size(image: Json) -> tuple[int, int]:
             return height, width
     raise SampleError(
         "bad json",
-        f"an image needs a height and width, got {str(told[0])[:80]}, {str(told[1])[:80]}",
+        f"an image needs a height and width, got {str(given[0])[:80]}, {str(given[1])[:80]}",
     )
 
 

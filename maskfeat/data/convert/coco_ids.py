@@ -1,6 +1,6 @@
 """Identities in a JSON of COCO: ids are whole numbers or text, and each stands for one thing.
 
-Tools write ids as 7, 7.0 or "7"; these are one id. What cannot be told apart is refused.
+Tools write ids as 7, 7.0 or "7"; these are one id. Ambiguous ids are refused.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_files import ENDINGS, say_passed_over, told_entries
+from maskfeat.data.annotations.image_files import ENDINGS, listed_entries, say_passed_over
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
@@ -101,9 +101,9 @@ def list_folder(folder: Path) -> list[Record]:
             )
         records[path.stem] = beside.record(path)
     if not records:
-        told = told_entries([*files, *folders])
+        listed = listed_entries([*files, *folders])
         raise ValueError(
-            f"'{images}' holds no image ({', '.join(endings)}){f', but {told}' if told else ''}"
+            f"'{images}' holds no image ({', '.join(endings)}){f', but {listed}' if listed else ''}"
         )
     rest = [path for path in files if path.suffix.lower() not in endings] + folders
     strays = _strays(images, [path for path in rest if path not in beside.taken])
@@ -145,8 +145,8 @@ class _Masks:
         self.taken |= {*maps, *([folder] if folder is not None and parts else [])}
         if len(maps) + bool(files) > 1:
             names = [one.name for one in maps] + [f"{key}/"] * bool(files)
-            told = "' and '".join(names)
-            return Missing(key, f"its masks are in '{told}'; keep one of them", "bad mask")
+            listed = "' and '".join(names)
+            return Missing(key, f"its masks are in '{listed}'; keep one of them", "bad mask")
         if maps:
             return LabelMapRecord(key, str(image), str(maps[0]))
         if folder is not None and files:

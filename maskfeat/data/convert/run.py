@@ -50,7 +50,7 @@ class _Tally:
 
     def __init__(self, made_of: str) -> None:
         self.made_of = made_of
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
         self.skipped: list[_Skipped] = []
         self._start()
 
@@ -175,8 +175,8 @@ def _take(result: _Done | _Skipped, one: Input, writer: ShardWriter, tally: _Tal
     if isinstance(result, _Done):
         writer.write_sample(result.key, result.jpg, result.json)
         tally.add(result)
-        for reason in sorted(result.left_out.keys() - _EXPECTED - tally.told):
-            tally.told.add(reason)
+        for reason in sorted(result.left_out.keys() - _EXPECTED - tally.reported):
+            tally.reported.add(reason)
             _LOG.warning(
                 "sample '%s' of %s is the first with annotations that are left out (%s)",
                 *(result.key, one.source, reason),

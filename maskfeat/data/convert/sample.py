@@ -190,7 +190,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     if runs.num_masks == 0:
         raise SampleError(
             "no masks",
-            f"no mask has {settings.min_area_px} connected pixels at {size}{_told(left_out)}",
+            f"no mask has {settings.min_area_px} connected pixels at {size}{_listed(left_out)}",
         )
     entries = [sample.entries[i] for i in annotation_of]
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
@@ -200,10 +200,10 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     return Shrunk(jpg, json_bytes(content), runs.num_masks, dict(+left_out))
 
 
-def _told(left_out: Counter[str]) -> str:
+def _listed(left_out: Counter[str]) -> str:
     """What was left out, for a message."""
-    told = ", ".join(f"{num} {reason}" for reason, num in sorted((+left_out).items()))
-    return f"; left out: {told}" if told else ""
+    listed = ", ".join(f"{num} {reason}" for reason, num in sorted((+left_out).items()))
+    return f"; left out: {listed}" if listed else ""
 
 
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:

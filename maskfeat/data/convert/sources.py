@@ -120,8 +120,8 @@ def _clean(key: str) -> str:
     data = name.encode(errors="replace")
     if len(data) <= _LONGEST_KEY and data.isascii():
         return name
-    told = digest(key.encode(errors="surrogatepass"))
-    return re.sub(rb"[^\x20-\x7e]", b"_", data)[:60].decode("ascii") + "_" + told
+    suffix = digest(key.encode(errors="surrogatepass"))
+    return re.sub(rb"[^\x20-\x7e]", b"_", data)[:60].decode("ascii") + "_" + suffix
 
 
 def _name(name: str) -> str:

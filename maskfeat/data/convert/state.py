@@ -252,7 +252,10 @@ def _refuse_other_settings(folder: Path, plan: Json, wanted: Json) -> None:
     before, now = plan["settings"], wanted["settings"]
     other = [name for name in now if before.get(name) != now[name]]
     if other:
-        told = ", ".join(f"{name} {before.get(name)} and not {now[name]}" for name in other)
+        other_settings = ", ".join(
+            f"{name} {before.get(name)} and not {now[name]}" for name in other
+        )
         raise ValueError(
-            f"'{folder}' was begun with {told}; use the same settings or choose another folder"
+            f"'{folder}' was begun with {other_settings}; "
+            "use the same settings or choose another folder"
         )

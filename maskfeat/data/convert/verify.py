@@ -51,7 +51,7 @@ def verify_folder(
 ) -> tuple[ShardReport, int]:
     """Check a folder of converted shards: checksums, every sample, every mask.
 
-    Shards whose source has changed since are a problem too. Where that cannot be told, as the
+    Shards whose source has changed since are a problem too. Where that cannot be checked, as the
     sources are not within reach, the log says so.
 
     Args:

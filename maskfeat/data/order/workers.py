@@ -1,4 +1,4 @@
-"""Workers of a loader that die, or cannot hand over what they made: said in one sentence."""
+"""Workers of a loader that die, or cannot hand over their batch: an error of one sentence."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def _tell_loader(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN4
     if not isinstance(item, tuple):  # already bytes: the pipe itself is broken
         os._exit(1)  # which the loader sees
     number, _ = item  # as workers of torch put it
-    told: Exception = error
+    reported: Exception = error
     if "shared memory" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
-        told = ChildProcessError(_FULL)
+        reported = ChildProcessError(_FULL)
     elif getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        told = ChildProcessError(_NO_FILES)
-    wrapped = ExceptionWrapper((type(told), told, None), "in DataLoader worker")  # type: ignore[no-untyped-call]
+        reported = ChildProcessError(_NO_FILES)
+    wrapped = ExceptionWrapper((type(reported), reported, None), "in DataLoader worker")  # type: ignore[no-untyped-call]
     queue.put((number, wrapped))
 
 
@@ -72,8 +72,8 @@ def death_of_worker(error: BaseException) -> str | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        said = str(seen)
-        if isinstance(seen, RuntimeError) and (dead := _DEAD.search(said)):
+        message = str(seen)
+        if isinstance(seen, RuntimeError) and (dead := _DEAD.search(message)):
             if dead[1] == "Bus error":
                 return _FULL
             return _killed(
@@ -86,7 +86,7 @@ def death_of_worker(error: BaseException) -> str | None:
                 "a worker process was killed, mostly because memory ran out; lower --num_workers; "
                 "then give the same command again"
             )
-        if isinstance(seen, RuntimeError) and "Too many open files" in said:
+        if isinstance(seen, RuntimeError) and "Too many open files" in message:
             return _NO_FILES
         seen = seen.__cause__ or seen.__context__
     return None

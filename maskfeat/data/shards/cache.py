@@ -193,7 +193,7 @@ def _check_tar(file: IO[bytes], url: str, is_whole: bool) -> None:
     Args:
         file: What was fetched.
         url: From where.
-        is_whole: Whether the server said how long it is; if not, its end is looked at.
+        is_whole: Whether the server gave its length; if not, its end is checked.
 
     Raises:
         ValueError: If it is no tar (a login page, say), or one that is cut short.

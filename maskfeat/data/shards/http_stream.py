@@ -80,9 +80,9 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
         return Opened(_AsItComes(answer), 0, length, found)
     asked = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if asked is None or int(asked[1]) != position:
-        told = answer.headers.get("Content-Range")
+        content_range = answer.headers.get("Content-Range")
         answer.close()
-        raise ConnectionError(f"byte {position} was asked for, Content-Range is '{told}'")
+        raise ConnectionError(f"byte {position} was asked for, Content-Range is '{content_range}'")
     # Some servers leave the version out when a condition held (RFC 9110, section 15.3.7).
     return Opened(_AsItComes(answer), position, _number(asked[2]), found or version)
 

@@ -272,7 +272,7 @@ def _found_half(
 
 
 def not_a_file(member: Member) -> str:
-    """What is said of a half of a sample that cannot be read, as it is no file in the tar."""
+    """The reason why half a sample cannot be read: it is not a regular file in the tar."""
     if member.leads_to is not None:
         return (
             f"'{member.name}' is {member.kind} to '{member.target}', which is no file in the shard;"

@@ -124,7 +124,7 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, _FINAL)
 
 
-def _told(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     if isinstance(error, RefusedError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -185,16 +185,16 @@ class RemoteStream:
                 self.close()
                 # Every slow connection has given some bytes, so those are counted for themselves.
                 failures = max(failures + 1, self._pace.num_slow)
-                told = _told(error)
+                reason = _reason_of(error)
                 if _is_final(error):
-                    raise UnreachableError(f"shard '{self.url}' is refused: {told}") from error
+                    raise UnreachableError(f"shard '{self.url}' is refused: {reason}") from error
                 if failures >= self.source.url_attempts:
                     raise UnreachableError(
                         f"shard '{self.url}' failed {failures} times in a row, the last time with "
-                        f"{told}; look at the server, or raise data.shards.url_attempts"
+                        f"{reason}; look at the server, or raise data.shards.url_attempts"
                     ) from error
                 wait = min(self.source.url_wait_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
-                _LOG.warning("%s (%s), trying again in %g s", self.url, told, wait)
+                _LOG.warning("%s (%s), trying again in %g s", self.url, reason, wait)
                 time.sleep(wait)
 
     @property

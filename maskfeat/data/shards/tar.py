@@ -85,7 +85,7 @@ class Member(NamedTuple):
 
 
 def compression_of(head: bytes) -> str | None:
-    """What a file is compressed by, told by its first bytes; None for none that is known."""
+    """The compression of a file, by its first bytes; None for none that is known."""
     return next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
 
 
@@ -138,7 +138,7 @@ class TarWalk:
         return self._read_whole(self._member.size)
 
     def _member_at(self, block: bytes) -> Member:
-        """The member whose first header this is; what is said of it may come before its own."""
+        """The member whose first header this is; extended headers may come before its own."""
         notes: dict[str, str] = {}
         while True:
             if len(block) < BLOCK:
@@ -260,7 +260,7 @@ class _Joined:
 
 
 class _Decompressed:
-    """What comes out of a compressed stream; damage to it is told from failures of the source."""
+    """The content of a compressed stream; damage and a failing source raise different errors."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
