@@ -1,4 +1,4 @@
-"""Tables and plots of the runs that are finished; the tables go into README.md between its marks.
+"""Tables and plots of the runs that are finished; the tables go into NOTES.md between its comments.
 
     python experiments/ablations/report.py
 
@@ -63,7 +63,7 @@ class Noise(NamedTuple):
     freedom: int
 
     def margin(self, first: int, second: int) -> float:
-        """By how much means of so many seeds differ by chance at most, in 19 of 20 cases."""
+        """The most by which means of `first` and `second` seeds differ in 19 of 20 cases."""
         if not self.freedom:
             return float("inf")
         quantile = float(stats.t.ppf(0.975, self.freedom))
@@ -190,15 +190,15 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=run.HERE / "variants.yaml")
     parser.add_argument("--results", type=Path, default=run.HERE / "results.jsonl")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=run.HERE, help="folder with README.md")
+    parser.add_argument("--out", type=Path, default=run.HERE, help="folder with NOTES.md")
     args = parser.parse_args()
 
     table = yaml.safe_load(args.table.read_text())
     found = rows_of(table, run.finished(args.results), args.steps)
     noises = noises_of(found)
     args.out.mkdir(parents=True, exist_ok=True)
-    readme = args.out / "README.md"
-    text = readme.read_text() if readme.exists() else ""
+    notes = args.out / "NOTES.md"
+    text = notes.read_text() if notes.exists() else ""
     for question, sets in found.items():
         parts = []
         for held_out, rows in sets.items():
@@ -210,7 +210,7 @@ def main() -> None:
         plot(sets, noises, args.out / f"{question}.png")
         print(f"## {question}\n\n{body}")
     if text:
-        readme.write_text(text)
+        notes.write_text(text)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def resolved(base: Settings, variant: Settings) -> Settings:
 
 
 def runs_of(table: Settings, steps: int, seeds: list[int], only: list[str]) -> list[Settings]:
-    """What is to be run, so that a queue that is stopped has told something of each question.
+    """What is to be run, in an order that gives each question some result if the queue is stopped.
 
     The base comes first, with all seeds, for everything is compared with it. Then the first
     variant of each question, the second of each, ..., and all that again with the next seed.
@@ -126,12 +126,12 @@ def train(settings: Settings, data_root: str) -> tuple[FeatureTask, float]:
     return task.eval(), seconds
 
 
-@cache
 def _examples(settings: dict[str, Any]) -> ExampleSettings:
     sizes = {name: value for name, value in settings["data"].items() if name != "batch_size"}
     return ExampleSettings(**sizes, augmentation=Augmentation(**settings["augmentation"]))
 
 
+@cache
 def held_out_images(shards: str, num_images: int) -> list[HeldOutImage]:
     """The images that all runs are scored on, decoded once."""
     return list(ShardImages(shards, num_images))
@@ -232,10 +232,10 @@ def finished(path: Path) -> list[Settings]:
 
 def append(path: Path, line: Settings) -> None:
     """Write one line, after the end of whatever is there."""
-    torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+        file.write(("\n" if is_cut else "") + json.dumps(line) + "\n")
 
 
 def _mean(values: list[Any]) -> float:

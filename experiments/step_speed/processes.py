@@ -36,10 +36,10 @@ trainer:
 
 
 def images_per_s(num_processes: int, steps: int, crop_size: int, cores: list[int]) -> float:
-    """Of one run of so many steps, all processes together.
+    """Of one run, all processes together.
 
     Raises:
-        subprocess.CalledProcessError: If the run failed; it has said why.
+        subprocess.CalledProcessError: If the run failed.
     """
     with TemporaryDirectory() as folder:
         (Path(folder) / "short.yaml").write_text(CONFIG.format(every=EVERY))

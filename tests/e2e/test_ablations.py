@@ -189,7 +189,7 @@ variants:
 def test_the_queue_runs_goes_on_and_is_reported(repository, tmp_path) -> None:
     table, out = tmp_path / "table.yaml", tmp_path / "results.jsonl"
     table.write_text(SMALL)
-    (tmp_path / "README.md").write_text("# Title\n<!-- table a -->\nold\n<!-- end -->\nrest\n")
+    (tmp_path / "NOTES.md").write_text("# Title\n<!-- table a -->\nold\n<!-- end -->\nrest\n")
 
     def script(name, *words):
         words = [f"experiments/ablations/{name}.py", *words]
@@ -209,7 +209,7 @@ def test_the_queue_runs_goes_on_and_is_reported(repository, tmp_path) -> None:
     pytest.importorskip("matplotlib")
     report = ("--table", table, "--results", out, "--steps", 2, "--out", tmp_path)
     script("report", *report)
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "NOTES.md").read_text()
     assert "old" not in text
     assert "| ranking loss | 1 |" in text
     assert text.startswith("# Title")
