@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import maskfeat
-from maskfeat.data.annotations.rle import decode_annotations
+from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.evaluate.drawing import draw_borders, draw_clicks, overlay_mask
 from maskfeat.evaluate.simulated_users import next_click
 

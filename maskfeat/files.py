@@ -235,17 +235,21 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def file_digest(path: Path) -> str:
-    """A short text that differs between contents: 32 hex digits (blake2b).
+def file_digest(path: Path, digest: Any = None) -> str:  # noqa: ANN401 - hashlib names no type
+    """A text that differs between contents, hexadecimal.
+
+    Args:
+        path: The file.
+        digest: One of `hashlib`, new; None takes blake2b of 16 bytes.
 
     Raises:
         OSError: If the file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = digest or hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:

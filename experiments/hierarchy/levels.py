@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 import maskfeat
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.lab import LabEncoder

@@ -50,7 +50,7 @@ def kill_often(mode: str, options: argparse.Namespace, shards: Path) -> dict:
     rng = np.random.default_rng(options.seed)
     num_kills = 0
     while num_kills < options.num_kills:
-        # So many steps a life that the kills are evenly spaced over the epoch, and all come to
+        # Steps per life; the kills are evenly spaced over the epoch, and all come to
         # pass.
         num_left = total - max((line["step"] for line in broken.lines()), default=0)
         kills_left = options.num_kills - num_kills

@@ -67,7 +67,7 @@ class Run:
     def kill_at_random(
         self, rng: np.random.Generator, longest_s: float, *more: str, num_steps: int = 1
     ) -> bool:
-        """Start, kill -9 at a random moment after so many new steps; whether it still ran.
+        """Start, kill -9 at a random moment after a number of new steps; whether it still ran.
 
         Raises:
             RuntimeError: If training ended by a fault, or left a checkpoint that is not whole.

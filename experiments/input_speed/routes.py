@@ -38,7 +38,7 @@ class Setting:
         crop_size: Height and width of an example, pixels.
         short_side: Scales count from the image reduced to it.
         num_points: Points of each example.
-        max_masks: At most so many masks.
+        max_masks: Most masks.
     """
 
     crop_size: int

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from maskfeat.data.annotations.rle import encode
+from maskfeat.data.annotations.painting import encode
 from maskfeat.data.synth import draw_scene
 
 SIZE = (1500, 2250)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskfeat.data.annotations.rle import decode_annotations
+from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.data.order.schedule import evenly_spaced
 
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()

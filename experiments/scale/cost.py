@@ -6,7 +6,7 @@ Measured on this machine: seconds of one core to make a training example (from g
 and from re-sharded ones), to convert an image and to evaluate one; forward and backward of each
 network, on a GPU where there is one. Counted: operations of each network. Everything else stands
 in `Assumptions`, and is no measurement. Without a GPU the time on one is operations divided by
-(peak x utilization), both of which are assumed.
+(peak x utilization), which are both assumed.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['network']} | {row['source']} | " + " | ".join(cells) + " |")
     lines += ["", "| what | figure | |", "|---|--:|---|"]
     for name, value in found["measured"].items():
-        said = f"{value:.4g}" if isinstance(value, float) else str(value)
-        lines.append(f"| {name} | {said} | measured here |")
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append(f"| {name} | {text} | measured here |")
     for name, value in found["assumed"].items():
         lines.append(f"| {name} | {value:.4g} | **assumed** |")
     for name, value in found["disk_tb"].items():

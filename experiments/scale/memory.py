@@ -3,7 +3,7 @@
     python experiments/scale/memory.py --out experiments/scale
 
 Trains a tiny network with the real datamodule, workers, logger and checkpoints, and writes down
-the resident memory (RSS) of each process every so many steps: a table (JSON), a plot (PNG), and
+the resident memory (RSS) of each process every few steps: a table (JSON), a plot (PNG), and
 the slope, in MB per 1,000 steps, of a line fitted to all but the first fifth.
 """
 

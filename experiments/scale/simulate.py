@@ -51,7 +51,7 @@ def indexed(
         seed: Of the order, and of where it is stopped.
 
     Returns:
-        What is to be said about it, by name.
+        Its properties, by name.
     """
     rng = np.random.default_rng(seed)
     total, step = num_shards * per_shard, batch_size * world_size
@@ -101,7 +101,7 @@ def first_pass(total: int, seed: int) -> np.ndarray:
 def places_after(
     num_done: int, total: int, batch_size: int, rank: int, world_size: int
 ) -> np.ndarray:
-    """Places that a rank's sampler gives after so many batches."""
+    """Indices that a rank's sampler gives after a number of batches."""
     sampler = EpochSampler(total, batch_size, rank, world_size)
     sampler.num_done = num_done
     rest = sampler._places()[num_done * batch_size :]
@@ -145,7 +145,7 @@ class Readings:
         num_workers: int,
         reader_states: list[Any],
     ) -> list[Any]:
-        """Batches of a rank, in the order in which its loader gives them; moves `reader_states`."""
+        """Batches of a rank, in the order of its loader; moves `reader_states`."""
         num_readers = plan.num_readers
         own = {n: StreamReader(plan, n, epoch, reader_states[n]) for n in range(num_readers)}
         streams = {n: iter(reader) for n, reader in own.items()}
@@ -189,7 +189,7 @@ def streaming(
         seed: Of the order, and of where it is stopped.
 
     Returns:
-        What is to be said about it, by name.
+        Its properties, by name.
     """
     rng = np.random.default_rng(seed)
     sizes = rng.integers(round(0.9 * per_shard), round(1.1 * per_shard) + 1, num_shards)
@@ -251,13 +251,13 @@ def table(found: dict[str, Rows]) -> str:
     lines = ["| mode | what | figure |", "|---|---|--:|"]
     for mode, rows in found.items():
         for name, value in rows.items():
-            lines.append(f"| {mode} | {name} | {_said(value)} |")
+            lines.append(f"| {mode} | {name} | {_text(value)} |")
     return "\n".join(lines) + "\n"
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list):
-        return " to ".join(map(_said, value))
+        return " to ".join(map(_text, value))
     return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
 
 

@@ -46,7 +46,7 @@ class MaskRuns:
 
     Attributes:
         size: Height and width, pixels; smaller than the image where that was reduced.
-        counts: Compressed COCO counts, see `maskfeat.data.annotations.rle.encode`.
+        counts: Compressed COCO counts, see `maskfeat.data.annotations.painting.encode`.
     """
 
     size: tuple[int, int]

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.app.annotation import MaskRuns
-from maskfeat.data.annotations.rle import decode_annotations, encode
+from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import annotation, image_entry, json_bytes

@@ -31,7 +31,7 @@ from maskfeat.app.image_at_work import ImageAtWork
 from maskfeat.app.partition_bytes import partition_bytes
 from maskfeat.app.revisions import check_revision, file_stamp
 from maskfeat.data.annotations.image_identity import ImageIdentity
-from maskfeat.data.annotations.rle import encode
+from maskfeat.data.annotations.painting import encode
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 _NEEDING_MASKS = ("finish", "reopen", "done", "save")

@@ -70,7 +70,7 @@ class Augmentation:
         paste: Share of examples that objects of another image are pasted onto, with their parts;
             see `maskfeat.data.composition`. In streaming mode the other image is the one before
             in the batch, and the first image of a batch is left alone.
-        max_pasted: At most so many objects.
+        max_pasted: Most objects.
     """
 
     min_scale: float = 0.5
@@ -117,12 +117,12 @@ class ExampleMaker:
     Args:
         crop_size: Height and width of an example, pixels.
         num_points: Points to sample.
-        max_masks: At most so many masks, a random choice where there are more.
+        max_masks: Most masks, a random choice where there are more.
         augmentation: How much to vary; None takes the middle of the image, as it is.
         short_side: Scales count from the image reduced to this short side; None, from the image.
         border_share: Share of the points that lie within two pixels of a mask border.
         num_pairs: Pairs of nearby pixels to sample; of the first ones the same share lies there.
-        pair_radius: The two of a pair are at most so many pixels apart on each axis.
+        pair_radius: Largest distance of the two pixels of a pair, on each axis.
         boundaries: Whether to make the map of boundaries.
     """
 

@@ -1,4 +1,4 @@
-"""The field's own sets for interactive segmentation, in the layouts they are handed around in.
+"""The field's own sets for interactive segmentation, in their usual layouts.
 
 The layouts are those that the code of RITM reads (Sofiiuk et al., arXiv:2102.06583), and f-BRS
 before it and nearly all work since. They are read here as there, so that numbers compare:
@@ -54,7 +54,7 @@ class MaskFolders(Sequence[ClickTarget]):
 
     Args:
         folder: Holds both folders.
-        num_targets: At most so many, evenly spaced over the images in order of name; None takes
+        num_targets: Most targets, evenly spaced over the images in order of name; None takes
             all.
 
     Raises:
@@ -122,7 +122,7 @@ class Berkeley(GrabCut):
 class Davis(MaskFolders):
     """The 345 frames of DAVIS 2016 (Perazzi et al., CVPR 2016) taken by the field: `img`, `gt`.
 
-    Whatever is not black in a mask is object; all pixels count.
+    Pixels that are not black in a mask are object; all pixels count.
     """
 
     images = "img"
@@ -146,7 +146,7 @@ class Sbd(Sequence[ClickTarget]):
 
     Args:
         folder: The folder.
-        num_targets: At most so many, evenly spaced over all objects; None takes all.
+        num_targets: Most targets, evenly spaced over all objects; None takes all.
         split: "val" or "train".
 
     Raises:

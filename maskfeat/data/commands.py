@@ -176,7 +176,7 @@ def stats(
 ) -> None:
     """Count what is in shards: masks, their areas, how deep they nest; and draw some samples.
 
-    The nesting depth of an image is the length of the longest chain of masks of which each lies
+    The nesting depth of an image is the length of the longest chain of masks that each lie
     in the next: 95 % of its pixels do, counted exactly from the runs, and their IoU is below 0.7,
     else they are two outlines of one thing. 1 means that no mask lies in another.
 
@@ -184,7 +184,7 @@ def stats(
         shards: Tars in the layout of SA-1B, globs, or folders of tars.
         json: File to write the numbers to.
         image: PNG file to draw random samples to, each beside its masks.
-        num: Count so many samples, evenly spaced over all; default: all of them.
+        num: Samples to count, evenly spaced over all; default: all of them.
         num_imaged: Samples in the image.
         seed: Of the choice of these samples.
         num_workers: Processes; 0 works in this one. Default: one for each core.

@@ -34,7 +34,7 @@ class ShardImages(Sequence[HeldOutImage]):
 
     Args:
         shards: As in `maskfeat.data.shards.indexed.expand_shards`; local files.
-        num_images: At most so many, evenly spaced over the set; None takes all.
+        num_images: Most images, evenly spaced over the set; None takes all.
         index_dir: Where indexes are kept, see `maskfeat.data.shards.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.
         keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
@@ -42,7 +42,7 @@ class ShardImages(Sequence[HeldOutImage]):
 
     Attributes:
         keys: Names of the images, each once.
-        num_crowds: Masks that were left out as crowds; the log tells them.
+        num_crowds: Masks that were left out as crowds; the log has their number.
 
     Raises:
         FileNotFoundError: If no shard matches.
@@ -118,7 +118,7 @@ class ClickFolder(Sequence[ClickTarget]):
 
     Args:
         folder: The folder.
-        num_targets: At most so many, evenly spaced over the index; None takes all.
+        num_targets: Most images, evenly spaced over the index; None takes all.
 
     Raises:
         FileNotFoundError: If the folder, its index, or a file the index names is missing.

@@ -66,7 +66,7 @@ def boundary_map(runs: Runs, rows: IntArray, columns: IntArray) -> FloatArray:
 
 
 def _mask_sets(runs: Runs, rows: IntArray, columns: IntArray) -> tuple[IntArray, BoolArray]:
-    """A number for the mask set of each pixel of a crop, and which masks are in which set.
+    """A number for the mask set of each pixel of a crop, and the masks of each set.
 
     Returns:
         int64, shape (H, W), 0 to K - 1, and bool, shape (M, K); the last set is that of pixels

@@ -13,7 +13,7 @@ from maskfeat.data.folder import read_image
 
 
 class PredictionImages(IterableDataset[dict[str, Any]]):
-    """Images in turn; one that cannot be read is named in the log and left out.
+    """Images one after another; one that cannot be read is named in the log and left out.
 
     Args:
         paths: Files.

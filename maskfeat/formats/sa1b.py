@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from maskfeat.arrays import Float64Array, Int32Array, IntArray
-from maskfeat.data.annotations.rle import encode
+from maskfeat.data.annotations.painting import encode
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -38,7 +38,7 @@ def annotation(
 
     Args:
         number: Its `id`.
-        counts: Its compressed COCO counts, see `maskfeat.data.annotations.rle.encode`.
+        counts: Its compressed COCO counts, see `maskfeat.data.annotations.painting.encode`.
         size: Height and width of the image, pixels.
         area_px: Pixels of the mask.
         box_yxyx: Top, left, bottom, right of its tight box, pixels, the last two exclusive.

@@ -23,7 +23,8 @@ from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
 from maskfeat.data.annotations.counts import write_counts
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.rle import encode, runs_from_counts, sample_border_points
+from maskfeat.data.annotations.painting import encode
+from maskfeat.data.annotations.rle import runs_from_counts, sample_border_points
 from maskfeat.data.annotations.sample import SampleError, read_sample, to_held_out
 from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert.sample import shrink

@@ -20,7 +20,7 @@ import maskfeat
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.cli import main
 from maskfeat.data.annotations import rle
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.folder import read_image
 from maskfeat.data.heldout import ShardImages

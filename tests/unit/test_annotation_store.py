@@ -27,7 +27,7 @@ from maskfeat.app.annotation_results import Results, written_results
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.revisions import StaleError
-from maskfeat.data.annotations.rle import encode
+from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.sample import read_sample
 
 RED = AddPrompt(Prompt("click", ((45, 40),), 1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes
 
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.augment import (
     Augmentation,

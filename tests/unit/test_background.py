@@ -14,7 +14,7 @@ from data_settings import data_module
 from shard_factory import annotation_of, jpg_bytes, write_shard
 
 from maskfeat.data.annotations.background import with_background
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.order.mixture import sets_of

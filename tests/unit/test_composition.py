@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from shard_factory import annotation_of, jpg_bytes, write_shard
 from skimage.measure import label
 
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.augment import Augmentation, ExampleMaker, jitter_color
 from maskfeat.data.composition import LUMA, paste, pasteable, runs_of

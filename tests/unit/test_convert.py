@@ -37,7 +37,7 @@ from skimage.measure import label
 
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.commands import parse_part
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs

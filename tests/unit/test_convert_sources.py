@@ -15,7 +15,8 @@ from shard_factory import draw_scene, jpg_bytes, write_shard
 from source_layouts import SIZE, ade_map, blocks, save, write_bsds, write_coco, write_jpg
 
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.rle import decode, part_runs
+from maskfeat.data.annotations.painting import decode
+from maskfeat.data.annotations.rle import part_runs
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
 from maskfeat.data.convert.polygons import fill_polygons
 from maskfeat.data.convert.runs import (

@@ -13,7 +13,8 @@ from fuzzed_samples import expected_components, mutate
 from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes
 
-from maskfeat.data.annotations.rle import MAX_RUNS, decode
+from maskfeat.data.annotations.painting import decode
+from maskfeat.data.annotations.rle import MAX_RUNS
 from maskfeat.data.annotations.sample import SampleError, read_sample
 from maskfeat.data.augment import Augmentation, ExampleMaker, choose_window
 

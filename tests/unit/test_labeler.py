@@ -13,7 +13,7 @@ from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, 
 from PIL import Image
 
 from maskfeat import Labeler
-from maskfeat.data.annotations.rle import decode_annotations
+from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.features.lab import LabEncoder
 from maskfeat.files import file_digest
 from maskfeat.labeling import descriptors

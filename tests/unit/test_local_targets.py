@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shard_factory import annotation_of, jpg_bytes
 
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.augment import Augmentation, Example, ExampleMaker
 from maskfeat.data.local_targets import boundary_map, pair_similarity

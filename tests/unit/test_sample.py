@@ -13,7 +13,7 @@ from PIL import Image
 from shard_factory import FAULTS, Scene, annotation_of, draw_scene, jpg_bytes, sample_files
 from skimage.measure import label
 
-from maskfeat.data.annotations.rle import decode
+from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import (
     AnnotatedImage,
     SampleError,

@@ -14,7 +14,8 @@ from PIL import Image
 from pycocotools import mask as coco
 from shard_factory import FAULTS, annotation_of, jpg_bytes, write_members, write_shard
 
-from maskfeat.data.annotations.rle import Runs, decode, encode, runs_from_counts
+from maskfeat.data.annotations.painting import decode, encode
+from maskfeat.data.annotations.rle import Runs, runs_from_counts
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.nesting import nesting_depths, overlaps
 from maskfeat.data.convert.run import checksum

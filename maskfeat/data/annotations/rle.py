@@ -15,22 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from maskfeat.arrays import BoolArray, Int32Array, IntArray
-from maskfeat.data.annotations.counts import Counts, parse_counts, write_counts
+from maskfeat.data.annotations.counts import Counts, parse_counts
 from maskfeat.data.annotations.limits import Limits
-
-__all__ = [
-    "Runs",
-    "decode",
-    "decode_annotations",
-    "encode",
-    "membership",
-    "paint",
-    "parse_counts",
-    "part_runs",
-    "runs_from_counts",
-    "sample_border_points",
-]
-
 
 MAX_RUNS = Limits.runs  # what is read back by default
 
@@ -104,9 +90,9 @@ def part_runs(
             one owner do not overlap.
         size: Height and width of the image, pixels.
         min_area_px: Components of fewer pixels are left out.
-        max_runs: The masks may have so many runs, counted within columns. An image of SA-1B
-            has some 20,000. A mask of the whole image is a few characters in the file and as many
-            runs as columns here, so a small file could fill memory.
+        max_runs: Most runs of all masks, counted within columns. An image of SA-1B has about
+            20,000. A mask of the whole image is a few characters in the file and one run for each
+            column here, so a small file could fill memory.
 
     Returns:
         The components as runs, numbered by annotation, then by first pixel; there may be none.
@@ -179,8 +165,8 @@ def sample_border_points(
 ) -> IntArray:
     """Draw pixels that lie at a mask border, on either side of it.
 
-    A border lies between two pixels that share a side and of which a mask holds one; the edge of
-    the image is none. Every pixel at a border of any mask is equally likely, and drawn once.
+    A border lies between two pixels that share a side, one in a mask and one outside; the edge of
+    the image is not a border. All pixels at borders are equally likely; each is drawn once.
 
     Args:
         runs: The masks.
@@ -204,48 +190,6 @@ def sample_border_points(
     chosen = rng.choice(pixels, min(num, len(pixels)), replace=False)
     x, y = np.divmod(chosen, bottom - top)
     return np.stack([y + top, x + left], axis=1).astype(np.int64)
-
-
-def decode(runs: Runs) -> BoolArray:
-    """Decode the masks (connected components), bool, shape (M, H, W)."""
-    return paint(runs.starts, runs.stops, runs.mask_of_run, runs.num_masks, runs.size)
-
-
-def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> BoolArray:
-    """Decode the annotations as they are, not parted into components.
-
-    Args:
-        counts: COCO counts of each of N annotations.
-        size: Height and width of the image, pixels.
-
-    Returns:
-        bool, shape (N, H, W).
-
-    Raises:
-        ValueError: As `parse_counts`.
-    """
-    starts, stops, owner = parse_counts(counts, size)
-    return paint(starts, stops, owner, len(counts), size)
-
-
-def encode(mask: BoolArray) -> str:
-    """Write a mask as compressed COCO counts.
-
-    Args:
-        mask: bool, shape (H, W), not empty.
-
-    Returns:
-        The counts, as pycocotools writes them.
-
-    Raises:
-        ValueError: If `mask` has no two dimensions or no pixels.
-    """
-    if mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"mask must have shape (H, W) and hold pixels, got {mask.shape}")
-    flat = np.asarray(mask, bool).T.ravel()
-    edges = np.flatnonzero(np.diff(flat, prepend=False))
-    lengths = np.diff(edges, prepend=0, append=flat.size)
-    return write_counts(lengths).decode("ascii")
 
 
 def _split_at_columns(
@@ -310,37 +254,6 @@ def _border_map(runs: Runs) -> BoolArray:
     is_border[:-height] |= is_border[height:]
     is_border[np.concatenate([above, above - 1, below, below - 1])] = True
     return is_border
-
-
-def paint(
-    starts: IntArray,
-    stops: IntArray,
-    owner: Int32Array,
-    num: int,
-    size: tuple[int, int],
-) -> BoolArray:
-    """Decode runs.
-
-    Args:
-        starts: First pixel of each run as flat column-major index, int64, shape (R,).
-        stops: One beyond its last pixel.
-        owner: The mask of each, 0..num-1, sorted by (owner, start).
-        num: Number of masks N; those without runs are empty.
-        size: Height and width, pixels.
-
-    Returns:
-        bool, shape (N, H, W).
-    """
-    height, width = size
-    masks = np.zeros((num, height, width), bool)
-    bounds = np.searchsorted(owner, np.arange(num + 1))
-    for index in range(num):
-        mine = slice(bounds[index], bounds[index + 1])
-        ends = np.stack([starts[mine], stops[mine]], 1).ravel()
-        lengths = np.diff(ends, prepend=0, append=height * width)
-        flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-        masks[index] = flat.reshape(width, height).T
-    return masks
 
 
 def _ranges(starts: IntArray, stops: IntArray) -> IntArray:

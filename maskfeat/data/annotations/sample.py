@@ -20,8 +20,9 @@ from maskfeat.data.annotations.image import (
     within_memory,
 )
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.painting import paint
 from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
-from maskfeat.data.annotations.rle import Runs, paint, runs_from_counts
+from maskfeat.data.annotations.rle import Runs, runs_from_counts
 
 if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
     from maskfeat.batch import HeldOutImage

@@ -21,7 +21,7 @@ _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 @dataclass(frozen=True)
 class LabelMapRecord:
-    """An image, and a label map in which 0 (or black) belongs to no mask."""
+    """An image and a label map, where 0 (or black) belongs to no mask."""
 
     key: str
     image: str

@@ -15,8 +15,8 @@ _MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays
 def overlaps(runs: Runs) -> IntArray:
     """How many pixels each two masks share, counted from their runs; no mask is decoded.
 
-    All ends of all runs cut the image into stretches that each mask holds whole or not at all;
-    the shared area is the summed length of the stretches that both hold.
+    All ends of all runs cut the image into segments; each mask holds a segment whole or not at
+    all. The shared area is the summed length of the segments that both hold.
 
     Args:
         runs: The masks.
@@ -32,13 +32,13 @@ def overlaps(runs: Runs) -> IntArray:
     counts = last - first
     if max(runs.num_masks**2, int(counts.sum())) > _MOST_NUMBERS:
         raise SampleError("too large", f"its {runs.num_masks} masks share too much to be compared")
-    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    stretch = np.repeat(first, counts) + place
+    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    segment = np.repeat(first, counts) + offset
     owner = np.repeat(runs.mask_of_run, counts)
     shape = (runs.num_masks, max(len(ends) - 1, 1))
-    ones = csr_array((np.ones(len(owner), np.int64), (owner, stretch)), shape)
-    lengths = np.diff(ends)[stretch]
-    weighted = csr_array((lengths, (owner, stretch)), shape)
+    ones = csr_array((np.ones(len(owner), np.int64), (owner, segment)), shape)
+    lengths = np.diff(ends)[segment]
+    weighted = csr_array((lengths, (owner, segment)), shape)
     return np.asarray((weighted @ ones.T).todense(), np.int64)
 
 
@@ -47,7 +47,7 @@ def nesting_depths(runs: Runs, min_share: float = 0.95, max_iou: float = 0.7) ->
 
     A mask lies in another if at least `min_share` of its pixels do and their IoU is below
     `max_iou`: two outlines of the same thing (SA-1B's own measure of that) are not nested. A
-    chain is a row of masks of which each lies in the next.
+    chain is a row of masks that each lie in the next.
 
     Args:
         runs: The masks.

@@ -15,7 +15,7 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-# Results may be a megabyte each; so many for each process hide the waits of an uneven load.
+# Results may be a megabyte each; a few for each process hide the waits of an uneven load.
 _AHEAD = 3
 
 

@@ -18,6 +18,7 @@ from maskfeat.data.convert.sample import Record, Settings, shrink
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.shards.write import ShardWriter
+from maskfeat.files import file_digest
 
 _LOG = logging.getLogger("maskfeat")
 _AT_ONCE = 4  # samples sent to a process
@@ -75,7 +76,7 @@ class _Tally:
             "samples": self.num_samples,
             "masks": self.num_masks,
             "bytes": path.stat().st_size,
-            "sha256": checksum(path),
+            "sha256": file_digest(path, hashlib.sha256()),
             "first_key": self.first_key,
             "last_key": self.last_key,
             "left_out": dict(sorted(self.left_out.items())),
@@ -125,15 +126,6 @@ def convert_inputs(
                         _LOG.warning("%s is being written by another process", one.name)
     state.write_index()
     return state
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _convert(

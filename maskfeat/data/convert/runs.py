@@ -9,7 +9,6 @@ from maskfeat.arrays import BoolArray, Int32Array, IntArray
 from maskfeat.data.annotations.counts import write_all_counts
 from maskfeat.data.annotations.rle import Runs
 
-Int32Array = Int32Array
 # Starts, stops and annotation of runs, as `maskfeat.data.annotations.counts.parse_counts` gives
 # them.
 RawRuns = tuple[IntArray, IntArray, Int32Array]
@@ -55,7 +54,7 @@ def join_runs(masks: list[tuple[IntArray, IntArray]]) -> RawRuns:
 def encode_runs(runs: Runs) -> list[str]:
     """Write masks, one at least, as compressed COCO counts, as pycocotools writes them."""
     owner, num_pixels = runs.mask_of_run, runs.size[0] * runs.size[1]
-    # A run that reaches the foot of one column goes on at the head of the next.
+    # A run at the foot of one column can go on at the head of the next.
     is_joint = (runs.starts[1:] == runs.stops[:-1]) & (owner[1:] == owner[:-1])
     starts, owner = runs.starts[np.append(True, ~is_joint)], owner[np.append(True, ~is_joint)]
     stops = runs.stops[np.append(~is_joint, True)]

@@ -87,7 +87,7 @@ class SourceSample:
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
         left_out: How many masks could not be taken, by reason.
-        max_runs: Its masks may have so many runs, see `maskfeat.data.annotations.rle.part_runs`.
+        max_runs: Most runs of its masks, see `maskfeat.data.annotations.rle.part_runs`.
     """
 
     encoded: bytes

@@ -21,7 +21,7 @@ from maskfeat.data.convert.tars import list_tar
 from maskfeat.data.shards.tar import PACKED
 
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
-# What does not come as tars is cut into inputs of so many samples, to be shared out.
+# What does not come as tars is cut into inputs of this number of samples, for parallel jobs.
 SAMPLES_PER_INPUT = 5000
 _LONGEST_KEY = 90  # bytes: a name in a plain tar has a hundred
 

@@ -130,7 +130,7 @@ class ConvertState:
         return is_same and len(self.finished_shards(name, measure)) == note["shards"]
 
     def undone(self) -> list[str]:
-        """The inputs of which not all shards are there."""
+        """The inputs with missing shards."""
         plan = self.read_plan() or {"inputs": {}}
         return [n for n, one in plan["inputs"].items() if not self.is_done(n, one["measure"])]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.annotations.sample import parse_annotations
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.shards.index import index_shard, read_pair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -16,10 +17,10 @@ from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_s
 from maskfeat.data.convert.freshness import compare_sources
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
-from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
 from maskfeat.data.shards.index import ShardIndex, read_pair, scan_shard
+from maskfeat.files import file_digest
 
 Json = dict[str, Any]
 _TOLD = {"bytes", "sha256", "samples", "masks"}  # of each shard, by the index
@@ -149,7 +150,7 @@ def verify_shard(
     if note is not None and path.stat().st_size != note["bytes"]:
         what = f"it has {path.stat().st_size} bytes, the index says {note['bytes']}"
         problems.append(Problem(path.name, what))
-    elif note is not None and checksum(path) != note["sha256"]:
+    elif note is not None and file_digest(path, hashlib.sha256()) != note["sha256"]:
         problems.append(Problem(path.name, "its checksum is not that of the index"))
     try:
         index = scan_shard(path)

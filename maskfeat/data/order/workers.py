@@ -33,10 +33,10 @@ def prepare_worker(_: int) -> None:
     A worker's queue sends by a thread. What fails there is printed, the batch is forgotten, and
     the loader waits for it for ever.
     """
-    queues.Queue._on_queue_feeder_error = _tell_loader  # type: ignore[attr-defined]
+    queues.Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
 
 
-def _tell_loader(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN401 - of torch
+def _send_error(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN401 - of torch
     """Send why a batch cannot be sent, in its place; the loader raises it."""
     if not isinstance(item, tuple):  # already bytes: the pipe itself is broken
         os._exit(1)  # which the loader sees
@@ -64,7 +64,7 @@ def _is_of_handing_over(error: BaseException) -> bool:
 
 
 def death_of_worker(error: BaseException) -> str | None:
-    """Say what an error tells of a worker, if it does.
+    """The sentence for an error of a worker; None for other errors.
 
     Args:
         error: What ended a run. Torch raises at any moment when a worker has died, such as while

@@ -35,7 +35,7 @@ class Fetched(Readable, Protocol):
 
 
 class ShardCache:
-    """A folder of whole shards, of which those used longest ago make room for new ones.
+    """A folder of whole shards; those used longest ago make room for new ones.
 
     Any number of processes may share it. Each url is fetched by one process while the others that
     want it wait; whoever is killed leaves a part file behind that the next one writes anew. A

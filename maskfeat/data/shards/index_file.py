@@ -80,7 +80,7 @@ class KeptIndex(NamedTuple):
 
 
 def table_dtype(key_bytes: int) -> np.dtype[Any]:
-    """Of a table with keys of at most so many bytes."""
+    """The dtype of a table with keys of at most `key_bytes` bytes."""
     spans = [(name, "<u4" if name.endswith("header") else "<i8") for name in Span._fields]
     return np.dtype([*spans, ("key", f"S{key_bytes}")])
 

@@ -44,7 +44,7 @@ def expand_shards(
             glob, a url, or a list of these; each may hold brace ranges `{000000..000012}` and
             choices `{a,b}`. A file whose name looks like a glob is taken as it is.
         allow_pipe: Let `pipe:COMMAND` through. It runs in a shell when it is read.
-        max_names: A pattern may stand for so many names.
+        max_names: Most names that a pattern may stand for.
 
     Returns:
         Paths and urls, sorted, each once.

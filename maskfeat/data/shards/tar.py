@@ -93,8 +93,8 @@ class TarWalk:
     """The members of a tar, one after the other.
 
     Args:
-        file: The tar; with `seek` it is a file on disk, of which nothing but headers is read.
-            Without, it may be compressed.
+        file: The tar; a file on disk, with `seek`, is read at its headers alone; a stream may be
+            compressed.
         size: Bytes of a file on disk; None for a stream, whose contents can be read on the way.
 
     Attributes:
@@ -241,7 +241,7 @@ def _decompressed(stream: Readable) -> Readable:
 
 
 class _Joined:
-    """A stream of which the first bytes were read already; closed by whoever opened it."""
+    """A stream after its first bytes were read; its opener closes it."""
 
     mode = "rb"  # gzip asks
 
