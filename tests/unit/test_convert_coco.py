@@ -121,7 +121,7 @@ def test_annotations_of_no_image_are_counted_or_refused(
     find_inputs([str(path)])
     assert (
         "4 of 5 annotations belong to no image: 1 of an image that is not listed (e.g. image_id "
-        "99), 2 with a malformed id (e.g. image_id 1.5), 1 without an id (e.g. image_id None)"
+        "99), 2 with a malformed id (e.g. image_id [99]), 1 without an id (e.g. image_id None)"
     ) in caplog.text
     rewrite(path, lambda content: content["annotations"][1].update(image_id="b.jpg"))
     with pytest.raises(ValueError, match="no annotation belongs to an image: ids of images are"):
