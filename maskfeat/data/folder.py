@@ -14,7 +14,6 @@ from maskfeat.data.annotations.image_files import (
     ENDINGS,
     check_kind,
     check_range,
-    describe_entries,
     is_deep,
     listed_entries,
     say_passed_over,

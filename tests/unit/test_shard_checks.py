@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from maskfeat.data.annotations.painting import decode, encode
 from maskfeat.data.annotations.rle import Runs, runs_from_counts
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.nesting import nesting_depths, overlaps
-from maskfeat.data.convert.run import checksum
 from maskfeat.data.convert.sheet import draw_sheet
 from maskfeat.data.convert.stats import count_up, find_places, summarize
 from maskfeat.data.convert.verify import verify_folder
@@ -59,7 +59,7 @@ def rewrite_json(path: Path, change: Any) -> None:
     index_path = path.parent / "index.json"
     told = json.loads(index_path.read_bytes())
     note = next(note for note in told["shards"] if note["shard"] == path.name)
-    note.update(bytes=path.stat().st_size, sha256=checksum(path))
+    note.update(bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     index_path.write_text(json.dumps(told))
 
 
