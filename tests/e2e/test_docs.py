@@ -31,3 +31,13 @@ def test_readme_and_pages_link_to_files_that_exist(repository) -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_modules_that_pages_name_exist(repository) -> None:
+    modules = [path.as_posix() for path in (repository / "maskfeat").rglob("*.py")]
+    for page in (repository / "README.md", *(repository / "docs").rglob("*.md")):
+        for name in re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text()):
+            if name == "my_package.py":  # the reader's own
+                continue
+            is_there = any(path.endswith(f"/{name}") for path in modules)
+            assert is_there or (repository / name).exists(), f"{page}: {name}"

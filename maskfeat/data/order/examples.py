@@ -24,7 +24,7 @@ from maskfeat.data.shards.indexed import IndexedShards
 # true takes a third argument: what gives the image that objects are pasted from, or None.
 MakeExample = Callable[..., Example]
 
-# So many unreadable samples in a row mean that the set, not the sample, is broken.
+# This number of unreadable samples in a row means that the set, not the sample, is broken.
 _MAX_TRIES = 50
 
 
@@ -109,7 +109,7 @@ class HeldOutExamples(Dataset[Any]):
         return len(self.indices)
 
     def __getitem__(self, item: int) -> list[Example | SkippedSample]:
-        """The example; where a sample cannot be read, the next one that can takes its place."""
+        """The example; where a sample cannot be read, the next one that can."""
         rotated = itertools.chain(self.indices[item:], self.indices[:item])
         return _first_readable(
             self.shards,
