@@ -130,7 +130,7 @@ class Record(Protocol):
         """Read it.
 
         Args:
-            settings: Of which some say how it is read.
+            settings: Some of them say how it is read.
 
         Raises:
             SampleError: If that cannot be, with the reason.
@@ -276,7 +276,7 @@ def _crop_box(entry: Mapping[str, Any], old: tuple[int, int], size: tuple[int, i
 
 
 def _numbers(value: object, count: int) -> list[float] | None:
-    """So many finite numbers, perhaps as the first of a list; None for anything else."""
+    """`count` finite numbers, perhaps as the first of a list; None for anything else."""
     if isinstance(value, list) and value and isinstance(value[0], list):
         value = value[0]
     if not isinstance(value, list) or len(value) != count:

@@ -109,7 +109,7 @@ class HeldOutExamples(Dataset[Any]):
         return len(self.indices)
 
     def __getitem__(self, item: int) -> list[Example | SkippedSample]:
-        """The example; where a sample cannot be read, the next one that can."""
+        """The example; where it cannot be read, the next one that can be."""
         rotated = itertools.chain(self.indices[item:], self.indices[:item])
         return _first_readable(
             self.shards,

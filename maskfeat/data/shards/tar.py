@@ -197,7 +197,7 @@ class TarWalk:
         return data
 
     def _read(self, size: int) -> bytes:
-        """So many bytes, or fewer at the end."""
+        """Up to `size` bytes, fewer at the end."""
         data = self._file.read(size)
         if 0 < len(data) < size:
             chunks = [data]
