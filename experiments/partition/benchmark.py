@@ -150,7 +150,9 @@ def _tree(
     seconds = time.process_time() - started
     cuts = {k: _score(tree.groups(k)[leaves].astype(np.int64), image) for k in numbers}
     scores = score_tree(tree, leaves, image, thresholds.tolist())
-    boundaries = tree_boundary_counts(tree, leaves, image, thresholds[::BOUNDARY_STEP].tolist())
+    boundaries = tree_boundary_counts(
+        tree, leaves, image, thresholds[::BOUNDARY_STEP].tolist(), max_segments=1000
+    )
     row = {"cuts": cuts, "seconds": seconds, "curves": scores.curves, **scores.singles}
     return row | {"boundaries": boundaries}
 

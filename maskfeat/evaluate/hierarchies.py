@@ -124,6 +124,7 @@ def tree_boundary_counts(
     leaf_labels: npt.NDArray[np.integer],
     image: HeldOutImage,
     altitudes: Sequence[float],
+    max_segments: int | None = None,
 ) -> Float64Array:
     """Compare the boundaries of the cuts of a tree with the true ones, as BSDS500 does.
 
@@ -132,6 +133,7 @@ def tree_boundary_counts(
         leaf_labels: Leaf of each pixel, shape (H, W).
         image: With at least one true partition.
         altitudes: Where to cut, each above the one before.
+        max_segments: Cuts into more segments are not compared, and count as without boundaries.
 
     Returns:
         `boundary_counts` of each cut, float64, shape (T, 4). About 0.15 s for each cut that
@@ -142,6 +144,8 @@ def tree_boundary_counts(
     for altitude in altitudes:
         groups = tree.groups_at(altitude)
         num_groups = int(groups.max()) + 1
+        if max_segments is not None and num_groups > max_segments:
+            groups, num_groups = np.zeros_like(groups), 1
         if num_groups not in found:
             found[num_groups] = boundary_counts(groups[leaf_labels], image.partitions)
         rows.append(found[num_groups])

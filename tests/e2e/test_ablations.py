@@ -135,8 +135,8 @@ def test_base_goes_first_then_a_variant_of_each_question(scripts, table) -> None
     runs = run.runs_of(table, steps=5, seeds=[0, 1], only=[])
     names = [(one["variant"], one["settings"]["seed"]) for one in runs]
     assert names[:2] == [("base", 0), ("base", 1)]
-    questions = {table["variants"][name]["question"] for name, _ in names[2:9]}
-    assert questions == {"base", *"abcdef"}
+    questions = {table["variants"][name]["question"] for name, _ in names[2:10]}
+    assert questions == {"base", *"abcdefg"}
     assert run.runs_of(table, 5, [0], ["f"])[0]["variant"] in table["variants"]
     assert ("lab", 1) not in names
 

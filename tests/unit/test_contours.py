@@ -155,6 +155,12 @@ def test_cuts_of_a_tree_are_counted_as_label_maps_are() -> None:
         cut = found.cut(granularity=granularity)
         assert row.tolist() == boundary_counts(cut, image.partitions).tolist()
         assert row[1] == border_pixels(cut).sum()
+    coarse = tree_boundary_counts(
+        found.tree, found.superpixel_labels, image, altitudes, max_segments=20
+    )
+    for row, few, altitude in zip(counts, coarse, altitudes, strict=True):
+        is_fine = found.tree.groups_at(altitude).max() + 1 > 20
+        assert few.tolist() == ([0, 0, 0, row[3]] if is_fine else row.tolist())
     scores = boundary_fs(counts[None])
     assert scores.ods == scores.ois > 0.5
     assert torch.as_tensor(counts).shape == (len(altitudes), 4)
