@@ -26,8 +26,10 @@ def save_gradients(module: LightningModule, checkpoint: dict[str, Any]) -> None:
             mean over ranks of the gradient so far, on the CPU. A checkpoint without the state of
             the optimizer, which training cannot go on from, gets nothing.
     """
+    if not checkpoint.get("optimizer_states"):  # outside of a fit a module may have no trainer
+        return
     trainer = module.trainer
-    if "optimizer_states" not in checkpoint or not _is_between_steps(trainer):
+    if not _is_between_steps(trainer):
         return
     gradients = {
         name: trainer.strategy.reduce(whole(parameter.grad).clone(), reduce_op="mean").cpu()

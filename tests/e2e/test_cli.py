@@ -482,7 +482,8 @@ def test_predictions_of_one_name_are_refused_before_any_is_written(
             *("predict", "--config=conf/base.yaml", *TWO_STEPS, "--data.predict=images"),
             f"--trainer.callbacks=[{writer % folder}]",
         )
-    assert sorted(path.name for path in tmp_path.glob("p*/*")) == sorted(names)
+    written = [*tmp_path.glob("images/*"), *tmp_path.glob("predictions/*")]
+    assert sorted(path.name for path in written) == sorted(names)
 
 
 @pytest.mark.parametrize(
