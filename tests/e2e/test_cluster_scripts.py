@@ -178,6 +178,6 @@ def test_cluster_trains_two_steps_on_converted_shards(command, tmp_path) -> None
 
 
 def test_every_config_is_run_by_a_test(repository) -> None:
-    tests = "".join(path.read_text() for path in (repository / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (repository / "tests").rglob("test_*.py"))
     for path in (repository / "conf").glob("*.yaml"):
         assert re.search(rf"conf/{re.escape(path.name)}", tests), path.name
