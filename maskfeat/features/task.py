@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -24,6 +23,9 @@ from maskfeat.features.network import CLASS_KEY, check_class, checked_network
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, sample_pyramid
 from maskfeat.features.sharding import gathered, whole
+
+if TYPE_CHECKING:  # not there in the lowest version of Lightning that is allowed
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class FeatureTask(L.LightningModule):
@@ -173,9 +175,10 @@ class FeatureTask(L.LightningModule):
         total = self.trainer.estimated_stepping_batches
         schedule = warmup_cosine(self.warmup_steps, total, self.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return OptimizerLRSchedulerConfig(
-            optimizer=optimizer, lr_scheduler={"scheduler": scheduler, "interval": "step"}
-        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def _groups(self, parameters: list[nn.Parameter], rate: float) -> list[dict[str, Any]]:
         """Weights that decay, then norms, biases and the scale, which do not."""
