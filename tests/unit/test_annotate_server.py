@@ -27,7 +27,7 @@ from served_pages import act, annotate_app, client_of, ready_view, refusal, refu
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
-from maskfeat.data.annotations.rle import decode_annotations
+from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import features_of, model_of
