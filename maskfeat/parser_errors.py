@@ -125,13 +125,13 @@ def in_one_line(message: str) -> str:
         ]
     if not faults or not (keys or "Does not validate" in message):
         return message
-    message = _in_plain_words("; ".join(faults))
+    fault = _in_plain_words("; ".join(faults))
     given = _GIVEN.search(message)
-    if given and ", got " not in message and not given[1].startswith(("NestedArg(", "Namespace(")):
-        message += f", got {given[1]}"
+    if given and ", got " not in fault and not given[1].startswith(("NestedArg(", "Namespace(")):
+        fault += f", got {given[1]}"
     # The parser of a class gives one line already.
-    joint = "." if re.match(r"[\w.]+: expected ", message) else ": "
-    return ".".join(keys) + joint + message if keys else message
+    joint = "." if re.match(r"[\w.]+: expected ", fault) else ": "
+    return ".".join(keys) + joint + fault if keys else fault
 
 
 def _in_plain_words(text: str) -> str:

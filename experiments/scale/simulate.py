@@ -104,7 +104,7 @@ def places_after(
     """Indices that a rank's sampler gives after a number of batches."""
     sampler = EpochSampler(total, batch_size, rank, world_size)
     sampler.num_done = num_done
-    rest = sampler._places()[num_done * batch_size :]
+    rest = sampler._indices()[num_done * batch_size :]
     first = list(itertools.islice(iter(sampler), 3))
     assert first == list(rest[:3])  # what iteration gives, without a Python loop over all of it
     return np.arange(rest.start, rest.stop, rest.step)

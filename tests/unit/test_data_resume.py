@@ -307,4 +307,4 @@ def test_what_is_restored_counts_once() -> None:
     ledger.restore([("bad jpg", "a.tar", "k")])
     ledger.add(SkippedSample("bad jpg", "a.tar", "k", "cut"))
     assert ledger.total == 1
-    assert ledger.entries() == [("bad jpg", "a.tar", "k")]
+    assert ledger.entries() == [("bad jpg", "a.tar", "k", 0)]
