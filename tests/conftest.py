@@ -75,3 +75,21 @@ def client(paths, out):
 
     with client_of(annotate_app(paths, out)) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one the tests of the pages are skipped."""
+    from served_pages import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def url(paths, out):
+    """Address of a served page of objects on drawn images, by the color of their pixels."""
+    from served_pages import annotate_app, served
+
+    with served(annotate_app(paths, out)) as url:
+        yield url

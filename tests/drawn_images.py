@@ -1,4 +1,4 @@
-"""Images for the tests of `maskfeat annotate`: a red disc and a green square on gray."""
+"""Images for tests: a red disc and a green square on gray; four fields of one color each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from maskfeat.batch import HeldOutImage
+
 SIZE = (90, 130)  # height, width
+COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
 ON_DISC, ON_SQUARE, ON_GROUND = [45, 40], [45, 100], [5, 5]
 
 
@@ -43,3 +46,12 @@ def click(place: list[int], label: int = 1, kind: str = "click", **extra: float)
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / (first | second).sum())
+
+
+def four_fields(key: str = "fields", size: int = 48) -> HeldOutImage:
+    """Four fields of one color each, a little noise, and their masks."""
+    half = np.arange(size) // (size // 2)
+    labels = (2 * half[:, None] + half).astype(np.int64)
+    noise = np.random.default_rng(0).integers(-6, 7, (size, size, 3))
+    image = (COLORS[labels].astype(int) + noise).clip(0, 255).astype(np.uint8)
+    return HeldOutImage(key, image, labels == np.arange(4)[:, None, None], (labels,))

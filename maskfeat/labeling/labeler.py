@@ -293,7 +293,7 @@ class Labeler:
             level, number = self._checked_size(granularity, num_segments)
             superpixel = superpixel_at(prepared, row, column)
             region = prepared.region(superpixel, none, granularity=level, num_segments=number)
-            covered: BoolArray = on_pixels(self.store.get(image), region)
+            covered: BoolArray = on_pixels(prepared, region)
             return covered
 
     def correct(

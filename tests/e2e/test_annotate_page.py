@@ -11,19 +11,7 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_images
 from PIL import Image
-from served_pages import annotate_app, chromium, opened, running, served
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def url(paths, out):
-    with served(annotate_app(paths, out)) as url:
-        yield url
+from served_pages import annotate_app, opened, running, served
 
 
 @pytest.fixture

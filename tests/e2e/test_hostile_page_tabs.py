@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, drawn
 from PIL import Image
-from served_pages import annotate_app, chromium, opened, served
+from served_pages import opened, served
 
 from maskfeat import Labeler
 from maskfeat.app.label_views import LabelViews
 from maskfeat.app.server import create_app
 from maskfeat.segment.inputs import model_of
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def url(paths, out):
-    with served(annotate_app(paths, out)) as url:
-        yield url
 
 
 def num_masks(path) -> int:

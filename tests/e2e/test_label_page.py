@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, iou, write_images
 from PIL import Image
-from served_pages import chromium, label_app, opened, served
+from served_pages import label_app, opened, served
 
 CLASSES = ["ground", "disc", "square"]
 BESIDE = [60, 40]  # on the disc, away from the click
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drawn_images import four_fields
 
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.clicking import (
@@ -20,17 +21,6 @@ from maskfeat.evaluate.simulated_users import random_click
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-
-COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
-
-
-def four_fields(key: str = "fields", size: int = 48) -> HeldOutImage:
-    """Four fields of one color each, a little noise, and their masks."""
-    half = np.arange(size) // (size // 2)
-    labels = (2 * half[:, None] + half).astype(np.int64)
-    noise = np.random.default_rng(0).integers(-6, 7, (size, size, 3))
-    image = (COLORS[labels].astype(int) + noise).clip(0, 255).astype(np.uint8)
-    return HeldOutImage(key, image, labels == np.arange(4)[:, None, None], (labels,))
 
 
 class Perfect:

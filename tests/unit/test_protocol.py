@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_images import four_fields
 from skimage.color import rgb2lab
 
 from maskfeat.batch import HeldOutImage
@@ -16,17 +17,6 @@ from maskfeat.evaluate.protocol import (
 )
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
-
-COLORS = np.array([[200, 40, 40], [40, 180, 60], [50, 60, 200], [220, 210, 60]], np.uint8)
-
-
-def four_fields(key: str = "fields", size: int = 48) -> HeldOutImage:
-    """Four fields of one color each, a little noise, and their masks."""
-    half = np.arange(size) // (size // 2)
-    labels = (2 * half[:, None] + half).astype(np.int64)
-    noise = np.random.default_rng(0).integers(-6, 7, (size, size, 3))
-    image = (COLORS[labels].astype(int) + noise).clip(0, 255).astype(np.uint8)
-    return HeldOutImage(key, image, labels == np.arange(4)[:, None, None], (labels,))
 
 
 def test_features_that_know_the_fields_get_them_exactly() -> None:
