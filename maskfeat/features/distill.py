@@ -43,10 +43,9 @@ def pair_distillation_loss(features: Tensor, scale: Tensor | float, target: Tens
     t = torch.tanh(x / 2)  # 1 - p
     target = target.float().clamp(1e-7, 1 - 1e-6)
     cost = target * (x - torch.log1p(t)) - (1 - target) * t.clamp(min=1e-7).log()
-    entropy = -(target * target.log() + (1 - target) * torch.log1p(-target))
     off_diagonal = 1 - torch.eye(target.shape[1], device=target.device)
     num_pairs = len(target) * off_diagonal.sum()
-    return ((cost - entropy) * off_diagonal).sum() / num_pairs
+    return ((cost - _entropy(target)) * off_diagonal).sum() / num_pairs
 
 
 def boundary_distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -62,8 +61,14 @@ def boundary_distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
     is_counted = (target >= 0).float()
     target = target.float().clamp(1e-6, 1 - 1e-6)
     cost = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    entropy = -(target * target.log() + (1 - target) * torch.log1p(-target))
-    return ((cost - entropy) * is_counted).sum() / is_counted.sum().clamp(min=1)
+    return ((cost - _entropy(target)) * is_counted).sum() / is_counted.sum().clamp(min=1)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Of each probability in (0, 1), nats: what a cross-entropy exceeds the divergence by."""
+    return -(
+        probabilities * probabilities.log() + (1 - probabilities) * torch.log1p(-probabilities)
+    )
 
 
 class DistillationLoss(nn.Module):

@@ -209,8 +209,7 @@ class FeatureTask(L.LightningModule):
         checkpoint.update(
             weights.net_entry(self.net, "net" if self.averaged is None else "averaged.module")
         )
-        if self._trainer is not None:
-            save_gradients(self, checkpoint)
+        save_gradients(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network before torch names all that does not fit.
