@@ -104,10 +104,7 @@ def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: st
     assert status == (143 if signum == signal.SIGTERM else 1)
     if signum == signal.SIGSTOP:
         assert "stands still: after batch or image" in told
-        assert (
-            not Path(f"/proc/{rank}").exists()
-            or Path(f"/proc/{rank}/stat").read_text().split()[2] in "ZX"
-        )
+        assert is_gone(rank)
 
 
 def test_a_timeout_of_no_time_is_refused() -> None:
