@@ -1,6 +1,7 @@
 """Tables and plots of the runs that are finished; the tables go into NOTES.md between its comments.
 
     python experiments/ablations/report.py
+    python experiments/ablations/report.py --only g --results experiments/ablations/results_borders.jsonl
 
 Each cell is the mean over seeds, with its standard error where there is more than one seed. Bold
 is what differs from the first row, which is the baseline, by more than chance would in 19 of 20
@@ -42,7 +43,17 @@ SCORES = {
     "part": ("recall_part", 3),
     "subpart": ("recall_subpart", 3),
 }
-SHOWN = ("AUC", "covering ODS", "AR@1000", "F@25", "ASA@25", "object", "part", "subpart")
+SHOWN = (
+    "AUC",
+    "covering ODS",
+    "AR@1000",
+    "F@25",
+    "F ODS",
+    "ASA@25",
+    "object",
+    "part",
+    "subpart",
+)
 
 
 class Row(NamedTuple):
@@ -190,6 +201,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=run.HERE / "variants.yaml")
     parser.add_argument("--results", type=Path, default=run.HERE / "results.jsonl")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--only", nargs="*", default=[], help="questions (base, a to g)")
     parser.add_argument("--out", type=Path, default=run.HERE, help="folder with NOTES.md")
     args = parser.parse_args()
 
@@ -200,6 +212,8 @@ def main() -> None:
     notes = args.out / "NOTES.md"
     text = notes.read_text() if notes.exists() else ""
     for question, sets in found.items():
+        if args.only and question not in args.only:
+            continue
         parts = []
         for held_out, rows in sets.items():
             of_set = {key: noise for (s, key), noise in noises.items() if s == held_out}
