@@ -1,7 +1,7 @@
 """Tables and plots of the runs that are finished; the tables go into NOTES.md between its comments.
 
     python experiments/ablations/report.py
-    python experiments/ablations/report.py --only g --results experiments/ablations/results_borders.jsonl
+    python experiments/ablations/report.py --only g --results results_borders.jsonl
 
 Each cell is the mean over seeds, with its standard error where there is more than one seed. Bold
 is what differs from the first row, which is the baseline, by more than chance would in 19 of 20

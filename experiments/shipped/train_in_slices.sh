@@ -10,6 +10,6 @@ set -uo pipefail
 folder=$1 name=$2
 shift 2
 words=(--config conf/bsds500.yaml --config conf/all.yaml --config conf/borders.yaml
-    --data_root "$folder" --run_name "$name")
+    --config conf/all_further.yaml --data_root "$folder" --run_name "$name")
 [ -e "runs/$name/checkpoints/last.ckpt" ] && words+=(--ckpt_path last)
 exec timeout --signal=TERM "${SLICE_S:-560}" lightning fit "${words[@]}" "$@"

@@ -151,6 +151,31 @@ def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) 
     assert set(kept) == set(sets)
 
 
+def test_all_further_goes_on_from_shipped_weights_with_a_new_head(
+    command, tmp_path, repository
+) -> None:
+    config = yaml.safe_load((repository / "conf/all.yaml").read_text())
+    for number, name in enumerate(config["data"]["init_args"]["train"].values()):
+        folder = name["shards"].removeprefix("${data_root}/").split("/")[0]
+        write_shard(tmp_path / f"data/{folder}/train-0.tar", 2, seed=number, size=(70, 80))
+    names = ("bsds500", "all", "borders", "all_further")
+    command(
+        "fit",
+        *[f"--config=conf/{name}.yaml" for name in names],
+        "--data_root=data",
+        "--model.learning_rate=1e-9",
+        *TWO_STEPS,
+        "--model.net.init_args.width=64",
+        "--trainer.limit_val_batches=0",
+        *CHECKPOINTS,
+    )
+    (last,) = tmp_path.glob("runs/all_further/**/last.ckpt")
+    trained, shipped = maskfeat.load(last), maskfeat.load()
+    assert trained.boundary_heads
+    for name, value in shipped.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(name), value, atol=1e-5, rtol=1e-3)
+
+
 def test_borders_trains_two_steps_on_drawn_scenes(command, tmp_path) -> None:
     words = ["fit", "--config=conf/base.yaml", "--config=conf/borders.yaml", *TWO_STEPS]
     command(*words, *CHECKPOINTS, "--trainer.log_every_n_steps=1")
