@@ -1,0 +1,121 @@
+"""The click decoder: feature maps, the tree and all prompts of an image -> logits of "object".
+
+An image half is computed once for each look; a light half runs for each set of prompts. Prompts are
+maps of the grid, each a maximum over the prompts of one sign, so the answer is a function of the set
+of prompts. What is taken from the field: clicks as maps beside the image (Xu et al., Deep interactive
+object selection, CVPR 2016, arXiv:1603.04042), disks and a previous mask (Sofiiuk et al., RITM,
+arXiv:2102.06583), a coarse look and a focus crop at full resolution (Chen et al., FocalClick,
+arXiv:2204.02574), an image half apart from a light prompt half (Kirillov et al., Segment Anything,
+arXiv:2304.02643).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClickDecoder(nn.Module):
+    """A small U-Net over the cells of a look.
+
+    Args:
+        image_channels: Channels of the maps of the image (features, color).
+        prompt_channels: Channels of the maps of the prompts.
+        width: Channels that the image half gives.
+        stages: Channels at each resolution, finest first; each is half as fine as the one before.
+        blocks: Residual blocks at each resolution.
+    """
+
+    def __init__(
+        self,
+        image_channels: int,
+        prompt_channels: int,
+        width: int = 48,
+        stages: Sequence[int] = (32, 48, 64, 96),
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "image_channels": image_channels,
+            "prompt_channels": prompt_channels,
+            "width": width,
+            "stages": tuple(stages),
+            "blocks": blocks,
+        }
+        self.image_half = nn.Sequential(
+            nn.Conv2d(image_channels, width, 1),
+            nn.ReLU(),
+            ResidualBlock(width),
+        )
+        self.stem = nn.Conv2d(width + prompt_channels, stages[0], 1)
+        pairs = list(itertools.pairwise(stages))
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 1) for fine, coarse in pairs)
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
+        self.inward = nn.ModuleList(_blocks(stage, blocks) for stage in stages)
+        self.outward = nn.ModuleList(_blocks(stage, blocks) for stage in stages[:-1])
+        self.whole = nn.Linear(stages[-1], stages[-1])
+        self.head = nn.Conv2d(stages[0], 1, 1)
+        nn.init.zeros_(self.whole.weight)
+        nn.init.zeros_(self.whole.bias)
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of a look must be multiples of it."""
+        return int(2 ** len(self.down))
+
+    def image_maps(self, maps: Tensor) -> Tensor:
+        """The image half: maps of the image (B, image_channels, h, w) -> (B, width, h, w)."""
+        encoded: Tensor = self.image_half(maps)
+        return encoded
+
+    def forward(self, image_maps: Tensor, prompt_maps: Tensor) -> Tensor:
+        """Logits of "object".
+
+        Args:
+            image_maps: What `image_maps` gave, (B, width, h, w).
+            prompt_maps: Of the prompts, (B, prompt_channels, h, w).
+
+        Returns:
+            Shape (B, h, w).
+        """
+        x = self.stem(torch.cat([image_maps, prompt_maps], dim=1))
+        skips = []
+        for inward, down in zip(self.inward[:-1], self.down, strict=True):
+            x = inward(x)
+            skips.append(x)
+            x = down(F.avg_pool2d(x, 2))
+        x = self.inward[-1](x)
+        x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
+        for outward, up in zip(reversed(self.outward), reversed(self.up), strict=True):
+            skip = skips.pop()
+            x = F.interpolate(up(x), size=skip.shape[2:], mode="bilinear", align_corners=False)
+            x = outward(x + skip)
+        logits: Tensor = self.head(x)[:, 0]
+        return logits
+
+
+class ResidualBlock(nn.Module):
+    """A 3 x 3 convolution, normed and rectified, added to its input.
+
+    On one core this takes less time than depthwise blocks of the same quality: fewer operations.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.constant_(self.norm.weight, 0.2)  # a block begins close to the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        mixed: Tensor = x + F.relu(self.norm(self.conv(x)))
+        return mixed
+
+
+def _blocks(channels: int, number: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(number)))
