@@ -1,12 +1,11 @@
 """The click decoder: feature maps, the tree and all prompts of an image -> logits of "object".
 
-An image half is computed once for each look; a light half runs for each set of prompts. Prompts are
-maps of the grid, each a maximum over the prompts of one sign, so the answer is a function of the set
-of prompts. What is taken from the field: clicks as maps beside the image (Xu et al., Deep interactive
-object selection, CVPR 2016, arXiv:1603.04042), disks and a previous mask (Sofiiuk et al., RITM,
-arXiv:2102.06583), a coarse look and a focus crop at full resolution (Chen et al., FocalClick,
-arXiv:2204.02574), an image half apart from a light prompt half (Kirillov et al., Segment Anything,
-arXiv:2304.02643).
+The image half is computed once for each look, the prompt half for each set of prompts. Prompts are
+maps on the grid, each a maximum over the prompts of one sign, so the answer is a function of the
+set of prompts. Taken from the field: clicks as maps beside the image (Xu et al., CVPR 2016,
+arXiv:1603.04042), disks and a coarser mask as inputs (RITM, arXiv:2102.06583), a coarse look and a
+focus crop (FocalClick, arXiv:2204.02574), prompts that meet encoded image features late
+(SimpleClick, arXiv:2210.11006; Segment Anything, arXiv:2304.02643).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class ClickDecoder(nn.Module):
         prompt_channels: Channels of the maps of the prompts.
         width: Channels that the image half gives.
         stages: Channels at each resolution, finest first; each is half as fine as the one before.
-        blocks: Residual blocks at each resolution.
+        blocks: Residual blocks at each resolution, on the way down; one on the way up.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class ClickDecoder(nn.Module):
         prompt_channels: int,
         width: int = 48,
         stages: Sequence[int] = (32, 48, 64, 96),
-        blocks: int = 1,
+        blocks: Sequence[int] = (1, 1, 2, 3),
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -45,7 +44,7 @@ class ClickDecoder(nn.Module):
             "prompt_channels": prompt_channels,
             "width": width,
             "stages": tuple(stages),
-            "blocks": blocks,
+            "blocks": tuple(blocks),
         }
         self.image_half = nn.Sequential(
             nn.Conv2d(image_channels, width, 1),
@@ -56,8 +55,11 @@ class ClickDecoder(nn.Module):
         pairs = list(itertools.pairwise(stages))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 1) for fine, coarse in pairs)
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
-        self.inward = nn.ModuleList(_blocks(stage, blocks) for stage in stages)
-        self.outward = nn.ModuleList(_blocks(stage, blocks) for stage in stages[:-1])
+        self.inward = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(channels) for _ in range(number)))
+            for channels, number in zip(stages, blocks, strict=True)
+        )
+        self.outward = nn.ModuleList(ResidualBlock(channels) for channels in stages[:-1])
         self.whole = nn.Linear(stages[-1], stages[-1])
         self.head = nn.Conv2d(stages[0], 1, 1)
         nn.init.zeros_(self.whole.weight)
@@ -68,22 +70,22 @@ class ClickDecoder(nn.Module):
         """Rows and columns of a look must be multiples of it."""
         return int(2 ** len(self.down))
 
-    def image_maps(self, maps: Tensor) -> Tensor:
-        """The image half: maps of the image (B, image_channels, h, w) -> (B, width, h, w)."""
-        encoded: Tensor = self.image_half(maps)
+    def encode(self, image_maps: Tensor) -> Tensor:
+        """The image half: maps (B, image_channels, h, w) -> encoded (B, width, h, w)."""
+        encoded: Tensor = self.image_half(image_maps)
         return encoded
 
-    def forward(self, image_maps: Tensor, prompt_maps: Tensor) -> Tensor:
+    def forward(self, encoded: Tensor, prompt_maps: Tensor) -> Tensor:
         """Logits of "object".
 
         Args:
-            image_maps: What `image_maps` gave, (B, width, h, w).
+            encoded: What `encode` gave, (B, width, h, w).
             prompt_maps: Of the prompts, (B, prompt_channels, h, w).
 
         Returns:
             Shape (B, h, w).
         """
-        x = self.stem(torch.cat([image_maps, prompt_maps], dim=1))
+        x = self.stem(torch.cat([encoded, prompt_maps], dim=1))
         skips = []
         for inward, down in zip(self.inward[:-1], self.down, strict=True):
             x = inward(x)
@@ -115,7 +117,3 @@ class ResidualBlock(nn.Module):
         """(B, C, h, w) -> the same shape."""
         mixed: Tensor = x + F.relu(self.norm(self.conv(x)))
         return mixed
-
-
-def _blocks(channels: int, number: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(number)))

@@ -1,4 +1,4 @@
-"""A look: a window of an image on a grid of cells, and what lies in each cell."""
+"""A look: a window of an image on a grid of cells, and the maps of the image read on that grid."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IntArray = npt.NDArray[np.int64]
+from maskfeat.arrays import IntArray
 
 
 @dataclass(frozen=True)
 class Look:
     """A window of an image, on a grid of square cells.
+
+    The decoder reads the whole image first, then a window around the object and its prompts at a
+    finer scale, as the zoom-in of RITM and the focus crop of FocalClick do.
 
     Attributes:
         top: Upper edge of the window, pixels of the image; may be negative.
@@ -25,6 +27,10 @@ class Look:
         cell_px: Side of a cell, pixels; may be below one.
         rows: Height of the grid, cells.
         columns: Width of the grid, cells.
+
+    References:
+        Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM,
+        arXiv:2102.06583). Chen et al.: FocalClick, CVPR 2022 (arXiv:2204.02574).
     """
 
     top: float
@@ -41,11 +47,11 @@ class Look:
 
         Args:
             box_yxyx: Top, left, bottom, right, pixels; the last two exclusive.
-            cells: Cells of the longer side.
+            cells: Cells of the longer side, a multiple of `multiple`.
             multiple: Rows and columns are multiples of it.
             least_px: Smallest cell, pixels; a smaller box gets a larger window.
         """
-        top, left, bottom, right = box_yxyx
+        top, left, bottom, right = map(float, box_yxyx)
         height, width = max(bottom - top, 1.0), max(right - left, 1.0)
         cell = max(max(height, width) / cells, least_px)
         rows, columns = (
@@ -56,52 +62,89 @@ class Look:
         return cls(middle_y - rows * cell / 2, middle_x - columns * cell / 2, cell, rows, columns)
 
     def centers(self) -> tuple[Tensor, Tensor]:
-        """Rows (h,) and columns (w,) of the cells' middles, pixels; a pixel's middle is an integer."""
+        """Middles of the cells, rows (h,) and columns (w,), pixels; that of pixel 0 is 0."""
         rows = self.top + (torch.arange(self.rows) + 0.5) * self.cell_px - 0.5
         columns = self.left + (torch.arange(self.columns) + 0.5) * self.cell_px - 0.5
         return rows, columns
 
-    def cells_of(self, pixels_yx: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Places on the grid, in cells, (N, 2): the middle of the first cell is (0, 0)."""
-        pixels = np.asarray(pixels_yx, np.float32).reshape(-1, 2)
-        start = np.array([self.top, self.left], np.float32) - 0.5
-        cells: npt.NDArray[np.float32] = (pixels - start) / np.float32(self.cell_px) - 0.5
-        return cells
-
-    def sample(self, level: Tensor, stride: float) -> Tensor:
-        """A map of the image on the grid.
-
-        Args:
-            level: A map whose cells have `stride` pixels, float, shape (C, h, w). Where the cells
-                of the look are at least twice as large, means of two, four, ... are read.
-            stride: Pixels per cell of the map.
-
-        Returns:
-            Shape (C, rows, columns); beyond the map its border goes on.
-        """
-        while stride * 2 <= self.cell_px and min(level.shape[1:]) > 1:
-            level = F.avg_pool2d(level.unsqueeze(0), 2, ceil_mode=True, count_include_pad=False)[0]
-            stride *= 2
-        height, width = level.shape[1:]
+    def filled(self, box_yxyx: Sequence[float]) -> Tensor:
+        """1 for cells whose middle lies in a box (top, left, bottom, right; pixels), (h, w)."""
         rows, columns = self.centers()
-        # align_corners=False: -1 and 1 are the outer edges of the map.
-        y = 2 * (rows + 0.5) / (height * stride) - 1
-        x = 2 * (columns + 0.5) / (width * stride) - 1
-        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-        sampled = F.grid_sample(
-            level.unsqueeze(0),
-            grid.unsqueeze(0).to(level),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-        return sampled[0]
+        top, left, bottom, right = box_yxyx
+        in_rows = (rows >= top - 0.5) & (rows < bottom - 0.5)
+        in_columns = (columns >= left - 0.5) & (columns < right - 0.5)
+        return (in_rows[:, None] & in_columns[None, :]).float()
 
     def nearest(self, size: tuple[int, int]) -> tuple[IntArray, IntArray]:
         """Rows (h, 1) and columns (1, w) of the pixels at the cells' middles, inside the image."""
-        rows, columns = self.centers()
-        nearest = [
+        rows, columns = (
             np.clip(np.round(places.numpy()), 0, side - 1).astype(np.int64)
-            for places, side in zip((rows, columns), size, strict=True)
-        ]
-        return nearest[0][:, None], nearest[1][None, :]
+            for places, side in zip(self.centers(), size, strict=True)
+        )
+        return rows[:, None], columns[None, :]
+
+    def at_pixels(self, cells: Tensor, size: tuple[int, int], beyond: Tensor) -> Tensor:
+        """Values of the grid at the pixels of the image, bilinearly.
+
+        Args:
+            cells: Values on the grid, float, shape (h, w).
+            size: Height and width of the image, pixels.
+            beyond: What pixels outside the window get, shape (H, W).
+
+        Returns:
+            Shape (H, W).
+        """
+        # Pixels whose middle lies in the window.
+        top, left = (max(0, math.ceil(edge - 1e-6)) for edge in (self.top, self.left))
+        bottom = min(size[0], math.floor(self.top + self.rows * self.cell_px + 1e-6))
+        right = min(size[1], math.floor(self.left + self.columns * self.cell_px + 1e-6))
+        found = beyond.clone()
+        if top >= bottom or left >= right:
+            return found
+        y = (torch.arange(top, bottom) + 0.5 - self.top) / (self.rows * self.cell_px)
+        x = (torch.arange(left, right) + 0.5 - self.left) / (self.columns * self.cell_px)
+        found[top:bottom, left:right] = _sampled(cells.unsqueeze(0), 2 * y - 1, 2 * x - 1)[0]
+        return found
+
+
+class MapReader:
+    """Reads a map of an image on the grids of looks.
+
+    A coarse grid reads means over 2, 4, ... cells of the map (mipmaps), computed once.
+
+    Args:
+        level: A map, float, shape (C, h, w).
+        stride: Pixels per cell of the map.
+    """
+
+    def __init__(self, level: Tensor, stride: float) -> None:
+        self._levels = [level]
+        self._stride = stride
+
+    def read(self, look: Look) -> Tensor:
+        """The map on a grid, (C, rows, columns); beyond the map its border goes on."""
+        octave = max(0, math.floor(math.log2(look.cell_px / self._stride) + 1e-6))
+        while len(self._levels) <= octave and min(self._levels[-1].shape[1:]) > 1:
+            self._levels.append(_halved(self._levels[-1]))
+        octave = min(octave, len(self._levels) - 1)
+        level, stride = self._levels[octave], self._stride * 2**octave
+        rows, columns = look.centers()
+        height, width = level.shape[1:]
+        y = 2 * (rows + 0.5) / (height * stride) - 1
+        x = 2 * (columns + 0.5) / (width * stride) - 1
+        return _sampled(level, y, x)
+
+
+def _halved(level: Tensor) -> Tensor:
+    """Means over 2 x 2 cells, (C, h, w) -> (C, ceil(h / 2), ceil(w / 2))."""
+    padded = F.pad(level, (0, level.shape[2] % 2, 0, level.shape[1] % 2), mode="replicate")
+    return F.avg_pool2d(padded, 2)
+
+
+def _sampled(level: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """A map at rows y (h,) and columns x (w,), -1 and 1 being its outer edges, -> (C, h, w)."""
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+    sampled = F.grid_sample(
+        level.unsqueeze(0), grid.unsqueeze(0).to(level), padding_mode="border", align_corners=False
+    )
+    return sampled[0]

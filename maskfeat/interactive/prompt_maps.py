@@ -1,180 +1,130 @@
-"""Prompts as maps on the grid of a look: what the click decoder reads beside the image.
+"""Image and prompts as maps on the grid of a look: what the click decoder reads.
 
-Every map is a maximum over the prompts of one sign, so that it is a function of the set of prompts
-and a further prompt costs one comparison. Distances are those of cells, of features and of the tree.
+Every map is a maximum over the prompts of one sign, so the maps are a function of the *set* of
+prompts. Clicks as distance maps beside the image: Xu et al., Deep interactive object selection,
+CVPR 2016 (arXiv:1603.04042); disks and a coarser mask as input: RITM (arXiv:2102.06583). New are
+distances in feature space and in the tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maskfeat.arrays import FloatArray, Int32Array, IntArray
 from maskfeat.features.reading import Features
-from maskfeat.interactive.look import Look
+from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.prompts import Prompt, some_of
+from maskfeat.interactive.tree_maps import TreeMaps
 from maskfeat.segment.tree import PartitionTree
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-
-# Nearness in cells: exp(-d^2 / 8), exp(-d / 8), exp(-d / 32), and a disk of the click radius.
-_NUM_NEAR = 4
-_DEFAULT_RADIUS_PX = 64.0
+COLOR_SCALE = 30.0  # of squared distances of L*a*b* / 100
+_NEARNESS_MAPS = 4  # by distance in the image; one more by each level, and by color
 _LEAST_RADIUS_CELLS = 0.7
+_MOST_PIXELS = 256  # of all prompts of one sign
 
 
-@dataclass(frozen=True)
-class PromptPoint:
-    """A pixel of a prompt.
-
-    Attributes:
-        row: Of the image that is worked on.
-        column: Likewise.
-        is_positive: On the object.
-        radius_px: Click radius, pixels, or None where it is not known.
-    """
-
-    row: int
-    column: int
-    is_positive: bool
-    radius_px: float | None = None
+def num_image_channels(channels: Sequence[int]) -> int:
+    """Channels of `LookMaps.image_maps`, for features with so many channels in each level."""
+    return sum(channels) + 4
 
 
-class TreeReach:
-    """What the tree says of prompts, per superpixel; a function of the sets of superpixels.
+def num_prompt_channels(num_levels: int) -> int:
+    """Channels of `LookMaps.prompt_maps`, for features of so many levels."""
+    return 2 * (_NEARNESS_MAPS + num_levels + 1) + TreeMaps.CHANNELS + 5
+
+
+class ImageMaps:
+    """The maps of one image, computed once.
 
     Args:
-        tree: Merges of the superpixels; altitudes are 1 - p ("one segment").
-    """
-
-    CHANNELS = 6
-
-    def __init__(self, tree: PartitionTree) -> None:
-        self.tree = tree
-        self._log_sizes = np.log2(tree.sizes / tree.sizes[-1]).astype(np.float32) / 8 + 1
-        self._probabilities = (1 - tree.altitudes).astype(np.float32)
-
-    def maps(self, inside: Sequence[int], outside: Sequence[int]) -> FloatArray:
-        """Six values for each superpixel.
-
-        Args:
-            inside: Superpixels of positive prompts.
-            outside: Superpixels of negative prompts.
-
-        Returns:
-            float32, shape (6, K): for the smallest node that holds the superpixel and a positive
-            prompt: probability that it is one segment, its size (log2 of the share of the image,
-            over 8, plus 1), and the probability of its part with the prompt; the first two for
-            negative prompts; and whether the superpixel lies in the largest node around a positive
-            prompt that holds no negative one. Of several prompts the most probable node counts.
-        """
-        found = np.zeros((self.CHANNELS, self.tree.num_leaves), np.float32)
-        for superpixels, start in ((inside, 0), (outside, 3)):
-            for superpixel in sorted(set(superpixels)):
-                of_one = self._of_one(superpixel)[: 3 if start == 0 else 2]
-                closer = of_one[0] > found[start]
-                target = found[start : start + len(of_one)]
-                target[:, closer] = of_one[:, closer]
-        if inside:
-            found[5] = self._apart(sorted(set(inside)), sorted(set(outside)))
-        return found
-
-    def _of_one(self, superpixel: int) -> FloatArray:
-        """The first three values for one prompt, (3, K)."""
-        nodes = self.tree.meeting_nodes(superpixel)
-        path = self.tree.ancestors(superpixel)
-        below = np.zeros(len(self.tree.parents), np.int64)
-        below[path[1:]] = path[:-1]
-        below[path[0]] = path[0]
-        return np.stack(
-            [
-                self._probabilities[nodes],
-                self._log_sizes[nodes],
-                self._probabilities[below[nodes]],
-            ]
-        )
-
-    def _apart(self, inside: Sequence[int], outside: Sequence[int]) -> BoolArray:
-        is_excluded = np.zeros(len(self.tree.parents), bool)
-        for superpixel in outside:
-            is_excluded[self.tree.ancestors(superpixel)] = True
-        nodes = []
-        for superpixel in inside:
-            path = self.tree.ancestors(superpixel)
-            free = path[~is_excluded[path]]
-            nodes.append(int(free[-1]) if len(free) else superpixel)
-        return self.tree.leaves_under(np.array(nodes, np.int64))
-
-
-class LookMaps:
-    """One look at one image: the maps of the image half, and maps of any set of prompts.
-
-    Args:
-        look: The window and its grid.
         features: Of the image.
-        lab: L*a*b* / 100 of the image, float32, shape (3, H, W), or None: then zeros.
+        colors: L*a*b* / 100, float32, shape (H, W, 3), or None: then zeros.
         labels: Superpixel of each pixel, shape (H, W).
-        tree: See `TreeReach`.
+        tree: Merges of the superpixels.
     """
 
     def __init__(
         self,
-        look: Look,
         features: Features,
-        lab: Tensor | None,
-        labels: npt.NDArray[np.integer],
-        tree: TreeReach,
+        colors: FloatArray | None,
+        labels: Int32Array | IntArray,
+        tree: PartitionTree,
     ) -> None:
-        self.look = look
         self.features = features
-        self.tree = tree
-        self.superpixels = labels[look.nearest(features.size)].astype(np.int64)
         self.labels = labels
-        self.levels = [
-            look.sample(level, stride)
-            for level, stride in zip(features.pyramid, features.strides, strict=True)
-        ]
-        color = torch.zeros(3, look.rows, look.columns) if lab is None else look.sample(lab, 1)
-        self.levels.append(color)
-        self._scales = [features.scale] * len(features.pyramid) + [30.0]
-        self._last: dict[bool, tuple[tuple[PromptPoint, ...], Tensor]] = {}
-        self._inside = self._is_inside()
+        self.tree_maps = TreeMaps(tree)
+        if colors is None:
+            colors = np.zeros((*features.size, 3), np.float32)
+        self.colors = torch.from_numpy(np.ascontiguousarray(colors.transpose(2, 0, 1)))
+        pairs = [*zip(features.pyramid, features.strides, strict=True), (self.colors, 1)]
+        self._readers = [MapReader(level.cpu(), stride) for level, stride in pairs]
 
-    @property
+    def look(self, look: Look) -> LookMaps:
+        """The maps on the grid of a look."""
+        return LookMaps(self, look, [reader.read(look) for reader in self._readers])
+
+
+class LookMaps:
+    """One look at one image; made by `ImageMaps.look`.
+
+    Args:
+        image: The maps of the image.
+        look: The window and its grid.
+        levels: The levels of the features and color on the grid, each (C_l, h, w).
+    """
+
+    def __init__(self, image: ImageMaps, look: Look, levels: Sequence[Tensor]) -> None:
+        self.look = look
+        self._image = image
+        self._levels = levels
+        self._superpixels = image.labels[look.nearest(image.features.size)]
+        # A factor for each level, so that exp(-d2) is near 0 for what differs.
+        self._scales = [image.features.scale] * (len(levels) - 1) + [COLOR_SCALE]
+
+    @cached_property
+    def inside(self) -> Tensor:
+        """1 for cells in the image, 0 beyond it, (1, h, w)."""
+        return self.look.filled((0, 0, *self._image.features.size)).unsqueeze(0)
+
+    @cached_property
     def image_maps(self) -> Tensor:
-        """Features, color and whether a cell lies inside the image, (C + 4, h, w)."""
-        return torch.cat([*self.levels, self._inside])
+        """Features, color and `inside`, (num_image_channels, h, w)."""
+        return torch.cat([*self._levels, self.inside])
 
     def prompt_maps(
         self,
-        points: Sequence[PromptPoint],
+        prompts: Sequence[Prompt],
         box_yxyx: Sequence[float] | None = None,
         mask: Tensor | None = None,
         previous: Tensor | None = None,
     ) -> Tensor:
-        """Maps of a set of prompts, (num_prompt_channels, h, w).
+        """Maps of a set of prompts.
 
         Args:
-            points: Clicked pixels and those of scribbles.
-            box_yxyx: What holds the object, pixels, or None.
-            mask: What the object may be, on the grid, in (-1, 1), shape (h, w), or None.
-            previous: Logits of a coarser look, on the grid, shape (h, w), or None.
+            prompts: Clicks and scribbles, in any order.
+            box_yxyx: Holds the whole object, pixels, or None.
+            mask: A mask to start from, 1 object and -1 background, on the grid, (h, w), or None.
+            previous: Logits of a coarser look at the same prompts, on the grid, (h, w), or None.
+
+        Returns:
+            float32, shape (num_prompt_channels, h, w): nearness to object prompts, to background
+            prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
         """
-        shape = self.look.rows, self.look.columns
-        signs = [tuple(p for p in points if p.is_positive is sign) for sign in (True, False)]
-        maps = [self._nearness(sign, own) for sign, own in zip((True, False), signs, strict=True)]
-        inside, outside = (
-            [int(self.labels[point.row, point.column]) for point in own] for own in signs
-        )
-        maps.append(torch.from_numpy(self.tree.maps(inside, outside)[:, self.superpixels]))
-        others = torch.zeros(5, *shape)
+        maps, superpixels = [], []
+        for is_object in (True, False):
+            pixels, radii = _pixels_of([p for p in prompts if p.is_object == is_object])
+            maps.append(self._nearness(pixels, radii))
+            superpixels.append(np.unique(self._image.labels[tuple(pixels.T)]).astype(np.int64))
+        of_tree = self._image.tree_maps.maps(*superpixels)
+        maps.append(torch.from_numpy(of_tree[:, self._superpixels]))
+        others = torch.zeros(5, self.look.rows, self.look.columns)
         if box_yxyx is not None:
-            others[0] = self._box(box_yxyx)
+            others[0] = self.look.filled(box_yxyx)
             others[1] = 1
         if mask is not None:
             others[2] = mask
@@ -183,66 +133,48 @@ class LookMaps:
         others[4] = float(np.log2(self.look.cell_px)) / 4
         return torch.cat([*maps, others])
 
-    def _nearness(self, sign: bool, points: tuple[PromptPoint, ...]) -> Tensor:
-        """Nearness to the points of one sign, each in (0, 1], 0 without any, (4 + S + 1, h, w)."""
-        known, found = self._last.get(sign, ((), None))
-        num_known = len(known) if known == points[: len(known)] else 0
-        if found is None or num_known == 0:
-            num_known = 0
-            found = torch.zeros(_NUM_NEAR + len(self.levels), self.look.rows, self.look.columns)
-        if points[num_known:]:
-            found = found.clone()
-        for point in points[num_known:]:
-            torch.maximum(found, self._of_one(point), out=found)
-        self._last[sign] = points, found
+    def _nearness(self, pixels: IntArray, radii: FloatArray) -> Tensor:
+        """Nearness of each cell to the nearest of some pixels, in (0, 1]; 0 without any."""
+        shape = (_NEARNESS_MAPS + len(self._levels), self.look.rows, self.look.columns)
+        if not len(pixels):
+            return torch.zeros(shape)
+        places, look = torch.from_numpy(pixels).float(), self.look
+        rows, columns = look.centers()
+        squared = (
+            (rows[None, :, None] - places[:, 0, None, None]).square()
+            + (columns[None, None, :] - places[:, 1, None, None]).square()
+        ) / look.cell_px**2  # (N, h, w), cells
+        widths = torch.from_numpy(radii / look.cell_px).clamp(min=_LEAST_RADIUS_CELLS)
+        in_radii = (squared / (2 * widths.square())[:, None, None]).amin(dim=0)
+        squared = squared.amin(dim=0)
+        distance = squared.sqrt()
+        d2 = [squared / 8, distance / 8, distance / 32, in_radii, *self._feature_d2(pixels)]
+        return torch.exp(-torch.stack(d2))
+
+    def _feature_d2(self, pixels: IntArray) -> list[Tensor]:
+        """Scaled squared distance of each cell to the nearest pixel, by level, each (h, w)."""
+        own = torch.from_numpy(self._image.features.at(pixels))
+        colors = self._image.colors[:, pixels[:, 0], pixels[:, 1]].T
+        parts = [*own.split([level.shape[0] for level in self._levels[:-1]], dim=1), colors]
+        found = []
+        for level, at, scale in zip(self._levels, parts, self._scales, strict=True):
+            cells = level.flatten(1)  # (C, h * w)
+            d2 = torch.addmm(at.square().sum(dim=1, keepdim=True), at, cells, alpha=-2).amin(dim=0)
+            d2 = (d2 + cells.square().sum(dim=0)).clamp(min=0)
+            found.append(scale * d2.reshape(level.shape[1:]))
         return found
 
-    def _of_one(self, point: PromptPoint) -> Tensor:
-        (y, x), *_ = self.look.cells_of([(point.row, point.column)])
-        rows = torch.arange(self.look.rows) - float(y)
-        columns = torch.arange(self.look.columns) - float(x)
-        squared = rows[:, None].square() + columns[None, :].square()
-        distance = squared.sqrt()
-        radius = (point.radius_px or _DEFAULT_RADIUS_PX) / self.look.cell_px
-        radius = max(radius, _LEAST_RADIUS_CELLS)
-        maps = [
-            torch.exp(-squared / 8),
-            torch.exp(-distance / 8),
-            torch.exp(-distance / 32),
-            torch.exp(-squared / (2 * radius**2)),
-        ]
-        place = np.array([[point.row, point.column]])
-        own = torch.from_numpy(self.features.at(place)[0])
-        start = 0
-        for level, scale in zip(self.levels[:-1], self._scales[:-1], strict=True):
-            at = own[start : start + level.shape[0]]
-            start += level.shape[0]
-            maps.append(torch.exp(-scale * (level - at[:, None, None]).square().sum(dim=0)))
-        color = self._color_at(point)
-        maps.append(
-            torch.exp(-self._scales[-1] * (self.levels[-1] - color[:, None, None]).square().sum(0))
-        )
-        return torch.stack(maps)
 
-    def _color_at(self, point: PromptPoint) -> Tensor:
-        """Color in the cell that holds the point, or the nearest one of the grid, (3,)."""
-        (y, x), *_ = self.look.cells_of([(point.row, point.column)])
-        row = int(np.clip(round(float(y)), 0, self.look.rows - 1))
-        column = int(np.clip(round(float(x)), 0, self.look.columns - 1))
-        return self.levels[-1][:, row, column]
+def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:
+    """Pixels of prompts (N, 2) and their click radii (N,), in reading order, each pixel once.
 
-    def _box(self, box_yxyx: Sequence[float]) -> Tensor:
-        rows, columns = self.look.centers()
-        top, left, bottom, right = box_yxyx
-        in_rows = (rows >= top - 0.5) & (rows < bottom - 0.5)
-        in_columns = (columns >= left - 0.5) & (columns < right - 0.5)
-        return (in_rows[:, None] & in_columns[None, :]).float()
-
-    def _is_inside(self) -> Tensor:
-        height, width = self.features.size
-        return self._box((0, 0, height, width)).unsqueeze(0)
-
-
-def num_prompt_channels(num_levels: int) -> int:
-    """Channels of `LookMaps.prompt_maps`, for features of so many levels."""
-    return 2 * (_NUM_NEAR + num_levels + 1) + TreeReach.CHANNELS + 5
+    An infinite radius is one that is not known; it becomes 0, the smallest disk.
+    """
+    pixels = np.concatenate([np.empty((0, 2), np.int64), *(p.pixels_yx for p in prompts)])
+    radii = np.repeat([p.click_radius for p in prompts], [len(p.pixels_yx) for p in prompts])
+    radii = np.where(np.isfinite(radii), radii, 0).astype(np.float32)
+    order = np.lexsort((-radii, pixels[:, 1], pixels[:, 0]))
+    pixels, radii = pixels[order], radii[order]
+    unique, first = np.unique(pixels, axis=0, return_index=True)
+    kept = some_of(np.arange(len(unique)), _MOST_PIXELS)
+    return unique[kept], radii[first][kept]
