@@ -29,12 +29,12 @@ _MOST_PIXELS = 256  # of all prompts of one sign
 
 
 def num_image_channels(channels: Sequence[int]) -> int:
-    """Channels of `LookMaps.image_maps`, for features with so many channels in each level."""
+    """Channels of `LookMaps.image_maps`, for features with these numbers of channels."""
     return sum(channels) + 4
 
 
 def num_prompt_channels(num_levels: int) -> int:
-    """Channels of `LookMaps.prompt_maps`, for features of so many levels."""
+    """Channels of `LookMaps.prompt_maps`, for features of `num_levels` levels."""
     return 2 * (_NEARNESS_MAPS + num_levels + 1) + TreeMaps.CHANNELS + 5
 
 
@@ -155,7 +155,8 @@ class LookMaps:
         """Scaled squared distance of each cell to the nearest pixel, by level, each (h, w)."""
         own = torch.from_numpy(self._image.features.at(pixels))
         colors = self._image.colors[:, pixels[:, 0], pixels[:, 1]].T
-        parts = [*own.split([level.shape[0] for level in self._levels[:-1]], dim=1), colors]
+        sizes = [level.shape[0] for level in self._levels[:-1]]
+        parts = [*torch.split(own, sizes, dim=1), colors]
         found = []
         for level, at, scale in zip(self._levels, parts, self._scales, strict=True):
             cells = level.flatten(1)  # (C, h * w)

@@ -1,0 +1,180 @@
+"""The click decoder's maps and looks, against naive answers; the sets of prompts decide alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from maskfeat.features.reading import Features
+from maskfeat.interactive.decoded_image import DecodedImage, Given
+from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels, num_prompt_channels
+from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.tree_maps import TreeMaps
+from maskfeat.segment.hierarchy import hierarchy
+from maskfeat.segment.tree import PartitionTree
+
+SIZE = (40, 56)
+
+
+@pytest.fixture(scope="module")
+def maps() -> ImageMaps:
+    rng = np.random.default_rng(0)
+    colors = rng.normal(size=(*SIZE, 3)).astype(np.float32) * 0.05
+    colors[10:30, 12:40] += 0.5
+    features = Features.from_dense(colors, scale=4.0)
+    found = hierarchy(features)
+    return ImageMaps(features, colors, found.superpixel_labels, found.tree)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> ClickDecoder:
+    torch.manual_seed(0)
+    return ClickDecoder(num_image_channels([3]), num_prompt_channels(1), 8, (8, 8), (1, 1)).eval()
+
+
+def click(row: int, column: int, is_object: bool, radius: float = math.inf) -> Prompt:
+    return Prompt(np.array([[row, column]]), is_object, radius)
+
+
+CLICKS = [
+    click(20, 25, True),
+    click(15, 18, True, 3.0),
+    click(5, 5, False),
+    click(35, 50, False, 7.0),
+    Prompt(np.array([[25, 30], [25, 31], [25, 32]]), True),
+]
+
+
+def test_a_look_holds_its_box_and_has_whole_multiples_of_cells() -> None:
+    look = Look.around((3, 5, 43, 105), cells=32, multiple=8)
+
+    assert (look.rows, look.columns) == (16, 32)
+    assert look.cell_px == pytest.approx(100 / 32)
+    assert look.top <= 3
+    assert look.top + look.rows * look.cell_px >= 43
+    assert (look.left, look.left + look.columns * look.cell_px) == pytest.approx((5, 105))
+
+
+def test_a_map_that_is_linear_in_place_is_read_exactly_at_all_scales() -> None:
+    plane = torch.arange(64.0)[:, None] + 2 * torch.arange(80.0)
+    for box in ((10, 10, 26, 26), (0, 8, 64, 72), (4, 4, 12, 12)):
+        look = Look.around(box, cells=8)
+        rows, columns = look.centers()
+
+        read = MapReader(plane.unsqueeze(0), stride=1).read(look)[0]
+
+        torch.testing.assert_close(read, rows[:, None] + 2 * columns, atol=1e-3, rtol=0)
+
+
+def test_a_coarse_look_reads_means_and_misses_nothing_thin() -> None:
+    stripes = torch.zeros(1, 64, 64)
+    stripes[:, :, ::8] = 1
+
+    read = MapReader(stripes, stride=1).read(Look.around((0, 0, 64, 64), cells=8))
+
+    assert read.min() > 0.05
+    assert read.mean() == pytest.approx(1 / 8, abs=0.01)
+
+
+def test_values_of_a_grid_return_to_the_pixels_of_its_window_alone() -> None:
+    look = Look.around((8, 16, 24, 32), cells=8)
+    rows, columns = look.centers()
+    beyond = torch.full(SIZE, -1.0)
+
+    found = look.at_pixels(rows[:, None] + 3 * columns, SIZE, beyond)
+
+    inside = torch.zeros(SIZE, dtype=torch.bool)
+    inside[8:24, 16:32] = True
+    assert (found[~inside] == -1).all()
+    plane = torch.arange(40.0)[:, None] + 3 * torch.arange(56.0)
+    torch.testing.assert_close(found[10:22, 18:30], plane[10:22, 18:30], atol=1e-3, rtol=0)
+
+
+def test_tree_maps_are_those_of_the_smallest_node_with_a_click() -> None:
+    #     8 (.9)
+    #   6 (.2)     7 (.6)
+    #  0  1    5 (.1)   4
+    #         2    3
+    parents = np.array([6, 6, 5, 5, 7, 7, 8, 8, 8])
+    altitudes = np.array([0, 0, 0, 0, 0, 0.1, 0.2, 0.6, 0.9])
+    tree = PartitionTree.of_merges(parents, altitudes, np.ones(5))
+
+    found = TreeMaps(tree).maps(np.array([2]), np.array([0, 4]))
+
+    np.testing.assert_allclose(found[0], [0.1, 0.1, 1, 0.9, 0.4], atol=1e-6)
+    np.testing.assert_allclose(found[1], np.log2([1, 1, 0.2, 0.4, 0.6]) / 8 + 1, atol=1e-6)
+    np.testing.assert_allclose(found[2], [0.4, 0.4, 1, 1, 0.9], atol=1e-6)
+    np.testing.assert_allclose(found[3], [1, 0.8, 0.4, 0.4, 1], atol=1e-6)
+    np.testing.assert_array_equal(found[5], [0, 0, 1, 1, 0])  # node 5; node 7 holds a click on 4
+
+
+def test_without_clicks_the_maps_of_a_sign_are_zero() -> None:
+    tree = PartitionTree.of_merges(np.array([2, 2, 2]), np.array([0, 0, 0.5]), np.ones(2))
+    none = np.empty(0, np.int64)
+
+    assert not TreeMaps(tree).maps(none, none).any()
+
+
+def test_nearness_is_a_maximum_over_the_prompts_of_a_sign(maps: ImageMaps) -> None:
+    look = maps.look(Look.around((0, 0, *SIZE), cells=16))
+    own = [p for p in CLICKS if p.is_object]
+    count = 4 + 2  # by distance, by the one level, by color
+
+    together = look.prompt_maps(own)[:count]
+    alone = torch.stack([look.prompt_maps([p])[:count] for p in own]).amax(dim=0)
+
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    rows, columns = look.look.centers()
+    squared = ((rows[:, None] - 20) ** 2 + (columns - 25) ** 2) / look.look.cell_px**2
+    torch.testing.assert_close(look.prompt_maps([CLICKS[0]])[0], torch.exp(-squared / 8))
+
+
+def test_a_disk_is_as_wide_as_the_click_radius(maps: ImageMaps) -> None:
+    look = maps.look(Look.around((0, 0, *SIZE), cells=16))
+
+    narrow, wide = (look.prompt_maps([click(20, 25, True, r)])[3].sum() for r in (4, 8))
+
+    assert wide / narrow == pytest.approx(4, rel=0.1)
+
+
+def test_logits_are_a_function_of_the_set_of_prompts(
+    maps: ImageMaps, decoder: ClickDecoder
+) -> None:
+    rng = np.random.default_rng(0)
+    expected = DecodedImage(decoder, maps).logits(Given(CLICKS))
+    used = DecodedImage(decoder, maps)  # with looks of other prompts in its memory
+    for count in range(1, len(CLICKS)):
+        used.logits(Given(CLICKS[:count]))
+
+    assert expected.std() > 0
+    for _ in range(3):
+        shuffled = [CLICKS[i] for i in rng.permutation(len(CLICKS))] + CLICKS[:1]
+        np.testing.assert_array_equal(used.logits(Given(shuffled)), expected)
+
+
+def test_every_kind_of_prompt_changes_the_logits(maps: ImageMaps, decoder: ClickDecoder) -> None:
+    decoded = DecodedImage(decoder, maps)
+    start = torch.full((1, *SIZE), -1.0)
+    start[:, 10:30, 12:40] = 1
+
+    found = [
+        decoded.logits(given)
+        for given in (
+            Given([CLICKS[0]]),
+            Given([click(20, 25, True, 5.0)]),
+            Given([CLICKS[0], CLICKS[2]]),
+            Given([CLICKS[0]], box=(8, 10, 34, 44)),
+            Given([CLICKS[0]], mask=MapReader(start, 1)),
+            Given([], box=(8, 10, 34, 44)),
+        )
+    ]
+
+    for i, one in enumerate(found):
+        assert one.shape == SIZE
+        assert np.isfinite(one).all()
+        assert all(np.abs(one - other).max() > 1e-4 for other in found[:i])
