@@ -66,20 +66,20 @@ class TreeMaps:
             holds[self._tree.ancestors(superpixel)] = True
         return holds
 
-    def _first_ancestor(self, is_held: BoolArray) -> IntArray:
-        """The smallest held node that holds each leaf, (K,); the root must be held."""
-        numbers = np.arange(len(is_held), dtype=np.float64)
-        inherits = ~is_held
+    def _first_ancestor(self, has_click: BoolArray) -> IntArray:
+        """The smallest node with a click above each leaf, (K,); the root must have one."""
+        numbers = np.arange(len(has_click), dtype=np.float64)
+        inherits = ~has_click
         inherits[-1] = False
         found = hg.propagate_sequential(self._tree.tree, numbers, inherits)
         first: IntArray = found[: self._tree.num_leaves].astype(np.int64)
         return first
 
-    def _clicked_child(self, nodes: IntArray, is_held: BoolArray) -> IntArray:
-        """A held child of each node, the likelier of two; a leaf is its own child."""
+    def _clicked_child(self, nodes: IntArray, has_click: BoolArray) -> IntArray:
+        """The child with a click of each node, the likelier of two; a leaf is its own child."""
         num_leaves = self._tree.num_leaves
         is_merge = nodes >= num_leaves
         pairs = self._tree.children[np.where(is_merge, nodes - num_leaves, 0)]
-        likeliness = np.where(is_held[pairs], self._probabilities[pairs], -1.0)
+        likeliness = np.where(has_click[pairs], self._probabilities[pairs], -1.0)
         chosen = pairs[np.arange(len(pairs)), likeliness.argmax(axis=1)]
         return np.where(is_merge, chosen, nodes)
