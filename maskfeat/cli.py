@@ -22,7 +22,7 @@ from maskfeat.deprecation import current_options
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
-_ON_FILES = ("segment", "annotate", "export")
+_ON_FILES = ("segment", "annotate", "convert", "export")
 
 # Commands that take a list of words without an option, and the parameter these are for.
 _LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": "shards"}
@@ -131,11 +131,14 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
 def _on_files(name: str, words: Sequence[str]) -> None:
     """A command whose words without an option are files or folders."""
     from maskfeat.app.annotate_command import annotate
+    from maskfeat.app.convert_command import convert
     from maskfeat.app.export_command import export
     from maskfeat.app.segment_command import segment
 
     if name == "segment":
         _on_lists(name, segment, "images", words)
+    elif name == "convert":
+        _on_lists(name, convert, "masks", words)
     else:
         _run_at_length(name, annotate if name == "annotate" else export, words)
 

@@ -89,13 +89,14 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
         if words[1] in ("fit", "validate"):
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
-    of_readme = ["segment", "segment", "annotate", "annotate", "fit", "export", "fit"]
+    of_readme = ["segment", "segment", "convert", "annotate", "annotate", "fit", "export", "fit"]
     of_guides = ["--version", "predict", "configs", "validate", "shards"]
     assert [words[1] for words in ran] == [*of_readme, *["shards"] * 4, *of_guides]
     assert (tmp_path / "own.safetensors").exists()
     assert (tmp_path / "small/index.json").exists()
     assert (tmp_path / "segments/a_labels.png").exists()
     assert (tmp_path / "coarser/a.json").exists()
+    assert (tmp_path / "coco/annotations.json").exists()
     assert (tmp_path / "predictions/a.npz").exists()
     assert (tmp_path / "scenes/train-000000.tar.index").exists()
 

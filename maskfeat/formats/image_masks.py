@@ -1,0 +1,103 @@
+"""The masks of one image, each with a name: what all formats are written from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.data.annotations.counts import Counts
+from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.sample import SampleError, parse_annotations
+from maskfeat.formats.coverage import Rings, mask_polygons
+
+# What a mask is called if nobody named it.
+UNNAMED = "object"
+
+
+@dataclass(frozen=True)
+class ImageMasks(Sequence[BoolArray]):
+    """The masks of one image; a sequence of bool arrays, (H, W), decoded when asked for.
+
+    Attributes:
+        file_name: Of the image.
+        image_id: Its number, unique in a set.
+        size: Height and width, pixels.
+        counts: COCO counts of each mask.
+        names: What each mask shows: its class.
+    """
+
+    file_name: str
+    image_id: int
+    size: tuple[int, int]
+    counts: tuple[Counts, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: int) -> BoolArray:  # type: ignore[override]
+        mask: BoolArray = decode_annotations([self.counts[index]], self.size)[0]
+        return mask
+
+    @property
+    def key(self) -> str:
+        """The file name without its ending: what files of annotations are named by."""
+        return Path(self.file_name).stem
+
+    def polygons(self, tolerance_px: float) -> list[list[Rings]]:
+        """Each mask as polygons, see `maskfeat.formats.coverage.mask_polygons`."""
+        return mask_polygons(self, tolerance_px)
+
+    def label_map(self) -> IntArray:
+        """The mask of each pixel, numbered from 1, the smallest where masks overlap; 0 for none."""
+        labels = np.zeros(self.size, np.int64)
+        areas = [int(mask.sum()) for mask in self]
+        for index in sorted(range(len(self)), key=lambda one: -areas[one]):
+            labels[self[index]] = index + 1
+        return labels
+
+    def without_overlap(self) -> ImageMasks:
+        """Each pixel in the smallest mask that held it; masks without pixels are left out."""
+        labels = self.label_map()
+        kept = [index for index in range(len(self)) if (labels == index + 1).any()]
+        return dataclasses.replace(
+            self,
+            counts=tuple(encode(labels == index + 1) for index in kept),
+            names=tuple(self.names[index] for index in kept),
+        )
+
+
+def read_image_masks(paths: Sequence[Path]) -> Iterator[ImageMasks]:
+    """Read files in the layout of SA-1B, as `maskfeat segment` and `annotate` write them.
+
+    The name of a mask is its `label`, or else its `level`. Images are numbered from 1.
+
+    Args:
+        paths: KEY.json files.
+
+    Raises:
+        ValueError: Names the file that cannot be read.
+    """
+    for number, path in enumerate(paths, start=1):
+        try:
+            content, annotations, size = parse_annotations(path.read_bytes())
+        except SampleError as error:
+            raise ValueError(
+                f"'{path}' does not hold masks in the layout of SA-1B: {error}"
+            ) from error
+        image = content.get("image")
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if not isinstance(name, str) or Path(name).name != name:  # it is to name files
+            name = f"{path.stem}.jpg"
+        yield ImageMasks(
+            file_name=name,
+            image_id=number,
+            size=size,
+            counts=tuple(one["segmentation"]["counts"] for one in annotations),
+            names=tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations),
+        )

@@ -1,0 +1,288 @@
+"""Masks of many images written in the formats that trainers and annotation tools read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from maskfeat.data.annotations.painting import encode
+from maskfeat.files import whole_file
+from maskfeat.formats.bridges import as_one_line
+from maskfeat.formats.image_masks import ImageMasks
+
+_MOST_OF_A_PALETTE = 254  # 0 is the background, 255 is void
+
+
+class Writer(Protocol):
+    """Writes the masks of images, one after the other, and at last what holds for all."""
+
+    def add(self, image: ImageMasks) -> None:
+        """Write the files of one image, or keep its masks."""
+
+    def finish(self) -> None:
+        """Write the files of the set."""
+
+
+class _Classes:
+    """Numbers the names of masks from 0, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number_of(self, name: str) -> int:
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._numbers)
+
+
+class CocoWriter:
+    """`annotations.json` in COCO's format for instances (https://cocodataset.org/#format-data).
+
+    Args:
+        folder: Where to.
+        tolerance_px: Of the polygons, see `coverage`; None writes masks as compressed RLE instead.
+            COCO's polygons know no holes: an outline is joined to its holes, see `bridges`.
+    """
+
+    def __init__(self, folder: Path, tolerance_px: float | None) -> None:
+        self._path = folder / "annotations.json"
+        self._tolerance_px = tolerance_px
+        self._classes = _Classes()
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, image: ImageMasks) -> None:
+        """Keep the masks of one image."""
+        height, width = image.size
+        entry = {"id": image.image_id, "file_name": image.file_name}
+        self._images.append({**entry, "height": height, "width": width})
+        polygons = None if self._tolerance_px is None else image.polygons(self._tolerance_px)
+        for index, (mask, name) in enumerate(zip(image, image.names, strict=True)):
+            if not mask.any():
+                continue
+            segmentation: Any = {"size": [height, width], "counts": encode(mask)}
+            if polygons is not None:
+                segmentation = [_flat(as_one_line([part])) for part in polygons[index]]
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image.image_id,
+                    "category_id": self._classes.number_of(name) + 1,
+                    "segmentation": segmentation,
+                    "area": int(mask.sum()),
+                    "bbox": _box(mask),
+                    "iscrowd": 0,
+                }
+            )
+
+    def finish(self) -> None:
+        """Write `annotations.json`."""
+        names = enumerate(self._classes.names, start=1)
+        content = {
+            "images": self._images,
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "annotations": self._annotations,
+        }
+        _write_json(self._path, content)
+
+
+class YoloWriter:
+    """`labels/KEY.txt` and `data.yaml` of Ultralytics' YOLO for segmentation.
+
+    A line for each mask: the number of its class and x, y of its corners, as shares of width and
+    height. The images are to be put to `images/`. Parts and holes are joined, see `bridges`.
+    """
+
+    def __init__(self, folder: Path, tolerance_px: float) -> None:
+        self._folder, self._tolerance_px = folder, tolerance_px
+        self._classes = _Classes()
+
+    def add(self, image: ImageMasks) -> None:
+        """Write `labels/KEY.txt`."""
+        lines = []
+        for parts, name in zip(image.polygons(self._tolerance_px), image.names, strict=True):
+            if parts:
+                shares = as_one_line(parts) / image.size[::-1]
+                corners = " ".join(f"{share:.6f}" for share in shares.ravel())
+                lines.append(f"{self._classes.number_of(name)} {corners}\n")
+        with whole_file(self._folder / "labels" / f"{image.key}.txt") as file:
+            file.write("".join(lines).encode())
+
+    def finish(self) -> None:
+        """Write `data.yaml`."""
+        lines = ["path: .", "train: images", "val: images", "names:"]
+        # A text in JSON's quotes is one in YAML's, too.
+        lines += [f"  {i}: {json.dumps(name)}" for i, name in enumerate(self._classes.names)]
+        with whole_file(self._folder / "data.yaml") as file:
+            file.write("\n".join([*lines, ""]).encode())
+
+
+class VocWriter:
+    """`SegmentationObject/KEY.png`, `SegmentationClass/KEY.png` and `labels.txt` of PASCAL VOC.
+
+    Indexed PNGs with VOC's palette: 0 is the background, masks and classes count from 1. Where
+    masks overlap, the smallest one is seen.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._classes = _Classes()
+
+    def add(self, image: ImageMasks) -> None:
+        """Write both PNGs.
+
+        Raises:
+            ValueError: If there are more masks or classes than a palette has.
+        """
+        classes = [0, *(self._classes.number_of(name) + 1 for name in image.names)]
+        for what, count in (("masks", len(image)), ("classes", max(classes))):
+            if count > _MOST_OF_A_PALETTE:
+                raise ValueError(
+                    f"'{image.file_name}' has {count} {what}, and the PNGs of VOC number "
+                    f"{_MOST_OF_A_PALETTE}; write another format, such as coco"
+                )
+        objects = image.label_map()
+        of_class = np.array(classes)[objects]
+        for name, numbers in (("SegmentationObject", objects), ("SegmentationClass", of_class)):
+            png = Image.fromarray(numbers.astype(np.uint8), "P")
+            png.putpalette(_voc_palette())
+            with whole_file(self._folder / name / f"{image.key}.png") as file:
+                png.save(file, "PNG")
+
+    def finish(self) -> None:
+        """Write `labels.txt`."""
+        with whole_file(self._folder / "labels.txt") as file:
+            file.write("".join(f"{name}\n" for name in self._classes.names).encode())
+
+
+class LabelMeWriter:
+    """`KEY.json` of LabelMe, beside or instead of the image.
+
+    A shape for each part of a mask; the parts of one mask share a `group_id`. An outline is joined
+    to its holes, see `bridges`.
+    """
+
+    def __init__(self, folder: Path, tolerance_px: float) -> None:
+        self._folder, self._tolerance_px = folder, tolerance_px
+
+    def add(self, image: ImageMasks) -> None:
+        """Write `KEY.json`."""
+        shapes = []
+        for index, parts in enumerate(image.polygons(self._tolerance_px)):
+            for part in parts:
+                shape = {"label": image.names[index], "points": as_one_line([part]).tolist()}
+                group = index + 1 if len(parts) > 1 else None
+                shapes.append({**shape, "group_id": group, "shape_type": "polygon", "flags": {}})
+        content: dict[str, Any] = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image.file_name,
+            "imageData": None,
+            "imageHeight": image.size[0],
+            "imageWidth": image.size[1],
+        }
+        _write_json(self._folder / f"{image.key}.json", content)
+
+    def finish(self) -> None:
+        """Nothing is left to write."""
+
+
+class GeoJsonWriter:
+    """`KEY.geojson` (RFC 7946), in pixels, y downwards, as QuPath reads it.
+
+    A feature for each mask, a MultiPolygon with holes.
+    """
+
+    def __init__(self, folder: Path, tolerance_px: float) -> None:
+        self._folder, self._tolerance_px = folder, tolerance_px
+
+    def add(self, image: ImageMasks) -> None:
+        """Write `KEY.geojson`."""
+        features = [
+            {
+                "type": "Feature",
+                "id": index + 1,
+                "geometry": {
+                    "type": "MultiPolygon",
+                    "coordinates": [[ring.tolist() for ring in rings] for rings in parts],
+                },
+                "properties": {"name": name},
+            }
+            for index, (parts, name) in enumerate(
+                zip(image.polygons(self._tolerance_px), image.names, strict=True)
+            )
+            if parts
+        ]
+        content = {"type": "FeatureCollection", "features": features}
+        _write_json(self._folder / f"{image.key}.geojson", content)
+
+    def finish(self) -> None:
+        """Nothing is left to write."""
+
+
+FORMATS = ("coco", "coco_rle", "yolo", "voc", "labelme", "geojson")
+
+
+def writer_of(format_name: str, folder: Path, tolerance_px: float) -> Writer:
+    """The writer of a format, one of `FORMATS`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    writers: dict[str, Writer] = {
+        "coco": CocoWriter(folder, tolerance_px),
+        "coco_rle": CocoWriter(folder, None),
+        "yolo": YoloWriter(folder, tolerance_px),
+        "voc": VocWriter(folder),
+        "labelme": LabelMeWriter(folder, tolerance_px),
+        "geojson": GeoJsonWriter(folder, tolerance_px),
+    }
+    if format_name not in writers:
+        raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got '{format_name}'")
+    return writers[format_name]
+
+
+def write_masks(images: Iterable[ImageMasks], writer: Writer) -> int:
+    """Write the masks of images; says of how many."""
+    num_written = 0
+    for image in images:
+        writer.add(image)
+        num_written += 1
+    writer.finish()
+    return num_written
+
+
+def _flat(corners: Any) -> list[float]:  # noqa: ANN401
+    return [float(value) for value in corners.ravel()]
+
+
+def _box(mask: Any) -> list[float]:  # noqa: ANN401
+    """Left, top, width, height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+    return [float(value) for value in box]
+
+
+def _voc_palette() -> list[int]:
+    """Red, green, blue of each of 256 numbers: bits 0, 1, 2 of a number, then 3, 4, 5, ..."""
+    numbers = np.arange(256)
+    palette = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            if 3 * bit + channel < 8:
+                palette[:, channel] |= (numbers >> (3 * bit + channel) & 1) << (7 - bit)
+    flat: list[int] = palette.ravel().tolist()
+    return flat
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(content, separators=(",", ":")).encode())
