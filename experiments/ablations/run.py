@@ -187,12 +187,8 @@ def recall_of_levels(encoder: FeatureModel, shards: str, num_images: int) -> dic
         image = to_held_out(sample)
         graph = superpixels(encoder.features(image.image))
         tree = superpixel_tree(graph)
-        areas = image.masks.sum(axis=(1, 2)).astype(np.float64)
-        counts = [
-            np.bincount(graph.labels[mask], minlength=tree.num_leaves) for mask in image.masks
-        ]
-        shared = tree.sums(np.stack(counts, axis=1))
-        iou = (shared / (tree.sizes[:, None] + areas - shared)).max(axis=0)
+        areas = image.masks.sum(axis=(1, 2))
+        iou = metrics.best_node_ious(tree, graph.labels, image.masks)
         for index, annotation in enumerate(sample.runs.annotation):
             if areas[index] >= 1e-4 * graph.labels.size:
                 level = sample.levels[annotation]

@@ -26,6 +26,7 @@ import maskfeat
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.evaluate.metrics import best_node_ious
 from maskfeat.features.lab import LabEncoder
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
@@ -42,14 +43,11 @@ MIN_SHARE = 0.0001
 def best_ious(found: Hierarchy, sample: AnnotatedImage) -> dict[str, list[float]]:
     """Level -> IoU of the best node for each of its masks."""
     masks = decode(sample.runs)
-    areas = masks.sum(axis=(1, 2)).astype(np.float64)
-    labels = found.superpixel_labels
-    counts = [np.bincount(labels[mask], minlength=found.tree.num_leaves) for mask in masks]
-    shared = found.tree.sums(np.stack(counts, axis=1))
-    iou = (shared / (found.tree.sizes[:, None] + areas - shared)).max(axis=0)
+    areas = masks.sum(axis=(1, 2))
+    iou = best_node_ious(found.tree, found.superpixel_labels, masks)
     by_level = defaultdict(list)
     for number, annotation in enumerate(sample.runs.annotation):
-        if areas[number] >= MIN_SHARE * labels.size:
+        if areas[number] >= MIN_SHARE * masks[0].size:
             by_level[sample.levels[annotation] or "object"].append(float(iou[number]))
     return by_level
 

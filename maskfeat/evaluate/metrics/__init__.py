@@ -19,7 +19,12 @@ from maskfeat.evaluate.metrics.clicks import (
     std_over_seeds,
 )
 from maskfeat.evaluate.metrics.contours import BoundaryOverScales, boundary_counts, boundary_fs
-from maskfeat.evaluate.metrics.nested import NestedOverlap, average_recall, nestedness
+from maskfeat.evaluate.metrics.nested import (
+    NestedOverlap,
+    average_recall,
+    best_node_ious,
+    nestedness,
+)
 from maskfeat.evaluate.metrics.pairs import pair_auc
 from maskfeat.evaluate.metrics.regions import (
     achievable_segmentation_accuracy,
@@ -40,6 +45,7 @@ __all__ = [
     "OverScales",
     "achievable_segmentation_accuracy",
     "average_recall",
+    "best_node_ious",
     "boundary_counts",
     "boundary_f",
     "boundary_fs",

@@ -92,6 +92,28 @@ class NestedOverlap:
         return average_recall(self.iou()[order], max_segments)
 
 
+def best_node_ious(
+    tree: PartitionTree, leaf_labels: LabelMap, masks: npt.NDArray[np.bool_]
+) -> Float64Array:
+    """IoU of each true mask with the best node of a tree for it.
+
+    Unlike `NestedOverlap.iou`, true masks may overlap and leave pixels out, and all pixels count.
+
+    Args:
+        tree: The tree.
+        leaf_labels: Leaf of each pixel, integers, shape (H, W), in 0 to K - 1.
+        masks: True masks, bool, shape (M, H, W), none of them empty.
+
+    Returns:
+        In (0, 1], float64, shape (M,).
+    """
+    areas = masks.sum(axis=(1, 2)).astype(np.float64)
+    counts = [np.bincount(leaf_labels[mask], minlength=tree.num_leaves) for mask in masks]
+    shared = tree.sums(np.stack(counts, axis=1).astype(np.float64))
+    best: Float64Array = (shared / (tree.sizes[:, None] + areas - shared)).max(axis=0)
+    return best
+
+
 def average_recall(iou: npt.NDArray[np.floating], max_segments: int) -> float:
     """Share of true segments that a pool of segments finds, averaged over how well.
 
