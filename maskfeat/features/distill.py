@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskfeat.features import weights
 from maskfeat.features.losses import Loss, MaskConsistencyLoss, pair_distances
+from maskfeat.features.objective import Outputs
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import sample_pyramid
 
@@ -89,8 +90,6 @@ class DistillationLoss(nn.Module):
         scales: And over the image enlarged by each of these factors.
     """
 
-    needs_images = True
-
     def __init__(
         self,
         teacher: str | nn.Module = "maskfeat-b0",
@@ -121,39 +120,33 @@ class DistillationLoss(nn.Module):
         self.boundary_weight = boundary_weight
         self.views = list(itertools.product([False, True] if flip else [False], scales))
 
-    def forward(
-        self,
-        features: Tensor,
-        membership: Tensor,
-        scale: Tensor,
-        points_yx: Tensor,
-        images: Tensor,
-        boundary_logits: Tensor | None = None,
-    ) -> Loss:
+    @property
+    def needs_boundaries(self) -> bool:
+        """Whether boundaries are distilled."""
+        return self.boundary_weight > 0
+
+    def of_outputs(self, outputs: Outputs) -> Loss:
         """All terms.
 
         Args:
-            features: Of the student at P points, float, shape (B, P, C).
-            membership: Which masks hold which points, bool, shape (B, M, P).
-            scale: Of the student.
-            points_yx: The points, int64, shape (B, P, 2).
-            images: As the student gets them, float, shape (B, 3, H, W).
-            boundary_logits: Of the student, float, shape (B, 2, H, W); needed for
-                `boundary_weight`.
+            outputs: Of the student.
 
         Returns:
             The weighted sum, and "pairs", "boundaries" and "masks" as parts, where they count.
+
+        Raises:
+            ValueError: If boundaries count, and the student has no head for them.
         """
-        pairs, boundaries = self.teach(images, points_yx)
-        distilled = pair_distillation_loss(features, scale, pairs)
+        batch = outputs.batch
+        points, features = batch["points_yx"], outputs.features_at(batch["points_yx"])
+        pairs, boundaries = self.teach(batch["images"], points)
+        distilled = pair_distillation_loss(features, outputs.scale, pairs)
         total, parts = self.weight * distilled, {"pairs": distilled.detach()}
-        if self.boundary_weight and boundaries is not None:
-            if boundary_logits is None:
-                raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
-            found = boundary_distillation_loss(boundary_logits, boundaries)
+        if self.needs_boundaries and boundaries is not None:
+            found = boundary_distillation_loss(outputs.required_boundary_logits(), boundaries)
             total, parts["boundaries"] = total + self.boundary_weight * found, found.detach()
         if self.mask_weight:
-            masks = self.loss(features, membership, scale, points_yx)
+            masks = self.loss(features, batch["membership"], outputs.scale, points)
             total, parts["masks"] = total + self.mask_weight * masks.total, masks.total.detach()
         return Loss(total, parts)
 

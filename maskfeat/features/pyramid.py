@@ -74,39 +74,40 @@ class FeaturePyramid(nn.Module):
         self.bound = bound
         self.backbone, backbone_strides, backbone_channels = build_backbone(backbone, pretrained)
         self.backbone_strides = tuple(backbone_strides)
-
         channels = dict(zip(backbone_strides, backbone_channels, strict=True))
         finest = min(self.strides)
         self.stem = Stem([s for s in (1, 2) if s >= finest and s not in channels], width)
         channels |= self.stem.channels
-        path = sorted((s for s in channels if s >= finest), reverse=True)
-        missing = sorted(set(self.strides) - set(path))
-        if missing:
-            raise ValueError(
-                f"levels {list(levels)} need maps of stride {missing}, which backbone "
-                f"{backbone!r} (strides {sorted(backbone_strides)}) and the stem (1, 2) do not give"
-            )
+        self.path = tuple(sorted((s for s in channels if s >= finest), reverse=True))
+        self._check_path(backbone)
         multiple = size_multiple(backbone, self.backbone, backbone_strides, backbone_channels)
         # Sides are padded to a multiple of it, so that every map lies at its stride.
-        self.size_multiple = math.lcm(multiple, *path)
-        widths = [width_at(stride, width) for stride in path]
-        self.path = tuple(path)  # strides from coarse to fine
+        self.size_multiple = math.lcm(multiple, *self.path)
+        widths = {stride: width_at(stride, width) for stride in self.path}
         self.steps = nn.ModuleList(
-            DecoderStep(channels[stride], above, here)
-            for stride, above, here in zip(path, [0, *widths[:-1]], widths, strict=True)
+            DecoderStep(channels[stride], above, widths[stride])
+            for stride, above in zip(self.path, [0, *widths.values()], strict=False)
         )
-        width_of = dict(zip(path, widths, strict=True))
         num_channels = [max(1, round(c0 * 4**level)) for level in levels]
         num_channels[0] = finest_channels or num_channels[0]
         self.heads = nn.ModuleList(
-            nn.Conv2d(width_of[stride], num, kernel_size=1)
+            nn.Conv2d(widths[stride], num, kernel_size=1)
             for stride, num in zip(self.strides, num_channels, strict=True)
         )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log(), requires_grad=learn_scale)
         # Last, so that all other weights start as they do without it.
-        self.boundary_heads = nn.ModuleDict(
-            {str(s): nn.Conv2d(width_of[s], 2, kernel_size=1) for s in path if boundary and s <= 4}
-        )
+        at = [s for s in self.path if boundary and s <= 4]
+        self.boundary_heads = nn.ModuleDict({str(s): nn.Conv2d(widths[s], 2, 1) for s in at})
+
+    def _check_path(self, backbone: str) -> None:
+        """Refuse levels at strides that neither the backbone nor the stem has."""
+        missing = sorted(set(self.strides) - set(self.path))
+        if missing:
+            raise ValueError(
+                f"levels {self.config['levels']} need maps of stride {missing}, which backbone "
+                f"{backbone!r} (strides {sorted(self.backbone_strides)}) and the stem (1, 2) do "
+                "not give"
+            )
 
     @property
     def scale(self) -> Tensor:
@@ -138,6 +139,7 @@ class FeaturePyramid(nn.Module):
         return self._maps(images)
 
     def _maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        # Not `maps`, which sharding and compilation wrap, as they wrap `forward`.
         padded = _pad_to_multiple(images, self.size_multiple)
         maps = self.stem(padded)
         # Of several maps of one stride, as a transformer gives them, the last knows most.
@@ -151,15 +153,17 @@ class FeaturePyramid(nn.Module):
         if not self.boundary_heads:
             return pyramid, None
         height, width = images.shape[-2:]
-        logits = torch.zeros(1, device=images.device)
+        return pyramid, self._boundary_logits(found, padded.shape[-2:])[..., :height, :width]
+
+    def _boundary_logits(self, found: dict[int, Tensor], size: Sequence[int]) -> Tensor:
+        """The sum of the heads' maps, each enlarged to the size of the padded images."""
+        logits = torch.zeros(1, device=self.log_scale.device)
         for name, head in self.boundary_heads.items():
             one = head(found[int(name)])
             if name != "1":
-                one = F.interpolate(
-                    one, size=padded.shape[-2:], mode="bilinear", align_corners=False
-                )
+                one = F.interpolate(one, list(size), mode="bilinear", align_corners=False)
             logits = logits + one
-        return pyramid, logits[..., :height, :width]
+        return logits
 
     @torch.inference_mode()
     def features(self, rgb: ImageLike) -> Features:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -12,16 +10,16 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from maskfeat.batch import Batch
 from maskfeat.features import weights
 from maskfeat.features.accumulation import GRADIENTS_KEY, restore_gradients, save_gradients
-from maskfeat.features.local import boundary_loss, local_pairs_loss
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.network import CLASS_KEY, check_class, checked_network
+from maskfeat.features.objective import Objective
+from maskfeat.features.optimization import averaged_copy, warmup_cosine, weight_groups
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.features.reading import Features, sample_pyramid
+from maskfeat.features.reading import Features
 from maskfeat.features.sharding import gathered, whole
 
 if TYPE_CHECKING:  # not there in the lowest version of Lightning that is allowed
@@ -36,8 +34,8 @@ class FeatureTask(L.LightningModule):
             maps, `strides`, `scale`, features(rgb), and `config`, the arguments of its constructor.
         loss: Called as loss(features (B, P, C), membership (B, M, P), scale, points_yx (B, P, 2)),
             gives a `Loss`. Null is `MaskConsistencyLoss()`; others lie in maskfeat.features.losses,
-            maskfeat.features.ranking and maskfeat.features.distill. One whose `needs_images` is
-            true also gets images= and boundary_logits=.
+            maskfeat.features.ranking and maskfeat.features.distill. One that needs more of a batch
+            is a `maskfeat.features.objective.OutputsLoss`.
         learning_rate: Peak learning rate of AdamW.
         backbone_rate: The backbone's share of every learning rate. One that starts from trained
             weights takes 0.1 to 0.3; from scratch it is 1.
@@ -104,11 +102,11 @@ class FeatureTask(L.LightningModule):
         self.local_weight = local_weight
         self.boundary_weight = boundary_weight
         self._gradients: Any = None  # of a checkpoint, until training starts
-        self.averaged = _averaged(self.net, ema_decay) if ema_decay else None
+        self.averaged = averaged_copy(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
             backend = _known_backend(compile_backend)
             self.net.compile(backend=backend)
-            if boundary_weight or getattr(self.loss, "boundary_weight", 0):
+            if self.objective.needs_boundaries:
                 self.net.maps = torch.compile(self.net.maps, backend=backend)  # type: ignore[method-assign]
 
     def setup(self, stage: str) -> None:
@@ -162,15 +160,9 @@ class FeatureTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; the learning rate rises linearly, then falls as a cosine."""
-        slow = [] if self.backbone_rate == 1 else list(self.net.backbone.parameters())
-        is_slow = {id(p) for p in slow}
-        fast = [p for p in self.net.parameters() if id(p) not in is_slow]
-        groups = [
-            *self._groups(fast, self.learning_rate),
-            *self._groups(slow, self.learning_rate * self.backbone_rate),
-            {"params": list(self.loss.parameters()), "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        groups = weight_groups(
+            self.net, self.loss, self.learning_rate, self.backbone_rate, self.weight_decay
+        )
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
         total = self.trainer.estimated_stepping_batches
         schedule = warmup_cosine(self.warmup_steps, total, self.final_share)
@@ -179,16 +171,6 @@ class FeatureTask(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-    def _groups(self, parameters: list[nn.Parameter], rate: float) -> list[dict[str, Any]]:
-        """Weights that decay, then norms, biases and the scale, which do not."""
-        learned = [p for p in parameters if p.requires_grad]
-        matrices = [p for p in learned if p.ndim >= 2]
-        others = [p for p in learned if p.ndim < 2]
-        return [
-            {"params": matrices, "lr": rate, "weight_decay": self.weight_decay},
-            {"params": others, "lr": rate, "weight_decay": 0.0},
-        ]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before it is clipped, and the learning rate."""
@@ -253,55 +235,19 @@ class FeatureTask(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
+    @property
+    def objective(self) -> Objective:
+        """What is minimized: `loss` and the losses of borders that have weight."""
+        return Objective.of(self.loss, self.local_weight, self.boundary_weight)
+
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
-        images = batch["images"].contiguous(memory_format=torch.channels_last)
-        needs_images = getattr(self.loss, "needs_images", False)
-        needs_boundary = self.boundary_weight or getattr(self.loss, "boundary_weight", 0)
-        pyramid, logits = net.maps(images) if needs_boundary else (net(images), None)
-        seen = {"images": images, "boundary_logits": logits} if needs_images else {}
-        features = sample_pyramid(pyramid, net.strides, batch["points_yx"])
-        with torch.autocast(features.device.type, enabled=False):
-            loss: Loss = self.loss(
-                features.float(), batch["membership"], net.scale, batch["points_yx"], **seen
-            )
-            loss = self._with_local(loss, net, pyramid, logits, batch)
+        loss = self.objective(net, batch)
         if not torch.isfinite(loss.total):
             raise RuntimeError(
                 f"the loss became {loss.total.item()} at step {self.global_step}; lower "
                 "learning_rate, or train with precision: 32-true"
             )
         return loss
-
-    def _with_local(
-        self,
-        loss: Loss,
-        net: FeaturePyramid,
-        pyramid: list[Tensor],
-        boundary_logits: Tensor | None,
-        batch: Batch,
-    ) -> Loss:
-        """Add the terms of nearby pixels and of boundaries, where they have weight."""
-        total, parts = loss.total, dict(loss.parts)
-        if self.local_weight:
-            message = "model.local_weight needs data.examples.num_pairs above 0"
-            pairs = _required(batch, "pairs_yx", message)
-            first, second = (
-                sample_pyramid(pyramid, net.strides, pairs[:, side]).float() for side in (0, 1)
-            )
-            local = local_pairs_loss(first, second, batch["pair_similarity"], net.scale)
-            total, parts["local"] = total + self.local_weight * local, local.detach()
-        if self.boundary_weight and boundary_logits is not None:
-            message = "model.boundary_weight needs data.examples.boundaries: true"
-            boundary = boundary_loss(boundary_logits, _required(batch, "boundary", message))
-            total, parts["boundary"] = total + self.boundary_weight * boundary, boundary.detach()
-        return Loss(total, parts)
-
-
-def _required(batch: Batch, name: str, message: str) -> Tensor:
-    found: Tensor | None = batch.get(name)  # type: ignore[assignment]
-    if found is None or not found.numel():
-        raise ValueError(message)
-    return found
 
 
 def check_precision(precision: str | int | None) -> None:
@@ -325,40 +271,3 @@ def _known_backend(name: str) -> str:
     if name not in known:
         raise ValueError(f"compile_backend must be one of {', '.join(known)} or null, got {name!r}")
     return name
-
-
-def warmup_cosine(
-    warmup_steps: int, total_steps: float, final_share: float
-) -> Callable[[int], float]:
-    """Share of the peak learning rate at each step.
-
-    Args:
-        warmup_steps: Steps over which it rises linearly to 1.
-        total_steps: Steps in all; infinity keeps it at 1 after the warm-up.
-        final_share: Where the cosine ends.
-    """
-
-    def share(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        if not math.isfinite(total_steps):
-            return 1.0
-        progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
-        return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
-
-    return share
-
-
-def _averaged(net: FeaturePyramid, decay: float) -> AveragedModel:
-    def follow(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        if not averaged[0].is_floating_point():  # counters of the norms
-            torch._foreach_copy_(averaged, current)
-            return
-        # A young average follows faster, or it would long remember the random start.
-        kept = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
-        torch._foreach_lerp_(averaged, current, 1 - kept)
-
-    averaged = AveragedModel(net, multi_avg_fn=follow, use_buffers=True)  # type: ignore[arg-type]
-    averaged.requires_grad_(False)  # follows the net; no gradient, and none expected by DDP
-    averaged.eval()
-    return averaged

@@ -12,7 +12,7 @@ import maskfeat
 from maskfeat.batch import normalize_images
 from maskfeat.features.losses import DiscriminativeLoss
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.features.task import FeatureTask, warmup_cosine
+from maskfeat.features.task import FeatureTask
 from maskfeat.features.weights import save
 
 
@@ -277,12 +277,3 @@ def test_a_loss_that_is_not_finite_stops_with_advice() -> None:
         task.net.heads[0].bias.fill_(math.nan)
     with pytest.raises(RuntimeError, match="lower learning_rate"):
         task._loss(task.net, quadrants_batch())
-
-
-def test_the_learning_rate_rises_then_falls_to_its_share() -> None:
-    share = warmup_cosine(warmup_steps=10, total_steps=110, final_share=0.1)
-    assert share(0) == pytest.approx(1 / 11)
-    assert share(10) == pytest.approx(1.0)
-    assert share(60) == pytest.approx(0.1 + 0.9 * 0.5)
-    assert share(110) == share(500) == pytest.approx(0.1)
-    assert warmup_cosine(10, math.inf, 0.1)(10_000) == 1
