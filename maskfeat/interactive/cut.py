@@ -107,8 +107,20 @@ class SuperpixelCutter:
                 "object_superpixels must name at least one superpixel, got none; click the object"
             )
         logits = self._reader.logits(clicks.inside, clicks.outside)
-        if prior is not None:
-            logits = logits + prior
+        return self._cut(logits if prior is None else logits + prior, clicks)
+
+    def cut_by(
+        self,
+        logits: FloatArray,
+        object_superpixels: npt.ArrayLike,
+        background_superpixels: npt.ArrayLike,
+        excluded_superpixels: npt.ArrayLike = (),
+    ) -> SuperpixelCut:
+        """Cut the whole image by given logits, (K,), e.g. those of a decoder; else as `cut`."""
+        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
+        return self._cut(logits, clicks)
+
+    def _cut(self, logits: FloatArray, clicks: _Clicks) -> SuperpixelCut:
         unary = np.clip(logits, -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes
         is_object = self._flow.cut(unary, clicks.fixed_object, clicks.fixed_background)
         return SuperpixelCut(is_object, logits)

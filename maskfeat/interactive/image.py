@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from skimage.color import rgb2lab
 
@@ -15,13 +16,17 @@ from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
+from maskfeat.interactive.decoded_image import DecodedImage, Given
+from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.evidence import ClickEvidence
 from maskfeat.interactive.geometry import Box, Window, filled, grown, whole
+from maskfeat.interactive.look import MapReader
 from maskfeat.interactive.mask_change import MaskChangeReader, RefinementStep
 from maskfeat.interactive.narrow_band import NarrowBandReader
 from maskfeat.interactive.networks import ClickNetworks
 from maskfeat.interactive.priors import BoxMaskPrompt, TreePrior, box_and_mask
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.prompt_maps import ImageMaps
+from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.interactive.refine import Refiner
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier
@@ -41,6 +46,7 @@ class ImageState:
         features: Features of the image.
         rgb: The image, uint8, shape (H, W, 3), or None to use no color.
         networks: Networks of clicks.
+        decoder: Reads clicks in their place where they can change the whole mask; or None.
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
         pairwise_weight: See `SuperpixelCutter`.
 
@@ -55,6 +61,7 @@ class ImageState:
         networks: ClickNetworks,
         per_megapixel: float = 26_000,
         pairwise_weight: float = PAIRWISE_WEIGHT,
+        decoder: ClickDecoder | None = None,
     ) -> None:
         if rgb is not None and rgb.shape[:2] != features.size:
             raise ValueError(
@@ -82,6 +89,10 @@ class ImageState:
         self.refiner = Refiner(self.graph.labels, fine, colors)
         self.mask_change = MaskChangeReader(networks.mask_change, self.graph)
         self.narrow_band = NarrowBandReader(networks.narrow_band, fine, colors)
+        self.decoded = None
+        if decoder is not None:
+            maps = ImageMaps(features, colors, self.graph.labels, self.hierarchy.tree)
+            self.decoded = DecodedImage(decoder, maps)
 
     @cached_property
     def first_pixels(self) -> IntArray:
@@ -127,23 +138,44 @@ class ImageState:
 class PromptCutter:
     """Cuts an image by clicks, with a box prompt and a mask prompt.
 
-    All masks are functions of the sets of clicked pixels, (N, 2) on the object and (M, 2) on the
-    background. Clicks can still be unsatisfied, see `update.enforce_hard_constraints`.
+    All masks are functions of the set of prompts. Clicks can still be unsatisfied, see
+    `update.enforce_hard_constraints`.
     """
 
     image_state: ImageState
     box: Box | None
     mask: BoolArray | None
 
-    def whole(self, inside: IntArray, outside: IntArray) -> BoolArray:
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a click decoder reads the prompts of a large click radius."""
+        return self.image_state.decoded is not None
+
+    def whole(self, prompts: Sequence[Prompt]) -> BoolArray:
         """The mask of a cut of the whole image, (H, W)."""
         state = self.image_state
+        inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
         prompt, background, logits = self._priors(inside, outside)
-        cut = state.cutter.cut(prompt.inside, background, logits, prompt.excluded)
+        if state.decoded is None:
+            cut = state.cutter.cut(prompt.inside, background, logits, prompt.excluded)
+        else:
+            logits = self._decoded_logits(state.decoded, prompts)
+            clicked = state.graph.labels[tuple(inside.T)], background
+            cut = state.cutter.cut_by(logits, *clicked, prompt.excluded)
         width = state.graph.labels.shape[1]
         pixels = inside @ (width, 1), outside @ (width, 1)
         mask = state.refiner.refine(state.networks.pixels, cut.is_object, cut.logits, *pixels)
         return mask if self.box is None else mask & filled(self.box, mask.shape)
+
+    def _decoded_logits(self, decoded: DecodedImage, prompts: Sequence[Prompt]) -> FloatArray:
+        """Mean logit of the pixels of each superpixel, (K,)."""
+        graph, start = self.image_state.graph, None
+        if self.mask is not None:
+            signs = np.where(self.mask, np.float32(1), np.float32(-1))
+            start = MapReader(torch.from_numpy(signs).unsqueeze(0), 1)
+        logits = decoded.logits(Given(prompts, self.box, start))
+        sums = np.bincount(graph.labels.ravel(), logits.ravel(), graph.num_superpixels)
+        return (sums / graph.sizes).astype(np.float32)
 
     def within(
         self, inside: IntArray, outside: IntArray, step: RefinementStep, windows: Sequence[Window]

@@ -25,6 +25,7 @@ from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
+from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.geometry import Box, filled
 from maskfeat.interactive.history import PromptHistory
 from maskfeat.interactive.image import ImageState, PromptCutter
@@ -91,6 +92,8 @@ class InteractiveSegmenter:
         cache_dir: Folder that keeps features, so that an image is encoded once; for a model that
             is an nn.Module.
         networks: Networks of clicks; None for those of the package.
+        decoder: A trained click decoder for the features of `model`. It takes the place of the
+            network of step 2 and reads prompts of a large click radius together. None for none.
     """
 
     @renamed_argument("smoothness", "pairwise_weight")
@@ -104,6 +107,7 @@ class InteractiveSegmenter:
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
+        decoder: ClickDecoder | None = None,
     ) -> None:
         if not isinstance(method, str) or method != "cut":
             raise ValueError(
@@ -117,6 +121,7 @@ class InteractiveSegmenter:
         if not (networks is None or isinstance(networks, ClickNetworks)):
             raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
         self.networks = default_networks() if networks is None else networks
+        self.decoder = None if decoder is None else decoder.fused()
         self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
         self._lock = threading.RLock()
         self._state: ImageState | None = None
@@ -231,7 +236,7 @@ class InteractiveSegmenter:
         has_object = mask.any() if mask is not None else box is not None
         # Without a prompt that replaces the whole mask, box and mask alone give the first one.
         if has_object and all(prompt.octave < ANYWHERE for prompt in prompts):
-            start = cutter.whole(*np.empty((2, 0, 2), np.int64))
+            start = cutter.whole(())
         digest = None if mask is None else sha256(mask.tobytes()).digest()
         context: Hashable = (box, digest, keep_all)
         return self._merge.mask(prompts, cutter, start, keep_all, context)
@@ -354,7 +359,7 @@ class InteractiveSegmenter:
         self, features: Features, rgb: npt.NDArray[np.uint8] | None, size: tuple[int, int]
     ) -> None:
         weights = self.per_megapixel, self.pairwise_weight
-        self._state = ImageState(features, rgb, self.networks, *weights)
+        self._state = ImageState(features, rgb, self.networks, *weights, self.decoder)
         self._size = size
         self._merge = ProgressiveMerge()
         self._history = PromptHistory(self.predict)

@@ -35,6 +35,8 @@ from maskfeat.interactive.prompts import (
 # Margin of the window around a prompt that it can change: times 1.5 radius + 1, and at least.
 _LENGTH, _LEAST_LENGTH = 5.5, 24
 _MARGIN = 16  # pixels by which a refined outline can leave that of the superpixels
+# A decoder reads prompts whose click radius is at least this share of the square root of the mask.
+BROAD_SHARE = 0.15
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
 
@@ -54,6 +56,9 @@ class ProgressiveMerge:
     - A prompt within some pixels of the outline changes a narrow band, see `narrow_band`.
     - Prompts that their mask satisfied already (radius 0) change nothing, unless other prompts
       contradict them. Then their radius is measured again, on the mask of the others.
+
+    With a click decoder, prompts of a large radius are read together, as those without an outline
+    are: the decoder knows the click radius.
 
     The mask is a function of the set of prompts. A prompt of small radius leaves the mask far from
     it unchanged, except for parts that it cuts off from all object prompts.
@@ -90,7 +95,11 @@ class ProgressiveMerge:
         prompts = [unique[key] for key in sorted(unique)]
         satisfied = [prompt for prompt in prompts if prompt.octave == SATISFIED]
         others = prompts[: len(prompts) - len(satisfied)]
-        mask = self._in_steps(start, [], others, cutter, keep_all, context)
+        known: list[Prompt] = []
+        if cutter.has_decoder:
+            start, known = self._broad(start, others, cutter, keep_all, context)
+            context = context, tuple(prompt.key for prompt in known)
+        mask = self._in_steps(start, known, others[len(known) :], cutter, keep_all, context)
         wrong = [prompt for prompt in satisfied if _is_wrong(mask, prompt)]
         if wrong:
             again = [
@@ -105,6 +114,34 @@ class ProgressiveMerge:
         while len(self._kept) > _KEPT_MASKS:
             self._kept.popitem(last=False)
         return mask
+
+    def _broad(
+        self,
+        start: BoolArray,
+        prompts: list[Prompt],
+        cutter: PromptCutter,
+        keep_all: bool,
+        context: Hashable,
+    ) -> tuple[BoolArray, list[Prompt]]:
+        """The mask of the broad ones of some prompts, sorted by key, and these.
+
+        Whether a prompt is broad depends on the size of the mask of broader ones.
+        """
+        mask, count = start, 0
+        while True:
+            area = np.count_nonzero(mask)
+            least = BROAD_SHARE * math.sqrt(area) if area else math.inf
+            broad = [prompt for prompt in prompts if prompt.click_radius >= least]
+            if len(broad) <= count:
+                return mask, prompts[:count]
+            count = len(broad)
+            key = context, "broad", tuple(prompt.key for prompt in broad)
+            if key not in self._kept:
+                inside, outside = pixels_of(broad, True), pixels_of(broad, False)
+                mask = cutter.whole(broad).copy()
+                self._kept[key] = enforce_hard_constraints(mask, inside, outside, keep_all)
+            self._kept.move_to_end(key)
+            mask = self._kept[key]
 
     def _in_steps(
         self,
@@ -168,7 +205,7 @@ def _refined(
         return below
     octave = new[0].octave
     if octave == ANYWHERE:
-        mask = cutter.whole(inside, outside).copy()
+        mask = cutter.whole(so_far).copy()
         return enforce_hard_constraints(mask, inside, outside, keep_all)
     mask = below.copy()
     wrong = [prompt for prompt in new if _is_wrong(below, prompt)]

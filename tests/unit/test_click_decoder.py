@@ -14,6 +14,7 @@ from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.tree_maps import TreeMaps
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.tree import PartitionTree
@@ -178,3 +179,44 @@ def test_every_kind_of_prompt_changes_the_logits(maps: ImageMaps, decoder: Click
         assert one.shape == SIZE
         assert np.isfinite(one).all()
         assert all(np.abs(one - other).max() > 1e-4 for other in found[:i])
+
+
+def test_a_segmenter_satisfies_every_click_whatever_its_decoder_says(
+    decoder: ClickDecoder,
+) -> None:
+    rng = np.random.default_rng(1)
+    rgb = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    rgb[10:30, 12:40] //= 2
+    clicks = rng.permutation(SIZE[0] * SIZE[1])[:12]
+    clicks_yx, signs = np.stack(np.divmod(clicks, SIZE[1]), axis=1), np.arange(12) % 3 > 0
+    radii = np.where(np.arange(12) < 4, np.inf, np.arange(12) / 2)
+    segmenter = InteractiveSegmenter(decoder=decoder)
+    segmenter.set_features(Features.from_dense(rgb[..., :3] / 255.0, scale=4.0), rgb)
+
+    mask = segmenter.predict(clicks_yx, signs, click_radius_px=radii)
+
+    np.testing.assert_array_equal(mask[tuple(clicks_yx.T)], signs)
+    for _ in range(3):
+        order = rng.permutation(12)
+        again = segmenter.predict(clicks_yx[order], signs[order], click_radius_px=radii[order])
+        np.testing.assert_array_equal(again, mask)
+    for prompt in ({"box_yxyx": (8, 10, 34, 44)}, {"mask": rgb[..., 0] < 100}):
+        one = segmenter.predict([[20, 25]], [True], **prompt)
+        assert one[20, 25]
+
+
+def test_a_fused_decoder_gives_the_same_logits() -> None:
+    torch.manual_seed(1)
+    decoder = ClickDecoder(6, 5, 8, (8, 12), (1, 2))
+    image, prompts = torch.randn(4, 6, 16, 24), torch.randn(4, 5, 16, 24)
+    for _ in range(5):  # statistics that differ from those of a new norm
+        decoder(decoder.encode(image), prompts)
+    decoder.eval()
+    fused = decoder.fused()
+
+    torch.testing.assert_close(
+        fused(fused.encode(image), prompts),
+        decoder(decoder.encode(image), prompts),
+        atol=1e-5,
+        rtol=1e-4,
+    )

@@ -16,7 +16,7 @@ from maskfeat.interactive.geometry import (
     whole,
     window_around,
 )
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.interactive.update import ProgressiveMerge
 
 SIZE = (24, 30)
@@ -29,12 +29,18 @@ def prompt(row: int, column: int, is_object: bool, click_radius: float = np.inf)
 class Cuts:
     """Masks of a function of the labeled pixels, the same in every window."""
 
-    def __init__(self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        self.whole = mask_of
+    def __init__(
+        self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray], has_decoder: bool = False
+    ) -> None:
+        self.mask_of = mask_of
+        self.has_decoder = has_decoder
         self.rough = np.zeros(SIZE, bool)
 
+    def whole(self, prompts) -> np.ndarray:
+        return self.mask_of(pixels_of(prompts, True), pixels_of(prompts, False))
+
     def within(self, inside, outside, step, windows) -> Cuts:
-        self.rough = self.whole(inside, outside)
+        self.rough = self.mask_of(inside, outside)
         return self
 
     def refined(self, window) -> np.ndarray:
@@ -42,7 +48,7 @@ class Cuts:
 
     def narrow_band_change(self, prompt, below, inside, outside) -> tuple[Window, np.ndarray]:
         window = grown(window_around(prompt.pixels_yx), 5, whole(below.shape))
-        wanted = self.whole(inside, outside) == prompt.is_object
+        wanted = self.mask_of(inside, outside) == prompt.is_object
         return window, (wanted & (below != prompt.is_object))[window]
 
 
@@ -94,19 +100,22 @@ def test_a_scribble_click_radii_as_far_as_its_deepest_pixel() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(many_prompts(), st.randoms(use_true_random=False))
-def test_every_prompt_is_obeyed_and_no_order_is_left(prompts: list[Prompt], random) -> None:
+@given(many_prompts(), st.randoms(use_true_random=False), st.booleans())
+def test_every_prompt_is_obeyed_and_no_order_is_left(
+    prompts: list[Prompt], random, has_decoder: bool
+) -> None:
+    cuts = Cuts(arbitrary_mask, has_decoder)
     start = np.zeros(SIZE, bool)
     kept = ProgressiveMerge()
     for count in range(1, len(prompts) + 1):  # as a user makes them, with a memory
-        mask = kept.mask(prompts[:count], ARBITRARY, start)
+        mask = kept.mask(prompts[:count], cuts, start)
     for one in prompts:
         assert (mask[tuple(one.pixels_yx.T)] == one.is_object).all()
     parts, _ = ndimage.label(mask)
     labeled = [parts[tuple(one.pixels_yx.T)] for one in prompts if one.is_object]
     assert set(np.unique(parts[mask])) == set(np.concatenate(labeled))
     shuffled = random.sample(prompts, len(prompts))
-    np.testing.assert_array_equal(ProgressiveMerge().mask(shuffled, ARBITRARY, start), mask)
+    np.testing.assert_array_equal(ProgressiveMerge().mask(shuffled, cuts, start), mask)
 
 
 @settings(max_examples=50, deadline=None)
