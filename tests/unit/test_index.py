@@ -16,6 +16,8 @@ import pytest
 from shard_factory import write_members, write_shard
 
 from maskfeat.data.shards.index import ShardIndex, index_shard, member_key, scan_shard
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.stream import raw_samples
 
 
 def content_at(path: Path, offset: int, size: int) -> bytes:
@@ -101,10 +103,11 @@ def test_a_tar_written_by_the_tar_program_is_read(tmp_path: Path) -> None:
     check_against_tarfile(index)
 
 
-def test_of_members_with_one_name_the_last_counts(tmp_path: Path) -> None:
-    members = [("a.jpg", b"old"), ("a.json", b"{}"), ("a.jpg", b"newer")]
+def test_of_members_with_one_name_the_first_counts(tmp_path: Path) -> None:
+    members = [("a.jpg", b"first"), ("a.json", b"{}"), ("a.jpg", b"later")]
     index = scan_shard(write_members(tmp_path / "a.tar", members))
-    assert content_at(tmp_path / "a.tar", *index.spans[0, :2].tolist()) == b"newer"
+    assert content_at(tmp_path / "a.tar", *index.spans[0, :2].tolist()) == b"first"
+    assert index.num_repeated == 1
 
 
 def test_two_files_for_one_key_are_refused(tmp_path: Path) -> None:
@@ -114,6 +117,8 @@ def test_two_files_for_one_key_are_refused(tmp_path: Path) -> None:
         ValueError, match=r"two files for jpg of key 'a', 'train/a.jpg' and 'val/a.jpg'"
     ):
         index_shard(tmp_path / "a.tar")
+    with pytest.raises(ValueError, match=r"two files for jpg of key 'a'"):
+        list(raw_samples(str(tmp_path / "a.tar"), ShardSource()))
 
 
 def test_a_kept_index_is_used_until_the_tar_changes(
@@ -154,7 +159,7 @@ def with_notes(kept: bytes, notes: dict[str, object], table: bytes | None = None
     [
         b"",
         b"{",
-        b"maskfeat index 2" + bytes(8),
+        b"maskfeat index 3" + bytes(8),
         b"\xff\xfe" * 50,
         {"samples": 0},
         {"samples": -5},

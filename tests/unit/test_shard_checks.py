@@ -132,6 +132,15 @@ def test_an_image_that_breaks_off_is_noticed_without_an_index(tmp_path: Path) ->
     assert any(name == "index.json" for name, _ in found)
 
 
+def test_samples_that_come_again_are_noticed(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", 2)
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole + whole)
+    report, _ = verify_folder(tmp_path, num_workers=0)
+    [again] = [one for one in report.problems if one.what.startswith("files come again")]
+    assert again.num == 4
+
+
 def test_unfinished_work_is_noticed(tmp_path: Path) -> None:
     for number in range(3):
         write_shard(tmp_path / f"in/sa_{number:06d}.tar", 2)

@@ -161,7 +161,7 @@ def test_compressed_tars_are_read_too(tmp_path: Path) -> None:
     assert [s.jpg for s in one] == [s.jpg for s in other]
 
 
-def test_equal_keys_of_tars_put_together_count_once_as_in_indexed_mode(
+def test_of_equal_keys_of_tars_put_together_the_first_counts_in_both_modes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_shard(tmp_path / "a.tar", 3, seed=1)
@@ -170,9 +170,16 @@ def test_equal_keys_of_tars_put_together_count_once_as_in_indexed_mode(
     both.write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
     logging.getLogger("maskfeat").propagate = True
     with caplog.at_level(logging.WARNING, logger="maskfeat"):
-        keys = [sample.key for sample in stream_samples(str(both))]
-    indexed = IndexedShards(str(both))
-    assert sorted(keys) == [indexed.key(i) for i in range(4)]
-    assert "has 3 samples of keys that came before: left out" in caplog.text
+        streamed = {sample.key: sample for sample in stream_samples(str(both))}
+        indexed = {sample.key: sample for sample in IndexedShards(str(both))}
+        IndexedShards(str(both))  # from the kept index
+    alone = {sample.key: sample for sample in IndexedShards(str(tmp_path / "a.tar"))}
+    last = IndexedShards(str(tmp_path / "b.tar"))[3]
+    assert streamed.keys() == indexed.keys() == {*alone, last.key}
+    for key, sample in {**alone, last.key: last}.items():
+        assert streamed[key].jpg == indexed[key].jpg == sample.jpg
+        assert np.array_equal(streamed[key].runs.starts, sample.runs.starts)
+        assert np.array_equal(indexed[key].runs.starts, sample.runs.starts)
+    assert caplog.text.count("has 6 files of samples that came before: left out") == 1
     rest = [number for number, _ in raw_samples(str(both), ShardSource(), range(3, 9))]
     assert rest == [3]

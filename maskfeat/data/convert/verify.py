@@ -185,6 +185,9 @@ def _layout_problems(index: ShardIndex, name: str) -> list[Problem]:
         key, detail = index.incomplete[0]
         what = "samples lack a half"
         problems.append(Problem(name, what, len(index.incomplete), f"{key}: {detail}"))
+    if index.num_repeated:
+        what = "files come again after the first of their name, and are left out"
+        problems.append(Problem(name, what, index.num_repeated))
     if (np.diff(index.spans[:, [0, 2]].ravel()) <= 0).any():
         problems.append(Problem(name, "its members are not sorted by key, jpg before json"))
     return problems

@@ -6,10 +6,11 @@ by name. With their offsets kept, any tar is read at random where it lies.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class ShardIndex:
             UTF-8.
         incomplete: (key, what is wrong) of the others.
         cut_after: Last whole member of a tar that is cut short or broken; None for a whole tar.
+        num_repeated: Files that are left out because one of their name came before.
         kept: Where the table lies on disk; None where it could not be kept.
     """
 
@@ -53,6 +55,7 @@ class ShardIndex:
     table: npt.NDArray[Any]
     incomplete: tuple[tuple[str, str], ...]
     cut_after: str | None
+    num_repeated: int
     kept: KeptTable | None = None
 
     def __len__(self) -> int:
@@ -85,7 +88,7 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
 
     Args:
         path: A plain tar, or several put together; members in any order, folders in their names
-            are ignored.
+            are ignored. Of files of one name the first counts.
         index_dir: Where to keep the index. None is `PATH.index` beside the tar, or where that
             folder is read-only, the folder `maskfeat` in $XDG_CACHE_HOME or ~/.cache. A kept
             index counts until the tar is written to, replaced or moved.
@@ -105,7 +108,8 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
     kept = load_index(home, status)
     if kept is None:
         index = scan_shard(path)
-        kept = save_index(KeptIndex(index.table, index.incomplete, index.cut_after), home, status)
+        found = KeptIndex(index.table, index.incomplete, index.cut_after, index.num_repeated)
+        kept = save_index(found, home, status)
     index = ShardIndex(str(path), *kept)
     if index.cut_after is not None:
         _LOG.warning(
@@ -114,6 +118,7 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
             index.cut_after,
             len(index),
         )
+    warn_of_repeated(str(path), index.num_repeated)
     return index
 
 
@@ -180,6 +185,44 @@ def member_key(name: str) -> tuple[str, str] | None:
     return key, kind
 
 
+def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
+    """Which of two members is a half of a sample, in streams and indexes alike.
+
+    The first counts: a stream does not know of the second when it reads the first. A file comes
+    before links to it.
+
+    Args:
+        first: What came before; None for nothing.
+        second: What follows, of the same key and kind.
+        shard: The tar, for the error.
+
+    Raises:
+        ValueError: If they are files of two names, which are two samples of one key.
+    """
+    if first is None:
+        return second
+    names = [member.name.removeprefix("./") for member in (first, second)]
+    if first.is_file and second.is_file and names[0] != names[1]:
+        key = member_key(second.name)
+        assert key is not None
+        raise ValueError(
+            f"shard '{shard}' holds two files for {key[1]} of key '{key[0]}', "
+            f"'{first.name}' and '{second.name}'; give samples different names"
+        )
+    return second if second.is_file and not first.is_file else first
+
+
+@functools.cache
+def warn_of_repeated(shard: str, num: int) -> None:
+    """Log, once in a process, that files of a shard are left out by `preferred_half`."""
+    if num:
+        _LOG.warning(
+            "shard %s has %d files of samples that came before: left out, the first counts",
+            shard,
+            num,
+        )
+
+
 def scan_shard(path: Path) -> ShardIndex:
     """Index a tar by reading its headers, and nothing else.
 
@@ -194,20 +237,22 @@ def scan_shard(path: Path) -> ShardIndex:
     """
     members: dict[str, Member] = {}  # by whole name: links lead to these
     halves: dict[tuple[str, str], Member] = {}
-    last = None
+    last, num_repeated = None, 0
     with path.open("rb", buffering=0) as file:
         head = file.read(BLOCK)
         file.seek(0)
         walk = TarWalk(file, path.stat().st_size)
         for member in walk:
             last = member.name
-            members[member.name.removeprefix("./")] = member  # of one name the last counts
+            members.setdefault(member.name.removeprefix("./"), member)
             half = member_key(member.name)
             if half is not None:
-                halves[half] = _preferred(halves.get(half), member, half, path)
+                num_repeated += half in halves
+                halves[half] = preferred_half(halves.get(half), member, str(path))
     if last is None and not walk.is_whole:
         _refuse(path, head)
-    return _index_of(path, halves, members, None if walk.is_whole else last)
+    index = _index_of(path, halves, members, None if walk.is_whole else last)
+    return replace(index, num_repeated=num_repeated)
 
 
 def _refuse(path: Path, head: bytes) -> None:
@@ -219,18 +264,6 @@ def _refuse(path: Path, head: bytes) -> None:
             f"decompress it{'' if compression == 'zstd' else streamed}"
         )
     raise ValueError(f"shard '{path}' is no plain tar, or cut short before its first whole member")
-
-
-def _preferred(first: Member | None, second: Member, half: tuple[str, str], path: Path) -> Member:
-    """Which of two members is a half of a sample: a file comes before links to it."""
-    if first is None or first.name == second.name:
-        return second
-    if first.is_file and second.is_file:
-        raise ValueError(
-            f"shard '{path}' holds two files for {half[1]} of key '{half[0]}', "
-            f"'{first.name}' and '{second.name}'; give samples different names"
-        )
-    return first if first.is_file else second
 
 
 def _index_of(
@@ -252,7 +285,7 @@ def _index_of(
             rows.append((*span, name))
     longest = max((len(row[-1]) for row in rows), default=1)
     table = np.array(rows, table_dtype(longest))
-    return ShardIndex(str(path), table, tuple(incomplete), cut_after)
+    return ShardIndex(str(path), table, tuple(incomplete), cut_after, num_repeated=0)
 
 
 def _found_half(

@@ -19,7 +19,7 @@ from maskfeat.data.shards.tar import BLOCK
 from maskfeat.files import whole_file
 
 _LOG = logging.getLogger("maskfeat")
-_MAGIC = b"maskfeat index 2"
+_MAGIC = b"maskfeat index 3"
 # After it the length of the notes, their CRC 32, the notes as JSON, and the table.
 _HEAD = struct.Struct("<16sII")
 _ENDING = ".index"
@@ -76,6 +76,7 @@ class KeptIndex(NamedTuple):
     table: npt.NDArray[Any]
     incomplete: tuple[tuple[str, str], ...]
     cut_after: str | None
+    num_repeated: int
     kept: KeptTable | None = None
 
 
@@ -123,7 +124,8 @@ def load_index(home: Path, status: os.stat_result) -> KeptIndex | None:
         _check_table(table, notes, status.st_size)
         incomplete = tuple((str(key), str(detail)) for key, detail in notes["incomplete"])
         kept = KeptTable(str(home), head, _HEAD.size + length, notes["key_bytes"])
-        return KeptIndex(table, incomplete, notes["cut_after"], kept)
+        repeated = int(notes["repeated"])
+        return KeptIndex(table, incomplete, notes["cut_after"], repeated, kept)
     except _BAD as error:
         _LOG.warning("index %s cannot be read and is made anew: %s", home, error)
         return None
@@ -147,6 +149,7 @@ def save_index(index: KeptIndex, home: Path, status: os.stat_result) -> KeptInde
         "checksum": zlib.crc32(index.table.data),
         "cut_after": index.cut_after,
         "incomplete": index.incomplete,
+        "repeated": index.num_repeated,
     }
     text = json.dumps(notes).encode()
     try:

@@ -11,7 +11,13 @@ from typing import NamedTuple
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
-from maskfeat.data.shards.index import check_sizes, member_key, not_a_file
+from maskfeat.data.shards.index import (
+    check_sizes,
+    member_key,
+    not_a_file,
+    preferred_half,
+    warn_of_repeated,
+)
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
 
@@ -47,8 +53,8 @@ def raw_samples(
 ) -> Iterator[tuple[int, RawSample | SkippedSample]]:
     """Pair the members of a shard; those without their other half come last.
 
-    A key counts once. Where it comes again, as in tars put together by `cat`, the later sample is
-    left out, with a warning in the log (indexed mode reads the last one, as tar does).
+    A key counts once. Where it comes again, as in tars put together by `cat`, the first counts, as
+    in indexes; files left out are counted in a warning.
 
     Args:
         url: The shard.
@@ -61,18 +67,25 @@ def raw_samples(
         why they cannot be read, as where one is a link.
 
     Raises:
-        ValueError: If it is no tar, is not sorted or has no complete sample.
+        ValueError: If it is no tar, is not sorted, has no complete sample, or two files for one
+            key.
     """
     lone: dict[tuple[str, str], None] = {}  # halves whose other half has not followed
     key, halves = "", dict[str, bytes | SampleError]()
     keys = set[str]()  # of complete samples
+    firsts = dict[tuple[str, str], Member]()  # of each half
     num_again = 0
 
     def is_next_wanted() -> bool:
         return len(keys) in wanted  # of the pair at hand, for both of its halves
 
     with contextlib.closing(_members(url, source, is_next_wanted)) as members:
-        for key_now, kind, data in members:
+        for (key_now, kind), member, data in members:
+            first = firsts.get((key_now, kind))
+            firsts[key_now, kind] = preferred_half(first, member, url)
+            num_again += first is not None
+            if key_now in keys:
+                continue
             if key_now != key:
                 lone.update({(key, half): None for half in halves})
                 key, halves = key_now, {}
@@ -82,21 +95,18 @@ def raw_samples(
                     f"shard '{url}' is not sorted (member {key}.{other} is not followed by its "
                     f"{kind}); read it in indexed mode or re-shard it"
                 )
-            halves[kind] = data
+            if firsts[key, kind] is member:
+                halves[kind] = data
             if len(halves) < 2:
                 continue
-            if key in keys:
-                num_again += 1
-            else:
-                if is_next_wanted():
-                    yield len(keys), _paired(key, url, halves["jpg"], halves["json"])
-                keys.add(key)
+            if is_next_wanted():
+                yield len(keys), _paired(key, url, halves["jpg"], halves["json"])
+            keys.add(key)
             key, halves = "", {}
             if len(keys) >= wanted.stop:
                 return
     lone.update({(key, half): None for half in halves})
-    if num_again:
-        _LOG.warning("shard %s has %d samples of keys that came before: left out", url, num_again)
+    warn_of_repeated(url, num_again)
     if not keys:
         raise ValueError(
             f"shard '{url}' has no complete sample; it should hold KEY.jpg with KEY.json, "
@@ -121,8 +131,8 @@ def _paired(
 
 def _members(
     url: str, source: ShardSource, is_wanted: Callable[[], bool]
-) -> Generator[tuple[str, str, bytes | SampleError]]:
-    """Key, kind and content (or why there is none) of the halves of samples, in order.
+) -> Generator[tuple[tuple[str, str], Member, bytes | SampleError]]:
+    """Key and kind, header and content (or why there is none) of halves of samples, in order.
 
     The content is empty where `is_wanted` says at the time that it need not be read. A shard that
     is cut short gives its whole members, with a warning in the log.
@@ -142,7 +152,7 @@ def _members(
             except CutShortError:
                 break
             last = member.name
-            yield *named, data
+            yield named, member, data
         if not walk.is_whole and last is None:
             raise ValueError(f"shard '{url}' is no tar, or has no whole member")
         if not walk.is_whole:
