@@ -15,6 +15,7 @@ from maskfeat.array_file import read_arrays
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 
+_OPTIONAL = ("boundary_logits", "color_distances")
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -67,17 +68,18 @@ class FeatureCache:
 def _arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
     levels = [level.clamp(-_LARGEST_HALF, _LARGEST_HALF).half() for level in features.pyramid]
     arrays = {f"level_{i}": level.cpu().numpy() for i, level in enumerate(levels)}
-    if features.boundary_logits is not None:
-        arrays["boundary_logits"] = features.boundary_logits.half().cpu().numpy()
+    for name in _OPTIONAL:
+        values = getattr(features, name)
+        if values is not None:
+            arrays[name] = values.half().cpu().numpy()
     return {**arrays, "scale": np.array(features.scale), "strides": np.array(features.strides)}
 
 
 def _features_of(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> Features:
     strides = arrays["strides"].tolist()
     levels = [torch.from_numpy(arrays[f"level_{i}"]).float() for i in range(len(strides))]
-    logits = arrays.get("boundary_logits")
-    boundary = None if logits is None else torch.from_numpy(logits).float()
-    return Features(levels, strides, size, float(arrays["scale"]), boundary)
+    optional = {n: torch.from_numpy(arrays[n]).float() for n in _OPTIONAL if n in arrays}
+    return Features(levels, strides, size, float(arrays["scale"]), **optional)
 
 
 def model_digest(model: nn.Module) -> bytes:
@@ -88,7 +90,7 @@ def model_digest(model: nn.Module) -> bytes:
     """
     settings = getattr(model, "config", None)
     if isinstance(settings, dict):  # settings that came later count where they are on alone
-        later = ("boundary", "finest_channels")
+        later = ("boundary", "finest_channels", "color")
         settings = {k: v for k, v in settings.items() if v or k not in later}
     digest = hashlib.sha256(f"{type(model).__qualname__} {settings!r}".encode())
     for name, values in sorted(model.state_dict().items()):

@@ -1,4 +1,4 @@
-"""What training minimizes: a sum of losses, each of which takes what it needs of a batch."""
+"""What training minimizes: a sum of losses; each takes from a batch what it needs."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
+from maskfeat.features.color import color_distances
 from maskfeat.features.decoder import DecoderStep, Stem, width_at
 from maskfeat.features.reading import Features
 
@@ -40,6 +41,7 @@ class FeaturePyramid(nn.Module):
         boundary: Whether there is a head for boundaries, too: the probability that a boundary runs
             right of, or below, each pixel, from the decoder's maps of strides up to 4.
         finest_channels: Channels of the finest level; null takes c0 * 4^l as for the others.
+        color: Whether superpixels follow the color of the image, too. It changes no weight.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FeaturePyramid(nn.Module):
         learn_scale: bool = True,
         boundary: bool = False,
         finest_channels: int | None = None,
+        color: bool = False,
     ) -> None:
         super().__init__()
         levels = tuple(levels)
@@ -69,6 +72,7 @@ class FeaturePyramid(nn.Module):
             "learn_scale": learn_scale,
             "boundary": boundary,
             "finest_channels": finest_channels,
+            "color": color,
         }
         self.strides = tuple(2**level for level in levels)
         self.bound = bound
@@ -193,7 +197,9 @@ class FeaturePyramid(nn.Module):
             self.train(was_training)
         size = (rgb.shape[0], rgb.shape[1])
         logits = None if boundary is None else boundary[0]
-        return Features([level[0] for level in maps], self.strides, size, self.scale.item(), logits)
+        color = color_distances(pixels[0]) if self.config["color"] else None
+        pyramid = [level[0] for level in maps]
+        return Features(pyramid, self.strides, size, self.scale.item(), logits, color)
 
     def _check_statistics(self) -> None:
         """Refuse variances that `half()` made infinite: their channels would be 0 in silence."""

@@ -22,6 +22,10 @@ MAX_FEATURE = 1e15
 # How much of the distance between neighbors comes from predicted boundaries, where there are any.
 BOUNDARY_SHARE = 0.5
 
+# How much of what superpixels follow comes from color, where it is known. From 0.5 to 1 nothing
+# changes on BSDS500 val (experiments/hierarchy); more of it is safer on images unlike photographs.
+COLOR_SHARE = 0.75
+
 # Numbers that a block of rows holds while it is read: 4 MB.
 _BLOCK_VALUES = 1_000_000
 
@@ -89,6 +93,8 @@ class Features:
         boundary_logits: Of "a boundary runs right of (channel 0), below (channel 1) this pixel",
             where a network predicts them, float, shape (2, H, W). They count for one half of
             `neighbor_distances`, and so of superpixels, altitudes and cuts.
+        color_distances: Of adjacent pixels, see `maskfeat.features.color`, float, shape (2, H, W).
+            Superpixels follow them, too; nothing else reads them.
 
     Raises:
         ValueError: If features are not finite or above 1e15, or the scale is not positive.
@@ -101,7 +107,9 @@ class Features:
         size: tuple[int, int],
         scale: float = 1.0,
         boundary_logits: Tensor | None = None,
+        color_distances: Tensor | None = None,
     ) -> None:
+        self.color_distances = None if color_distances is None else color_distances.float()
         self.boundary_logits = None if boundary_logits is None else boundary_logits.float()
         self.pyramid = tuple(level.float() for level in pyramid)
         self.strides = tuple(strides)
@@ -201,11 +209,16 @@ class Features:
         d2 = torch.from_numpy(self.distance(points_yx, others_yx))
         return _to_numpy(same_mask_probability(d2, self.scale))
 
-    def neighbor_distances(self) -> tuple[FloatArray, FloatArray]:
+    def neighbor_distances(
+        self, boundary_share: float = BOUNDARY_SHARE
+    ) -> tuple[FloatArray, FloatArray]:
         """Squared distances between adjacent pixels, exact, without a dense stack.
 
-        Where the network predicts boundaries, the mean of these and of the squared distances at
-        which `same_mask_probability` is the probability of no boundary.
+        Where the network predicts boundaries, mixed with the squared distances at which
+        `same_mask_probability` is the probability of no boundary.
+
+        Args:
+            boundary_share: In [0, 1], how much these count.
 
         Returns:
             To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W).
@@ -222,9 +235,27 @@ class Features:
             # 2 / (1 + exp(scale * d2)) = 1 - b, solved for d2; logits of 12 are b = 1 - 6e-6.
             b = self.boundary_logits.clamp(-12, 12).sigmoid()
             d2 = _to_numpy(2 * torch.atanh(b) / self.scale)
-            right = BOUNDARY_SHARE * d2[0, :, :-1] + (1 - BOUNDARY_SHARE) * right
-            below = BOUNDARY_SHARE * d2[1, :-1] + (1 - BOUNDARY_SHARE) * below
+            right = boundary_share * d2[0, :, :-1] + (1 - boundary_share) * right
+            below = boundary_share * d2[1, :-1] + (1 - boundary_share) * below
         return right, below
+
+    def followed_distances(
+        self, distances: tuple[FloatArray, FloatArray], color_share: float = COLOR_SHARE
+    ) -> tuple[FloatArray, FloatArray]:
+        """What superpixels follow: features tell which edges matter, color where they run.
+
+        Args:
+            distances: Result of `neighbor_distances`.
+            color_share: In [0, 1], how much color counts, where it is known.
+
+        Returns:
+            The distances mixed with those of color, same shapes.
+        """
+        if self.color_distances is None:
+            return distances
+        color = _to_numpy(self.color_distances * (color_share / self.scale))
+        right, below = ((1 - color_share) * values for values in distances)
+        return right + color[0, :, :-1], below + color[1, :-1]
 
     def region_means(self, labels: npt.NDArray[np.integer], num_regions: int) -> FloatArray:
         """Mean feature of each region of a label map, without a dense stack.

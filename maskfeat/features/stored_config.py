@@ -120,6 +120,7 @@ _CHECKS: dict[Any, Callable[[str, object], Any]] = {
     "scale": lambda name, value: checked_number(name, value, above=0, most=1e9),
     "learn_scale": checked_flag,
     "boundary": checked_flag,
+    "color": checked_flag,
     "finest_channels": lambda name, value: (
         None if value is None else checked_count(name, value, least=1, most=4096)
     ),
