@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
+
+# `load_state_dict` is replaced for a moment: by one thread at a time.
+_LOADING = threading.Lock()
 
 
 def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[int], list[int]]:
@@ -27,7 +31,8 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
 
     Raises:
         ValueError: If timm does not know the name, the model gives no feature maps, or the file
-            holds no weights of it. Nothing in a file is run.
+            does not hold all weights of it (the classifier's are not needed). Nothing in a file
+            is run.
         FileNotFoundError: If the weights cannot be had.
     """
     if not timm.is_model(name.split(".")[0]):
@@ -43,8 +48,10 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
                 "or set pretrained: false to train from scratch"
             )
         settings["pretrained_cfg_overlay"] = {"file": pretrained}
+    loads: list[_Load] = []
+    around = _one_try_at_the_hub() if pretrained is True else contextlib.nullcontext()
     try:
-        with _one_try_at_the_hub() if pretrained is True else contextlib.nullcontext():
+        with around, _recorded_loads(loads):
             network = timm.create_model(name, **settings)
     except OSError as error:  # huggingface_hub: LocalEntryNotFoundError and similar
         raise FileNotFoundError(
@@ -54,6 +61,8 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
     except Exception as error:  # timm, torch, pickle and safetensors each raise kinds of their own
         if isinstance(pretrained, str):
             build_backbone(name, pretrained=False)  # raises where the model is at fault
+            if loads:  # the file was read, but shapes differ
+                _check_fit(loads[-1].wanted, name, loads[-1], pretrained)
             # Not the library's words: torch's advice is to read the file again, and run its code.
             raise ValueError(
                 f"'{pretrained}' holds no weights of {name!r} that can be read without running "
@@ -62,6 +71,8 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
         raise ValueError(
             f"timm model {name!r} cannot give feature maps: {_in_one_line(error)}"
         ) from error
+    if isinstance(pretrained, str) and loads:
+        _check_fit(network.state_dict(keep_vars=True), name, loads[-1], pretrained)
     info: Any = network.feature_info
     return network, list(info.reduction()), list(info.channels())
 
@@ -137,6 +148,64 @@ def _fault_at(
                 f"(channels, rows, columns) at {size[0]} x {size[1]} pixels"
             )
     return None
+
+
+class _Load(NamedTuple):
+    """What a network was to be filled with.
+
+    Attributes:
+        wanted: Its tensors that a file must hold, by name: all floats but the classifier's.
+        given: Shapes of the tensors that there were, by name.
+        unknown: Names that it does not have.
+    """
+
+    wanted: dict[str, Tensor]
+    given: dict[str, torch.Size]
+    unknown: list[str]
+
+
+@contextlib.contextmanager
+def _recorded_loads(loads: list[_Load]) -> Iterator[None]:
+    """Note what timm fills a network with: it keeps random weights where a file holds none."""
+    original = nn.Module.load_state_dict
+
+    def load(module: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's signature
+        classifier = (getattr(module, "pretrained_cfg", None) or {}).get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        own = module.state_dict(keep_vars=True)
+        wanted = {
+            name: value
+            for name, value in own.items()
+            if value.is_floating_point() and name.rpartition(".")[0] not in heads
+        }
+        given = {n: v.shape for n, v in state_dict.items() if isinstance(v, Tensor)}
+        loads.append(_Load(wanted, given, [name for name in state_dict if name not in own]))
+        return original(module, state_dict, *args, **kwargs)
+
+    with _LOADING:
+        nn.Module.load_state_dict = load  # type: ignore[assignment, method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.load_state_dict = original  # type: ignore[method-assign]
+
+
+def _check_fit(kept: Mapping[str, Tensor], name: str, load: _Load, path: str) -> None:
+    """Refuse a file that lacks weights of the tensors that are kept for the feature maps.
+
+    Raises:
+        ValueError: Says how many there are, and names one that is not.
+    """
+    ids = {id(value) for value in kept.values()}  # their names may have changed since
+    wanted = {n: v.shape for n, v in load.wanted.items() if id(v) in ids}
+    lacking = [n for n, shape in wanted.items() if load.given.get(n) != shape]
+    if lacking:
+        instead = f", it has for example '{load.unknown[0]}'" if load.unknown else ""
+        raise ValueError(
+            f"'{path}' holds {len(wanted) - len(lacking)} of the {len(wanted)} weights that "
+            f"{name!r} needs (for example not '{lacking[0]}'{instead}); give timm's weights of "
+            "this backbone, or set pretrained: false to train from scratch"
+        )
 
 
 def _in_one_line(error: Exception) -> str:

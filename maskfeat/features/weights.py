@@ -188,8 +188,16 @@ def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
+        wanted = net.state_dict()
+        unfit = [
+            name
+            for name, value in wanted.items()
+            if name not in weights or weights[name].shape != value.shape
+        ]
+        example = next(iter([*unfit, *(name for name in weights if name not in wanted)]), None)
         raise ValueError(
-            f"the weights in '{path}' do not fit its own config; take another file, it was changed "
+            f"the weights in '{path}' do not fit its own config ({len(wanted) - len(unfit)} of "
+            f"{len(wanted)} fit, for example not '{example}'); take another file, it was changed "
             "after maskfeat wrote it"
         ) from error
     _check_finite(net, str(path))

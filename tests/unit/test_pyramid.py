@@ -119,6 +119,32 @@ def test_pretrained_weights_are_read_from_a_file(tmp_path) -> None:
     assert torch.equal(weight, donor.state_dict()["stem.in_conv.conv.weight"])
 
 
+@pytest.mark.parametrize("backbone", ["efficientvit_b0", "resnet18", "convnext_atto"])
+def test_weights_of_which_some_are_missing_are_refused_but_for_the_classifier(
+    tmp_path, backbone: str
+) -> None:
+    import timm
+
+    weights = timm.create_model(backbone).state_dict()
+    classifier = timm.get_pretrained_cfg(backbone).classifier
+    heads = (classifier,) if isinstance(classifier, str) else classifier
+    weights = {n: v for n, v in weights.items() if n.rpartition(".")[0] not in heads}
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    FeaturePyramid(backbone=backbone, pretrained=str(path))
+    first = next(iter(weights))
+
+    torch.save({n: v for n, v in weights.items() if n != first}, path)
+    with pytest.raises(ValueError, match=rf"holds (\d+) of the .* needs .*not '{first}'\)"):
+        FeaturePyramid(backbone=backbone, pretrained=str(path))
+    torch.save({f"encoder.{n}": v for n, v in weights.items()}, path)
+    with pytest.raises(ValueError, match=rf"holds 0 of the .* it has for example 'encoder.{first}"):
+        FeaturePyramid(backbone=backbone, pretrained=str(path))
+    torch.save({n: torch.zeros(3, 5, 7) for n in weights}, path)
+    with pytest.raises(ValueError, match=r"holds 0 of the .* weights that"):
+        FeaturePyramid(backbone=backbone, pretrained=str(path))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
