@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -98,6 +99,25 @@ def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[No
         OSError: If the lock's file cannot be written.
     """
     lock = folder.parent / f".{folder.name}.lock" if beside else folder / _LOCK_NAME
+    with held_lock(lock, folder, what):
+        yield
+
+
+@contextlib.contextmanager
+def held_lock(lock: Path, folder: Path, what: str) -> Iterator[None]:
+    """Hold a part of a folder, as `held_folder` holds all of it.
+
+    On a file system without locks nothing is held; a warning says so once for each folder.
+
+    Args:
+        lock: The lock's file; folders are made. It is removed in the end.
+        folder: For sentences.
+        what: As for `held_folder`.
+
+    Raises:
+        FolderInUseError: If another process holds it.
+        OSError: If the lock's file cannot be written.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock = Path(os.path.realpath(lock))  # the working folder may change meanwhile
     _LOCKS.acquire(lock, folder, what)
@@ -175,7 +195,7 @@ def _locked_file(lock: Path, folder: Path) -> IO[str]:
                 return file
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                _LOG.warning("'%s' cannot be locked: %s; start nothing else there", folder, error)
+                _warn_of_no_locks(folder, str(error))
                 return file
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 file.close()
@@ -187,6 +207,11 @@ def _locked_file(lock: Path, folder: Path) -> IO[str]:
                 f"'{folder}' is in use by {holder}; stop that first, or take another folder"
             ) from error
         file.close()
+
+
+@functools.cache
+def _warn_of_no_locks(folder: Path, why: str) -> None:
+    _LOG.warning("'%s' cannot be locked: %s; start nothing else there", folder, why)
 
 
 def _write_holder(file: IO[str], what: str) -> None:

@@ -459,9 +459,20 @@ def test_an_input_that_another_process_writes_is_left_alone(tmp_path: Path) -> N
     inputs = find_inputs([str(tmp_path / "sa_000000.tar")])
     state = ConvertState(tmp_path / "out")
     state.adopt(inputs, SMALL)
-    with state.lock("sa_000000") as is_free:
-        assert is_free
+    hold = (
+        "import sys; from maskfeat.data.convert.state import ConvertState\n"
+        "with ConvertState(sys.argv[1]).lock('sa_000000') as is_free:\n"
+        "    print(is_free, flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, tmp_path / "out"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
         assert convert([tmp_path / "sa_000000.tar"], tmp_path / "out")["samples"] == 0
+        other.communicate()
     assert convert([tmp_path / "sa_000000.tar"], tmp_path / "out")["samples"] == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from source_layouts import SIZE, blocks, save, write_coco, write_jpg
 
 from maskfeat.data.annotations.sample import SampleError, read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+from maskfeat.data.convert.report import print_summary
+from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.shards.index import scan_shard
 from maskfeat.data.shards.indexed import IndexedShards
@@ -107,7 +110,10 @@ def test_an_id_that_is_none_is_refused(tmp_path: Path, value: Any, told: str) ->
 
 
 def test_annotations_of_no_image_are_counted_or_refused(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     path = write_coco(tmp_path, TWO, RGB)
@@ -123,6 +129,18 @@ def test_annotations_of_no_image_are_counted_or_refused(
         "4 of 5 annotations belong to no image: 1 of an image that is not listed (e.g. image_id "
         "99), 2 with a malformed id (e.g. image_id [99]), 1 without an id (e.g. image_id None)"
     ) in caplog.text
+    summary = convert(path, tmp_path / "out")
+    counts = {
+        "annotation of an image that is not listed": 1,
+        "annotation with a malformed id": 2,
+        "annotation without an id": 1,
+    }
+    assert summary["masks_left_out"] == counts
+    assert json.loads((tmp_path / "out/index.json").read_bytes())["masks_left_out"] == counts
+    print_summary(ConvertState(tmp_path / "out"))
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for reason, num in counts.items():
+        assert f"masks left out: {reason} {num}" in shown
     rewrite(path, lambda content: content["annotations"][1].update(image_id="b.jpg"))
     with pytest.raises(ValueError, match="no annotation belongs to an image: ids of images are"):
         find_inputs([str(path)])

@@ -1,6 +1,9 @@
 """Nobody ever reads half a file."""
 
+import errno
+import fcntl
 import hashlib
+import logging
 import os
 import resource
 import signal
@@ -14,6 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskfeat.data.convert.state import ConvertState
+from maskfeat.data.shards.cache import CacheFolderError, ShardCache
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.files import FolderInUseError, check_free, file_digest, held_folder, whole_file
 
@@ -175,6 +180,23 @@ def test_a_folder_held_twice_in_a_process_is_free_after_both_have_ended(tmp_path
             [sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True
         )
     assert "is in use by outer" in second.stderr
+
+
+def test_where_the_file_system_has_no_locks_one_warning_names_the_folder(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
+    for _ in range(2):
+        with held_folder(tmp_path, "a test"), ConvertState(tmp_path).lock("a") as is_free:
+            assert is_free
+    assert caplog.text.count(f"'{tmp_path}' cannot be locked: ") == 1
+    with pytest.raises(CacheFolderError, match=r"cannot keep shards .No locks available"):
+        ShardCache(tmp_path / "cache", 1000).open("http://localhost/a.tar", lambda *_: None)
 
 
 def test_the_digest_of_a_file_is_of_all_its_content(tmp_path) -> None:

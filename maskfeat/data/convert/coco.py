@@ -145,8 +145,10 @@ def is_panoptic(content: Json) -> bool:
     return any(isinstance(one, dict) and "segments_info" in one for one in first)
 
 
-def list_coco(path: Path, content: Json, images_dir: str | None, is_segments: bool) -> list[Record]:
-    """The samples of a COCO JSON.
+def list_coco(
+    path: Path, content: Json, images_dir: str | None, is_segments: bool
+) -> tuple[list[Record], dict[str, int]]:
+    """The samples of a COCO JSON, and how many annotations belong to none, by reason.
 
     Args:
         path: The JSON.
@@ -170,8 +172,8 @@ def list_coco(path: Path, content: Json, images_dir: str | None, is_segments: bo
         raise ValueError(f"'{path}' is not laid out as COCO's: {error!r}") from error
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
-    if strays is not None:
-        _LOG.warning("'%s': %s; they are left out", path, strays)
+    if strays:
+        _warn_of(strays, len(content["annotations"]), path)
     files = [str(one["file_name"]) for one in images.values()]
     folder = _images_folder(path, images_dir, files[:1])
     records: list[Record] = []
@@ -182,7 +184,18 @@ def list_coco(path: Path, content: Json, images_dir: str | None, is_segments: bo
         else:
             labels = [_label(names, one) for one in mine]
             records.append(InstancesRecord(key, place, image, mine, labels))
-    return records
+    return records, {f"annotation {reason}": len(ids) for reason, ids in strays.items()}
+
+
+def _warn_of(strays: Mapping[str, Sequence[object]], num_annotations: int, path: Path) -> None:
+    counts = ", ".join(
+        f"{len(ids)} {reason} (e.g. image_id {str(ids[0])[:80]})" for reason, ids in strays.items()
+    )
+    num = sum(map(len, strays.values()))
+    _LOG.warning(
+        "'%s': %d of %d annotations belong to no image: %s; they are left out",
+        *(path, num, num_annotations, counts),
+    )
 
 
 def _keys(files: Sequence[str], path: Path) -> list[str]:

@@ -53,7 +53,7 @@ def by_id(entries: Sequence[Json], what: str, name: str) -> dict[Hashable, Json]
 
 def annotations_of(
     content: Json, images: dict[Hashable, Json]
-) -> tuple[dict[Hashable, list[Json]], str | None]:
+) -> tuple[dict[Hashable, list[Json]], dict[str, list[object]]]:
     """Group the annotations by image.
 
     Args:
@@ -61,8 +61,7 @@ def annotations_of(
         images: Its images by id.
 
     Returns:
-        The annotations of each image; and a sentence on those that belong to no image, counted by
-        reason, None if there are none.
+        The annotations of each image; and by reason the image_id of those that belong to none.
 
     Raises:
         ValueError: If no annotation belongs to an image.
@@ -79,18 +78,10 @@ def annotations_of(
             found[number].append(one)
         else:
             strays[reason].append(value)
-    if not strays:
-        return found, None
-    if not found:
+    if strays and not found:
         first = str(next(iter(strays.values()))[0])[:80]
         raise ValueError(
             f"no annotation belongs to an image: ids of images are like {next(iter(images), None)},"
             f" image_id of annotations like {first}"
         )
-    counts = ", ".join(
-        f"{len(values)} {reason} (e.g. image_id {str(values[0])[:80]})"
-        for reason, values in sorted(strays.items())
-    )
-    num_strays = sum(map(len, strays.values()))
-    total = len(content["annotations"])
-    return found, f"{num_strays} of {total} annotations belong to no image: {counts}"
+    return found, dict(sorted(strays.items()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Input:
             input's turn.
         kind: The format that it was asked for by, for `find_inputs` to find it again.
         images_dir: As in `find_inputs`.
+        left_out: How many annotations of its source belong to no sample, by reason.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Input:
     list_records: Callable[[], Sequence[Record]]
     kind: str = "auto"
     images_dir: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -151,8 +153,9 @@ def _inputs_of(
     if wants_file:
         content, hashed = read_coco(path)
         is_segments = is_panoptic(content) if kind == "coco" else True
-        records = list_coco(path, content, images_dir, is_segments)
-        return _cut(path.stem, source, records, kind, hashed, images_dir)
+        records, left_out = list_coco(path, content, images_dir, is_segments)
+        first, *others = _cut(path.stem, source, records, kind, hashed, images_dir)
+        return [replace(first, left_out=left_out), *others]
     if kind == "bsds500":
         splits = find_splits(path)
         if not splits:

@@ -16,7 +16,6 @@ written by whichever finds that all inputs are done: it is then the same for eac
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 from collections import Counter
@@ -27,7 +26,7 @@ from typing import Any
 
 from maskfeat.data.convert.sample import Settings
 from maskfeat.data.convert.sources import Input
-from maskfeat.files import whole_file
+from maskfeat.files import FolderInUseError, held_lock, whole_file
 
 Json = dict[str, Any]
 
@@ -83,6 +82,7 @@ class ConvertState:
                 "kind": one.kind,
                 "images_dir": one.images_dir,
                 "measure": one.measure,
+                "left_out": dict(one.left_out),
             }
         gone = _no_longer_given(known, inputs)
         for name in gone:
@@ -98,7 +98,7 @@ class ConvertState:
         """The settings and inputs; None for a folder that is new.
 
         An input has the place of its source, `kind` and `images_dir` for `find_inputs` to find it
-        there again, and its measure.
+        there again, its measure, and what it left out of all samples.
         """
         return read_json(self._plan_path) if self._plan_path.is_file() else None
 
@@ -156,14 +156,13 @@ class ConvertState:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:
         """Hold an input; gives False if another process does. A killed process holds nothing."""
-        with (self._notes / f"{name}.lock").open("ab") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock = self._notes / f"{name}.lock"
+                stack.enter_context(held_lock(lock, self.folder, f"a conversion of {name}"))
+            except FolderInUseError:
                 yield False
                 return
-            except OSError:
-                pass  # a file system without locks
             yield True
 
     def write_index(self) -> Json | None:
@@ -188,6 +187,7 @@ class ConvertState:
         left_out: Counter[str] = Counter()
         for name, source in plan["inputs"].items():
             notes = self.finished_shards(name, source["measure"])
+            left_out.update(source.get("left_out", {}))
             lost = [one for note in notes for one in note["skipped"]]
             if self.is_done(name, source["measure"]):
                 lost += read_json(self._notes / f"{name}.done.json")["skipped"]

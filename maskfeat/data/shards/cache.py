@@ -164,13 +164,16 @@ class ShardCache:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             file = os.fdopen(os.open(self.folder / f".{name}.lock", flags, 0o666), "r+")
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with self._named_errors():
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
+        except BlockingIOError:  # another process holds the lock
+            raise
         except OSError as error:
             raise CacheFolderError(
                 f"data.shards.cache_dir '{self.folder}' cannot keep shards "
