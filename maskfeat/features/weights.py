@@ -25,6 +25,8 @@ from maskfeat.files import whole_file
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
 CARD_KEY = "maskfeat_card"
+# Names of the tensors of a click decoder in the same file, see `interactive.decoder_file`.
+DECODER_PREFIX = "click_decoder."
 # What decides which weights a network has.
 _BUILD = ("backbone", "levels", "c0", "width", "bound", "finest_channels")
 _BOUNDARY = "boundary_heads."
@@ -234,7 +236,8 @@ def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor], str | None]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            names = [name for name in file.keys() if not name.startswith(DECODER_PREFIX)]
+            weights = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     if CONFIG_KEY not in metadata:

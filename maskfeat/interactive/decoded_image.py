@@ -65,7 +65,8 @@ class DecodedImage:
         """Logit of "object" of each pixel, float32, shape (H, W)."""
         size = self._maps.features.size
         coarse = self._decoded(self._whole, given, None)
-        window = Look.around(self._window(coarse, given), CELLS, self._decoder.multiple)
+        box = object_window(self._whole, coarse, given, size)
+        window = Look.around(box, CELLS, self._decoder.multiple)
         fine = self._decoded(window, given, coarse_at(self._whole, coarse, window))
         beyond = self._whole.at_pixels(coarse, size, torch.zeros(size))
         logits: FloatArray = window.at_pixels(fine, size, beyond).numpy()
@@ -87,30 +88,43 @@ class DecodedImage:
             del self._encoded[oldest]
         return self._encoded[look]
 
-    def _window(self, coarse: Tensor, given: Given) -> tuple[float, float, float, float]:
-        """The window of the second look, pixels: object, object prompts and box, and a margin."""
-        pixels = [p.pixels_yx for p in given.prompts if p.is_object]
-        boxes = [(*p.min(axis=0), *(p.max(axis=0) + 1)) for p in pixels]
-        boxes += [] if given.box is None else [given.box]
-        cells = np.argwhere(coarse.numpy() > 0)
-        if len(cells):
-            first, last = np.quantile(cells, [0.005, 0.995], axis=0)
-            start = np.array([self._whole.top, self._whole.left])
-            corners = np.array([first, last + 1]) * self._whole.cell_px + start
-            boxes.append(tuple(corners.ravel()))
-        if not boxes:
-            return (0, 0, *self._maps.features.size)
-        sides = np.array(boxes, float)
-        low, high = sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)
-        # Rounded, so that the next click on the same object mostly has the same window.
-        length = np.maximum(high - low, (high - low).max() / 2)
-        length = np.maximum(length * (1 + 2 * _MARGIN), _LEAST_PX)
-        step = 2 ** np.round(np.log2(length.max() / 16))
-        low, high = (
-            np.round(side / step) * step
-            for side in ((low + high - length) / 2, (low + high + length) / 2)
-        )
-        return (*low, *high)
+
+def object_window(
+    whole: Look, coarse: Tensor, given: Given, size: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """The window of the second look: object, object prompts and box, with a margin.
+
+    Args:
+        whole: The first look.
+        coarse: Logits on its grid, (h, w).
+        given: All prompts.
+        size: Height and width of the image.
+
+    Returns:
+        Top, left, bottom, right, pixels; may reach beyond the image.
+    """
+    pixels = [p.pixels_yx for p in given.prompts if p.is_object]
+    boxes = [(*p.min(axis=0), *(p.max(axis=0) + 1)) for p in pixels]
+    boxes += [] if given.box is None else [given.box]
+    cells = np.argwhere(coarse.numpy() > 0)
+    if len(cells):
+        first, last = np.quantile(cells, [0.005, 0.995], axis=0)
+        start = np.array([whole.top, whole.left])
+        corners = np.array([first, last + 1]) * whole.cell_px + start
+        boxes.append(tuple(corners.ravel()))
+    if not boxes:
+        return (0, 0, size[0], size[1])
+    sides = np.array(boxes, float)
+    low, high = sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)
+    length = np.maximum(high - low, (high - low).max() / 2)
+    length = np.maximum(length * (1 + 2 * _MARGIN), _LEAST_PX)
+    # Rounded, so that the next click on the same object mostly has the same window.
+    step = 2 ** np.round(np.log2(length.max() / 16))
+    low, high = (
+        np.round(side / step) * step
+        for side in ((low + high - length) / 2, (low + high + length) / 2)
+    )
+    return (*low, *high)
 
 
 def coarse_at(whole: Look, coarse: Tensor, window: Look) -> Tensor:

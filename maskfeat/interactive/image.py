@@ -74,7 +74,7 @@ class ImageState:
             raise ValueError("features must be finite, got NaN or infinity; check what made them")
         colors = None if rgb is None else (rgb2lab(rgb) / 100).astype(np.float32)
         if colors is not None:
-            self._distances = _with_color(self._distances, colors, features.scale)
+            self._distances = distances_with_color(self._distances, colors, features.scale)
         self.graph: RegionGraph = superpixels(features, per_megapixel, self._distances)
         self.hierarchy: Hierarchy = superpixel_hierarchy(
             self.graph, merge_classifier=default_merge_classifier()
@@ -247,7 +247,7 @@ class LocalCut:
         return refined if self.box is None else refined & filled(self.box, self.rough.shape)[window]
 
 
-def _with_color(
+def distances_with_color(
     distances: tuple[FloatArray, FloatArray], colors: FloatArray, scale: float
 ) -> tuple[FloatArray, FloatArray]:
     """Distances of neighbors in features and color, each as it counts in p = 2 / (1 + exp(d^2)).

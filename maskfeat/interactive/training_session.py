@@ -1,0 +1,240 @@
+"""Sessions of simulated users for training: one object, its prompts so far, its mask so far."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.interactive.decoded_image import CELLS, Given, object_window
+from maskfeat.interactive.geometry import Box, distance_to_outline, window_of
+from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
+from maskfeat.interactive.prompts import Prompt
+
+# How sessions start, by chance; the rest starts with a click.
+_BOX, _MASK, _SCRIBBLE, _MANY = 0.10, 0.06, 0.10, 0.10
+_MOST_CLICKS = 100
+_CROPPED = 0.3  # share of sessions whose first look is a part of the image
+_RADIUS_KNOWN = 0.6  # share of later clicks
+_NEAR_OUTLINE_PX = 6
+
+
+class TrainingSession:
+    """A simulated user who corrects the mask of one object, as in RITM's iterative training.
+
+    A session starts with a click, a box, a mask to start from, a scribble, or up to a hundred
+    clicks at once. Every later step clicks an error of the mask: in its middle, anywhere in it, or
+    near its outline. Some clicks come with their click radius.
+
+    Args:
+        maps: Of the image.
+        mask: The object, bool, shape (H, W), not empty.
+        rng: Draws everything.
+
+    Attributes:
+        given: The prompts so far.
+        pred: The mask so far, bool, shape (H, W).
+        first: The first look, square.
+        is_flipped: Whether looks are mirrored.
+
+    References:
+        Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022.
+    """
+
+    def __init__(self, maps: ImageMaps, mask: BoolArray, rng: np.random.Generator) -> None:
+        self.mask = mask
+        self._maps = maps
+        self._rng = rng
+        self._target = MapReader(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), 1)
+        self.pred = np.zeros_like(mask)
+        self.given = Given([])
+        self.is_flipped = bool(rng.random() < 0.5)
+        rows, columns = window_of(mask)
+        self._box: Box = rows.start, columns.start, rows.stop, columns.stop
+        self.first = maps.look(square(self._first_box()))
+        self._is_started = self._start()
+
+    def click(self) -> None:
+        """Add a click on an error, unless the session started with other prompts just now."""
+        wrong = self.pred != self.mask
+        for prompt in self.given.prompts:
+            wrong[tuple(prompt.pixels_yx.T)] = False
+        if self._is_started or not wrong.any():
+            self._is_started = False
+            return
+        place = self._place_in(self._error(wrong))
+        radius = math.inf
+        if self.given.prompts and self.pred.any() and self._rng.random() < _RADIUS_KNOWN:
+            radius = distance_to_outline(self.pred, place)
+        self._add(place, radius)
+
+    def target(self, look: Look) -> Tensor:
+        """Share of object in each cell of a look, (h, w)."""
+        return self._target.read(look)[0]
+
+    def second(self, coarse: Tensor) -> LookMaps:
+        """The look around the object and its prompts, moved and scaled by chance, square.
+
+        Args:
+            coarse: Logits of the first look, (h, w).
+        """
+        box = np.array(object_window(self.first.look, coarse, self.given, self.mask.shape), float)
+        low, high = box[:2], box[2:]
+        middle = (low + high) / 2 + self._rng.normal(0, 0.04, 2) * (high - low)
+        half = (high - low) / 2 * self._rng.uniform(0.85, 1.25)
+        return self._maps.look(square((*(middle - half), *(middle + half))))
+
+    def show(self, look: Look, logits: Tensor, coarse: Tensor) -> None:
+        """Take the mask of two looks; clicked pixels have their label.
+
+        Args:
+            look: The second look.
+            logits: On its grid, (h, w).
+            coarse: Logits of the first look.
+        """
+        beyond = self.first.look.at_pixels(
+            coarse, self.mask.shape, torch.full(self.mask.shape, -8.0)
+        )
+        self.pred = (look.at_pixels(logits, self.mask.shape, beyond) > 0).numpy()
+        for prompt in self.given.prompts:
+            self.pred[tuple(prompt.pixels_yx.T)] = prompt.is_object
+
+    def _first_box(self) -> tuple[float, float, float, float]:
+        """The image, or by chance a part of it that holds the object."""
+        height, width = self.mask.shape
+        if self._rng.random() >= _CROPPED:
+            return (0, 0, height, width)
+        top, left, bottom, right = self._box
+        draw = self._rng.uniform
+        return (draw(0, top), draw(0, left), draw(bottom, height), draw(right, width))
+
+    def _start(self) -> bool:
+        """Begin with other prompts than a click, by chance.
+
+        Returns:
+            Whether the next step goes without a click.
+        """
+        kinds = (self._with_box, self._with_mask, self._with_scribbles, self._with_many)
+        chances = np.cumsum([_BOX, _MASK, _SCRIBBLE, _MANY])
+        kind = int(np.searchsorted(chances, self._rng.random(), side="right"))
+        return kinds[kind]() if kind < len(kinds) else False
+
+    def _with_box(self) -> bool:
+        """A box around the object, up to a sixteenth too large."""
+        top, left, bottom, right = self._box
+        most = 0.06 * max(bottom - top, right - left)
+        margin = np.round(self._rng.uniform(0, most, 4)).astype(int).tolist()
+        height, width = self.mask.shape
+        box = (
+            max(0, top - margin[0]),
+            max(0, left - margin[1]),
+            min(height, bottom + margin[2]),
+            min(width, right + margin[3]),
+        )
+        self.given = self.given._replace(box=box)
+        return bool(self._rng.random() < 0.6)
+
+    def _with_mask(self) -> bool:
+        """The object's mask, grown or shrunk, with a rectangle added or cut out."""
+        rng = self._rng
+        steps = min(12, max(1, int(rng.uniform(0.02, 0.15) * math.sqrt(self.mask.sum()))))
+        change = ndimage.binary_dilation if rng.random() < 0.5 else ndimage.binary_erosion
+        start = change(self.mask, iterations=steps)
+        top, left, bottom, right = self._box
+        row, column = rng.integers(top, bottom), rng.integers(left, right)
+        height = max(4, int((bottom - top) * rng.uniform(0.1, 0.4)))
+        width = max(4, int((right - left) * rng.uniform(0.1, 0.4)))
+        rows, columns = (
+            slice(max(0, row - height), row + height),
+            slice(max(0, column - width), None),
+        )
+        start[rows, columns.start : column + width] = rng.random() < 0.5
+        if not start.any():
+            return False
+        signs = torch.from_numpy(np.where(start, np.float32(1), np.float32(-1)))
+        self.pred = start
+        self.given = self.given._replace(mask=MapReader(signs.unsqueeze(0), 1))
+        return bool(rng.random() < 0.3)
+
+    def _with_scribbles(self) -> bool:
+        self._add(self._scribble(self.mask))
+        if self._rng.random() < 0.4 and not self.mask.all():
+            self._add(self._scribble(~self.mask))
+        return True
+
+    def _with_many(self) -> bool:
+        """Up to a hundred clicks, most of them near the outline; at least one on the object."""
+        grown = ndimage.binary_dilation(self.mask, iterations=_NEAR_OUTLINE_PX)
+        shrunk = ndimage.binary_erosion(self.mask, iterations=_NEAR_OUTLINE_PX)
+        near, anywhere = np.argwhere(grown & ~shrunk), np.argwhere(np.ones_like(self.mask))
+        self._add(self._drawn(np.argwhere(self.mask)))
+        for _ in range(int(math.exp(self._rng.uniform(0, math.log(_MOST_CLICKS))))):
+            self._add(self._drawn(near if self._rng.random() < 0.6 else anywhere))
+        return True
+
+    def _scribble(self, region: BoolArray) -> IntArray:
+        """A walk inside a region, (N, 2)."""
+        place = self._drawn(np.argwhere(region))[0].astype(float)
+        angle, pixels = self._rng.uniform(0, 2 * math.pi), [place.astype(np.int64)]
+        for _ in range(int(self._rng.integers(6, 30))):
+            angle += self._rng.normal(0, 0.3)
+            ahead = place + 3 * np.array([math.sin(angle), math.cos(angle)])
+            pixel = np.round(ahead).astype(np.int64)
+            if ((pixel < 0) | (pixel >= region.shape)).any() or not region[tuple(pixel)]:
+                angle += 2.0
+                continue
+            place = ahead
+            pixels.append(pixel)
+        return np.unique(pixels, axis=0)
+
+    def _error(self, wrong: BoolArray) -> BoolArray:
+        """One connected error, mostly the largest one, (H, W)."""
+        found = []
+        for kind in (wrong & self.mask, wrong & ~self.mask):
+            parts, count = ndimage.label(kind)
+            sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+            found += [(size, parts, i + 1) for i, size in enumerate(sizes.tolist())]
+        sizes = np.array([size for size, *_ in found], float)
+        is_largest = self._rng.random() < 0.85
+        chosen = int(
+            sizes.argmax() if is_largest else self._rng.choice(len(found), p=sizes / sizes.sum())
+        )
+        _, parts, number = found[chosen]
+        error: BoolArray = parts == number
+        return error
+
+    def _place_in(self, error: BoolArray) -> IntArray:
+        """The deepest pixel of an error, any, or one near its outline, (1, 2)."""
+        rows, columns = window_of(error)
+        depths = ndimage.distance_transform_edt(np.pad(error[rows, columns], 1))[1:-1, 1:-1]
+        chance = self._rng.random()
+        if chance < 0.5:
+            place = np.argwhere(depths == depths.max())[:1]
+        else:
+            most = depths.max() if chance < 0.8 else max(1.5, 0.25 * depths.max())
+            place = self._drawn(np.argwhere((depths > 0) & (depths <= most)))
+        moved: IntArray = place + [rows.start, columns.start]  # noqa: RUF005 - a sum
+        return moved
+
+    def _drawn(self, pixels_yx: IntArray) -> IntArray:
+        """One of some pixels, (1, 2)."""
+        number = self._rng.integers(len(pixels_yx))
+        return pixels_yx[number : number + 1]
+
+    def _add(self, pixels_yx: IntArray, radius: float = math.inf) -> None:
+        is_object = bool(self.mask[tuple(pixels_yx[0])])
+        prompt = Prompt(pixels_yx, is_object, radius)
+        self.given = self.given._replace(prompts=[*self.given.prompts, prompt])
+
+
+def square(box_yxyx: tuple[float, float, float, float]) -> Look:
+    """The look around a box with as many rows as columns, so that looks make a batch."""
+    look = Look.around(box_yxyx, CELLS)
+    top = look.top - (CELLS - look.rows) / 2 * look.cell_px
+    left = look.left - (CELLS - look.columns) / 2 * look.cell_px
+    return Look(top, left, look.cell_px, CELLS, CELLS)
