@@ -150,7 +150,15 @@ def served(app: Starlette) -> Iterator[str]:
 
 @contextlib.contextmanager
 def chromium() -> Iterator:
-    """A headless browser; the test is skipped where there is none."""
+    """A window of a headless browser; the test is skipped where there is none.
+
+    Its tabs share processes, which start in half a CPU second less than those of a new window.
+    Each server has a port, and so an origin, of its own.
+    """
+    # typing keeps one object for `Union[int, float]` and `Union[float, int]`, the one that was
+    # made first. Playwright makes the latter: `--trainer.limit_train_batches 1` would be 1.0.
+    import lightning.pytorch  # noqa: F401
+
     playwright = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
@@ -160,14 +168,14 @@ def chromium() -> Iterator:
     with playwright.sync_playwright() as driver:
         # Chromium's own sandbox does not work for root, as tests in containers are.
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
+        yield browser.new_context(viewport={"width": 1100, "height": 750})
         browser.close()
 
 
 @contextlib.contextmanager
 def opened(browser, url: str) -> Iterator[Page]:
     """A page in a tab of its own, in which nothing may go wrong."""
-    tab = browser.new_page(viewport={"width": 1100, "height": 750})
+    tab = browser.new_page()
     tab.set_default_timeout(20_000)
     page = Page(tab, url)
     yield page
