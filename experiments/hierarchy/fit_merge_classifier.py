@@ -1,8 +1,10 @@
 """Fit the merge classifier that comes with the package.
 
-    python experiments/hierarchy/fit_merge_classifier.py runs/bsds500/checkpoints/last.ckpt
+    python experiments/hierarchy/fit_merge_classifier.py runs/all_further/checkpoints/last.ckpt
 
-For two regions of an image of BSDS500's train set the target is the share of pixel pairs, one
+Images are BSDS500's train set, some of it again in grey, inverted or recolored, and drawn scenes,
+whose things have textures: a classifier that has seen photographs alone is unsure what to make of
+others. For two regions of an image the target is the share of pixel pairs, one
 pixel from either side, that one true segment holds, averaged over annotators. Samples are all
 pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
 that of the classifiers fitted so far, so that a merge classifier knows the regions that it makes
@@ -14,9 +16,9 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ from torch import nn
 
 import maskfeat
 from maskfeat.batch import HeldOutImage
+from maskfeat.data.augment import Augmentation, jitter_color
 from maskfeat.data.heldout import ShardImages
+from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.evaluate.metrics.nested import NestedOverlap
 from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.merge_classifier import (
@@ -42,6 +46,9 @@ from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+# A third each, about: without color, inverted, with any colors.
+OTHER_COLORS = Augmentation(grey=0.4, invert=0.4, recolor=0.4)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,19 @@ class KnownImage:
     tree: PartitionTree
     shared: np.ndarray
     num_annotators: int
+
+
+def scenes(args: argparse.Namespace) -> Iterator[HeldOutImage]:
+    """Images as they are, a share of them in other colors, drawn scenes."""
+    rng = np.random.default_rng(args.seed)
+    images = ShardImages(args.shards, args.num_images)
+    yield from images
+    if args.recolored:
+        for number in evenly_spaced(len(images), max(1, round(args.recolored * len(images)))):
+            image = images[number]
+            yield replace(image, image=jitter_color(image.image, OTHER_COLORS, rng))
+    if args.num_drawn:
+        yield from ShardImages(args.drawn, args.num_drawn)
 
 
 def known_image(checkpoint: str, image: HeldOutImage) -> KnownImage:
@@ -194,6 +214,9 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
     parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
+    parser.add_argument("--recolored", type=float, default=0.5, help="share of images used again")
+    parser.add_argument("--drawn", default="data_shards/train-*.tar", help="drawn scenes")
+    parser.add_argument("--num_drawn", type=int, default=60, help="at most this number of these")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
@@ -206,12 +229,14 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    images = ShardImages(args.shards, args.num_images)
+    # Partitions say all; a hundred masks of an image take as many times its memory.
+    images = [replace(image, masks=image.masks[:0]) for image in scenes(args)]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     origin = (
-        f"{len(images)} images of {args.shards}, features of {args.checkpoint}, commit {commit}"
+        f"{len(images)} images of {args.shards}, in part recolored, and of {args.drawn}, "
+        f"features of {args.checkpoint}, commit {commit}"
     )
     with ProcessPoolExecutor(args.processes) as pool:
         jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from shard_factory import write_shard
 
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.weights import save
 from maskfeat.segment.merge_classifier import MergeClassifier
 
 DRAWN = "data_shards/val-*.tar"
@@ -24,11 +26,12 @@ def run(repository, *words: str) -> str:
 def test_a_merge_classifier_is_fitted_and_can_be_loaded(repository, tmp_path) -> None:
     out = tmp_path / "merge_classifier.safetensors"
     words = ["maskfeat-b0", "--shards", DRAWN, "--num_images=2", "--steps=20", "--processes=1"]
+    words += ["--drawn", DRAWN, "--num_drawn=1"]
     printed = run(
         repository, "experiments/hierarchy/fit_merge_classifier.py", *words, f"--out={out}"
     )
     assert "share of variance explained" in printed
-    assert "2 images of data_shards/val" in MergeClassifier.load(out).network.origin
+    assert "4 images of data_shards/val" in MergeClassifier.load(out).network.origin
 
 
 @pytest.mark.slow
@@ -44,7 +47,7 @@ def test_linkages_are_compared(repository, tmp_path) -> None:
 def test_levels_are_measured_and_images_drawn_of_sets_never_trained_on(
     repository, tmp_path
 ) -> None:
-    for number, name in enumerate(["ade20k_sample", "camvid", "carparts", "ccp"]):
+    for number, name in enumerate(["ade20k_sample", "camvid", "carparts", "ccp", "facades"]):
         split = "train" if name == "ade20k_sample" else "val"
         (tmp_path / name).mkdir()
         write_shard(tmp_path / name / f"{split}-000000.tar", 1, seed=number, size=(60, 80))
@@ -59,6 +62,27 @@ def test_levels_are_measured_and_images_drawn_of_sets_never_trained_on(
     widths = {path.stem: Image.open(path).width for path in (tmp_path / "out").glob("*.png")}
     assert widths["drawn"] == 5 * 320 + 4 * 4
     assert widths["camvid"] == 4 * 320 + 3 * 4  # without the image, which may not be handed on
+
+
+@pytest.mark.slow
+def test_trees_of_unlike_images_and_mixes_of_distances_are_measured(repository, tmp_path) -> None:
+    for name in ("bsds500/val", "dev_nuclei/test"):
+        path = tmp_path / f"{name}-000000.tar"
+        path.parent.mkdir()
+        write_shard(path, 2, seed=len(name), size=(60, 80))
+    words = [f"--root={tmp_path}", "--num_images=1", f"--out={tmp_path}/unlike.json"]
+    run(repository, "experiments/beyond/unlike.py", *words)
+    rows = json.loads((tmp_path / "unlike.json").read_text())
+    assert [row["images"] for row in rows] == [1, 1, 1, 1]
+    assert all(0 < row["Ward on Lab"] <= 1 for row in rows)
+
+    save(FeaturePyramid(width=8, boundary=True), tmp_path / "net.safetensors")
+    words = [f"{tmp_path}/net.safetensors", f"--shards={tmp_path}/bsds500/val-000000.tar"]
+    run(repository, "experiments/hierarchy/shares.py", *words, f"--out={tmp_path}/shares.json")
+    rows = json.loads((tmp_path / "shares.json").read_text())
+    mixes = {(row["slope"], row["strength"], row["color"]) for row in rows}
+    assert len(mixes) == len(rows) == 5 + 24
+    assert len({row["best IoU"] for row in rows}) > 10
 
 
 @pytest.mark.slow
