@@ -66,15 +66,19 @@ def _run_words(words: list[str], is_typed: bool) -> None:
 
         _on_lists("configs", configs, "folder", words[1:])
         return
-    _check_command(words)
+    is_clicks = words[:1] == ["clicks"]
+    _check_command(words[1:] if is_clicks else words)
     _quiet_libraries()
     _find_own_modules()
-    from maskfeat.lightning_cli import MaskfeatCLI
+    from maskfeat.lightning_cli import ClickCLI, MaskfeatCLI
 
     raise_at_ctrl_c()
     with in_one_sentence():
-        # None, or Lightning warns that arguments came both ways.
-        MaskfeatCLI(None if is_typed else words)
+        if is_clicks:
+            ClickCLI(words[1:])
+        else:
+            # None, or Lightning warns that arguments came both ways.
+            MaskfeatCLI(None if is_typed else words)
 
 
 def _say_of_itself(word: str) -> None:
@@ -91,7 +95,7 @@ def _check_command(words: Sequence[str]) -> None:
     """Refuse an unknown command: Lightning would name its own commands only."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
-    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "configs", "shards"])
+    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "clicks", "configs", "shards"])
     got = f"got '{words[0]}'" if words else "got none"
     print(
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import jsonargparse
 import torch
 from jsonargparse.typing import register_type
-from lightning import LightningDataModule
+from lightning import LightningDataModule, LightningModule
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -24,6 +24,7 @@ from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import FeatureTask, check_precision
 from maskfeat.former_settings import FormerSettings
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
+from maskfeat.interactive.click_task import ClickTask
 from maskfeat.packaged import resolve_data_root, uses_packaged_scenes
 from maskfeat.parser_errors import OneLineErrors
 from maskfeat.running.net_summary import shorten_summary
@@ -78,12 +79,19 @@ class MaskfeatCLI(LightningCLI):
 
     Args:
         args: Words of the command line; None takes sys.argv.
+
+    Attributes:
+        task: What is trained.
+        data: The class of the data module unless a config names another.
     """
+
+    task: type[LightningModule] = FeatureTask
+    data = "maskfeat.data.datamodule.ShardDataModule"
 
     def __init__(self, args: Any = None) -> None:  # noqa: ANN401 - Lightning's
         self._words = args
         super().__init__(
-            FeatureTask,
+            self.task,
             LightningDataModule,  # ShardDataModule unless the user names another
             subclass_mode_data=True,
             args=args,
@@ -126,7 +134,7 @@ class MaskfeatCLI(LightningCLI):
         )
         assert parser.groups is not None
         parser.groups["data"].title = "Training, held-out and prediction data"
-        parser.set_defaults({"data": {"class_path": "maskfeat.data.datamodule.ShardDataModule"}})
+        parser.set_defaults({"data": {"class_path": self.data}})
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets settings of the checkpoint override the command line."""
@@ -252,6 +260,13 @@ class MaskfeatCLI(LightningCLI):
         saver = self.trainer.checkpoint_callback
         folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
         return Path(folder)
+
+
+class ClickCLI(MaskfeatCLI):
+    """`maskfeat clicks fit --config ...`: trains a click decoder on the features of a network."""
+
+    task = ClickTask
+    data = "maskfeat.interactive.click_data.ClickDataModule"
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several

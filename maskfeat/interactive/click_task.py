@@ -156,6 +156,34 @@ class ClickTask(L.LightningModule):
         return [optimizer], [warmup]
 
 
+class SessionStrips(L.Callback):
+    """Draws the sessions of a step: image and clicks, mask after the last click, true mask.
+
+    Args:
+        every_n_batches: How often.
+        num_sessions: Rows of a strip.
+    """
+
+    def __init__(self, every_n_batches: int = 100, num_sessions: int = 4) -> None:
+        self.every_n_batches, self.num_sessions = every_n_batches, num_sessions
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: list[TrainingSession],
+        batch_idx: int,
+    ) -> None:
+        """Add a strip to TensorBoard."""
+        add_image = getattr(getattr(trainer.logger, "experiment", None), "add_image", None)
+        if add_image is None or not trainer.is_global_zero or batch_idx % self.every_n_batches:
+            return
+        for row, session in enumerate(batch[: self.num_sessions]):
+            strip = session.drawn()
+            add_image(f"train/session_{row}", strip, trainer.global_step, dataformats="HWC")
+
+
 def look_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     """Normalized focal loss and Dice loss of the cells inside the image.
 

@@ -26,6 +26,7 @@ from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder_file import load_decoder
 from maskfeat.interactive.geometry import Box, filled
 from maskfeat.interactive.history import PromptHistory
 from maskfeat.interactive.image import ImageState, PromptCutter
@@ -92,8 +93,9 @@ class InteractiveSegmenter:
         cache_dir: Folder that keeps features, so that an image is encoded once; for a model that
             is an nn.Module.
         networks: Networks of clicks; None for those of the package.
-        decoder: A trained click decoder for the features of `model`. It takes the place of the
-            network of step 2 and reads prompts of a large click radius together. None for none.
+        decoder: A click decoder trained on the features of `model`, or the path of its file, see
+            `decoder_file.load_decoder`. It takes the place of the network of step 2 and reads
+            prompts of a large click radius together. None for none.
     """
 
     @renamed_argument("smoothness", "pairwise_weight")
@@ -107,7 +109,7 @@ class InteractiveSegmenter:
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: ClickNetworks | None = None,
-        decoder: ClickDecoder | None = None,
+        decoder: ClickDecoder | str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(method, str) or method != "cut":
             raise ValueError(
@@ -121,6 +123,11 @@ class InteractiveSegmenter:
         if not (networks is None or isinstance(networks, ClickNetworks)):
             raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
         self.networks = default_networks() if networks is None else networks
+        if isinstance(decoder, str | os.PathLike):
+            found = load_decoder(decoder)
+            if found is None:
+                raise ValueError(f"'{decoder}' holds features without a click decoder")
+            decoder = found
         self.decoder = None if decoder is None else decoder.fused()
         self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
         self._lock = threading.RLock()

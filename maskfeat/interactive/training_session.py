@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.color import lab2rgb
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
@@ -103,6 +105,18 @@ class TrainingSession:
         self.pred = (look.at_pixels(logits, self.mask.shape, beyond) > 0).numpy()
         for prompt in self.given.prompts:
             self.pred[tuple(prompt.pixels_yx.T)] = prompt.is_object
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """Image with clicks (green on the object, red), mask, true mask, uint8 (H, 3 W, 3)."""
+        lab = self._maps.colors.permute(1, 2, 0).numpy() * 100
+        rgb = np.round(lab2rgb(lab) * 255).astype(np.uint8)
+        for prompt in self.given.prompts:
+            color = (0, 255, 0) if prompt.is_object else (255, 0, 0)
+            for row, column in prompt.pixels_yx.tolist():
+                rgb[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = color
+        masks = np.concatenate([self.pred, self.mask], axis=1)
+        gray = np.repeat(masks[..., None], 3, axis=2) * np.uint8(255)
+        return np.concatenate([rgb, gray], axis=1)
 
     def _first_box(self) -> tuple[float, float, float, float]:
         """The image, or by chance a part of it that holds the object."""

@@ -90,6 +90,28 @@ def test_brightness_trains_two_steps(command, tmp_path, capsys) -> None:
     assert "of neighboring components differ" in capsys.readouterr().out
 
 
+def test_clicks_trains_two_steps_and_its_checkpoint_segments(command, tmp_path) -> None:
+    command(
+        "clicks",
+        "fit",
+        "--config=conf/clicks.yaml",
+        "--data.train={'.': 1.0}",
+        "--data.num_images=1",
+        "--trainer.max_steps=2",
+        "--trainer.precision=32-true",
+        "--trainer.callbacks.every_n_train_steps=1",
+    )
+    assert (tmp_path / "runs/clicks/config.yaml").exists()
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    segmenter = maskfeat.InteractiveSegmenter(
+        "maskfeat-b0", decoder=tmp_path / "runs/clicks/checkpoints/last.ckpt"
+    )
+    segmenter.set_image(image)
+    mask = segmenter.predict([[30, 40], [5, 5]], [True, False])
+    assert mask[30, 40]
+    assert not mask[5, 5]
+
+
 @pytest.mark.real
 def test_bsds500_trains_two_steps_on_images(command, tmp_path, shared_data) -> None:
     command(
