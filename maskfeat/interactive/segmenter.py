@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from maskfeat.arguments import (
     ImageLike,
+    checked_count,
     checked_flag,
     checked_number,
     is_whole,
@@ -24,6 +25,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features
+from maskfeat.interactive.candidates import Candidate, candidates
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import load_decoder
@@ -33,6 +35,7 @@ from maskfeat.interactive.image import ImageState, PromptCutter
 from maskfeat.interactive.networks import ClickNetworks, default_networks
 from maskfeat.interactive.prompts import (
     ANYWHERE,
+    LabeledPixels,
     Prompt,
     check_object,
     checked_box,
@@ -230,6 +233,54 @@ class InteractiveSegmenter:
             if bound is not None:
                 enlarged &= bound
             return enforce_hard_constraints(enlarged, pixels.of(1), pixels.of(0), keep_all)
+
+    def predict_candidates(
+        self,
+        clicks_yx: npt.ArrayLike,
+        is_positive: npt.ArrayLike,
+        *,
+        num_masks: int = 3,
+    ) -> list[Candidate]:
+        """Several masks for clicks that may mean a whole, a part or a subpart.
+
+        Args:
+            clicks_yx: See `predict`; at least one on the object.
+            is_positive: See `predict`.
+            num_masks: At most this many; fewer where further segments would be much alike.
+
+        Returns:
+            Masks with a predicted IoU each, best first, see `candidates`; each satisfies every
+            click, and one is that of `predict`.
+
+        Raises:
+            ValueError: As `predict`, or num_masks is not at least 1.
+        """
+        num_masks = checked_count("num_masks", num_masks)
+        with self._lock:
+            mask = self.predict(clicks_yx, is_positive)
+            state, size = self._ready()
+            pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
+            to = state.features.size
+            inside, outside = (
+                state.graph.labels[tuple(scaled(pixels.of(label), size, to).T)].astype(np.int64)
+                for label in (1, 0)
+            )
+            small = mask if size == to else resized(mask, to)
+            found = candidates(state.hierarchy, small, inside, outside, num_masks)
+            return [
+                Candidate(self._constrained(one.mask, small, mask, pixels), one.predicted_iou)
+                for one in found
+            ]
+
+    @staticmethod
+    def _constrained(
+        found: BoolArray, small: BoolArray, mask: BoolArray, pixels: LabeledPixels
+    ) -> BoolArray:
+        """A candidate at the size of the image; every click has its label."""
+        if found is small:
+            return mask
+        enlarged = found.copy() if found.shape == mask.shape else resized(found, mask.shape)
+        return enforce_hard_constraints(enlarged, pixels.of(1), pixels.of(0), keep_all=False)
 
     def _small_mask(
         self, prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, keep_all: bool

@@ -1,0 +1,86 @@
+"""Several masks for an ambiguous click: whole, part and subpart, each with a predicted IoU."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.segment.hierarchy import Hierarchy
+
+_MOST_ALIKE = 0.8  # IoU of two candidates
+
+
+class Candidate(NamedTuple):
+    """One reading of the prompts.
+
+    Attributes:
+        mask: bool, shape (H, W).
+        predicted_iou: Expected IoU with what the user means, in [0, 1].
+    """
+
+    mask: BoolArray
+    predicted_iou: float
+
+
+def candidates(
+    hierarchy: Hierarchy,
+    mask: BoolArray,
+    object_superpixels: IntArray,
+    background_superpixels: IntArray,
+    num_masks: int,
+) -> list[Candidate]:
+    """A mask and the segments of the hierarchy that the clicks may stand for, best first.
+
+    What the user means is taken to be the segment around the clicks at a granularity that is
+    uniform in (0, 1): a node of the tree with probability p, whose parent has p', is meant with
+    probability p - p', as altitudes are calibrated. The predicted IoU is the expectation over
+    these nodes. Of candidates that are alike the better one is kept, as in Segment Anything
+    (arXiv:2304.02643), which gives three masks for a click for the same reason.
+
+    Args:
+        hierarchy: Of the image.
+        mask: The mask of the prompts, (H, W); always one of the candidates.
+        object_superpixels: Clicked as object, (N,), at least one.
+        background_superpixels: Clicked as background, (M,); no candidate of the tree holds one.
+        num_masks: At most this many.
+    """
+    nodes = _nodes_around(hierarchy, object_superpixels, background_superpixels)
+    labels, tree = hierarchy.superpixel_labels, hierarchy.tree
+    if not len(nodes):
+        return [Candidate(mask, 0.0)]
+    probabilities = hierarchy.probabilities[np.append(nodes, tree.parents[nodes[-1]])]
+    meant = np.maximum(-np.diff(probabilities), 0) + 1e-6
+    meant /= meant.sum()
+    sizes = tree.sizes[nodes]
+    nested = np.minimum(sizes[:, None], sizes) / np.maximum(sizes[:, None], sizes)
+    counts = np.bincount(labels.ravel(), mask.ravel(), tree.num_leaves)
+    within = tree.sums(counts)[nodes]
+    own: Float64Array = within / (mask.sum() + sizes - within)
+    found = [Candidate(mask, float(meant @ own))]
+    ious = nested @ meant
+    for i in np.argsort(-ious, kind="stable"):
+        if len(found) == num_masks:
+            break
+        segment: BoolArray = tree.leaves_under(nodes[i : i + 1])[labels]
+        if all(_iou(segment, other.mask) < _MOST_ALIKE for other in found):
+            found.append(Candidate(segment, float(ious[i])))
+    return sorted(found, key=lambda candidate: -candidate.predicted_iou)
+
+
+def _nodes_around(hierarchy: Hierarchy, inside: IntArray, outside: IntArray) -> IntArray:
+    """The nodes that hold all of some superpixels and none of others, from small to large."""
+    tree = hierarchy.tree
+    holds = np.zeros((tree.num_leaves, 2))
+    holds[inside, 0], holds[outside, 1] = 1, 1
+    path = tree.ancestors(int(inside[0]))
+    sums = tree.sums(holds)[path]
+    has_all = sums[:, 0] == len(np.unique(inside))
+    nodes: IntArray = path[has_all & (sums[:, 1] == 0)]
+    below_root: IntArray = nodes[nodes < len(tree.parents) - 1]  # nobody means the whole image
+    return below_root
+
+
+def _iou(one: BoolArray, other: BoolArray) -> float:
+    return float((one & other).sum() / max(1, (one | other).sum()))
