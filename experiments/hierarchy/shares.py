@@ -3,7 +3,7 @@
     python experiments/hierarchy/shares.py runs/all_further/checkpoints/last.ckpt
 
 The boundary map of a network with a boundary head can count where superpixels run (slope) and how
-strong their borders are, for the tree and for cuts (strength); color where superpixels run. For
+strong their borders are, for the tree and for cuts (strength); so can the color of the image. For
 each mix the tree with its merge classifier on every second image of BSDS500 val, which selects.
 """
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,32 +28,48 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.features.color import color_distances
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import BOUNDARY_SHARE, COLOR_SHARE, Features
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.merge_classifier import MergeClassifier, default_merge_classifier
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 THRESHOLDS = np.linspace(0.02, 0.98, 25).tolist()
-Mix = tuple[float, float, float]  # boundaries in the slope, in the strength, color in the slope
 
 
-def mixes(has_boundaries: bool) -> list[Mix]:
-    """One share is varied at a time, the others are at their defaults or 0."""
-    color = [(0.5 * has_boundaries, 0.5 * has_boundaries, share) for share in SHARES]
-    if not has_boundaries:
-        return color
-    both = [(slope, strength, 0.5) for slope, strength in itertools.product(SHARES, SHARES)]
-    return [*color, *(one for one in both if one not in color)]
+class Mix(NamedTuple):
+    """How much boundaries and color count in the slope of superpixels and the strength of borders.
+
+    Attributes:
+        slope: Share of boundaries in the slope.
+        strength: And in the strength.
+        color_slope: Share of color in the slope.
+        color_strength: And in the strength.
+    """
+
+    slope: float
+    strength: float
+    color_slope: float = COLOR_SHARE
+    color_strength: float = 0.0
+
+
+def mixes(shares: Sequence[float], has_boundaries: bool) -> list[Mix]:
+    """All pairs of shares of color, then of boundaries; what is not varied has its default."""
+    share = BOUNDARY_SHARE if has_boundaries else 0.0
+    pairs = list(itertools.product(shares, shares))
+    color = [Mix(share, share, *pair) for pair in pairs]
+    boundaries = [Mix(*pair) for pair in pairs] if has_boundaries else []
+    return list(dict.fromkeys([*color, *boundaries]))
 
 
 def mixed_graph(features: Features, mix: Mix) -> RegionGraph:
     """Superpixels and their graph by one mix."""
-    slope, strength, color = mix
-    followed = features.followed_distances(features.neighbor_distances(slope), color)
-    labels = superpixels(features, neighbor_distances=followed).labels
-    return graph_of_labels(features, labels, features.neighbor_distances(strength))
+    slope, strength = (
+        features.followed_distances(features.neighbor_distances(share), color)
+        for share, color in ((mix.slope, mix.color_slope), (mix.strength, mix.color_strength))
+    )
+    labels = superpixels(features, neighbor_distances=slope).labels
+    return graph_of_labels(features, labels, strength)
 
 
 def scores(
@@ -88,6 +106,9 @@ def main() -> None:
     parser.add_argument("model", help="a name, .ckpt or .safetensors")
     parser.add_argument("--classifier", type=Path, help="a merge classifier; else the packaged one")
     parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], help="to compare"
+    )
     parser.add_argument("--step", type=int, default=2, help="every second image, from the first")
     parser.add_argument("--out", type=Path, default=Path("experiments/hierarchy/shares.json"))
     args = parser.parse_args()
@@ -103,15 +124,15 @@ def main() -> None:
         features = net.features(image.image)
         features.color_distances = color_distances(torch.tensor(image.image).permute(2, 0, 1))
         images.append((image, features))
-    table = Table("slope", "strength", "color", title=f"{len(images)} images")
+    table = Table(*Mix._fields, title=f"{len(images)} images")
     record = []
-    for mix in track(mixes(bool(net.boundary_heads)), "mixes"):
+    for mix in track(mixes(args.shares, bool(net.boundary_heads)), "mixes"):
         found = scores(images, mix, classifier)
         if not record:
             for name in found:
                 table.add_column(name)
         table.add_row(*[f"{s:g}" for s in mix], *[f"{value:.3f}" for value in found.values()])
-        record.append({"slope": mix[0], "strength": mix[1], "color": mix[2], **found})
+        record.append(mix._asdict() | found)
         args.out.write_text(json.dumps(record, indent=1) + "\n")
     Console(width=110).print(table)
 
