@@ -25,7 +25,7 @@ FORMER = {
     "data.index_file": "data.shards.index_file",
     "data.limits": "data.annotations.limits",
     "data.loaders": "data.order.loaders",
-    "data.mixture": "data.order.mixture",
+    "data.mixture": "data.order.schedule",
     "data.orders": "data.order.run_order",
     "data.picture": "data.annotations.image",
     "data.picture_files": "data.annotations.image_files",

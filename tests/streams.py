@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.sample import AnnotatedImage
-from maskfeat.data.shards.indexed import expand_shards
+from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples, read_raw
 

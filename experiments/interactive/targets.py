@@ -23,7 +23,7 @@ class ShardTargets(Sequence[ClickTarget | None]):
     """One mask of each image of some shards, chosen by `pick_target`; None where none is fair.
 
     Args:
-        shards: Local tars, as in `maskfeat.data.shards.indexed.expand_shards`.
+        shards: Local tars, as in `maskfeat.data.shards.names.expand_shards`.
         num_targets: At most so many; None takes one of each image. Beyond the number of images a
             second mask of each is taken, and so on.
     """

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, Float64Array, IntArray, RgbImage
+from maskfeat.arrays import BoolArray, IntArray, RgbImage
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.local_targets import boundary_map, pair_similarity
+from maskfeat.data.settings import Augmentation
 
 # Gives another image, or None, by a source of randomness.
 Donor = Callable[[np.random.Generator], AnnotatedImage | None]
@@ -47,57 +48,6 @@ class Example(NamedTuple):
     local: dict[str, npt.NDArray[Any]] = {}  # noqa: RUF012 - never written to
     shard: str = ""
     num_crowds: int = 0
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How much training examples vary.
-
-    Args:
-        min_scale: Smallest enlargement of the image. The crop never reaches beyond the image,
-            unless the image is smaller than the crop at `max_scale`.
-        max_scale: Largest enlargement.
-        max_stretch: Width against height of a pixel varies by up to this factor.
-        flip: Share of examples that are mirrored left to right.
-        brightness: Largest change, as a share of the full range.
-        contrast: Contrast is multiplied by a factor between 1 - this and 1 + this.
-        saturation: As contrast, for colorfulness.
-        hue_degrees: Largest turn of the hue.
-        grey: Share of examples without color.
-        invert: Share of examples whose colors are inverted.
-        recolor: Share of examples with channels in another order, any hue and up to twice the
-            colorfulness.
-        paste: Share of examples that objects of another image are pasted onto, with their parts;
-            see `maskfeat.data.composition`. In streaming mode the other image is the one before
-            in the batch, and the first image of a batch is left alone.
-        max_pasted: Most objects.
-    """
-
-    min_scale: float = 0.5
-    max_scale: float = 2.0
-    max_stretch: float = 1.2
-    flip: float = 0.5
-    brightness: float = 0.15
-    contrast: float = 0.3
-    saturation: float = 0.4
-    hue_degrees: float = 15.0
-    grey: float = 0.05
-    invert: float = 0.0
-    recolor: float = 0.0
-    paste: float = 0.0
-    max_pasted: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise ValueError(
-                f"scales must satisfy 0 < min_scale <= max_scale, got {self.min_scale} "
-                f"and {self.max_scale}"
-            )
-        for name in ("invert", "recolor", "paste"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.max_pasted < 1:
-            raise ValueError(f"max_pasted must be at least 1, got {self.max_pasted}")
 
 
 class Window(NamedTuple):
@@ -160,7 +110,7 @@ class ExampleMaker:
         """
         size, runs = self.crop_size, sample.runs
         window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
-        pil_image = _cut_image(sample, window, size)
+        pil_image = cut_image(sample, window, size)
         if donor is not None and self.augmentation and rng.random() < self.augmentation.paste:
             other = donor(rng)
             if other is not None:
@@ -198,7 +148,7 @@ class ExampleMaker:
             return pil_image, runs_of(masks)
         assert self.augmentation is not None
         count = int(rng.integers(1, self.augmentation.max_pasted + 1))
-        image, donated = np.asarray(pil_image), np.asarray(_cut_image(other, place, size))
+        image, donated = np.asarray(pil_image), np.asarray(cut_image(other, place, size))
         for number in rng.choice(numbers, min(count, len(numbers)), replace=False):
             image, masks = paste(image, masks, donated, other_masks, int(number))
         return Image.fromarray(image), runs_of(masks)
@@ -258,11 +208,6 @@ def choose_window(
     return Window(top, left, height, width, flip=bool(rng.random() < augmentation.flip))
 
 
-def cut_window(sample: AnnotatedImage, window: Window, crop_size: int) -> npt.NDArray[np.uint8]:
-    """Decode, crop and resize in one go, uint8 (crop_size, crop_size, 3)."""
-    return np.asarray(_cut_image(sample, window, crop_size))
-
-
 def jitter_color(
     image: npt.NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
@@ -296,8 +241,11 @@ def sample_points(
     return np.concatenate([near.clip(0, crop_size - 1), uniform])
 
 
-def _cut_image(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.Image:
-    """As `cut_window`; it stays an image of Pillow's, for each way to NumPy and back is a copy."""
+def cut_image(sample: AnnotatedImage, window: Window, crop_size: int) -> Image.Image:
+    """Decode, crop and resize in one go; RGB, `crop_size` on both sides.
+
+    It stays an image of Pillow's: each way to NumPy and back is a copy.
+    """
     scale = crop_size / max(window.height, window.width)
     pil_image = sample.decode_image(at_least=min(1.0, scale))
     width, height = pil_image.size
@@ -333,9 +281,12 @@ def _color_matrix(augmentation: Augmentation, rng: np.random.Generator) -> tuple
         saturation, turn = 2 * rng.random(), rng.uniform(-np.pi, np.pi)
     sign = -1 if augmentation.invert and rng.random() < augmentation.invert else 1
 
+    cosine, sine, axis = np.cos(turn), np.sin(turn), np.full(3, 1 / np.sqrt(3))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    rotation = cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
     # Luminance is the axis that saturation and hue turn around.
     grey = np.outer(np.ones(3), LUMA)  # rgb -> luminance in every channel
-    color = saturation * (_hue_rotation(turn) @ (np.eye(3) - grey)) + grey
+    color = saturation * (rotation @ (np.eye(3) - grey)) + grey
     contrast *= sign  # about the middle grey
     middle = np.full((3, 1), 127.5 * (1 - contrast) + offset)
     return tuple(np.hstack([contrast * color @ channels, middle]).ravel().tolist())
@@ -363,12 +314,3 @@ def _to_crop(pixels: IntArray, window: Window, crop_size: int) -> IntArray:
     x = np.floor((pixels[:, 1] + 0.5 - window.left) * (crop_size / window.width))
     columns = crop_size - 1 - x if window.flip else x
     return np.stack([y, columns], axis=1).astype(np.int64)
-
-
-def _hue_rotation(radians: float) -> Float64Array:
-    """Rotation of RGB about the grey axis."""
-    cosine, sine = np.cos(radians), np.sin(radians)
-    axis = np.full(3, 1 / np.sqrt(3))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    rotation: Float64Array = cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
-    return rotation

@@ -50,7 +50,8 @@ def index(shards: str | list[str], index_dir: str | None = None) -> None:
         shards: A tar, a glob or a brace range, or a list of these.
         index_dir: Where to keep the indexes if not beside the tars.
     """
-    from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+    from maskfeat.data.shards.indexed import IndexedShards
+    from maskfeat.data.shards.names import expand_shards
 
     for path in expand_shards(shards):
         print(f"{path}: {len(IndexedShards(path, index_dir=index_dir))} samples")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from maskfeat.batch import HeldOutImage, normalize_images
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.augment import Augmentation, ExampleMaker
+from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.order.examples import HeldOutExamples, as_it_is, collate
@@ -23,6 +23,7 @@ from maskfeat.data.order.workers import prepare_worker
 from maskfeat.data.prediction_set import PredictionImages
 from maskfeat.data.settings import (
     GROUP_OF_FORMER_SETTING,
+    Augmentation,
     ExampleSettings,
     StreamSettings,
     check_least,
@@ -196,7 +197,8 @@ class ShardDataModule(L.LightningDataModule):
             self.skips.add(skipped)
         for crowds in batch["crowds"]:
             self.skips.add_crowds(crowds)
-        self.skips.check(self._num_read)
+        if self.skips.counts:
+            self.skips.check(self._num_read)
         if self.trainer is not None and self.trainer.training:
             self._log_skips()
         return batch

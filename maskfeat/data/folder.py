@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from maskfeat.data.annotations.image import check_kind, check_range, is_deep
 from maskfeat.data.annotations.image_files import (
     ENDINGS,
-    check_kind,
-    check_range,
-    is_deep,
     listed_entries,
     say_passed_over,
     warn_of_channels,

@@ -33,7 +33,7 @@ class ShardImages(Sequence[HeldOutImage]):
     and left out.
 
     Args:
-        shards: As in `maskfeat.data.shards.indexed.expand_shards`; local files.
+        shards: As in `maskfeat.data.shards.names.expand_shards`; local files.
         num_images: Most images, evenly spaced over the set; None takes all.
         index_dir: Where indexes are kept, see `maskfeat.data.shards.index.index_shard`.
         short_side: Larger images are reduced to this short side, pixels, masks with them.

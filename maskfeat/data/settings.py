@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskfeat.data.augment import Augmentation
-
 # Settings that version 0.1 had at the top of `data`, and the group that each is in now.
 GROUP_OF_FORMER_SETTING = {
     **dict.fromkeys(("crop_size", "short_side", "num_points", "border_share"), "examples"),
@@ -16,6 +14,57 @@ GROUP_OF_FORMER_SETTING = {
     **dict.fromkeys(("url_attempts", "url_wait_s", "url_timeout_s", "url_min_bytes_s"), "shards"),
     "max_skipped_share": "limits",
 }
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much training examples vary.
+
+    Args:
+        min_scale: Smallest enlargement of the image. The crop never reaches beyond the image,
+            unless the image is smaller than the crop at `max_scale`.
+        max_scale: Largest enlargement.
+        max_stretch: Width against height of a pixel varies by up to this factor.
+        flip: Share of examples that are mirrored left to right.
+        brightness: Largest change, as a share of the full range.
+        contrast: Contrast is multiplied by a factor between 1 - this and 1 + this.
+        saturation: As contrast, for colorfulness.
+        hue_degrees: Largest turn of the hue.
+        grey: Share of examples without color.
+        invert: Share of examples whose colors are inverted.
+        recolor: Share of examples with channels in another order, any hue and up to twice the
+            colorfulness.
+        paste: Share of examples that objects of another image are pasted onto, with their parts;
+            see `maskfeat.data.composition`. In streaming mode the other image is the one before
+            in the batch, and the first image of a batch is left alone.
+        max_pasted: Most objects.
+    """
+
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    max_stretch: float = 1.2
+    flip: float = 0.5
+    brightness: float = 0.15
+    contrast: float = 0.3
+    saturation: float = 0.4
+    hue_degrees: float = 15.0
+    grey: float = 0.05
+    invert: float = 0.0
+    recolor: float = 0.0
+    paste: float = 0.0
+    max_pasted: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(
+                f"scales must satisfy 0 < min_scale <= max_scale, got {self.min_scale} "
+                f"and {self.max_scale}"
+            )
+        for name in ("invert", "recolor", "paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.max_pasted < 1:
+            raise ValueError(f"max_pasted must be at least 1, got {self.max_pasted}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +97,7 @@ class ExampleSettings:
     boundaries: bool = False
     max_masks: int = 128
     keep_crowds: bool = False
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen
+    augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
         check_least(

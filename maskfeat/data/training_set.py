@@ -3,22 +3,84 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from maskfeat.data.annotations.background import UNMARKED
 from maskfeat.data.order.examples import MakeExample, ScheduledExamples, StreamedBatches
 from maskfeat.data.order.loaders import EpochSampler, IndexedLoader, ResumableLoader, StreamLoader
-from maskfeat.data.order.mixture import Train, sets_of
 from maskfeat.data.order.readers import StreamPlan
 from maskfeat.data.order.run_order import RunOrder, shards_of
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger
 from maskfeat.data.settings import StreamSettings
 from maskfeat.data.shards.count import CountedShard, count_samples
-from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import ShardSource
 
 _LOG = logging.getLogger("maskfeat")
+
+# One set by its patterns, or several with their weights, as `data.train` takes them.
+Train = str | Sequence[str] | Mapping[str, Any]
+
+
+class WeightedSet(NamedTuple):
+    """Shards of one set, its share of the samples, and the meaning of its unmarked pixels.
+
+    Attributes:
+        unmarked: "unknown": nothing is learned from pixels that no mask holds, for sets that mark
+            some objects. "background": each connected region of them counts as a mask.
+            "everything": no mask of the set is used; its images serve distillation alone.
+    """
+
+    shards: str | list[str]
+    weight: float
+    unmarked: str = "unknown"
+
+
+def sets_of(train: Train) -> list[WeightedSet]:
+    """Read `data.train`.
+
+    Args:
+        train: Shards, for one set; else {shards: weight} or {name: {"shards": a pattern or a list,
+            "weight": a number, "unmarked": a word of `UNMARKED`, "unknown" where left out}}. Of
+            weights only their proportions count.
+
+    Returns:
+        The sets, in the order given.
+
+    Raises:
+        ValueError: If a weight is no number above 0, or an entry has other keys or words.
+    """
+    if not isinstance(train, Mapping):
+        return [WeightedSet(train if isinstance(train, str) else list(train), 1.0)]
+    if not train:
+        raise ValueError("data.train is an empty mapping; give at least one set with its weight")
+    found = []
+    for name, value in train.items():
+        shards, weight, unmarked = name, value, "unknown"
+        if isinstance(value, Mapping):
+            if {*value, "unmarked"} != {"shards", "weight", "unmarked"}:
+                raise ValueError(
+                    f"a set of data.train needs 'shards' and 'weight', got {sorted(value)} "
+                    f"for '{name}'; it may have 'unmarked', too"
+                )
+            shards, weight = value["shards"], value["weight"]
+            unmarked = value.get("unmarked", unmarked)
+        if unmarked not in UNMARKED:
+            raise ValueError(
+                f"unmarked of a set in data.train must be {' or '.join(UNMARKED)}, got "
+                f"{unmarked!r} for '{name}'"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e9:
+            raise ValueError(
+                f"the weight of a set in data.train must be a number above 0, got {weight!r} "
+                f"for '{name}'"
+            )
+        found.append(WeightedSet(shards, float(weight), unmarked))
+    return found
 
 
 class OpenSets:

@@ -32,7 +32,8 @@ from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.heldout import ClickFolder, ShardImages
 from maskfeat.data.shards.count import count_samples
-from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
 

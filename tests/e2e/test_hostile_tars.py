@@ -24,7 +24,8 @@ from maskfeat.cli import main
 from maskfeat.data.convert.verify import verify_shard
 from maskfeat.data.shards.count import count_samples
 from maskfeat.data.shards.index import index_shard, scan_shard
-from maskfeat.data.shards.indexed import IndexedShards, expand_shards
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
 

@@ -16,7 +16,7 @@ from maskfeat.data.augment import (
     ExampleMaker,
     Window,
     choose_window,
-    cut_window,
+    cut_image,
     jitter_color,
     sample_points,
 )
@@ -131,7 +131,7 @@ def test_a_crop_of_a_large_image_matches_one_cut_without_draft_decoding():
     rgb = np.stack([x / 4, y / 3, 0 * x + 90], -1).astype(np.uint8)
     sample = sample_of(rgb, np.ones((1, 600, 800), bool))
     window = Window(100.0, 200.0, 400.0, 400.0, flip=False)
-    crop = cut_window(sample, window, 64)  # scale 0.16: decoded at a quarter
+    crop = np.asarray(cut_image(sample, window, 64))  # scale 0.16: decoded at a quarter
     full = Image.open(io.BytesIO(sample.jpg)).crop((200, 100, 600, 500))
     expected = np.asarray(full.resize((64, 64), Image.Resampling.BOX))
     assert np.abs(crop.astype(int) - expected).mean() < 2

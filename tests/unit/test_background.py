@@ -17,7 +17,7 @@ from maskfeat.data.annotations.background import with_background
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.augment import ExampleMaker
-from maskfeat.data.order.mixture import sets_of
+from maskfeat.data.training_set import sets_of
 
 
 def sample_of(masks: np.ndarray) -> AnnotatedImage:

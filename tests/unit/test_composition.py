@@ -17,9 +17,10 @@ from skimage.measure import label
 
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.augment import Augmentation, ExampleMaker, jitter_color
+from maskfeat.data.augment import ExampleMaker, jitter_color
 from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.data.settings import Augmentation
 
 STILL = {"brightness": 0, "contrast": 0, "saturation": 0, "hue_degrees": 0, "grey": 0}
 

@@ -203,7 +203,7 @@ def test_mixtures_are_typed_or_written_in_configs(
     shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     from maskfeat.cli import main
-    from maskfeat.data.order.mixture import sets_of
+    from maskfeat.data.training_set import sets_of
 
     (shards / "mix.yaml").write_text(
         "data:\n  class_path: maskfeat.data.datamodule.ShardDataModule\n  init_args:\n    train:\n"

@@ -125,7 +125,7 @@ def test_colors_are_changed_as_in_float64_to_one_level() -> None:
 
 
 def test_a_cut_equals_one_by_way_of_arrays() -> None:
-    from maskfeat.data.augment import cut_window
+    from maskfeat.data.augment import cut_image
 
     rng = np.random.default_rng(0)
     rgb, masks = draw_scene(rng, (120, 170), 3)
@@ -142,4 +142,4 @@ def test_a_cut_equals_one_by_way_of_arrays() -> None:
             (48, 48), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
         )
         expected = np.asarray(small)[:, :: -1 if window.flip else 1]
-        np.testing.assert_array_equal(cut_window(sample, window, 48), expected)
+        np.testing.assert_array_equal(np.asarray(cut_image(sample, window, 48)), expected)

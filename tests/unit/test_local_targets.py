@@ -13,9 +13,10 @@ from shard_factory import annotation_of, jpg_bytes
 
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.augment import Augmentation, Example, ExampleMaker
+from maskfeat.data.augment import Example, ExampleMaker
 from maskfeat.data.local_targets import boundary_map, pair_similarity
 from maskfeat.data.order.examples import collate
+from maskfeat.data.settings import Augmentation
 
 
 def sample_of(masks: np.ndarray) -> AnnotatedImage:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.data.order.mixture import Mixture, seed_of_set, sets_of
+from maskfeat.data.order.schedule import Mixture, seed_of_set
+from maskfeat.data.training_set import sets_of
 
 
 @given(

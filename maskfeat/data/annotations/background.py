@@ -9,7 +9,7 @@ import numpy as np
 from maskfeat.data.annotations.rle import Runs, part_runs
 from maskfeat.data.annotations.sample import AnnotatedImage
 
-# What pixels in no mask are, see `maskfeat.data.order.mixture.sets_of`.
+# What pixels in no mask are, see `maskfeat.data.training_set.sets_of`.
 UNMARKED = ("unknown", "background", "everything")
 
 

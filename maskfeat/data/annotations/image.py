@@ -11,17 +11,22 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.annotations.counts import MAX_PIXELS
-from maskfeat.data.annotations.image_files import check_kind, check_range, is_deep, known_formats
+from maskfeat.data.annotations.image_files import known_formats
 
 # JPEGs are all that shards have; a PNG under the name of a JPEG is no reason to lose a sample.
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+_WITH_PAGES = ("TIFF", "GIF", "PNG", "WEBP", "AVIF")  # not MPO, whose others are previews
+_BITS, _PLANES, _KIND = 258, 284, 254  # tags of TIFF
+# An image of 16 bits that stays below this (of 255) has 14 bits or fewer in them.
+_LEAST_BRIGHTEST = 64
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -149,6 +154,55 @@ def is_turned_sideways(data: bytes) -> bool:
         return _orientation(image) in _SWAPS_SIDES
 
 
+def check_kind(image: Image.Image) -> None:
+    """Refuse what cannot be read whole as 8 bits of red, green and blue; decodes nothing.
+
+    Raises:
+        ValueError: If it has more than 8 bits a channel, gray or plane by plane, or several pages
+            or frames.
+    """
+    if image.mode[0] in "IF":  # I;16 and its kin, I, F
+        raise ValueError(f"it must hold 8 bits a channel, got {image.mode}; convert it")
+    if image.format not in _WITH_PAGES:
+        return
+    num_pages = _num_pages(image)
+    if num_pages > 1:
+        raise ValueError(
+            f"it holds {num_pages} pages or frames; save the one you mean as an image of its own"
+        )
+    if image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        if is_deep(image) and tags.get(_PLANES, 1) == 2:
+            raise ValueError("it must hold 8 bits a channel, got 16, plane by plane; convert it")
+
+
+def check_range(was_deep: bool, rgb: Image.Image | npt.NDArray[np.uint8]) -> None:
+    """Refuse an image of 16 bits that uses so few of them that it comes out nearly black.
+
+    Args:
+        was_deep: Result of `is_deep` for the file.
+        rgb: The high bytes.
+
+    Raises:
+        ValueError: If its brightest value says that it has 14 bits or fewer.
+    """
+    if not was_deep:
+        return
+    brightest = int(np.max(np.asarray(rgb)))
+    if brightest < _LEAST_BRIGHTEST:
+        raise ValueError(
+            f"it holds 16 bits a channel but no value above {brightest * 256 + 255} of 65535, as "
+            "cameras of 14 bits or fewer give; stretch it to 8 bits a channel"
+        )
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an open file that is not decoded yet holds more than 8 bits a channel."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS, (8,))) > 8  # type: ignore[attr-defined, no-any-return]
+    return image.format == "PNG" and ";16" in str(getattr(image, "tile", [])[:1])
+
+
 def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
@@ -196,3 +250,16 @@ def _orientation(image: Image.Image) -> int:
     except _PICTURE_ERRORS as error:
         raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
     return value if isinstance(value, int) else 1
+
+
+def _num_pages(image: Image.Image) -> int:
+    """Pages or frames; a TIFF's thumbnails and masks do not count."""
+    num = int(getattr(image, "n_frames", 1))
+    if num == 1 or image.format != "TIFF":
+        return num
+    num_whole = 0
+    for page in range(num):
+        image.seek(page)
+        num_whole += not image.tag_v2.get(_KIND, 0) & 0b101  # type: ignore[attr-defined]
+    image.seek(0)
+    return num_whole

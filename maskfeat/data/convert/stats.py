@@ -19,8 +19,9 @@ from maskfeat.data.convert.nesting import nesting_depths
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.state import INDEX_NAME, read_json
-from maskfeat.data.shards.index import index_shard, read_pair
+from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import Span
+from maskfeat.data.shards.indexed import read_pair
 
 _LOG = logging.getLogger("maskfeat")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -10,8 +10,9 @@ from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import parse_annotations
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
-from maskfeat.data.shards.index import index_shard, read_pair
+from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import Span
+from maskfeat.data.shards.indexed import read_pair
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
-from maskfeat.data.shards.index import ShardIndex, read_pair, scan_shard
+from maskfeat.data.shards.index import ShardIndex, scan_shard
+from maskfeat.data.shards.indexed import read_pair
 from maskfeat.files import file_digest
 
 Json = dict[str, Any]

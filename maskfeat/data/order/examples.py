@@ -14,10 +14,9 @@ from maskfeat.batch import Batch, LeftOutCrowds, SkippedSample
 from maskfeat.data.annotations.background import with_background, without_masks
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
 from maskfeat.data.augment import Example
-from maskfeat.data.order.mixture import Mixture
 from maskfeat.data.order.readers import ReaderState, StreamPlan, StreamReader, finish
 from maskfeat.data.order.run_order import first_orders
-from maskfeat.data.order.schedule import batches_of_worker, sample_at
+from maskfeat.data.order.schedule import Mixture, batches_of_worker, sample_at
 from maskfeat.data.shards.indexed import IndexedShards
 
 # Makes an example of an image; all randomness comes from the generator. One whose `takes_donor` is
@@ -32,7 +31,7 @@ class ScheduledExamples(Dataset[Any]):
     """Training examples by their index in the endless order of `maskfeat.data.order.schedule`.
 
     An example depends on its index alone, not on the worker, the rank or earlier reads. With
-    several sets, `maskfeat.data.order.mixture` says which set each index draws from; each set has
+    several sets, `maskfeat.data.order.schedule` says which set each index draws from; each set has
     its own endless order. A sample that cannot be read is replaced by another of its set, chosen
     by the index too.
 

@@ -14,9 +14,8 @@ import numpy as np
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
-from maskfeat.data.order.mixture import Mixture
 from maskfeat.data.order.run_order import RunOrder, SetOrder, first_orders, shards_of
-from maskfeat.data.order.schedule import Part, block_order, parts_of, slice_of
+from maskfeat.data.order.schedule import Mixture, Part, block_order, parts_of, slice_of
 from maskfeat.data.shards.count import CountedShard
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import RawSample, raw_samples, read_raw

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from maskfeat.data.order.mixture import Mixture, seed_of_set
+from maskfeat.data.order.schedule import Mixture, seed_of_set
 
 # For each shard its name without the folder, and its number of samples.
 Shards = tuple[tuple[str, int], ...]

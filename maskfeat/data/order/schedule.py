@@ -22,9 +22,15 @@ the number of workers. They depend on the number of ranks and readers, by which 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from maskfeat.arrays import IntArray
+
+# Indices after which the shares are exact, and the precision that they are rounded to.
+_CYCLE = 10_000
 
 
 def sample_at(index: int, num_samples: int, seed: int) -> int:
@@ -40,6 +46,50 @@ def sample_at(index: int, num_samples: int, seed: int) -> int:
     """
     number, position = divmod(index, num_samples)
     return int(_shuffled(num_samples, seed, number)[position])
+
+
+class Mixture:
+    """The set that each sample index draws from, as a pure function of the index.
+
+    In each cycle of 10,000 indices each set has its share exactly, rounded to whole samples (at
+    least one). Within the cycle, its j-th of n draws falls at a random moment of the j-th of n
+    equal spans of time; the draws of all sets are sorted by moment (stratified sampling in time).
+    So among the first N indices the number of draws of a set with share w differs from w N by less
+    than 1 + (K - 2) w, for K sets, and no regular pattern coincides with the ranks.
+
+    Args:
+        weights: Of each of K sets, above 0; only their proportions count.
+        seed: Of the moments.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self.quotas = _quotas(tuple(weights))
+        self.seed = seed
+
+    def at(self, index: int) -> tuple[int, int]:
+        """The set that an index draws from, and the number of the draw within the set: 0, 1, ..."""
+        if len(self.quotas) == 1:
+            return 0, index
+        cycle, position = divmod(index, _CYCLE)
+        owner, rank = _draws(self.quotas, self.seed, cycle)
+        number = int(owner[position])
+        return number, cycle * self.quotas[number] + int(rank[position])
+
+    def draws_before(self, index: int) -> list[int]:
+        """The number of draws of each set before an index, which is the number of its next one."""
+        if len(self.quotas) == 1:
+            return [index]
+        cycle, position = divmod(index, _CYCLE)
+        owner, _ = _draws(self.quotas, self.seed, cycle)
+        begun = np.bincount(owner[:position], minlength=len(self.quotas))
+        return [cycle * quota + int(n) for quota, n in zip(self.quotas, begun, strict=True)]
+
+
+def seed_of_set(seed: int, number: int, num_sets: int) -> int:
+    """The seed of one set's own order; a single set has the seed itself."""
+    if num_sets == 1:
+        return seed
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def indices_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_size: int) -> range:
@@ -198,3 +248,27 @@ def _shuffled(num_samples: int, seed: int, number: int) -> np.ndarray:
         order = np.random.default_rng([seed, number]).permutation(num_samples)
         _CACHE[key] = order.astype(np.int32) if num_samples < 2**31 else order
     return _CACHE[key]
+
+
+@lru_cache
+def _quotas(weights: tuple[float, ...]) -> tuple[int, ...]:
+    """Whole numbers in these proportions that sum to the cycle, each at least 1."""
+    shares = np.array(weights) / sum(weights) * _CYCLE
+    quotas = np.maximum(1, np.floor(shares + 1e-6)).astype(np.int64)
+    order = np.argsort(quotas - shares, kind="stable")  # the furthest below comes first
+    while (rest := _CYCLE - int(quotas.sum())) > 0:
+        quotas[order[:rest]] += 1
+    while (excess := int(quotas.sum()) - _CYCLE) > 0:  # as small sets were raised to one
+        quotas[np.argmax(quotas)] -= excess
+    return tuple(quotas.tolist())
+
+
+@lru_cache(maxsize=32)
+def _draws(quotas: tuple[int, ...], seed: int, cycle: int) -> tuple[IntArray, IntArray]:
+    """For each index of a cycle its set, and the draws of the set before it in the cycle."""
+    rng = np.random.default_rng([seed, cycle, len(quotas)])
+    due = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in quotas])
+    order = np.argsort(due, kind="stable")
+    owner = np.repeat(np.arange(len(quotas)), quotas)
+    rank = np.concatenate([np.arange(n) for n in quotas])
+    return owner[order], rank[order]

@@ -34,7 +34,7 @@ def count_samples(urls: Sequence[str], source: ShardSource) -> tuple[CountedShar
     """Count the samples of shards, in the cheapest way that there is.
 
     Args:
-        urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.indexed.expand_shards` gives
+        urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.names.expand_shards` gives
             them.
         source: Opens them.
 

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import IntArray
-from maskfeat.data.annotations.image import SampleError, within_memory
-from maskfeat.data.annotations.limits import MB, Limits
 from maskfeat.data.shards.index_file import (
     KeptIndex,
     KeptTable,
@@ -78,7 +76,7 @@ class ShardIndex:
 
     def places(self) -> list[tuple[str, Span]]:
         """Key of each sample, and where it lies."""
-        return places_of(self.table)
+        return [(_decode(row[-1]), Span(*row[:-1])) for row in self.table.tolist()]
 
 
 def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardIndex:
@@ -120,52 +118,6 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
         )
     warn_of_repeated(str(path), index.num_repeated)
     return index
-
-
-def places_of(table: npt.NDArray[Any]) -> list[tuple[str, Span]]:
-    """Key of each sample in rows of a table, and where it lies."""
-    return [(_decode(row[-1]), Span(*row[:-1])) for row in table.tolist()]
-
-
-@within_memory("to read its files")
-def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
-    """Read the files of a sample, after a look whether they are still there.
-
-    Args:
-        path: The tar.
-        span: Where they lie.
-        limits: How large they may be.
-
-    Returns:
-        JPEG and JSON.
-
-    Raises:
-        SampleError: "incomplete" if the tar has changed since, "too large" beyond the limits.
-        OSError: If the tar cannot be read.
-    """
-    check_sizes(span.jpg_size, span.json_size, limits)
-    # Opened for each sample: that takes microseconds, and nothing is left open in any worker.
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        jpg = _content_at(handle, span.jpg_offset, span.jpg_size, span.jpg_header)
-        text = _content_at(handle, span.json_offset, span.json_size, span.json_header)
-    finally:
-        os.close(handle)
-    return jpg, text
-
-
-def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
-    """Check the files of a sample before they are read.
-
-    Raises:
-        SampleError: "too large".
-    """
-    for kind, size, most in (("jpg", jpg_size, limits.jpg_mb), ("json", json_size, limits.json_mb)):
-        if size > most * MB:
-            raise SampleError(
-                "too large",
-                f"the {kind} has {size / MB:.4g} MB, more than {most:g} (limits.{kind}_mb)",
-            )
 
 
 def member_key(name: str) -> tuple[str, str] | None:
@@ -314,16 +266,6 @@ def not_a_file(member: Member) -> str:
     if member.kind == "a sparse file":
         return f"'{member.name}' is a sparse file, which is not read; make the tar without --sparse"
     return f"'{member.name}' is {member.kind}, not a file"
-
-
-def _content_at(handle: int, offset: int, size: int, header: int) -> bytes:
-    before = os.pread(handle, BLOCK, offset - BLOCK)
-    data = os.pread(handle, size, offset)
-    if len(before) < BLOCK or len(data) < size:
-        raise SampleError("incomplete", "the shard has become shorter since it was indexed")
-    if zlib.crc32(before) != header:
-        raise SampleError("incomplete", "the shard has changed since it was indexed")
-    return data
 
 
 def _decode(key: bytes) -> str:

@@ -1,12 +1,11 @@
-"""Names of shards, and the indexed set: tars on disk as one sequence of samples."""
+"""The indexed set: tars on disk as one sequence of samples, each read when asked for."""
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,66 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.image import within_memory
+from maskfeat.data.annotations.limits import MB, Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
-from maskfeat.data.shards.index import index_shard, places_of, read_pair
+from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import KeptTable, Span
+from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import is_url
-from maskfeat.data.shards.tar import PACKED
+from maskfeat.data.shards.tar import BLOCK
 
 _LOG = logging.getLogger("maskfeat")
-_INSTEAD = (
-    "name tars in SA-1B's layout that are there, or their folder (in a config by data.train, "
-    "data.val and data.test, or data_root)"
-)
 # Indexes of a set that are held in memory, 50 bytes a sample; those beyond stay on disk.
 _MOST_BYTES = 2**25
-_MOST_DIGITS = 18  # of a number in a range
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
-
-
-def expand_shards(
-    shards: str | Sequence[str], allow_pipe: bool = False, max_names: int = Limits.names
-) -> list[str]:
-    """Turn globs, ranges and lists into the names of shards.
-
-    Args:
-        shards: A path, a folder (all its `*.tar`; compressed ones where there are no others), a
-            glob, a url, or a list of these; each may hold brace ranges `{000000..000012}` and
-            choices `{a,b}`. A file whose name looks like a glob is taken as it is.
-        allow_pipe: Let `pipe:COMMAND` through. It runs in a shell when it is read.
-        max_names: Most names that a pattern may stand for.
-
-    Returns:
-        Paths and urls, sorted, each once.
-
-    Raises:
-        FileNotFoundError: If a path or glob matches no file, or nothing is given.
-        ValueError: If there is a `pipe:` that is not allowed, a range that ends before it begins,
-            or a pattern of too many names.
-    """
-    patterns = [shards] if isinstance(shards, str) else list(shards)
-    if not patterns:
-        raise FileNotFoundError(f"no shards are given; {_INSTEAD}")
-    found: set[str] = set()
-    for pattern in map(os.fspath, patterns):
-        if pattern.startswith("pipe:"):
-            if not allow_pipe:
-                raise ValueError(
-                    f"'{pattern}' would run a shell command; set data.shards.allow_pipe if you "
-                    "trust it"
-                )
-            found.add(pattern)
-            continue
-        for number, name in enumerate(_expand_braces(pattern)):
-            if number == max_names:
-                raise ValueError(
-                    f"'{pattern}' stands for more than {max_names:,} names (limits.names); "
-                    "give a shorter range, a glob or a folder"
-                )
-            found.update([name] if is_url(name) else _match(name))
-    return sorted(found)
 
 
 @dataclass
@@ -98,7 +49,8 @@ class _Shard:
                     raise SampleError("incomplete", "the shard has changed since it was indexed")
                 self.table = index.table
             row = self.table[number : number + 1]
-        return places_of(row)[0]
+        *span, key = row.tolist()[0]
+        return key.decode("utf-8", "surrogateescape"), Span(*span)
 
 
 class IndexedShards(Sequence[AnnotatedImage]):
@@ -209,44 +161,52 @@ class IndexedShards(Sequence[AnnotatedImage]):
         return shard, i - int(self._ends[shard]) + self._shards[shard].num_samples
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
-    """What the braces of a pattern stand for, one after the other: there may be very many."""
-    match = _RANGE.search(pattern)
-    values: Iterable[str]
-    if match:
-        first, last = match.groups()
-        if max(len(first), len(last)) > _MOST_DIGITS or int(first) > int(last):
-            raise ValueError(f"a range in braces must go from less to more, got '{pattern}'")
-        values = (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
-    else:
-        match = _CHOICE.search(pattern)
-        if not match:
-            yield pattern
-            return
-        values = match.group(1).split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    for value in values:
-        yield from _expand_braces(head + value + tail)
+@within_memory("to read its files")
+def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
+    """Read the files of a sample, after a look whether they are still there.
+
+    Args:
+        path: The tar.
+        span: Where they lie.
+        limits: How large they may be.
+
+    Returns:
+        JPEG and JSON.
+
+    Raises:
+        SampleError: "incomplete" if the tar has changed since, "too large" beyond the limits.
+        OSError: If the tar cannot be read.
+    """
+    check_sizes(span.jpg_size, span.json_size, limits)
+    # Opened for each sample: that takes microseconds, and nothing is left open in any worker.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        jpg = _content_at(handle, span.jpg_offset, span.jpg_size, span.jpg_header)
+        text = _content_at(handle, span.json_offset, span.json_size, span.json_header)
+    finally:
+        os.close(handle)
+    return jpg, text
 
 
-def _match(pattern: str) -> list[str]:
-    path = os.path.expanduser(pattern.removeprefix("file://"))
-    if os.path.isfile(path):
-        return [path]
-    if os.path.isdir(path):
-        found = _tars_in(path)
-    else:
-        found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
-    if not found:
-        raise FileNotFoundError(f"no shard matches '{pattern}'; {_INSTEAD}")
-    return found
+def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
+    """Check the files of a sample before they are read.
+
+    Raises:
+        SampleError: "too large".
+    """
+    for kind, size, most in (("jpg", jpg_size, limits.jpg_mb), ("json", json_size, limits.json_mb)):
+        if size > most * MB:
+            raise SampleError(
+                "too large",
+                f"the {kind} has {size / MB:.4g} MB, more than {most:g} (limits.{kind}_mb)",
+            )
 
 
-def _tars_in(folder: str) -> list[str]:
-    """The tars of a folder; compressed ones only where there are no others."""
-    names = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    plain = [name for name in names if name.endswith(".tar") and not name.startswith(".")]
-    packed = [name for name in names if name.endswith(PACKED) and not name.startswith(".")]
-    if plain and packed:
-        _LOG.warning("%d compressed tars beside others in %s are left out", len(packed), folder)
-    return [os.path.join(folder, name) for name in plain or packed]
+def _content_at(handle: int, offset: int, size: int, header: int) -> bytes:
+    before = os.pread(handle, BLOCK, offset - BLOCK)
+    data = os.pread(handle, size, offset)
+    if len(before) < BLOCK or len(data) < size:
+        raise SampleError("incomplete", "the shard has become shorter since it was indexed")
+    if zlib.crc32(before) != header:
+        raise SampleError("incomplete", "the shard has changed since it was indexed")
+    return data

@@ -12,12 +12,12 @@ from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards.index import (
-    check_sizes,
     member_key,
     not_a_file,
     preferred_half,
     warn_of_repeated,
 )
+from maskfeat.data.shards.indexed import check_sizes
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
 
