@@ -30,10 +30,9 @@ import yaml
 
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.annotations.sample import to_held_out
-from maskfeat.data.augment import Augmentation
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.settings import ExampleSettings
+from maskfeat.data.settings import Augmentation, ExampleSettings
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts

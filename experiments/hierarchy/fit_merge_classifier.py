@@ -28,9 +28,10 @@ from torch import nn
 
 import maskfeat
 from maskfeat.batch import HeldOutImage
-from maskfeat.data.augment import Augmentation, jitter_color
+from maskfeat.data.augment import jitter_color
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.order.schedule import evenly_spaced
+from maskfeat.data.settings import Augmentation
 from maskfeat.evaluate.metrics.nested import NestedOverlap
 from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.merge_classifier import (

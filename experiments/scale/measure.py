@@ -20,9 +20,10 @@ import torch
 from cost import GENUINE_BYTES, NUM_IMAGES, Network
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskfeat.data.augment import Augmentation, ExampleMaker
+from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.heldout import ShardImages
+from maskfeat.data.settings import Augmentation
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate.protocol import score_partition
 from maskfeat.features.pyramid import FeaturePyramid

@@ -16,7 +16,8 @@ from shard_factory import annotation_of, draw_scene, jpg_bytes
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.rle import MAX_RUNS
 from maskfeat.data.annotations.sample import SampleError, read_sample
-from maskfeat.data.augment import Augmentation, ExampleMaker, choose_window
+from maskfeat.data.augment import ExampleMaker, choose_window
+from maskfeat.data.settings import Augmentation
 
 SIZE = (18, 24)
 CROP = 12
