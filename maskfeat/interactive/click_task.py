@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from maskfeat.interactive.decoded_image import coarse_at
 from maskfeat.interactive.decoder import ClickDecoder
-from maskfeat.interactive.decoder_file import DECODER_KEY
+from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.training_session import TrainingSession
 
@@ -46,6 +46,7 @@ class ClickTask(L.LightningModule):
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
         gradient_clip: Largest length of the gradient.
+        start_from: File of a trained decoder to start from, see `load_decoder`; null for none.
 
     References:
         Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM).
@@ -60,6 +61,7 @@ class ClickTask(L.LightningModule):
         ema_decay: float = 0.999,
         most_clicks: int = 6,
         gradient_clip: float = 3.0,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step after every click of a session
@@ -68,6 +70,11 @@ class ClickTask(L.LightningModule):
         self.decoder = ClickDecoder(
             num_image_channels(feature_channels), num_prompt_channels(len(feature_channels))
         ).to(memory_format=torch.channels_last)
+        if start_from is not None:
+            trained = load_decoder(start_from)
+            if trained is None:
+                raise ValueError(f"'{start_from}' holds features without a click decoder")
+            self.decoder.load_state_dict(trained.state_dict())
         average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(self.decoder, multi_avg_fn=average, use_buffers=True)
 

@@ -125,6 +125,10 @@ def test_a_decoder_is_trained_resumed_and_kept_with_its_features(tmp_path: Path)
     net, shipped = maskfeat.load(tmp_path / "both.safetensors"), maskfeat.load()
     torch.testing.assert_close(net.state_dict(), shipped.state_dict())
     assert load_decoder("maskfeat-b0") is None
+    started = ClickTask(start_from=str(tmp_path / "both.safetensors"))
+    torch.testing.assert_close(started.decoder.state_dict(), decoder.state_dict())
+    with pytest.raises(ValueError, match="without a click decoder"):
+        ClickTask(start_from="maskfeat-b0")
 
 
 def test_a_sample_is_prepared_once_and_read_again_unchanged(
