@@ -110,7 +110,7 @@ def run(
     cwd: Path | str | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = False,
-    timeout: float = 280,
+    timeout: float = 900,
     **settings: bool,
 ) -> subprocess.CompletedProcess[str]:
     """Run Python to its end, as `subprocess.run` with captured text does."""

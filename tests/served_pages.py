@@ -23,6 +23,7 @@ from forked_python import Started
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from waiting import PATIENCE_S
 
 from maskfeat import Labeler
 from maskfeat.app.annotate_command import listening
@@ -108,13 +109,13 @@ class Program:
         data = None if action is None else json.dumps(action).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}api/{address}", data, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def status_after(self, number: int) -> int:
         """Its exit status when it gets a signal."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def running(folder: Path, *words: str) -> Iterator[Program]:
         yield Program(process, said, address.split()[1], errors)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         process.stdout.close()
         errors.close()
 
@@ -145,7 +146,8 @@ def served(app: Starlette) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
 
 
 @contextlib.contextmanager
@@ -164,7 +166,7 @@ def chromium() -> Iterator:
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         pytest.skip(f"no browser to test with: none of {', '.join(names)} is on the path")
-    playwright.expect.set_options(timeout=20_000)  # machines may be busy
+    playwright.expect.set_options(timeout=60_000)  # machines may be busy
     with playwright.sync_playwright() as driver:
         # Chromium's own sandbox does not work for root, as tests in containers are.
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -176,11 +178,22 @@ def chromium() -> Iterator:
 def opened(browser, url: str) -> Iterator[Page]:
     """A page in a tab of its own, in which nothing may go wrong."""
     tab = browser.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(60_000)
     page = Page(tab, url)
     yield page
     tab.close()
     assert page.problems == [], page.problems
+
+
+# All that was ever written into the line of messages.
+_KEEP_MESSAGES = """
+window.messages = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const line = document.getElementById("message");
+  const keep = () => window.messages.push(line.textContent);
+  new MutationObserver(keep).observe(line, { childList: true, characterData: true, subtree: true });
+});
+"""
 
 
 class Page:
@@ -192,6 +205,7 @@ class Page:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._hear)
         page.on("request", lambda one: one.url.startswith((url, "blob:")) or self._blame(one.url))
+        page.add_init_script(_KEEP_MESSAGES)
         page.goto(url)
         self.wait()
 
@@ -206,6 +220,12 @@ class Page:
     def wait(self, name: str = "ready") -> None:
         """Until the page says so of itself: "ready", or "fresh" when the last click is learned."""
         self.page.wait_for_selector(f'body[data-{name}="true"]')
+
+    def wait_for_message(self, text: str) -> None:
+        """Until a message with this text was shown, if only for the seconds that some are."""
+        self.page.wait_for_function(
+            "text => window.messages.some((one) => one.includes(text))", arg=text
+        )
 
     def text(self, selector: str):
         from playwright.sync_api import expect

@@ -20,6 +20,11 @@ def save_gradients(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     With `accumulate_grad_batches` above 1 a checkpoint can fall between two batches of one step:
     at a validation in mid-epoch, at Ctrl-C, by time. All ranks must call this together.
 
+    On one process the resumed fit is exact. On several the next step's gradient is that of the
+    uninterrupted fit but for the order of float32 sums (mean of the ranks, then the other batches),
+    one part in 10^7, which Adam enlarges where a gradient is near zero: weights differ a little.
+    Each rank's own gradient would be exact, and make the checkpoint larger with each rank.
+
     Args:
         module: In its fit.
         checkpoint: Gets `maskfeat_gradients`: the batches of a step, and by name of parameter the

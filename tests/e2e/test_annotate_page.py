@@ -216,7 +216,7 @@ def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(
             for name in ("#undo", "#next", "#done"):
                 page.text(name).to_be_disabled()
             servers.enter_context(running(folder, "--port", port))
-            page.text("#message").to_contain_text("the server is back")
+            page.wait_for_message("the server is back")
             page.text("#name").to_have_text("p1.png")
             page.wait()
             page.problems.clear()  # the browser says that nobody answered
@@ -236,7 +236,7 @@ def test_an_image_that_cannot_be_read_is_passed_over(browser, tmp_path, out) -> 
         page.text("#name").to_have_text("p2.png")
         page.wait()
         page.press("d")
-        page.text("#message").to_have_text("all images are done, but 1 that cannot be read")
+        page.wait_for_message("all images are done, but 1 that cannot be read")
 
 
 def test_all_is_within_reach_in_a_small_window(page) -> None:

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import forked_python
@@ -24,6 +23,7 @@ from forked_python import Started
 from PIL import Image
 from shard_factory import write_shard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from waiting import PATIENCE_S
 
 import maskfeat
 from maskfeat.cli import main
@@ -762,17 +762,13 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"
     words = ["-m", "maskfeat", *words]
     errors = tmp_path / "errors"
-    process = Started([*words, "--run_name=broken"], tmp_path, stdout=os.devnull, stderr=errors)
-    give_up = time.monotonic() + 120
     # In the second epoch, between two checkpoints of which one is in mid-epoch.
-    while not (last.exists() and newest(last.parents[1])["global_step"] >= 35):
-        assert process.poll() is None, "training ended before it could be killed"
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    stopped_at = newest(last.parents[1])["global_step"]
-    assert stopped_at < 60
+    init = f"{{signum: {signal.SIGKILL:d}, step: 38}}"
+    kill = f"--trainer.callbacks+={{class_path: sent_signals.SignalAt, init_args: {init}}}"
+    killing = [*words, "--run_name=broken", kill]
+    process = Started(killing, tmp_path, stdout=os.devnull, stderr=errors)
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL, errors.read_text()[-3000:]
+    assert newest(last.parents[1])["global_step"] == 35
 
     forked_python.run([*words, "--run_name=broken", "--ckpt_path=last"], tmp_path, check=True)
     forked_python.run([*words, "--run_name=whole"], tmp_path, check=True)

@@ -34,7 +34,7 @@ def test_undo_after_an_image_was_called_done_takes_that_back(browser, url, out) 
         page.text("#name").to_have_text("p1.png")
         page.text("#objects li").to_have_count(1)
         page.press("u")
-        page.text("#message").to_have_text("taken back in p0.png: calling the image done")
+        page.wait_for_message("taken back in p0.png: calling the image done")
         page.text("#name").to_have_text("p0.png")
         page.text("#done-badge").to_be_hidden()
         assert num_masks(out / "p1.json") == 1
@@ -42,7 +42,7 @@ def test_undo_after_an_image_was_called_done_takes_that_back(browser, url, out) 
         page.text("#objects li").to_have_count(1)
         page.text("#undo").to_have_attribute("title", "Undo finishing an object (Ctrl+Z or U)")
         page.press("u")
-        page.text("#message").to_have_text("taken back in p1.png: finishing an object")
+        page.wait_for_message("taken back in p1.png: finishing an object")
         page.press("u")
         page.text("#undo").to_be_disabled()
         page.press("u")  # there is nothing more
@@ -65,7 +65,7 @@ def test_a_second_tab_shows_what_the_first_one_prompts_and_adds_nothing_to_what_
         second.click(ON_SQUARE)  # now it has
         second.text("#message").to_be_hidden()
         second.page.unroute("**/api/alive*")
-        first.text("#message").to_contain_text("changed in another tab")
+        first.wait_for_message("changed in another tab")
         first.text("#open-area").to_have_text(second.page.inner_text("#open-area"))
         content = json.loads((out / "p0.prompts.json").read_text())
         assert len(content["steps"]) == 3

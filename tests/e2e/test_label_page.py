@@ -106,13 +106,13 @@ def test_undo_after_done_takes_that_back_and_no_click(page, out) -> None:
     page.wait()
     assert (out / "labels" / "p1.png").is_file()
     page.press("u")
-    page.text("#message").to_have_text("taken back in p1.png: calling the image done")
+    page.wait_for_message("taken back in p1.png: calling the image done")
     page.text("#name").to_have_text("p1.png")
     page.text("#done-badge").to_be_hidden()
     page.text("#num-clicks").to_have_text("3 clicks")
     assert not (out / "labels" / "p1.png").exists()
     page.press("u")  # from here on, undo is for clicks again
-    page.text("#message").to_have_text("the last click, on p0.png, was taken back")
+    page.wait_for_message("the last click, on p0.png, was taken back")
     page.text("#num-clicks").to_have_text("2 clicks")
 
 
@@ -133,9 +133,7 @@ def test_undo_after_done_works_without_clicks_and_after_turning_is_for_clicks(pa
     page.text("#name").to_have_text("p2.png")
     page.wait()
     page.press("u")
-    page.text("#message").to_have_text(
-        "the last click, on p0.png, was taken back; it is no longer done"
-    )
+    page.wait_for_message("the last click, on p0.png, was taken back; it is no longer done")
     page.text("#name").to_have_text("p0.png")
     page.text("#num-clicks").to_have_text("2 clicks")
     assert not (out / "labels" / "p0.png").exists()
@@ -151,7 +149,7 @@ def test_the_last_image_done_exports_and_what_is_left_out_is_named(page, out) ->
         page.text("#name").to_have_text(name)
         page.wait()
     page.page.locator("#done").click()
-    page.text("#message").to_contain_text("all images are done; 3 images written to")
+    page.wait_for_message("all images are done; 3 images written to")
     assert len(json.loads((out / "exported" / "coco.json").read_text())["images"]) == 3
     page.page.locator("#reopen").click()
     page.text("#num-done").to_have_text("2 of 4 done")

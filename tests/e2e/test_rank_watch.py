@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from fits import CHECKPOINTS, SMALL, TINY
 from forked_python import Started
+from waiting import is_gone, wait_until
 
 from maskfeat.running.rank_watch import RankWatch
 
@@ -24,20 +24,6 @@ TWO_RANKS = [
 def children_of(process: int) -> list[int]:
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(child) for child in listed]
-
-
-def is_gone(process: int) -> bool:
-    """Whether it has ended, though nobody may have asked for its status yet."""
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state in "ZX":
-            return True
-        time.sleep(0.1)
-    return False
 
 
 # A callback of the user's that begins to stand still on rank one in the second validation batch.
@@ -87,11 +73,9 @@ def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: st
     words = ["-m", "maskfeat", "fit", *TWO_RANKS, "--rank_timeout_s=12"]
     run = Started(words, tmp_path, stdout=os.devnull, stderr=errors)
     try:
-        give_up = time.monotonic() + 240
-        while not list(tmp_path.glob("runs/base/checkpoints/last.ckpt")):
-            assert run.poll() is None, errors.read_text()[-3000:]
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
+        last = tmp_path / "runs/base/checkpoints/last.ckpt"
+        wait_until(lambda: last.exists() or run.poll() is not None)
+        assert run.poll() is None, errors.read_text()[-3000:]
         (rank,) = children_of(run.pid)
         os.kill(rank, signum)
         status = run.wait(200)
@@ -104,7 +88,7 @@ def test_what_befalls_a_rank_is_said(tmp_path, repository, signum: int, said: st
     assert status == (143 if signum == signal.SIGTERM else 1)
     if signum == signal.SIGSTOP:
         assert "stands still: after batch or image" in told
-        assert is_gone(rank)
+        wait_until(lambda: is_gone(rank))
 
 
 def test_a_timeout_of_no_time_is_refused() -> None:

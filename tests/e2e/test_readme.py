@@ -55,7 +55,7 @@ def page_of(words: list[str], folder) -> str:
     try:
         lines = iter(server.stdout.readline, "")
         url = next(line.split()[1] for line in lines if line.startswith("open "))
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=240) as answer:
             return answer.read().decode()
     finally:
         server.kill()

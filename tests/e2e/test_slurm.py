@@ -82,7 +82,7 @@ def wait_for_step(checkpoint: Path, step: int, log: Path) -> None:
 def wait_for_restart(
     slurm: LoopbackSlurm, job: str, number: int, timeout_s: float = PATIENCE_S
 ) -> None:
-    give_up = time.monotonic() + PATIENCE_S
+    give_up = time.monotonic() + timeout_s
     while (now := slurm.job(job))["Restarts"] != str(number) or now["JobState"] != "RUNNING":
         assert time.monotonic() < give_up, now
         time.sleep(1)

@@ -109,7 +109,7 @@ def test_the_page_answers(run, installed, tmp_path) -> None:
         try:
             lines = iter(server.stdout.readline, "")
             url = next(line.split()[1] for line in lines if line.startswith("open "))
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=240) as answer:
                 assert "<canvas" in answer.read().decode()
         finally:
             server.kill()

@@ -6,7 +6,6 @@ import gzip
 import json
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from drawn_images import (
 )
 from PIL import Image
 from served_pages import act, annotate_app, client_of, ready_view, refusal, refused_start, running
+from waiting import PATIENCE_S, wait_until
 
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
@@ -50,7 +50,7 @@ class Slow:
         self.go = threading.Event()
 
     def features(self, rgb: np.ndarray) -> Features:
-        assert self.go.wait(10)
+        assert self.go.wait(PATIENCE_S)
         return features_of(rgb)
 
 
@@ -307,10 +307,7 @@ def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out)
         assert len(list(out.glob("*.prompts.json"))) == 15
         assert len(ready_view(client, 0)["prompts"]) == 1  # closed meanwhile, read again
         ready_view(client, 3)
-        deadline = time.monotonic() + 10
-        while not client.get("/api/images/4").json()["is_ready"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: client.get("/api/images/4").json()["is_ready"])
 
 
 def test_an_image_that_cannot_be_read_is_named_and_others_go_on(paths, out) -> None:

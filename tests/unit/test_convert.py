@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from shard_factory import (
     write_shard,
 )
 from skimage.measure import label
+from waiting import is_gone, wait_until
 
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
@@ -311,6 +311,26 @@ def test_the_parts_of_an_array_give_what_one_run_gives(tmp_path: Path) -> None:
     assert files_of(tmp_path / "one") == files_of(tmp_path / "lost")
 
 
+# Names its children, then ends as by kill -9.
+KILLED_AT_THE_SECOND_SHARD = """
+import os, signal
+from pathlib import Path
+from maskfeat.cli import main
+from maskfeat.data.convert.state import ConvertState
+note_shard = ConvertState.note_shard
+
+def note_and_die(self, note):
+    note_shard(self, note)
+    if note["shard"] == "sa_000000-000001.tar":
+        for listed in Path("/proc/self/task").glob("*/children"):
+            print(listed.read_text(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ConvertState.note_shard = note_and_die
+main()
+"""
+
+
 def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> None:
     faults = {5: "bad json", 20: "truncated jpg", 59: "missing jpg"}
     write_shard(tmp_path / "in/sa_000000.tar", 60, order="random", size=(300, 400), faults=faults)
@@ -319,23 +339,17 @@ def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> No
     convert([tmp_path / "in"], whole, how)
 
     words = ["in", "--size=150", "--shard-mb=0.06", "--num-workers=1", "--out=broken"]
-    run = [sys.executable, "-m", "maskfeat", "shards", "convert", *words]
-    process = subprocess.Popen(run, cwd=tmp_path, stdout=-3, stderr=-3)
-    deadline = time.monotonic() + 60
-    while not list(broken.glob(".convert/sa_000000-000001.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    run = [sys.executable, "-c", KILLED_AT_THE_SECOND_SHARD, "shards", "convert", *words]
+    killed = subprocess.run(run, cwd=tmp_path, stdout=-1, stderr=-3, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    children = killed.stdout.split()
+    assert children
     assert not (broken / "index.json").exists()
     notes = sorted(broken.glob(".convert/sa_000000-*.json"))
     finished = {json.loads(note.read_bytes())["shard"] for note in notes}
+    assert len(finished) == 2
     before = {name: (broken / name).stat().st_ino for name in finished}
-    while any(Path(f"/proc/{child}").exists() for child in children):  # none outlives it
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: all(is_gone(int(child)) for child in children))  # none outlives it
 
     convert([tmp_path / "in"], broken, how)
     assert files_of(whole) == files_of(broken)
