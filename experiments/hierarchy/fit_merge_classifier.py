@@ -3,9 +3,9 @@
     python experiments/hierarchy/fit_merge_classifier.py runs/all_further/checkpoints/last.ckpt
 
 Images are BSDS500's train set, some of it again in grey, inverted or recolored, and drawn scenes,
-whose things have textures: a classifier that has seen photographs alone is unsure what to make of
-others. For two regions of an image the target is the share of pixel pairs, one
-pixel from either side, that one true segment holds, averaged over annotators. Samples are all
+whose things have textures, so that the classifier does not know daylight images alone. For two
+regions of an image the target is the share of pixel pairs, one pixel from either side, that one
+true segment holds, averaged over annotators. Samples are all
 pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
 that of the classifiers fitted so far, so that a merge classifier knows the regions that it makes
 itself. A small network learns it by cross-entropy, with the root of the smaller side as the weight

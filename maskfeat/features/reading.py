@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import Tensor
 
 from maskfeat.arguments import array_of, checked_number
-
-FloatArray = npt.NDArray[np.float32]
+from maskfeat.arrays import FloatArray
+from maskfeat.features.rows import region_sums, row_blocks, steps_to_the_right, to_numpy
 
 # Larger ones have squared distances, or sums of these, that single precision cannot hold.
 MAX_FEATURE = 1e15
@@ -23,11 +22,8 @@ MAX_FEATURE = 1e15
 BOUNDARY_SHARE = 0.5
 
 # How much of what superpixels follow comes from color, where it is known. From 0.5 to 1 nothing
-# changes on BSDS500 val (experiments/hierarchy); more of it is safer on images unlike photographs.
+# changes on BSDS500 val (experiments/hierarchy); more of it is safer on images of other kinds.
 COLOR_SHARE = 0.75
-
-# Numbers that a block of rows holds while it is read: 4 MB.
-_BLOCK_VALUES = 1_000_000
 
 
 def sample_pyramid(pyramid: Sequence[Tensor], strides: Sequence[int], points_yx: Tensor) -> Tensor:
@@ -168,7 +164,7 @@ class Features:
         device = self.pyramid[0].device
         grid = torch.as_tensor(points, dtype=dtype, device=device).unsqueeze(0)
         levels = [level.unsqueeze(0) for level in self.pyramid]
-        return _to_numpy(sample_pyramid(levels, self.strides, grid)[0])
+        return to_numpy(sample_pyramid(levels, self.strides, grid)[0])
 
     def dense(self, max_stride: int | None = None) -> FloatArray:
         """Features of all pixels, float32, shape (H, W, C): C * 4 bytes per pixel of memory.
@@ -186,7 +182,7 @@ class Features:
         start = 0
         for index in taken:
             stop = start + self.pyramid[index].shape[0]
-            stack[..., start:stop] = _to_numpy(self._dense_level(index).permute(1, 2, 0))
+            stack[..., start:stop] = to_numpy(self._dense_level(index).permute(1, 2, 0))
             start = stop
         return stack
 
@@ -202,12 +198,12 @@ class Features:
         """
         left, right = torch.from_numpy(self.at(points_yx)), torch.from_numpy(self.at(others_yx))
         exact = "donot_use_mm_for_euclid_dist"  # no cancellation between near vectors
-        return _to_numpy(torch.cdist(left, right, compute_mode=exact).square())
+        return to_numpy(torch.cdist(left, right, compute_mode=exact).square())
 
     def probability(self, points_yx: npt.ArrayLike, others_yx: npt.ArrayLike) -> FloatArray:
         """Calibrated probability of "same mask" for every pair of points, float32, (N, K)."""
         d2 = torch.from_numpy(self.distance(points_yx, others_yx))
-        return _to_numpy(same_mask_probability(d2, self.scale))
+        return to_numpy(same_mask_probability(d2, self.scale))
 
     def neighbor_distances(
         self, boundary_share: float = BOUNDARY_SHARE
@@ -228,13 +224,13 @@ class Features:
         below = np.zeros((width, height - 1), np.float32)  # turned
         for level, stride in zip(self.pyramid, self.strides, strict=True):
             for total, turned in ((right, level), (below, level.transpose(1, 2))):
-                for rows in _row_blocks(turned, stride, *total.shape):
-                    total[rows] += _steps_to_the_right(turned, stride, rows, total.shape[1] + 1)
+                for rows in row_blocks(turned, stride, *total.shape):
+                    total[rows] += steps_to_the_right(turned, stride, rows, total.shape[1] + 1)
         below = np.ascontiguousarray(below.T)
         if self.boundary_logits is not None:
             # 2 / (1 + exp(scale * d2)) = 1 - b, solved for d2; logits of 12 are b = 1 - 6e-6.
             b = self.boundary_logits.clamp(-12, 12).sigmoid()
-            d2 = _to_numpy(2 * torch.atanh(b) / self.scale)
+            d2 = to_numpy(2 * torch.atanh(b) / self.scale)
             right = boundary_share * d2[0, :, :-1] + (1 - boundary_share) * right
             below = boundary_share * d2[1, :-1] + (1 - boundary_share) * below
         return right, below
@@ -253,7 +249,7 @@ class Features:
         """
         if self.color_distances is None:
             return distances
-        color = _to_numpy(self.color_distances * (color_share / self.scale))
+        color = to_numpy(self.color_distances * (color_share / self.scale))
         right, below = ((1 - color_share) * values for values in distances)
         return right + color[0, :, :-1], below + color[1, :-1]
 
@@ -275,11 +271,11 @@ class Features:
         width = self.size[1]
         sums = [np.zeros((num_regions, level.shape[0]), np.float32) for level in self.pyramid]
         for total, level, stride in zip(sums, self.pyramid, self.strides, strict=True):
-            for rows in _row_blocks(level, stride, *self.size):
+            for rows in row_blocks(level, stride, *self.size):
                 # Regions are mostly numbered in reading order: a block meets a short range.
                 first, last = labels[rows].min(), labels[rows].max() + 1
                 regions = (labels[rows] - first).astype(np.int32)
-                total[first:last] += _region_sums(level, stride, rows, regions, last - first, width)
+                total[first:last] += region_sums(level, stride, rows, regions, last - first, width)
         counts = np.bincount(labels.ravel(), minlength=num_regions).clip(min=1)
         means: FloatArray = np.concatenate(sums, axis=1)
         means /= counts[:, None]
@@ -302,91 +298,3 @@ def _check_range(smallest: float, largest: float) -> None:
             "features must be finite, no NaN or infinity, and at most 1e15 in size, got "
             f"{smallest:g} to {largest:g}; check what made them, or scale them down"
         )
-
-
-def _row_blocks(level: Tensor, stride: int, height: int, width: int) -> list[slice]:
-    """Rows of pixels in blocks whose enlarged features take about `_BLOCK_VALUES` numbers.
-
-    What does not fit into the cache, or is so large that memory for it is asked for anew each time,
-    takes twice as long per pixel.
-    """
-    per_row = level.shape[0] * (width + 1) / stride
-    step = max(stride, int(_BLOCK_VALUES / per_row))
-    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
-
-
-def _steps_to_the_right(level: Tensor, stride: int, rows: slice, width: int) -> FloatArray:
-    """Squared steps between horizontal neighbors of an enlarged map, (C, h, w) -> (rows, W - 1).
-
-    A row between two rows of cells is (1 - v) * upper + v * lower, and so are its steps, whose
-    squared length is (1 - v)^2 |upper|^2 + 2 v (1 - v) upper . lower + v^2 |lower|^2: channels are
-    summed on rows of cells alone, a fraction 1 / stride of the pixels.
-    """
-    upper, lower, v, cells = _cell_rows(rows, stride, level)
-    steps = _enlarged_rows(cells, stride, width).diff(dim=2)  # (C, h, W - 1)
-    squares = steps.square().sum(dim=0)
-    if stride == 1:  # pixel by pixel, and one row more than is asked for
-        return _to_numpy(squares[: rows.stop - rows.start])
-    products = (steps[:, :-1] * steps[:, 1:]).sum(dim=0)
-    products = torch.cat([products, squares[-1:]])  # the last row has no row below it
-    mixed = (1 - v).square() * squares[upper] + v.square() * squares[lower]
-    return _to_numpy((mixed + 2 * v * (1 - v) * products[upper]).clamp_(min=0))
-
-
-def _region_sums(
-    level: Tensor,
-    stride: int,
-    rows: slice,
-    regions: npt.NDArray[np.int32],
-    num_regions: int,
-    width: int,
-) -> FloatArray:
-    """Sum of some rows of an enlarged map over the pixels of each region, -> (K, C)."""
-    upper, lower, v, cells = _cell_rows(rows, stride, level)
-    enlarged = _enlarged_rows(cells, stride, width)
-    values = _to_numpy(enlarged.permute(1, 2, 0).reshape(-1, level.shape[0]))  # (h * W, C)
-    columns = np.arange(width, dtype=np.int32)
-    places = [
-        row.cpu().numpy().astype(np.int32)[:, None] * width + columns for row in (upper, lower)
-    ]
-    weights = [np.broadcast_to(_to_numpy(share), regions.shape) for share in (1 - v, v)]
-    if stride == 1:
-        places, weights = places[:1], weights[:1]
-    holds = sparse.coo_matrix(
-        (
-            np.concatenate([w.ravel() for w in weights]),
-            (np.tile(regions.ravel(), len(places)), np.concatenate([p.ravel() for p in places])),
-        ),
-        (num_regions, len(values)),
-    )
-    sums: FloatArray = holds @ values
-    return sums
-
-
-def _enlarged_rows(level: Tensor, stride: int, width: int) -> Tensor:
-    """A map enlarged along its rows alone, bilinearly, (C, h, w) -> (C, h, W)."""
-    if stride > 1:
-        size = (level.shape[1], level.shape[2] * stride)
-        level = F.interpolate(level.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
-    return level[:, :, :width]
-
-
-def _cell_rows(rows: slice, stride: int, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Between which rows of cells some rows of pixels lie.
-
-    Returns:
-        The rows above and below, int64 (rows,), and the share (rows, 1) of the one below; they
-        count from the first of the rows of cells that are needed, which come last, (C, h, w).
-    """
-    last = level.shape[1] - 1
-    pixels = torch.arange(rows.start, rows.stop, device=level.device)
-    places = ((pixels + 0.5) / stride - 0.5).clamp(min=0, max=last)
-    upper = places.floor().long()
-    lower = (upper + 1).clamp(max=last)
-    cells = level[:, int(upper[0]) : int(lower[-1]) + 1]
-    return upper - upper[0], lower - upper[0], (places - upper).unsqueeze(1), cells
-
-
-def _to_numpy(tensor: Tensor) -> FloatArray:
-    array: FloatArray = tensor.detach().cpu().numpy()
-    return array

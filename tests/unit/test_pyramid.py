@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskfeat.features import reading
+from maskfeat.features import rows
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, same_mask_probability, sample_pyramid
 
@@ -177,7 +177,7 @@ def test_bad_images_and_points_are_refused() -> None:
 @pytest.mark.parametrize("size", [(37, 53), (64, 32), (1, 5), (9, 1)])
 @pytest.mark.parametrize("block", [1, 500, 10**6])
 def test_distances_and_means_are_those_of_the_dense_stack(net, monkeypatch, size, block) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(rows, "_BLOCK_VALUES", block)
     rng = np.random.default_rng(0)
     features = net.features(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     dense = features.dense()
