@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from forked_python import run
 
 SMALL = [
@@ -31,8 +33,22 @@ CHECKPOINTS = [
     "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
 ]
 
+
 # A backbone of a third of the modules, where the backbone is not what is tested.
 TINY = "--model.net.init_args.backbone=test_efficientnet"
+
+BASE = Path(__file__).resolve().parents[1] / "conf/base.yaml"
+
+
+def evaluating_less(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The word that gives callbacks of conf/base.yaml other settings, by the name of the class."""
+    callbacks = yaml.safe_load(BASE.read_text())["trainer"]["callbacks"]
+    for callback in callbacks:
+        less = settings.get(callback["class_path"].rpartition(".")[2], {})
+        callback["init_args"] = {**callback.get("init_args", {}), **less}
+    path = folder / "less.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    return f"--config={path}"
 
 
 def fit_in(folder: Path, words: Sequence[str], forks_ranks: bool = True) -> None:

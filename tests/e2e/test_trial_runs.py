@@ -7,9 +7,11 @@ import re
 
 import numpy as np
 import pytest
-from fits import TWO_STEPS
+from fits import CHECKPOINTS, TWO_STEPS, evaluating_less
 from PIL import Image
 
+# The numbers of images and objects stay those of the config, which a trial run reduces.
+TWO_CLICKS = {name: {"max_clicks": 2} for name in ("InteractiveEvaluation", "ComparisonTable")}
 CONFIG = ["--config=conf/base.yaml", *TWO_STEPS, "--trainer.limit_val_batches=1"]
 
 
@@ -31,7 +33,7 @@ def test_a_short_fit_ends_in_a_short_table_and_a_summary_without_zeros(
     monkeypatch.setenv("COLUMNS", "120")
     words = [word for word in with_summary(CONFIG) if "progress_bar" not in word]
     words += ["--trainer.limit_train_batches=1"]
-    command("fit", *words)
+    command("fit", *words, evaluating_less(tmp_path, TWO_CLICKS))
     said = capsys.readouterr().out
     assert "1 val images, 1 objects to click" in " ".join(said.split())
     scores = json.loads((tmp_path / "runs/base/comparison.json").read_text())
@@ -48,24 +50,26 @@ def test_a_short_fit_ends_in_a_short_table_and_a_summary_without_zeros(
     assert re.search(r"[\d.]+ [KM] of [\d.]+ [KM] parameters are trained, [\d.]+ MB in all", said)
 
 
-def test_fast_dev_run_tries_one_of_everything(command, monkeypatch, capsys) -> None:
+def test_fast_dev_run_tries_one_of_everything(command, tmp_path, monkeypatch, capsys) -> None:
     seen = []
     monkeypatch.setattr(
         "maskfeat.evaluate.comparison.ComparisonTable._report",
         lambda self, trainer, stage, scores, log_dir, sizes: seen.append(sizes),
     )
-    command("fit", *CONFIG, "--trainer.fast_dev_run=true")
+    less = evaluating_less(tmp_path, TWO_CLICKS)
+    command("fit", *CONFIG, less, "--trainer.fast_dev_run=true")
     assert seen == [(1, 1)]
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_fast_dev_run_leaves_the_run_of_that_name_alone(command, tmp_path) -> None:
     last = tmp_path / "runs/base/checkpoints/last.ckpt"
-    command("fit", *CONFIG, "--trainer.fast_dev_run=true")
+    words = [*CONFIG, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
+    command("fit", *words, "--trainer.fast_dev_run=true")
     assert not last.exists()
     last.parent.mkdir(parents=True, exist_ok=True)
     last.write_bytes(b"hours of training")
-    command("fit", *CONFIG, "--trainer.fast_dev_run=true")
+    command("fit", *words, "--trainer.fast_dev_run=true")
     assert last.read_bytes() == b"hours of training"
 
 

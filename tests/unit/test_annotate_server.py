@@ -297,14 +297,14 @@ def test_a_large_image_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -
 
 
 def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out) -> None:
-    paths = write_images(tmp_path / "many", 15)
+    paths = write_images(tmp_path / "many", 9)
     images = OpenImages(AnnotationStore(out, paths), model_of("lab"), 2.0)
     with client_of(create_app(images)) as client:
-        for number in range(15):
+        for number in range(9):
             ready_view(client, number)
             act(client, click(ON_DISC), number)
             assert len(images._open) <= 7
-        assert len(list(out.glob("*.prompts.json"))) == 15
+        assert len(list(out.glob("*.prompts.json"))) == 9
         assert len(ready_view(client, 0)["prompts"]) == 1  # closed meanwhile, read again
         ready_view(client, 3)
         wait_until(lambda: client.get("/api/images/4").json()["is_ready"])
