@@ -277,6 +277,15 @@ def file_digest(path: Path, digest: Any = None) -> str:  # noqa: ANN401 - hashli
     return str(digest.hexdigest())
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Another one whenever a file is replaced or changed; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:  # not there, or out of reach: reading it says so
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 def holds_one_of(folder: Path, paths: Sequence[Path]) -> bool:
     """Whether some of these files lie in a folder."""
     return folder.resolve() in {path.parent.resolve() for path in paths}

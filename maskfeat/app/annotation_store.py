@@ -15,9 +15,8 @@ from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_resu
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
 from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
-from maskfeat.files import whole_file
+from maskfeat.files import file_stamp, whole_file
 
-Stamp = tuple[int, int]
 Size = tuple[int, int]
 
 _LOG = logging.getLogger("maskfeat")
@@ -47,7 +46,7 @@ class AnnotationStore:
         self.notices: dict[int, str] = {}
         self._aside = SetAside(folder)
         self._stems = {path.stem for path in paths}
-        self._stamps: dict[int, Stamp | None] = {}
+        self._stamps: dict[int, tuple[int, int, int] | None] = {}
         self._revisions: dict[int, str] = {}
         self._is_done = [False] * len(self.paths)
         self._is_mending = False  # logged once: thousands take a while
@@ -89,7 +88,7 @@ class AnnotationStore:
             ValueError: If the file is malformed.
         """
         # First the stamp: what another program writes in between shows as a change when saving.
-        self._stamps[number] = self._stamp(number)
+        self._stamps[number] = file_stamp(self._path(number))
         raw = self._bytes(number)
         self._revisions[number] = revision_of(raw)
         if not raw:
@@ -129,7 +128,7 @@ class AnnotationStore:
             OSError: If results or prompts cannot be written, e.g. on a full disk.
         """
         path = self._path(number)
-        if based_on != self._revisions[number] or self._stamp(number) != self._stamps[number]:
+        if based_on != self._revisions[number] or file_stamp(path) != self._stamps[number]:
             raise StaleError(
                 f"'{path}' was changed by another program; it is shown now as it is, and the last "
                 "step was not made"
@@ -148,7 +147,7 @@ class AnnotationStore:
         due = self._due_results(number, size, annotation.state) if with_results else []
         with _all_written(due), whole_file(path) as file:
             file.write(raw)
-        self._stamps[number], self._revisions[number] = self._stamp(number), revision_of(raw)
+        self._stamps[number], self._revisions[number] = file_stamp(path), revision_of(raw)
         self._is_done[number] = annotation.state.is_done
 
     def write_results(self, number: int, size: Size, state: State) -> None:
@@ -232,13 +231,6 @@ class AnnotationStore:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.paths[number].stem}{ENDING}"
-
-    def _stamp(self, number: int) -> Stamp | None:
-        try:
-            status = self._path(number).stat()
-        except OSError:  # not there, or never to be there: `_bytes` says so
-            return None
-        return status.st_mtime_ns, status.st_ino
 
     def _bytes(self, number: int) -> bytes:
         """The file as it is; none if it is not there."""

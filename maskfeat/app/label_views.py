@@ -11,9 +11,10 @@ from typing import Any
 from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.partition_bytes import partition_bytes
-from maskfeat.app.revisions import check_revision, file_stamp, revision_of
+from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker
+from maskfeat.files import file_stamp
 from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.labeler import Labeler
 from maskfeat.labeling.prepared import PreparedImage

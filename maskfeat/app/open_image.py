@@ -29,9 +29,10 @@ from maskfeat.app.annotation_masks import BoolArray, click_radius_on, label_map,
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork
 from maskfeat.app.partition_bytes import partition_bytes
-from maskfeat.app.revisions import check_revision, file_stamp
+from maskfeat.app.revisions import check_revision
 from maskfeat.data.annotations.image_identity import ImageIdentity
 from maskfeat.data.annotations.painting import encode
+from maskfeat.files import file_stamp
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 _NEEDING_MASKS = ("finish", "reopen", "done", "save")

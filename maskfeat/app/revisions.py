@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 
@@ -19,15 +18,6 @@ class StaleError(ValueError):
 def revision_of(content: bytes) -> str:
     """A short name of a content, hexadecimal; of nothing the empty one."""
     return hashlib.sha256(content).hexdigest()[:16] if content else ""
-
-
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Another one whenever a file is replaced or changed; None if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def check_revision(request: Mapping[str, Any], revision: str, name: str) -> None:

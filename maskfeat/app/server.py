@@ -91,11 +91,21 @@ def create_app(backend: Backend, host: str = "127.0.0.1") -> Starlette:
         content = files("maskfeat.app").joinpath("page", backend.page).read_bytes()
         return Response(content, media_type="text/html")
 
-    def folder(request: Request) -> Response:
-        return Json(backend.folder())
+    return Starlette(
+        routes=[
+            Route("/", index),
+            *_folder_routes(backend),
+            *_image_routes(backend),
+            Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
+        ],
+        middleware=[Middleware(OwnPageOnly, names=own_names(host))],
+        exception_handlers=_ERROR_HANDLERS,
+        lifespan=lifespan,
+    )
 
-    def alive(request: Request) -> Response:
-        return Json({"revision": backend.revision(number_of(request.query_params, "number", -1))})
+
+def _image_routes(backend: Backend) -> list[Route]:
+    """What is asked of, and done to, one image."""
 
     def view(request: Request) -> Response:
         timeout_s = _WAIT_S if "wait" in request.query_params else 0
@@ -113,6 +123,24 @@ def create_app(backend: Backend, host: str = "127.0.0.1") -> Starlette:
         number, action = request.path_params["number"], await _json_of(request)
         return Json(await run_in_threadpool(backend.act, number, action))
 
+    at, packed = "/api/images/{number:int}", [Middleware(GZipMiddleware, compresslevel=1)]
+    return [
+        Route(at, view),
+        Route(f"{at}/image", image),
+        Route(f"{at}/partition", partition, middleware=packed),
+        Route(f"{at}/actions", act, methods=["POST"]),
+    ]
+
+
+def _folder_routes(backend: Backend) -> list[Route]:
+    """What is asked of all images together, with the queries and commands of the page."""
+
+    def folder(request: Request) -> Response:
+        return Json(backend.folder())
+
+    def alive(request: Request) -> Response:
+        return Json({"revision": backend.revision(number_of(request.query_params, "number", -1))})
+
     def query(function: Callable[[Mapping[str, str]], JsonDict]) -> Callable[[Request], Response]:
         return lambda request: Json(function(request.query_params))
 
@@ -122,27 +150,13 @@ def create_app(backend: Backend, host: str = "127.0.0.1") -> Starlette:
 
         return run
 
-    at, packed = "/api/images/{number:int}", [Middleware(GZipMiddleware, compresslevel=1)]
-    return Starlette(
-        routes=[
-            Route("/", index),
-            Route("/api/folder", folder),
-            Route("/api/alive", alive),
-            Route(at, view),
-            Route(f"{at}/image", image),
-            Route(f"{at}/partition", partition, middleware=packed),
-            Route(f"{at}/actions", act, methods=["POST"]),
-            *(Route(f"/api/{name}", query(f)) for name, f in backend.queries.items()),
-            *(
-                Route(f"/api/{name}", command(f), methods=["POST"])
-                for name, f in backend.commands.items()
-            ),
-            Mount("/page", StaticFiles(packages=[("maskfeat.app", "page")])),
-        ],
-        middleware=[Middleware(OwnPageOnly, names=own_names(host))],
-        exception_handlers=_ERROR_HANDLERS,
-        lifespan=lifespan,
-    )
+    queries, commands = backend.queries.items(), backend.commands.items()
+    return [
+        Route("/api/folder", folder),
+        Route("/api/alive", alive),
+        *(Route(f"/api/{name}", query(function)) for name, function in queries),
+        *(Route(f"/api/{name}", command(f), methods=["POST"]) for name, f in commands),
+    ]
 
 
 def number_of(parameters: Mapping[str, str], name: str, default: int | None) -> Any:  # noqa: ANN401 - as the default

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskfeat.files import whole_file
+from maskfeat.files import file_stamp, whole_file
 
 _LOG = logging.getLogger("maskfeat")
 _VERSION = 2  # 1 had no digests of the images
@@ -69,7 +69,7 @@ class ClickFile:
         self.aside: list[dict[str, Any]] = []
         self._digests: dict[int, str | None] = {}  # of the images with clicks
         self._know([], [], set())
-        self._stamp = self._stamp_now()
+        self._stamp = file_stamp(self.path)
         if self._stamp is not None:
             self._read()
 
@@ -151,7 +151,7 @@ class ClickFile:
 
     def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         """Write what is known from now on, and know it only when it is written."""
-        if self._stamp_now() != self._stamp:
+        if file_stamp(self.path) != self._stamp:
             raise ValueError(
                 f"'{self.path}' was changed by another program; end both and start one again"
             )
@@ -163,13 +163,6 @@ class ClickFile:
         for click in clicks:
             of_image.setdefault(click.image, []).append(click)
         self.clicks, self.undone, self.done, self._of_image = clicks, undone, done, of_image
-
-    def _stamp_now(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino
 
     def _write(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         content = {
@@ -183,7 +176,7 @@ class ClickFile:
         }
         with whole_file(self.path) as file:
             file.write(json.dumps(content, separators=(",", ":")).encode())
-        self._stamp = self._stamp_now()
+        self._stamp = file_stamp(self.path)
 
     def _row(self, click: Click) -> list[Any]:
         size = click.num_segments if click.granularity is None else click.granularity

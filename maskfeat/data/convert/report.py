@@ -15,6 +15,7 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.convert import sheet, stats
 from maskfeat.data.convert.state import INDEX_NAME, ConvertState, write_json
 from maskfeat.data.convert.verify import Problem
+from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.files import whole_file
 
 _SHOWN = (
@@ -81,9 +82,7 @@ def write_stats(
         raise ValueError(f"num and num_imaged must be at least 1, got {num} and {num_imaged}")
     places, paths, num_incomplete = stats.find_places(shards, index_dir, limits)
     total = len(places)
-    chosen = places
-    if num is not None and num < total:
-        chosen = [places[(2 * i + 1) * total // (2 * num)] for i in range(num)]
+    chosen = [places[number] for number in evenly_spaced(total, num)]
     facts, skipped = stats.count_up(chosen, num_workers, show_progress=True)
     if not facts:
         raise ValueError(f"none of the {total} samples can be read")
