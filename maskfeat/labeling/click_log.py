@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from maskfeat.files import file_stamp, whole_file
 
 _LOG = logging.getLogger("maskfeat")
+# What odd values of a file lead to; int(1e400) is an OverflowError.
+_BAD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _VERSION = 2  # 1 had no digests of the images
 
 
@@ -192,9 +194,11 @@ class ClickFile:
             digests: dict[str, str | None] = dict(content.get("images", {}))
             self.aside = list(content.get("aside", []))
             self._check(version, known)
-            for row in [*rows, *undone, *(r for one in self.aside for r in one["clicks"])]:
-                _parsed(row)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            aside = [r for one in self.aside for r in _clicks_aside(one)]
+            for row in [*rows, *undone, *aside]:
+                if not 0 <= _parsed(row)[3] < len(known):
+                    raise ValueError(f"a click has class {row[3]}, and there are {len(known)}")
+        except _BAD as error:
             if isinstance(error, _ForeignFileError):
                 raise
             raise ValueError(
@@ -253,6 +257,13 @@ class ClickFile:
 
 class _ForeignFileError(ValueError):
     """A file that is sound, and not for this program or these classes."""
+
+
+def _clicks_aside(one: Any) -> list[Any]:  # noqa: ANN401
+    """The rows of an image that was set aside, whose name and digest are there too."""
+    if not isinstance(one["name"], str) or not isinstance(one["digest"], str | None):
+        raise TypeError("an image set aside needs a name and a digest")
+    return list(one["clicks"])
 
 
 def _parsed(row: Any) -> tuple[str, int, int, int, float | None, int | None]:  # noqa: ANN401

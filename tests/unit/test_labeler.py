@@ -606,6 +606,29 @@ def test_a_file_of_a_newer_version_is_left_alone(photos, out) -> None:
     assert len(labeler(photos, out).clicks) == 1
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("clicks", '[["p0.png", 1, 1, 99, 0.5]]'),  # there are fewer classes
+        ("clicks", '[["p0.png", 1, 1, -1, 0.5]]'),
+        ("clicks", '[["p0.png", 1, 1, 0, 1e400]]'),
+        ("undone", '[["p0.png", 1e400, 1, 0, 0.5]]'),
+        ("version", "1e400"),
+        ("aside", '[{"clicks": []}]'),
+        ("aside", '[{"name": [], "digest": null, "clicks": []}]'),
+        ("aside", '[{"name": "p9.png", "digest": null, "clicks": [["p9.png", 1, 1, 99, 0.5]]}]'),
+    ],
+)
+def test_odd_values_in_the_file_of_clicks_are_one_sentence(photos, out, part, value) -> None:
+    labeler(photos, out).click(0, (1, 1), "ground")
+    content = json.loads((out / "clicks.json").read_text())
+    odd = json.dumps({**content, part: "ODD"}).replace('"ODD"', value)
+    (out / "clicks.json").write_text(odd)
+    with pytest.raises(ValueError, match=r"clicks.json' cannot be read: .* move it away to begin"):
+        labeler(photos, out)
+    assert (out / "clicks.json").read_text() == odd
+
+
 def test_one_process_labels_in_a_folder(photos, out) -> None:
     one = labeler(photos, out)
     program = (
