@@ -820,6 +820,8 @@ def test_a_number_that_a_class_refuses_is_one_line(command) -> None:
 def test_ctrl_c_in_the_midst_of_an_import_ends_with_one_line() -> None:
     code = (
         "import os, signal, sys\n"
+        # As in a terminal: what is started in the background ignores it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'torch':\n"
