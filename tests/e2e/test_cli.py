@@ -181,10 +181,12 @@ def test_all_further_goes_on_from_shipped_weights_with_a_new_head(
         folder = name["shards"].removeprefix("${data_root}/").split("/")[0]
         write_shard(tmp_path / f"data/{folder}/train-0.tar", 2, seed=number, size=(70, 80))
     write_shard(tmp_path / "data/bsds500/val-0.tar", 2, seed=99, size=(70, 80))
-    names = ("bsds500", "all", "borders", "all_further")
     command(
         "fit",
-        *[f"--config=conf/{name}.yaml" for name in names],
+        "--config=conf/bsds500.yaml",
+        "--config=conf/all.yaml",
+        "--config=conf/borders.yaml",
+        "--config=conf/all_further.yaml",
         "--data_root=data",
         "--model.learning_rate=1e-9",
         *TWO_STEPS,
