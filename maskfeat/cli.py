@@ -134,17 +134,22 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
 
 def _on_files(name: str, words: Sequence[str]) -> None:
     """A command whose words without an option are files or folders."""
-    from maskfeat.app.annotate_command import annotate
-    from maskfeat.app.convert_command import convert
-    from maskfeat.app.export_command import export
-    from maskfeat.app.segment_command import segment
-
     if name == "segment":
+        from maskfeat.app.segment_command import segment
+
         _on_lists(name, segment, "images", words)
     elif name == "convert":
+        from maskfeat.app.convert_command import convert
+
         _on_lists(name, convert, "masks", words)
+    elif name == "annotate":
+        from maskfeat.app.annotate_command import annotate
+
+        _run_at_length(name, annotate, words)
     else:
-        _run_at_length(name, annotate if name == "annotate" else export, words)
+        from maskfeat.app.export_command import export
+
+        _run_at_length(name, export, words)
 
 
 def _on_lists(name: str, function: Callable[..., None], option: str, words: Sequence[str]) -> None:
