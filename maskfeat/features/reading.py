@@ -21,9 +21,9 @@ MAX_FEATURE = 1e15
 # How much of the distance between neighbors comes from predicted boundaries, where there are any.
 BOUNDARY_SHARE = 0.5
 
-# How much of what superpixels follow comes from color, where it is known. From 0.5 to 1 nothing
-# changes on BSDS500 val (experiments/hierarchy); more of it is safer on images of other kinds.
-COLOR_SHARE = 0.75
+# How much of what superpixels follow comes from color, where it is known. Chosen on BSDS500 val,
+# where 0.5 to 1 are level and this has the best mean IoU of nodes (experiments/hierarchy/NOTES.md).
+COLOR_SHARE = 0.5
 
 
 def sample_pyramid(pyramid: Sequence[Tensor], strides: Sequence[int], points_yx: Tensor) -> Tensor:
