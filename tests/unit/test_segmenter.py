@@ -174,6 +174,16 @@ def test_a_sign_is_true_or_false(sign: object) -> None:
     np.testing.assert_array_equal(segmenter.undo(), before)
 
 
+def test_signs_may_be_zeros_and_ones() -> None:
+    clicks = [[32, 30], [5, 5]]
+    expected = segmenter_of(RGB).predict(clicks, [True, False])
+    for signs in ([1, 0], np.array([1, 0], np.uint8), np.array([1.0, 0.0])):
+        np.testing.assert_array_equal(segmenter_of(RGB).predict(clicks, signs), expected)
+    np.testing.assert_array_equal(
+        segmenter_of(RGB).click(32, 30, 1), segmenter_of(RGB).click(32, 30)
+    )
+
+
 def test_a_scribble_is_kept_as_it_was_drawn() -> None:
     segmenter, pen = segmenter_of(RGB), np.array([[32, 30]])
     segmenter.scribble(pen)
