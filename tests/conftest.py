@@ -7,7 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - before playwright, see below
 import pytest
+
+# typing keeps one object for `Union[int, float]` and `Union[float, int]`, the one that was made
+# first. Playwright makes the latter, and then `--trainer.limit_train_batches 1` is a share of 1.0.
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # pytest says where its own process crashed; this is for those that tests start.

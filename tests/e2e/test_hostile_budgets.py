@@ -278,7 +278,7 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         raise MemoryError
 
     for place, attempt in (
-        ("maskfeat.data.shards.index._content_at", lambda: shards[0]),
+        ("maskfeat.data.shards.indexed._content_at", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.json.loads", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.runs_from_counts", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.paint", lambda: to_held_out(sample)),

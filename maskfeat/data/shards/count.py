@@ -15,7 +15,8 @@ import torch.distributed as dist
 from maskfeat.data.annotations.limits import MB
 from maskfeat.data.shards.http_stream import Readable
 from maskfeat.data.shards.index import index_shard
-from maskfeat.data.shards.remote import ShardSource, is_url
+from maskfeat.data.shards.names import is_url
+from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
 
 _LOG = logging.getLogger("maskfeat")

@@ -8,20 +8,21 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.limits import MB, Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import KeptTable, Span
-from maskfeat.data.shards.names import expand_shards
-from maskfeat.data.shards.remote import is_url
+from maskfeat.data.shards.names import expand_shards, is_url
 from maskfeat.data.shards.tar import BLOCK
+
+if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
+    from maskfeat.batch import SkippedSample
 
 _LOG = logging.getLogger("maskfeat")
 # Indexes of a set that are held in memory, 50 bytes a sample; those beyond stay on disk.
@@ -82,6 +83,8 @@ class IndexedShards(Sequence[AnnotatedImage]):
         keep_crowds: bool = False,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
+        from maskfeat.batch import SkippedSample
+
         self.keep_crowds = keep_crowds
         self.limits = limits
         self.shards = expand_shards(shards, max_names=limits.names)

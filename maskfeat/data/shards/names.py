@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.shards.remote import is_url
 from maskfeat.data.shards.tar import PACKED
 
 _LOG = logging.getLogger("maskfeat")
@@ -63,6 +62,11 @@ def expand_shards(
                 )
             found.update([name] if is_url(name) else _match(name))
     return sorted(found)
+
+
+def is_url(name: str) -> bool:
+    """Whether a shard is read over the network (`http://`, `s3://`, ...) and not from a path."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", name) is not None
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import re
 import time
 import urllib.error
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from webdataset.gopen import gopen
 
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.http_stream import ChangedError, Opened, Readable, RefusedError, open_http
+from maskfeat.data.shards.names import is_url
 
 _LOG = logging.getLogger("maskfeat")
 _LONGEST_WAIT_S = 60.0
@@ -106,11 +106,6 @@ class ShardSource(ShardSettings):
 
         cache = ShardCache(self.cache_dir, int(self.cache_gb * 1e9))
         return cache.open(url, lambda: RemoteStream(url, self))
-
-
-def is_url(name: str) -> bool:
-    """Whether a shard is read over the network (`http://`, `s3://`, ...) and not from a path."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", name) is not None
 
 
 def _is_http(url: str) -> bool:
