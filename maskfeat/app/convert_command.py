@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskfeat.files import check_stems, check_writable
+from maskfeat.files import check_stems, check_writable, holds_one_of
 from maskfeat.formats.image_masks import read_image_masks
 from maskfeat.formats.writers import FORMATS, write_masks, writer_of
 
@@ -42,7 +42,7 @@ def convert(
         raise ValueError(f"to must be one of {', '.join(FORMATS)}, got '{to}'")
     paths, folder = _annotation_files(masks), Path(out)
     check_stems(paths)
-    if folder.resolve() in {path.parent.resolve() for path in paths}:
+    if holds_one_of(folder, paths):
         raise ValueError(f"out must be another folder than that of the masks, '{folder}'")
     check_writable(folder)
     from rich.console import Console

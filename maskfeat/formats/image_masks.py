@@ -64,11 +64,11 @@ class ImageMasks(Sequence[BoolArray]):
     def without_overlap(self) -> ImageMasks:
         """Each pixel in the smallest mask that held it; masks without pixels are left out."""
         labels = self.label_map()
-        kept = [index for index in range(len(self)) if (labels == index + 1).any()]
+        numbers = np.unique(labels[labels > 0]).tolist()
         return dataclasses.replace(
             self,
-            counts=tuple(encode(labels == index + 1) for index in kept),
-            names=tuple(self.names[index] for index in kept),
+            counts=tuple(encode(labels == number) for number in numbers),
+            names=tuple(self.names[number - 1] for number in numbers),
         )
 
 

@@ -14,6 +14,7 @@ from maskfeat.data.annotations.painting import encode
 from maskfeat.files import whole_file
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.image_masks import ImageMasks
+from maskfeat.formats.sa1b import json_bytes
 
 _MOST_OF_A_PALETTE = 254  # 0 is the background, 255 is void
 
@@ -67,9 +68,12 @@ class CocoWriter:
         for index, (mask, name) in enumerate(zip(image, image.names, strict=True)):
             if not mask.any():
                 continue
-            segmentation: Any = {"size": [height, width], "counts": encode(mask)}
-            if polygons is not None:
-                segmentation = [_flat(as_one_line([part])) for part in polygons[index]]
+            segmentation: Any
+            if polygons is None:
+                segmentation = {"size": [height, width], "counts": encode(mask)}
+            else:
+                lines = (as_one_line([part]) for part in polygons[index])
+                segmentation = [line.ravel().tolist() for line in lines]
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
@@ -260,10 +264,6 @@ def write_masks(images: Iterable[ImageMasks], writer: Writer) -> int:
     return num_written
 
 
-def _flat(corners: Any) -> list[float]:  # noqa: ANN401
-    return [float(value) for value in corners.ravel()]
-
-
 def _box(mask: Any) -> list[float]:  # noqa: ANN401
     """Left, top, width, height."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -285,4 +285,4 @@ def _voc_palette() -> list[int]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with whole_file(path) as file:
-        file.write(json.dumps(content, separators=(",", ":")).encode())
+        file.write(json_bytes(content))

@@ -173,6 +173,14 @@ def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) 
     assert set(kept) == set(sets)
 
 
+def holding_shipped_weights(path: Path) -> FeaturePyramid:
+    """The network of a checkpoint, whose weights are those of the package, and maybe more."""
+    trained, shipped = maskfeat.load(path), maskfeat.load()
+    for name, value in shipped.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(name), value, atol=1e-5, rtol=1e-3)
+    return trained
+
+
 def test_all_further_goes_on_from_shipped_weights_with_a_new_head(
     command, tmp_path, repository
 ) -> None:
@@ -195,10 +203,7 @@ def test_all_further_goes_on_from_shipped_weights_with_a_new_head(
         *CHECKPOINTS,
     )
     (last,) = tmp_path.glob("runs/all_further/**/last.ckpt")
-    trained, shipped = maskfeat.load(last), maskfeat.load()
-    assert trained.boundary_heads
-    for name, value in shipped.named_parameters():
-        torch.testing.assert_close(trained.get_parameter(name), value, atol=1e-5, rtol=1e-3)
+    assert holding_shipped_weights(last).boundary_heads
 
 
 def test_borders_trains_two_steps_on_drawn_scenes(command, tmp_path) -> None:
@@ -256,9 +261,7 @@ def test_training_goes_on_from_shipped_weights_in_two_steps(command, tmp_path, s
         *CHECKPOINTS,
     )
     (last,) = tmp_path.glob("runs/photos_further/**/last.ckpt")
-    trained, shipped = maskfeat.load(last), maskfeat.load()
-    for name, value in shipped.named_parameters():
-        torch.testing.assert_close(trained.get_parameter(name), value, atol=1e-5, rtol=1e-3)
+    holding_shipped_weights(last)
 
 
 def test_sa1b_trains_two_steps_on_tars_of_the_genuine_layout(command, tmp_path) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from click_maps import maps_of_a_rectangle
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.decoded_image import DecodedImage, Given
@@ -16,7 +17,6 @@ from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels, num_
 from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.tree_maps import TreeMaps
-from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.tree import PartitionTree
 
 SIZE = (40, 56)
@@ -24,12 +24,7 @@ SIZE = (40, 56)
 
 @pytest.fixture(scope="module")
 def maps() -> ImageMaps:
-    rng = np.random.default_rng(0)
-    colors = rng.normal(size=(*SIZE, 3)).astype(np.float32) * 0.05
-    colors[10:30, 12:40] += 0.5
-    features = Features.from_dense(colors, scale=4.0)
-    found = hierarchy(features)
-    return ImageMaps(features, colors, found.superpixel_labels, found.tree)
+    return maps_of_a_rectangle(SIZE)
 
 
 @pytest.fixture(scope="module")

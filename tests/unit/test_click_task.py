@@ -8,15 +8,14 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from click_maps import maps_of_a_rectangle
 
 import maskfeat
-from maskfeat.features.reading import Features
 from maskfeat.interactive.click_data import ClickDataModule, PreparedImages
 from maskfeat.interactive.click_task import ClickTask, look_loss
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.training_session import TrainingSession
-from maskfeat.segment.hierarchy import hierarchy
 
 SIZE = (48, 64)
 PACKAGED = Path(__file__).parents[2] / "data_shards"
@@ -24,12 +23,7 @@ PACKAGED = Path(__file__).parents[2] / "data_shards"
 
 @pytest.fixture(scope="module")
 def maps() -> ImageMaps:
-    rng = np.random.default_rng(0)
-    colors = rng.normal(size=(*SIZE, 3)).astype(np.float32) * 0.05
-    colors[10:30, 12:40] += 0.5
-    features = Features.from_dense(colors, scale=4.0)
-    found = hierarchy(features)
-    return ImageMaps(features, colors, found.superpixel_labels, found.tree)
+    return maps_of_a_rectangle(SIZE)
 
 
 @pytest.fixture
