@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from maskfeat.array_file import read_arrays
 from maskfeat.arrays import BoolArray
 from maskfeat.batch import HeldOutImage
-from maskfeat.data.annotations.sample import SampleError, to_held_out
+from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, to_held_out
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.cache import model_digest
 from maskfeat.features.pyramid import FeaturePyramid
@@ -41,7 +41,8 @@ class PreparedImages(Sequence[tuple[ImageMaps, BoolArray]]):
     """Images of shards with the maps that a decoder reads, and their masks.
 
     What takes a second for an image is kept on disk, in half precision, 4 MB each. A file is named
-    by the feature network and the sample, so another network makes other files.
+    by what it is made of: the content of the sample, and the weights of the feature network and of
+    the merge classifier as they are when the sample is read.
 
     Args:
         shards: Local tars in SA-1B's layout, as in `IndexedShards`.
@@ -57,7 +58,6 @@ class PreparedImages(Sequence[tuple[ImageMaps, BoolArray]]):
         self._net = net
         self._folder = folder
         self._short_side = short_side
-        self._digest = model_digest(net)
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -68,10 +68,11 @@ class PreparedImages(Sequence[tuple[ImageMaps, BoolArray]]):
         Raises:
             SampleError: If the sample cannot be read.
         """
-        path = self._path(i)
+        sample = self._shards[i]
+        path = self._path(sample)
         kept = read_arrays(path, ["scale", "strides", "level_0", "masks"])
         if kept is None:
-            kept = self._prepared(to_held_out(self._shards[i], self._short_side))
+            kept = self._prepared(to_held_out(sample, self._short_side))
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
                 np.savez(file, allow_pickle=False, **kept)
@@ -84,10 +85,16 @@ class PreparedImages(Sequence[tuple[ImageMaps, BoolArray]]):
         masks = np.unpackbits(kept["masks"], axis=-1, count=size[1]).astype(bool)
         return ImageMaps(features, colors, kept["labels"], tree), masks
 
-    def _path(self, i: int) -> Path:
-        name = f"{self._shards.shard(i)} {self._shards.key(i)} {self._short_side}"
-        digest = hashlib.sha256(self._digest + name.encode()).hexdigest()[:32]
-        return self._folder / f"{digest}.npz"
+    def _path(self, sample: AnnotatedImage) -> Path:
+        network, runs = default_merge_classifier().network, sample.runs
+        limits = runs.size, self._short_side, _OBJECT_SHARES, _MOST_MASKS, _PER_MEGAPIXEL
+        digest = hashlib.sha256(model_digest(self._net) + repr(limits).encode() + sample.jpg)
+        for values in (
+            *(network.mean, network.std, *network.weights, *network.biases),
+            *(runs.starts, runs.stops, runs.mask_of_run),
+        ):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return self._folder / f"{digest.hexdigest()[:32]}.npz"
 
     def _prepared(self, image: HeldOutImage) -> dict[str, Any]:
         features = self._net.features(image.image)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click_maps import maps_of_a_rectangle
+from shard_factory import write_shard
 
 import maskfeat
 from maskfeat.interactive.click_data import ClickDataModule, PreparedImages
@@ -139,3 +140,21 @@ def test_a_sample_is_prepared_once_and_read_again_unchanged(
     np.testing.assert_array_equal(kept.labels, made.labels)
     for one, other in zip(kept.features.pyramid, made.features.pyramid, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_prepared_image_is_of_the_content_of_the_sample_and_the_weights_of_now(
+    tmp_path: Path,
+) -> None:
+    net, shard = maskfeat.load(), tmp_path / "train-0.tar"
+    for seed in (1, 2):  # another image and other masks under the same names
+        write_shard(shard, num_samples=1, seed=seed)
+        maps, masks = PreparedImages(str(shard), net, tmp_path / "prepared")[0]
+        fresh, right = PreparedImages(str(shard), net, tmp_path / f"fresh_{seed}")[0]
+        np.testing.assert_array_equal(maps.colors, fresh.colors)
+        np.testing.assert_array_equal(masks, right)
+
+    images = PreparedImages(str(shard), net, tmp_path / "prepared")
+    before = images[0][0].features.scale
+    with torch.no_grad():
+        net.log_scale.add_(1)
+    assert images[0][0].features.scale > 2 * before
