@@ -20,6 +20,7 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.stored_config import check_fit, checked_config, checked_weights
 from maskfeat.features.unreadable import load_archive
 from maskfeat.files import whole_file
+from maskfeat.tensor_file import check_tensors, with_checksum
 
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
@@ -61,7 +62,8 @@ def load(
 ) -> FeaturePyramid | LabEncoder:
     """Load a trained network, ready to give features.
 
-    A file is data: nothing in it is run, and it cannot ask for another file or a hub.
+    A file is data: nothing in it is run, and it cannot ask for another file or a hub. Its checksums
+    are compared.
 
     Args:
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
@@ -77,8 +79,9 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no maskfeat network, one of a class that is not given, one
-            whose weights do not fit its settings, or one with a weight that is no number.
+        ValueError: If the file is damaged, holds no maskfeat network, one of a class that is not
+            given, one whose weights do not fit its settings, or one with a weight that is no
+            number.
     """
     if isinstance(path, str | os.PathLike) and os.fspath(path) == "lab":
         return LabEncoder()
@@ -163,7 +166,7 @@ def save(
     with whole_file(path) as file:
         metadata = {CONFIG_KEY: json.dumps(net.config), **class_entry(net)}
         metadata |= {CARD_KEY: card} if card else {}
-        file.write(serialize(weights, metadata=metadata))
+        file.write(with_checksum(serialize, weights, metadata))
 
 
 def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
@@ -238,6 +241,7 @@ def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor], str | None]:
             metadata = file.metadata() or {}
             names = [name for name in file.keys() if not name.startswith(DECODER_PREFIX)]
             weights = {name: file.get_tensor(name) for name in names}
+        check_tensors(path, metadata)
     except SafetensorError as error:
         raise ValueError(f"'{path}' is no whole safetensors file: {error}") from error
     if CONFIG_KEY not in metadata:

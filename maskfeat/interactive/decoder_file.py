@@ -15,6 +15,7 @@ from maskfeat.features.unreadable import load_archive
 from maskfeat.features.weights import DECODER_PREFIX
 from maskfeat.files import whole_file
 from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.tensor_file import check_tensors, with_checksum
 
 # Key of the metadata of a safetensors file and of a checkpoint of `ClickTask`.
 DECODER_KEY = "maskfeat_click_decoder"
@@ -40,7 +41,7 @@ def save_with_decoder(
     tensors |= {DECODER_PREFIX + name: value for name, value in weights.items()}
     metadata[DECODER_KEY] = json.dumps(decoder.config)
     with whole_file(path) as file:
-        file.write(serialize(tensors, metadata=metadata))
+        file.write(with_checksum(serialize, tensors, metadata))
 
 
 def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
@@ -55,14 +56,17 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a checkpoint is not one of `ClickTask`, or the weights do not fit.
+        ValueError: If the file is damaged, a checkpoint is not one of `ClickTask`, or the weights
+            do not fit.
     """
     path = find_model(path)
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
-            config = (file.metadata() or {}).get(DECODER_KEY)
+            metadata = file.metadata() or {}
             names = [name for name in file.keys() if name.startswith(DECODER_PREFIX)]
             weights = {name[len(DECODER_PREFIX) :]: file.get_tensor(name) for name in names}
+        check_tensors(path, metadata)
+        config = metadata.get(DECODER_KEY)
         return None if config is None else _built(json.loads(config), weights, str(path))
     instead = "give a checkpoint that training a ClickTask wrote (.ckpt), or a .safetensors file"
     checkpoint = load_archive(path, instead)

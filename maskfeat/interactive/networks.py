@@ -29,6 +29,7 @@ from maskfeat.interactive.narrow_band import NARROW_BAND_FEATURES
 from maskfeat.interactive.prompts import some_of
 from maskfeat.interactive.refine import PIXEL_FEATURES
 from maskfeat.segment.mlp import CLIP, Mlp
+from maskfeat.tensor_file import check_tensors, with_checksum
 
 # Contexts are rounded to this share of a standard deviation. Most clicks far from a new one keep
 # their context then, and the effects that were computed for them.
@@ -286,6 +287,7 @@ def load_networks(path: str | Path) -> ClickNetworks:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             described = file.metadata() or {}
+        check_tensors(path, described)
         missing = [name for name in ClickNetworks._fields if name not in described]
         if missing:
             raise ValueError(f"it has no networks of {missing}; refit them")
@@ -322,7 +324,7 @@ def save_networks(path: str | Path, networks: ClickNetworks) -> None:
         arrays, described[name] = getattr(networks, name).packed(f"{name}.")
         tensors |= arrays
     with whole_file(path) as file:
-        file.write(serialize(tensors, described))
+        file.write(with_checksum(serialize, tensors, described))
 
 
 def _applied(linear: nn.Module, values: Tensor) -> Tensor:

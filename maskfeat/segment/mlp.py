@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from maskfeat.files import whole_file
+from maskfeat.tensor_file import check_tensors, with_checksum
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +74,7 @@ class Mlp:
         """Write it as .safetensors, whole or not at all."""
         tensors, described = self.packed()
         with whole_file(path) as file:
-            file.write(serialize(tensors, {"network": described}))
+            file.write(with_checksum(serialize, tensors, {"network": described}))
 
     @classmethod
     def load(cls, path: str | Path, inputs: Sequence[str]) -> Mlp:
@@ -85,7 +86,9 @@ class Mlp:
         try:
             with safe_open(path, framework="np") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-                return cls.unpacked(tensors, (file.metadata() or {})["network"], inputs)
+                metadata = file.metadata() or {}
+            check_tensors(path, metadata)
+            return cls.unpacked(tensors, metadata["network"], inputs)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"'{path}' cannot be used: {error}") from error
 
