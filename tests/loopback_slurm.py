@@ -63,16 +63,26 @@ class LoopbackSlurm:
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """What a command prints."""
-        done = subprocess.run(
+        done = self._done(*words, **environment)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def _done(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [_program(words[0]) or words[0], *words[1:]],
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
             check=False,
         )
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(words)}: {done.stderr}")
-        return done.stdout
+
+    def is_queued(self, *options: str) -> bool:
+        """Whether a job waits or runs; also where squeue fails, as it does on a busy machine."""
+        done = self._done("squeue", "-h", *options)
+        if done.returncode:
+            return "Invalid job id" not in done.stderr  # what is said of a job that ended long ago
+        return bool(done.stdout.strip())
 
     def submit(self, script: Path, cwd: Path, settings: Mapping[str, str], *options: str) -> str:
         """Number of a new job."""
@@ -135,7 +145,7 @@ def loopback_slurm(folder: Path) -> Iterator[LoopbackSlurm]:
         slurm.run("scancel", "--full", "--signal=KILL", "--user=root", check=False)
         slurm.run("scancel", "--user=root", check=False)
         give_up = time.monotonic() + 20
-        while slurm.run("squeue", "-h", check=False).strip() and time.monotonic() < give_up:
+        while slurm.is_queued() and time.monotonic() < give_up:
             time.sleep(0.5)
         for daemon in reversed(running):
             daemon.terminate()

@@ -116,7 +116,7 @@ def shards(slurm, checkout) -> Path:
     script = checkout / "experiments/cluster/convert.sbatch"
     job = slurm.submit(script, checkout, settings, "--array=0-1", "--cpus-per-task=1")
     give_up = time.monotonic() + PATIENCE_S
-    while slurm.run("squeue", "-h", "-j", job, check=False).strip():
+    while slurm.is_queued("-j", job):
         assert time.monotonic() < give_up
         time.sleep(1)
     logs = "".join(path.read_text() for path in sorted(checkout.glob("slurm-maskfeat-convert*")))
