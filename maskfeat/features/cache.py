@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import nn
 
 from maskfeat.array_file import read_arrays
-from maskfeat.features.reading import Features
+from maskfeat.features.reading import Features, features_of
 from maskfeat.files import whole_file
 
 _OPTIONAL = ("boundary_logits", "color_distances")
+_INNER = "inner_"  # and the stride
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -30,13 +32,16 @@ class FeatureCache:
     Args:
         folder: Made when it is needed.
         model: Gives features; an nn.Module.
+        inner_strides: See `FeaturePyramid.features`; these maps are kept, too.
 
     Raises:
         ValueError: If the model is not an nn.Module, so that its weights cannot be compared, or
             `folder` is a file or lies below one.
     """
 
-    def __init__(self, folder: str | Path, model: object) -> None:
+    def __init__(
+        self, folder: str | Path, model: object, inner_strides: Sequence[int] = ()
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(
                 f"cache_dir needs a model that is an nn.Module, got {type(model).__name__}; "
@@ -49,20 +54,24 @@ class FeatureCache:
                     f"cache_dir must be a folder, but '{place}' is a file; name another folder"
                 )
         self._model = model
+        self._inner_strides = tuple(inner_strides)
 
     def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
         """The features of an image, uint8, shape (H, W, 3); from disk, if they are there."""
-        path = self.folder / f"{_digest(rgb, model_digest(self._model))}.npz"
+        path = self.folder / f"{_digest(rgb, self._digest_of_model())}.npz"
         size = (rgb.shape[0], rgb.shape[1])
         kept = read_arrays(path, ["scale", "strides", "level_0"])
         if kept is not None:
             return _features_of(kept, size)
-        features: Features = self._model.features(rgb)  # type: ignore[operator]
-        made = _arrays_of(features)
+        made = _arrays_of(features_of(self._model, rgb, self._inner_strides))  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             np.savez(file, allow_pickle=False, **made)
         return _features_of(made, size)
+
+    def _digest_of_model(self) -> bytes:
+        wanted = f" inner {self._inner_strides}" if self._inner_strides else ""
+        return model_digest(self._model) + wanted.encode()
 
 
 def _arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
@@ -72,6 +81,9 @@ def _arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
         values = getattr(features, name)
         if values is not None:
             arrays[name] = values.half().cpu().numpy()
+    for stride, level in features.inner.items():
+        inner = level.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
+        arrays[f"{_INNER}{stride}"] = inner.cpu().numpy()
     return {**arrays, "scale": np.array(features.scale), "strides": np.array(features.strides)}
 
 
@@ -79,7 +91,12 @@ def _features_of(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> 
     strides = arrays["strides"].tolist()
     levels = [torch.from_numpy(arrays[f"level_{i}"]).float() for i in range(len(strides))]
     optional = {n: torch.from_numpy(arrays[n]).float() for n in _OPTIONAL if n in arrays}
-    return Features(levels, strides, size, float(arrays["scale"]), **optional)
+    inner = {
+        int(name.removeprefix(_INNER)): torch.from_numpy(arrays[name]).float()
+        for name in arrays
+        if name.startswith(_INNER)
+    }
+    return Features(levels, strides, size, float(arrays["scale"]), inner=inner, **optional)
 
 
 def model_digest(model: nn.Module) -> bytes:

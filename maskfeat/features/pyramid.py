@@ -145,6 +145,10 @@ class FeaturePyramid(nn.Module):
     def _maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
         # Not `maps`, which sharding and compilation wrap, as they wrap `forward`.
         padded = _pad_to_multiple(images, self.size_multiple)
+        return self._outputs(self._inner_maps(padded), images.shape[-2:], padded.shape[-2:])
+
+    def _inner_maps(self, padded: Tensor) -> dict[int, Tensor]:
+        """The decoder's maps by stride, (B, width, h, w), of images of padded sides."""
         maps = self.stem(padded)
         # Of several maps of one stride, as a transformer gives them, the last knows most.
         maps |= zip(self.backbone_strides, backbone_maps(self.backbone, padded), strict=True)
@@ -152,12 +156,18 @@ class FeaturePyramid(nn.Module):
         above: Tensor | None = None
         for stride, step in zip(self.path, self.steps, strict=True):
             above = found[stride] = step(maps[stride], above)
+        return found
+
+    def _outputs(
+        self, found: dict[int, Tensor], size: Sequence[int], padded: Sequence[int]
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """What the heads read off the decoder's maps of images of these sizes."""
         outputs = (head(found[s]) for s, head in zip(self.strides, self.heads, strict=True))
         pyramid = [self._bounded(output) for output in outputs]
         if not self.boundary_heads:
             return pyramid, None
-        height, width = images.shape[-2:]
-        return pyramid, self._boundary_logits(found, padded.shape[-2:])[..., :height, :width]
+        height, width = size
+        return pyramid, self._boundary_logits(found, padded)[..., :height, :width]
 
     def _boundary_logits(self, found: dict[int, Tensor], size: Sequence[int]) -> Tensor:
         """The sum of the heads' maps, each enlarged to the size of the padded images."""
@@ -170,11 +180,13 @@ class FeaturePyramid(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def features(self, rgb: ImageLike) -> Features:
+    def features(self, rgb: ImageLike, inner_strides: Sequence[int] = ()) -> Features:
         """Features of one image.
 
         Args:
             rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of an image.
+            inner_strides: Strides of the decoder's maps that are to come along, for a click decoder
+                that reads them; `path` has those there are.
 
         Returns:
             The pyramid of the image, float32, on the device of the net.
@@ -192,14 +204,21 @@ class FeaturePyramid(nn.Module):
         try:
             images = normalize_images(pixels.to(self.log_scale.device))
             images = images.to(self.log_scale.dtype)  # `half()` and its kin change it
-            maps, boundary = self.maps(images) if self.boundary_heads else (self(images), None)
+            inner: dict[int, Tensor] = {}
+            if inner_strides:
+                padded = _pad_to_multiple(images, self.size_multiple)
+                found = self._inner_maps(padded)
+                inner = {stride: found[stride][0] for stride in inner_strides}
+                maps, boundary = self._outputs(found, images.shape[-2:], padded.shape[-2:])
+            else:
+                maps, boundary = self.maps(images) if self.boundary_heads else (self(images), None)
         finally:
             self.train(was_training)
         size = (rgb.shape[0], rgb.shape[1])
         logits = None if boundary is None else boundary[0]
         color = color_distances(pixels[0]) if self.config["color"] else None
         pyramid = [level[0] for level in maps]
-        return Features(pyramid, self.strides, size, self.scale.item(), logits, color)
+        return Features(pyramid, self.strides, size, self.scale.item(), logits, color, inner)
 
     def _check_statistics(self) -> None:
         """Refuse variances that `half()` made infinite: their channels would be 0 in silence."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +76,31 @@ class FeatureModel(Protocol):
         ...
 
 
+def features_of(
+    model: FeatureModel, rgb: npt.NDArray[np.uint8], inner_strides: Sequence[int] = ()
+) -> Features:
+    """Features of one image, with maps inside the network where they are wanted.
+
+    Args:
+        model: A `FeaturePyramid` where there are `inner_strides`.
+        rgb: uint8, shape (H, W, 3).
+        inner_strides: See `FeaturePyramid.features`.
+
+    Raises:
+        ValueError: If the model has no maps of such strides.
+    """
+    if not inner_strides:
+        return model.features(rgb)
+    missing = sorted(set(inner_strides) - set(getattr(model, "path", ())))
+    if missing:
+        raise ValueError(
+            f"the click decoder reads maps inside the network at strides {missing}, which this "
+            f"{type(model).__name__} does not have; give the model that it was trained on"
+        )
+    found: Features = model.features(rgb, inner_strides)  # type: ignore[call-arg]
+    return found
+
+
 class Features:
     """The features of one image: one vector per pixel, held as a pyramid.
 
@@ -91,6 +116,8 @@ class Features:
             `neighbor_distances`, and so of superpixels, altitudes and cuts.
         color_distances: Of adjacent pixels, see `maskfeat.features.color`, float, shape (2, H, W).
             Superpixels follow them, too; nothing else reads them.
+        inner: Maps inside the network by stride, (C, h, w), float, where they were asked for. Only
+            a click decoder reads them.
 
     Raises:
         ValueError: If features are not finite or above 1e15, or the scale is not positive.
@@ -104,7 +131,9 @@ class Features:
         scale: float = 1.0,
         boundary_logits: Tensor | None = None,
         color_distances: Tensor | None = None,
+        inner: Mapping[int, Tensor] | None = None,
     ) -> None:
+        self.inner = {stride: level.float() for stride, level in (inner or {}).items()}
         self.color_distances = None if color_distances is None else color_distances.float()
         self.boundary_logits = None if boundary_logits is None else boundary_logits.float()
         self.pyramid = tuple(level.float() for level in pyramid)

@@ -30,6 +30,8 @@ class ClickDecoder(nn.Module):
         width: Channels that the image half gives.
         stages: Channels at each resolution, finest first; each is half as fine as the one before.
         blocks: Residual blocks at each resolution, on the way down; one on the way up.
+        inner_strides: Strides of the maps inside the feature network that are among those of the
+            image; they know more of what a thing is than the features, which say what is alike.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ClickDecoder(nn.Module):
         width: int = 48,
         stages: Sequence[int] = (32, 48, 64, 96),
         blocks: Sequence[int] = (1, 1, 2, 3),
+        inner_strides: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -47,7 +50,9 @@ class ClickDecoder(nn.Module):
             "width": width,
             "stages": tuple(stages),
             "blocks": tuple(blocks),
+            "inner_strides": tuple(inner_strides),
         }
+        self.inner_strides = tuple(inner_strides)
         self.image_half = nn.Sequential(
             nn.Conv2d(image_channels, width, 1),
             nn.ReLU(),

@@ -91,7 +91,8 @@ class ImageState:
         self.narrow_band = NarrowBandReader(networks.narrow_band, fine, colors)
         self.decoded = None
         if decoder is not None:
-            maps = ImageMaps(features, colors, self.graph.labels, self.hierarchy.tree)
+            tree, inner = self.hierarchy.tree, decoder.inner_strides
+            maps = ImageMaps(features, colors, self.graph.labels, tree, inner)
             self.decoded = DecodedImage(decoder, maps)
 
     @cached_property

@@ -28,9 +28,9 @@ _LEAST_RADIUS_CELLS = 0.7
 _MOST_PIXELS = 256  # of all prompts of one sign
 
 
-def num_image_channels(channels: Sequence[int]) -> int:
-    """Channels of `LookMaps.image_maps`, for features with these numbers of channels."""
-    return sum(channels) + 4
+def num_image_channels(channels: Sequence[int], inner_channels: Sequence[int] = ()) -> int:
+    """Channels of `LookMaps.image_maps`, for levels and inner maps of these channels."""
+    return sum(channels) + 4 + sum(inner_channels)
 
 
 def num_prompt_channels(num_levels: int) -> int:
@@ -46,6 +46,10 @@ class ImageMaps:
         colors: L*a*b* / 100, float32, shape (H, W, 3), or None: then zeros.
         labels: Superpixel of each pixel, shape (H, W).
         tree: Merges of the superpixels.
+        inner_strides: Strides of the inner maps that the decoder reads.
+
+    Raises:
+        ValueError: If the features came without these maps.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ImageMaps:
         colors: FloatArray | None,
         labels: Int32Array | IntArray,
         tree: PartitionTree,
+        inner_strides: Sequence[int] = (),
     ) -> None:
         self.features = features
         self.labels = labels
@@ -63,10 +68,21 @@ class ImageMaps:
         self.colors = torch.from_numpy(np.ascontiguousarray(colors.transpose(2, 0, 1)))
         pairs = [*zip(features.pyramid, features.strides, strict=True), (self.colors, 1)]
         self._readers = [MapReader(level.cpu(), stride) for level, stride in pairs]
+        missing = set(inner_strides) - set(features.inner)
+        if missing:
+            raise ValueError(
+                f"the click decoder reads maps inside the network at strides {sorted(missing)}, "
+                "which these features came without; make them by "
+                f"model.features(rgb, inner_strides={tuple(inner_strides)})"
+            )
+        self._inner = [MapReader(features.inner[s].cpu(), s) for s in inner_strides]
 
     def look(self, look: Look) -> LookMaps:
         """The maps on the grid of a look."""
-        return LookMaps(self, look, [reader.read(look) for reader in self._readers])
+        levels, inner = (
+            [reader.read(look) for reader in readers] for readers in (self._readers, self._inner)
+        )
+        return LookMaps(self, look, levels, inner)
 
 
 class LookMaps:
@@ -76,12 +92,15 @@ class LookMaps:
         image: The maps of the image.
         look: The window and its grid.
         levels: The levels of the features and color on the grid, each (C_l, h, w).
+        inner: Maps inside the network, likewise.
     """
 
-    def __init__(self, image: ImageMaps, look: Look, levels: Sequence[Tensor]) -> None:
+    def __init__(
+        self, image: ImageMaps, look: Look, levels: Sequence[Tensor], inner: Sequence[Tensor]
+    ) -> None:
         self.look = look
         self._image = image
-        self._levels = levels
+        self._levels, self._inner = levels, inner
         self._superpixels = image.labels[look.nearest(image.features.size)]
         # A factor for each level, so that exp(-d2) is near 0 for what differs.
         self._scales = [image.features.scale] * (len(levels) - 1) + [COLOR_SCALE]
@@ -93,8 +112,8 @@ class LookMaps:
 
     @cached_property
     def image_maps(self) -> Tensor:
-        """Features, color and `inside`, (num_image_channels, h, w)."""
-        return torch.cat([*self._levels, self.inside])
+        """Features, color, `inside` and inner maps, (num_image_channels, h, w)."""
+        return torch.cat([*self._levels, self.inside, *self._inner])
 
     def prompt_maps(
         self,

@@ -24,7 +24,7 @@ from maskfeat.arguments import (
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.cache import FeatureCache
-from maskfeat.features.reading import FeatureModel, Features
+from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoder import ClickDecoder
@@ -132,7 +132,10 @@ class InteractiveSegmenter:
                 raise ValueError(f"'{decoder}' holds features without a click decoder")
             decoder = found
         self.decoder = None if decoder is None else decoder.fused()
-        self._cache = None if cache_dir is None else FeatureCache(cache_dir, self.model)
+        self._inner_strides = () if self.decoder is None else self.decoder.inner_strides
+        self._cache = (
+            None if cache_dir is None else FeatureCache(cache_dir, self.model, self._inner_strides)
+        )
         self._lock = threading.RLock()
         self._state: ImageState | None = None
         self._size = (0, 0)
@@ -154,8 +157,11 @@ class InteractiveSegmenter:
         rgb = rgb_of(rgb)
         with self._lock:
             small = reduced(rgb, self.max_megapixels)
-            read = self.model.features if self._cache is None else self._cache.features
-            self._prepare(read(small), small, (rgb.shape[0], rgb.shape[1]))
+            if self._cache is None:
+                features = features_of(self.model, small, self._inner_strides)
+            else:
+                features = self._cache.features(small)
+            self._prepare(features, small, (rgb.shape[0], rgb.shape[1]))
 
     def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
         """Set the features of the image of the next prompts.
