@@ -18,7 +18,7 @@ from typing import Any
 
 from maskfeat import __version__
 from maskfeat.console import raise_at_ctrl_c
-from maskfeat.deprecation import current_options
+from maskfeat.deprecation import current_command, current_options
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
@@ -66,19 +66,17 @@ def _run_words(words: list[str], is_typed: bool) -> None:
 
         _on_lists("configs", configs, "folder", words[1:])
         return
-    is_clicks = words[:1] == ["clicks"]
-    _check_command(words[1:] if is_clicks else words)
+    if words[:1] == ["clicks"]:
+        words, is_typed = current_command(words), False
+    _check_command(words)
     _quiet_libraries()
     _find_own_modules()
-    from maskfeat.lightning_cli import ClickCLI, MaskfeatCLI
+    from maskfeat.lightning_cli import MaskfeatCLI
 
     raise_at_ctrl_c()
     with in_one_sentence():
-        if is_clicks:
-            ClickCLI(words[1:])
-        else:
-            # None, or Lightning warns that arguments came both ways.
-            MaskfeatCLI(None if is_typed else words)
+        # None, or Lightning warns that arguments came both ways.
+        MaskfeatCLI(None if is_typed else words)
 
 
 def _say_of_itself(word: str) -> None:
@@ -95,7 +93,7 @@ def _check_command(words: Sequence[str]) -> None:
     """Refuse an unknown command: Lightning would name its own commands only."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
-    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "clicks", "configs", "shards"])
+    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "configs", "shards"])
     got = f"got '{words[0]}'" if words else "got none"
     print(
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr

@@ -65,6 +65,12 @@ def current_options(command: str, words: Sequence[str]) -> list[str]:
     return current
 
 
+def current_command(words: Sequence[str]) -> list[str]:
+    """The words of today for `clicks fit ...`, with a `FutureWarning`."""
+    warn_renamed("maskfeat clicks fit", "maskfeat fit --config clicks, or --task clicks")
+    return [*words[1:2], "--task=clicks", *words[2:]]
+
+
 def grouped_arguments(group_of: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take arguments that are now fields of another one, with a `FutureWarning`.
 

@@ -12,11 +12,11 @@ usage: maskfeat COMMAND [options]
 Learn a feature space from masks, evaluate and use it. `lightning` is the same program.
 
 training:
-  maskfeat fit            train a network, and evaluate it as it learns
+  maskfeat fit            train a network, and evaluate it as it learns; with --config clicks a
+                          click decoder on the features of one
   maskfeat validate       evaluate a checkpoint on the held-out images of data.val
   maskfeat test           evaluate a checkpoint on those of data.test
   maskfeat predict        write features, label maps and overlays
-  maskfeat clicks fit     train a click decoder on the features of a network
   maskfeat configs        list the configs that come with the package, or copy them to a folder
 
 with a network, your own or the one that comes with the package:

@@ -13,7 +13,7 @@ from typing import Any
 import jsonargparse
 import torch
 from jsonargparse.typing import register_type
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningDataModule
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -21,10 +21,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.features.task import FeatureTask, check_precision
+from maskfeat.features.task import check_precision
 from maskfeat.former_settings import FormerSettings
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
-from maskfeat.interactive.click_task import ClickTask
 from maskfeat.packaged import resolve_data_root, uses_packaged_scenes
 from maskfeat.parser_errors import OneLineErrors
 from maskfeat.running.net_summary import shorten_summary
@@ -38,6 +37,7 @@ from maskfeat.running.run_folder import (
     whole_checkpoint,
 )
 from maskfeat.running.signals import StopTogether
+from maskfeat.tasks import TaskName, named_task, task_and_data
 
 _LOG = logging.getLogger("maskfeat")
 
@@ -79,20 +79,16 @@ class MaskfeatCLI(LightningCLI):
 
     Args:
         args: Words of the command line; None takes sys.argv.
-
-    Attributes:
-        task: What is trained.
-        data: The class of the data module unless a config names another.
     """
-
-    task: type[LightningModule] = FeatureTask
-    data = "maskfeat.data.datamodule.ShardDataModule"
 
     def __init__(self, args: Any = None) -> None:  # noqa: ANN401 - Lightning's
         self._words = args
+        words = sys.argv[1:] if args is None else args
+        self._task_name = named_task(words if isinstance(words, (list, tuple)) else [])
+        task, self._usual_data = task_and_data(self._task_name)
         super().__init__(
-            self.task,
-            LightningDataModule,  # ShardDataModule unless the user names another
+            task,
+            LightningDataModule,  # the usual one unless the user names another
             subclass_mode_data=True,
             args=args,
             auto_configure_optimizers=False,
@@ -114,7 +110,13 @@ class MaskfeatCLI(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Top-level keys that configs refer to as ${run_name} and ${data_root}."""
+        """Top-level keys: the task, and what configs refer to as ${run_name} and ${data_root}."""
+        parser.add_argument(
+            "--task",
+            type=TaskName,
+            default=self._task_name,
+            help="What is trained: features, or a click decoder on those of a network.",
+        )
         parser.add_argument(
             "--run_name", type=str, default="run", help="Names the folder of the run, runs/NAME."
         )
@@ -134,7 +136,7 @@ class MaskfeatCLI(LightningCLI):
         )
         assert parser.groups is not None
         parser.groups["data"].title = "Training, held-out and prediction data"
-        parser.set_defaults({"data": {"class_path": self.data}})
+        parser.set_defaults({"data": {"class_path": self._usual_data}})
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets settings of the checkpoint override the command line."""
@@ -260,13 +262,6 @@ class MaskfeatCLI(LightningCLI):
         saver = self.trainer.checkpoint_callback
         folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
         return Path(folder)
-
-
-class ClickCLI(MaskfeatCLI):
-    """`maskfeat clicks fit --config ...`: trains a click decoder on the features of a network."""
-
-    task = ClickTask
-    data = "maskfeat.interactive.click_data.ClickDataModule"
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several

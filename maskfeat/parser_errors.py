@@ -29,8 +29,8 @@ class OneLineErrors(jsonargparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:  # noqa: ANN401
         """Parse words, once bare names of packaged configs are paths and all configs are YAML."""
-        words = _resolve_configs(sys.argv[1:] if args is None else args)
-        for file in _named_configs(words):
+        words = resolve_configs(sys.argv[1:] if args is None else args)
+        for file in named_configs(words):
             fault = fault_of_config(file)
             if fault is not None:
                 self.error(fault)
@@ -78,7 +78,7 @@ def fault_of_config(file: str) -> str | None:
     return None
 
 
-def _resolve_configs(words: Any) -> Any:  # noqa: ANN401 - settings from Python are left alone
+def resolve_configs(words: Any) -> Any:  # noqa: ANN401 - settings from Python are left alone
     """Replace bare names of packaged configs, in `--config NAME` and `--config=NAME`."""
     if not isinstance(words, (list, tuple)):
         return words
@@ -94,7 +94,7 @@ def _resolve_configs(words: Any) -> Any:  # noqa: ANN401 - settings from Python 
     return resolved
 
 
-def _named_configs(words: object) -> Iterator[str]:
+def named_configs(words: object) -> Iterator[str]:
     """The files that are given as configs, by --config, or in place of a group of settings."""
     if not isinstance(words, (list, tuple)):
         return  # settings from Python

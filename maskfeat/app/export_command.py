@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 from maskfeat.features.model_file import find_model
@@ -12,8 +13,9 @@ from maskfeat.files import check_writable
 def export(checkpoint: str, out: str, card: str | None = None, full: bool = False) -> None:
     """Write the network of a checkpoint to one .safetensors file with its config, no pickle.
 
-    The averaged weights are taken, where there are any. `maskfeat.load(out)`, `maskfeat segment
-    --model out` and `maskfeat annotate --model out` read the file.
+    The averaged weights are taken, where there are any. A checkpoint of a click decoder gives its
+    features and the decoder in one file. `maskfeat.load(out)`, `maskfeat segment --model out` and
+    `maskfeat annotate --model out` read it.
 
     Args:
         checkpoint: A checkpoint of `lightning fit` (.ckpt), or a .safetensors file.
@@ -32,9 +34,17 @@ def export(checkpoint: str, out: str, card: str | None = None, full: bool = Fals
     import torch
 
     from maskfeat.features.weights import load, save
+    from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
 
     text = Path(card).read_text(encoding="utf-8") if card is not None else ""
-    net = load(checkpoint)
-    save(net, out, torch.float32 if full else torch.float16, text)
+    net, decoder = load(checkpoint), load_decoder(checkpoint)
+    dtype = torch.float32 if full else torch.float16
+    if decoder is None:
+        save(net, out, dtype, text)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            features = Path(folder) / "features.safetensors"
+            save(net, features, dtype, text)
+            save_with_decoder(features, decoder, out, dtype)
     size = Path(out).stat().st_size / 1e6
     logging.getLogger("maskfeat").info("%s: %s, %.1f MB", out, net.config["backbone"], size)

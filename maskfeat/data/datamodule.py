@@ -14,7 +14,7 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.order.examples import HeldOutExamples, as_it_is, collate
+from maskfeat.data.order.examples import HeldOutExamples, MakeExample, as_it_is, collate
 from maskfeat.data.order.loaders import ResumableLoader
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger
@@ -243,7 +243,7 @@ class ShardDataModule(L.LightningDataModule):
         dataset = HeldOutExamples(found, mine, self._example_maker(None))
         return DataLoader(dataset, batch_size=self.batch_size, **self._loading())
 
-    def _example_maker(self, augmentation: Augmentation | None) -> ExampleMaker:
+    def _example_maker(self, augmentation: Augmentation | None) -> MakeExample:
         """Cuts examples as the settings say; None takes the middle of the image."""
         of = self.examples
         sizes = of.crop_size, of.num_points, of.max_masks

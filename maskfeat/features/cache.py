@@ -62,19 +62,20 @@ class FeatureCache:
         size = (rgb.shape[0], rgb.shape[1])
         kept = read_arrays(path, ["scale", "strides", "level_0"])
         if kept is not None:
-            return _features_of(kept, size)
-        made = _arrays_of(features_of(self._model, rgb, self._inner_strides))  # type: ignore[arg-type]
+            return features_of_arrays(kept, size)
+        made = arrays_of(features_of(self._model, rgb, self._inner_strides))  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             np.savez(file, allow_pickle=False, **made)
-        return _features_of(made, size)
+        return features_of_arrays(made, size)
 
     def _digest_of_model(self) -> bytes:
         wanted = f" inner {self._inner_strides}" if self._inner_strides else ""
         return model_digest(self._model) + wanted.encode()
 
 
-def _arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
+def arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
+    """Features as arrays to keep, in half precision."""
     levels = [level.clamp(-_LARGEST_HALF, _LARGEST_HALF).half() for level in features.pyramid]
     arrays = {f"level_{i}": level.cpu().numpy() for i, level in enumerate(levels)}
     for name in _OPTIONAL:
@@ -87,7 +88,8 @@ def _arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
     return {**arrays, "scale": np.array(features.scale), "strides": np.array(features.strides)}
 
 
-def _features_of(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> Features:
+def features_of_arrays(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> Features:
+    """Features of an image of this size from the arrays of `arrays_of`."""
     strides = arrays["strides"].tolist()
     levels = [torch.from_numpy(arrays[f"level_{i}"]).float() for i in range(len(strides))]
     optional = {n: torch.from_numpy(arrays[n]).float() for n in _OPTIONAL if n in arrays}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +10,16 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from maskfeat.features.optimization import averaged_copy, warmup_cosine
+from maskfeat.features.reading import features_of
+from maskfeat.features.weights import load, net_entry
+from maskfeat.interactive.click_data import SessionBatch
 from maskfeat.interactive.decoded_image import coarse_at
 from maskfeat.interactive.decoder import ClickDecoder
-from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder
+from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.training_session import TrainingSession
 
@@ -36,17 +41,22 @@ class ClickTask(L.LightningModule):
 
     A batch is some sessions of simulated users. They click a number of times; after every click
     both looks are decoded, and the loss of both is one optimizer step. The next clicks correct the
-    mask that was decoded, as in RITM's iterative training. The learning rate is constant after the
-    warm-up and the weights are averaged, so training can go on for as long as there is time.
+    mask that was decoded, as in RITM's iterative training. Checkpoints hold the features, too, so
+    that `maskfeat.load` and `load_decoder` read the same file.
 
     Args:
-        feature_channels: Channels of each level of the features.
-        learning_rate: Of AdamW.
+        net: The network of the features: a name that comes with the package, or a file. Its
+            weights stay as they are.
+        inner_strides: Strides of the maps inside the network that the decoder reads beside the
+            features, see `FeaturePyramid.features`; an empty list for none.
+        learning_rate: Peak learning rate of AdamW.
         warmup_steps: Steps over which it rises from zero.
+        final_share: Share of it that is left at `max_steps`; a cosine leads there. 1 keeps it.
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
         gradient_clip: Largest length of the gradient.
-        start_from: File of a trained decoder to start from, see `load_decoder`; null for none.
+        start_from: File of a trained decoder to start from, see `load_decoder`; null for none. It
+            may read fewer maps.
 
     References:
         Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM).
@@ -55,9 +65,11 @@ class ClickTask(L.LightningModule):
 
     def __init__(
         self,
-        feature_channels: Sequence[int] = (1, 4, 16, 64),
+        net: str = "maskfeat-b0",
+        inner_strides: Sequence[int] = (4, 16),
         learning_rate: float = 1.5e-3,
         warmup_steps: int = 100,
+        final_share: float = 0.02,
         ema_decay: float = 0.999,
         most_clicks: int = 6,
         gradient_clip: float = 3.0,
@@ -66,71 +78,86 @@ class ClickTask(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # a step after every click of a session
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.final_share = final_share
         self.most_clicks, self.gradient_clip = most_clicks, gradient_clip
+        self.net = load(net)
+        maps = features_of(self.net, np.zeros((64, 64, 3), np.uint8), inner_strides)
+        channels = [len(level) for level in maps.pyramid]
         self.decoder = ClickDecoder(
-            num_image_channels(feature_channels), num_prompt_channels(len(feature_channels))
+            num_image_channels(channels, [len(level) for level in maps.inner.values()]),
+            num_prompt_channels(len(channels)),
+            inner_strides=inner_strides,
         ).to(memory_format=torch.channels_last)
         if start_from is not None:
             trained = load_decoder(start_from)
             if trained is None:
                 raise ValueError(f"'{start_from}' holds features without a click decoder")
-            self.decoder.load_state_dict(trained.state_dict())
-        average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(self.decoder, multi_avg_fn=average, use_buffers=True)
+            start_from_trained(self.decoder, trained, start_from)
+        self.averaged = averaged_copy(self.decoder, ema_decay)
 
-    def training_step(self, batch: list[TrainingSession], batch_idx: int) -> None:
+    def training_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Play some clicks of all sessions, with an optimizer step after each."""
+        sessions = batch["sessions"]
         rng = np.random.default_rng([self.global_step, batch_idx])
         weights = 1 / np.arange(2, self.most_clicks + 2)
         number = int(rng.choice(self.most_clicks, p=weights / weights.sum())) + 1
         for click in range(1, number + 1):
-            for session in batch:
+            for session in sessions:
                 session.click()
-            self._step(batch, click)
+            self._step(sessions, click)
 
     def _step(self, sessions: list[TrainingSession], click: int) -> None:
         """Both looks, a step of the optimizer, and the masks that are shown next."""
         optimizer = self.optimizers()
-        first = self._look(sessions, [s.first for s in sessions], [None] * len(sessions))
+        first = self._look(sessions, [s.first for s in sessions], None, self.decoder)
         self.manual_backward(first.loss.mean())
         looks = [s.second(coarse) for s, coarse in zip(sessions, first.logits, strict=True)]
-        previous = [
-            coarse_at(s.first.look, coarse, look.look)
-            for s, coarse, look in zip(sessions, first.logits, looks, strict=True)
-        ]
-        second = self._look(sessions, looks, previous)
+        previous = _at_second(sessions, looks, first.logits)
+        second = self._look(sessions, looks, previous, self.decoder)
         self.manual_backward(second.loss.mean())
         norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.gradient_clip)
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.averaged.update_parameters(self.decoder)
-        for session, look, fine, coarse in zip(
-            sessions, looks, second.logits, first.logits, strict=True
-        ):
-            session.show(look.look, fine, coarse)
-        ious = [(s.pred & s.mask).sum() / (s.pred | s.mask).sum() for s in sessions]
+        iou = _shown_iou(sessions, looks, second.logits, first.logits)
         self.log_dict(
             {
                 "train/loss_first_look": first.loss.mean().detach(),
                 "train/loss_second_look": second.loss.mean().detach(),
-                f"train/iou_{click}": float(np.mean(ious)),
+                f"train/iou_{click}": iou,
                 "train/grad_norm": norm.detach(),
             },
             batch_size=len(sessions),
         )
 
+    def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Play all clicks of held-out sessions with the averaged weights."""
+        sessions = batch["sessions"]
+        decoder: ClickDecoder = self.averaged.module  # type: ignore[assignment]
+        for click in range(1, self.most_clicks + 1):
+            for session in sessions:
+                session.click()
+            first = self._look(sessions, [s.first for s in sessions], None, decoder)
+            looks = [s.second(coarse) for s, coarse in zip(sessions, first.logits, strict=True)]
+            previous = _at_second(sessions, looks, first.logits)
+            second = self._look(sessions, looks, previous, decoder)
+            iou = _shown_iou(sessions, looks, second.logits, first.logits)
+            self.log(f"val/iou_{click}", iou, batch_size=len(sessions), sync_dist=True)
+
     def _look(
         self,
         sessions: list[TrainingSession],
         looks: list[LookMaps],
-        previous: Sequence[Tensor | None],
+        previous: Sequence[Tensor] | None,
+        decoder: ClickDecoder,
     ) -> Looked:
         image = torch.stack([look.image_maps for look in looks])
+        coarse: Sequence[Tensor | None] = previous or [None] * len(looks)
         prompts = torch.stack(
             [
                 session.given.maps(look, before)
-                for session, look, before in zip(sessions, looks, previous, strict=True)
+                for session, look, before in zip(sessions, looks, coarse, strict=True)
             ]
         )
         targets = [s.target(look.look) for s, look in zip(sessions, looks, strict=True)]
@@ -142,25 +169,47 @@ class ClickTask(L.LightningModule):
         image, prompts = (
             maps.to(device, memory_format=torch.channels_last) for maps in (image, prompts)
         )
-        logits = self.decoder(self.decoder.encode(image), prompts).float()
+        logits = decoder(decoder.encode(image), prompts).float()
         loss = look_loss(logits, target.to(device), inside.to(device))
         shown = logits.detach().cpu().clone()
         shown[mirrored] = shown[mirrored].flip(-1)
         return Looked(shown, loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_decoder` needs to build the decoder."""
+        """Add what `load_decoder` and `maskfeat.load` need to build decoder and features."""
         checkpoint[DECODER_KEY] = dict(self.decoder.config)
+        checkpoint |= net_entry(self.net, "net")
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's
-        """AdamW; the learning rate rises linearly and stays."""
+        """AdamW; the learning rate rises linearly, then falls along a cosine."""
         optimizer = torch.optim.AdamW(
             self.decoder.parameters(), lr=self.learning_rate, weight_decay=0.01
         )
-        warmup = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / self.warmup_steps)
-        )
-        return [optimizer], [warmup]
+        total = self.trainer.estimated_stepping_batches
+        share = warmup_cosine(self.warmup_steps, total, self.final_share)
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
+
+
+class SessionCheckpoint(ModelCheckpoint):
+    """Saves last.ckpt after a number of batches, and at the end of an epoch.
+
+    Lightning's own counts steps. As a batch takes several, it would seldom meet the number.
+
+    Args:
+        every_n_batches: How often.
+        dirpath: Where; null is the folder of the run.
+    """
+
+    def __init__(self, every_n_batches: int = 100, dirpath: str | None = None) -> None:
+        super().__init__(dirpath, save_last=True, save_top_k=0, enable_version_counter=False)
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Save, whole or not at all."""
+        if (trainer.fit_loop.total_batch_idx + 1) % self.every_n_batches == 0:
+            assert self.dirpath is not None  # since the start of the fit
+            name = f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+            trainer.save_checkpoint(os.path.join(self.dirpath, name))
 
 
 class SessionStrips(L.Callback):
@@ -179,16 +228,35 @@ class SessionStrips(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: Any,  # noqa: ANN401 - Lightning's
-        batch: list[TrainingSession],
+        batch: SessionBatch,
         batch_idx: int,
     ) -> None:
         """Add a strip to TensorBoard."""
         add_image = getattr(getattr(trainer.logger, "experiment", None), "add_image", None)
         if add_image is None or not trainer.is_global_zero or batch_idx % self.every_n_batches:
             return
-        for row, session in enumerate(batch[: self.num_sessions]):
+        for row, session in enumerate(batch["sessions"][: self.num_sessions]):
             strip = session.drawn()
             add_image(f"train/session_{row}", strip, trainer.global_step, dataformats="HWC")
+
+
+def _at_second(
+    sessions: list[TrainingSession], looks: list[LookMaps], coarse: Tensor
+) -> list[Tensor]:
+    """Logits of the first look of each session on the grid of its second one."""
+    return [
+        coarse_at(session.first.look, logits, look.look)
+        for session, look, logits in zip(sessions, looks, coarse, strict=True)
+    ]
+
+
+def _shown_iou(
+    sessions: list[TrainingSession], looks: list[LookMaps], fine: Tensor, coarse: Tensor
+) -> float:
+    """Let all users see their mask; the mean IoU of these masks."""
+    for session, look, logits, before in zip(sessions, looks, fine, coarse, strict=True):
+        session.show(look.look, logits, before)
+    return float(np.mean([(s.pred & s.mask).sum() / (s.pred | s.mask).sum() for s in sessions]))
 
 
 def look_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:

@@ -87,21 +87,24 @@ class ClickDecoder(nn.Module):
         return decoder.to(memory_format=torch.channels_last)
 
     def encode(self, image_maps: Tensor) -> Tensor:
-        """The image half: maps (B, image_channels, h, w) -> encoded (B, width, h, w)."""
-        encoded: Tensor = self.image_half(image_maps)
-        return encoded
+        """The image half: maps (B, image_channels, h, w) -> encoded (B, stages[0], h, w).
+
+        The part of the stem that reads the image is in it, as it depends on no prompt.
+        """
+        weight = self.stem.weight[:, : self.config["width"]]
+        return F.conv2d(self.image_half(image_maps), weight, self.stem.bias)
 
     def forward(self, encoded: Tensor, prompt_maps: Tensor) -> Tensor:
         """Logits of "object".
 
         Args:
-            encoded: What `encode` gave, (B, width, h, w).
+            encoded: What `encode` gave, (B, stages[0], h, w).
             prompt_maps: Of the prompts, (B, prompt_channels, h, w).
 
         Returns:
             Shape (B, h, w).
         """
-        x = self.stem(torch.cat([encoded, prompt_maps], dim=1))
+        x = encoded + F.conv2d(prompt_maps, self.stem.weight[:, self.config["width"] :])
         skips = []
         for inward, down in zip(self.inward[:-1], self.down, strict=True):
             x = inward(x)

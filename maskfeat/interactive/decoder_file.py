@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
@@ -20,24 +21,32 @@ from maskfeat.tensor_file import check_tensors, with_checksum
 # Key of the metadata of a safetensors file and of a checkpoint of `ClickTask`.
 DECODER_KEY = "maskfeat_click_decoder"
 _OF_TASK = "averaged.module."
+_FIRST = "image_half.0.weight"  # its second dimension is the maps of the image
 
 
 def save_with_decoder(
-    features: str | os.PathLike[str], decoder: ClickDecoder, path: str | os.PathLike[str]
+    features: str | os.PathLike[str],
+    decoder: ClickDecoder,
+    path: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write the features of a file and a decoder for them to one file, whole or not at all.
 
     Args:
         features: A .safetensors file, or the name of a network that comes with the package. A
             decoder in it is left out.
-        decoder: Trained on these features; kept in 32 bits.
+        decoder: Trained on these features.
         path: Where to; the name should end in .safetensors. `maskfeat.load` reads the features,
             `load_decoder` the decoder.
+        dtype: Of the decoder's weights in the file; those of the features stay as they are.
     """
     with safe_open(find_model(features), framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {n: file.get_tensor(n) for n in file.keys() if not n.startswith(DECODER_PREFIX)}
-    weights = {n: v.cpu().contiguous() for n, v in decoder.state_dict().items()}
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in decoder.state_dict().items()
+    }
     tensors |= {DECODER_PREFIX + name: value for name, value in weights.items()}
     metadata[DECODER_KEY] = json.dumps(decoder.config)
     with whole_file(path) as file:
@@ -52,12 +61,11 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
             weights are taken), or the name of a network that comes with the package.
 
     Returns:
-        None if a .safetensors file holds features alone.
+        None if the file holds features alone.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, a checkpoint is not one of `ClickTask`, or the weights
-            do not fit.
+        ValueError: If the file is damaged or none of maskfeat, or the weights do not fit.
     """
     path = find_model(path)
     if path.suffix == ".safetensors":
@@ -68,10 +76,12 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
         check_tensors(path, metadata)
         config = metadata.get(DECODER_KEY)
         return None if config is None else _built(json.loads(config), weights, str(path))
-    instead = "give a checkpoint that training a ClickTask wrote (.ckpt), or a .safetensors file"
+    instead = "give a checkpoint that `lightning fit` wrote (.ckpt), or a .safetensors file"
     checkpoint = load_archive(path, instead)
-    if not isinstance(checkpoint, dict) or DECODER_KEY not in checkpoint:
+    if not isinstance(checkpoint, dict):
         raise ValueError(f"'{path}' holds no click decoder; {instead}")
+    if DECODER_KEY not in checkpoint:
+        return None
     states = checked_weights(checkpoint.get("state_dict"), f"'{path}'")
     weights = {n[len(_OF_TASK) :]: v for n, v in states.items() if n.startswith(_OF_TASK)}
     return _built(checkpoint[DECODER_KEY], weights, str(path))
@@ -86,3 +96,29 @@ def _built(config: dict[str, object], weights: dict[str, Tensor], path: str) -> 
             f"the click decoder in '{path}' does not fit its own settings; take another file"
         ) from error
     return decoder.eval().requires_grad_(False)
+
+
+def start_from_trained(decoder: ClickDecoder, trained: ClickDecoder, origin: str) -> None:
+    """Give a decoder the weights of a trained one, which may read fewer maps of the image.
+
+    Args:
+        decoder: Its weights are replaced; those of maps that are new to it become zero.
+        trained: Read the first maps of those that it reads.
+        origin: The name of its file.
+
+    Raises:
+        ValueError: If they differ otherwise.
+    """
+    weights = trained.state_dict()
+    own = decoder.state_dict()[_FIRST]
+    known = weights[_FIRST].shape[1]
+    same = ("prompt_channels", "width", "stages", "blocks")
+    differing = [n for n in same if trained.config[n] != decoder.config[n]]
+    if differing or known > own.shape[1]:
+        raise ValueError(
+            f"the click decoder in '{origin}' differs in {', '.join(differing or ['its maps'])}; "
+            "start from one of the same build, or set model.start_from to null"
+        )
+    weights[_FIRST] = torch.zeros_like(own)
+    weights[_FIRST][:, :known] = trained.state_dict()[_FIRST]
+    decoder.load_state_dict(weights)

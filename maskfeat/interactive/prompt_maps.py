@@ -8,8 +8,9 @@ distances in feature space and in the tree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,32 @@ def num_image_channels(channels: Sequence[int], inner_channels: Sequence[int] = 
 def num_prompt_channels(num_levels: int) -> int:
     """Channels of `LookMaps.prompt_maps`, for features of `num_levels` levels."""
     return 2 * (_NEARNESS_MAPS + num_levels + 1) + TreeMaps.CHANNELS + 5
+
+
+class PixelsOfSign(NamedTuple):
+    """The pixels of all prompts of one sign.
+
+    Attributes:
+        places_yx: float32, (N, 2).
+        radii: Their click radii, pixels; 0 where they are not known; float32, (N,).
+        levels: Features of each level, and color, at them, each (N, C_l).
+    """
+
+    places_yx: Tensor
+    radii: Tensor
+    levels: Sequence[Tensor]
+
+
+class ReadPrompts(NamedTuple):
+    """What a set of prompts says on any grid.
+
+    Attributes:
+        signs: Of the prompts on the object, and on the background.
+        of_tree: See `TreeMaps.maps`, (6, K).
+    """
+
+    signs: tuple[PixelsOfSign, PixelsOfSign]
+    of_tree: FloatArray
 
 
 class ImageMaps:
@@ -76,6 +103,7 @@ class ImageMaps:
                 f"model.features(rgb, inner_strides={tuple(inner_strides)})"
             )
         self._inner = [MapReader(features.inner[s].cpu(), s) for s in inner_strides]
+        self._last_read: tuple[Hashable, ReadPrompts] | None = None
 
     def look(self, look: Look) -> LookMaps:
         """The maps on the grid of a look."""
@@ -83,6 +111,24 @@ class ImageMaps:
             [reader.read(look) for reader in readers] for readers in (self._readers, self._inner)
         )
         return LookMaps(self, look, levels, inner)
+
+    def read(self, prompts: Sequence[Prompt]) -> ReadPrompts:
+        """Read a set of prompts, once for the looks at it that come one after another."""
+        key = tuple((prompt.key, prompt.click_radius) for prompt in prompts)
+        if self._last_read is None or self._last_read[0] != key:
+            own = [_pixels_of([p for p in prompts if p.is_object == s]) for s in (True, False)]
+            superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
+            of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
+            signs = self._at(*own[0]), self._at(*own[1])
+            self._last_read = key, ReadPrompts(signs, of_tree)
+        return self._last_read[1]
+
+    def _at(self, pixels: IntArray, radii: FloatArray) -> PixelsOfSign:
+        own = torch.from_numpy(self.features.at(pixels))
+        sizes = [level.shape[0] for level in self.features.pyramid]
+        colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
+        levels = [*torch.split(own, sizes, dim=1), colors]
+        return PixelsOfSign(torch.from_numpy(pixels).float(), torch.from_numpy(radii), levels)
 
 
 class LookMaps:
@@ -134,13 +180,9 @@ class LookMaps:
             float32, shape (num_prompt_channels, h, w): nearness to object prompts, to background
             prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
         """
-        maps, superpixels = [], []
-        for is_object in (True, False):
-            pixels, radii = _pixels_of([p for p in prompts if p.is_object == is_object])
-            maps.append(self._nearness(pixels, radii))
-            superpixels.append(np.unique(self._image.labels[tuple(pixels.T)]).astype(np.int64))
-        of_tree = self._image.tree_maps.maps(*superpixels)
-        maps.append(torch.from_numpy(of_tree[:, self._superpixels]))
+        read = self._image.read(prompts)
+        maps = [self._nearness(pixels) for pixels in read.signs]
+        maps.append(torch.from_numpy(read.of_tree[:, self._superpixels]))
         others = torch.zeros(5, self.look.rows, self.look.columns)
         if box_yxyx is not None:
             others[0] = self.look.filled(box_yxyx)
@@ -152,37 +194,42 @@ class LookMaps:
         others[4] = float(np.log2(self.look.cell_px)) / 4
         return torch.cat([*maps, others])
 
-    def _nearness(self, pixels: IntArray, radii: FloatArray) -> Tensor:
+    def _nearness(self, pixels: PixelsOfSign) -> Tensor:
         """Nearness of each cell to the nearest of some pixels, in (0, 1]; 0 without any."""
         shape = (_NEARNESS_MAPS + len(self._levels), self.look.rows, self.look.columns)
-        if not len(pixels):
+        if not len(pixels.places_yx):
             return torch.zeros(shape)
-        places, look = torch.from_numpy(pixels).float(), self.look
-        rows, columns = look.centers()
+        (rows, columns), cell = self._centers, self.look.cell_px
         squared = (
-            (rows[None, :, None] - places[:, 0, None, None]).square()
-            + (columns[None, None, :] - places[:, 1, None, None]).square()
-        ) / look.cell_px**2  # (N, h, w), cells
-        widths = torch.from_numpy(radii / look.cell_px).clamp(min=_LEAST_RADIUS_CELLS)
+            (rows - pixels.places_yx[:, 0, None]).square()[:, :, None]
+            + (columns - pixels.places_yx[:, 1, None]).square()[:, None, :]
+        ) / cell**2  # (N, h, w), cells
+        widths = (pixels.radii / cell).clamp(min=_LEAST_RADIUS_CELLS)
         in_radii = (squared / (2 * widths.square())[:, None, None]).amin(dim=0)
         squared = squared.amin(dim=0)
         distance = squared.sqrt()
         d2 = [squared / 8, distance / 8, distance / 32, in_radii, *self._feature_d2(pixels)]
-        return torch.exp(-torch.stack(d2))
+        return torch.stack(d2).neg_().exp_()
 
-    def _feature_d2(self, pixels: IntArray) -> list[Tensor]:
+    def _feature_d2(self, pixels: PixelsOfSign) -> list[Tensor]:
         """Scaled squared distance of each cell to the nearest pixel, by level, each (h, w)."""
-        own = torch.from_numpy(self._image.features.at(pixels))
-        colors = self._image.colors[:, pixels[:, 0], pixels[:, 1]].T
-        sizes = [level.shape[0] for level in self._levels[:-1]]
-        parts = [*torch.split(own, sizes, dim=1), colors]
         found = []
-        for level, at, scale in zip(self._levels, parts, self._scales, strict=True):
-            cells = level.flatten(1)  # (C, h * w)
-            d2 = torch.addmm(at.square().sum(dim=1, keepdim=True), at, cells, alpha=-2).amin(dim=0)
-            d2 = (d2 + cells.square().sum(dim=0)).clamp(min=0)
-            found.append(scale * d2.reshape(level.shape[1:]))
+        for level, norms, at, scale in zip(
+            self._levels, self._norms, pixels.levels, self._scales, strict=True
+        ):
+            own = at.square().sum(dim=1, keepdim=True)
+            d2 = torch.addmm(own, at, level.flatten(1), alpha=-2).amin(dim=0)
+            found.append(scale * (d2 + norms).clamp_(min=0).reshape(level.shape[1:]))
         return found
+
+    @cached_property
+    def _centers(self) -> tuple[Tensor, Tensor]:
+        return self.look.centers()
+
+    @cached_property
+    def _norms(self) -> list[Tensor]:
+        """Squared length of the vector of each cell, by level, each (h * w,)."""
+        return [level.flatten(1).square().sum(dim=0) for level in self._levels]
 
 
 def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:

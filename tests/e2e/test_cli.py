@@ -90,26 +90,34 @@ def test_brightness_trains_two_steps(command, tmp_path, capsys) -> None:
     assert "of neighboring components differ" in capsys.readouterr().out
 
 
-def test_clicks_trains_two_steps_and_its_checkpoint_segments(command, tmp_path) -> None:
-    command(
-        "clicks",
-        "fit",
-        "--config=conf/clicks.yaml",
-        "--data.train={'.': 1.0}",
-        "--data.num_images=1",
-        "--trainer.max_steps=2",
-        "--trainer.precision=32-true",
-        "--trainer.callbacks.every_n_train_steps=1",
-    )
+CLICKS = (
+    "--config=conf/clicks.yaml",
+    "--data.train={'.': 1.0}",
+    "--data.val=['.']",
+    "--data.num_images=1",
+    "--data.num_val_images=1",
+    "--data.epoch_images=2",
+    "--trainer.max_steps=2",
+    "--trainer.precision=32-true",
+)
+
+
+def test_clicks_trains_two_steps_and_is_exported_with_its_features(command, tmp_path) -> None:
+    command("fit", *CLICKS)
     assert (tmp_path / "runs/clicks/config.yaml").exists()
+    command("export", "runs/clicks/checkpoints/last.ckpt", "both.safetensors")
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    segmenter = maskfeat.InteractiveSegmenter(
-        "maskfeat-b0", decoder=tmp_path / "runs/clicks/checkpoints/last.ckpt"
-    )
+    both = tmp_path / "both.safetensors"
+    segmenter = maskfeat.InteractiveSegmenter(both, decoder=both)
     segmenter.set_image(image)
     mask = segmenter.predict([[30, 40], [5, 5]], [True, False])
     assert mask[30, 40]
     assert not mask[5, 5]
+
+
+def test_the_former_words_of_clicks_are_understood(command, tmp_path) -> None:
+    with pytest.warns(FutureWarning, match="maskfeat fit --config clicks"):
+        command("clicks", "fit", *CLICKS, "--trainer.fast_dev_run=1")
 
 
 @pytest.mark.real

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -12,9 +13,13 @@ from click_maps import maps_of_a_rectangle
 from shard_factory import write_shard
 
 import maskfeat
-from maskfeat.interactive.click_data import ClickDataModule, PreparedImages
-from maskfeat.interactive.click_task import ClickTask, look_loss
+from maskfeat.app.export_command import export
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.interactive.click_data import ClickDataModule
+from maskfeat.interactive.click_task import ClickTask, SessionCheckpoint, look_loss
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
+from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.training_session import TrainingSession
 
@@ -79,62 +84,141 @@ def test_the_loss_is_zero_where_the_mask_is_right_and_ignores_cells_beyond_the_i
     assert look_loss(-right, target, inside).min() > 1
 
 
+def data(folder: Path, shards: str = str(PACKAGED), **settings: Any) -> ClickDataModule:
+    """Two images of the packaged scenes in a step, two steps in an epoch."""
+    settings = {
+        "num_images": 2,
+        "num_objects": 1,
+        "epoch_images": 4,
+        "num_val_images": 1,
+        **settings,
+    }
+    return ClickDataModule({".": 1.0}, ["."], shards, str(folder / "prepared"), **settings)
+
+
+def trainer(folder: Path, **settings: Any) -> L.Trainer:
+    return L.Trainer(
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        **{"max_epochs": 2, "enable_checkpointing": False, **settings},
+    )
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, prepared_scenes: Path) -> Path:
+    """A folder with the prepared images of the packaged scenes that a run reads."""
+    (tmp_path / "prepared").symlink_to(prepared_scenes)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def prepared_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+class Killed(L.Callback):
+    """Ends a run in the middle of a batch, as a kill does: nothing is saved any more."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batches:
+            raise SystemExit
+
+
 @pytest.mark.slow
-def test_a_decoder_is_trained_resumed_and_kept_with_its_features(tmp_path: Path) -> None:
-    def data() -> ClickDataModule:
-        folder = str(tmp_path / "prepared")
-        return ClickDataModule({".": 1.0}, str(PACKAGED), prepared_dir=folder, num_images=1)
+def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path) -> None:
+    settings = {"most_clicks": 2, "warmup_steps": 2}
+    torch.manual_seed(0)
+    whole = ClickTask(**settings)
+    start = {name: value.clone() for name, value in whole.state_dict().items()}
+    trainer(prepared).fit(whole, data(prepared))
 
-    def trainer(steps: int) -> L.Trainer:
-        return L.Trainer(
-            max_steps=steps,
-            default_root_dir=tmp_path,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            accelerator="cpu",
+    broken = ClickTask(**settings)
+    broken.load_state_dict(start)
+    callbacks = [SessionCheckpoint(1, str(prepared)), Killed(2)]
+    with pytest.raises(SystemExit):
+        trainer(prepared, callbacks=callbacks, enable_checkpointing=True).fit(
+            broken, data(prepared)
         )
+    again = ClickTask(**settings)
+    trainer(prepared).fit(again, data(prepared), ckpt_path=str(prepared / "last.ckpt"))
 
-    task = ClickTask(most_clicks=2)
-    before = task.decoder.head.weight.clone()
-    first = trainer(2)
-    first.fit(task, data())
-    first.save_checkpoint(tmp_path / "clicks.ckpt")
-    assert not torch.equal(task.decoder.head.weight, before)
-    assert list((tmp_path / "prepared").glob("*.npz"))
+    assert not torch.equal(whole.decoder.head.weight, start["decoder.head.weight"])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
-    further = ClickTask(most_clicks=2)
-    second = trainer(first.global_step + 1)
-    second.fit(further, data(), ckpt_path=str(tmp_path / "clicks.ckpt"))
-    assert second.global_step > first.global_step
 
-    decoder = load_decoder(tmp_path / "clicks.ckpt")
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_with_its_features_and_read_again(prepared: Path) -> None:
+    task, run = ClickTask(most_clicks=1), trainer(prepared, max_epochs=1)
+    run.fit(task, data(prepared))
+    run.save_checkpoint(prepared / "clicks.ckpt")
+    both = prepared / "both.safetensors"
+
+    export(str(prepared / "clicks.ckpt"), str(both), full=True)
+
+    decoder = load_decoder(both)
     assert decoder is not None
-    averaged = task.averaged.module.state_dict()
-    for name, value in decoder.state_dict().items():
-        torch.testing.assert_close(value, averaged[name])
-    save_with_decoder("maskfeat-b0", decoder, tmp_path / "both.safetensors")
-    again = load_decoder(tmp_path / "both.safetensors")
-    assert again is not None
-    torch.testing.assert_close(again.state_dict(), decoder.state_dict())
-    net, shipped = maskfeat.load(tmp_path / "both.safetensors"), maskfeat.load()
+    assert decoder.inner_strides == (4, 16)
+    torch.testing.assert_close(decoder.state_dict(), task.averaged.module.state_dict())
+    net, shipped = maskfeat.load(both), maskfeat.load()
     torch.testing.assert_close(net.state_dict(), shipped.state_dict())
+    export(str(prepared / "clicks.ckpt"), str(both))
+    assert both.stat().st_size < 8e6
+    started = ClickTask(start_from=str(both))
+    for name, value in started.decoder.state_dict().items():
+        torch.testing.assert_close(value, decoder.state_dict()[name], atol=1e-3, rtol=1e-3)
     assert load_decoder("maskfeat-b0") is None
-    started = ClickTask(start_from=str(tmp_path / "both.safetensors"))
-    torch.testing.assert_close(started.decoder.state_dict(), decoder.state_dict())
     with pytest.raises(ValueError, match="without a click decoder"):
         ClickTask(start_from="maskfeat-b0")
+
+
+def test_a_decoder_of_fewer_maps_is_a_start_and_new_maps_change_nothing_yet(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    few = ClickTask(inner_strides=[])
+    save_with_decoder("maskfeat-b0", few.decoder, tmp_path / "few.safetensors", torch.float32)
+
+    more = ClickTask(start_from=str(tmp_path / "few.safetensors"))
+
+    maps = torch.rand(1, more.decoder.config["image_channels"], 16, 16)
+    old, new = few.decoder.eval(), more.decoder.eval()
+    seen = maps[:, : old.config["image_channels"]]
+    torch.testing.assert_close(new.encode(maps), old.encode(seen))
+    save_with_decoder("maskfeat-b0", more.decoder, tmp_path / "more.safetensors")
+    with pytest.raises(ValueError, match="differs in its maps"):
+        ClickTask(inner_strides=[], start_from=str(tmp_path / "more.safetensors"))
+
+
+def test_unreadable_samples_are_replaced_counted_and_too_many_end_the_run(prepared: Path) -> None:
+    shard = prepared / "train-0.tar"
+    write_shard(prepared / "val-0.tar", num_samples=1)
+    write_shard(shard, num_samples=3, faults={1: "not a jpg"})
+    task = ClickTask(most_clicks=1)
+    some = data(prepared, str(prepared), limits=Limits(max_skipped_share=1.0))
+    trainer(prepared, max_epochs=1).fit(task, some)
+    assert sum(some.skips.counts.values()) == 1
+
+    write_shard(shard, num_samples=3, faults=dict.fromkeys(range(3), "not a jpg"))
+    with pytest.raises(RuntimeError, match="could not be read"):
+        trainer(prepared).fit(task, data(prepared, str(prepared)))
 
 
 def test_a_sample_is_prepared_once_and_read_again_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = maskfeat.load()
-    images = PreparedImages(str(PACKAGED / "train-*.tar"), net, tmp_path)
-    made, masks = images[0]
+    sample = IndexedShards(str(PACKAGED / "train-*.tar"))[0]
+    made, masks = PreparedImages(net, tmp_path).maps_and_masks(sample)
     monkeypatch.setattr(net, "features", lambda rgb: pytest.fail("prepared again"))
 
-    kept, same = PreparedImages(str(PACKAGED / "train-*.tar"), net, tmp_path)[0]
+    kept, same = PreparedImages(net, tmp_path).maps_and_masks(sample)
 
     np.testing.assert_array_equal(same, masks)
     np.testing.assert_array_equal(kept.labels, made.labels)
@@ -148,13 +232,14 @@ def test_a_prepared_image_is_of_the_content_of_the_sample_and_the_weights_of_now
     net, shard = maskfeat.load(), tmp_path / "train-0.tar"
     for seed in (1, 2):  # another image and other masks under the same names
         write_shard(shard, num_samples=1, seed=seed)
-        maps, masks = PreparedImages(str(shard), net, tmp_path / "prepared")[0]
-        fresh, right = PreparedImages(str(shard), net, tmp_path / f"fresh_{seed}")[0]
+        sample = IndexedShards(str(shard))[0]
+        maps, masks = PreparedImages(net, tmp_path / "prepared").maps_and_masks(sample)
+        fresh, right = PreparedImages(net, tmp_path / f"fresh_{seed}").maps_and_masks(sample)
         np.testing.assert_array_equal(maps.colors, fresh.colors)
         np.testing.assert_array_equal(masks, right)
 
-    images = PreparedImages(str(shard), net, tmp_path / "prepared")
-    before = images[0][0].features.scale
+    images = PreparedImages(net, tmp_path / "prepared")
+    before = images.maps_and_masks(sample)[0].features.scale
     with torch.no_grad():
         net.log_scale.add_(1)
-    assert images[0][0].features.scale > 2 * before
+    assert images.maps_and_masks(sample)[0].features.scale > 2 * before

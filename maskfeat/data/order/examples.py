@@ -19,9 +19,10 @@ from maskfeat.data.order.run_order import first_orders
 from maskfeat.data.order.schedule import Mixture, batches_of_worker, sample_at
 from maskfeat.data.shards.indexed import IndexedShards
 
-# Makes an example of an image; all randomness comes from the generator. One whose `takes_donor` is
-# true takes a third argument: what gives the image that objects are pasted from, or None.
-MakeExample = Callable[..., Example]
+# Makes an example of an image: an `Example`, or what the loader's own `collate_fn` takes. All
+# randomness comes from the generator. One whose `takes_donor` is true takes a third argument: what
+# gives the image that objects are pasted from, or None.
+MakeExample = Callable[..., Any]
 
 # This number of unreadable samples in a row means that the set, not the sample, is broken.
 _MAX_TRIES = 50
@@ -241,9 +242,9 @@ def _make(
         sample = with_background(sample)
     elif unmarked == "everything":
         sample = without_masks(sample)
-    if getattr(make_example, "takes_donor", False):
-        return make_example(sample, rng, donor)
-    return make_example(sample, rng)
+    more = [donor] if getattr(make_example, "takes_donor", False) else []
+    example: Example = make_example(sample, rng, *more)
+    return example
 
 
 def as_it_is(item: Any) -> Any:  # noqa: ANN401
