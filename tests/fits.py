@@ -9,11 +9,14 @@ from typing import Any
 import yaml
 from forked_python import run
 
+# A third of the modules of the default backbone, where the backbone is not what is tested.
+TINY = "--model.net.init_args.backbone=test_efficientnet"
 SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
+    TINY,
     "--model.net.init_args.width=8",
     "--data.num_workers=0",
     "--data.batch_size=2",
@@ -32,10 +35,6 @@ CHECKPOINTS = [
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
     "{save_last: true, save_top_k: 0, every_n_train_steps: 5, enable_version_counter: false}}]"
 ]
-
-
-# A backbone of a third of the modules, where the backbone is not what is tested.
-TINY = "--model.net.init_args.backbone=test_efficientnet"
 
 BASE = Path(__file__).resolve().parents[1] / "conf/base.yaml"
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fits import CHECKPOINTS, SMALL, TINY, TWO_STEPS
+from fits import CHECKPOINTS, SMALL, TWO_STEPS, evaluating_less
 from forked_python import Started
 from PIL import Image
 from shard_factory import write_shard
@@ -47,12 +47,8 @@ FEW = {
 
 
 def test_base_trains_two_steps_and_ends_in_a_table(command, tmp_path, capsys) -> None:
-    callbacks = yaml.safe_load(Path("conf/base.yaml").read_text())["trainer"]["callbacks"]
-    for callback in callbacks:
-        few = FEW.get(callback["class_path"].rpartition(".")[2], {})
-        callback["init_args"] = {**callback.get("init_args", {}), **few}
-    (tmp_path / "few.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
-    command("fit", "--config", "conf/base.yaml", "--config=few.yaml", *TWO_STEPS)
+    less = evaluating_less(tmp_path, FEW)
+    command("fit", "--config", "conf/base.yaml", less, *TWO_STEPS)
     printed = capsys.readouterr().out
     assert "pair AUC" in printed
     assert "untrained" in printed
@@ -72,7 +68,6 @@ def test_a_run_can_be_repeated_loss_for_loss_over_fifty_steps(command, tmp_path)
             "--config=conf/base.yaml",
             f"--run_name={name}",
             *TWO_STEPS,
-            TINY,
             "--data.epoch_images=100",
             "--trainer.log_every_n_steps=1",
             "--trainer.limit_val_batches=0",
@@ -181,6 +176,9 @@ def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) 
     assert set(kept) == set(sets)
 
 
+OF_SHIPPED_NET = [word for word in TWO_STEPS if ".net." not in word]
+
+
 def holding_shipped_weights(path: Path) -> FeaturePyramid:
     """The network of a checkpoint, whose weights are those of the package, and maybe more."""
     trained, shipped = maskfeat.load(path), maskfeat.load()
@@ -205,8 +203,7 @@ def test_all_further_goes_on_from_shipped_weights_with_a_new_head(
         "--config=conf/all_further.yaml",
         "--data_root=data",
         "--model.learning_rate=1e-9",
-        *TWO_STEPS,
-        "--model.net.init_args.width=64",
+        *OF_SHIPPED_NET,
         "--trainer.limit_val_batches=0",
         *CHECKPOINTS,
     )
@@ -261,10 +258,9 @@ def test_training_goes_on_from_shipped_weights_in_two_steps(command, tmp_path, s
         "--config=conf/photos_further.yaml",
         f"--data_root={shared_data}",
         f"--data.shards.index_dir={tmp_path}",
-        *TWO_STEPS,
+        *OF_SHIPPED_NET,
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.val_check_interval=2",
-        "--model.net.init_args.width=64",
         "--model.learning_rate=1e-9",
         *CHECKPOINTS,
     )
@@ -464,7 +460,8 @@ def test_validate_and_predict_take_a_checkpoint(command, tmp_path, capsys) -> No
 def checkpoint(tmp_path_factory) -> Path:
     """Of a task of width 8, without averaged weights."""
     path = tmp_path_factory.mktemp("checkpoint") / "good.ckpt"
-    task = FeatureTask(FeaturePyramid(width=8, levels=(0, 1, 2), c0=2), ema_decay=0.0)
+    net = FeaturePyramid("test_efficientnet", width=8, levels=(0, 1, 2), c0=2)
+    task = FeatureTask(net, ema_decay=0.0)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)
@@ -769,7 +766,7 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = [
-        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS, TINY),
+        *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS),
         "--data.examples.crop_size=64",
         *("--trainer.max_epochs=2", "--data.epoch_images=60", "--trainer.limit_val_batches=0"),
     ]

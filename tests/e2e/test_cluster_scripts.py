@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import yaml
-from fits import CHECKPOINTS, TINY, TWO_STEPS
+from fits import CHECKPOINTS, TWO_STEPS
 from shard_factory import write_shard
 
 SCRIPTS = ["convert.sbatch", "fit.sbatch", "single_node.sh"]
@@ -167,7 +167,6 @@ def test_cluster_trains_two_steps_on_converted_shards(command, tmp_path) -> None
         "--data.epoch_images=8",
         "--trainer.strategy=auto",
         "--trainer.accumulate_grad_batches=2",
-        TINY,  # of which a third as much is compiled
         "--model.compile_backend=eager",  # inductor takes minutes on a CPU
     )
     config = yaml.safe_load((tmp_path / "runs/cluster/config.yaml").read_text())

@@ -8,14 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from fits import CHECKPOINTS, SMALL, TINY
+from fits import CHECKPOINTS, SMALL
 from forked_python import Started
 from waiting import is_gone, wait_until
 
 from maskfeat.running.rank_watch import RankWatch
 
 TWO_RANKS = [
-    *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, TINY, "--trainer.devices=2"),
+    *("--config=conf/base.yaml", *SMALL, *CHECKPOINTS, "--trainer.devices=2"),
     *("--trainer.strategy=ddp", "--data.epoch_images=4000", "--data.examples.crop_size=64"),
     *("--trainer.limit_val_batches=0", "--trainer.callbacks.every_n_train_steps=2"),
 ]

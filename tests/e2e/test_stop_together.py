@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fits import CHECKPOINTS, TINY, TWO_STEPS
+from fits import CHECKPOINTS, TWO_STEPS
 from sent_signals import HANDLED
 
 from maskfeat.running.signals import Stopped, StopTogether
@@ -18,7 +18,6 @@ FIT = [
     "--config=conf/base.yaml",
     *TWO_STEPS,
     *CHECKPOINTS,
-    TINY,
     "--trainer.callbacks.every_n_train_steps=4",
     "--trainer.max_epochs=3",
     "--data.epoch_images=8",

@@ -62,7 +62,7 @@ def test_a_network_for_one_size_is_refused_when_it_is_built(backbone: str, fault
 
 def test_torch_export_leaves_the_size_open() -> None:
     torch.manual_seed(0)
-    net = FeaturePyramid("resnet18", levels=[0], width=8).eval()
+    net = FeaturePyramid("test_resnet", levels=[0], width=8).eval()
     open_size = {
         axis: torch.export.Dim(name, min=33, max=4096) for axis, name in ((2, "H"), (3, "W"))
     }
