@@ -70,7 +70,9 @@ def _run_words(words: list[str], is_typed: bool) -> None:
         words, is_typed = current_command(words), False
     _check_command(words)
     _quiet_libraries()
-    _find_own_modules()
+    # So that configs can name classes of modules in the working folder, as `python -m` lets them.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: no file in it hides a library
     from maskfeat.lightning_cli import MaskfeatCLI
 
     raise_at_ctrl_c()
@@ -99,16 +101,6 @@ def _check_command(words: Sequence[str]) -> None:
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr
     )
     sys.exit(2)
-
-
-def _find_own_modules() -> None:
-    """Let configs name classes of modules in the working folder, as `python -m` does.
-
-    The folder comes last, so no file in it hides a library.
-    """
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.append(folder)
 
 
 def _shard_commands() -> dict[str, Any]:

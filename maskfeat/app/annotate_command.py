@@ -98,7 +98,11 @@ def annotate(
 
     paths = find_images(images)
     kind = "annotations" if names is None else "labels"
-    folder = _beside(Path(images), kind) if out is None else Path(out)
+    if out is None:  # not one folder for all: two folders often hold images of equal names
+        place = Path(images).resolve()
+        photos = place if place.is_dir() else place.parent
+        out = str(photos.with_name(f"{photos.name}_{kind}"))
+    folder = Path(out)
     check_names(paths, folder)
     with _held(folder):
         if names is None:
@@ -124,13 +128,6 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _beside(images: Path, kind: str) -> Path:
-    """Not one folder for all: two folders often hold images of equal names."""
-    place = images.resolve()
-    photos = place if place.is_dir() else place.parent
-    return photos.with_name(f"{photos.name}_{kind}")
-
-
 def _object_app(
     paths: Sequence[Path], folder: Path, model: str, host: str, max_megapixels: float
 ) -> tuple[Starlette, str]:
@@ -151,7 +148,9 @@ def _serve(app: Starlette, greeting: str, host: str, port: int, open_browser: bo
     from maskfeat.app.own_page import is_loopback
 
     with listening(host, port) as listener:
-        url = _url(host, listener.getsockname()[1])
+        named = f"[{host}]" if ":" in host else host
+        named = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, named)
+        url = f"http://{named}:{listener.getsockname()[1]}/"
         if not is_loopback(host):
             logging.getLogger("maskfeat").warning(
                 "everyone who can reach %s can see and click on these images; there is no password",
@@ -186,8 +185,3 @@ def listening(host: str, port: int) -> socket.socket:
             listener.close()
             problem = error
     raise ValueError(f"cannot listen on {host}, port {port} to {last}: {problem}")
-
-
-def _url(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}/"

@@ -18,7 +18,6 @@ from maskfeat.app.annotation import (
     Annotation,
     FinishObject,
     MaskRuns,
-    Prompt,
     ReopenObject,
     SetDone,
     State,
@@ -130,7 +129,9 @@ class OpenImage:
             if after is not before:  # who goes on has read it
                 self._store.notices.pop(self.number, None)
             try:
-                view = self._view(after, with_finished=_has_other_objects(before, after))
+                view = self._view(
+                    after, with_finished=before.state.finished != after.state.finished
+                )
                 if after.position > before.position and "problem" in view:
                     raise ValueError(view["problem"])
             except Exception:  # too little memory, say: what fails is not saved
@@ -141,8 +142,10 @@ class OpenImage:
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         if isinstance(step, AddPrompt):
-            click_radius = self._click_radius_of(step.prompt, before.state)
-            step = AddPrompt(replace(step.prompt, click_radius=click_radius))
+            radius = None  # of labels, and before the features are there
+            if before.state.mode == "object" and self._is_ready():
+                radius = click_radius_on(self._open_mask(before.state), step.prompt, self.size)
+            step = AddPrompt(replace(step.prompt, click_radius=radius))
         return before.with_step(step)
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -260,12 +263,6 @@ class OpenImage:
     def _open_mask(self, state: State) -> BoolArray:
         return object_mask(self.segmenter.result(), state.open_prompts, self.size)
 
-    def _click_radius_of(self, prompt: Prompt, state: State) -> float | None:
-        """The click radius of a prompt on what is shown; None before the features are there."""
-        if state.mode != "object" or not self._is_ready():
-            return None
-        return click_radius_on(self._open_mask(state), prompt, self.size)
-
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
         labels = label_map(self.segmenter.result(), state.label_prompts, self.size)
         return {int(label): labels == label for label in np.unique(labels) if label > 0}
@@ -297,7 +294,3 @@ def _may_change_results(before: State, after: State) -> bool:
         after.labels,
         after.finished,
     )
-
-
-def _has_other_objects(before: Annotation, after: Annotation) -> bool:
-    return before.state.finished != after.state.finished

@@ -77,7 +77,10 @@ def segment(
     cut = _cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
-    paths, folder = _all_images(images), Path(out)
+    if not images:
+        raise ValueError("images must name at least one image or folder, got none")
+    paths = list(dict.fromkeys(path for place in images for path in find_images(place)))
+    folder = Path(out)
     _check_out(paths, folder)
     settings = {"version": __version__, **_origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
@@ -97,13 +100,6 @@ def segment(
         )
     num_anew = num_changed if skip_existing else 0
     _say_counts(done, num_left_out, len(paths) - len(numbered), num_anew, folder)
-
-
-def _all_images(places: Sequence[str]) -> list[Path]:
-    """The images of all places, each once."""
-    if not places:
-        raise ValueError("images must name at least one image or folder, got none")
-    return list(dict.fromkeys(path for place in places for path in find_images(place)))
 
 
 def _check_out(paths: Sequence[Path], folder: Path) -> None:

@@ -31,8 +31,9 @@ def checked_config(config: object, net_class: type[nn.Module], origin: str) -> d
     is_pyramid = issubclass(net_class, FeaturePyramid)
     checks = dict(_CHECKS) if is_pyramid else {}
     if net_class is not FeaturePyramid:
-        own = [name for name in _arguments_of(net_class) if name not in _CHECKS]
-        checks |= {name: _as_it_is for name in own if name != "pretrained" or not is_pyramid}
+        own = set(inspect.signature(net_class).parameters) - _CHECKS.keys()
+        own -= {"pretrained"} if is_pyramid else set()
+        checks |= dict.fromkeys(own, lambda _, value: value)
     unknown = [str(key)[:40] for key in config if key not in checks]
     if unknown:
         raise ValueError(
@@ -89,14 +90,6 @@ def checked_weights(values: object, origin: str) -> dict[str, Tensor]:
     ):
         raise ValueError(f"{origin} holds no weights: tensors of real numbers, each with a name")
     return values
-
-
-def _arguments_of(net_class: type[nn.Module]) -> list[str]:
-    return list(inspect.signature(net_class).parameters)
-
-
-def _as_it_is(name: str, value: object) -> object:
-    return value
 
 
 def _text(name: str, value: object) -> str:

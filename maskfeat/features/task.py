@@ -104,10 +104,15 @@ class FeatureTask(L.LightningModule):
         self._gradients: Any = None  # of a checkpoint, until training starts
         self.averaged = averaged_copy(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
-            backend = _known_backend(compile_backend)
-            self.net.compile(backend=backend)
+            known = torch.compiler.list_backends(exclude_tags=())
+            if compile_backend not in known:
+                raise ValueError(
+                    f"compile_backend must be one of {', '.join(known)} or null, got "
+                    f"{compile_backend!r}"
+                )
+            self.net.compile(backend=compile_backend)
             if self.objective.needs_boundaries:
-                self.net.maps = torch.compile(self.net.maps, backend=backend)  # type: ignore[method-assign]
+                self.net.maps = torch.compile(self.net.maps, backend=compile_backend)  # type: ignore[method-assign]
 
     def setup(self, stage: str) -> None:
         """Refuse what `check_precision` does, in whichever way the trainer was made."""
@@ -264,10 +269,3 @@ def check_precision(precision: str | int | None) -> None:
             f"trainer.precision must be 32-true, bf16-mixed or 16-mixed, got {precision}: weights "
             "and their average have 32 bits here, as fewer would lose the small steps of training"
         )
-
-
-def _known_backend(name: str) -> str:
-    known = torch.compiler.list_backends(exclude_tags=())
-    if name not in known:
-        raise ValueError(f"compile_backend must be one of {', '.join(known)} or null, got {name!r}")
-    return name

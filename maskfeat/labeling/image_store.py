@@ -78,7 +78,10 @@ class ImageStore:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         for number in range(len(self.paths)):
-            self._read_sampled(number)
+            path = self._path(number)
+            arrays = read_arrays(_sampled_path(path), ["descriptors"]) if path.is_file() else None
+            if arrays is not None:  # else it is computed again
+                self._sampled[number] = arrays["descriptors"]
 
     @property
     def num_prepared(self) -> int:
@@ -166,7 +169,11 @@ class ImageStore:
             if kept is not None and self.is_prepared(number):
                 return kept
             image = self._made(number) if kept is None else kept
-            sampled = _sampled_of(image)
+            # Some superpixels, large ones more often.
+            share = image.superpixel_pixels / image.superpixel_pixels.sum()
+            count = min(NUM_SAMPLED, len(share))
+            chosen = np.random.default_rng(0).choice(len(share), count, replace=False, p=share)
+            sampled = image.descriptors[chosen]
             with whole_file(_sampled_path(self._path(number))) as file:
                 np.savez(file, allow_pickle=False, descriptors=sampled)
             self._path(number).with_suffix(".sketch.npz").unlink(missing_ok=True)  # its former name
@@ -188,12 +195,6 @@ class ImageStore:
         save_prepared(image, self._path(number))
         return image
 
-    def _read_sampled(self, number: int) -> None:
-        path = self._path(number)
-        arrays = read_arrays(_sampled_path(path), ["descriptors"]) if path.is_file() else None
-        if arrays is not None:  # else it is computed again
-            self._sampled[number] = arrays["descriptors"]
-
     def _path(self, number: int) -> Path:
         path = self.paths[number]
         try:
@@ -202,14 +203,6 @@ class ImageStore:
             self.failed[number] = f"'{path}' cannot be read as an image: {error}"
             return self._folder / f"{_short(path.stem)}-missing.npz"
         return self._folder / f"{_short(path.stem)}-{status.st_size:x}-{status.st_mtime_ns:x}.npz"
-
-
-def _sampled_of(image: PreparedImage) -> npt.NDArray[np.float16]:
-    """Descriptors of some superpixels, large ones more often, (n, D)."""
-    rng = np.random.default_rng(0)
-    share = image.superpixel_pixels / image.superpixel_pixels.sum()
-    count = min(NUM_SAMPLED, len(share))
-    return image.descriptors[rng.choice(len(share), count, replace=False, p=share)]
 
 
 def _sampled_path(path: Path) -> Path:

@@ -150,7 +150,12 @@ class Learner:
         if not taught:
             classifier.forget()
             return
-        self._set_scale(classifier)
+        # Mean and std over images that are known; anew when they are twice as many.
+        sampled = list(self._store.sampled_descriptors().values())
+        if sampled and len(sampled) >= 2 * self._scaled_for:
+            step = -(-len(sampled) // _MOST_FOR_SCALE)
+            classifier.set_scale(np.concatenate(sampled[::step]))
+            self._scaled_for = len(sampled)
         parts = list(taught.values())
         owner = np.repeat(list(taught), [len(part.classes) for part in parts])
         # Evenly over all: each region keeps its share.
@@ -182,11 +187,3 @@ class Learner:
             found = examples_of(self._store.get(image), self.clicked(image), _MOST_PER_REGION)
             known = self._examples[image] = (clicks, found)
         return known[1]
-
-    def _set_scale(self, classifier: RegionClassifier) -> None:
-        """Mean and std over images that are known; anew when they are twice as many."""
-        sampled = list(self._store.sampled_descriptors().values())
-        if sampled and len(sampled) >= 2 * self._scaled_for:
-            step = -(-len(sampled) // _MOST_FOR_SCALE)
-            classifier.set_scale(np.concatenate(sampled[::step]))
-            self._scaled_for = len(sampled)

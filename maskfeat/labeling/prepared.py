@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -114,7 +114,8 @@ def prepare(
     descriptors = describe(extractor(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)
     half = descriptors.clip(-limit, limit).astype(np.float16)
-    return PreparedImage(_without_features(graph), cut_costs(graph), tree, half, size)
+    costs, none = cut_costs(graph), np.zeros((graph.num_superpixels, 0), np.float32)
+    return PreparedImage(replace(graph, features=none), costs, tree, half, size)
 
 
 def save_prepared(image: PreparedImage, path: Path) -> None:
@@ -158,20 +159,9 @@ def load_prepared(path: Path) -> PreparedImage | None:
         boundary_strengths=arrays["boundary_strengths"].astype(np.float32),
         scale=float(arrays["scale"]),
     )
-    parents = arrays["parents"].astype(np.int64)
-    tree = _tree_of(parents, arrays["altitudes"].astype(np.float64), sizes)
+    parents, altitudes = arrays["parents"].astype(np.int64), arrays["altitudes"].astype(np.float64)
+    bare = PartitionTree(parents, altitudes, np.zeros(len(parents)))
+    tree = PartitionTree(parents, altitudes, bare.sums(sizes))
     height, width = arrays["size"].tolist()
     costs, descriptors = arrays["costs"].astype(np.float64), arrays["descriptors"]
     return PreparedImage(graph, costs, tree, descriptors, (height, width))
-
-
-def _tree_of(
-    parents: IntArray, altitudes: FloatArray, leaf_sizes: npt.NDArray[np.float32]
-) -> PartitionTree:
-    bare = PartitionTree(parents, altitudes, np.zeros(len(parents)))
-    return PartitionTree(parents, altitudes, bare.sums(leaf_sizes))
-
-
-def _without_features(graph: RegionGraph) -> RegionGraph:
-    fields = {name: getattr(graph, name) for name in graph.__dataclass_fields__}
-    return RegionGraph(**{**fields, "features": np.zeros((graph.num_superpixels, 0), np.float32)})

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
@@ -57,7 +56,8 @@ class PredictionWriter(BasePredictionWriter):
         """Write what belongs to one image."""
         key, rgb = batch["key"], batch["rgb"]
         labels = partition(prediction, self.num_segments)
-        arrays = {f"level_{i}": _half(level) for i, level in enumerate(prediction.pyramid)}
+        halves = (level.half().cpu().numpy() for level in prediction.pyramid)
+        arrays = {f"level_{i}": level for i, level in enumerate(halves)}
         with whole_file(self.folder / f"{key}.npz") as file:
             np.savez(
                 file,
@@ -91,8 +91,3 @@ def _check_names(paths: Sequence[Path], folder: Path) -> None:
             f"images '{doubled[0]}' and '{doubled[0]}_labels' would both be written as "
             f"'{doubled[0]}_labels.png'; rename one of them"
         )
-
-
-def _half(level: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401 - a Tensor
-    array: npt.NDArray[np.float16] = level.half().cpu().numpy()
-    return array

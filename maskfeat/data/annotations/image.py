@@ -116,10 +116,10 @@ def decode_image(
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
     with _open_image(data, formats) as image:
         was_deep = is_deep(image)
-        if image.format == "TIFF":
-            _load(image)  # by which Pillow turns it, and then says that it lies upright
-        turn = _turn_to(image, size)
         try:
+            if image.format == "TIFF":
+                image.load()  # by which Pillow turns it, and then says that it lies upright
+            turn = _turn_to(image, size)
             shrink = next(s for s in (8, 4, 2, 1) if at_least * s <= 1)
             if shrink > 1:
                 width, height = (max(1, side // shrink) for side in image.size)
@@ -130,6 +130,8 @@ def decode_image(
             rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
             check_range(was_deep, rgb)
             return rgb
+        except SampleError:
+            raise
         except _PICTURE_ERRORS as error:
             raise SampleError("bad jpg", f"the image cannot be decoded: {error}") from error
 
@@ -220,13 +222,6 @@ def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image
     except _PICTURE_ERRORS as error:
         raise SampleError("bad jpg", f"the image cannot be read whole: {error}") from error
     return image
-
-
-def _load(image: Image.Image) -> None:
-    try:
-        image.load()
-    except _PICTURE_ERRORS as error:
-        raise SampleError("bad jpg", f"the image cannot be decoded: {error}") from error
 
 
 def _turn_to(image: Image.Image, size: tuple[int, int]) -> Image.Transpose | None:

@@ -98,7 +98,8 @@ def _read_numbers(path: str, what: str) -> tuple[npt.NDArray[Any], bool]:
                 raise ValueError("in color it must hold 8 bits a channel, got 16")
             if image.mode[0] not in "1LPIF" and image.mode not in ("RGB", "RGBA"):
                 raise ValueError(f"it must be gray, RGB or have a palette, got {image.mode}")
-            has_voc_palette = image.mode == "P" and _is_voc(image.getpalette("RGB") or [])
+            palette = (image.getpalette("RGB") or []) if image.mode == "P" else []
+            colors = [tuple(palette[3 * n : 3 * n + 3]) for n in (0, 1, 2, _VOC_VOID)]
             values = np.asarray(image)
         if values.ndim == 3 and values.shape[2] in (2, 4):
             values = without_alpha(values)
@@ -106,12 +107,8 @@ def _read_numbers(path: str, what: str) -> tuple[npt.NDArray[Any], bool]:
         raise SampleError("bad mask", f"'{path}' cannot be read: {error}") from error
     if values.dtype.kind not in "uib":
         raise SampleError("bad mask", f"'{path}' must hold whole numbers, got {values.dtype}")
-    return (values.astype(np.uint8) if values.dtype.kind == "b" else values), has_voc_palette
-
-
-def _is_voc(palette: list[int]) -> bool:
-    colors = [tuple(palette[3 * number : 3 * number + 3]) for number in (0, 1, 2, _VOC_VOID)]
-    return colors == _VOC_COLORS
+    numbers = values.astype(np.uint8) if values.dtype.kind == "b" else values
+    return numbers, colors == _VOC_COLORS
 
 
 def one_number(values: npt.NDArray[Any]) -> IntArray:

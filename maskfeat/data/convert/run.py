@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,7 +153,8 @@ def _convert(
     )
     progress.start(one.name, len(tasks), len(tasks) - len(todo))
     with writer:
-        for batch in pool.map(partial(_shrink_all, settings=settings), _chunks(todo)):
+        chunks = (todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE))
+        for batch in pool.map(partial(_shrink_all, settings=settings), chunks):
             for result in batch:
                 _take(result, one, writer, tally)
                 progress.advance()
@@ -185,12 +185,6 @@ def _tasks(records: Sequence[Record]) -> list[_Task]:
     names = clean_keys(by_key)
     ordered = sorted(by_key, key=lambda key: names[key])
     return [_Task(names[key], number, by_key[key]) for number, key in enumerate(ordered, 1)]
-
-
-def _chunks(tasks: Sequence[_Task]) -> Iterator[list[_Task]]:
-    rest = iter(tasks)
-    while chunk := list(islice(rest, _AT_ONCE)):
-        yield chunk
 
 
 def _shrink_all(tasks: Sequence[_Task], settings: Settings) -> list[_Done | _Skipped]:

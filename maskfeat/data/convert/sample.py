@@ -188,22 +188,15 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     left_out["crowd"] += int((~is_taken).sum())
     left_out["too small"] += int(is_taken.sum()) - num_kept
     if runs.num_masks == 0:
-        raise SampleError(
-            "no masks",
-            f"no mask has {settings.min_area_px} connected pixels at {size}{_listed(left_out)}",
-        )
+        listed = ", ".join(f"{num} {reason}" for reason, num in sorted((+left_out).items()))
+        why = f"no mask has {settings.min_area_px} connected pixels at {size}"
+        raise SampleError("no masks", f"{why}; left out: {listed}" if listed else why)
     entries = [sample.entries[i] for i in annotation_of]
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
     jpg = _reduce_jpg(sample.encoded, sample.size, size, settings.jpg_quality)
     return Shrunk(jpg, json_bytes(content), runs.num_masks, dict(+left_out))
-
-
-def _listed(left_out: Counter[str]) -> str:
-    """What was left out, for a message."""
-    listed = ", ".join(f"{num} {reason}" for reason, num in sorted((+left_out).items()))
-    return f"; left out: {listed}" if listed else ""
 
 
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:

@@ -132,21 +132,14 @@ def carried_over(
 def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
     """For each set, the set of the run before with the same shards, else one that shares some."""
     partners: list[int | None] = [None] * len(now.sets)
-    for is_akin in (_is_same, _shares_some):
+    for must_be_same in (True, False):
         for number, shards in enumerate(now.sets):
             for other, shards_before in enumerate(before.sets):
                 is_free = partners[number] is None and other not in partners
-                if is_free and is_akin(shards_before, shards):
+                shares_some = not dict(shards_before).keys().isdisjoint(dict(shards))
+                if is_free and (shards_before == shards if must_be_same else shares_some):
                     partners[number] = other
     return partners
-
-
-def _is_same(before: Shards, now: Shards) -> bool:
-    return before == now
-
-
-def _shares_some(before: Shards, now: Shards) -> bool:
-    return not dict(before).keys().isdisjoint(dict(now))
 
 
 def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str | None:

@@ -42,7 +42,9 @@ def state_of(loader: ResumableLoader | None) -> State:
     state |= {"global_batch": order.global_batch, "order": order.to_plain()}
     if isinstance(loader, StreamLoader):
         own = loader.reader_states_after(num_batches)
-        listed = None if own is None else [_to_list(one) for one in own]
+        listed = None
+        if own is not None:
+            listed = [[one.num_items, *map(list, one.cursors)] for one in own]
         state["fingerprint"] = _plan_of(loader).fingerprint
         is_together = num_batches == loader.progress.num_batches
         state["reader_states"] = _gathered(listed, is_together)
@@ -156,7 +158,10 @@ def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> 
     is_same = state.get("fingerprint") == plan.fingerprint and not changes
     own = state["reader_states"][plan.rank] if is_same else None
     if own is not None:
-        loader.reader_states = [_from_list(one) for one in own]
+        loader.reader_states = [
+            ReaderState(num_items, tuple(Cursor(*cursor) for cursor in cursors))
+            for num_items, *cursors in own
+        ]
     elif 0 < loader.progress.num_batches < len(loader):
         changed = f"data.train has changed ({'; '.join(changes)}) and " if changes else ""
         _LOG.warning(
@@ -187,12 +192,3 @@ def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:
     else:  # in mid-step, at a signal: waiting for the others could be for ever
         found[torch.distributed.get_rank()] = own
     return found
-
-
-def _to_list(state: ReaderState) -> list[Any]:
-    return [state.num_items, *(list(cursor) for cursor in state.cursors)]
-
-
-def _from_list(listed: list[Any]) -> ReaderState:
-    num_items, *cursors = listed
-    return ReaderState(num_items, tuple(Cursor(*cursor) for cursor in cursors))

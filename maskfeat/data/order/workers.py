@@ -57,12 +57,6 @@ def _killed(how: str) -> str:
     )
 
 
-def _is_of_handing_over(error: BaseException) -> bool:
-    """Whether an error came while a batch was taken over from another process."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == _SHARER for frame, _ in frames)
-
-
 def death_of_worker(error: BaseException) -> str | None:
     """The sentence for an error of a worker; None for other errors.
 
@@ -79,8 +73,10 @@ def death_of_worker(error: BaseException) -> str | None:
             return _killed(
                 f"killed by the system (signal: {dead[1].strip()})" if dead[1] else "killed"
             )
-        if isinstance(seen, OSError | EOFError) and _is_of_handing_over(seen):
-            return _killed("killed")  # in the midst of it: nobody answers at its socket
+        frames = traceback.walk_tb(seen.__traceback__)
+        is_handed_over = any(frame.f_globals.get("__name__") == _SHARER for frame, _ in frames)
+        if isinstance(seen, OSError | EOFError) and is_handed_over:
+            return _killed("killed")  # while a batch was taken over: nobody answers at its socket
         if isinstance(seen, BrokenExecutor):  # of the commands of shards
             return (
                 "a worker process was killed, mostly because memory ran out; lower --num_workers; "

@@ -90,11 +90,17 @@ class ShardWriter:
             raise ValueError(f"keys must come sorted, got {key!r} after {self._last_key!r}")
         text = annotation if isinstance(annotation, bytes) else json_bytes(annotation)
         num_bytes = len(jpg) + len(text) + 2 * MEMBER_OVERHEAD
-        if self._tar is not None and self._is_full(num_bytes):
+        has_most = self._most_samples is not None and self._num_samples >= self._most_samples
+        is_full = self._most_bytes is not None and self._num_bytes + num_bytes > self._most_bytes
+        if self._tar is not None and (has_most or is_full):
             self._finish_shard()
         if self._tar is None:
-            self._start_shard()
-        assert self._tar is not None
+            if self._path.exists():
+                raise FileExistsError(
+                    f"{self._path} is there already; remove it or choose a prefix"
+                )
+            self._tar = tarfile.open(self._temporary, "w", format=tarfile.USTAR_FORMAT)
+            self._num_samples = self._num_bytes = 0
         for ending, content in (("jpg", jpg), ("json", text)):
             member = tarfile.TarInfo(f"{key}.{ending}")  # mtime, uid and gid are 0
             member.size, member.mode = len(content), 0o644
@@ -111,17 +117,6 @@ class ShardWriter:
     @property
     def _temporary(self) -> Path:
         return self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-
-    def _is_full(self, num_bytes: int) -> bool:
-        if self._most_samples is not None and self._num_samples >= self._most_samples:
-            return True
-        return self._most_bytes is not None and self._num_bytes + num_bytes > self._most_bytes
-
-    def _start_shard(self) -> None:
-        if self._path.exists():
-            raise FileExistsError(f"{self._path} is there already; remove it or choose a prefix")
-        self._tar = tarfile.open(self._temporary, "w", format=tarfile.USTAR_FORMAT)
-        self._num_samples = self._num_bytes = 0
 
     def _finish_shard(self) -> None:
         if self._tar is None:

@@ -10,7 +10,7 @@ and with overlap. Masks are exact, after occlusion, and nest exactly.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -141,9 +141,13 @@ def write_scenes(
     if num_workers < 0:
         raise ValueError(f"num_workers must be at least 0, got {num_workers}")
     draw = partial(scene_sample, seed=seed, size=size, jpg_quality=jpg_quality)
-    samples = _drawn(draw, num, num_workers)
+    samples: Iterable[Any] = _drawn(draw, num, num_workers)
+    if progress:
+        from rich.progress import track
+
+        samples = track(samples, description="drawing scenes", total=num)
     with ShardWriter(out, prefix, samples_per_shard, max_mb) as writer:
-        for key, jpg, annotation in _track(samples, num) if progress else samples:
+        for key, jpg, annotation in samples:
             writer.write_sample(key, jpg, annotation)
     return writer.paths
 
@@ -155,12 +159,6 @@ def _drawn(draw: partial[Any], num: int, num_workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside torch's threads
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
         yield from pool.map(draw, range(num), chunksize=4)
-
-
-def _track(samples: Iterator[Any], num: int) -> Iterator[Any]:
-    from rich.progress import track
-
-    yield from track(samples, description="drawing scenes", total=num)
 
 
 def _leaf_radii(rng: np.random.Generator, size: tuple[int, int]) -> list[float]:
