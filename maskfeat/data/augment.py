@@ -156,7 +156,7 @@ class ExampleMaker:
     def _local(
         self, runs: Runs, window: Window, rng: np.random.Generator
     ) -> dict[str, npt.NDArray[Any]]:
-        """What masks say of nearby pixels, as far as it is asked for."""
+        """Similarity of pairs of nearby pixels, and the map of boundaries, where asked for."""
         size, found = self.crop_size, dict[str, npt.NDArray[Any]]()
         if self.num_pairs:
             first = sample_points(runs, window, size, self.num_pairs, self.border_share, rng)

@@ -1,6 +1,6 @@
-"""What masks say of nearby pixels: the similarity of pairs, and where boundaries run.
+"""Targets of the losses of nearby pixels: the similarity of pairs, and the map of boundaries.
 
-Masks are not decoded: a number for the set of masks that hold a pixel is enough.
+No mask is decoded: each pixel has a number for the set of masks that hold it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def merge_nearest(
         sizes: Pixels of each region, shape (K,).
         edges: Pairs of adjacent regions, shape (E, 2), no pair twice. Components of the graph that
             do not touch are joined last, at the altitude of the root.
-        size_power: How much the smaller size counts.
+        size_power: How much the smaller size counts: the larger, the earlier small regions are
+            merged.
         borders: Needed if `border_weight` is not 0.
         border_weight: In [0, 1], how much the borders count.
 

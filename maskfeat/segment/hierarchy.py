@@ -33,8 +33,11 @@ Linkage = Literal["nearest", "average", "ward"]
 BORDER_WEIGHT = 0.45
 SIZE_POWER = 0.1
 
-# Altitudes are divided by this share ^ size_power: for regions of this share they are distances.
-_USUAL_SHARE = 0.01
+# The cost of a merge is a distance times (area of the smaller side / of the image) ^ size_power.
+# Divided by this share ^ size_power, it is the distance itself where the smaller side covers 1 % of
+# the image, and less where it covers less; so altitudes keep the unit of distances.
+_REFERENCE_SHARE = 0.01
+_MAX_EXPONENT = 700  # exp of more is beyond float64
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def hierarchy(
 
     1. `superpixels` cuts the image into small regions.
     2. `superpixel_tree` merges them, nearest first.
-    3. `reagglomerated` redoes the last 600 merges in the order of a merge classifier.
+    3. `reagglomerated` redoes the last 600 merges (`merge_classifier.NUM_REGIONS`), in which
+       objects form, in the order of a merge classifier.
     4. `calibrated` makes the altitude of each merge 1 - its probability of being one segment.
 
     Args:
@@ -163,8 +167,10 @@ def hierarchy(
         border_weight: See `superpixel_tree`.
         size_power: See `superpixel_tree`.
         merge_classifier: For steps 3 and 4. "default" is the classifier that comes with the
-            package. It expects calibrated features, so it is used for `Features` only. None leaves
-            out both steps, and derives probabilities from the distances of step 2.
+            package. It was fitted to distances between features of trained networks, which mean
+            the same in all images; colors have other distances, so it is used for `Features`
+            only. None leaves out both steps, and derives probabilities from the distances of step
+            2 as the network's loss does, p = 2 / (1 + exp(scale * distance^2)).
 
     Returns:
         The hierarchy; the same input always gives the same.
@@ -200,7 +206,8 @@ def superpixel_hierarchy(
     """Steps 2 to 4 of `hierarchy`, for given superpixels."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
     if merge_classifier is None:
-        probabilities = 2 / (1 + np.exp(np.minimum(graph.scale * tree.altitudes**2, 700)))
+        exponents = np.minimum(graph.scale * tree.altitudes**2, _MAX_EXPONENT)
+        probabilities = 2 / (1 + np.exp(exponents))
         tree = PartitionTree(tree.parents, 1 - probabilities, tree.sizes)
     else:
         tree = reagglomerated(tree, graph, merge_classifier)
@@ -224,7 +231,8 @@ def superpixel_tree(
             that of the pixels. "ward": the smallest growth of the variance within regions, see
             `ward_tree`.
         border_weight: In [0, 1], weight of the border against the means; not for "ward".
-        size_power: Power of the smaller size, 0 to 10; not for "ward".
+        size_power: Power of the area of the smaller side, 0 to 10: the larger, the earlier small
+            regions are merged; not for "ward".
 
     Returns:
         The tree. Its altitudes have the unit of feature distances.
@@ -243,4 +251,4 @@ def superpixel_tree(
     tree = merge_nearest(
         graph.features, graph.sizes, graph.edges, size_power, borders, border_weight
     )
-    return PartitionTree(tree.parents, tree.altitudes / _USUAL_SHARE**size_power, tree.sizes)
+    return PartitionTree(tree.parents, tree.altitudes / _REFERENCE_SHARE**size_power, tree.sizes)

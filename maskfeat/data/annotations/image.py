@@ -39,7 +39,7 @@ _TURNS = {
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
 # What Pillow raises on broken files, by its parsers of headers, EXIF and pixels.
-_PICTURE_ERRORS = (
+_IMAGE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -132,7 +132,7 @@ def decode_image(
             return rgb
         except SampleError:
             raise
-        except _PICTURE_ERRORS as error:
+        except _IMAGE_ERRORS as error:
             raise SampleError("bad jpg", f"the image cannot be decoded: {error}") from error
 
 
@@ -208,7 +208,7 @@ def is_deep(image: Image.Image) -> bool:
 def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
-    except _PICTURE_ERRORS as error:
+    except _IMAGE_ERRORS as error:
         raise SampleError("bad jpg", f"the image cannot be opened: {error}") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -219,7 +219,7 @@ def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image
         raise SampleError("bad jpg", f"the image must hold 8 bits a channel, got {image.mode}")
     try:
         check_kind(image)
-    except _PICTURE_ERRORS as error:
+    except _IMAGE_ERRORS as error:
         raise SampleError("bad jpg", f"the image cannot be read whole: {error}") from error
     return image
 
@@ -242,7 +242,7 @@ def _orientation(image: Image.Image) -> int:
     """How a viewer turns an image, 1 to 8 of EXIF; 1 is as it is stored."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _PICTURE_ERRORS as error:
+    except _IMAGE_ERRORS as error:
         raise SampleError("bad jpg", f"the EXIF data cannot be read: {error}") from error
     return value if isinstance(value, int) else 1
 
