@@ -37,7 +37,9 @@ def read_image(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint
     """
     try:
         with _without_pillows_limit(), Image.open(path) as image:
-            _check_size(image, max_megapixels)
+            width, height = image.size
+            if width * height > max_megapixels * 1e6:
+                raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
             warn_of_channels(image, path)
             return rgb_of_image(image)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
@@ -99,9 +101,3 @@ def _without_pillows_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _check_size(image: Image.Image, max_megapixels: float) -> None:
-    width, height = image.size
-    if width * height > max_megapixels * 1e6:
-        raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")

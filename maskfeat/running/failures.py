@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -76,19 +76,11 @@ def sentence_of_run(error: RuntimeError) -> str | None:
     """
     text = str(error)
     of_worker = text.startswith("Caught ")  # which hands over its whole traceback as text
-    file = text.rpartition('File "')[2] if of_worker else _raised_in(error.__traceback__)
+    raised_in = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    file = text.rpartition('File "')[2] if of_worker else "".join(raised_in[-1:])
     if file.startswith(_PACKAGE):  # our own, and a sentence already
         return text.strip().rpartition("\n")[2].partition(": ")[2] if of_worker else text
     if "out of memory" in text and type(error).__name__ == "OutOfMemoryError":
         first = text.partition(". ")[0]
         return f"{first}; lower data.batch_size or data.examples.crop_size"
     return None
-
-
-def _raised_in(traceback: TracebackType | None) -> str:
-    """The file in which an error was raised."""
-    if traceback is None:
-        return ""
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_code.co_filename

@@ -84,7 +84,9 @@ class ConvertState:
                 "measure": one.measure,
                 "left_out": dict(one.left_out),
             }
-        gone = _no_longer_given(known, inputs)
+        given, now = {one.place for one in inputs}, {one.name for one in inputs}
+        # A source that was cut into several inputs may give fewer now.
+        gone = [n for n, one in known.items() if n not in now and one["place"] in given]
         for name in gone:
             _LOG.warning("%s is no longer in its source; its shards are removed", name)
             self.clear_unfinished(name, 0)
@@ -238,12 +240,6 @@ def write_json(path: Path, content: Json) -> None:
     """Write a JSON file, whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
-
-
-def _no_longer_given(known: Json, inputs: Sequence[Input]) -> list[str]:
-    """Inputs that a source gave before and does not give now: one that was cut, then was not."""
-    given, now = {one.place for one in inputs}, {one.name for one in inputs}
-    return [name for name, one in known.items() if name not in now and one["place"] in given]
 
 
 def _refuse_other_settings(folder: Path, plan: Json, wanted: Json) -> None:

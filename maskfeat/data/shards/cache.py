@@ -87,9 +87,11 @@ class ShardCache:
                 with contextlib.closing(stream):
                     self._copy(stream, part)
                 file = part.open("rb")  # before anyone can remove it
-                with _closed_on_error(file):
+                with contextlib.ExitStack() as on_error:
+                    on_error.callback(file.close)
                     _check_tar(file, url, is_whole=stream.total is not None)
                     self._keep(part, path, url)
+                    on_error.pop_all()
             finally:
                 part.unlink(missing_ok=True)
         return file
@@ -179,15 +181,6 @@ class ShardCache:
                 f"data.shards.cache_dir '{self.folder}' cannot keep shards "
                 f"({error.strerror}); make room there, name another folder, or set it to null"
             ) from error
-
-
-@contextlib.contextmanager
-def _closed_on_error(file: IO[bytes]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        file.close()
-        raise
 
 
 def _check_tar(file: IO[bytes], url: str, is_whole: bool) -> None:

@@ -168,6 +168,8 @@ class RemoteStream:
     def _read_some(self, size: int) -> bytes:
         """Up to `size` bytes, trying again where that may help; none at the end of the file."""
         failures = 0
+        # Other stores have exceptions of their own.
+        passing: tuple[type[Exception], ...] = _FAILURES if _is_http(self.url) else (Exception,)
         while True:
             try:
                 return self._read_once(size)
@@ -176,7 +178,7 @@ class RemoteStream:
             except ChangedError as error:
                 message = f"shard '{self.url}' has changed while it was read"
                 raise UnreachableError(message) from error
-            except self._failures as error:
+            except passing as error:
                 self.close()
                 # Every slow connection has given some bytes, so those are counted for themselves.
                 failures = max(failures + 1, self._pace.num_slow)
@@ -191,11 +193,6 @@ class RemoteStream:
                 wait = min(self.source.url_wait_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
                 _LOG.warning("%s (%s), trying again in %g s", self.url, reason, wait)
                 time.sleep(wait)
-
-    @property
-    def _failures(self) -> tuple[type[Exception], ...]:
-        """What counts as a failed attempt; stores have exceptions of their own."""
-        return _FAILURES if _is_http(self.url) else (Exception,)
 
     def _read_once(self, size: int) -> bytes:
         self._pace.check()
