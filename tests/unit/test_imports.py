@@ -21,7 +21,7 @@ ROOMS = [
     ["app", "cli", "__main__", "console", "lightning_cli", "former_settings", "help_text"],
 ]
 ROOMS[0] += ["tensor_file"]
-ROOMS[-1] += ["parser_errors", "packaged"]
+ROOMS[-1] += ["parser_errors", "packaged", "tasks"]
 # Rooms across the order.
 ALSO = {
     # Layouts of masks: built on run-length masks alone, used by whoever writes them.
