@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from maskfeat.evaluate.metrics import best_node_ious
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import FeatureModel
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.merge_classifier import MergeClassifier, default_merge_classifier
+from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.superpixels import superpixels
 
 LUMA = (0.299, 0.587, 0.114)
@@ -59,7 +60,10 @@ COLUMNS = ("merge classifier", "without", "Ward", "Ward on Lab")
 
 
 def scores(
-    model: FeatureModel, image: HeldOutImage, rgb: RgbImage, classifier: MergeClassifier
+    model: FeatureModel,
+    image: HeldOutImage,
+    rgb: RgbImage,
+    classifier: MergeClassifier | Literal["default"],
 ) -> list[float]:
     """Mean best IoU of the true masks of one image, for each of `COLUMNS`."""
     ours = superpixels(model.features(rgb))
@@ -87,8 +91,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     model = maskfeat.load(args.model)
-    fitted = MergeClassifier.load(args.classifier) if args.classifier else None
-    classifier = fitted or default_merge_classifier()
+    classifier = MergeClassifier.load(args.classifier) if args.classifier else "default"
     table = Table("set", "images", *COLUMNS, title="mean best IoU of the nodes of a tree")
     record = []
     for name, (pattern, change) in SETS.items():

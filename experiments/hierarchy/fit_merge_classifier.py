@@ -42,7 +42,7 @@ from maskfeat.segment.merge_classifier import (
     reagglomerated,
 )
 from maskfeat.segment.mlp import CLIP, Mlp
-from maskfeat.segment.regions import PAIR_FEATURES, Regions
+from maskfeat.segment.regions import NUM_WITHOUT_BOUNDARIES, PAIR_FEATURES, Regions
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
 
@@ -168,6 +168,8 @@ def _of_tree(tree: PartitionTree, shared: np.ndarray, known: KnownImage) -> Samp
 def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeClassifier:
     """Cross-entropy, AdamW, a cosine."""
     features, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    names = PAIR_FEATURES if args.boundaries else PAIR_FEATURES[:NUM_WITHOUT_BOUNDARIES]
+    features = features[:, : len(names)]
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
     inputs = torch.tensor((features - mean) / std, dtype=torch.float32).clamp(-CLIP, CLIP)
     wanted, weighs = (torch.tensor(v, dtype=torch.float32) for v in (targets, weights))
@@ -195,7 +197,7 @@ def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> Merg
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
     merge_classifier = MergeClassifier(
         Mlp(
-            PAIR_FEATURES,
+            names,
             mean,
             std,
             tuple(layer.weight.detach().double().numpy() for layer in layers),
@@ -222,6 +224,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
         "--iterations", type=int, default=2, help="of merging by the merge_classifier so far"
+    )
+    parser.add_argument(
+        "--boundaries",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="read predicted boundaries, too",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)

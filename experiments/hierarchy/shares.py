@@ -14,7 +14,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.features.color import color_distances
 from maskfeat.features.reading import BOUNDARY_SHARE, COLOR_SHARE, Features
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.merge_classifier import MergeClassifier, default_merge_classifier
+from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
 
@@ -73,7 +73,9 @@ def mixed_graph(features: Features, mix: Mix) -> RegionGraph:
 
 
 def scores(
-    images: list[tuple[HeldOutImage, Features]], mix: Mix, classifier: MergeClassifier
+    images: list[tuple[HeldOutImage, Features]],
+    mix: Mix,
+    classifier: MergeClassifier | Literal["default"],
 ) -> dict[str, float]:
     """Means over images."""
     curves, counts = metrics.OverScales(len(THRESHOLDS)), []
@@ -115,8 +117,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     net = maskfeat.load(args.model)
-    fitted = MergeClassifier.load(args.classifier) if args.classifier else None
-    classifier = fitted or default_merge_classifier()
+    classifier = MergeClassifier.load(args.classifier) if args.classifier else "default"
     held_out = ShardImages(args.shards)
     images = []
     for number in track(range(0, len(held_out), args.step), "features"):

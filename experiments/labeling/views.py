@@ -31,7 +31,6 @@ from maskfeat.labeling.examples import (
 from maskfeat.labeling.prepared import PreparedImage
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.inputs import RegionReader
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.score_cut import class_cut, cut_costs
 from maskfeat.segment.superpixels import superpixels
 
@@ -99,7 +98,7 @@ def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
     for name, space in (("ours", features), ("color", color)):
         graph = superpixels(space, PER_MEGAPIXEL)
         tree = superpixel_hierarchy(
-            graph, merge_classifier=default_merge_classifier() if name == "ours" else None
+            graph, merge_classifier="default" if name == "ours" else None
         ).tree
         found = np.zeros((0, 0))
         if name == "ours":

@@ -39,7 +39,6 @@ from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.evaluate.protocol import num_components
 from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -80,10 +79,9 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     graph = superpixels(features)
     superpixel_time = time.process_time() - started
     shown = {"encoder": encoder, "superpixels": superpixel_time}
-    merge_classifier = default_merge_classifier()
 
     def hierarchy() -> tuple[np.ndarray, PartitionTree]:
-        return graph.labels, superpixel_hierarchy(graph, merge_classifier=merge_classifier).tree
+        return graph.labels, superpixel_hierarchy(graph, merge_classifier="default").tree
 
     rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {

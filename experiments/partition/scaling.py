@@ -24,7 +24,6 @@ from skimage.segmentation import slic
 import maskfeat
 from maskfeat.data.heldout import ShardImages
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 
@@ -52,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    model, merge_classifier = maskfeat.load(args.checkpoint), default_merge_classifier()
+    model = maskfeat.load(args.checkpoint)
     photo = Image.fromarray(ShardImages(args.shards, 1)[0].image)
     rows = []
     for side in args.sides:
@@ -63,7 +62,7 @@ def main() -> None:
             "pixels": side * side,
             "superpixels": cpu_seconds(lambda f=features: superpixels(f), args.repeats),
             "hierarchy": cpu_seconds(
-                lambda g=graph: superpixel_hierarchy(g, merge_classifier=merge_classifier).cut(100),
+                lambda g=graph: superpixel_hierarchy(g, merge_classifier="default").cut(100),
                 args.repeats,
             ),
             "k-means": cpu_seconds(lambda g=graph: partition_superpixels(g, 100), args.repeats),

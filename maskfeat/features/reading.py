@@ -264,6 +264,18 @@ class Features:
             below = boundary_share * d2[1, :-1] + (1 - boundary_share) * below
         return right, below
 
+    def boundary_probabilities(self) -> tuple[FloatArray, FloatArray] | None:
+        """Predicted probability of a boundary between adjacent pixels.
+
+        Returns:
+            To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W); None
+            if the network predicts no boundaries.
+        """
+        if self.boundary_logits is None:
+            return None
+        right, below = to_numpy(self.boundary_logits.sigmoid())
+        return right[:, :-1], below[:-1]
+
     def followed_distances(
         self, distances: tuple[FloatArray, FloatArray], color_share: float = COLOR_SHARE
     ) -> tuple[FloatArray, FloatArray]:

@@ -29,7 +29,6 @@ from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.interactive.refine import Refiner
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
 
@@ -76,9 +75,7 @@ class ImageState:
         if colors is not None:
             self._distances = distances_with_color(self._distances, colors, features.scale)
         self.graph: RegionGraph = superpixels(features, per_megapixel, self._distances)
-        self.hierarchy: Hierarchy = superpixel_hierarchy(
-            self.graph, merge_classifier=default_merge_classifier()
-        )
+        self.hierarchy: Hierarchy = superpixel_hierarchy(self.graph, merge_classifier="default")
         means = None if colors is None else _means(colors, self.graph)
         evidence = ClickEvidence(self.graph, self.hierarchy.tree, means)
         self.cutter = SuperpixelCutter(evidence, networks.superpixels, pairwise_weight)

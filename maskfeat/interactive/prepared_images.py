@@ -21,7 +21,6 @@ from maskfeat.files import whole_file
 from maskfeat.interactive.image import distances_with_color
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.segment.hierarchy import superpixel_hierarchy
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
 
@@ -97,7 +96,7 @@ class PreparedImages:
         colors = (rgb2lab(image.image) / 100).astype(np.float32)
         distances = distances_with_color(features.neighbor_distances(), colors, features.scale)
         graph = superpixels(features, _PER_MEGAPIXEL, distances)
-        tree = superpixel_hierarchy(graph, merge_classifier=default_merge_classifier()).tree
+        tree = superpixel_hierarchy(graph, merge_classifier="default").tree
         return {
             **arrays_of(features),
             "colors": colors.astype(np.float16),

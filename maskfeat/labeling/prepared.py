@@ -15,7 +15,6 @@ from maskfeat.files import whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, describe
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.inputs import RegionReader
-from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.score_cut import cut_costs
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -109,7 +108,7 @@ def prepare(
         per_megapixel: Superpixels for a million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)
-    tree = superpixel_hierarchy(graph, merge_classifier=default_merge_classifier()).tree
+    tree = superpixel_hierarchy(graph, merge_classifier="default").tree
     reader = RegionReader(graph.labels, graph.num_superpixels)
     descriptors = describe(extractor(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)

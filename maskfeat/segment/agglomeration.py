@@ -97,7 +97,7 @@ def merge_nearest(
 
         stays, number = joined_numbers(first, second, len(nodes))
         nodes, means, shares = nodes[stays], means[stays], shares[stays]
-        ends, lengths, sums = simple_edges(number[ends], len(nodes), lengths, sums)
+        ends, (lengths, sums) = simple_edges(number[ends], len(nodes), lengths, sums)
     for other in nodes[1:]:  # components that do not touch
         highest = np.array([builder.altitudes.max()])
         nodes[:1] = builder.join(nodes[:1], np.array([other]), highest)
@@ -163,28 +163,25 @@ def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolA
 
 
 def simple_edges(
-    ends: IntArray, num_regions: int, lengths: Float64Array, sums: Float64Array
-) -> tuple[IntArray, Float64Array, Float64Array]:
+    ends: IntArray, num_regions: int, *sums: Float64Array
+) -> tuple[IntArray, list[Float64Array]]:
     """Make a multigraph simple.
 
     Args:
         ends: Pairs of regions, shape (E, 2).
         num_regions: Number of regions.
-        lengths: Added up over parallel edges, shape (E,) or (0,).
-        sums: Likewise.
+        sums: Each added up over parallel edges, shape (E,), or all of shape (0,).
 
     Returns:
-        Each pair of different regions once, the smaller first, sorted; lengths and sums.
+        Each pair of different regions once, the smaller first, sorted; then the sums.
     """
     apart = ends[:, 0] != ends[:, 1]
     keys = (ends.min(axis=1) * num_regions + ends.max(axis=1))[apart]
-    if not len(lengths):
-        keys = np.unique(keys)
-    else:
-        keys, inverse = np.unique(keys, return_inverse=True)
-        lengths = np.bincount(inverse, lengths[apart], len(keys)).astype(np.float64)
-        sums = np.bincount(inverse, sums[apart], len(keys)).astype(np.float64)
-    return np.stack(np.divmod(keys, num_regions), axis=1), lengths, sums
+    if not len(sums[0]):
+        return np.stack(np.divmod(np.unique(keys), num_regions), axis=1), list(sums)
+    keys, inverse = np.unique(keys, return_inverse=True)
+    added = [np.bincount(inverse, v[apart], len(keys)).astype(np.float64) for v in sums]
+    return np.stack(np.divmod(keys, num_regions), axis=1), added
 
 
 def ward_tree(

@@ -166,11 +166,12 @@ def hierarchy(
         linkage: See `superpixel_tree`.
         border_weight: See `superpixel_tree`.
         size_power: See `superpixel_tree`.
-        merge_classifier: For steps 3 and 4. "default" is the classifier that comes with the
-            package. It was fitted to distances between features of trained networks, which mean
-            the same in all images; colors have other distances, so it is used for `Features`
-            only. None leaves out both steps, and derives probabilities from the distances of step
-            2 as the network's loss does, p = 2 / (1 + exp(scale * distance^2)).
+        merge_classifier: For steps 3 and 4. "default" is one that comes with the package: if
+            the network predicts boundaries, the one that reads them. They were fitted to distances
+            between features of trained networks, which mean the same in all images; colors have
+            other distances, so they are used for `Features` only. None leaves out both steps, and
+            derives probabilities from the distances of step 2 as the network's loss does,
+            p = 2 / (1 + exp(scale * distance^2)).
 
     Returns:
         The hierarchy; the same input always gives the same.
@@ -179,13 +180,14 @@ def hierarchy(
         ValueError: If the array has another shape or type or is not finite, or a setting is out
             of range.
     """
-    if isinstance(merge_classifier, str) and merge_classifier == "default":
-        merge_classifier = default_merge_classifier() if isinstance(features, Features) else None
-    if not (merge_classifier is None or isinstance(merge_classifier, MergeClassifier)):
+    is_default = isinstance(merge_classifier, str) and merge_classifier == "default"
+    if not (is_default or isinstance(merge_classifier, MergeClassifier | None)):
         raise ValueError(
             'merge_classifier must be a MergeClassifier, "default" or None, '
             f"got {shown(merge_classifier)}"
         )
+    if is_default and not isinstance(features, Features):
+        merge_classifier = None
     return superpixel_hierarchy(
         superpixels(features_of(features), per_megapixel),
         linkage=linkage,
@@ -201,10 +203,12 @@ def superpixel_hierarchy(
     linkage: Linkage = "nearest",
     border_weight: float = BORDER_WEIGHT,
     size_power: float = SIZE_POWER,
-    merge_classifier: MergeClassifier | None = None,
+    merge_classifier: MergeClassifier | Literal["default"] | None = None,
 ) -> Hierarchy:
     """Steps 2 to 4 of `hierarchy`, for given superpixels."""
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
+    if merge_classifier == "default":
+        merge_classifier = default_merge_classifier(graph.boundary_probabilities is not None)
     if merge_classifier is None:
         exponents = np.minimum(graph.scale * tree.altitudes**2, _MAX_EXPONENT)
         probabilities = 2 / (1 + np.exp(exponents))

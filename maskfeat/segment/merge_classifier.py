@@ -21,7 +21,14 @@ from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.deprecation import warn_renamed
 from maskfeat.segment.agglomeration import TreeBuilder, joined_numbers, mutually_nearest
 from maskfeat.segment.mlp import Mlp
-from maskfeat.segment.regions import PAIR_FEATURES, PairSums, Regions, RegionSums, pair_features
+from maskfeat.segment.regions import (
+    NUM_WITHOUT_BOUNDARIES,
+    PAIR_FEATURES,
+    PairSums,
+    Regions,
+    RegionSums,
+    pair_features,
+)
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import PartitionTree
 
@@ -41,8 +48,8 @@ class MergeClassifier:
     network: Mlp
 
     def __call__(self, features: npt.NDArray[np.floating]) -> Float64Array:
-        """Probabilities of "one segment", in (0, 1), shape (M,), of pair features (14, M)."""
-        logits = np.clip(self.network(features), -30, 30)
+        """Probabilities of "one segment", in (0, 1), shape (M,), of pair features (17, M)."""
+        logits = np.clip(self.network(features[: len(self.network.inputs)]), -30, 30)
         probabilities: Float64Array = 1 / (1 + np.exp(-logits))
         return probabilities
 
@@ -65,18 +72,23 @@ class MergeClassifier:
 
 def _network_of_json(path: str | Path) -> Mlp:
     content = json.loads(Path(path).read_bytes())
-    if tuple(content["measures"]) != PAIR_FEATURES:
+    if tuple(content["measures"]) != PAIR_FEATURES[:NUM_WITHOUT_BOUNDARIES]:
         raise ValueError(f"'{path}' was fitted to other features than this version has; refit it")
     weights = tuple(np.array(values).T for values in content["weights"])
     biases = tuple(np.array(values) for values in content["biases"])
     mean, std = np.array(content["mean"]), np.array(content["spread"])
-    return Mlp(PAIR_FEATURES, mean, std, weights, biases, content["origin"])
+    return Mlp(tuple(content["measures"]), mean, std, weights, biases, content["origin"])
 
 
-@lru_cache(maxsize=1)
-def default_merge_classifier() -> MergeClassifier:
-    """The one that comes with the package (experiments/hierarchy/fit_merge_classifier.py)."""
-    return MergeClassifier.load(Path(__file__).with_name("merge_classifier.safetensors"))
+@lru_cache(maxsize=2)
+def default_merge_classifier(has_boundaries: bool = False) -> MergeClassifier:
+    """The one that comes with the package (experiments/hierarchy/fit_merge_classifier.py).
+
+    Args:
+        has_boundaries: Whether the network predicts boundaries. Then it is the one that reads them.
+    """
+    name = "merge_classifier_boundaries" if has_boundaries else "merge_classifier"
+    return MergeClassifier.load(Path(__file__).with_name(f"{name}.safetensors"))
 
 
 def reagglomerated(
@@ -190,12 +202,12 @@ def calibrated(
 
 
 def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
-    """The `regions.PAIR_FEATURES` of each merge of a tree, float64, shape (14, K - 1)."""
+    """The `regions.PAIR_FEATURES` of each merge of a tree, float64, shape (17, K - 1)."""
     count, superpixels = tree.num_leaves, Regions.of_superpixels(graph)
     sums = superpixels.sums
     # The merge of each border. `higra.attribute_frontier_length` would find it for each sum anew.
     merge = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
-    lengths, contrasts = (
+    lengths, contrasts, boundaries = (
         np.bincount(merge, values, count - 1).astype(np.float64) for values in superpixels.borders
     )
 
@@ -214,6 +226,7 @@ def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
         tree.sums(sums.outlines) - inside(lengths),
         tree.sums(sums.contrasts) - inside(contrasts),
         tree.sums(sums.rims),
+        tree.sums(sums.boundaries) - inside(boundaries),
     )
-    borders = PairSums(lengths, contrasts)
+    borders = PairSums(lengths, contrasts, boundaries)
     return pair_features(nodes, tree.children, borders, graph.labels.size, graph.scale)

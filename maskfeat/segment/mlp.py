@@ -108,10 +108,11 @@ class Mlp:
         """The network that `packed` described.
 
         Raises:
-            ValueError: If it was fitted to other inputs than these.
+            ValueError: If it was fitted to other inputs than these, or than the first of these.
         """
         content = json.loads(described)
-        if tuple(content["inputs"]) != tuple(inputs):
+        known = tuple(content["inputs"])
+        if known != tuple(inputs)[: len(known)]:
             raise ValueError("it was fitted to other features than this version has; refit it")
         weights, biases = [], []
         for number in count():
@@ -120,7 +121,7 @@ class Mlp:
             weights.append(tensors[f"{prefix}{number}.weight"])
             biases.append(tensors[f"{prefix}{number}.bias"])
         return cls(
-            tuple(inputs),
+            known,
             tensors[f"{prefix}mean"],
             tensors[f"{prefix}std"],
             tuple(weights),

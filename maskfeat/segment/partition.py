@@ -173,7 +173,7 @@ def partition_superpixels(
     )
     lengths = graph.border_lengths.astype(np.float64)
     sums = (graph.border_lengths * graph.boundary_strengths).astype(np.float64)
-    edges, lengths, sums = simple_edges(parts[graph.edges], len(sizes), lengths, sums)
+    edges, (lengths, sums) = simple_edges(parts[graph.edges], len(sizes), lengths, sums)
     borders = Borders(lengths, sums / np.maximum(lengths, 1))
     tree = merge_nearest(means, sizes, edges, size_power, borders, border_weight)
     return tree.groups(num_segments)[parts]

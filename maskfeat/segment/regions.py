@@ -29,7 +29,12 @@ PAIR_FEATURES = (
     "log share of the outline that is common, small",
     "share of the image's rim, small",
     "share of the image's rim, large",
+    # Only where the network predicts boundaries; 0 otherwise.
+    "log odds of the mean predicted boundary along the common border",
+    "log odds of the mean predicted boundary along the outline, small",
+    "log odds of the mean predicted boundary along the outline, large",
 )
+NUM_WITHOUT_BOUNDARIES = 14  # how many of them there are without predicted boundaries
 _LEAST = 1e-6  # before a logarithm
 
 
@@ -43,6 +48,7 @@ class RegionSums(NamedTuple):
         outlines: Pixel sides of the outline without the image's rim, shape (R,).
         contrasts: Squared feature distance across the outline, summed along it, shape (R,).
         rims: Share of the image's rim, shape (R,).
+        boundaries: Predicted probability of a boundary, summed along the outline, shape (R,).
     """
 
     sizes: Float64Array
@@ -51,6 +57,7 @@ class RegionSums(NamedTuple):
     outlines: Float64Array
     contrasts: Float64Array
     rims: Float64Array
+    boundaries: Float64Array
 
 
 class PairSums(NamedTuple):
@@ -59,10 +66,12 @@ class PairSums(NamedTuple):
     Attributes:
         lengths: Pixel sides of the common border.
         contrasts: Squared feature distance across it, summed along it.
+        boundaries: Predicted probability of a boundary, summed along it.
     """
 
     lengths: Float64Array
     contrasts: Float64Array
+    boundaries: Float64Array
 
 
 def pair_features(
@@ -81,7 +90,7 @@ def pair_features(
         scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
 
     Returns:
-        float64, shape (14, M).
+        float64, shape (17, M).
     """
     sizes, means = regions.sizes, regions.means
     first, second = pairs.T
@@ -108,7 +117,12 @@ def pair_features(
         borders.lengths / outlines[small],
     ]
     rims = [regions.rims[small], regions.rims[large]]
-    return np.concatenate([np.log(np.maximum(logs, _LEAST)), rims])
+    common = borders.boundaries / borders.lengths.clip(min=1)
+    along_outline = regions.boundaries / outlines
+    boundaries = np.array([common, along_outline[small], along_outline[large]])
+    boundaries = boundaries.clip(_LEAST, 1 - _LEAST)
+    odds = np.log(boundaries / (1 - boundaries))
+    return np.concatenate([np.log(np.maximum(logs, _LEAST)), rims, odds])
 
 
 @dataclass(frozen=True)
@@ -133,9 +147,11 @@ class Regions:
     def of_superpixels(cls, graph: RegionGraph) -> Regions:
         """Each superpixel as a region."""
         lengths = graph.border_lengths.astype(np.float64)
-        borders = PairSums(lengths, lengths * graph.boundary_strengths)
+        predicted = graph.boundary_probabilities
+        boundaries = np.zeros(len(lengths)) if predicted is None else lengths * predicted
+        borders = PairSums(lengths, lengths * graph.boundary_strengths, boundaries)
         pairs, count = graph.edges.astype(np.int64), graph.num_superpixels
-        outlines, contrasts = (
+        outlines, contrasts, outer_boundaries = (
             np.bincount(pairs.ravel(), np.repeat(values, 2), count).astype(np.float64)
             for values in borders
         )
@@ -143,11 +159,13 @@ class Regions:
         squares = np.einsum("kc,kc->k", graph.features, graph.features, dtype=np.float64) * sizes
         rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
         rims = np.bincount(rim, minlength=count) / len(rim)
-        sums = RegionSums(sizes, graph.features, squares, outlines, contrasts, rims)
+        sums = RegionSums(
+            sizes, graph.features, squares, outlines, contrasts, rims, outer_boundaries
+        )
         return cls(sums, pairs, borders, labels.size, graph.scale)
 
     def pair_features(self, which: IntArray) -> Float64Array:
-        """`pair_features` of some pairs, (M',) -> (14, M')."""
+        """`pair_features` of some pairs, (M',) -> (17, M')."""
         borders = PairSums(*(values[which] for values in self.borders))
         return pair_features(self.sums, self.pairs[which], borders, self.num_pixels, self.scale)
 
@@ -177,6 +195,7 @@ class Regions:
             gather @ old.outlines - lost[0],
             gather @ old.contrasts - lost[1],
             gather @ old.rims,
+            gather @ old.boundaries - lost[2],
         )
-        pairs, *borders = simple_edges(ends, count, *self.borders)
+        pairs, borders = simple_edges(ends, count, *self.borders)
         return Regions(sums, pairs, PairSums(*borders), self.num_pixels, self.scale)

@@ -39,6 +39,8 @@ class RegionGraph:
         boundary_strengths: Mean squared feature distance of the pixels that face each other across
             the border, float32, shape (E,).
         scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
+        boundary_probabilities: Mean predicted probability of a boundary along the border, float32,
+            shape (E,); None if the network predicts no boundaries.
     """
 
     labels: Int32Array
@@ -49,6 +51,7 @@ class RegionGraph:
     border_lengths: FloatArray
     boundary_strengths: FloatArray
     scale: float
+    boundary_probabilities: FloatArray | None = None
 
     @property
     def num_superpixels(self) -> int:
@@ -240,6 +243,8 @@ def graph_of_labels(
     edges, lengths, strengths = border_graph(
         numbers, *(neighbor_distances or features.neighbor_distances())
     )
+    predicted = features.boundary_probabilities()
+    boundaries = None if predicted is None else border_graph(numbers, *predicted)[2]
     return RegionGraph(
         labels=numbers,
         features=features.region_means(numbers, len(counts)),
@@ -249,6 +254,7 @@ def graph_of_labels(
         border_lengths=lengths,
         boundary_strengths=strengths,
         scale=features.scale,
+        boundary_probabilities=boundaries,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import higra as hg
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -159,9 +160,27 @@ def test_bad_settings_are_refused(settings_, message) -> None:
         hierarchy(np.zeros((4, 4, 1)), **settings_)
 
 
+BOUNDARY_LOGITS = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 24, 30)))
+
+
 def graph_and_tree() -> tuple[RegionGraph, object]:
-    graph = superpixels(Features.from_dense(smooth_noise(24, 30), scale=3), per_megapixel=1)
+    features = Features.from_dense(smooth_noise(24, 30), scale=3)
+    features.boundary_logits = BOUNDARY_LOGITS.float()
+    graph = superpixels(features, per_megapixel=1)
     return graph, superpixel_tree(graph)
+
+
+def mean_boundary(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Mean predicted probability of the pixel sides between two sets of pixels."""
+    found = []
+    for probabilities, (down, right) in zip(
+        BOUNDARY_LOGITS.sigmoid().numpy(), ((0, 1), (1, 0)), strict=True
+    ):
+        for y, x in np.ndindex(24 - down, 30 - right):
+            ends = (y, x), (y + down, x + right)
+            if any(inside[a] and outside[b] for a, b in (ends, ends[::-1])):
+                found.append(probabilities[y, x])
+    return float(np.mean(found))
 
 
 def test_merge_features_are_those_of_the_pixels_of_both_sides() -> None:
@@ -204,6 +223,10 @@ def test_merge_features_are_those_of_the_pixels_of_both_sides() -> None:
         assert squared == pytest.approx(np.log(max(outline, 1) ** 2 / small.sum()))
         rim = np.concatenate([large[0], large[-1], large[:, 0], large[:, -1]])
         assert found["share of the image's rim, large"] == pytest.approx(rim.mean())
+        for name, other in (("common border", large), ("outline, small", ~small)):
+            p = mean_boundary(small, other)
+            odds = found[f"log odds of the mean predicted boundary along the {name}"]
+            assert odds == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
 
 
 def test_merge_features_do_not_depend_on_the_unit_of_the_features() -> None:
@@ -253,7 +276,9 @@ def test_a_merge_classifier_comes_back_from_its_file_as_it_was(tmp_path) -> None
     np.testing.assert_array_equal(merge_classifier(features), again(features))
     assert "train" in merge_classifier.network.origin
     assert "val" not in merge_classifier.network.origin
-    other = replace(merge_classifier.network, inputs=("another", *PAIR_FEATURES[1:]))
+    other = replace(
+        merge_classifier.network, inputs=("another", *merge_classifier.network.inputs[1:])
+    )
     other.save(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"was fitted to other features than this version has"):
         MergeClassifier.load(tmp_path / "other.safetensors")
@@ -266,7 +291,7 @@ def test_a_merge_classifier_of_a_former_version_is_read_with_a_warning(tmp_path)
     network = default_merge_classifier().network
     content = {
         "origin": network.origin,
-        "measures": PAIR_FEATURES,
+        "measures": network.inputs,
         "mean": network.mean.tolist(),
         "spread": network.std.tolist(),
         "weights": [weight.T.tolist() for weight in network.weights],
@@ -278,7 +303,7 @@ def test_a_merge_classifier_of_a_former_version_is_read_with_a_warning(tmp_path)
     with pytest.warns(FutureWarning, match="save it again"):
         found = MergeClassifier.load(path)
     np.testing.assert_allclose(found(features), default_merge_classifier()(features), rtol=1e-12)
-    path.write_text(json.dumps(content | {"measures": PAIR_FEATURES[1:]}))
+    path.write_text(json.dumps(content | {"measures": network.inputs[1:]}))
     with pytest.warns(FutureWarning), pytest.raises(ValueError, match="other features"):
         MergeClassifier.load(path)
 
