@@ -28,7 +28,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.features.color import color_distances
-from maskfeat.features.reading import BOUNDARY_SHARE, COLOR_SHARE, Features
+from maskfeat.features.reading import COLOR_SHARE, Features
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.partition import partition_superpixels
@@ -55,17 +55,29 @@ class Mix(NamedTuple):
 
 def mixes(shares: Sequence[float], has_boundaries: bool) -> list[Mix]:
     """All pairs of shares of color, then of boundaries; what is not varied has its default."""
-    share = BOUNDARY_SHARE if has_boundaries else 0.0
     pairs = list(itertools.product(shares, shares))
-    color = [Mix(share, share, *pair) for pair in pairs]
+    color = [Mix(0.0, 0.0, *pair) for pair in pairs]
     boundaries = [Mix(*pair) for pair in pairs] if has_boundaries else []
     return list(dict.fromkeys([*color, *boundaries]))
+
+
+def with_boundaries(features: Features, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of neighbors, a share of them those at which p is that of no boundary."""
+    predicted = features.boundary_probabilities() if share else None
+    if predicted is None:
+        return features.neighbor_distances()
+    right, below = (
+        # 2 / (1 + exp(scale * d2)) = 1 - b, solved for d2.
+        share * 2 * np.arctanh(b.clip(max=1 - 1e-5)) / features.scale + (1 - share) * d2
+        for b, d2 in zip(predicted, features.neighbor_distances(), strict=True)
+    )
+    return right, below
 
 
 def mixed_graph(features: Features, mix: Mix) -> RegionGraph:
     """Superpixels and their graph by one mix."""
     slope, strength = (
-        features.followed_distances(features.neighbor_distances(share), color)
+        features.followed_distances(with_boundaries(features, share), color)
         for share, color in ((mix.slope, mix.color_slope), (mix.strength, mix.color_strength))
     )
     labels = superpixels(features, neighbor_distances=slope).labels

@@ -18,9 +18,6 @@ from maskfeat.features.rows import region_sums, row_blocks, steps_to_the_right, 
 # Larger ones have squared distances, or sums of these, that single precision cannot hold.
 MAX_FEATURE = 1e15
 
-# How much of the distance between neighbors comes from predicted boundaries, where there are any.
-BOUNDARY_SHARE = 0.5
-
 # How much of what superpixels follow comes from color, where it is known. Chosen on BSDS500 val,
 # where 0.5 to 1 are level and this has the best mean IoU of nodes (experiments/hierarchy/NOTES.md).
 COLOR_SHARE = 0.5
@@ -112,8 +109,7 @@ class Features:
         size: Height and width of the image, pixels.
         scale: Turns squared distances into probabilities, see `same_mask_probability`.
         boundary_logits: Of "a boundary runs right of (channel 0), below (channel 1) this pixel",
-            where a network predicts them, float, shape (2, H, W). They count for one half of
-            `neighbor_distances`, and so of superpixels, altitudes and cuts.
+            where a network predicts them, float, shape (2, H, W). A merge classifier reads them.
         color_distances: Of adjacent pixels, see `maskfeat.features.color`, float, shape (2, H, W).
             Superpixels follow them, too; nothing else reads them.
         inner: Maps inside the network by stride, (C, h, w), float, where they were asked for. Only
@@ -234,16 +230,8 @@ class Features:
         d2 = torch.from_numpy(self.distance(points_yx, others_yx))
         return to_numpy(same_mask_probability(d2, self.scale))
 
-    def neighbor_distances(
-        self, boundary_share: float = BOUNDARY_SHARE
-    ) -> tuple[FloatArray, FloatArray]:
+    def neighbor_distances(self) -> tuple[FloatArray, FloatArray]:
         """Squared distances between adjacent pixels, exact, without a dense stack.
-
-        Where the network predicts boundaries, mixed with the squared distances at which
-        `same_mask_probability` is the probability of no boundary.
-
-        Args:
-            boundary_share: In [0, 1], how much these count.
 
         Returns:
             To the right neighbor, float32, shape (H, W - 1), and to the one below, (H - 1, W).
@@ -255,14 +243,7 @@ class Features:
             for total, turned in ((right, level), (below, level.transpose(1, 2))):
                 for rows in row_blocks(turned, stride, *total.shape):
                     total[rows] += steps_to_the_right(turned, stride, rows, total.shape[1] + 1)
-        below = np.ascontiguousarray(below.T)
-        if self.boundary_logits is not None:
-            # 2 / (1 + exp(scale * d2)) = 1 - b, solved for d2; logits of 12 are b = 1 - 6e-6.
-            b = self.boundary_logits.clamp(-12, 12).sigmoid()
-            d2 = to_numpy(2 * torch.atanh(b) / self.scale)
-            right = boundary_share * d2[0, :, :-1] + (1 - boundary_share) * right
-            below = boundary_share * d2[1, :-1] + (1 - boundary_share) * below
-        return right, below
+        return right, np.ascontiguousarray(below.T)
 
     def boundary_probabilities(self) -> tuple[FloatArray, FloatArray] | None:
         """Predicted probability of a boundary between adjacent pixels.

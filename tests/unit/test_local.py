@@ -17,7 +17,7 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.features.task import FeatureTask
 from maskfeat.features.weights import save
-from maskfeat.segment.superpixels import superpixels
+from maskfeat.segment.superpixels import graph_of_labels
 
 # --- losses --------------------------------------------------------------------------------------
 
@@ -135,32 +135,19 @@ def test_channels_of_the_finest_level_can_be_set_alone() -> None:
         FeaturePyramid(width=8, finest_channels=0)
 
 
-def test_neighbor_distances_are_the_mean_of_both_and_invert_the_probability() -> None:
+def test_borders_have_the_mean_predicted_probability_and_distances_stay() -> None:
     level = torch.zeros(1, 3, 4)
-    level[0, :, 2:] = 2.0  # squared distance 4 between columns 1 and 2
+    level[0, :, 2:] = 2.0
     logits = torch.full((2, 3, 4), -30.0)
     logits[0, 1, 1] = math.log(3)  # right of pixel (1, 1), with probability 3/4
-    right, below = Features([level], [1], (3, 4), 0.5, logits).neighbor_distances()
-    d2 = right[1, 1] * 2 - 4
-    assert 2 / (1 + math.exp(0.5 * d2)) == pytest.approx(1 / 4, rel=1e-5)
-    assert right[0].tolist() == pytest.approx([0, 2, 0], abs=1e-4)
-    assert below == pytest.approx(np.zeros((2, 4)), abs=1e-4)
-
-
-def test_superpixels_and_their_boundary_strengths_follow_predicted_boundaries() -> None:
-    logits = torch.full((2, 40, 40), -8.0)
-    logits[0, :, 17] = 4.0
-    features = Features([torch.zeros(1, 40, 40)], [1], (40, 40), 1.0, logits)
-    graph = superpixels(features)
-    labels = graph.labels
-    assert not set(labels[:, :18].ravel()) & set(labels[:, 18:].ravel())
-    across = (labels[:, 17], labels[:, 18])
-    strength = {
-        tuple(e): s for e, s in zip(graph.edges.tolist(), graph.boundary_strengths, strict=True)
-    }
-    facing = {tuple(sorted(pair)) for pair in zip(*across, strict=True)}
-    others = [s for e, s in strength.items() if e not in facing]
-    assert min(strength[pair] for pair in facing) > max(others)
+    features = Features([level], [1], (3, 4), 0.5, logits)
+    labels = np.array([[0, 0, 1, 1]] * 2 + [[2, 2, 1, 1]])
+    graph = graph_of_labels(features, labels)
+    assert graph.edges.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert graph.boundary_probabilities.tolist() == pytest.approx([3 / 8, 0, 0], abs=1e-6)
+    assert graph.boundary_strengths.tolist() == [4, 0, 4]
+    plain = Features([level], [1], (3, 4), 0.5)
+    assert graph_of_labels(plain, labels).boundary_probabilities is None
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
