@@ -239,13 +239,13 @@ def main() -> None:
     args = parser.parse_args()
 
     # Partitions say all; a hundred masks of an image take as many times its memory.
-    images = [replace(image, masks=image.masks[:0]) for image in scenes(args)]
+    images = [replace(image, masks=image.masks[:0].copy()) for image in scenes(args)]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     origin = (
         f"{len(images)} images of {args.shards}, in part recolored, and of {args.drawn}, "
-        f"features of {args.checkpoint}, commit {commit}"
+        f"features of {Path(args.checkpoint).name}, commit {commit}"
     )
     with ProcessPoolExecutor(args.processes) as pool:
         jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]

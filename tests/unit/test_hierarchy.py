@@ -268,8 +268,12 @@ def test_calibrated_altitudes_are_ultrametric_and_keep_the_merges() -> None:
     assert groups <= others
 
 
-def test_a_merge_classifier_comes_back_from_its_file_as_it_was(tmp_path) -> None:
-    merge_classifier = default_merge_classifier()
+@pytest.mark.parametrize(("has_boundaries", "num_features"), [(False, 14), (True, 17)])
+def test_a_merge_classifier_comes_back_from_its_file_as_it_was(
+    has_boundaries, num_features, tmp_path
+) -> None:
+    merge_classifier = default_merge_classifier(has_boundaries)
+    assert merge_classifier.network.inputs == PAIR_FEATURES[:num_features]
     merge_classifier.save(tmp_path / "again.safetensors")
     again = MergeClassifier.load(tmp_path / "again.safetensors")
     features = np.random.default_rng(0).normal(size=(len(PAIR_FEATURES), 9))
