@@ -30,9 +30,9 @@ PAIR_FEATURES = (
     "share of the image's rim, small",
     "share of the image's rim, large",
     # Only where the network predicts boundaries; 0 otherwise.
-    "log odds of the mean predicted boundary along the common border",
-    "log odds of the mean predicted boundary along the outline, small",
-    "log odds of the mean predicted boundary along the outline, large",
+    "logit of the mean predicted boundary along the common border",
+    "logit of the mean predicted boundary along the outline, small",
+    "logit of the mean predicted boundary along the outline, large",
 )
 NUM_WITHOUT_BOUNDARIES = 14  # how many of them there are without predicted boundaries
 _LEAST = 1e-6  # before a logarithm
@@ -121,8 +121,8 @@ def pair_features(
     along_outline = regions.boundaries / outlines
     boundaries = np.array([common, along_outline[small], along_outline[large]])
     boundaries = boundaries.clip(_LEAST, 1 - _LEAST)
-    odds = np.log(boundaries / (1 - boundaries))
-    return np.concatenate([np.log(np.maximum(logs, _LEAST)), rims, odds])
+    logits = np.log(boundaries / (1 - boundaries))
+    return np.concatenate([np.log(np.maximum(logs, _LEAST)), rims, logits])
 
 
 @dataclass(frozen=True)

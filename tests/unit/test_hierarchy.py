@@ -225,8 +225,8 @@ def test_merge_features_are_those_of_the_pixels_of_both_sides() -> None:
         assert found["share of the image's rim, large"] == pytest.approx(rim.mean())
         for name, other in (("common border", large), ("outline, small", ~small)):
             p = mean_boundary(small, other)
-            odds = found[f"log odds of the mean predicted boundary along the {name}"]
-            assert odds == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
+            logit = found[f"logit of the mean predicted boundary along the {name}"]
+            assert logit == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
 
 
 def test_merge_features_do_not_depend_on_the_unit_of_the_features() -> None:
