@@ -21,6 +21,7 @@ from maskfeat.files import whole_file
 from maskfeat.interactive.image import distances_with_color
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
 
@@ -77,7 +78,8 @@ class PreparedImages:
         return ImageMaps(features, colors, kept["labels"], tree, self._inner_strides), masks
 
     def _path(self, sample: AnnotatedImage) -> Path:
-        network, runs = default_merge_classifier().network, sample.runs
+        classifier = default_merge_classifier(bool(self._net.boundary_heads))
+        network, runs = classifier.network, sample.runs
         settings = runs.size, self._short_side, _OBJECT_SHARES, _MOST_MASKS, _PER_MEGAPIXEL
         named = repr((*settings, *self._inner_strides)).encode()
         digest = hashlib.sha256(model_digest(self._net) + named + sample.jpg)
