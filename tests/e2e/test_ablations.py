@@ -163,7 +163,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_written_after(scripts, tmp_p
 
 SMALL = """
 base:
-  net: {backbone: efficientvit_b0, levels: [0, 1, 2], c0: 1, width: 16}
+  net: {backbone: test_efficientnet, levels: [0, 1, 2], c0: 1, width: 16}
   loss: {class_path: maskfeat.features.losses.MaskConsistencyLoss}
   model: {warmup_steps: 1}
   data: {batch_size: 2, crop_size: 64, num_points: 32}
@@ -195,7 +195,7 @@ def test_the_queue_runs_goes_on_and_is_reported(repository, tmp_path) -> None:
         words = [f"experiments/ablations/{name}.py", *words]
         return forked_python.run(words, repository, check=True).stdout
 
-    words = ("--table", table, "--out", out, "--steps", 2, "--num_images", 2, "--seeds", 0)
+    words = ("--table", table, "--out", out, "--steps", 2, "--num_images", 1, "--seeds", 0)
     script("run", *words, "--only", "base")
     assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["base", "lab"]
     printed = script("run", *words)
