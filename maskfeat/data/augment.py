@@ -22,7 +22,7 @@ from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.local_targets import boundary_map, pair_similarity
 from maskfeat.data.settings import Augmentation
 
-# Gives another image, or None, by a source of randomness.
+# Gives the image that objects are pasted from, or None.
 Donor = Callable[[np.random.Generator], AnnotatedImage | None]
 
 
@@ -139,18 +139,19 @@ class ExampleMaker:
         size = self.crop_size
         grid = np.argwhere(np.ones((size, size), bool))
         masks = _membership_in(runs, window, size, grid).reshape(-1, size, size)
-        place = choose_window(other.runs.size, size, rng, self.augmentation, self.short_side)
-        other_masks = _membership_in(other.runs, place, size, grid).reshape(-1, size, size)
-        pixels = _to_image(grid, place, size)
+        # Cut out of the other image as any crop is; objects at its edge may be cut there.
+        other_window = choose_window(other.runs.size, size, rng, self.augmentation, self.short_side)
+        other_masks = _membership_in(other.runs, other_window, size, grid).reshape(-1, size, size)
+        pixels = _to_image(grid, other_window, size)
         is_cut = ((pixels <= 0) | (pixels >= np.array(other.runs.size) - 1)).any(axis=1)
         numbers = pasteable(other_masks, is_cut.reshape(size, size))
         if not len(numbers):
             return pil_image, runs_of(masks)
         assert self.augmentation is not None
         count = int(rng.integers(1, self.augmentation.max_pasted + 1))
-        image, donated = np.asarray(pil_image), np.asarray(cut_image(other, place, size))
+        image, other_image = np.asarray(pil_image), np.asarray(cut_image(other, other_window, size))
         for number in rng.choice(numbers, min(count, len(numbers)), replace=False):
-            image, masks = paste(image, masks, donated, other_masks, int(number))
+            image, masks = paste(image, masks, other_image, other_masks, int(number))
         return Image.fromarray(image), runs_of(masks)
 
     def _local(
