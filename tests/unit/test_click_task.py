@@ -16,8 +16,9 @@ import maskfeat
 from maskfeat.app.export_command import export
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.interactive.click_callbacks import SessionCheckpoint
 from maskfeat.interactive.click_data import ClickDataModule
-from maskfeat.interactive.click_task import ClickTask, SessionCheckpoint, look_loss
+from maskfeat.interactive.click_task import ClickTask, look_loss
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
 from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.prompt_maps import ImageMaps
