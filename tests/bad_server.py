@@ -19,7 +19,8 @@ class BadServer(http.server.ThreadingHTTPServer):
             (send half, then nothing), "cut" (send half, then close), "no range" (ignore that the
             middle was asked for), "wrong range" (send another middle than was asked for), "no
             length" (do not say how long it is), "cut, no length" (and send half), "drip" (a byte
-            now and then), a url (redirect to it); what comes after the last is served well.
+            now and then), "head drips" (the same, within the head), an answer from "HTTP/" on, or a
+            url (redirect to it); what comes after the last is served well.
         with_versions: Whether each answer has an ETag, made from the content.
         requests: How often each path was asked for.
     """
@@ -54,6 +55,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(plan, int) or not path.is_file():
             self.send_error(plan if isinstance(plan, int) else 404)
             return
+        if plan == "head drips" or plan.startswith("HTTP/"):
+            self._send_head(plan)
+            return
         if "://" in plan:
             self.send_response(302)
             self.send_header("Location", plan)
@@ -76,6 +80,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("ETag", version)
         self.end_headers()
         self._send(content[start:], plan)
+
+    def _send_head(self, plan: str) -> None:
+        self.close_connection = True
+        if plan.startswith("HTTP/"):
+            self.wfile.write(plan.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
+            return
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while not self.server.is_over.wait(0.05):
+                self.wfile.write(b"X")
 
     def _send(self, content: bytes, plan: str) -> None:
         is_whole = plan in ("well", "no range", "wrong range", "no length")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import re
+import socket
+import string
+import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import IO, Any, NamedTuple, Protocol
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
+_MOST_DIGITS = 18
 
 
 class Readable(Protocol):
@@ -50,14 +56,16 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
     """Ask for a file from a byte on.
 
     Args:
-        url: http or https.
+        url: http or https; what is not ASCII in its path is encoded as browsers do.
         position: The first byte wanted. A server may begin at 0 all the same.
-        timeout_s: Seconds without a byte after which the connection has failed.
+        timeout_s: Seconds without a byte, or before the whole head of the answer is there, after
+            which the connection has failed.
         version: `Opened.version` of the bytes before `position`.
 
     Raises:
         FileNotFoundError: If it is not there.
-        RefusedError: If it redirects to another protocol, or from https to http.
+        RefusedError: If it is no url, redirects to none or to another protocol, or from https to
+            http.
         ChangedError: If the file has become shorter than `position`.
         OSError: If the server fails, or answers with other bytes than those asked for.
     """
@@ -65,7 +73,7 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
     if position and version is not None and not version.startswith("W/"):
         headers["If-Range"] = version  # then a changed file comes whole (RFC 9110, section 13.1.5)
     try:
-        request = urllib.request.Request(url, headers=headers)
+        request = urllib.request.Request(_ascii(url), headers=headers)
         answer: Any = _opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
@@ -74,6 +82,10 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
         if error.code == 416:
             raise ChangedError("it is shorter now") from error
         raise
+    except RefusedError:
+        raise
+    except ValueError as error:  # no url, or a redirect to none
+        raise RefusedError(str(error)) from error
     found = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or None
     length = _number(answer.headers.get("Content-Length"))
     if answer.status != 206:
@@ -87,8 +99,17 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
     return Opened(_AsItComes(answer), position, _number(asked[2]), found or version)
 
 
+def _ascii(url: str) -> str:
+    path = url.find("/", url.index("://") + 3)
+    if path < 0:
+        return url
+    return url[:path] + urllib.parse.quote(url[path:], safe=string.punctuation)
+
+
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
+        return None
+    return int(text)
 
 
 class _AsItComes:
@@ -131,6 +152,46 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _InTime(http.client.HTTPConnection):
+    """Bounds the time until the head of an answer is there.
+
+    A time-out of a socket begins anew with each byte, and a server can send one now and then.
+    """
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        is_over = threading.Event()
+
+        def end(connection: socket.socket) -> None:
+            is_over.set()
+            with contextlib.suppress(OSError):  # closed at this moment
+                connection.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self.timeout or 0, end, [self.sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().getresponse()
+        finally:
+            timer.cancel()
+            if is_over.is_set():  # what has come by then may look like a short head
+                raise TimeoutError(f"no whole answer within {self.timeout:g} s")
+        return answer
+
+
+class _InTimeTls(_InTime, http.client.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_InTime, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_InTimeTls, req)
+
+
 @functools.cache
 def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_WebOnly)
+    return urllib.request.build_opener(_WebOnly, _Http, _Https)

@@ -120,9 +120,10 @@ def _is_final(error: Exception) -> bool:
 
 
 def _reason_of(error: Exception) -> str:
+    text = " ".join(str(error).split())  # some have several lines
     if isinstance(error, RefusedError):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class RemoteStream:
