@@ -153,6 +153,36 @@ def test_the_same_shards_in_another_folder_go_on_exactly(
     assert not told.text
 
 
+@pytest.mark.parametrize("names_before", ["with folders", "of version 0.1"])
+def test_sets_whose_shards_have_equal_names_are_told_apart_by_their_folders(
+    shards: Path, told: pytest.LogCaptureFixture, names_before: str
+) -> None:
+    for letter in "abc":
+        (shards / letter).mkdir()
+        (shards / f"{letter}.tar").rename(shards / letter / "train-0.tar")
+
+    def mix(letters: str) -> dict[str, float]:
+        return {f"{shards}/{letter}/train-0.tar": 1 for letter in letters}
+
+    whole = run_of(shards, mix("ab"))
+    truth = [key for epoch in range(4) for key in keys_of(whole, epoch)]
+    first = run_of(shards, mix("ab"))
+    begun = keys_of(first, 0, 3)
+    state = first.state_dict()
+    letters = "bc"
+    if names_before == "of version 0.1":  # then the order of the sets has to tell
+        letters = "ab"
+        for one in state["order"]["sets"]:
+            one[:] = [[name.rpartition("/")[2], size] for name, size in one]
+    second = run_of(shards, mix(letters), state)
+    keys = [*begun, *keys_of(second, 0), *keys_of(second, 1)]
+    mine, theirs = of_set(keys, "b"), of_set(truth, "b")
+    num = min(len(mine), len(theirs))
+    assert num > 3
+    assert mine[:num] == theirs[:num]
+    assert not told.text
+
+
 def test_what_changed_is_named() -> None:
     def order(*sets: tuple[tuple[str, int], ...], weights: tuple[float, ...]) -> RunOrder:
         sizes = tuple(sum(size for _, size in shards) for shards in sets)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from maskfeat.data.order.schedule import Mixture, seed_of_set
 
-# For each shard its name without the folder, and its number of samples.
+# For each shard its name with its folder's ("coco/train-000000.tar"; in checkpoints of version 0.1
+# without it), and its number of samples.
 Shards = tuple[tuple[str, int], ...]
 
 
@@ -35,8 +36,8 @@ def first_orders(seed: int, num_sets: int) -> tuple[SetOrder, ...]:
 
 
 def shards_of(urls: Sequence[str], sizes: Sequence[int]) -> Shards:
-    """Shards as a checkpoint keeps them: their folder may change."""
-    names = (url.partition("?")[0].rpartition("/")[2] for url in urls)
+    """Shards as a checkpoint keeps them: what lies above their folder may change."""
+    names = ("/".join(url.partition("?")[0].split("/")[-2:]) for url in urls)
     return tuple(zip(names, map(int, sizes), strict=True))
 
 
@@ -130,11 +131,22 @@ def carried_over(
 
 
 def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
-    """For each set, the set of the run before with the same shards, else one that shares some."""
-    partners: list[int | None] = [None] * len(now.sets)
+    """For each set, the set of the run before with the same shards, else one that shares some.
+
+    Sets have shards of equal names and lengths in folders of their own. Names alone count where no
+    folder is found again, as where all is renamed.
+    """
+    partners = _matched(before.sets, now.sets)
+    if all(partner is None for partner in partners):
+        partners = _matched(*(list(map(_without_folders, run.sets)) for run in (before, now)))
+    return partners
+
+
+def _matched(before: Sequence[Shards], now: Sequence[Shards]) -> list[int | None]:
+    partners: list[int | None] = [None] * len(now)
     for must_be_same in (True, False):
-        for number, shards in enumerate(now.sets):
-            for other, shards_before in enumerate(before.sets):
+        for number, shards in enumerate(now):
+            for other, shards_before in enumerate(before):
                 is_free = partners[number] is None and other not in partners
                 shares_some = not dict(shards_before).keys().isdisjoint(dict(shards))
                 if is_free and (shards_before == shards if must_be_same else shares_some):
@@ -142,9 +154,13 @@ def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
     return partners
 
 
+def _without_folders(shards: Shards) -> Shards:
+    return tuple((name.rpartition("/")[2], size) for name, size in shards)
+
+
 def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str | None:
     """The change of a set in words; None if it is the same."""
-    old, new = before.sets[partner], now.sets[number]
+    old, new = map(_without_folders, (before.sets[partner], now.sets[number]))
     if old == new:
         if before.num_samples[partner] == now.num_samples[number]:
             return None
