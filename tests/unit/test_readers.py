@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,21 @@ def test_shards_that_hold_less_than_was_counted_end_in_a_sentence(tmp_path: Path
     plan = plan_of((CountedShard(shard.url, 12),), num_readers=2)  # the second finds nothing
     with pytest.raises(ValueError, match=r"0.tar' holds fewer samples than its index says"):
         list(loader_of(plan))
+
+
+@pytest.mark.parametrize(
+    ("num_counted", "told"),
+    [(6, "holds fewer than the 6 samples"), (3, "holds more than the 3 samples"), (4, "")],
+)
+def test_a_count_that_is_wrong_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_counted: int, told: str
+) -> None:
+    (shard,) = write_shards(tmp_path, [4])
+    logging.getLogger("maskfeat").propagate = True
+    reader = reader_of(plan_of((CountedShard(shard.url, num_counted),)))
+    keys = keys_of(reader, 3 * num_counted)
+    assert set(keys) == {f"sa_100{i}" for i in range(min(4, num_counted))}
+    assert [told in record.message for record in caplog.records] == [True] * bool(told)
 
 
 def test_what_cannot_be_read_or_used_is_given_as_a_skip(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import zlib
@@ -221,14 +222,10 @@ class StreamReader:
             # Where the part ends with the shard, read on: there may be more than was counted.
             stop = part.stop if part.stop < num_samples else sys.maxsize
             wanted = range(max(part.start, start if number == first else 0), stop)
+            index = wanted.start - 1
             for index, raw in raw_samples(url, self.plan.source, wanted):
                 if index >= part.stop:
-                    _LOG.warning(
-                        "shard %s holds more than the %d samples that its index tells; the others "
-                        "are not read, so make the index anew",
-                        url,
-                        num_samples,
-                    )
+                    _warn_of_count(url, num_samples, "more", "the others are not read")
                     break
                 size = len(raw.jpg) + len(raw.json) if isinstance(raw, RawSample) else 0
                 is_full = num_bytes + size > self.plan.max_bytes
@@ -239,8 +236,22 @@ class StreamReader:
                     begin = (number, index)
                 block.append((raw, part.pass_number))
                 num_bytes += size
+            if index + 1 < part.stop:
+                _warn_of_count(url, num_samples, "fewer", "others come again in their place")
         if block:
             yield begin, block
+
+
+@functools.cache
+def _warn_of_count(url: str, num_samples: int, what: str, therefore: str) -> None:
+    """Log, once in a process, that a shard does not hold what was counted."""
+    _LOG.warning(
+        "shard %s holds %s than the %d samples that its index tells; %s, so make the index anew",
+        url,
+        what,
+        num_samples,
+        therefore,
+    )
 
 
 def finish(
