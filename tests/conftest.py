@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over the libraries, which it else looks through for ever."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _log_is_heard(monkeypatch):
+    """`caplog` listens above the package's logger, which a command run before has cut off."""
+    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,9 @@ class FeaturePyramid(nn.Module):
         """The decoder's maps by stride, (B, width, h, w), of images of padded sides."""
         maps = self.stem(padded)
         # Of several maps of one stride, as a transformer gives them, the last knows most.
-        maps |= zip(self.backbone_strides, backbone_maps(self.backbone, padded), strict=True)
+        found_maps = backbone_maps(self.backbone, padded)
+        # `dict`: torch 2.8 compiles no union with a zip.
+        maps |= dict(zip(self.backbone_strides, found_maps, strict=True))
         found: dict[int, Tensor] = {}
         above: Tensor | None = None
         for stride, step in zip(self.path, self.steps, strict=True):

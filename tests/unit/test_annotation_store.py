@@ -13,7 +13,6 @@ from drawn_images import SIZE, disc, drawn, square, write_images
 from PIL import Image
 from pycocotools import mask as coco
 
-from maskfeat.app import annotation_store
 from maskfeat.app.annotation import (
     AddPrompt,
     Annotation,
@@ -318,9 +317,8 @@ def test_prompts_of_older_files_fit_by_name_and_size(paths, out) -> None:
     ],
 )
 def test_a_broken_or_newer_file_is_named_left_alone_and_costs_one_image(
-    paths, out, caplog, monkeypatch, content, match
+    paths, out, caplog, content, match
 ) -> None:
-    monkeypatch.setattr(annotation_store._LOG, "propagate", True)
     path = out / "p0.prompts.json"
     path.parent.mkdir()
     path.write_text(content)

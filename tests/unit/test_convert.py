@@ -387,13 +387,12 @@ def test_whatever_a_stopped_run_left_is_made_good(tmp_path: Path, point: str) ->
 
 
 def test_corrupt_members_are_counted_by_reason_and_named_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = dict(enumerate(FAULTS))
     source = tmp_path / "sa_000000.tar"
     write_shard(source, len(FAULTS) + 3, order="random", faults=faults)
     with caplog.at_level(logging.WARNING, "maskfeat"):
-        monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
         summary = convert([source], tmp_path / "out")
     expected = Counter(reason for reason in FAULTS.values() if reason is not None)
     assert summary["skipped"] == dict(expected)

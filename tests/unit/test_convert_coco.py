@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -113,9 +112,7 @@ def test_annotations_of_no_image_are_counted_or_refused(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     path = write_coco(tmp_path, TWO, RGB)
 
     def orphan(content: dict[str, Any]) -> None:
@@ -169,9 +166,8 @@ def test_an_instance_of_a_box_alone_costs_no_other(tmp_path: Path, no_mask: dict
 
 
 def test_lines_of_two_corners_and_outlines_beyond_the_image_are_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     instances = [
         {"segmentation": [[1, 1, 9, 9]]},
         {"segmentation": [[1, 1, 9, 9], *square(3, 10)]},

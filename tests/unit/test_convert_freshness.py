@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -206,11 +205,10 @@ def test_two_folders_of_one_name_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_verify_says_where_freshness_cannot_be_known(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, out = folder(tmp_path / "in", 10), tmp_path / "out"
     convert(source, out)
-    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     shutil.rmtree(source)
     assert not problems(out)
     assert "whether shards are out of date is not known: a source is not within" in caplog.text

@@ -27,7 +27,6 @@ QUICK = ShardSource(url_attempts=2, url_wait_s=0.01, url_timeout_s=2)
 def shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
     write_shard(tmp_path / "a.tar", 6, faults={2: "missing json"})
     write_shard(tmp_path / "b.tar", 3)
-    logging.getLogger("maskfeat").propagate = True
     caplog.set_level(logging.WARNING, "maskfeat")
     return [str(tmp_path / name) for name in ("a.tar", "b.tar")]
 

@@ -134,7 +134,6 @@ def test_old_checkpoints_are_read_and_what_cannot_be_exact_is_said(
     old.load_state_dict({"num_batches": 3})
     assert epoch_of(old, 0) == whole[3:]
 
-    logging.getLogger("maskfeat").propagate = True
     with caplog.at_level(logging.WARNING, "maskfeat"):
         streamed = at_work(shards, **STREAM)
         streamed.load_state_dict({"num_batches": 3})
@@ -160,7 +159,6 @@ def test_a_stream_that_is_dealt_out_otherwise_says_so_and_the_next_epoch_is_whol
     settings = {**STREAM, **change}
     resumed = at_work(shards, **settings)
     resumed.load_state_dict(through_disk(first.state_dict(), shards))
-    logging.getLogger("maskfeat").propagate = True
     with caplog.at_level(logging.WARNING, "maskfeat"):
         rest = epoch_of(resumed, 0)
     assert "for the rest of this epoch images may come again" in caplog.text

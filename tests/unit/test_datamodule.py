@@ -138,7 +138,6 @@ def test_unreadable_samples_are_skipped_counted_and_logged_once(tmp_path, caplog
     write_shard(tmp_path / "val-0.tar", 3, seed=2)
     data = module(tmp_path, batch_size=8, max_skipped_share=0.5)
     data.setup("fit")
-    logging.getLogger("maskfeat").propagate = True
     with caplog.at_level(logging.WARNING, logger="maskfeat"):
         for epoch in range(3):
             loader = data.train_dataloader()

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import resource
 import signal
@@ -190,7 +189,6 @@ def test_where_the_file_system_has_no_locks_one_warning_names_the_folder(
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
     for _ in range(2):
         with held_folder(tmp_path, "a test"), ConvertState(tmp_path).lock("a") as is_free:
             assert is_free

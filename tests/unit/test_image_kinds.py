@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import struct
 import zlib
@@ -118,16 +117,12 @@ def test_what_would_be_cut_is_refused_in_one_sentence(
         decode_image((tmp_path / name).read_bytes(), (48, 64), 1.0, known_formats())
 
 
-@pytest.fixture
-def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
-    return caplog
-
-
-def test_channels_beside_the_colors_are_told(tmp_path: Path, heard: Any) -> None:
+def test_channels_beside_the_colors_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tif(tmp_path / "a.tif", np.concatenate([FLAT, FLAT[..., :1]], 2), extrasamples=["unspecified"])
     assert np.array_equal(read_image(tmp_path / "a.tif"), FLAT)
-    assert "has channels beside its colors that are not read: 1" in heard.text
+    assert "has channels beside its colors that are not read: 1" in caplog.text
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -144,7 +139,9 @@ def test_a_turned_tiff_lies_upright_as_a_turned_jpeg_does(tmp_path: Path, orient
         assert np.abs(rgb - expected).mean() < 3
 
 
-def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, heard: Any) -> None:
+def test_what_is_passed_over_in_a_folder_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2", "notes.txt", "f.heic", ".hidden"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "more.jpg").mkdir()
@@ -152,7 +149,7 @@ def test_what_is_passed_over_in_a_folder_is_counted_and_named(tmp_path: Path, he
     for _ in range(2):  # asked for twice, said once
         found = find_images(str(tmp_path))
     assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2"]
-    lines = [one for one in heard.text.splitlines() if "passed over" in one]
+    lines = [one for one in caplog.text.splitlines() if "passed over" in one]
     assert len({line.split("passed over")[1] for line in lines}) == 1
     assert r"3 files and 1 folder (f.heic, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
 
@@ -194,7 +191,9 @@ def test_images_of_every_format_become_shards(tmp_path: Path) -> None:
         assert np.abs(sample.decode().astype(int) - FLAT).mean() < 8
 
 
-def test_what_is_neither_image_nor_mask_is_counted_and_named(tmp_path: Path, heard: Any) -> None:
+def test_what_is_neither_image_nor_mask_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     place = tmp_path / "in"
     for key in "abc":
         write_jpg(place / f"{key}.jpg", FLAT)
@@ -207,10 +206,10 @@ def test_what_is_neither_image_nor_mask_is_counted_and_named(tmp_path: Path, hea
     assert summary["samples"] == 2
     assert summary["masks"] == 3  # c has two, in files of other endings
     assert summary["skipped"] == {"bad mask": 1, "incomplete": 3}
-    assert "its masks are in 'b.bmp' and 'b.png'; keep one of them" in heard.text
+    assert "its masks are in 'b.bmp' and 'b.png'; keep one of them" in caplog.text
     for name in ("lone.png", "d.webp", "deeper"):
-        assert f"'{place / name}' is " in heard.text
-    assert "1 file (notes.txt)" in heard.text
+        assert f"'{place / name}' is " in caplog.text
+    assert "1 file (notes.txt)" in caplog.text
 
 
 def test_two_images_of_one_name_are_refused_by_their_names(tmp_path: Path) -> None:

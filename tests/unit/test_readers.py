@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -273,7 +272,6 @@ def test_a_count_that_is_wrong_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, num_counted: int, told: str
 ) -> None:
     (shard,) = write_shards(tmp_path, [4])
-    logging.getLogger("maskfeat").propagate = True
     reader = reader_of(plan_of((CountedShard(shard.url, num_counted),)))
     keys = keys_of(reader, 3 * num_counted)
     assert set(keys) == {f"sa_100{i}" for i in range(min(4, num_counted))}

@@ -168,7 +168,6 @@ def test_of_equal_keys_of_tars_put_together_the_first_counts_in_both_modes(
     write_shard(tmp_path / "b.tar", 4, seed=2)  # the first three keys again
     both = tmp_path / "both.tar"
     both.write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
-    logging.getLogger("maskfeat").propagate = True
     with caplog.at_level(logging.WARNING, logger="maskfeat"):
         streamed = {sample.key: sample for sample in stream_samples(str(both))}
         indexed = {sample.key: sample for sample in IndexedShards(str(both))}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from maskfeat.data.order.schedule import Mixture, seed_of_set
 
-# For each shard its name with its folder's ("coco/train-000000.tar"; in checkpoints of version 0.1
+# For each shard its name with its folder's ("coco/train-000000.tar"; in former checkpoints
 # without it), and its number of samples.
 Shards = tuple[tuple[str, int], ...]
 
