@@ -272,7 +272,7 @@ def test_a_count_that_is_wrong_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, num_counted: int, told: str
 ) -> None:
     (shard,) = write_shards(tmp_path, [4])
-    reader = reader_of(plan_of((CountedShard(shard.url, num_counted),)))
+    reader = reader_of(plan_of((CountedShard(shard.url, num_counted),), batch_size=1))
     keys = keys_of(reader, 3 * num_counted)
     assert set(keys) == {f"sa_100{i}" for i in range(min(4, num_counted))}
     assert [told in record.message for record in caplog.records] == [True] * bool(told)
