@@ -237,7 +237,7 @@ class StreamReader:
                 block.append((raw, part.pass_number))
                 num_bytes += size
             if index + 1 < part.stop:
-                _warn_of_count(url, num_samples, "fewer", "others come again in their place")
+                _warn_of_count(url, num_samples, "fewer", "others come again instead")
         if block:
             yield begin, block
 
