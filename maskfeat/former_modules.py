@@ -67,7 +67,7 @@ FORMER = {
     "hill.kept_labels": "labeling.kept_labels",
     "hill.labeler": "labeling.labeler",
     "hill.learner": "labeling.learner",
-    "hill.order": "labeling.acquisition",
+    "hill.order": "labeling.learner",
     "hill.prepared": "labeling.prepared",
     "hill.sources": "labeling.descriptors",
     "run_folder": "running.run_folder",

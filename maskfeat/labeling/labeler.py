@@ -17,7 +17,6 @@ from maskfeat.arguments import is_whole
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import FeatureModel
 from maskfeat.files import held_folder
-from maskfeat.labeling.acquisition import Acquisition, from_there_on, most_wanted
 from maskfeat.labeling.checks import (
     check_is_elsewhere,
     check_settings,
@@ -32,7 +31,13 @@ from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.export import Format, export_labels
 from maskfeat.labeling.image_store import ImageStore
 from maskfeat.labeling.kept_labels import KeptLabels
-from maskfeat.labeling.learner import Learner, SuperpixelLabels
+from maskfeat.labeling.learner import (
+    Acquisition,
+    Learner,
+    SuperpixelLabels,
+    from_there_on,
+    most_wanted,
+)
 from maskfeat.labeling.proposal import Progress, Proposal, on_pixels, on_superpixels
 from maskfeat.segment.inputs import model_of
 from maskfeat.segment.score_cut import CLASS_PAIRWISE_WEIGHT

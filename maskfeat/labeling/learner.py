@@ -1,10 +1,10 @@
-"""From clicks on some images to labels of all: what is learned, and what an image may be by it."""
+"""From clicks on some images to labels of all, and to the image that should be clicked next."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ _MOST_PER_REGION = 16
 # Images whose sampled descriptors are looked at together: some megabytes, however many there are.
 _IMAGES_AT_ONCE = 128
 _MOST_FOR_SCALE = 256
+# How the next image is chosen, see `most_wanted`.
+Acquisition = Literal["uncertain", "energy", "given"]
+# Images of high entropy whose cuts are computed to compare energies.
+_SHORT_LIST = 6
 
 
 class SuperpixelLabels(NamedTuple):
@@ -187,3 +191,27 @@ class Learner:
             found = examples_of(self._store.get(image), self.clicked(image), _MOST_PER_REGION)
             known = self._examples[image] = (clicks, found)
         return known[1]
+
+
+def from_there_on(num: int, after: int | None) -> list[int]:
+    """The numbers of all images, beginning behind the image at hand, which comes last."""
+    start = 0 if after is None else after + 1
+    return [number % num for number in range(start, start + num)]
+
+
+def most_wanted(ready: Sequence[int], acquisition: Acquisition, learner: Learner) -> int:
+    """The image that the acquisition function ranks first.
+
+    Args:
+        ready: Numbers of prepared images, at least one; the first wins a tie.
+        acquisition: "given" takes the first; "uncertain" that of highest mean entropy; "energy"
+            the highest energy of the cut among the six of highest entropy.
+        learner: What is learned; before anything is, the first is taken.
+    """
+    if acquisition == "given" or not learner.knows_classes:
+        return ready[0]
+    entropies = learner.entropies(ready)
+    most = [ready[int(i)] for i in np.argsort(-entropies, kind="stable")[:_SHORT_LIST]]
+    if acquisition == "uncertain":
+        return most[0]
+    return max(most, key=lambda image: learner.labels(image).energy)

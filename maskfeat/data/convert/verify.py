@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ import numpy as np
 
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
-from maskfeat.data.convert.freshness import compare_sources
 from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.convert.progress import Progress
 from maskfeat.data.convert.runs import boxes_xywh
+from maskfeat.data.convert.sources import find_inputs
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
 from maskfeat.data.shards.index import ShardIndex, scan_shard
 from maskfeat.data.shards.indexed import read_pair
@@ -120,10 +120,26 @@ def _unfinished(folder: Path, has_index: bool) -> list[Problem]:
 
 
 def _stale(folder: Path) -> list[Problem]:
-    """The inputs whose sources have changed."""
-    changed, unknown = compare_sources(ConvertState(folder).read_plan())
-    for sentence in unknown:
-        _LOG.warning("whether shards are out of date is not known: %s", sentence)
+    """The inputs whose sources have changed, which are measured again."""
+    unknown = "whether shards are out of date is not known: %s"
+    plan = ConvertState(folder).read_plan()
+    if plan is None or plan.get("version") != PLAN_VERSION:
+        _LOG.warning(unknown, "the folder does not tell what its shards were made of")
+        return []
+    by_source: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+    for name, one in plan["inputs"].items():
+        by_source[one["place"], one["kind"], one["images_dir"]].append(name)
+    changed: list[tuple[str, str]] = []
+    for (place, kind, images_dir), names in by_source.items():
+        try:
+            now = {one.name: one.measure for one in find_inputs([place], kind, images_dir)}
+        except OSError as error:
+            _LOG.warning(unknown, f"a source is not within reach: {error}")
+            continue
+        except ValueError:  # it cannot be listed any more
+            now = {}
+        then = {name: plan["inputs"][name]["measure"] for name in names}
+        changed += [(n, place) for n in sorted(now | then) if now.get(n) != then.get(n)]
     what = "its source has changed since; run shards convert again"
     return [Problem(name, what, 1, place) for name, place in changed]
 
