@@ -7,9 +7,6 @@ from scipy.ndimage import gaussian_filter
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
-from maskfeat.interactive.evidence import ClickEvidence
-from maskfeat.interactive.networks import default_networks
-from maskfeat.segment.hierarchy import superpixel_hierarchy
 from maskfeat.segment.superpixels import superpixels
 
 
@@ -29,5 +26,4 @@ GRAPH = superpixels(Features.from_dense(VALUES))
 
 def cutter_of(pairwise_weight: float = PAIRWISE_WEIGHT) -> SuperpixelCutter:
     """A new cutter that has seen no click."""
-    evidence = ClickEvidence(GRAPH, superpixel_hierarchy(GRAPH).tree)
-    return SuperpixelCutter(evidence, default_networks().superpixels, pairwise_weight)
+    return SuperpixelCutter(GRAPH, pairwise_weight)

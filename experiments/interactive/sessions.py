@@ -34,8 +34,8 @@ Row = dict[str, Any]
 METHODS: dict[str, Callable[[str], ClickSegmenter]] = {
     "radius": lambda model: ClicksWithRadius(InteractiveSegmenter(load(model))),
     "cut": lambda model: InteractiveSegmenter(load(model)),
-    # The model's file must hold a click decoder, see maskfeat.interactive.decoder_file.
-    "decoder": lambda model: ClicksWithRadius(InteractiveSegmenter(load(model), decoder=model)),
+    # Without the click decoder that the model's file may hold.
+    "features": lambda model: ClicksWithRadius(InteractiveSegmenter(load(model), decoder=False)),
     "coloring": lambda model: peers.Coloring(load(model)),
     "tree": lambda model: peers.TreeSegmenter(load(model), "nearest"),
     "ward_tree": lambda model: peers.TreeSegmenter(load(model), "ward"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -74,6 +75,7 @@ class FeaturePyramid(nn.Module):
             "finest_channels": finest_channels,
             "color": color,
         }
+        self.loaded_from: Path | None = None  # set by `maskfeat.load`
         self.strides = tuple(2**level for level in levels)
         self.bound = bound
         self.backbone, backbone_strides, backbone_channels = build_backbone(backbone, pretrained)

@@ -93,6 +93,7 @@ def load(
         check_fit(config, weights, f"'{path}'")
     net: FeaturePyramid = built(**config)  # type: ignore[assignment]
     _fill(net, weights, path)
+    net.loaded_from = path
     net.to(memory_format=torch.channels_last)
     return net.to(device).eval().requires_grad_(False)
 

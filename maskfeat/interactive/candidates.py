@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maskfeat.arguments import checked_count
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.interactive.prompts import LabeledPixels
 from maskfeat.segment.hierarchy import Hierarchy
+from maskfeat.segment.resizing import resized, scaled
 
 _MOST_ALIKE = 0.8  # IoU of two candidates
 
@@ -25,11 +28,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    hierarchy: Hierarchy,
-    mask: BoolArray,
-    object_superpixels: IntArray,
-    background_superpixels: IntArray,
-    num_masks: int,
+    hierarchy: Hierarchy, mask: BoolArray, pixels: LabeledPixels, num_masks: int
 ) -> list[Candidate]:
     """A mask and the segments of the hierarchy that the clicks may stand for, best first.
 
@@ -40,14 +39,23 @@ def candidates(
     (arXiv:2304.02643), which gives three masks for a click for the same reason.
 
     Args:
-        hierarchy: Of the image.
-        mask: The mask of the prompts, (H, W); always one of the candidates.
-        object_superpixels: Clicked as object, (N,), at least one.
-        background_superpixels: Clicked as background, (M,); no candidate of the tree holds one.
+        hierarchy: Of the image, or of a smaller one made from it.
+        mask: The mask of the clicks, (H, W); always one of the candidates.
+        pixels: The clicks, at least one with label 1 (object); no segment with a click of label 0
+            is a candidate.
         num_masks: At most this many.
+
+    Raises:
+        ValueError: If num_masks is not at least 1.
     """
-    nodes = _nodes_around(hierarchy, object_superpixels, background_superpixels)
+    num_masks = checked_count("num_masks", num_masks)
     labels, tree = hierarchy.superpixel_labels, hierarchy.tree
+    size, small = mask.shape, (labels.shape[0], labels.shape[1])
+    inside, outside = (
+        labels[tuple(scaled(pixels.of(label), (size[0], size[1]), small).T)].astype(np.int64)
+        for label in (1, 0)
+    )
+    nodes = _nodes_around(hierarchy, inside, outside)
     if not len(nodes):
         return [Candidate(mask, 0.0)]
     probabilities = hierarchy.probabilities[np.append(nodes, tree.parents[nodes[-1]])]
@@ -55,15 +63,16 @@ def candidates(
     meant /= meant.sum()
     sizes = tree.sizes[nodes]
     nested = np.minimum(sizes[:, None], sizes) / np.maximum(sizes[:, None], sizes)
-    counts = np.bincount(labels.ravel(), mask.ravel(), tree.num_leaves)
+    reduced = resized(mask, small)
+    counts = np.bincount(labels.ravel(), reduced.ravel(), tree.num_leaves)
     within = tree.sums(counts)[nodes]
-    own: Float64Array = within / (mask.sum() + sizes - within)
+    own: Float64Array = within / (reduced.sum() + sizes - within)
     found = [Candidate(mask, float(meant @ own))]
     ious = nested @ meant
     for i in np.argsort(-ious, kind="stable"):
         if len(found) == num_masks:
             break
-        segment: BoolArray = tree.leaves_under(nodes[i : i + 1])[labels]
+        segment = resized(tree.leaves_under(nodes[i : i + 1])[labels], (size[0], size[1]))
         if all(_iou(segment, other.mask) < _MOST_ALIKE for other in found):
             found.append(Candidate(segment, float(ious[i])))
     return sorted(found, key=lambda candidate: -candidate.predicted_iou)

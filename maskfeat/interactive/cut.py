@@ -1,44 +1,19 @@
-"""A minimum cut of the region adjacency graph: clicked superpixels give those of the object."""
+"""A minimum cut of the region adjacency graph: which superpixels are the object."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import checked_number
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from maskfeat.interactive.evidence import ClickEvidence
-from maskfeat.interactive.networks import ClickNet, ClickReader
 from maskfeat.segment.potts import FlowGraph
+from maskfeat.segment.superpixels import RegionGraph
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 PAIRWISE_WEIGHT = 10.0
 MAX_LOGIT = 4.0
 _MEDIAN_BORDER_PROBABILITY = 0.8
-
-
-class SuperpixelCut(NamedTuple):
-    """The result of a cut.
-
-    Attributes:
-        is_object: Whether each superpixel is the object, bool, shape (K,).
-        logits: Logit of "object" of each superpixel by itself, float32, (K,).
-    """
-
-    is_object: BoolArray
-    logits: FloatArray
-
-
-class _Clicks(NamedTuple):
-    """Clicked superpixels of both kinds, and the hard constraints; each once, rising."""
-
-    inside: IntArray
-    outside: IntArray
-    fixed_object: IntArray
-    fixed_background: IntArray
 
 
 class SuperpixelCutter:
@@ -51,8 +26,7 @@ class SuperpixelCutter:
 
     over the edges ij of the region adjacency graph, exactly, by maximum flow, see `FlowGraph`.
 
-    - The unary u is the logit of "object" of a superpixel, clipped to 4 in absolute value: the
-      logit of a network that reads its distances to the clicks, see `ClickNet`, plus a prior.
+    - The unary u is the logit of "object" of a superpixel, clipped to 4 in absolute value.
     - The pairwise w = 2 / (1 + exp(t * boundary strength)) has the t for which the median edge of
       the image has w = 0.8. So features need no calibration.
     - Clicked superpixels are hard constraints. A superpixel with clicks of both kinds is free.
@@ -61,143 +35,109 @@ class SuperpixelCutter:
     is the one with the smallest object.
 
     Args:
-        evidence: Distances from clicks to the superpixels of the image.
-        network: Gives the logits.
+        graph: The superpixels.
         pairwise_weight: Cost of a pixel side of outline where the boundary strength is 0.
+
+    References:
+        Boykov, Jolly: Interactive graph cuts for optimal boundary and region segmentation of
+        objects in N-D images, ICCV 2001.
     """
 
-    def __init__(
-        self, evidence: ClickEvidence, network: ClickNet, pairwise_weight: float = PAIRWISE_WEIGHT
-    ) -> None:
-        self.pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
-        self.graph = evidence.graph
-        self.evidence = evidence
-        self._reader = ClickReader(evidence, network)
-        strengths = self.graph.boundary_strengths
+    def __init__(self, graph: RegionGraph, pairwise_weight: float = PAIRWISE_WEIGHT) -> None:
+        weight = checked_number("pairwise_weight", pairwise_weight, least=0)
+        self.graph = graph
+        strengths = graph.boundary_strengths
         median = float(np.median(strengths)) if strengths.size else 0.0
         least = float(np.finfo(np.float32).tiny)
-        self._t = float(np.log(2 / _MEDIAN_BORDER_PROBABILITY - 1)) / max(median, least)
-        self._costs = self.graph.border_lengths * self.side_costs(strengths)
-        total = MAX_LOGIT * self.graph.labels.size
-        count = self.graph.num_superpixels
-        self._flow = FlowGraph(count, self.graph.edges, self._costs, total)
+        t = float(np.log(2 / _MEDIAN_BORDER_PROBABILITY - 1)) / max(median, least)
+        exponents = t * strengths.astype(np.float64)
+        w: Float64Array = np.exp(np.log(2) - np.logaddexp(0, exponents))
+        self._costs: Float64Array = weight * graph.border_lengths * w
+        total = MAX_LOGIT * graph.labels.size
+        self._flow = FlowGraph(graph.num_superpixels, graph.edges, self._costs, total)
 
     def cut(
-        self,
-        object_superpixels: npt.ArrayLike,
-        background_superpixels: npt.ArrayLike,
-        prior: FloatArray | None = None,
-        excluded_superpixels: npt.ArrayLike = (),
-    ) -> SuperpixelCut:
-        """Cut the whole image.
-
-        Args:
-            object_superpixels: Superpixels of object clicks, integers, shape (N,), at least one.
-            background_superpixels: Superpixels of background clicks, integers, shape (M,).
-            prior: Logits that are added to those of the network, shape (K,).
-            excluded_superpixels: Superpixels fixed to the background without a click, shape (B,),
-                none of them clicked as object.
-
-        Raises:
-            ValueError: If there is no object click, or a superpixel that does not exist.
-        """
-        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
-        if not clicks.inside.size:
-            raise ValueError(
-                "object_superpixels must name at least one superpixel, got none; click the object"
-            )
-        logits = self._reader.logits(clicks.inside, clicks.outside)
-        return self._cut(logits if prior is None else logits + prior, clicks)
-
-    def cut_by(
         self,
         logits: FloatArray,
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
         excluded_superpixels: npt.ArrayLike = (),
-    ) -> SuperpixelCut:
-        """Cut the whole image by given logits, (K,), e.g. those of a decoder; else as `cut`."""
-        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
-        return self._cut(logits, clicks)
+    ) -> BoolArray:
+        """Cut the whole image.
 
-    def _cut(self, logits: FloatArray, clicks: _Clicks) -> SuperpixelCut:
-        unary = np.clip(logits, -MAX_LOGIT, MAX_LOGIT) * self.graph.sizes
-        is_object = self._flow.cut(unary, clicks.fixed_object, clicks.fixed_background)
-        return SuperpixelCut(is_object, logits)
+        Args:
+            logits: Logit of "object" of each superpixel by itself, shape (K,).
+            object_superpixels: Superpixels of object clicks, integers, shape (N,).
+            background_superpixels: Superpixels of background clicks, integers, shape (M,).
+            excluded_superpixels: Superpixels fixed to the background without a click, shape (B,);
+                one that is clicked as object is object.
+
+        Returns:
+            Whether each superpixel is the object, bool, shape (K,).
+
+        Raises:
+            ValueError: If a superpixel does not exist.
+        """
+        fixed = self._fixed(object_superpixels, background_superpixels, excluded_superpixels)
+        return self._flow.cut(_clipped(logits) * self.graph.sizes, *fixed)
 
     def cut_within(
         self,
         is_free: BoolArray,
         labels: BoolArray,
+        logits: FloatArray,
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
-        prior: FloatArray | None = None,
         excluded_superpixels: npt.ArrayLike = (),
-        revise: Callable[[IntArray, FloatArray, FloatArray], FloatArray] | None = None,
-    ) -> SuperpixelCut:
+    ) -> BoolArray:
         """Cut some superpixels; the others keep their labels, as hard constraints.
 
         Args:
-            is_free: The superpixels to cut, shape (K,), at least one.
+            is_free: The superpixels to cut, bool, shape (K,).
             labels: Labels of all others, bool, shape (K,).
-            object_superpixels: See `cut`; can be empty.
+            logits: See `cut`.
+            object_superpixels: See `cut`.
             background_superpixels: See `cut`.
-            prior: See `cut`.
             excluded_superpixels: See `cut`.
-            revise: Gets the free superpixels and their logits, (A,) both, and their
-                `evidence.SUPERPIXEL_FEATURES`, (F, A); returns the logits to cut by.
 
         Returns:
-            The cut; logits of superpixels that are not free are infinite.
+            See `cut`.
 
         Raises:
             ValueError: If a superpixel does not exist.
         """
-        clicks = self._clicks(object_superpixels, background_superpixels, excluded_superpixels)
         free = np.flatnonzero(is_free)
-        logits = np.where(labels, np.float32(np.inf), np.float32(-np.inf))
-        logits[free], click_features = self._reader.logits_at(free, clicks.inside, clicks.outside)
-        if prior is not None:
-            logits += prior
-        if revise is not None:
-            logits[free] = revise(free, logits[free], click_features)
         number = np.full(len(labels), -1)
         number[free] = np.arange(len(free))
         one, other = self.graph.edges.T
-        sizes = self.graph.sizes[free].astype(np.float64)
-        unary = np.clip(logits[free], -MAX_LOGIT, MAX_LOGIT) * sizes
+        unary = _clipped(logits[free]) * self.graph.sizes[free].astype(np.float64)
         for own, beyond in ((one, other), (other, one)):  # edges to superpixels that are not free
-            fixed = np.flatnonzero(is_free[own] & ~is_free[beyond])
-            costs = np.where(labels[beyond[fixed]], 1, -1) * self._costs[fixed]
-            unary += np.bincount(number[own[fixed]], costs, len(free))
+            rim = np.flatnonzero(is_free[own] & ~is_free[beyond])
+            costs = np.where(labels[beyond[rim]], 1, -1) * self._costs[rim]
+            unary += np.bincount(number[own[rim]], costs, len(free))
         within = np.flatnonzero(is_free[one] & is_free[other])
-        total = float(np.abs(unary).sum())
         edges = number[self.graph.edges[within]]
-        flow = FlowGraph(len(free), edges, self._costs[within], total)
-        objects, grounds = number[clicks.fixed_object], number[clicks.fixed_background]
-        is_object = labels.copy()
-        is_object[free] = flow.cut(unary, objects[objects >= 0], grounds[grounds >= 0])
-        return SuperpixelCut(is_object, logits)
+        flow = FlowGraph(len(free), edges, self._costs[within], float(np.abs(unary).sum()))
+        fixed = self._fixed(object_superpixels, background_superpixels, excluded_superpixels)
+        found = labels.copy()
+        found[free] = flow.cut(unary, *(number[ids][is_free[ids]] for ids in fixed))
+        return found
 
-    def side_costs(self, strengths: FloatArray) -> Float64Array:
-        """Cost of a pixel side of outline, pairwise_weight * w, by boundary strength, any shape."""
-        exponents = self._t * strengths.astype(np.float64)
-        costs: Float64Array = self.pairwise_weight * np.exp(np.log(2) - np.logaddexp(0, exponents))
-        return costs
-
-    def _clicks(
+    def _fixed(
         self,
         object_superpixels: npt.ArrayLike,
         background_superpixels: npt.ArrayLike,
-        excluded: npt.ArrayLike,
-    ) -> _Clicks:
+        excluded_superpixels: npt.ArrayLike,
+    ) -> tuple[IntArray, IntArray]:
+        """The hard constraints of both kinds, object and background; each once, rising."""
         inside = self._checked(object_superpixels, "object_superpixels")
         outside = self._checked(background_superpixels, "background_superpixels")
+        excluded = self._checked(excluded_superpixels, "excluded_superpixels")
         conflicting = np.intersect1d(inside, outside)
-        background = np.union1d(
-            np.setdiff1d(outside, conflicting), self._checked(excluded, "excluded_superpixels")
+        return (
+            np.setdiff1d(inside, conflicting),
+            np.setdiff1d(np.union1d(outside, excluded), inside),
         )
-        return _Clicks(inside, outside, np.setdiff1d(inside, conflicting), background)
 
     def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
         ids = np.asarray(superpixels)
@@ -210,3 +150,9 @@ class SuperpixelCutter:
                 f"got {unique[0]} to {unique[-1]}"
             )
         return unique
+
+
+def _clipped(logits: FloatArray) -> FloatArray:
+    """Logits of at most 4 in absolute value."""
+    clipped: FloatArray = np.clip(logits, -MAX_LOGIT, MAX_LOGIT)
+    return clipped

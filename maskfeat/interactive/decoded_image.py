@@ -72,6 +72,11 @@ class DecodedImage:
         logits: FloatArray = window.at_pixels(fine, size, beyond).numpy()
         return logits
 
+    @torch.inference_mode()
+    def logits_on(self, look: Look, given: Given) -> Tensor:
+        """Logits on the grid of one look, (h, w), e.g. around a click that corrects a mask."""
+        return self._decoded(look, given, None)
+
     def _decoded(self, look: Look, given: Given, previous: Tensor | None) -> Tensor:
         """Logits on the grid of a look, (h, w)."""
         maps, encoded = self._look(look)

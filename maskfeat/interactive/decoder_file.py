@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -85,6 +87,33 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
     states = checked_weights(checkpoint.get("state_dict"), f"'{path}'")
     weights = {n[len(_OF_TASK) :]: v for n, v in states.items() if n.startswith(_OF_TASK)}
     return _built(checkpoint[DECODER_KEY], weights, str(path))
+
+
+def decoder_for(
+    model: object, decoder: ClickDecoder | str | os.PathLike[str] | Literal[False] | None
+) -> ClickDecoder | None:
+    """The decoder that was asked for, or that comes with a model.
+
+    Args:
+        model: Gives features; one of `maskfeat.load` knows its file.
+        decoder: A decoder or its file; None for that of the model's file; False for none.
+
+    Returns:
+        None for none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file that was asked for holds no decoder.
+    """
+    if decoder is False or isinstance(decoder, ClickDecoder):
+        return decoder or None
+    if decoder is None:
+        file: Path | None = getattr(model, "loaded_from", None)
+        return None if file is None or file.suffix != ".safetensors" else load_decoder(file)
+    found = load_decoder(decoder)
+    if found is None:
+        raise ValueError(f"'{decoder}' holds features without a click decoder")
+    return found
 
 
 def _built(config: dict[str, object], weights: dict[str, Tensor], path: str) -> ClickDecoder:

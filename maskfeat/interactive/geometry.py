@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from maskfeat.arrays import BoolArray, IntArray
@@ -44,15 +43,6 @@ def window_around(pixels_yx: IntArray) -> Window:
     return slice(first[0], last[0] + 1), slice(first[1], last[1] + 1)
 
 
-def moved(window: Window, into: Window) -> Window:
-    """A window given in coordinates of another one, in coordinates of the image."""
-    rows, columns = (
-        slice(side.start + base.start, side.stop + base.start)
-        for side, base in zip(window, into, strict=True)
-    )
-    return rows, columns
-
-
 def grown(window: Window, margin: int, within: Window) -> Window:
     """A window with a margin of some pixels, clipped to another one."""
     rows, columns = (
@@ -60,36 +50,6 @@ def grown(window: Window, margin: int, within: Window) -> Window:
         for side, base in zip(window, within, strict=True)
     )
     return rows, columns
-
-
-def joined(windows: Sequence[Window]) -> list[Window]:
-    """Replace windows that overlap by one that holds them."""
-    found: list[Window] = []
-    for window in windows:
-        apart = [other for other in found if not _overlap(window, other)]
-        while len(apart) < len(found):
-            window = hull([window, *(other for other in found if _overlap(window, other))])
-            found = apart
-            apart = [other for other in found if not _overlap(window, other)]
-        found = [*apart, window]
-    return found
-
-
-def hull(windows: Sequence[Window]) -> Window:
-    """The smallest window that holds some others, at least one."""
-
-    def both(one: Window, other: Window) -> Window:
-        rows, columns = (
-            slice(min(a.start, b.start), max(a.stop, b.stop))
-            for a, b in zip(one, other, strict=True)
-        )
-        return rows, columns
-
-    return reduce(both, windows)
-
-
-def _overlap(one: Window, other: Window) -> bool:
-    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
 def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
@@ -151,3 +111,13 @@ def _to_other_label(mask: BoolArray, row: int, column: int) -> float:
         if window.shape == mask.shape:
             return nearest if len(rows) else math.inf
         half *= 4
+
+
+def parts_with(mask: BoolArray, pixels: IntArray) -> BoolArray:
+    """The connected parts of a mask that hold some pixels, (h, w)."""
+    parts, count = ndimage.label(mask)
+    is_kept = np.zeros(count + 1, bool)
+    is_kept[parts[tuple(pixels.T)]] = True
+    is_kept[0] = False
+    kept: BoolArray = is_kept[parts]
+    return kept

@@ -59,6 +59,10 @@ class PromptHistory:
         self._prompts, self._shown = prompts, shown
         return None if shown is None else shown.copy()
 
+    def clear(self) -> None:
+        """Remove all prompts."""
+        self._prompts, self._shown = [], None
+
 
 def shown_mask(predict: Predict, prompts: Sequence[Prompt]) -> BoolArray | None:
     """The mask that was shown after some prompts.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -12,31 +13,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arguments import (
-    ImageLike,
-    checked_count,
-    checked_flag,
-    checked_number,
-    is_whole,
-    rgb_of,
-    shown,
-)
+from maskfeat.arguments import ImageLike, checked_flag, checked_number, rgb_of
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.deprecation import renamed_argument, warn_renamed
+from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
+from maskfeat.interactive.click_by_click import ClickByClick
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoder import ClickDecoder
-from maskfeat.interactive.decoder_file import load_decoder
+from maskfeat.interactive.decoder_file import decoder_for
 from maskfeat.interactive.geometry import Box, filled
 from maskfeat.interactive.history import PromptHistory
-from maskfeat.interactive.image import ImageState, PromptCutter
-from maskfeat.interactive.networks import ClickNetworks, default_networks
-from maskfeat.interactive.prompts import (
-    ANYWHERE,
-    LabeledPixels,
-    Prompt,
+from maskfeat.interactive.image import ImageState, reads
+from maskfeat.interactive.prompt_checks import (
+    check_former,
     check_object,
     checked_box,
     checked_mask,
@@ -44,14 +35,14 @@ from maskfeat.interactive.prompts import (
     labeled_pixels,
     prompts_with_radius,
 )
+from maskfeat.interactive.prompted_masks import PromptedMasks
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
-from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
-from maskfeat.segment.superpixels import RegionGraph
 
 
-class InteractiveSegmenter:
+class InteractiveSegmenter(ClickByClick):
     """Segments an object by clicks, scribbles, a box, or a first mask.
 
         segmenter = InteractiveSegmenter(model)
@@ -68,15 +59,14 @@ class InteractiveSegmenter:
 
     1. `set_image` computes features, superpixels, their region adjacency graph, and the hierarchy
        of segments, once for an image (`image.ImageState`).
-    2. Each superpixel gets a logit of "object": a network reads its distances to all clicks
-       (`networks.ClickNet`), and a box, a mask or the segments that hold the clicks add to it
-       (`priors`).
-    3. An exact minimum cut of the graph labels the superpixels; clicks are hard constraints
-       (`cut.SuperpixelCutter`).
-    4. A network decides each pixel near the outline of the cut (`refine.Refiner`).
-    5. Clicks that were made on a mask change it around themselves, within their click radius, from
-       the largest radius to the smallest (`update.ProgressiveMerge`).
-    6. Clicked pixels get their label, and only 4-connected parts that hold a click on the object
+    2. The unary term says of each pixel by itself whether it is the object: the logits of a click
+       decoder (`unary.DecoderUnary`), or without one the distances of features from the clicks
+       and the tree (`feature_unary.FeatureUnary`).
+    3. An exact minimum cut labels the superpixels (`cut.SuperpixelCutter`), one more the pixels
+       near its outline (`outline_cut.OutlineCutter`); clicks are hard constraints.
+    4. Clicks of a small click radius correct this mask around themselves, from the largest radius
+       to the smallest (`update.ProgressiveMerge`, `prompted_masks.PromptedMasks`).
+    5. Clicked pixels get their label, and only 4-connected parts that hold a click on the object
        are kept (`update.enforce_hard_constraints`).
 
     Every click is satisfied, and the mask depends on the set of prompts, not on their order.
@@ -86,19 +76,17 @@ class InteractiveSegmenter:
     Threads can share an instance; calls run one after another.
 
     Args:
-        model: Gives the features of an image, e.g. a `FeaturePyramid`; or a name or a path for
-            `maskfeat.load`; None if only `set_features` is used.
+        model: Gives features, e.g. a `FeaturePyramid`; or a name or a path for `maskfeat.load`;
+            None if only `set_features` is used.
         method: Only "cut".
         per_megapixel: Superpixels for a million pixels, see `superpixels`.
         pairwise_weight: Weight of the length of the outline, see `SuperpixelCutter`.
         max_megapixels: Larger images, in millions of pixels, are reduced to this size, and their
             masks enlarged.
-        cache_dir: Folder that keeps features, so that an image is encoded once; for a model that
-            is an nn.Module.
-        networks: Networks of clicks; None for those of the package.
-        decoder: A click decoder trained on the features of `model`, or the path of its file, see
-            `decoder_file.load_decoder`. It takes the place of the network of step 2 and reads
-            prompts of a large click radius together. None for none.
+        cache_dir: Folder that keeps the features of images; for a model that is an nn.Module.
+        networks: Only None: there are no networks of clicks any more. It goes with 0.3.
+        decoder: A click decoder, or the path of its file, see `decoder_file.load_decoder`. None
+            takes that in the file of `model`, for features that it can read; False takes none.
     """
 
     @renamed_argument("smoothness", "pairwise_weight")
@@ -111,34 +99,22 @@ class InteractiveSegmenter:
         pairwise_weight: float = PAIRWISE_WEIGHT,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
-        networks: ClickNetworks | None = None,
-        decoder: ClickDecoder | str | os.PathLike[str] | None = None,
+        networks: object = None,
+        decoder: ClickDecoder | str | os.PathLike[str] | Literal[False] | None = None,
     ) -> None:
-        if not isinstance(method, str) or method != "cut":
-            raise ValueError(
-                f"method must be 'cut', got {shown(method)}; 'pixelcut' and 'coloring' are gone, "
-                "and predict_labels gives a seeded watershed of any number of labels"
-            )
+        check_former(method, networks)
         self.model = None if model is None else model_of(model)
         self.per_megapixel = checked_per_megapixel(per_megapixel)
         self.pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
         self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
-        if not (networks is None or isinstance(networks, ClickNetworks)):
-            raise ValueError(f"networks must be ClickNetworks or None, got {shown(networks)}")
-        self.networks = default_networks() if networks is None else networks
-        if isinstance(decoder, str | os.PathLike):
-            found = load_decoder(decoder)
-            if found is None:
-                raise ValueError(f"'{decoder}' holds features without a click decoder")
-            decoder = found
-        self.decoder = None if decoder is None else decoder.fused()
+        found = decoder_for(self.model, decoder)
+        self.decoder = None if found is None else found.fused()
+        self._is_decoder_given = decoder not in (None, False)
         self._inner_strides = () if self.decoder is None else self.decoder.inner_strides
-        self._cache = (
-            None if cache_dir is None else FeatureCache(cache_dir, self.model, self._inner_strides)
-        )
+        self._cache = None
+        if cache_dir is not None:
+            self._cache = FeatureCache(cache_dir, self.model, self._inner_strides)
         self._lock = threading.RLock()
-        self._state: ImageState | None = None
-        self._size = (0, 0)
         self._merge = ProgressiveMerge()
         self._history = PromptHistory(self.predict)
 
@@ -157,18 +133,15 @@ class InteractiveSegmenter:
         rgb = rgb_of(rgb)
         with self._lock:
             small = reduced(rgb, self.max_megapixels)
-            if self._cache is None:
-                features = features_of(self.model, small, self._inner_strides)
-            else:
-                features = self._cache.features(small)
-            self._prepare(features, small, (rgb.shape[0], rgb.shape[1]))
+            cache, inner = self._cache, self._inner_strides
+            found = cache.features(small) if cache else features_of(self.model, small, inner)
+            self._prepare(found, small, (rgb.shape[0], rgb.shape[1]))
 
     def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
         """Set the features of the image of the next prompts.
 
         Args:
-            features: Of the image at its full size. Distances from clicks are measured in units of
-                their `scale`.
+            features: Of the image at its full size; distances are in units of their `scale`.
             rgb: The image, as in `set_image`; its color helps to place outlines.
 
         Raises:
@@ -203,7 +176,7 @@ class InteractiveSegmenter:
             box_yxyx: A box that holds the whole object: top, left, bottom, right, the last two
                 exclusive.
             mask: A first mask, bool, shape (H, W); the prompts can change it.
-            keep_all: Keep parts that hold no click on the object.
+            keep_all: Keep parts without a click on the object.
             click_radius_px: Click radius of each click, then of each scribble, pixels, shape (N +
                 number of scribbles,), see `prompts.Prompt`. A prompt of small radius changes
                 little, one of radius 0 nothing. None: every prompt can change the whole mask.
@@ -216,8 +189,7 @@ class InteractiveSegmenter:
         Raises:
             ValueError: If no image is set, a shape or type is wrong, a prompt lies outside the
                 image, a pixel is both object and background, an object prompt lies outside the box
-                or `within`, or there is no object prompt, no box and no mask. Nothing changes
-                then.
+                or `within`, or there is no object prompt, box or mask. Nothing changes then.
         """
         with self._lock:
             image_state, size = self._ready()
@@ -252,58 +224,39 @@ class InteractiveSegmenter:
         Args:
             clicks_yx: See `predict`; at least one on the object.
             is_positive: See `predict`.
-            num_masks: At most this many; fewer where further segments would be much alike.
+            num_masks: At most this many; fewer where more would be much alike.
 
         Returns:
-            Masks with a predicted IoU each, best first, see `candidates`; each satisfies every
-            click, and one is that of `predict`.
+            Masks that satisfy every click, each with a predicted IoU, best first; one is that of
+            `predict`, see `candidates`.
 
         Raises:
             ValueError: As `predict`, or num_masks is not at least 1.
         """
-        num_masks = checked_count("num_masks", num_masks)
         with self._lock:
             mask = self.predict(clicks_yx, is_positive)
             state, size = self._ready()
             pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
-            to = state.features.size
-            inside, outside = (
-                state.graph.labels[tuple(scaled(pixels.of(label), size, to).T)].astype(np.int64)
-                for label in (1, 0)
-            )
-            small = mask if size == to else resized(mask, to)
-            found = candidates(state.hierarchy, small, inside, outside, num_masks)
+            found = candidates(state.hierarchy, mask, pixels, num_masks)
             return [
-                Candidate(self._constrained(one.mask, small, mask, pixels), one.predicted_iou)
+                one._replace(mask=enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0)))
                 for one in found
             ]
-
-    @staticmethod
-    def _constrained(
-        found: BoolArray, small: BoolArray, mask: BoolArray, pixels: LabeledPixels
-    ) -> BoolArray:
-        """A candidate at the size of the image; every click has its label."""
-        if found is small:
-            return mask
-        enlarged = found.copy() if found.shape == mask.shape else resized(found, mask.shape)
-        return enforce_hard_constraints(enlarged, pixels.of(1), pixels.of(0), keep_all=False)
 
     def _small_mask(
         self, prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, keep_all: bool
     ) -> BoolArray:
         """The mask at the size of the features, not to be changed."""
-        image_state = self.image_state
-        size = image_state.features.size
+        size = self.image_state.features.size
         mask = None if mask is None else resized(mask, size)
-        cutter = PromptCutter(image_state, box, mask)
+        image = PromptedMasks(self.image_state, box, mask)
         start = np.zeros(size, bool)
-        has_object = mask.any() if mask is not None else box is not None
-        # Without a prompt that replaces the whole mask, box and mask alone give the first one.
-        if has_object and all(prompt.octave < ANYWHERE for prompt in prompts):
-            start = cutter.whole(())
-        digest = None if mask is None else sha256(mask.tobytes()).digest()
-        context: Hashable = (box, digest, keep_all)
-        return self._merge.mask(prompts, cutter, start, keep_all, context)
+        has_object = box is not None if mask is None else mask.any()
+        # Prompts that know no outline were made before there was a mask to correct.
+        if has_object and all(math.isfinite(prompt.click_radius) for prompt in prompts):
+            start = image.whole(())
+        context = box, None if mask is None else sha256(mask.tobytes()).digest(), keep_all
+        return self._merge.mask(prompts, image, start, keep_all, context)
 
     def predict_labels(
         self,
@@ -336,94 +289,12 @@ class InteractiveSegmenter:
             enlarged[tuple(pixels.pixels_yx.T)] = pixels.labels
             return enlarged
 
-    def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
-        """Add a click.
-
-        Returns:
-            The mask of all clicks and scribbles since `set_image` or `reset`.
-
-        Raises:
-            ValueError: As `predict`; the click is not added then.
-        """
-        if not (is_whole(row) and is_whole(column)):  # numpy makes True a 1
-            raise ValueError(
-                "row and column of a click must be whole numbers, "
-                f"got {shown(row)} and {shown(column)}"
-            )
-        return self.scribble([(row, column)], is_positive)
-
-    def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:
-        """Add a scribble.
-
-        Args:
-            points_yx: Its pixels (row, column), integers, shape (N, 2), at least one.
-            is_positive: Whether it is on the object.
-
-        Returns:
-            As `click`.
-
-        Raises:
-            ValueError: As `predict`; the scribble is not added then.
-        """
-        with self._lock:
-            _, size = self._ready()
-            points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
-            if not len(points):
-                raise ValueError("a scribble must have at least one pixel, got none")
-            return self._history.add(points, bool(is_positive))
-
-    def undo(self) -> BoolArray | None:
-        """Remove the last click or scribble.
-
-        Returns:
-            The mask of the rest; None if none of the rest is on the object.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        with self._lock:
-            return self._history.undo()
-
-    def reset(self) -> None:
-        """Remove all clicks and scribbles; the image stays."""
-        with self._lock:
-            self._history = PromptHistory(self.predict)
-
-    @property
-    def image_state(self) -> ImageState:
-        """What was computed for the image, at the size that cuts work on.
-
-        Raises:
-            ValueError: If no image is set.
-        """
-        return self._ready()[0]
-
-    @property
-    def scene(self) -> ImageState:
-        """The former name of `image_state`."""
-        warn_renamed("InteractiveSegmenter.scene", "image_state")
-        return self.image_state
-
-    @property
-    def graph(self) -> RegionGraph:
-        """The superpixels of the image, see `image_state`."""
-        return self.image_state.graph
-
-    @property
-    def hierarchy(self) -> Hierarchy:
-        """All nested partitions of the image, see `image_state`."""
-        return self.image_state.hierarchy
-
-    def _ready(self) -> tuple[ImageState, tuple[int, int]]:
-        if self._state is None:
-            raise ValueError("no image is set; call set_image or set_features first")
-        return self._state, self._size
-
     def _prepare(
         self, features: Features, rgb: npt.NDArray[np.uint8] | None, size: tuple[int, int]
     ) -> None:
+        decoder = self.decoder if self._is_decoder_given or reads(self.decoder, features) else None
         weights = self.per_megapixel, self.pairwise_weight
-        self._state = ImageState(features, rgb, self.networks, *weights, self.decoder)
+        self._state = ImageState(features, rgb, *weights, decoder)
         self._size = size
         self._merge = ProgressiveMerge()
-        self._history = PromptHistory(self.predict)
+        self._history.clear()

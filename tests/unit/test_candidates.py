@@ -8,6 +8,7 @@ import pytest
 import maskfeat
 from maskfeat.features.reading import Features
 from maskfeat.interactive.candidates import candidates
+from maskfeat.interactive.prompts import LabeledPixels
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.tree import PartitionTree
 
@@ -21,12 +22,16 @@ def nested_hierarchy() -> Hierarchy:
     return Hierarchy(labels, PartitionTree.of_merges(parents, altitudes, sizes))
 
 
+def clicks(pixels: list[list[int]], labels: list[int]) -> LabeledPixels:
+    return LabeledPixels(np.array(pixels), np.array(labels))
+
+
 def test_the_predicted_iou_is_the_expectation_over_granularities() -> None:
     hierarchy = nested_hierarchy()
     labels = hierarchy.superpixel_labels
     whole = labels <= 2
 
-    found = candidates(hierarchy, whole, np.array([0]), np.array([], np.int64), 3)
+    found = candidates(hierarchy, whole, clicks([[0, 0]], [1]), 3)
 
     # Meant: superpixel 0 (20 pixels) 0.1, {0, 1} (40) 0.3, {0, 1, 2} (100) 0.55, of 0.95.
     expected = np.array([0.1 * 0.2 + 0.3 * 0.4 + 0.55, 0.1 * 0.5 + 0.3 + 0.55 * 0.4]) / 0.95
@@ -41,7 +46,7 @@ def test_no_segment_with_a_background_click_is_offered() -> None:
     hierarchy = nested_hierarchy()
     labels = hierarchy.superpixel_labels
 
-    found = candidates(hierarchy, labels == 0, np.array([0]), np.array([2]), 3)
+    found = candidates(hierarchy, labels == 0, clicks([[0, 0], [0, 5]], [1, 0]), 3)
 
     assert len(found) == 2
     assert not any(one.mask[labels == 2].any() for one in found)

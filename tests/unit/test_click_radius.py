@@ -13,6 +13,7 @@ from maskfeat.interactive.geometry import (
     click_radius_of,
     distance_to_outline,
     grown,
+    parts_with,
     whole,
     window_around,
 )
@@ -26,30 +27,22 @@ def prompt(row: int, column: int, is_object: bool, click_radius: float = np.inf)
     return Prompt(np.array([[row, column]]), is_object, click_radius)
 
 
-class Cuts:
+class Masks:
     """Masks of a function of the labeled pixels, the same in every window."""
 
-    def __init__(
-        self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray], has_decoder: bool = False
-    ) -> None:
+    def __init__(self, mask_of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         self.mask_of = mask_of
-        self.has_decoder = has_decoder
-        self.rough = np.zeros(SIZE, bool)
 
     def whole(self, prompts) -> np.ndarray:
         return self.mask_of(pixels_of(prompts, True), pixels_of(prompts, False))
 
-    def within(self, inside, outside, step, windows) -> Cuts:
-        self.rough = self.mask_of(inside, outside)
-        return self
-
-    def refined(self, window) -> np.ndarray:
-        return self.rough[window]
-
-    def narrow_band_change(self, prompt, below, inside, outside) -> tuple[Window, np.ndarray]:
-        window = grown(window_around(prompt.pixels_yx), 5, whole(below.shape))
-        wanted = self.mask_of(inside, outside) == prompt.is_object
-        return window, (wanted & (below != prompt.is_object))[window]
+    def change(self, prompt, mask, prompts) -> tuple[Window, np.ndarray]:
+        window = grown(window_around(prompt.pixels_yx), 5, whole(mask.shape))
+        wanted = self.whole(prompts) == prompt.is_object
+        change = (wanted & (mask != prompt.is_object))[window]
+        seeds = prompt.pixels_yx - [side.start for side in window]
+        change[tuple(seeds.T)] = True
+        return window, parts_with(change, seeds)
 
 
 def arbitrary_mask(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
@@ -61,7 +54,7 @@ def arbitrary_mask(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     return mask
 
 
-ARBITRARY = Cuts(arbitrary_mask)
+ARBITRARY = Masks(arbitrary_mask)
 
 
 @st.composite
@@ -100,47 +93,52 @@ def test_a_scribble_click_radii_as_far_as_its_deepest_pixel() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(many_prompts(), st.randoms(use_true_random=False), st.booleans())
-def test_every_prompt_is_obeyed_and_no_order_is_left(
-    prompts: list[Prompt], random, has_decoder: bool
-) -> None:
-    cuts = Cuts(arbitrary_mask, has_decoder)
+@given(many_prompts(), st.randoms(use_true_random=False))
+def test_every_prompt_is_obeyed_and_no_order_is_left(prompts: list[Prompt], random) -> None:
     start = np.zeros(SIZE, bool)
     kept = ProgressiveMerge()
     for count in range(1, len(prompts) + 1):  # as a user makes them, with a memory
-        mask = kept.mask(prompts[:count], cuts, start)
+        mask = kept.mask(prompts[:count], ARBITRARY, start)
     for one in prompts:
         assert (mask[tuple(one.pixels_yx.T)] == one.is_object).all()
     parts, _ = ndimage.label(mask)
     labeled = [parts[tuple(one.pixels_yx.T)] for one in prompts if one.is_object]
     assert set(np.unique(parts[mask])) == set(np.concatenate(labeled))
     shuffled = random.sample(prompts, len(prompts))
-    np.testing.assert_array_equal(ProgressiveMerge().mask(shuffled, cuts, start), mask)
+    np.testing.assert_array_equal(ProgressiveMerge().mask(shuffled, ARBITRARY, start), mask)
 
 
 @settings(max_examples=50, deadline=None)
-@given(many_prompts())
-def test_a_prompt_changes_only_what_is_connected_to_it_but_for_parts_it_cuts_off(
-    prompts: list[Prompt],
+@given(st.integers(0, 10_000), st.booleans())
+def test_a_prompt_of_small_radius_changes_only_what_is_connected_to_it(
+    seed: int, is_object: bool
 ) -> None:
-    start = np.zeros(SIZE, bool)
-    merge = ProgressiveMerge()
-    *others, last = prompts
-    last = Prompt(last.pixels_yx, last.is_object, min(one.click_radius for one in prompts) / 2)
-    if (
-        not others
-        or np.isinf(last.click_radius)
-        or last.octave == min(one.octave for one in others)
-    ):
-        return
+    rng = np.random.default_rng(seed)
+    start, merge = np.zeros(SIZE, bool), ProgressiveMerge()
+    others = [prompt(*rng.integers(SIZE), bool(i % 2 == 0)) for i in range(6)]
     before = merge.mask(others, ARBITRARY, start)
+    last = prompt(*rng.integers(SIZE), is_object, 0.1)
     after = merge.mask([*others, last], ARBITRARY, start)
     gained, lost = after & ~before, before & ~after
-    if last.is_object:
+    if is_object:
         assert not lost.any()
         assert ndimage.label(gained)[1] <= 1
     else:
         assert not gained.any()
+
+
+def test_prompts_of_a_radius_as_large_as_the_object_are_read_together() -> None:
+    asked: list[int] = []
+
+    def cut(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        asked.append(len(inside) + len(outside))
+        mask = np.zeros(SIZE, bool)
+        mask[5:15, 5:15] = True  # 0.2 * sqrt(100 pixels) = 2
+        return mask
+
+    prompts = [prompt(8, 8, True), prompt(20, 3, True, 2.1), prompt(20, 9, True, 1.9)]
+    ProgressiveMerge().mask(prompts, Masks(cut), np.zeros(SIZE, bool))
+    assert asked == [1, 2, 3]  # the first alone, then with that of 2.1; that of 1.9 corrects
 
 
 def test_without_an_outline_the_cut_is_the_mask() -> None:
@@ -150,7 +148,7 @@ def test_without_an_outline_the_cut_is_the_mask() -> None:
         return mask
 
     prompts = [prompt(3, 20, True), prompt(3, 0, False), prompt(9, 1, False)]
-    mask = ProgressiveMerge().mask(prompts, Cuts(cut), np.zeros(SIZE, bool))
+    mask = ProgressiveMerge().mask(prompts, Masks(cut), np.zeros(SIZE, bool))
     np.testing.assert_array_equal(mask, cut(np.zeros((1, 2)), np.zeros((2, 2))))
 
 
@@ -160,8 +158,8 @@ def test_parts_without_prompts_are_kept_if_wanted() -> None:
     start = np.zeros(SIZE, bool)
     merge = ProgressiveMerge()
     click = prompt(4, 3, True)
-    only = merge.mask([click], Cuts(lambda *_: whole), start)
-    both = merge.mask([click], Cuts(lambda *_: whole), start, keep_all=True, context="all")
+    only = merge.mask([click], Masks(lambda *_: whole), start)
+    both = merge.mask([click], Masks(lambda *_: whole), start, keep_all=True, context="all")
     assert only.sum() == 4 * SIZE[0]
     np.testing.assert_array_equal(both, whole)
 
@@ -172,6 +170,5 @@ def test_a_prompt_that_the_mask_obeys_already_is_to_change_nothing() -> None:
     assert click_radius_of(mask, [[5, 6]], True) == 0
     assert click_radius_of(mask, [[5, 6]], False) == distance_to_outline(mask, [[5, 6]]) == 3
     assert click_radius_of(mask, [[5, 6], [5, 14]], True) == 3
-    assert (
-        Prompt(np.array([[5, 6]]), True, 0.0).octave < Prompt(np.array([[5, 6]]), True, 0.1).octave
-    )
+    radii = [prompt(5, 6, True, radius).rounded_radius for radius in (0.0, 0.1, 3.0, 20.0, np.inf)]
+    assert radii == [0, 1, 2**1.5, pytest.approx(2**4.5), np.inf]

@@ -4,12 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from click_scenes import GRAPH, TRUTH, cutter_of
+from click_scenes import GRAPH, cutter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.interactive.cut import SuperpixelCutter
-from maskfeat.interactive.networks import default_networks
 from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.potts import FlowGraph
 from maskfeat.segment.tree import salient_path
@@ -122,12 +121,12 @@ def test_clicks_are_obeyed_and_their_order_is_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     clicked = rng.choice(GRAPH.num_superpixels, size=9, replace=False)
     inside, outside = clicked[:4], clicked[4:]
-    found = CUTTER.cut(inside, outside)
-    assert found.is_object[inside].all()
-    assert not found.is_object[outside].any()
-    again = cutter_of().cut(rng.permutation(np.repeat(inside, 2)), rng.permutation(outside))
-    np.testing.assert_array_equal(found.is_object, again.is_object)
-    np.testing.assert_array_equal(found.logits, again.logits)
+    logits = rng.normal(0, 3, GRAPH.num_superpixels).astype(np.float32)
+    found = CUTTER.cut(logits, inside, outside)
+    assert found[inside].all()
+    assert not found[outside].any()
+    again = cutter_of().cut(logits, rng.permutation(np.repeat(inside, 2)), rng.permutation(outside))
+    np.testing.assert_array_equal(found, again)
 
 
 def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
@@ -136,7 +135,7 @@ def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
     noise = np.random.default_rng(0).normal(0, 4, GRAPH.num_superpixels).astype(np.float32)
 
     def outline(pairwise_weight: float) -> float:
-        labels = cutter_of(pairwise_weight).cut(inside, outside, noise).is_object
+        labels = cutter_of(pairwise_weight).cut(noise, inside, outside)
         i, j = GRAPH.edges.T
         return float(GRAPH.border_lengths[labels[i] != labels[j]].sum())
 
@@ -144,21 +143,14 @@ def test_the_outline_does_not_grow_longer_when_pairwise_weight_grows() -> None:
     assert outline(1000) < outline(0)
 
 
-def test_barred_superpixels_are_background_and_a_prior_moves_the_rest() -> None:
+def test_excluded_superpixels_are_background_and_logits_move_the_rest() -> None:
     inside = [GRAPH.labels[30, 25]]
     excluded = np.unique(GRAPH.labels[:, 50:])
-    excluded = excluded[excluded != inside[0]]
-    found = CUTTER.cut(inside, [], excluded_superpixels=excluded).is_object
-    assert not found[excluded].any()
-    for_all = CUTTER.cut(inside, [], prior=np.full(GRAPH.num_superpixels, 50, np.float32)).is_object
-    assert for_all.all()
-
-
-def test_a_click_on_each_disc_and_one_between_find_both_discs() -> None:
-    clicked = GRAPH.labels[[30, 30], [25, 72]]
-    outside = [GRAPH.labels[30, 48], GRAPH.labels[3, 3], GRAPH.labels[56, 48]]
-    mask = CUTTER.cut(clicked, outside).is_object[GRAPH.labels]
-    assert (mask & (TRUTH > 0)).sum() / (mask | (TRUTH > 0)).sum() > 0.9
+    likely = np.full(GRAPH.num_superpixels, 50, np.float32)
+    found = CUTTER.cut(likely, inside, [], [*excluded, *inside])
+    assert not found[np.setdiff1d(excluded, inside)].any()
+    assert found[inside].all()
+    assert CUTTER.cut(likely, inside, []).all()
 
 
 def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> None:
@@ -186,16 +178,15 @@ def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match="object_superpixels must name at least one superpixel"):
-        CUTTER.cut(NONE, [1])
+    logits = np.zeros(GRAPH.num_superpixels, np.float32)
     with pytest.raises(
         ValueError, match=r"background_superpixels must lie in 0 to 399, got 400 to 400"
     ):
-        CUTTER.cut([1], [400])
+        CUTTER.cut(logits, [1], [400])
     with pytest.raises(ValueError, match="object_superpixels must be integers, got float64"):
-        CUTTER.cut([1.5], [2])
+        CUTTER.cut(logits, [1.5], [2])
     with pytest.raises(ValueError, match="pairwise_weight must be a finite number of at least 0"):
-        SuperpixelCutter(CUTTER.evidence, default_networks().superpixels, pairwise_weight=-1)
+        SuperpixelCutter(GRAPH, pairwise_weight=-1)
 
 
 CUTTER = cutter_of()
@@ -209,20 +200,17 @@ def test_a_cut_within_is_the_cut_of_all_with_the_rest_held(seed: int) -> None:
     count = GRAPH.num_superpixels
     clicks = rng.choice(count, 6, replace=False)
     inside, outside = clicks[:3], clicks[3:]
-    everything = cutter.cut_within(np.ones(count, bool), np.zeros(count, bool), inside, outside)
-    whole = cutter.cut(inside, outside)
-    np.testing.assert_allclose(everything.logits, whole.logits, atol=1e-3)
-    np.testing.assert_array_equal(everything.is_object, whole.is_object)
+    logits = rng.normal(0, 3, count).astype(np.float32)
+    everything = cutter.cut_within(
+        np.ones(count, bool), np.zeros(count, bool), logits, inside, outside
+    )
+    np.testing.assert_array_equal(everything, cutter.cut(logits, inside, outside))
 
     is_free, labels = rng.random(count) < 0.3, rng.random(count) < 0.5
-    found = cutter.cut_within(is_free, labels, inside, outside).is_object
+    found = cutter.cut_within(is_free, labels, logits, inside, outside)
     np.testing.assert_array_equal(found[~is_free], labels[~is_free])
-    costs = GRAPH.border_lengths * cutter.side_costs(GRAPH.boundary_strengths)
-    unary = np.clip(whole.logits, -4, 4) * GRAPH.sizes
-    free = np.isin(np.arange(count), clicks) & is_free
-    fixed = np.where(np.isin(np.arange(count), inside) & free, True, labels)
-    fixed = np.where(np.isin(np.arange(count), outside) & free, False, fixed)
-    is_fixed = free | ~is_free
-    network = FlowGraph(count, GRAPH.edges, costs, 4.0 * GRAPH.labels.size)
-    wanted = network.cut(unary, np.flatnonzero(is_fixed & fixed), np.flatnonzero(is_fixed & ~fixed))
+    # The same with all others clicked; those that are clicked and not free keep their label, too.
+    objects = np.where(is_free, np.isin(np.arange(count), inside), labels)
+    grounds = np.where(is_free, np.isin(np.arange(count), outside), ~labels)
+    wanted = cutter.cut(logits, np.flatnonzero(objects), np.flatnonzero(grounds))
     np.testing.assert_array_equal(found, wanted)

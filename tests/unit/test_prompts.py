@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.interactive.prompts import (
+from maskfeat.interactive.prompt_checks import (
     checked_box,
     checked_mask,
     clicks_and_scribbles,
     labeled_pixels,
-    some_of,
 )
+from maskfeat.interactive.prompts import some_of
 
 SIZE = (20, 30)
 

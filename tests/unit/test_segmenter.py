@@ -308,7 +308,7 @@ def test_clicks_that_are_kept_can_be_undone_and_forgotten() -> None:
     second = segmenter.click(5, 5, is_positive=False)
     click_radius = distance_to_outline(first, [5, 5])
     clicks = [[5, 5], [32, 30]], [False, True]
-    again = segmenter.predict(*clicks, click_radius_px=[click_radius, np.inf])
+    again = segmenter.predict(*clicks, click_radius_px=[click_radius, np.inf], within=first)
     np.testing.assert_array_equal(second, again)
     with pytest.raises(ValueError, match="inside the image"):
         segmenter.click(99, 0)

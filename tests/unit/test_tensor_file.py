@@ -16,7 +16,6 @@ from maskfeat.features import weights
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
-from maskfeat.interactive.networks import default_networks, load_networks, save_networks
 from maskfeat.segment.merge_classifier import MergeClassifier, default_merge_classifier
 from maskfeat.tensor_file import CHECKSUM_KEY
 
@@ -37,7 +36,6 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "network": (lambda path: weights.save(net(), path), maskfeat.load),
     "features beside a decoder": (write_both, maskfeat.load),
     "decoder": (write_both, load_decoder),
-    "click networks": (lambda path: save_networks(path, default_networks()), load_networks),
     "merge classifier": (default_merge_classifier().save, MergeClassifier.load),
 }
 

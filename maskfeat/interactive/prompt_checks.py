@@ -1,0 +1,265 @@
+"""Checks of what users give, at the door of `InteractiveSegmenter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.arguments import array_of, is_whole, shown
+from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.interactive.geometry import Box
+from maskfeat.interactive.prompts import LabeledPixels, Prompt, in_order
+
+
+def check_former(method: object, networks: object) -> None:
+    """Refuse what arguments of former releases could be.
+
+    Raises:
+        ValueError: If the method is not "cut", or networks are given.
+    """
+    if not isinstance(method, str) or method != "cut":
+        raise ValueError(
+            f"method must be 'cut', got {shown(method)}; 'pixelcut' and 'coloring' are gone, "
+            "and predict_labels gives a seeded watershed of any number of labels"
+        )
+    if networks is not None:
+        raise ValueError(
+            f"networks must be None, got {shown(networks)}; networks of clicks are gone, give a "
+            "click decoder in their place"
+        )
+
+
+def clicks_and_scribbles(
+    clicks_yx: npt.ArrayLike,
+    is_positive: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
+    size: tuple[int, int],
+) -> LabeledPixels:
+    """Pixels of an object and its background.
+
+    Args:
+        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+        is_positive: True or 1 for a click on the object, False or 0 for one on the background,
+            shape (N,).
+        scribbles: Pixels as in clicks_yx, each with True or 1 for the object.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If a shape or type is wrong, a pixel lies outside the image, or a pixel is both
+            object and background.
+    """
+    pairs = _checked_scribbles(scribbles)
+    signs = array_of("is_positive", is_positive)
+    wrong = (
+        [] if signs.dtype == np.bool_ else [s for s in signs.ravel().tolist() if s not in (0, 1)]
+    )
+    for _, sign in pairs:  # -1 would count as True
+        is_sign = isinstance(sign, bool | np.bool_) or (is_whole(sign) and sign in (0, 1))
+        wrong += [] if is_sign else [sign]
+    if wrong:
+        raise ValueError(
+            "is_positive must be True or 1 for the object, False or 0 for the background, "
+            f"got {shown(wrong[0])}; compare with 0"
+        )
+    return labeled_pixels(
+        clicks_yx,
+        signs.astype(np.int64),
+        [(points, int(sign)) for points, sign in pairs],
+        size,
+        ("background", "object"),
+    )
+
+
+def labeled_pixels(
+    clicks_yx: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
+    size: tuple[int, int],
+    names: Sequence[str] = (),
+) -> LabeledPixels:
+    """Pixels with any labels.
+
+    Args:
+        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
+        labels: Label of each click, integers, not negative, shape (N,).
+        scribbles: Pixels as in clicks_yx, each with a label.
+        size: Height and width of the image.
+        names: Names of the labels in error messages.
+
+    Raises:
+        ValueError: If a shape or type is wrong, a label is negative, a pixel lies outside the
+            image, or a pixel has two labels.
+    """
+    clicks, numbers = _pixels(clicks_yx, size), array_of("labels", labels)
+    if numbers.shape != clicks.shape[:1]:
+        raise ValueError(
+            "there must be one label or sign for each click, "
+            f"got {numbers.shape} for clicks of shape {clicks.shape}"
+        )
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {numbers.dtype}")
+    pairs = [(_pixels(points, size), label) for points, label in _checked_scribbles(scribbles)]
+    unfit = [label for _, label in pairs if not is_whole(label)]
+    if unfit:
+        raise ValueError(f"labels must be integers, got {shown(unfit[0])}")
+    pixels = np.concatenate([clicks, *(points for points, _ in pairs)])
+    all_labels = np.concatenate(
+        [numbers.astype(np.int64), *(np.full(len(points), label) for points, label in pairs)]
+    )
+    if (all_labels < 0).any():
+        raise ValueError(f"labels must not be negative, got {all_labels.min()}")
+    pixels, all_labels, repeats, twice = in_order(pixels, all_labels)
+    if twice is not None:
+        both = [names[n] if names else str(n) for n in all_labels[twice - 1 : twice + 1]]
+        raise ValueError(
+            f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is labeled as {both[0]} "
+            f"and as {both[1]}; take one of the two back"
+        )
+    return LabeledPixels(pixels[~repeats], all_labels[~repeats])
+
+
+def prompts_with_radius(
+    clicks_yx: npt.ArrayLike,
+    scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
+    is_positive: npt.ArrayLike,
+    click_radius_px: npt.ArrayLike | None,
+    size: tuple[int, int],
+) -> list[Prompt]:
+    """One prompt for each click and scribble that `clicks_and_scribbles` has checked.
+
+    Args:
+        clicks_yx: See there.
+        scribbles: See there.
+        is_positive: See there.
+        click_radius_px: One for each click, then one for each scribble, pixels, not negative,
+            shape (N + M,); None is inf for all.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If click_radius_px has another shape, or one is negative or NaN.
+    """
+    clicks = _pixels(clicks_yx, size)
+    signs = [bool(sign) for sign in array_of("is_positive", is_positive)]
+    groups = [*zip(clicks[:, None], signs, strict=True)]
+    groups += [(_pixels(points, size), bool(s)) for points, s in _checked_scribbles(scribbles)]
+    groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
+    radii = np.full(len(groups), np.inf)
+    if click_radius_px is not None:
+        radii = array_of("click_radius_px", click_radius_px).astype(np.float64)
+    if radii.shape != (len(groups),) or not (radii >= 0).all():
+        raise ValueError(
+            "click_radius_px must be one number of pixels, not negative, for each click and "
+            f"scribble ({len(groups)}), got {shown(click_radius_px)}"
+        )
+    return [
+        Prompt(pixels, sign, float(radius))
+        for (pixels, sign), radius in zip(groups, radii, strict=True)
+        if len(pixels)
+    ]
+
+
+def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> Box:
+    """A box (top, left, bottom, right), the last two exclusive, clipped to the image.
+
+    Raises:
+        ValueError: If it is not four finite numbers, or holds no pixel of the image.
+    """
+    box = array_of("box_yxyx", box_yxyx).astype(np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise ValueError(
+            f"box_yxyx must be four numbers (top, left, bottom, right), got {shown(box_yxyx)}"
+        )
+    top, left = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
+    bottom, right = np.ceil(np.minimum(box[2:], size)).astype(int).tolist()
+    if top >= bottom or left >= right:
+        raise ValueError(
+            f"box_yxyx must hold a pixel of the image of {size[0]} x {size[1]} pixels (height x "
+            f"width), got {shown(box_yxyx)}"
+        )
+    return top, left, bottom, right
+
+
+def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask") -> BoolArray:
+    """A mask of the size of the image.
+
+    Raises:
+        ValueError: If it is not bool, or has another size.
+    """
+    values = array_of(name, mask)
+    if values.shape != size or values.dtype != np.bool_:
+        raise ValueError(
+            f"{name} must be bool, of the size of the image {size}, "
+            f"got {values.dtype} {values.shape}"
+        )
+    return values
+
+
+def check_object(
+    inside: IntArray, box: Box | None, mask: BoolArray | None, within: BoolArray | None
+) -> None:
+    """Check that prompts give an object, and that it can hold all object prompts.
+
+    Args:
+        inside: Pixels of object prompts, (N, 2).
+        box: Holds the whole object.
+        mask: A first mask, (H, W).
+        within: What the object can cover at most, (H, W).
+
+    Raises:
+        ValueError: If there is no object prompt, no box and no mask with a pixel, or an object
+            prompt lies outside the box or `within`.
+    """
+    if not len(inside) and box is None and (mask is None or not mask.any()):
+        raise ValueError(
+            "at least one click must be positive, got none; click the object first, or give a box "
+            "or a mask that is not empty"
+        )
+    if box is not None:
+        beyond = inside[((inside < box[:2]) | (inside >= box[2:])).any(axis=1)]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                f"the box {box}; enlarge the box, or take the click back"
+            )
+    if within is not None:
+        beyond = inside[~within[tuple(inside.T)]]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                "`within`; leave `within` out, or take the click back"
+            )
+
+
+def _checked_scribbles(
+    scribbles: Sequence[tuple[npt.ArrayLike, Any]] | None,
+) -> list[tuple[npt.ArrayLike, Any]]:
+    """Pairs of pixels and a sign or label."""
+    try:
+        return [(points, sign) for points, sign in (() if scribbles is None else scribbles)]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
+            f"got {shown(scribbles)}"
+        ) from None
+
+
+def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:
+    points = array_of("clicks and scribbles", points_yx)
+    if points.size == 0:
+        return np.empty((0, 2), np.int64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"clicks and scribbles must have shape (N, 2), got {points.shape}")
+    if not np.issubdtype(points.dtype, np.integer):
+        raise ValueError(
+            f"clicks and scribbles must be integers (whole pixels), got {points.dtype}; round them"
+        )
+    outside = ((points < 0) | (points >= size)).any(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"clicks must lie inside the image of {size[0]} x {size[1]} pixels (height x width), "
+            f"got (row, column) = {tuple(points[outside][0].tolist())}"
+        )
+    return points.astype(np.int64)

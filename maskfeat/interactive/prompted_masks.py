@@ -1,0 +1,180 @@
+"""Masks of one image for sets of prompts: a cut of the whole image, a change around one prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
+from maskfeat.interactive.geometry import (
+    Box,
+    Window,
+    filled,
+    grown,
+    parts_with,
+    whole,
+    window_around,
+    window_of,
+)
+from maskfeat.interactive.image import ImageState
+from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.unary import PromptSet
+
+# All chosen on objects of train splits (experiments/interactive).
+_BAND_PX = 4  # from the outline of a cut of superpixels; pixels there are decided one by one
+# Pixels around a prompt that it can change: times its click radius, and at least.
+_WINDOW_RADII, _LEAST_WINDOW_PX = 4.0, 24
+_MOST_PIXELS_SIDE = 80  # windows up to this side are cut as pixels, larger ones as superpixels
+_CERTAIN = 1e3  # logit of a pixel of a prompt
+
+
+class PromptedMasks:
+    """Masks of one image, with a box prompt and a mask prompt.
+
+    All are functions of the set of prompts. Clicks can still be unsatisfied, see
+    `update.enforce_hard_constraints`.
+
+    Args:
+        state: The image.
+        box: Holds the whole object, or None.
+        mask: A mask to start from, bool, shape (H, W), or None.
+    """
+
+    def __init__(self, state: ImageState, box: Box | None, mask: BoolArray | None) -> None:
+        self._state = state
+        self._box = box
+        self._mask = mask
+
+    def whole(self, prompts: Sequence[Prompt]) -> BoolArray:
+        """The mask of the minimum cut of the whole image, (H, W)."""
+        state, labels = self._state, self._state.graph.labels
+        unary = state.unary.whole(PromptSet(prompts, self._box, self._mask))
+        logits = state.superpixel_means(unary)
+        inside, outside = self._clicked(prompts, True), self._clicked(prompts, False)
+        if not len(inside):  # a box or a mask holds an object
+            inside = np.array([int(logits.argmax())], np.int64)
+        is_object = state.cutter.cut(logits, inside, outside, self._excluded())
+        mask: BoolArray = is_object[labels]
+        window = grown(window_of(mask), _BAND_PX + 1, whole(mask.shape))
+        mask[window] = self._with_outline(mask[window], unary[window], prompts, window)
+        return mask if self._box is None else mask & filled(self._box, mask.shape)
+
+    def change(
+        self, prompt: Prompt, mask: BoolArray, prompts: Sequence[Prompt]
+    ) -> tuple[Window, BoolArray]:
+        """What one prompt changes in a mask: a part around it, connected to it.
+
+        Args:
+            prompt: With a finite click radius; the mask does not satisfy it.
+            mask: The mask before, bool, shape (H, W).
+            prompts: All prompts so far; those near this one are read.
+
+        Returns:
+            A window around the prompt, and its pixels that get the label of the prompt, bool,
+            (h, w).
+        """
+        length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
+        window = grown(window_around(prompt.pixels_yx), length, whole(mask.shape))
+        near = [other for other in prompts if _lies_in(other, window).any()]
+        before = mask[window]
+        key = (
+            prompt.key,
+            prompt.click_radius,
+            self._box,
+            before.tobytes(),
+            *((p.key, p.click_radius) for p in near),
+        )
+        changes = self._state.changes
+        return window, changes.get(key, lambda: self._changed(prompt, mask, near, window))
+
+    def _changed(
+        self, prompt: Prompt, mask: BoolArray, near: Sequence[Prompt], window: Window
+    ) -> BoolArray:
+        """Cut a window; pixels that have the label of the prompt keep it, (h, w)."""
+        unary = self._state.unary.around(prompt, PromptSet(near, self._box, mask), window)
+        before = mask[window]
+        if max(before.shape) <= _MOST_PIXELS_SIDE:
+            after = self._cut_pixels(before, unary, before != prompt.is_object, near, window)
+        else:
+            after = self._cut_superpixels(prompt, mask, near, unary, window)
+            after = self._with_outline(after, unary, near, window)
+        change = (after == prompt.is_object) & (before != prompt.is_object)
+        if self._box is not None and prompt.is_object:
+            change &= filled(self._box, mask.shape)[window]
+        seeds = prompt.pixels_yx - [side.start for side in window]
+        change[tuple(seeds.T)] = True
+        return parts_with(change, seeds)
+
+    def _cut_superpixels(
+        self,
+        prompt: Prompt,
+        mask: BoolArray,
+        near: Sequence[Prompt],
+        unary: FloatArray,
+        window: Window,
+    ) -> BoolArray:
+        """As `_cut_around`, superpixel by superpixel, (h, w)."""
+        state, labels = self._state, self._state.graph.labels[window]
+        logits = state.superpixel_means(unary, window)
+        before = mask.ravel()[state.first_pixels]
+        own = self._clicked([prompt], prompt.is_object)
+        is_free = np.zeros(len(before), bool)
+        is_free[labels] = True
+        is_free &= before != prompt.is_object
+        is_free[own] = True
+        clicked = {sign: self._clicked(near, sign) for sign in (True, False)}
+        other = not prompt.is_object
+        clicked[other] = np.setdiff1d(clicked[other], own)  # of both kinds: this prompt counts
+        after = state.cutter.cut_within(
+            is_free, before, logits, clicked[True], clicked[False], self._excluded()
+        )
+        return np.where(after[labels] == prompt.is_object, prompt.is_object, mask[window])
+
+    def _with_outline(
+        self, mask: BoolArray, unary: FloatArray, prompts: Sequence[Prompt], window: Window
+    ) -> BoolArray:
+        """A mask of superpixels in a window, its pixels near the outline decided again, (h, w)."""
+        border = np.zeros(mask.shape, bool)
+        border[1:] |= mask[1:] != mask[:-1]
+        border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+        is_free = ndimage.maximum_filter(border, size=2 * _BAND_PX + 1)
+        return self._cut_pixels(mask, unary, is_free, prompts, window)
+
+    def _cut_pixels(
+        self,
+        mask: BoolArray,
+        unary: FloatArray,
+        is_free: BoolArray,
+        prompts: Sequence[Prompt],
+        window: Window,
+    ) -> BoolArray:
+        """Cut the free pixels of a window, prompts as hard constraints, (h, w)."""
+        unary = unary.copy()
+        for prompt in prompts:
+            inside = prompt.pixels_yx[_lies_in(prompt, window)] - [side.start for side in window]
+            unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN
+        return self._state.outline.cut(mask, unary, is_free, window)
+
+    def _clicked(self, prompts: Sequence[Prompt], is_object: bool) -> IntArray:
+        """Superpixels of prompts of one label, each once, (N,)."""
+        pixels = pixels_of(prompts, is_object)
+        return np.unique(self._state.graph.labels[tuple(pixels.T)]).astype(np.int64)
+
+    def _excluded(self) -> IntArray:
+        """Superpixels outside the box, (N,)."""
+        if self._box is None:
+            return np.empty(0, np.int64)
+        graph = self._state.graph
+        is_outside = np.ones(graph.num_superpixels, bool)
+        is_outside[graph.labels[self._box[0] : self._box[2], self._box[1] : self._box[3]]] = False
+        return np.flatnonzero(is_outside)
+
+
+def _lies_in(prompt: Prompt, window: Window) -> BoolArray:
+    """Which pixels of a prompt lie in a window, (N,)."""
+    low, high = np.array([(side.start, side.stop) for side in window]).T
+    is_inside: BoolArray = ((prompt.pixels_yx >= low) & (prompt.pixels_yx < high)).all(axis=1)
+    return is_inside

@@ -1,0 +1,68 @@
+"""Which decoder a segmenter reads clicks with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import maskfeat
+from maskfeat.features import weights
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.reading import Features
+from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder_file import save_with_decoder
+from maskfeat.interactive.feature_unary import FeatureUnary
+from maskfeat.interactive.prompt_maps import num_image_channels, num_prompt_channels
+from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.unary import DecoderUnary
+
+RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same features, alone and with a decoder."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    net = FeaturePyramid("test_convnext", levels=[0, 1], width=8).eval()
+    weights.save(net, folder / "alone.safetensors")
+    channels = num_image_channels([1, 4]), num_prompt_channels(2)
+    decoder = ClickDecoder(*channels, width=8, stages=(8, 8), blocks=(1, 1))
+    save_with_decoder(folder / "alone.safetensors", decoder, folder / "both.safetensors")
+    return folder / "alone.safetensors", folder / "both.safetensors"
+
+
+def unary_of(segmenter: InteractiveSegmenter) -> type:
+    segmenter.set_image(RGB)
+    return type(segmenter.image_state.unary)
+
+
+def test_the_decoder_in_the_file_of_the_model_is_read(files: tuple[Path, Path]) -> None:
+    alone, both = files
+    assert unary_of(InteractiveSegmenter(both)) is DecoderUnary
+    assert unary_of(InteractiveSegmenter(maskfeat.load(both))) is DecoderUnary
+    assert unary_of(InteractiveSegmenter(both, decoder=False)) is FeatureUnary
+    assert unary_of(InteractiveSegmenter(alone)) is FeatureUnary
+    assert unary_of(InteractiveSegmenter(alone, decoder=both)) is DecoderUnary
+    with pytest.raises(ValueError, match=r"alone\.safetensors' holds features without a click"):
+        InteractiveSegmenter(alone, decoder=alone)
+
+
+def test_features_that_the_decoder_cannot_read_are_cut_without_it(
+    files: tuple[Path, Path],
+) -> None:
+    color = Features.from_dense(RGB / 255.0)
+    own = InteractiveSegmenter(files[1])
+    own.set_features(color)
+    assert isinstance(own.image_state.unary, FeatureUnary)
+    asked = InteractiveSegmenter(files[1], decoder=files[1])
+    with pytest.raises(ValueError, match="decoder reads 9 maps, got features of 3 channels"):
+        asked.set_features(color)
+
+
+def test_networks_of_clicks_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"networks must be None, got .*give a click decoder"):
+        InteractiveSegmenter(networks="clicks.safetensors")
