@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from maskfeat.arguments import checked_count
-from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.prompts import LabeledPixels
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.resizing import resized, scaled
@@ -28,13 +29,18 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    hierarchy: Hierarchy, mask: BoolArray, pixels: LabeledPixels, num_masks: int
+    hierarchy: Hierarchy,
+    mask: BoolArray,
+    pixels: LabeledPixels,
+    num_masks: int,
+    logits: FloatArray | None = None,
 ) -> list[Candidate]:
     """A mask and the segments of the hierarchy that the clicks may stand for, best first.
 
-    What the user means is taken to be the segment around the clicks at a granularity that is
-    uniform in (0, 1): a node of the tree with probability p, whose parent has p', is meant with
-    probability p - p', as altitudes are calibrated. The predicted IoU is the expectation over
+    The predicted IoU is the soft IoU with the probabilities of a click decoder, where there is
+    one. Else what the user means is taken to be the segment around the clicks at a granularity that
+    is uniform in (0, 1): a node of the tree with probability p, whose parent has p', is meant with
+    probability p - p', as altitudes are calibrated; the predicted IoU is the expectation over
     these nodes. Of candidates that are alike the better one is kept, as in Segment Anything
     (arXiv:2304.02643), which gives three masks for a click for the same reason.
 
@@ -44,6 +50,7 @@ def candidates(
         pixels: The clicks, at least one with label 1 (object); no segment with a click of label 0
             is a candidate.
         num_masks: At most this many.
+        logits: Of "object" by a click decoder, of each pixel of the image of the hierarchy.
 
     Raises:
         ValueError: If num_masks is not at least 1.
@@ -58,17 +65,12 @@ def candidates(
     nodes = _nodes_around(hierarchy, inside, outside)
     if not len(nodes):
         return [Candidate(mask, 0.0)]
-    probabilities = hierarchy.probabilities[np.append(nodes, tree.parents[nodes[-1]])]
-    meant = np.maximum(-np.diff(probabilities), 0) + 1e-6
-    meant /= meant.sum()
-    sizes = tree.sizes[nodes]
-    nested = np.minimum(sizes[:, None], sizes) / np.maximum(sizes[:, None], sizes)
     reduced = resized(mask, small)
-    counts = np.bincount(labels.ravel(), reduced.ravel(), tree.num_leaves)
-    within = tree.sums(counts)[nodes]
-    own: Float64Array = within / (reduced.sum() + sizes - within)
-    found = [Candidate(mask, float(meant @ own))]
-    ious = nested @ meant
+    if logits is None:
+        own, ious = _expected_ious(hierarchy, nodes, reduced)
+    else:
+        own, ious = _soft_ious(hierarchy, nodes, reduced, logits)
+    found = [Candidate(mask, own)]
     for i in np.argsort(-ious, kind="stable"):
         if len(found) == num_masks:
             break
@@ -76,6 +78,33 @@ def candidates(
         if all(_iou(segment, other.mask) < _MOST_ALIKE for other in found):
             found.append(Candidate(segment, float(ious[i])))
     return sorted(found, key=lambda candidate: -candidate.predicted_iou)
+
+
+def _expected_ious(
+    hierarchy: Hierarchy, nodes: IntArray, mask: BoolArray
+) -> tuple[float, Float64Array]:
+    """Expected IoU of a mask (h, w) and of nested nodes, (N,), if one of these nodes is meant."""
+    tree = hierarchy.tree
+    probabilities = hierarchy.probabilities[np.append(nodes, tree.parents[nodes[-1]])]
+    meant = np.maximum(-np.diff(probabilities), 0) + 1e-6
+    meant /= meant.sum()
+    sizes = tree.sizes[nodes]
+    nested = np.minimum(sizes[:, None], sizes) / np.maximum(sizes[:, None], sizes)
+    counts = np.bincount(hierarchy.superpixel_labels.ravel(), mask.ravel(), tree.num_leaves)
+    within = tree.sums(counts)[nodes]
+    return float(meant @ (within / (mask.sum() + sizes - within))), nested @ meant
+
+
+def _soft_ious(
+    hierarchy: Hierarchy, nodes: IntArray, mask: BoolArray, logits: FloatArray
+) -> tuple[float, Float64Array]:
+    """IoU of a mask (h, w) and of nodes (N,) with an object of a probability in each pixel."""
+    probabilities = expit(logits.astype(np.float64))
+    total, tree = probabilities.sum(), hierarchy.tree
+    sums = np.bincount(hierarchy.superpixel_labels.ravel(), probabilities.ravel(), tree.num_leaves)
+    within = tree.sums(sums)[nodes]
+    own = float(probabilities[mask].sum())
+    return own / float(mask.sum() + total - own), within / (tree.sizes[nodes] + total - within)
 
 
 def _nodes_around(hierarchy: Hierarchy, inside: IntArray, outside: IntArray) -> IntArray:

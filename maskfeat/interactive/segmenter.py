@@ -37,6 +37,7 @@ from maskfeat.interactive.prompt_checks import (
 )
 from maskfeat.interactive.prompted_masks import PromptedMasks
 from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.unary import DecoderUnary, PromptSet
 from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
 from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
@@ -237,7 +238,12 @@ class InteractiveSegmenter(ClickByClick):
             mask = self.predict(clicks_yx, is_positive)
             state, size = self._ready()
             pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
-            found = candidates(state.hierarchy, mask, pixels, num_masks)
+            logits = None
+            if isinstance(state.unary, DecoderUnary):
+                prompts = prompts_with_radius(clicks_yx, (), is_positive, None, size)
+                small = [prompt.scaled(size, state.features.size) for prompt in prompts]
+                logits = state.unary.whole(PromptSet(small))
+            found = candidates(state.hierarchy, mask, pixels, num_masks, logits)
             return [
                 one._replace(mask=enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0)))
                 for one in found

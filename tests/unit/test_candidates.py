@@ -42,6 +42,20 @@ def test_the_predicted_iou_is_the_expectation_over_granularities() -> None:
     assert ious == sorted(ious, reverse=True)
 
 
+def test_with_a_decoder_the_predicted_iou_is_that_with_its_probabilities() -> None:
+    hierarchy = nested_hierarchy()
+    labels = hierarchy.superpixel_labels
+    logits = np.where(labels <= 1, 9.0, np.where(labels == 2, 0.0, -99.0)).astype(np.float32)
+
+    found = candidates(hierarchy, labels == 0, clicks([[0, 0]], [1]), 3, logits)
+
+    # Expected pixels: 40 of {0, 1}, 30 of superpixel 2.
+    expected = {2: 70 / 100, 1: 40 / 70, 0: 20 / 70}
+    assert [one.predicted_iou for one in found] == pytest.approx(list(expected.values()), abs=1e-3)
+    for one, last in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.mask, labels <= last)
+
+
 def test_no_segment_with_a_background_click_is_offered() -> None:
     hierarchy = nested_hierarchy()
     labels = hierarchy.superpixel_labels
