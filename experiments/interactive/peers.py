@@ -40,7 +40,7 @@ _ITERATIONS = 5
 class Coloring:
     """Our seeded watershed on the hierarchy, of the two labels object and background.
 
-    With clicks on the object alone, the tree nodes that stand out most around them.
+    With clicks on the object alone, the segments at granularity 0.5 that hold them.
     """
 
     def __init__(self, model: FeatureModel) -> None:
@@ -53,10 +53,10 @@ class Coloring:
     def predict(self, clicks_yx: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
         """The mask for all clicks."""
         if is_positive.all():
-            labels = self._segmenter.graph.labels
-            inside = np.unique(labels[tuple(clicks_yx.T)]).astype(np.int64)
-            evidence = self._segmenter.image_state.cutter.evidence
-            mask = evidence.salient(inside, np.empty(0, np.int64))[labels]
+            labels, tree = self._segmenter.graph.labels, self._segmenter.hierarchy.tree
+            clicked = np.unique(labels[tuple(clicks_yx.T)]).tolist()
+            regions = [tree.region_around(superpixel, granularity=0.5) for superpixel in clicked]
+            mask = np.logical_or.reduce(regions)[labels]
         else:
             mask = self._segmenter.predict_labels(clicks_yx, is_positive.astype(np.int64)) == 1
         return enforce_hard_constraints(
