@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 
 from maskfeat.features.model_file import find_model
@@ -34,17 +33,11 @@ def export(checkpoint: str, out: str, card: str | None = None, full: bool = Fals
     import torch
 
     from maskfeat.features.weights import load, save
-    from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
+    from maskfeat.interactive.decoder_file import load_decoder, packed
 
     text = Path(card).read_text(encoding="utf-8") if card is not None else ""
     net, decoder = load(checkpoint), load_decoder(checkpoint)
     dtype = torch.float32 if full else torch.float16
-    if decoder is None:
-        save(net, out, dtype, text)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            features = Path(folder) / "features.safetensors"
-            save(net, features, dtype, text)
-            save_with_decoder(features, decoder, out, dtype)
+    save(net, out, dtype, text, ({}, {}) if decoder is None else packed(decoder, dtype))
     size = Path(out).stat().st_size / 1e6
     logging.getLogger("maskfeat").info("%s: %s, %.1f MB", out, net.config["backbone"], size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -147,6 +148,7 @@ def save(
     path: str | os.PathLike[str],
     dtype: torch.dtype = torch.float16,
     card: str = "",
+    beside: tuple[Mapping[str, Tensor], Mapping[str, str]] = ({}, {}),
 ) -> None:
     """Write a network with its config to one safetensors file, whole or not at all.
 
@@ -156,6 +158,8 @@ def save(
         dtype: Of the weights in the file. Half precision halves the file. A tensor that it cannot
             hold, as a norm's running variance above 65,504, stays as it is.
         card: What people should know of it: data, terms, command, scores; see `read_card`.
+        beside: Tensors and metadata of what goes into the same file, as a click decoder's
+            (`maskfeat.interactive.decoder_file.packed`).
 
     Raises:
         ValueError: If a weight is no number. Nothing is written.
@@ -167,7 +171,8 @@ def save(
     with whole_file(path) as file:
         metadata = {CONFIG_KEY: json.dumps(net.config), **class_entry(net)}
         metadata |= {CARD_KEY: card} if card else {}
-        file.write(with_checksum(serialize, weights, metadata))
+        tensors, described = beside
+        file.write(with_checksum(serialize, weights | dict(tensors), metadata | dict(described)))
 
 
 def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:

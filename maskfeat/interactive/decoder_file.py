@@ -45,14 +45,20 @@ def save_with_decoder(
     with safe_open(find_model(features), framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {n: file.get_tensor(n) for n in file.keys() if not n.startswith(DECODER_PREFIX)}
+    weights, described = packed(decoder, dtype)
+    with whole_file(path) as file:
+        file.write(with_checksum(serialize, tensors | weights, metadata | described))
+
+
+def packed(decoder: ClickDecoder, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Its tensors and its settings as a file of features holds them, weights in a dtype."""
     weights = {
-        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        DECODER_PREFIX + name: (
+            (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        )
         for name, value in decoder.state_dict().items()
     }
-    tensors |= {DECODER_PREFIX + name: value for name, value in weights.items()}
-    metadata[DECODER_KEY] = json.dumps(decoder.config)
-    with whole_file(path) as file:
-        file.write(with_checksum(serialize, tensors, metadata))
+    return weights, {DECODER_KEY: json.dumps(decoder.config)}
 
 
 def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
