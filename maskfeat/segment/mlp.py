@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,7 @@ CLIP = 4.0  # standardized inputs are clipped here, in standard deviations
 
 @dataclass(frozen=True)
 class Mlp:
-    """An MLP with tanh in its hidden layers and one logit, optionally monotone in its inputs.
-
-    It is monotone if the weights of the first layer have the signs of their inputs and no later
-    weight is negative (Sill, Monotonic networks, NIPS 1997).
+    """An MLP with tanh in its hidden layers and one logit.
 
     Attributes:
         inputs: Names of the F inputs, in order.
@@ -37,11 +33,6 @@ class Mlp:
         weights: Of each layer, as `torch.nn.Linear` has them: (D, F), (D, D), ..., (1, D).
         biases: Of each layer, (D,), (D,), ..., (1,).
         origin: What it was fitted on, one sentence.
-        signs: For each input 1 if the logit must not fall as the input rises, -1 if it must not
-            rise, 0 if both are allowed; None for a network that is not monotone.
-
-    Raises:
-        ValueError: If a weight contradicts the signs.
     """
 
     inputs: tuple[str, ...]
@@ -50,14 +41,6 @@ class Mlp:
     weights: tuple[Array, ...]
     biases: tuple[Array, ...]
     origin: str = ""
-    signs: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.signs is None:
-            return
-        contradicts = (self.weights[0] * np.array(self.signs) < 0).any()
-        if contradicts or any((weight < 0).any() for weight in self.weights[1:]):
-            raise ValueError("the weights of a monotone network must have the signs of its inputs")
 
     def __call__(self, values: npt.NDArray[np.floating]) -> Array:
         """Logits, shape (N,), of inputs (F, N)."""
@@ -72,60 +55,42 @@ class Mlp:
 
     def save(self, path: str | Path) -> None:
         """Write it as .safetensors, whole or not at all."""
-        tensors, described = self.packed()
+        tensors = {"mean": self.mean, "std": self.std}
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        described = json.dumps({"inputs": self.inputs, "origin": self.origin})
         with whole_file(path) as file:
-            file.write(with_checksum(serialize, tensors, {"network": described}))
+            file.write(with_checksum(serialize, arrays, {"network": described}))
 
     @classmethod
     def load(cls, path: str | Path, inputs: Sequence[str]) -> Mlp:
         """Read what `save` wrote.
 
+        Args:
+            path: The file.
+            inputs: What this version has; the network reads all of them, or the first.
+
         Raises:
-            ValueError: If it is no such file, or was fitted to other inputs than these.
+            ValueError: If it is no such file, or was fitted to other inputs.
         """
         try:
             with safe_open(path, framework="np") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
                 metadata = file.metadata() or {}
             check_tensors(path, metadata)
-            return cls.unpacked(tensors, metadata["network"], inputs)
+            content = json.loads(metadata["network"])
+            known = tuple(content["inputs"])
+            if known != tuple(inputs)[: len(known)]:
+                raise ValueError("it was fitted to other features than this version has; refit it")
+            layers = range(sum(name.endswith(".weight") for name in tensors))
+            return cls(
+                known,
+                tensors["mean"],
+                tensors["std"],
+                tuple(tensors[f"{number}.weight"] for number in layers),
+                tuple(tensors[f"{number}.bias"] for number in layers),
+                content["origin"],
+            )
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"'{path}' cannot be used: {error}") from error
-
-    def packed(self, prefix: str = "") -> tuple[dict[str, Array], str]:
-        """Its tensors by name, and what else belongs to it as JSON; a file may hold several."""
-        tensors = {"mean": self.mean, "std": self.std}
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
-        described = {"inputs": self.inputs, "signs": self.signs, "origin": self.origin}
-        arrays = {prefix + name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        return arrays, json.dumps(described)
-
-    @classmethod
-    def unpacked(
-        cls, tensors: Mapping[str, Array], described: str, inputs: Sequence[str], prefix: str = ""
-    ) -> Mlp:
-        """The network that `packed` described.
-
-        Raises:
-            ValueError: If it was fitted to other inputs than these, or than the first of these.
-        """
-        content = json.loads(described)
-        known = tuple(content["inputs"])
-        if known != tuple(inputs)[: len(known)]:
-            raise ValueError("it was fitted to other features than this version has; refit it")
-        weights, biases = [], []
-        for number in count():
-            if f"{prefix}{number}.weight" not in tensors:
-                break
-            weights.append(tensors[f"{prefix}{number}.weight"])
-            biases.append(tensors[f"{prefix}{number}.bias"])
-        return cls(
-            known,
-            tensors[f"{prefix}mean"],
-            tensors[f"{prefix}std"],
-            tuple(weights),
-            tuple(biases),
-            content["origin"],
-            None if content["signs"] is None else tuple(content["signs"]),
-        )
