@@ -16,6 +16,7 @@ import warnings
 
 import cv2
 import numpy as np
+from salient import salient_path
 from scipy import ndimage
 from scipy.spatial import KDTree
 from skimage import segmentation
@@ -28,7 +29,7 @@ from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Linkage, superpixel_tree
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import PartitionTree, salient_path
+from maskfeat.segment.tree import PartitionTree
 
 # The long side that images are reduced to for the random walker, pixels.
 _WALKER_SIDE = 256
@@ -207,7 +208,7 @@ class TreeSegmenter:
     That is the nearest click by the ultrametric distance of the tree. A superpixel that meets
     clicks of both signs at once is background, so that the object consists of the largest nodes
     with clicks on the object alone; without background clicks it consists of the nodes that stand
-    out most above these clicks (`maskfeat.segment.tree.salient_path`). A superpixel with
+    out most above these clicks (`salient.salient_path`). A superpixel with
     clicks of both signs is shared out pixel by pixel to the nearest of its clicks.
 
     Args:

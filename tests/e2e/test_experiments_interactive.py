@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -20,12 +21,15 @@ sys.path.insert(0, str(FOLDER))
 import benchmark  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+import salient  # noqa: E402
 import sessions  # noqa: E402
 import targets  # noqa: E402
 
 from maskfeat.batch import ClickTarget  # noqa: E402
 from maskfeat.evaluate.metrics import iou  # noqa: E402
 from maskfeat.features.lab import LabEncoder  # noqa: E402
+from maskfeat.segment.agglomeration import ward_tree  # noqa: E402
+from maskfeat.segment.superpixels import superpixels  # noqa: E402
 
 PEERS = {
     "grabcut": peers.GrabCut,
@@ -45,6 +49,19 @@ def disc(size: tuple[int, int] = (60, 80)) -> tuple[np.ndarray, np.ndarray]:
     noise = np.random.default_rng(0).integers(-3, 4, (*size, 3))
     rgb = np.where(mask[..., None], [200, 60, 50], [40, 70, 180]) + noise
     return rgb.astype(np.uint8), mask
+
+
+def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
+    rgb, _ = disc()
+    graph = superpixels(LabEncoder().features(rgb))
+    tree = ward_tree(graph.features, graph.sizes, graph.edges)
+    for leaf, other in itertools.product((3, 120, 250), (7, 199, 390)):
+        excluded = np.zeros(len(tree.parents), bool)
+        excluded[tree.ancestors(other)] = True
+        under = tree.leaves_under(np.array([salient.salient_path(tree, leaf).best(excluded)]))
+        assert under[leaf]
+        assert not under[other]
+        assert under.dot(graph.sizes) <= 0.6 * graph.labels.size
 
 
 @pytest.fixture(params=PEERS)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from maskfeat.interactive.cut import SuperpixelCutter
 from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.potts import FlowGraph
-from maskfeat.segment.tree import salient_path
 
 NONE = np.zeros(0, int)
 
@@ -164,17 +163,6 @@ def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> 
         assert under[leaf]
         assert under[17]
         assert under.dot(GRAPH.sizes) == tree.sizes[min(shared)]
-
-
-def test_a_salient_node_holds_the_click_and_no_barred_region() -> None:
-    tree = ward_tree(GRAPH.features, GRAPH.sizes, GRAPH.edges)
-    for leaf, other in itertools.product((3, 120, 250), (7, 199, 390)):
-        excluded = np.zeros(len(tree.parents), bool)
-        excluded[tree.ancestors(other)] = True
-        under = tree.leaves_under(np.array([salient_path(tree, leaf).best(excluded)]))
-        assert under[leaf]
-        assert not under[other]
-        assert under.dot(GRAPH.sizes) <= 0.6 * GRAPH.labels.size
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
