@@ -233,9 +233,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument(
-        "--out", type=Path, default=Path("maskfeat/segment/merge_classifier.safetensors")
-    )
+    parser.add_argument("--out", type=Path, help="else the file of the package")
     args = parser.parse_args()
 
     # Partitions say all; a hundred masks of an image take as many times its memory.
@@ -250,14 +248,17 @@ def main() -> None:
     with ProcessPoolExecutor(args.processes) as pool:
         jobs = [pool.submit(known_image, args.checkpoint, image) for image in images]
         known = [job.result() for job in track(jobs, "superpixels")]
+        args.boundaries &= known[0].graph.boundary_probabilities is not None
         parts = list(pool.map(first_samples, known))
         merge_classifier = fit(parts, args, origin)
         for number in range(args.iterations):
             jobs = [pool.submit(next_samples, image, merge_classifier) for image in known]
             parts += [job.result() for job in track(jobs, f"merging, iteration {number + 1}")]
             merge_classifier = fit(parts, args, origin)
-    merge_classifier.save(args.out)
-    print(f"in {args.out}")
+    kind = "merge_classifier_boundaries" if args.boundaries else "merge_classifier"
+    out = args.out or Path(f"maskfeat/segment/{kind}.safetensors")
+    merge_classifier.save(out)
+    print(f"in {out}")
 
 
 if __name__ == "__main__":
