@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.geometry import Box, Window, filled
 from maskfeat.interactive.prompt_maps import COLOR_SCALE
-from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.prompts import Prompt, superpixels_of
 from maskfeat.interactive.tree_maps import TreeMaps
 from maskfeat.interactive.unary import PromptSet, distances_in_radii
 from maskfeat.segment.superpixels import RegionGraph
@@ -68,7 +67,8 @@ class FeatureUnary:
 
     def whole(self, given: PromptSet) -> FloatArray:
         """See `unary.Unary`; the same for all pixels of a superpixel."""
-        inside, outside = (self._clicked(given.prompts, is_object) for is_object in (True, False))
+        labels = self._graph.labels
+        inside, outside = (superpixels_of(given.prompts, kind, labels) for kind in (True, False))
         logits = np.zeros(self._graph.num_superpixels, np.float32)
         if len(inside):
             logits += self._logits(inside)
@@ -83,7 +83,7 @@ class FeatureUnary:
             maps = self._tree_maps.maps(inside, outside)
             logits += _logit(maps[0]) if len(inside) else 0
             logits -= np.maximum(_logit(maps[3]), 0) if len(outside) else 0
-        found: FloatArray = logits[self._graph.labels]
+        found: FloatArray = logits[labels]
         return found
 
     def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
@@ -125,11 +125,6 @@ class FeatureUnary:
             steps = self._colors[window] - self._colors[places].mean(axis=0)
             of_pixels += np.float32(COLOR_SCALE) * np.einsum("yxc,yxc->yx", steps, steps)
         return np.sqrt(of_pixels)
-
-    def _clicked(self, prompts: Sequence[Prompt], is_object: bool) -> IntArray:
-        """Superpixels of prompts of one label, each once, (N,)."""
-        pixels = pixels_of(prompts, is_object)
-        return np.unique(self._graph.labels[tuple(pixels.T)]).astype(np.int64)
 
     def _logits(self, clicked: IntArray) -> FloatArray:
         """Logit of "one segment with the nearest of some clicks" by features, (K,)."""

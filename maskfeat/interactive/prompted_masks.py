@@ -20,7 +20,7 @@ from maskfeat.interactive.geometry import (
     window_of,
 )
 from maskfeat.interactive.image import ImageState
-from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.prompts import Prompt, superpixels_of
 from maskfeat.interactive.unary import PromptSet
 
 # All chosen on objects of train splits (experiments/interactive).
@@ -53,7 +53,7 @@ class PromptedMasks:
         state, labels = self._state, self._state.graph.labels
         unary = state.unary.whole(PromptSet(prompts, self._box, self._mask))
         logits = state.superpixel_means(unary)
-        inside, outside = self._clicked(prompts, True), self._clicked(prompts, False)
+        inside, outside = (superpixels_of(prompts, kind, labels) for kind in (True, False))
         if not len(inside):  # a box or a mask holds an object
             inside = np.array([int(logits.argmax())], np.int64)
         is_object = state.cutter.cut(logits, inside, outside, self._excluded())
@@ -116,22 +116,23 @@ class PromptedMasks:
         unary: FloatArray,
         window: Window,
     ) -> BoolArray:
-        """As `_cut_around`, superpixel by superpixel, (h, w)."""
-        state, labels = self._state, self._state.graph.labels[window]
+        """As `_cut_pixels`, superpixel by superpixel, (h, w)."""
+        state, labels = self._state, self._state.graph.labels
         logits = state.superpixel_means(unary, window)
         before = mask.ravel()[state.first_pixels]
-        own = self._clicked([prompt], prompt.is_object)
+        own = superpixels_of([prompt], prompt.is_object, labels)
         is_free = np.zeros(len(before), bool)
-        is_free[labels] = True
+        is_free[labels[window]] = True
         is_free &= before != prompt.is_object
         is_free[own] = True
-        clicked = {sign: self._clicked(near, sign) for sign in (True, False)}
+        clicked = {kind: superpixels_of(near, kind, labels) for kind in (True, False)}
         other = not prompt.is_object
         clicked[other] = np.setdiff1d(clicked[other], own)  # of both kinds: this prompt counts
         after = state.cutter.cut_within(
             is_free, before, logits, clicked[True], clicked[False], self._excluded()
         )
-        return np.where(after[labels] == prompt.is_object, prompt.is_object, mask[window])
+        is_changed = after[labels[window]] == prompt.is_object
+        return np.where(is_changed, prompt.is_object, mask[window])
 
     def _with_outline(
         self, mask: BoolArray, unary: FloatArray, prompts: Sequence[Prompt], window: Window
@@ -157,11 +158,6 @@ class PromptedMasks:
             inside = prompt.pixels_yx[_lies_in(prompt, window)] - [side.start for side in window]
             unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN
         return self._state.outline.cut(mask, unary, is_free, window)
-
-    def _clicked(self, prompts: Sequence[Prompt], is_object: bool) -> IntArray:
-        """Superpixels of prompts of one label, each once, (N,)."""
-        pixels = pixels_of(prompts, is_object)
-        return np.unique(self._state.graph.labels[tuple(pixels.T)]).astype(np.int64)
 
     def _excluded(self) -> IntArray:
         """Superpixels outside the box, (N,)."""

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.arrays import BoolArray, Int32Array, IntArray
 from maskfeat.segment.resizing import scaled
 
 _STEPS_PER_OCTAVE = 2
@@ -70,6 +70,18 @@ def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
     """Pixels of all object prompts, or of all background prompts, (N, 2)."""
     found = [prompt.pixels_yx for prompt in prompts if prompt.is_object == is_object]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
+
+
+def superpixels_of(prompts: Sequence[Prompt], is_object: bool, labels: Int32Array) -> IntArray:
+    """Superpixels of prompts of one label, each once, (N,).
+
+    Args:
+        prompts: Their pixels inside the image.
+        is_object: Which of them.
+        labels: Superpixel of each pixel, shape (H, W).
+    """
+    pixels = pixels_of(prompts, is_object)
+    return np.unique(labels[tuple(pixels.T)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
