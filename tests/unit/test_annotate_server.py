@@ -208,9 +208,9 @@ def test_prompts_that_label_and_prompts_before_the_features_are_there_have_no_cl
 
 def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> None:
     ready_view(client)
-    clicks = (click(ON_DISC), click([45, 67]), click([24, 40], 0), click([62, 40]))
+    clicks = (click(ON_DISC), click([45, 67]), click([24, 40], 0), click(ON_SQUARE))
     masks = [act(client, one)["masks"] for one in clicks]
-    assert len({one["counts"] for (one,) in masks}) >= 3  # a click may change nothing
+    assert len({one["counts"] for (one,) in masks}) == 4
     for back in (2, 1, 0):
         assert act(client, {"do": "undo"})["masks"] == masks[back]
     for forth in (1, 2, 3):
