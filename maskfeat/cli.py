@@ -6,6 +6,8 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 from __future__ import annotations
 
 import faulthandler
+import functools
+import importlib
 import inspect
 import io
 import json
@@ -22,7 +24,14 @@ from maskfeat.deprecation import current_command, current_options
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
-_ON_FILES = ("segment", "annotate", "convert", "export")
+# Command -> its module, and what its bare words are for; None where it takes fixed ones.
+_ON_FILES = {
+    "segment": ("maskfeat.app.segment_command", "images"),
+    "annotate": ("maskfeat.app.annotate_command", None),
+    "convert": ("maskfeat.app.convert_command", "masks"),
+    "export": ("maskfeat.app.export_command", None),
+    "configs": ("maskfeat.packaged", "folder"),
+}
 
 # Commands that take a list of words without an option, and the parameter these are for.
 _LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": "shards"}
@@ -48,23 +57,26 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     """Run the command that the first words name; the program's own words need not be handed on."""
     if words[:1] == ["shards"]:
         words = [*words[:2], *current_options(" ".join(words[:2]), words[2:])]
-    if words and words[0] in ("-h", "--help", "--version"):
-        _say_of_itself(words[0])
+    if words[:1] == ["--version"]:
+        print(f"maskfeat {__version__}")
+        return
+    if words and words[0] in ("-h", "--help"):
+        from maskfeat.help_text import COMMANDS
+
+        print(COMMANDS)
         return
     if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
         function = _shard_commands()[words[1]]
-        _on_lists(f"shards {words[1]}", function, _LISTS[words[1]], words[2:])
+        _on_lists(_LISTS[words[1]], f"shards {words[1]}", function, words[2:])
         return
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
     if words and words[0] in _ON_FILES:
-        _on_files(words[0], current_options(words[0], words[1:]))
-        return
-    if words[:1] == ["configs"]:
-        from maskfeat.packaged import configs
-
-        _on_lists("configs", configs, "folder", words[1:])
+        module, option = _ON_FILES[words[0]]
+        function = getattr(importlib.import_module(module), words[0])
+        run = _run_at_length if option is None else functools.partial(_on_lists, option)
+        run(words[0], function, current_options(words[0], words[1:]))
         return
     if words[:1] == ["clicks"]:
         words, is_typed = current_command(words), False
@@ -81,21 +93,11 @@ def _run_words(words: list[str], is_typed: bool) -> None:
         MaskfeatCLI(None if is_typed else words)
 
 
-def _say_of_itself(word: str) -> None:
-    """The version, or all commands; neither waits for torch."""
-    if word == "--version":
-        print(f"maskfeat {__version__}")
-        return
-    from maskfeat.help_text import COMMANDS
-
-    print(COMMANDS)
-
-
 def _check_command(words: Sequence[str]) -> None:
     """Refuse an unknown command: Lightning would name its own commands only."""
     if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
         return
-    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "configs", "shards"])
+    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "shards"])
     got = f"got '{words[0]}'" if words else "got none"
     print(
         f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr
@@ -122,27 +124,7 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
         jsonargparse.auto_cli(functions, args=list(words), **settings)
 
 
-def _on_files(name: str, words: Sequence[str]) -> None:
-    """A command whose words without an option are files or folders."""
-    if name == "segment":
-        from maskfeat.app.segment_command import segment
-
-        _on_lists(name, segment, "images", words)
-    elif name == "convert":
-        from maskfeat.app.convert_command import convert
-
-        _on_lists(name, convert, "masks", words)
-    elif name == "annotate":
-        from maskfeat.app.annotate_command import annotate
-
-        _run_at_length(name, annotate, words)
-    else:
-        from maskfeat.app.export_command import export
-
-        _run_at_length(name, export, words)
-
-
-def _on_lists(name: str, function: Callable[..., None], option: str, words: Sequence[str]) -> None:
+def _on_lists(option: str, name: str, function: Callable[..., None], words: Sequence[str]) -> None:
     """A command whose bare words are files, as many as one likes."""
     rest, bare = _part_bare(_spelled_out(function, words))
     if option == "folder":

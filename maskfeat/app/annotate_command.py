@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskfeat.app.label_command import check_acquisition, class_names, label_app
 from maskfeat.app.segment_command import check_names
 from maskfeat.files import held_folder
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from maskfeat.app.server import Backend
 
 _NUM_PORTS = 20
+_ACQUISITIONS = ("uncertain", "energy", "given")
 
 
 def annotate(
@@ -92,8 +92,9 @@ def annotate(
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not 0 <= port < 2**16:
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
-    names = None if classes is None else class_names(classes)
-    check_acquisition(acquisition)
+    names = None if classes is None else _class_names(classes)
+    if acquisition not in _ACQUISITIONS:
+        raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
     from maskfeat.data.folder import find_images
 
     paths = find_images(images)
@@ -106,12 +107,22 @@ def annotate(
     check_names(paths, folder)
     with _held(folder):
         if names is None:
-            app, greeting = _object_app(paths, folder, model, host, max_megapixels)
+            backend, greeting = _object_backend(paths, folder, model, max_megapixels)
         else:
-            app, greeting = label_app(
-                paths, names, folder, model, host, acquisition, max_megapixels
+            backend, greeting = _label_backend(
+                paths, names, folder, model, acquisition, max_megapixels
             )
-        _serve(app, greeting, host, port, open_browser)
+        _serve(backend, greeting, host, port, open_browser)
+
+
+def _class_names(text: str) -> list[str]:
+    """At least two different names with commas between."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"classes must be at least two different names with commas between, got {text!r}"
+        )
+    return names
 
 
 @contextlib.contextmanager
@@ -128,24 +139,54 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _object_app(
-    paths: Sequence[Path], folder: Path, model: str, host: str, max_megapixels: float
-) -> tuple[Starlette, str]:
-    """The application, and the text that is printed when it starts."""
+def _object_backend(
+    paths: Sequence[Path], folder: Path, model: str, max_megapixels: float
+) -> tuple[Backend, str]:
+    """What the page of objects shows, and the text that is printed when it starts."""
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_images import OpenImages
-    from maskfeat.app.server import create_app
     from maskfeat.segment.inputs import model_of
 
     store = AnnotationStore(folder, paths)
-    app = create_app(OpenImages(store, model_of(model), max_megapixels), host)
-    return app, f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
+    greeting = f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
+    return OpenImages(store, model_of(model), max_megapixels), greeting
 
 
-def _serve(app: Starlette, greeting: str, host: str, port: int, open_browser: bool) -> None:
+def _label_backend(
+    paths: Sequence[Path],
+    classes: Sequence[str],
+    folder: Path,
+    model: str,
+    acquisition: str,
+    max_megapixels: float,
+) -> tuple[Backend, str]:
+    """What the page of classes shows, and the text that is printed when it starts."""
+    from maskfeat.app.label_views import LabelViews
+    from maskfeat.labeling.labeler import Labeler
+
+    labeler = Labeler(
+        paths,
+        classes,
+        model,
+        folder,
+        acquisition=acquisition,  # type: ignore[arg-type]
+        max_megapixels=max_megapixels,
+    )
+    done = labeler.progress
+    greeting = (
+        f"{done.num_done} of {done.num_images} images done, {done.num_prepared} prepared; "
+        f"clicks and labels go to '{folder}'"
+    )
+    return LabelViews(labeler), greeting
+
+
+def _serve(backend: Backend, greeting: str, host: str, port: int, open_browser: bool) -> None:
     import uvicorn
 
     from maskfeat.app.own_page import is_loopback
+    from maskfeat.app.server import create_app
+
+    app = create_app(backend, host)
 
     with listening(host, port) as listener:
         named = f"[{host}]" if ":" in host else host

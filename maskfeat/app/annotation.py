@@ -91,6 +91,11 @@ class State:
         """The prompts that the mode shows."""
         return self.open_prompts if self.mode == "object" else self.label_prompts
 
+    @property
+    def shown_in_results(self) -> tuple[object, ...]:
+        """What the files of masks depend on."""
+        return self.is_done, self.labels, self.finished
+
 
 @dataclass(frozen=True)
 class AddPrompt:

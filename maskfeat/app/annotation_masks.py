@@ -6,18 +6,15 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from maskfeat.app.annotation import OBJECT, Prompt
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.history import shown_mask
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 Size = tuple[int, int]
 
 

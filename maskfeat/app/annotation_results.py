@@ -18,12 +18,12 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.app.annotation import MaskRuns
+from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import decode_annotations, encode
-from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import annotation, image_entry, json_bytes
+from maskfeat.segment.resizing import enlarged
 
-BoolArray = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 
 LABELS_FOLDER = "labels"
@@ -158,14 +158,6 @@ def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any
 def _decoded(runs: MaskRuns) -> BoolArray:
     mask: BoolArray = decode_annotations([runs.counts], runs.size)[0]
     return mask
-
-
-def enlarged(mask: BoolArray, size: Size) -> BoolArray:
-    """A mask at another size: each pixel takes the value of the cell that holds its center."""
-    if mask.shape == size:
-        return mask
-    rows, columns = (nearest_cells(n, m) for n, m in zip(mask.shape, size, strict=True))
-    return mask[np.ix_(rows, columns)]
 
 
 def _point_inside(mask: BoolArray, size: Size) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""An image as it is shown on the page, and as the segmenter gets it."""
+"""An image as it is shown on the page, its tree too, and as the segmenter gets it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
 from maskfeat.data.folder import read_image
 from maskfeat.segment.resizing import reduced
+from maskfeat.segment.tree import PartitionTree
 
 MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
@@ -47,3 +48,22 @@ def read_at_work(path: Path, max_megapixels: float) -> ImageAtWork:
     shown.save(file, "JPEG", quality=92, subsampling=0)
     small, identity = reduced(rgb, max_megapixels), identity_of(path, rgb)
     return ImageAtWork(rgb.shape[:2], small, file.getvalue(), identity)
+
+
+def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
+    """The tree that the page cuts at a granularity.
+
+    Little endian: uint32 height, width, K superpixels, 0; float64 altitudes (2 K - 1); int32
+    parents (2 K - 1); int32 superpixel of each pixel (height x width).
+
+    Args:
+        superpixel_labels: Superpixel of each pixel, shape (H, W).
+        tree: Their merges.
+    """
+    parts = [
+        np.array([*superpixel_labels.shape, tree.num_leaves, 0], "<u4"),
+        tree.altitudes.astype("<f8"),
+        tree.parents.astype("<i4"),
+        superpixel_labels.astype("<i4"),
+    ]
+    return b"".join(part.tobytes() for part in parts)

@@ -9,8 +9,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from maskfeat.app.annotation_json import JsonDict
-from maskfeat.app.image_at_work import read_at_work
-from maskfeat.app.partition_bytes import partition_bytes
+from maskfeat.app.image_at_work import partition_bytes, read_at_work
 from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker

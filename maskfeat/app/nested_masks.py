@@ -8,16 +8,14 @@ from typing import Any
 
 import higra as hg
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.annotations import rle
 from maskfeat.data.annotations.counts import write_counts
-from maskfeat.evaluate.drawing import nearest_cells
 from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
-
-IntArray = npt.NDArray[np.int64]
+from maskfeat.segment.resizing import nearest_cells
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from maskfeat.app.annotation import (
     described,
 )
 from maskfeat.app.annotation_json import JsonDict, prompt_to_json, step_from_json
-from maskfeat.app.annotation_masks import BoolArray, click_radius_on, label_map, object_mask
+from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.image_at_work import ImageAtWork
-from maskfeat.app.partition_bytes import partition_bytes
+from maskfeat.app.image_at_work import ImageAtWork, partition_bytes
 from maskfeat.app.revisions import check_revision
+from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.image_identity import ImageIdentity
 from maskfeat.data.annotations.painting import encode
 from maskfeat.files import file_stamp
@@ -209,7 +209,7 @@ class OpenImage:
                 self._identity,
                 annotation,
                 self._prompts_revision,
-                with_results=_may_change_results(before.state, annotation.state),
+                with_results=before.state.shown_in_results != annotation.state.shown_in_results,
             )
             self._prompts_revision = self._store.revision(self.number)
         self._annotation = annotation
@@ -242,9 +242,12 @@ class OpenImage:
             view["notice"] = self._store.notices[self.number]
         if is_ready:
             try:
+                is_object = state.mode == "object"
+                masks = {OBJECT: self._open_mask(state)} if is_object else self._label_masks(state)
                 view["masks"] = [
                     {"label": label, "size": list(mask.shape), "counts": encode(mask)}
-                    for label, mask in self._masks_at_hand(state).items()
+                    for label, mask in masks.items()
+                    if mask.any()
                 ]
             except ValueError as error:
                 view["problem"] = str(error)
@@ -252,13 +255,6 @@ class OpenImage:
 
     def _is_ready(self) -> bool:
         return self.segmenter.done() and not self.segmenter.exception()
-
-    def _masks_at_hand(self, state: State) -> dict[int, BoolArray]:
-        """What the prompts that are shown stand for, by label."""
-        if state.mode == "object":
-            mask = self._open_mask(state)
-            return {OBJECT: mask} if mask.any() else {}
-        return self._label_masks(state)
 
     def _open_mask(self, state: State) -> BoolArray:
         return object_mask(self.segmenter.result(), state.open_prompts, self.size)
@@ -286,11 +282,3 @@ class OpenImage:
 
 def _runs_of(mask: BoolArray) -> MaskRuns:
     return MaskRuns((mask.shape[0], mask.shape[1]), encode(mask))
-
-
-def _may_change_results(before: State, after: State) -> bool:
-    return (before.is_done, before.labels, before.finished) != (
-        after.is_done,
-        after.labels,
-        after.finished,
-    )

@@ -15,13 +15,13 @@ from PIL import Image
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
 from maskfeat.arrays import RgbImage
-from maskfeat.evaluate.drawing import contour_image, nearest_cells, overlay_labels
+from maskfeat.evaluate.drawing import contour_image, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import image_entry, json_bytes
 from maskfeat.segment.hierarchy import hierarchy
-from maskfeat.segment.resizing import reduced
+from maskfeat.segment.resizing import enlarged, reduced
 
 # What a hierarchy is built from.
 Encoder = Callable[[RgbImage], Features | RgbImage]
@@ -81,8 +81,8 @@ def segment_image(
         )
     key, size = path.stem, rgb.shape[:2]
     (folder / f"{key}.json").unlink(missing_ok=True)
-    _write_png(folder / f"{key}_labels.png", _enlarged(labels.astype(np.uint16), size))
-    _write_png(folder / f"{key}_contours.png", _enlarged(contour_image(tree.ucm()), size))
+    _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
+    _write_png(folder / f"{key}_contours.png", enlarged(contour_image(tree.ucm()), size))
     # An image gets hardly smaller at the usual 6, which takes three times as long.
     _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
     image = image_entry(task.number, size, path.name)
@@ -104,13 +104,6 @@ def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:
         *(path, width, height, *size),
     )
     return small
-
-
-def _enlarged(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
-    if values.shape == size:
-        return values
-    rows, columns = (nearest_cells(n, m) for n, m in zip(values.shape, size, strict=True))
-    return values[np.ix_(rows, columns)]
 
 
 def _write_png(path: Path, pixels: npt.NDArray[Any], compress_level: int = 6) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from maskfeat.arrays import BoolArray, FloatArray, IntArray, RgbImage
+from maskfeat.arrays import BoolArray, FloatArray, RgbImage
 from maskfeat.evaluate.metrics.boundaries import border_pixels
 from maskfeat.features.reading import Features
+from maskfeat.segment.resizing import nearest_cells
 
 GREEN = (40, 200, 60)
 RED = (235, 50, 40)
@@ -213,15 +214,6 @@ def contour_image(contour_map: FloatArray) -> npt.NDArray[np.uint8]:
     by_rows = np.maximum(np.maximum(contour_map[:-2:2], contour_map[1::2]), contour_map[2::2])
     largest = np.maximum(np.maximum(by_rows[:, :-2:2], by_rows[:, 1::2]), by_rows[:, 2::2])
     return (largest * 255).round().astype(np.uint8)
-
-
-def nearest_cells(num_cells: int, num_pixels: int) -> IntArray:
-    """Which of some cells in a row holds the center of each of some pixels as long in all.
-
-    `cells[nearest_cells(len(cells), n)]` enlarges cells to n pixels. Where these are no fewer,
-    every cell is met.
-    """
-    return ((np.arange(num_pixels) + 0.5) * (num_cells / num_pixels)).astype(np.int64)
 
 
 def overlay_mask(

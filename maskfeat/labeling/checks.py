@@ -64,9 +64,13 @@ def _check_names(classes: object) -> None:
 
 
 def checked_size(
-    granularity: float | None, num_segments: int | None
+    granularity: float | None,
+    num_segments: int | None,
+    otherwise: tuple[float | None, int | None],
 ) -> tuple[float | None, int | None]:
-    """The size of the region of a click, by granularity or by number of segments."""
+    """The size of the region of a click, by granularity or by number; or `otherwise`."""
+    if granularity is None and num_segments is None:
+        return otherwise
     if granularity is not None and num_segments is not None:
         raise ValueError(
             f"give granularity or num_segments, not both, got {granularity} and {num_segments}"

@@ -10,9 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-Float32Array = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from maskfeat.arrays import Float64Array, FloatArray, IntArray
 
 _TEMPERATURES = np.geomspace(0.5, 8, 17)
 _NUM_FOLDS = 3
@@ -73,8 +71,8 @@ class RegionClassifier:
         self._estimator = estimator
         self._fitted: object | None = None
         self._classes = np.zeros(0, np.int64)
-        self._center: Float32Array | None = None
-        self._std: Float32Array | None = None
+        self._center: FloatArray | None = None
+        self._std: FloatArray | None = None
         self._calibrated_for = 0
 
     @property
@@ -138,7 +136,7 @@ class RegionClassifier:
             if best is not None:
                 self.temperature, self._calibrated_for = best, len(classes)
 
-    def probabilities(self, descriptors: npt.NDArray[np.floating]) -> FloatArray:
+    def probabilities(self, descriptors: npt.NDArray[np.floating]) -> Float64Array:
         """Calibrated probabilities of all classes, float64, shape (N, L).
 
         A class that nobody has named yet gets a thousandth; before any, all are alike.
@@ -149,20 +147,20 @@ class RegionClassifier:
             result[:, self._classes] = _at_temperature(known, self.temperature)
         elif self.is_fitted:
             result[:, self._classes] = 1
-        totals: FloatArray = result / result.sum(axis=1, keepdims=True)
+        totals: Float64Array = result / result.sum(axis=1, keepdims=True)
         return totals
 
-    def _scaled(self, descriptors: npt.NDArray[np.floating]) -> Float32Array:
+    def _scaled(self, descriptors: npt.NDArray[np.floating]) -> FloatArray:
         assert self._center is not None
         assert self._std is not None
-        scaled: Float32Array = (descriptors.astype(np.float32) - self._center) / self._std
+        scaled: FloatArray = (descriptors.astype(np.float32) - self._center) / self._std
         return scaled
 
-    def _weighted(self, classes: IntArray, weights: npt.NDArray[np.floating]) -> FloatArray:
+    def _weighted(self, classes: IntArray, weights: npt.NDArray[np.floating]) -> Float64Array:
         """Weights of mean 1, those of classes included."""
         totals = np.bincount(classes, weights, self.num_classes)
         of_class = np.maximum(totals / totals.sum(), 1e-6) ** -self.class_power
-        shares: FloatArray = np.asarray(weights * of_class[classes], np.float64)
+        shares: Float64Array = np.asarray(weights * of_class[classes], np.float64)
         shares /= shares.mean()
         return shares
 
@@ -180,7 +178,7 @@ class RegionClassifier:
         )
 
     def _best_temperature(
-        self, values: Float32Array, classes: IntArray, weights: FloatArray, images: IntArray
+        self, values: FloatArray, classes: IntArray, weights: Float64Array, images: IntArray
     ) -> float | None:
         """The best for images left out; None if too few say anything of it."""
         names = np.unique(images)
@@ -208,15 +206,15 @@ class RegionClassifier:
         return float(_TEMPERATURES[losses.argmin()]) if losses.any() else None
 
 
-def _fit(estimator: object, values: Float32Array, classes: IntArray, weights: FloatArray) -> object:
+def _fit(estimator: object, values: FloatArray, classes: IntArray, weights: Float64Array) -> object:
     with warnings.catch_warnings():  # a refit goes on where this one ends
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(values, classes, sample_weight=weights)  # type: ignore[attr-defined]
     return estimator
 
 
-def _at_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
+def _at_temperature(probabilities: Float64Array, temperature: float) -> Float64Array:
     logs = np.log(np.maximum(probabilities, 1e-12)) / temperature
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    scaled: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+    scaled: Float64Array = powers / powers.sum(axis=1, keepdims=True)
     return scaled

@@ -121,7 +121,10 @@ class ClickFile:
             return False
         rows = [self._row(click) for click in self.of_image(image)]
         self._put_aside(self.names[image], self._digests.pop(image), rows)
-        self._save(*self._without(image))
+        kept, undone = (
+            [click for click in some if click.image != image] for some in (self.clicks, self.undone)
+        )
+        self._save(kept, undone, self.done - {image})
         return True
 
     def of_image(self, image: int) -> list[Click]:
@@ -143,13 +146,6 @@ class ClickFile:
         )
         if rows:
             self.aside.append({"name": name, "digest": digest, "clicks": rows})
-
-    def _without(self, image: int) -> tuple[list[Click], list[Click], set[int]]:
-        """Clicks, what was taken back, and done images but for one image."""
-        kept, undone = (
-            [click for click in some if click.image != image] for some in (self.clicks, self.undone)
-        )
-        return kept, undone, self.done - {image}
 
     def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
         """Write what is known from now on, and know it only when it is written."""

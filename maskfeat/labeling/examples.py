@@ -8,12 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.labeling.click_log import Click
 from maskfeat.labeling.prepared import PreparedImage
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # How sure a click is of a superpixel: the probability that both are one segment, to this power.
 # With 1 more clicks are needed on one of two sets (experiments/labeling).
@@ -36,7 +33,7 @@ class LabeledSuperpixels(NamedTuple):
     classes: IntArray
     regions: list[IntArray]
     region_classes: IntArray
-    credence: FloatArray
+    credence: Float64Array
 
 
 class Examples(NamedTuple):
@@ -50,7 +47,7 @@ class Examples(NamedTuple):
 
     descriptors: npt.NDArray[np.float16]
     classes: IntArray
-    weights: npt.NDArray[np.float32]
+    weights: FloatArray
 
 
 def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> LabeledSuperpixels:
@@ -82,7 +79,7 @@ def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> Labele
     return LabeledSuperpixels(is_fixed, classes, regions, numbers, credence)
 
 
-def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) -> FloatArray:
+def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) -> Float64Array:
     """Probabilities of the classes, by the classifier and by the clicks around.
 
     A click is seldom about its region alone, nor about all of the object around it. With r_c the
@@ -106,7 +103,7 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
     most = surest.max(axis=1, keepdims=True)
     ratios = surest / np.maximum(1 - surest, 1e-3)
     shares = ratios / np.maximum(ratios.sum(axis=1, keepdims=True), 1e-12)
-    found: FloatArray = (1 - most) * chances + most * shares
+    found: Float64Array = (1 - most) * chances + most * shares
     return found
 
 

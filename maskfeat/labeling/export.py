@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.arrays import IntArray
 from maskfeat.files import file_digest, whole_file
 from maskfeat.formats.sa1b import annotate_levels, image_entry, json_bytes
 
-IntArray = npt.NDArray[np.int64]
 Format = Literal["png", "coco", "sa1b"]
 _LIST = ".maskfeat_export.json"
 

@@ -7,15 +7,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from maskfeat.arrays import IntArray
 from maskfeat.labeling.click_log import Click, ClickFile
 from maskfeat.labeling.export import read_label_map, write_label_map
 
 _LOG = logging.getLogger("maskfeat")
-
-IntArray = npt.NDArray[np.int64]
 
 
 class KeptLabels:
@@ -27,11 +23,18 @@ class KeptLabels:
         folder: Where they are; made with the first.
         paths: The images.
         clicks: Says which are done.
+        size_of: Height and width of an image, pixels, by its number.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[Path], clicks: ClickFile) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        clicks: ClickFile,
+        size_of: Callable[[int], tuple[int, int]],
+    ) -> None:
         self._paths = [folder / f"{path.stem}.png" for path in paths]
-        self._clicks = clicks
+        self._clicks, self._size_of = clicks, size_of
         for image in sorted(clicks.done):
             if not self._paths[image].is_file():
                 self._reopen(image)
@@ -46,12 +49,12 @@ class KeptLabels:
         with self.withdrawn(image):
             self._clicks.set_done(image, False)
 
-    def read(self, image: int, size_of: Callable[[], tuple[int, int]]) -> IntArray | None:
-        """The classes of an image that is done, by its height and width; else None."""
+    def read(self, image: int) -> IntArray | None:
+        """The classes of an image that is done, shape (H, W); else None."""
         if image not in self._clicks.done:
             return None
         labels = read_label_map(self._paths[image])
-        if labels is not None and labels.shape == size_of():
+        if labels is not None and labels.shape == self._size_of(image):
             return labels
         self._reopen(image)
         return None

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from maskfeat.arguments import is_whole
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import FeatureModel
 from maskfeat.files import held_folder
@@ -44,8 +44,6 @@ from maskfeat.segment.score_cut import CLASS_PAIRWISE_WEIGHT
 
 _LOG = logging.getLogger("maskfeat")
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 # Of 50, 100, 200 and 300, and of granularities from 0.5 to 0.87, the best on images of camvid and
 # ccp train (experiments/labeling).
@@ -126,8 +124,7 @@ class Labeler:
         check_settings(classes, pairwise_weight, acquisition, max_megapixels, per_megapixel)
         model = model_of(model)
         self.classes, self.acquisition = list(classes), acquisition
-        given = checked_size(granularity, num_segments)
-        self._size = (None, NUM_SEGMENTS) if given == (None, None) else given
+        self._size = checked_size(granularity, num_segments, (None, NUM_SEGMENTS))
         self.out = Path(out)
         self._held = contextlib.ExitStack()
         self._held.enter_context(held_folder(self.out, "a Labeler"))
@@ -147,7 +144,9 @@ class Labeler:
         except BaseException:
             self._held.close()
             raise
-        self._kept = KeptLabels(self.out / "labels", paths, self._clicks)
+        self._kept = KeptLabels(
+            self.out / "labels", paths, self._clicks, lambda image: self.store.get(image).size
+        )
         classifier = classifier or RegionClassifier(len(self.classes))
         self._learner = Learner(self.store, self._clicks, classifier, pairwise_weight)
         self._lock, self._learning = threading.RLock(), threading.Lock()
@@ -252,7 +251,7 @@ class Labeler:
         with self._lock:
             self._check_image(image)
             found = self._learner.labels(image)
-            kept = self._kept_labels(image)
+            kept = self._kept.read(image)
             labels = on_pixels(self.store.get(image), found.classes) if kept is None else kept
             confidence = on_pixels(self.store.get(image), found.confidence.astype(np.float32))
             return Proposal(labels, confidence, found.energy, kept is not None)
@@ -272,7 +271,7 @@ class Labeler:
             self.learn()
         with self._lock:
             self._check_image(image)
-            found, kept = self._learner.labels(image), self._kept_labels(image)
+            found, kept = self._learner.labels(image), self._kept.read(image)
             return (
                 found
                 if kept is None
@@ -295,7 +294,7 @@ class Labeler:
             row, column = self._checked_click(image, click_yx)
             prepared = self.store.get(image)
             none = np.zeros(prepared.graph.num_superpixels, bool)
-            level, number = self._checked_size(granularity, num_segments)
+            level, number = checked_size(granularity, num_segments, self._size)
             superpixel = superpixel_at(prepared, row, column)
             region = prepared.region(superpixel, none, granularity=level, num_segments=number)
             covered: BoolArray = on_pixels(prepared, region)
@@ -338,7 +337,7 @@ class Labeler:
             row, column = self._checked_click(image, click_yx)
             if class_name not in self.classes:
                 raise ValueError(f"the class must be one of {self.classes}, got {class_name!r}")
-            size = self._checked_size(granularity, num_segments)
+            size = checked_size(granularity, num_segments, self._size)
             click = Click(image, row, column, self.classes.index(class_name), *size)
             with self._kept.withdrawn(image):
                 self._clicks.add(click)
@@ -433,15 +432,11 @@ class Labeler:
         """The labels an image was left with, or those proposed now, of each pixel."""
         with self._lock:
             self._set_aside_if_changed(image)
-            kept = self._kept_labels(image)
+            kept = self._kept.read(image)
             if kept is not None:
                 return kept
             labels: IntArray = on_pixels(self.store.get(image), self._learner.labels(image).classes)
             return labels
-
-    def _kept_labels(self, image: int) -> IntArray | None:
-        """The labels an image was left with when it was done."""
-        return self._kept.read(image, lambda: self.store.get(image).size)
 
     def _set_aside_if_changed(self, image: int) -> None:
         """Look whether a clicked image is still the one that was clicked."""
@@ -457,9 +452,3 @@ class Labeler:
     def _checked_click(self, image: int, click_yx: tuple[int, int]) -> tuple[int, int]:
         self._check_image(image)
         return checked_click(click_yx, self.store.get(image).size)
-
-    def _checked_size(
-        self, granularity: float | None, num_segments: int | None
-    ) -> tuple[float | None, int | None]:
-        given = checked_size(granularity, num_segments)
-        return self._size if given == (None, None) else given

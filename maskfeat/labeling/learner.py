@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.click_log import Click, ClickFile
 from maskfeat.labeling.examples import (
@@ -21,10 +21,6 @@ from maskfeat.labeling.examples import (
 )
 from maskfeat.labeling.image_store import ImageStore
 from maskfeat.segment.score_cut import class_cut
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # All that is learned from at once: 0.06 s of one core for eleven classes, 0.15 s for 6,000
 # (experiments/labeling/speed.py).
@@ -51,7 +47,7 @@ class SuperpixelLabels(NamedTuple):
 
     classes: IntArray
     is_fixed: BoolArray
-    confidence: FloatArray
+    confidence: Float64Array
     energy: float
 
 
@@ -122,7 +118,7 @@ class Learner:
             )
         return last[1]
 
-    def entropies(self, images: Sequence[int]) -> FloatArray:
+    def entropies(self, images: Sequence[int]) -> Float64Array:
         """Mean entropy of the classes over some superpixels of each prepared image, nats."""
         sampled = self._store.sampled_descriptors()
         entropies = np.zeros(len(images))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.array_file import read_arrays
+from maskfeat.arrays import BoolArray, Float64Array
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, describe
@@ -18,10 +19,6 @@ from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.score_cut import cut_costs
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _VERSION = 1
 _NAMES = (
@@ -54,13 +51,13 @@ class PreparedImage:
     """
 
     graph: RegionGraph
-    costs: FloatArray
+    costs: Float64Array
     tree: PartitionTree
     descriptors: npt.NDArray[np.float16]
     size: tuple[int, int]
 
     @cached_property
-    def superpixel_pixels(self) -> FloatArray:
+    def superpixel_pixels(self) -> Float64Array:
         """Pixels of each superpixel, float64, (K,)."""
         return self.graph.sizes.astype(np.float64)
 

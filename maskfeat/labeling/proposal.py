@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import FloatArray, IntArray
 from maskfeat.labeling.prepared import PreparedImage
 from maskfeat.segment.resizing import enlarged_labels
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Proposal(NamedTuple):
@@ -26,7 +25,7 @@ class Proposal(NamedTuple):
     """
 
     labels: IntArray
-    confidence: npt.NDArray[np.float32]
+    confidence: FloatArray
     energy: float
     is_done: bool
 

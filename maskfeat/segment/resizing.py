@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -55,3 +57,20 @@ def enlarged_labels(labels: IntArray, size: tuple[int, int]) -> IntArray:
         return labels
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, labels.shape, strict=True))
     return labels[np.ix_(rows, columns)]
+
+
+def nearest_cells(num_cells: int, num_pixels: int) -> IntArray:
+    """Which of some cells in a row holds the center of each of some pixels as long in all.
+
+    `cells[nearest_cells(len(cells), n)]` enlarges cells to n pixels. Where these are no fewer,
+    every cell is met.
+    """
+    return ((np.arange(num_pixels) + 0.5) * (num_cells / num_pixels)).astype(np.int64)
+
+
+def enlarged(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Values (h, w) at another size (H, W): each pixel takes that of the cell at its center."""
+    if values.shape == size:
+        return values
+    rows, columns = (nearest_cells(n, m) for n, m in zip(values.shape, size, strict=True))
+    return values[np.ix_(rows, columns)]

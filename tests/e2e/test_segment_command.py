@@ -530,7 +530,7 @@ def test_a_ctrl_c_before_the_work_begins_is_no_traceback(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maskfeat.cli._on_files", interrupted)
+    monkeypatch.setattr("maskfeat.cli._on_lists", interrupted)
     with pytest.raises(SystemExit) as stop:
         segment("photos")
     assert stop.value.code == 130

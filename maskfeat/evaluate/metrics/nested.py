@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arrays import Float64Array, IntArray
+from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.evaluate.metrics.overlap import LabelMap, Overlap, checked_label_maps, entropy
 from maskfeat.segment.tree import PartitionTree
 
@@ -92,9 +92,7 @@ class NestedOverlap:
         return average_recall(self.iou()[order], max_segments)
 
 
-def best_node_ious(
-    tree: PartitionTree, leaf_labels: LabelMap, masks: npt.NDArray[np.bool_]
-) -> Float64Array:
+def best_node_ious(tree: PartitionTree, leaf_labels: LabelMap, masks: BoolArray) -> Float64Array:
     """IoU of each true mask with the best node of a tree for it.
 
     Unlike `NestedOverlap.iou`, true masks may overlap and leave pixels out, and all pixels count.
