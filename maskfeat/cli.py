@@ -27,7 +27,7 @@ _LIGHTNINGS = ("fit", "validate", "test", "predict")
 # Command -> its module, and what its bare words are for; None where it takes fixed ones.
 _ON_FILES = {
     "segment": ("maskfeat.app.segment_command", "images"),
-    "annotate": ("maskfeat.app.annotate_command", None),
+    "annotate": ("maskfeat.app.annotate_command", "images"),
     "convert": ("maskfeat.app.convert_command", "masks"),
     "export": ("maskfeat.app.export_command", None),
     "configs": ("maskfeat.packaged", "folder"),

@@ -22,7 +22,7 @@ _ACQUISITIONS = ("uncertain", "energy", "given")
 
 
 def annotate(
-    images: str,
+    images: list[str],
     out: str | None = None,
     model: str = "maskfeat-b0",
     host: str = "127.0.0.1",
@@ -31,6 +31,7 @@ def annotate(
     max_megapixels: float = 1.0,
     classes: str | None = None,
     acquisition: str = "uncertain",
+    recursive: bool = False,
 ) -> None:
     """Cut objects out of images by clicks, or give whole sets of images classes, on a web page.
 
@@ -45,8 +46,9 @@ def annotate(
     - KEY.prompts.json: all prompts, those taken back included.
     - KEY_mask.png: the number of the object of each pixel, 0 for none, 16 bit; where objects
       overlap, that of the smaller one.
-    - KEY.json: one mask for each object in the layout of SA-1B, so that KEY.jpg and KEY.json are
-      training data; `id` is the number in KEY_mask.png.
+    - KEY.json: one mask for each object in the layout of SA-1B; `id` is the number in
+      KEY_mask.png. The folder `out` is training data as it is (`--data.train=out`): `path` leads
+      to the image.
     - labels/KEY_mask.png and labels/KEY.json: the same for labels, which also stand under `label`.
 
     Masks are written whenever an object is finished or the image is done, and by Ctrl+S; what a
@@ -69,11 +71,12 @@ def annotate(
     - prepared/: what was computed ahead, 4 MB an image of 640 x 480; it can be deleted.
 
     Args:
-        images: An image or a folder of images (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
-            .jp2); what else a folder holds is named. EXIF data turn them upright.
+        images: Images and folders of images (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
+            .jp2, with pillow-heif .heic), of different names without ending; what else a folder
+            holds is named. EXIF data turn them upright.
         out: Folder to write to, made if it is not there; not that of the images. None is
-            PHOTOS_annotations beside the folder PHOTOS that holds the images, with classes
-            PHOTOS_labels.
+            PHOTOS_annotations beside the folder PHOTOS that holds the images (the first of them),
+            with classes PHOTOS_labels.
         model: A checkpoint of `lightning fit` (.ckpt) or a .safetensors file; or the word lab, for
             the color of pixels alone.
         host: Address to listen on. Whoever can reach it can see and click on the images: other than
@@ -87,6 +90,7 @@ def annotate(
         acquisition: With classes, which image comes next: uncertain, the one whose classes have
             the highest entropy; energy, of those the one whose cut has the highest energy; given,
             by name.
+        recursive: Take the images in folders within folders, too.
     """
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
@@ -97,13 +101,16 @@ def annotate(
         raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
     from maskfeat.data.folder import find_images
 
-    paths = find_images(images)
+    if not images:
+        raise ValueError("images must name at least one image or folder, got none")
     kind = "annotations" if names is None else "labels"
     if out is None:  # not one folder for all: two folders often hold images of equal names
-        place = Path(images).resolve()
+        place = Path(images[0]).resolve()
         photos = place if place.is_dir() else place.parent
         out = str(photos.with_name(f"{photos.name}_{kind}"))
     folder = Path(out)
+    found = (path for place in images for path in find_images(place, recursive, folder))
+    paths = list(dict.fromkeys(found))
     check_names(paths, folder)
     with _held(folder):
         if names is None:

@@ -21,7 +21,7 @@ from maskfeat.app.annotation import MaskRuns
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.files import whole_file
-from maskfeat.formats.sa1b import annotation, image_entry, json_bytes
+from maskfeat.formats.sa1b import annotation, image_entry, json_bytes, way_to
 from maskfeat.segment.resizing import enlarged
 
 Size = tuple[int, int]
@@ -65,7 +65,8 @@ class Results:
     def made_of(self) -> str:
         """A short name of what they are made of, hexadecimal."""
         masks = [[n, *vars(mask).values()] for n, mask in sorted(self.masks.items())]
-        content = json.dumps([self.image.name, self.size, masks, self.are_labels])
+        image = way_to(self.image, self.folder)
+        content = json.dumps([image, self.size, masks, self.are_labels])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -100,7 +101,7 @@ def written_results(results: Results) -> Iterator[None]:
     """
     labels, annotations = _drawn(results)
     content = {
-        "image": image_entry(results.image_id, results.size, results.image.name),
+        "image": image_entry(results.image_id, results.size, results.image, results.folder),
         "annotations": annotations,
     }
     png = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maskfeat.data.shards.sample_folder import is_sample_json
 from maskfeat.files import check_stems, check_writable, holds_one_of
 from maskfeat.formats.image_masks import read_image_masks
 from maskfeat.formats.writers import FORMATS, write_masks, writer_of
@@ -62,7 +63,7 @@ def _annotation_files(places: list[str]) -> list[Path]:
     for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"no file or folder of masks at '{place}'")
-        inside = sorted(place.glob("*.json")) if place.is_dir() else [place]
+        inside = sorted(filter(is_sample_json, place.glob("*.json"))) if place.is_dir() else [place]
         if not inside:
             raise FileNotFoundError(f"'{place}' holds no .json files with masks")
         found += inside

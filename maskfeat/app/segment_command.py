@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier
 # best IoU of the objects of coco_mini 0.371 (0.394); 4 and 6 % of the segments are below 50 px
 # (31 and 26 %). 0.3 gives 0.715 and 0.336 with 2 %, 0.5 gives 0.723 and 0.386 with 9 %.
 DEFAULT_GRANULARITY = 0.4
+OUTPUTS = ("labels", "overlay", "contours")  # beside KEY.json
 
 
 def segment(
@@ -34,6 +35,8 @@ def segment(
     out: str = "segments",
     max_megapixels: float = 2.0,
     skip_existing: bool = False,
+    recursive: bool = False,
+    outputs: str = "labels,overlay,contours",
 ) -> None:
     """Cut images into segments, and write label maps, images and nested masks.
 
@@ -43,11 +46,12 @@ def segment(
     - KEY_overlay.png: the image tinted by segments, with their borders.
     - KEY_contours.png: the borders of all cuts at once, gray: 255 times 1 - p around a pixel, p
       being the probability that both sides of a border are one segment.
-    - KEY.json: masks in the layout of SA-1B, so that KEY.jpg and KEY.json are training data
-      (up to 67 megapixels). First the segments by number, then the larger ones they are merged
-      into, short of the whole. `predicted_iou` is the probability that a mask is one segment,
-      `stability_score` the share of all granularities at which it is one; `image_id` counts the
-      images from 0. `made_of` says what the four files were made of: settings, model, image.
+    - KEY.json: masks in the layout of SA-1B. The folder `out` is training data as it is
+      (`--data.train=out`, images of up to 67 megapixels): `path` leads to the image. First the
+      segments by number, then the larger ones they are merged into, short of the whole.
+      `predicted_iou` is the probability that a mask is one segment, `stability_score` the share
+      of all granularities at which it is one; `image_id` counts the images from 0. `made_of` says
+      what the files were made of: settings, model, image.
 
     An image of more than `max_megapixels` is reduced to that size, by means over boxes, before
     its features are taken; segments, borders and masks are enlarged back to the pixels of the
@@ -55,12 +59,14 @@ def segment(
     of the reduced image is lost. Images above 400 megapixels are refused.
 
     Of several images, those that cannot be read are named, counted and left out. Images of one
-    KEY, like a.jpg and a.png, are refused before anything is written. Ctrl+C leaves whole results
+    KEY, like a.jpg and a.png, are refused before anything is written; with --recursive a folder
+    of `out` for each folder of images keeps them apart. Ctrl+C leaves whole results
     alone; the same command with --skip_existing does the rest.
 
     Args:
         images: Images and folders of images (.jpg, .png, .webp, .bmp, .tif, .gif, .avif,
-            .jp2); what else a folder holds is named. EXIF data turn them upright.
+            .jp2, with pillow-heif .heic); what else a folder holds is named. EXIF data turn them
+            upright.
         num_segments: How many segments, 1 to 65,536, instead of a granularity. Small ones are made
             where there is most contrast: of 100 segments of an image, a third are crumbs.
         granularity: Between 0 and 1: regions are merged as long as the probability that they are
@@ -73,25 +79,34 @@ def segment(
         max_megapixels: Size to work with, millions of pixels.
         skip_existing: Pass over images whose KEY.json is there already and was made of the same
             image by the same model, settings and version; others are made anew.
+        recursive: Take the images in folders within folders, too; `out` gets the same folders.
+        outputs: Which of labels, overlay and contours to write, with commas between, or none;
+            KEY.json is always written.
     """
     cut = _cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not images:
         raise ValueError("images must name at least one image or folder, got none")
-    paths = list(dict.fromkeys(path for place in images for path in find_images(place)))
-    folder = Path(out)
-    _check_out(paths, folder)
+    wanted, folder = _outputs(outputs), Path(out)
+    placed = {
+        path: _folder_of(path, Path(place), folder, recursive)
+        for place in images
+        for path in find_images(place, recursive, folder)
+    }
+    paths = list(placed)
+    _check_out(placed, folder)
     settings = {"version": __version__, **_origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
+    results = [placed[path] / f"{path.stem}.json" for path in paths]
     is_waiting = [
-        not (skip_existing and is_current(folder / f"{path.stem}.json", path, settings))
-        for path in paths
+        not (skip_existing and _is_done(path, result, settings, wanted))
+        for path, result in zip(paths, results, strict=True)
     ]
     numbered = [(number, path) for number, path in enumerate(paths) if is_waiting[number]]
-    num_changed = sum((folder / f"{path.stem}.json").exists() for _, path in numbered)
+    num_changed = sum(results[number].exists() for number, _ in numbered)
     is_one = len(paths) == 1 and not Path(images[0]).is_dir()
-    done = _segment_all(numbered, model, cut, folder, settings, is_one)
+    done = _segment_all(numbered, model, cut, placed, folder, settings, wanted, is_one)
     num_left_out = len(numbered) - done
     if num_left_out == len(paths):
         raise ValueError(
@@ -102,11 +117,34 @@ def segment(
     _say_counts(done, num_left_out, len(paths) - len(numbered), num_anew, folder)
 
 
-def _check_out(paths: Sequence[Path], folder: Path) -> None:
+def _outputs(words: str) -> frozenset[str]:
+    """The images to write, from words with commas between."""
+    names = [] if words == "none" else [word.strip() for word in words.split(",")]
+    if not set(names) <= set(OUTPUTS):
+        raise ValueError(f"outputs must be of {', '.join(OUTPUTS)}, or none, got '{words}'")
+    return frozenset(names)
+
+
+def _folder_of(path: Path, place: Path, out: Path, is_recursive: bool) -> Path:
+    """Where the results of an image go: with `is_recursive` as deep in `out` as it lies."""
+    return out / path.parent.relative_to(place) if is_recursive and place.is_dir() else out
+
+
+def _is_done(path: Path, result: Path, settings: Mapping[str, Any], outputs: Iterable[str]) -> bool:
+    """Whether all results of an image are there, made of what they would be made of now."""
+    files = [result.with_name(f"{path.stem}_{name}.png") for name in outputs]
+    return is_current(result, path, settings) and all(file.exists() for file in files)
+
+
+def _check_out(placed: Mapping[Path, Path], folder: Path) -> None:
     """Refuse, before anything slow, a folder that cannot or should not be written to."""
-    check_names(paths, folder)
-    names = {path.stem + ending: path.name for path in paths for ending in (ENDING, FORMER_ENDING)}
-    labeled = [of_image for name, of_image in names.items() if (folder / name).exists()]
+    for place in dict.fromkeys(placed.values()):
+        check_names([path for path in placed if placed[path] == place], place)
+    labeled = [
+        path.name
+        for path, place in placed.items()
+        if any((place / f"{path.stem}{ending}").exists() for ending in (ENDING, FORMER_ENDING))
+    ]
     if labeled:
         raise ValueError(
             f"'{folder}' holds what was clicked on '{labeled[0]}' by maskfeat annotate, and "
@@ -128,8 +166,10 @@ def _segment_all(
     numbered: Sequence[tuple[int, Path]],
     model: str,
     cut: dict[str, Any],
+    placed: Mapping[Path, Path],
     folder: Path,
     settings: dict[str, Any],
+    outputs: frozenset[str],
     is_one: bool,
 ) -> int:
     """Segment images, and say how many it were. The network is loaded for the first whole one.
@@ -154,7 +194,7 @@ def _segment_all(
 
                 encoder = encoder_of(model) if encoder is None else encoder
                 check_interrupt()
-                task = Task(path, number, folder, origin)
+                task = Task(path, number, placed[path], origin, outputs)
                 try:
                     segment_image(rgb, task, encoder, cut, settings["max_megapixels"])
                 except ValueError as error:

@@ -45,12 +45,14 @@ class Task:
         number: Its number, for the annotations.
         folder: Where to write.
         origin: What the results are made of, see `result_origin`.
+        outputs: Which images to write beside KEY.json: of "labels", "overlay", "contours".
     """
 
     path: Path
     number: int
     folder: Path
     origin: dict[str, Any]
+    outputs: frozenset[str]
 
 
 def segment_image(
@@ -81,11 +83,14 @@ def segment_image(
         )
     key, size = path.stem, rgb.shape[:2]
     (folder / f"{key}.json").unlink(missing_ok=True)
-    _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
-    _write_png(folder / f"{key}_contours.png", enlarged(contour_image(tree.ucm()), size))
-    # An image gets hardly smaller at the usual 6, which takes three times as long.
-    _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
-    image = image_entry(task.number, size, path.name)
+    if "labels" in task.outputs:
+        _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
+    if "contours" in task.outputs:
+        _write_png(folder / f"{key}_contours.png", enlarged(contour_image(tree.ucm()), size))
+    if "overlay" in task.outputs:
+        # An image gets hardly smaller at the usual 6, which takes three times as long.
+        _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
+    image = image_entry(task.number, size, path, folder)
     annotations = annotate_cut(tree, labels, (size[0], size[1]))
     content = {"image": image, KEY: task.origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:

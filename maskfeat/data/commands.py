@@ -77,8 +77,9 @@ def convert(
 
     What SOURCES may be, with the format that `auto` takes it for:
 
-    - sa1b: a tar in the layout of SA-1B, a folder or a glob of such tars. Members may lie in any
-      order; they are read where they lie.
+    - sa1b: a tar in the layout of SA-1B, a folder or a glob of such tars, JPEG or PNG. Members may
+      lie in any order; they are read where they lie. Or a folder of KEY.json, as `maskfeat
+      segment` and `annotate` write it; the images may lie elsewhere, see `path` in the KEY.json.
     - coco: a JSON of instances, with polygons or run lengths (ROOT/annotations/NAME.json).
       Polygons are filled by scikit-image: what holds a pixel's center holds the pixel.
     - coco_panoptic: a JSON of panoptic segments; the PNGs lie in the folder of its name beside it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from PIL import Image, ImageOps
 from maskfeat.data.annotations.image import check_kind, check_range, is_deep
 from maskfeat.data.annotations.image_files import (
     ENDINGS,
+    known_formats,
     listed_entries,
     say_passed_over,
+    say_reader,
     warn_of_channels,
 )
 
@@ -36,6 +39,7 @@ def read_image(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint
             color where that comes out nearly black.
     """
     try:
+        known_formats()  # as a side effect, registers readers of formats beyond Pillow's own
         with _without_pillows_limit(), Image.open(path) as image:
             width, height = image.size
             if width * height > max_megapixels * 1e6:
@@ -43,7 +47,8 @@ def read_image(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint
             warn_of_channels(image, path)
             return rgb_of_image(image)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"'{path}' cannot be read as an image: {error}") from error
+        hint = say_reader(path)
+        raise ValueError(f"'{path}' cannot be read as an image: {error}{hint}") from error
 
 
 def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -59,7 +64,9 @@ def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
     return rgb
 
 
-def find_images(place: str | None) -> list[Path]:
+def find_images(
+    place: str | None, is_recursive: bool = False, left_out: Path | None = None
+) -> list[Path]:
     """The images of a folder, sorted, or the one image named.
 
     What else lies in the folder, files of other endings and folders, is counted and named in the
@@ -67,6 +74,9 @@ def find_images(place: str | None) -> list[Path]:
 
     Args:
         place: A file or a folder.
+        is_recursive: Whether images of the folders in it count, too, at any depth; hidden folders
+            do not.
+        left_out: A folder that may lie in it, for results, whose images do not count.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -80,17 +90,37 @@ def find_images(place: str | None) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"no image or folder '{place}'; name one that is there")
-    entries = [one for one in path.iterdir() if not one.name.startswith(".")]
+    folders = [path]
+    if is_recursive:
+        folders = [Path(folder) for folder, _, _ in _walk(path, left_out)]
+    entries = [
+        one for folder in folders for one in folder.iterdir() if not one.name.startswith(".")
+    ]
     found = sorted(p for p in entries if p.suffix.lower() in ENDINGS and not p.is_dir())
-    others = set(entries) - set(found)
+    others = set(entries) - set(found) - set(folders)
+    if left_out is not None:
+        others = {one for one in others if one.resolve() != left_out.resolve()}
     if not found:
         listed = listed_entries(others)
         raise FileNotFoundError(
             f"no image ({', '.join(ENDINGS)}) in '{place}'{f' but {listed}' if listed else ''}; "
             "name an image or a folder of images"
+            f"{'' if is_recursive else ', or give --recursive'}"
         )
     say_passed_over(path, others)
     return found
+
+
+def _walk(place: Path, left_out: Path | None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` without hidden folders, and without one other."""
+    without = None if left_out is None else left_out.resolve()
+    for folder, inside, files in os.walk(place):
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".") and Path(folder, name).resolve() != without
+        ]
+        yield folder, inside, files
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,32 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def image_entry(image_id: int, size: Sequence[int], file_name: str) -> dict[str, Any]:
-    """The `image` of a JSON file; `size` is height and width, pixels."""
-    return {"image_id": image_id, "width": size[1], "height": size[0], "file_name": file_name}
+def image_entry(
+    image_id: int, size: Sequence[int], file: str | Path, folder: Path | None = None
+) -> dict[str, Any]:
+    """The `image` of a JSON file.
+
+    Args:
+        image_id: Its number.
+        size: Height and width, pixels.
+        file: The image, or its name alone.
+        folder: Where the JSON file will be; then `path` tells the way from there to the image, so
+            that both together are training data where they lie.
+    """
+    file = Path(file)
+    entry = {"image_id": image_id, "width": size[1], "height": size[0], "file_name": file.name}
+    if folder is None:
+        return entry
+    return {**entry, "path": way_to(file, folder)}
+
+
+def way_to(file: Path, folder: Path) -> str:
+    """How to get from a folder to a file, with "/" between names; absolute on another drive."""
+    place = file.parent.resolve() / file.name
+    try:
+        return Path(os.path.relpath(place, folder.resolve())).as_posix()
+    except ValueError:
+        return place.as_posix()
 
 
 def annotation(

@@ -174,7 +174,7 @@ def _write_sa1b(
     regions: Sequence[tuple[int, dict[str, Any]]],
     classes: Sequence[str],
 ) -> None:
-    image = image_entry(image_id, size, image_path.name)
+    image = image_entry(image_id, size, image_path, path.parent)
     annotations = [
         {"id": place + 1, **region, "label": classes[number]}
         for place, (number, region) in enumerate(regions)

@@ -92,6 +92,7 @@ def test_results_are_a_label_map_and_training_data(tmp_path) -> None:
         "width": SIZE[1],
         "height": SIZE[0],
         "file_name": "a.jpg",
+        "path": "a.jpg",
     }
     assert [one["id"] for one in content["annotations"]] == [2, 5, 7]
     for one in content["annotations"]:

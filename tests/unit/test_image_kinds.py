@@ -16,8 +16,8 @@ import tifffile
 from PIL import Image
 from source_layouts import save, write_jpg
 
+from maskfeat.data.annotations import image_files
 from maskfeat.data.annotations.image import SampleError, decode_image
-from maskfeat.data.annotations.image_files import known_formats
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.files import read_labels, read_png
@@ -80,7 +80,7 @@ def test_what_can_be_read_whole_is_read_right(
     rgb = read_image(tmp_path / name)
     assert np.abs(rgb.astype(int) - FLAT).mean() < 3
     data = (tmp_path / name).read_bytes()
-    assert np.array_equal(decode_image(data, (48, 64), 1.0, known_formats()), rgb)
+    assert np.array_equal(decode_image(data, (48, 64)), rgb)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_would_be_cut_is_refused_in_one_sentence(
     with pytest.raises(ValueError, match=told):
         read_image(tmp_path / name)
     with pytest.raises(SampleError, match=told):
-        decode_image((tmp_path / name).read_bytes(), (48, 64), 1.0, known_formats())
+        decode_image((tmp_path / name).read_bytes(), (48, 64))
 
 
 def test_channels_beside_the_colors_are_told(
@@ -133,7 +133,7 @@ def test_a_turned_tiff_lies_upright_as_a_turned_jpeg_does(tmp_path: Path, orient
         Image.fromarray(FLAT).save(tmp_path / f"a.{ending}", exif=exif.tobytes(), quality=95)
     expected = read_image(tmp_path / "a.jpg").astype(int)
     size = (expected.shape[0], expected.shape[1])
-    decoded = decode_image((tmp_path / "a.tif").read_bytes(), size, 1.0, known_formats())
+    decoded = decode_image((tmp_path / "a.tif").read_bytes(), size)
     for rgb in (read_image(tmp_path / "a.tif"), np.asarray(decoded)):
         assert rgb.shape == expected.shape
         assert np.abs(rgb - expected).mean() < 3
@@ -142,23 +142,54 @@ def test_a_turned_tiff_lies_upright_as_a_turned_jpeg_does(tmp_path: Path, orient
 def test_what_is_passed_over_in_a_folder_is_counted_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2", "notes.txt", "f.heic", ".hidden"):
+    for name in (
+        "a.jfif",
+        "b.JPE",
+        "c.gif",
+        "d.avif",
+        "e.jp2",
+        "f.heic",
+        "notes.txt",
+        "g.svg",
+        ".hidden",
+    ):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "more.jpg").mkdir()
     (tmp_path / os.fsdecode(b"z\xff.doc")).write_bytes(b"")
     for _ in range(2):  # asked for twice, said once
         found = find_images(str(tmp_path))
-    assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2"]
+    names = ["a.jfif", "b.JPE", "c.gif", "d.avif", "e.jp2", "f.heic"]
+    assert [path.name for path in found] == names
     lines = [one for one in caplog.text.splitlines() if "passed over" in one]
     assert len({line.split("passed over")[1] for line in lines}) == 1
-    assert r"3 files and 1 folder (f.heic, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
+    assert r"3 files and 1 folder (g.svg, notes.txt, z\udcff.doc, more.jpg/)" in lines[0]
 
 
 def test_a_folder_without_an_image_tells_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    (tmp_path / "a.heic").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"but 1 file and 1 folder \(a\.heic, sub/\); name"):
+    (tmp_path / "a.svg").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"but 1 file and 1 folder \(a\.svg, sub/\); name"):
         find_images(str(tmp_path))
+
+
+def test_images_in_folders_within_are_found_but_not_the_results(tmp_path: Path) -> None:
+    for name in ("b.png", "in/a.png", "in/deep/c.tif", "out/b_overlay.png", ".hidden/d.png"):
+        save(tmp_path / name, FLAT)
+    found = find_images(str(tmp_path), is_recursive=True, left_out=tmp_path / "out")
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["b.png", "in/a.png", "in/deep/c.tif"]
+
+
+def test_heic_is_read_with_its_reader_and_else_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(image_files, "known_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(ValueError, match=r"reading \.heic takes pip install 'maskfeat\[images\]'"):
+        read_image(tmp_path / "b.heic")
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.fromarray(FLAT)).save(tmp_path / "a.heic", quality=95)
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - FLAT).mean() < 5
 
 
 def convert(source: Path, **settings: Any) -> dict[str, Any]:

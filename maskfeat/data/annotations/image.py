@@ -20,8 +20,6 @@ from PIL import Image
 from maskfeat.data.annotations.counts import MAX_PIXELS
 from maskfeat.data.annotations.image_files import known_formats
 
-# JPEGs are all that shards have; a PNG under the name of a JPEG is no reason to lose a sample.
-_FORMATS = ("JPEG", "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _WITH_PAGES = ("TIFF", "GIF", "PNG", "WEBP", "AVIF")  # not MPO, whose others are previews
 _BITS, _PLANES, _KIND = 258, 284, 254  # tags of TIFF
@@ -90,7 +88,7 @@ def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt
     """Decode an image to RGB, lying as `size` says (see the head of this file).
 
     Args:
-        data: A JPEG (gray, color or CMYK) or PNG file.
+        data: A file of one of `maskfeat.data.annotations.image_files.FORMATS`.
         size: Height and width that the image should have, pixels.
         at_least: As in `AnnotatedImage.decode`.
 
@@ -109,12 +107,11 @@ def decode_image(
     data: bytes,
     size: tuple[int, int],
     at_least: float = 1.0,
-    formats: tuple[str, ...] = _FORMATS,
 ) -> Image.Image:
-    """As `decode_rgb`, but an image of Pillow's, of mode RGB, decoded; `formats` are Pillow's."""
+    """As `decode_rgb`, but an image of Pillow's, of mode RGB, decoded."""
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
-    with _open_image(data, formats) as image:
+    with _open_image(data) as image:
         was_deep = is_deep(image)
         try:
             if image.format == "TIFF":
@@ -152,7 +149,7 @@ def is_turned_sideways(data: bytes) -> bool:
     Raises:
         SampleError: "bad jpg".
     """
-    with _open_image(data, known_formats()) as image:
+    with _open_image(data) as image:
         return _orientation(image) in _SWAPS_SIDES
 
 
@@ -205,9 +202,9 @@ def is_deep(image: Image.Image) -> bool:
     return image.format == "PNG" and ";16" in str(getattr(image, "tile", [])[:1])
 
 
-def _open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
+def _open_image(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=known_formats())
     except _IMAGE_ERRORS as error:
         raise SampleError("bad jpg", f"the image cannot be opened: {error}") from error
     width, height = image.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from functools import cache
@@ -14,19 +15,42 @@ from PIL import Image
 # By these a file in a folder counts as an image.
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp"),
-    *(".tif", ".tiff", ".gif", ".avif", ".jp2"),
+    *(".tif", ".tiff", ".gif", ".avif", ".jp2", ".heic", ".heif"),
 )
 # Pillow's names of their formats; it reads more, some of them by starting other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "HEIF")
+# What reads the formats that not every Pillow reads.
+_READERS = {
+    ".heic": "pip install 'maskfeat[images]'",
+    ".heif": "pip install 'maskfeat[images]'",
+    ".avif": "Pillow 11.3 or later",
+    ".webp": "a Pillow with WebP",
+    ".jp2": "a Pillow with OpenJPEG",
+}
 _MORE_CHANNELS = 338  # a tag of TIFF
 _NAMED = 5
 _LOG = logging.getLogger("maskfeat")
 
 
+@cache
 def known_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow knows."""
+    """Those of `FORMATS` that this Pillow knows, with pillow-heif where it is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def say_reader(path: Path) -> str:
+    """What it takes to read a file that could not be read, by its ending; empty if nothing more."""
+    ending = path.suffix.lower()
+    formats = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF", ".webp": "WEBP"}
+    name = formats.get(ending, "JPEG2000" if ending == ".jp2" else "")
+    if not name or name in known_formats():
+        return ""
+    return f"; reading {ending} takes {_READERS[ending]}"
 
 
 def warn_of_channels(image: Image.Image, path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from maskfeat.data.annotations.image import SampleError, decode_image
-from maskfeat.data.annotations.image_files import known_formats
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
 from maskfeat.data.annotations.rle import Runs, membership, part_runs
@@ -202,7 +201,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
 def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
     """The image at `size` (height, width); the file itself if it is a JPEG of that size."""
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
-    image = decode_image(data, old, scale, known_formats())
+    image = decode_image(data, old, scale)
     if size == old and _is_upright_jpg(data):
         return data
     if image.size != size[::-1]:

@@ -17,7 +17,8 @@ from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
 from maskfeat.data.convert.folders import list_folder
 from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
-from maskfeat.data.convert.tars import list_tar
+from maskfeat.data.convert.tars import list_files, list_tar
+from maskfeat.data.shards.sample_folder import sample_folders
 from maskfeat.data.shards.tar import PACKED
 
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
@@ -136,6 +137,10 @@ def _inputs_of(
 ) -> list[Input]:
     path = Path(source).expanduser()
     tars = _tars(source)
+    if not tars and kind in ("sa1b", "auto") and path.is_dir():
+        folders = sample_folders(path)
+        if folders:
+            return [one for folder in folders for one in _of_files(path, folder, limits)]
     if kind == "sa1b" or (kind == "auto" and tars):
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
@@ -168,6 +173,13 @@ def _inputs_of(
     if not records:
         raise ValueError(f"'{source}' holds no KEY_seg.png, as ADE20K does")
     return _cut(path.resolve().name, source, records, kind)
+
+
+def _of_files(source: Path, folder: str, limits: Limits) -> list[Input]:
+    """The inputs of a folder of KEY.json, which is the source or lies in it."""
+    inside = Path(folder).relative_to(source).parts
+    name = "_".join([source.resolve().name, *inside])
+    return _cut(name, folder, list_files(folder, limits), "sa1b")
 
 
 def _tars(source: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""SA-1B's own tars, and any in that layout: read in place by their index of offsets."""
+"""SA-1B's own tars and folders in that layout: read in place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import parse_annotations
+from maskfeat.data.convert.files import read_file
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import Span
-from maskfeat.data.shards.indexed import read_pair
+from maskfeat.data.shards.indexed import check_sizes, read_pair
+from maskfeat.data.shards.sample_folder import list_samples
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,49 @@ class TarRecord:
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it, see `maskfeat.data.convert.sample.Record`."""
         jpg, text = read_pair(self.path, self.span, self.limits)
-        content, annotations, size = parse_annotations(text)
-        try:
-            counts = [one["segmentation"]["counts"] for one in annotations]
-            runs = parse_counts(counts, size, self.limits.runs)
-        except ValueError as error:
-            raise SampleError("bad rle", str(error)) from error
-        image = content.get("image")
-        left_out = {"no segmentation": len(content["annotations"]) - len(annotations)}
-        known = image if isinstance(image, dict) else {}
-        return SourceSample(jpg, size, runs, annotations, known, left_out, self.limits.runs)
+        return _source_sample(jpg, text, self.limits)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """An image and a JSON as files.
+
+    Attributes:
+        key: Name of the sample.
+        image: The image, in any usual format.
+        json: Its annotations in the layout of SA-1B.
+        limits: What it may ask for.
+    """
+
+    key: str
+    image: str
+    json: str
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.image, self.json)
+
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
+        """Read it, see `maskfeat.data.convert.sample.Record`."""
+        jpg, text = read_file(self.image, "image"), read_file(self.json, "json")
+        check_sizes(len(jpg), len(text), self.limits)
+        return _source_sample(jpg, text, self.limits)
+
+
+def _source_sample(jpg: bytes, text: bytes, limits: Limits) -> SourceSample:
+    content, annotations, size = parse_annotations(text)
+    try:
+        counts = [one["segmentation"]["counts"] for one in annotations]
+        runs = parse_counts(counts, size, limits.runs)
+    except ValueError as error:
+        raise SampleError("bad rle", str(error)) from error
+    image = content.get("image")
+    left_out = {"no segmentation": len(content["annotations"]) - len(annotations)}
+    known = {**image} if isinstance(image, dict) else {}
+    known.pop("path", None)  # the image goes into the shard
+    return SourceSample(jpg, size, runs, annotations, known, left_out, limits.runs)
 
 
 def list_tar(
@@ -72,4 +107,12 @@ def list_tar(
         TarRecord(key, index.path, span, limits) for key, span in index.places()
     ]
     records += [Missing(key, detail) for key, detail in index.incomplete]
+    return records
+
+
+def list_files(folder: str, limits: Limits = Limits()) -> list[Record]:  # noqa: B008 - frozen
+    """The samples of a folder of KEY.json with the images that they name, see `sample_folder`."""
+    found = list_samples(folder)
+    records: list[Record] = [FileRecord(*one, limits) for one in found.samples]
+    records += [Missing(key, detail) for key, detail in found.incomplete]
     return records

@@ -61,6 +61,11 @@ def count_samples(urls: Sequence[str], source: ShardSource) -> tuple[CountedShar
         if entry is not None and (is_url(url) or os.path.getsize(url) == entry["bytes"]):
             counts[url] = entry["samples"]
             continue
+        if os.path.isdir(url):
+            raise ValueError(
+                f"'{url}' is a folder of images and masks, which are read in indexed mode alone; "
+                "set data.mode to indexed, or make tars of it by maskfeat shards convert"
+            )
         is_local = not is_url(url) and not url.startswith("pipe:")
         num_samples = _scanned(url, source.index_dir) if is_local else None
         if num_samples is None:

@@ -30,7 +30,7 @@ from maskfeat.data.shards.index_file import (
 from maskfeat.data.shards.tar import BLOCK, Member, TarWalk, compression_of
 
 _LOG = logging.getLogger("maskfeat")
-_FORMATS = {"jpg": "jpg", "jpeg": "jpg", "json": "json"}
+_FORMATS = {"jpg": "jpg", "jpeg": "jpg", "png": "jpg", "json": "json"}
 _LONGEST_KEY = 255  # bytes, as file systems have it
 _MOST_LINKS = 40  # one leading to the next, as Linux has it
 
@@ -127,8 +127,8 @@ def member_key(name: str) -> tuple[str, str] | None:
         name: For instance `./photos/sa_1.5_0.jpg`.
 
     Returns:
-        The name without folders and without its last extension, and "jpg" or "json"; None for
-        members that are neither, or are hidden (`._sa_1.jpg`, which macOS adds).
+        The name without folders and without its last extension, and "jpg" (an image, JPEG or PNG)
+        or "json"; None for members that are neither, or are hidden (`._sa_1.jpg`, of macOS).
     """
     key, dot, extension = name.rsplit("/", 1)[-1].rpartition(".")
     kind = _FORMATS.get(extension.lower())
@@ -137,11 +137,16 @@ def member_key(name: str) -> tuple[str, str] | None:
     return key, kind
 
 
+def is_png(name: str) -> bool:
+    """Whether a member of a tar is a PNG, by its name."""
+    return name.lower().endswith(".png")
+
+
 def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
     """Which of two members is a half of a sample, in streams and indexes alike.
 
     The first counts: a stream does not know of the second when it reads the first. A file comes
-    before links to it.
+    before links to it, and a JPEG before a PNG, which then is a mask or the like.
 
     Args:
         first: What came before; None for nothing.
@@ -153,6 +158,8 @@ def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
     """
     if first is None:
         return second
+    if is_png(first.name) != is_png(second.name):
+        return second if is_png(first.name) else first
     names = [member.name.removeprefix("./") for member in (first, second)]
     if first.is_file and second.is_file and names[0] != names[1]:
         key = member_key(second.name)
@@ -162,6 +169,11 @@ def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
             f"'{first.name}' and '{second.name}'; give samples different names"
         )
     return second if second.is_file and not first.is_file else first
+
+
+def is_repeated(first: Member | None, second: Member) -> bool:
+    """Whether a half of a sample came before; a PNG beside a JPEG is no half."""
+    return first is not None and is_png(first.name) == is_png(second.name)
 
 
 @functools.cache
@@ -199,8 +211,9 @@ def scan_shard(path: Path) -> ShardIndex:
             members.setdefault(member.name.removeprefix("./"), member)
             half = member_key(member.name)
             if half is not None:
-                num_repeated += half in halves
-                halves[half] = preferred_half(halves.get(half), member, str(path))
+                first = halves.get(half)
+                num_repeated += is_repeated(first, member)
+                halves[half] = preferred_half(first, member, str(path))
     if last is None and not walk.is_whole:
         _refuse(path, head)
     index = _index_of(path, halves, members, None if walk.is_whole else last)

@@ -19,7 +19,7 @@ from maskfeat.data.shards.tar import BLOCK
 from maskfeat.files import whole_file
 
 _LOG = logging.getLogger("maskfeat")
-_MAGIC = b"maskfeat index 3"
+_MAGIC = b"maskfeat index 4"
 # After it the length of the notes, their CRC 32, the notes as JSON, and the table.
 _HEAD = struct.Struct("<16sII")
 _ENDING = ".index"

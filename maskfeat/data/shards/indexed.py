@@ -19,6 +19,7 @@ from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_s
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import KeptTable, Span
 from maskfeat.data.shards.names import expand_shards, is_url
+from maskfeat.data.shards.sample_folder import FileSample, SampleFolder, list_samples
 from maskfeat.data.shards.tar import BLOCK
 
 if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
@@ -30,7 +31,7 @@ _MOST_BYTES = 2**25
 
 
 @dataclass
-class _Shard:
+class _Tar:
     """A tar, and its index, either in memory or left on disk, where all workers read one copy."""
 
     path: str
@@ -40,8 +41,15 @@ class _Shard:
     kept: KeptTable | None
     table: npt.NDArray[Any] | None
 
-    def place(self, number: int) -> tuple[str, Span]:
-        """Key of a sample, and where it lies."""
+    def key(self, number: int) -> str:
+        """Name of a sample."""
+        return self._place(number)[0]
+
+    def read(self, number: int, limits: Limits) -> tuple[bytes, bytes]:
+        """Image and JSON of a sample, see `read_pair`."""
+        return read_pair(self.path, self._place(number)[1], limits)
+
+    def _place(self, number: int) -> tuple[str, Span]:
         row = self.kept.row(number) if self.table is None and self.kept is not None else None
         if row is None:
             if self.table is None:  # its file was removed, or made anew
@@ -54,8 +62,33 @@ class _Shard:
         return key.decode("utf-8", "surrogateescape"), Span(*span)
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """Samples that lie as files in a folder."""
+
+    path: str
+    samples: tuple[FileSample, ...]
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples)
+
+    def key(self, number: int) -> str:
+        """Name of a sample."""
+        return self.samples[number].key
+
+    def read(self, number: int, limits: Limits) -> tuple[bytes, bytes]:
+        """Image and JSON of a sample, see `read_pair`."""
+        _, image, text = self.samples[number]
+        try:
+            check_sizes(os.stat(image).st_size, os.stat(text).st_size, limits)
+            return Path(image).read_bytes(), Path(text).read_bytes()
+        except OSError as error:
+            raise SampleError("incomplete", f"a file cannot be read: {error}") from error
+
+
 class IndexedShards(Sequence[AnnotatedImage]):
-    """Samples of tars on disk, in the order of shards, then keys; each is read when asked for.
+    """Samples of tars and folders on disk, sorted by shard, then key; each is read when asked for.
 
     It holds no open files, so it can be pickled and used by threads and by forked or spawned
     workers alike. Offsets of large sets stay in the files of the indexes, so that workers do not
@@ -68,7 +101,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
         limits: What a sample may ask for.
 
     Attributes:
-        shards: Paths of the tars, sorted.
+        shards: Paths of the tars and folders, sorted.
         incomplete: Samples that miss their JPEG or JSON; they are not counted by `len`.
 
     Raises:
@@ -89,7 +122,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
         self.limits = limits
         self.shards = expand_shards(shards, max_names=limits.names)
         self.incomplete: list[SkippedSample] = []
-        self._shards: list[_Shard] = []
+        self._shards: list[_Tar | _Folder] = []
         num_bytes = 0
         for path in self.shards:
             if is_url(path):
@@ -97,11 +130,14 @@ class IndexedShards(Sequence[AnnotatedImage]):
                     f"the indexed mode reads local tars, got '{path}'; "
                     "download it or set data.mode to streaming"
                 )
-            index = index_shard(path, index_dir)
+            index = list_samples(path) if os.path.isdir(path) else index_shard(path, index_dir)
             self.incomplete += [
                 SkippedSample("incomplete", path, key, detail) for key, detail in index.incomplete
             ]
-            if not len(index):
+            if isinstance(index, SampleFolder) and index.samples:
+                self._shards.append(_Folder(path, index.samples))
+                continue
+            if isinstance(index, SampleFolder) or not len(index):
                 why = f": {index.incomplete[0][1]}" if index.incomplete else ""
                 raise ValueError(
                     f"shard '{path}' has no complete sample; "
@@ -110,9 +146,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
             num_bytes += index.table.nbytes
             is_left = num_bytes > _MOST_BYTES and index.kept is not None
             table = None if is_left else index.table
-            self._shards.append(
-                _Shard(path, index_dir, len(index), index.digest, index.kept, table)
-            )
+            self._shards.append(_Tar(path, index_dir, len(index), index.digest, index.kept, table))
         if self.incomplete:
             _LOG.warning(
                 "%d samples are incomplete, e.g. '%s' in %s: %s",
@@ -134,7 +168,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
     def key(self, i: int) -> str:
         """Name of sample `i`; raises IndexError beyond the last."""
         shard, number = self._locate(i)
-        return self._shards[shard].place(number)[0]
+        return self._shards[shard].key(number)
 
     def shard(self, i: int) -> str:
         """Path of the tar that holds sample `i`; raises IndexError beyond the last."""
@@ -148,10 +182,9 @@ class IndexedShards(Sequence[AnnotatedImage]):
             IndexError: Beyond the last.
         """
         shard, number = self._locate(i)
-        path = self.shards[shard]
-        key, span = self._shards[shard].place(number)
-        jpg, text = read_pair(path, span, self.limits)
-        return read_sample(key, path, jpg, text, self.keep_crowds, self.limits)
+        key = self._shards[shard].key(number)
+        jpg, text = self._shards[shard].read(number, self.limits)
+        return read_sample(key, self.shards[shard], jpg, text, self.keep_crowds, self.limits)
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return (self[i] for i in range(len(self)))

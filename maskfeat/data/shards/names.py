@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.shards.sample_folder import sample_folders
 from maskfeat.data.shards.tar import PACKED
 
 _LOG = logging.getLogger("maskfeat")
@@ -27,7 +28,8 @@ def expand_shards(
     """Turn globs, ranges and lists into the names of shards.
 
     Args:
-        shards: A path, a folder (all its `*.tar`; compressed ones where there are no others), a
+        shards: A path, a folder (all its `*.tar`; compressed ones where there are no others;
+            without any tar, the folders in it that hold KEY.json as files, see `sample_folder`), a
             glob, a url, or a list of these; each may hold brace ranges `{000000..000012}` and
             choices `{a,b}`. A file whose name looks like a glob is taken as it is.
         allow_pipe: Let `pipe:COMMAND` through. It runs in a shell when it is read.
@@ -94,7 +96,7 @@ def _match(pattern: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        found = _tars_in(path)
+        found = _tars_in(path) or sample_folders(path)
     else:
         found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
     if not found:

@@ -12,6 +12,7 @@ from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
 from maskfeat.data.shards.index import (
+    is_repeated,
     member_key,
     not_a_file,
     preferred_half,
@@ -83,7 +84,7 @@ def raw_samples(
         for (key_now, kind), member, data in members:
             first = firsts.get((key_now, kind))
             firsts[key_now, kind] = preferred_half(first, member, url)
-            num_again += first is not None
+            num_again += is_repeated(first, member)
             if key_now in keys:
                 continue
             if key_now != key:

@@ -1,0 +1,135 @@
+"""A folder of samples as files: KEY.json in the layout of SA-1B, and the image that it names.
+
+This is what `maskfeat segment`, `annotate` and `convert --to sa1b` write, and what people put
+together by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskfeat.data.annotations.image_files import ENDINGS, say_passed_over
+
+_LOG = logging.getLogger("maskfeat")
+# Folders that `annotate` makes beside its masks: other views of the same images.
+_BESIDE = ("labels", "set_aside", "exported", "prepared")
+# Files of `annotate` that hold clicks, not masks, today and formerly.
+_CLICKS = (".prompts.json", ".marks.json")
+
+
+class FileSample(NamedTuple):
+    """A sample that lies in two files."""
+
+    key: str
+    image: str
+    json: str
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """What a folder holds.
+
+    Attributes:
+        path: The folder.
+        samples: Images with masks, sorted by key.
+        incomplete: (key, what is wrong) of the others.
+    """
+
+    path: str
+    samples: tuple[FileSample, ...]
+    incomplete: tuple[tuple[str, str], ...]
+
+
+def is_sample_json(path: Path) -> bool:
+    """Whether a file may be the KEY.json of an image, by its name."""
+    is_visible = path.suffix == ".json" and not path.name.startswith(".")
+    return is_visible and not path.name.endswith(_CLICKS)
+
+
+def sample_folders(place: str | Path) -> list[str]:
+    """Folders, from this one downwards, that hold a KEY.json with masks of an image.
+
+    Beside masks, the folders labels, set_aside, exported and prepared are passed over: those are
+    other views of the same images, by `maskfeat annotate`.
+    """
+    found = []
+    for folder, inside, _ in os.walk(place):
+        is_set = any(_is_of_image(content) for _, content in _contents(Path(folder)))
+        if is_set:
+            found.append(folder)
+        inside[:] = sorted(
+            name for name in inside if not name.startswith(".") and not (is_set and name in _BESIDE)
+        )
+    return found
+
+
+def list_samples(folder: str | Path) -> SampleFolder:
+    """The samples of one folder.
+
+    An image is looked for beside its KEY.json: as the `file_name` there, else as KEY with any
+    ending; then where `path` says, from the folder on. An image whose annotations are empty, as of
+    one that was done without an object, is left out with a line in the log; a JSON that is no
+    KEY.json of an image is passed over, with another.
+    """
+    folder = Path(folder)
+    samples, incomplete, others = list[FileSample](), list[tuple[str, str]](), list[Path]()
+    num_empty = 0
+    for path, content in _contents(folder):
+        if isinstance(content, str):
+            incomplete.append((path.stem, content))
+        elif not _is_of_image(content):
+            others.append(path)
+        elif not content["annotations"]:
+            num_empty += 1
+        else:
+            image = find_image(path, content["image"])
+            if image is None:
+                incomplete.append((path.stem, _say_missing(path, content["image"])))
+            else:
+                samples.append(FileSample(path.stem, str(image), str(path)))
+    if num_empty:
+        _LOG.info("%d images in '%s' have no masks and are left out", num_empty, folder)
+    say_passed_over(folder, others)
+    return SampleFolder(str(folder), tuple(samples), tuple(incomplete))
+
+
+def find_image(path: Path, image: dict[str, Any]) -> Path | None:
+    """The image that a KEY.json is of, see `list_samples`; None if it is not there.
+
+    Args:
+        path: The JSON.
+        image: What it says of its image.
+    """
+    name, place = image.get("file_name"), image.get("path")
+    beside = [path.parent / name] if isinstance(name, str) and Path(name).name == name else []
+    beside += [path.with_suffix(ending) for ending in ENDINGS]
+    beside += [path.parent / place] if isinstance(place, str) else []
+    return next((one for one in beside if one.is_file()), None)
+
+
+def _say_missing(path: Path, image: dict[str, Any]) -> str:
+    name, place = image.get("file_name", path.stem), image.get("path")
+    there = f" nor at '{path.parent / place}'" if isinstance(place, str) else ""
+    return f"its image '{name}' is not beside '{path}'{there}; put it there"
+
+
+def _is_of_image(content: Any) -> bool:  # noqa: ANN401 - any JSON
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        return False
+    return isinstance(content.get("image"), dict)
+
+
+def _contents(folder: Path) -> Iterator[tuple[Path, Any]]:
+    """The JSON files of a folder by name, each with its content, or why it cannot be read."""
+    for path in sorted(folder.iterdir()):
+        if is_sample_json(path) and path.is_file():
+            try:
+                yield path, json.loads(path.read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                yield path, f"'{path}' cannot be read: {error}"
