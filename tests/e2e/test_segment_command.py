@@ -96,7 +96,8 @@ def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_p
     assert Image.open(tmp_path / "out/a_contours.png").size == (64, 48)
 
     content = json.loads((tmp_path / "out/a.json").read_text())
-    assert content["image"] == {"image_id": 0, "width": 64, "height": 48, "file_name": "a.jpg"}
+    where = {"file_name": "a.jpg", "path": "../a.jpg"}
+    assert content["image"] == {"image_id": 0, "width": 64, "height": 48, **where}
     sample = read_back(jpg, tmp_path / "out/a.json")
     assert sample.runs.size == (48, 64)
     masks = decode(sample.runs)
