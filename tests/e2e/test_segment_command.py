@@ -96,7 +96,7 @@ def test_a_network_gives_label_map_overlay_contours_and_training_data(net, tmp_p
     assert Image.open(tmp_path / "out/a_contours.png").size == (64, 48)
 
     content = json.loads((tmp_path / "out/a.json").read_text())
-    where = {"file_name": "a.jpg", "path": "../a.jpg"}
+    where = {"file_name": "a.jpg", "path": "../photos/a.jpg"}
     assert content["image"] == {"image_id": 0, "width": 64, "height": 48, **where}
     sample = read_back(jpg, tmp_path / "out/a.json")
     assert sample.runs.size == (48, 64)
