@@ -54,12 +54,30 @@ class MaskRuns:
 
 
 @dataclass(frozen=True)
+class ChosenMask:
+    """The candidate that was chosen for the first prompts of an object; later ones correct it.
+
+    Attributes:
+        number: Of the candidate, 1 for the first after the mask that is shown without a choice.
+        num_masks: How many there were, that one included.
+        num_prompts: How many prompts it is a candidate for.
+        mask: As it was, so that no other model can change it.
+    """
+
+    number: int
+    num_masks: int
+    num_prompts: int
+    mask: MaskRuns
+
+
+@dataclass(frozen=True)
 class FinishedObject:
-    """An object that is cut out; its prompts allow to open it again."""
+    """An object that is cut out; its prompts and the chosen mask allow to open it again."""
 
     number: int
     prompts: tuple[Prompt, ...]
     mask: MaskRuns
+    chosen: ChosenMask | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,7 @@ class State:
     Attributes:
         mode: "object": one object at a time; "labels": every pixel gets one of a few labels.
         open_prompts: Prompts of the object at hand.
+        chosen: The candidate that was chosen for it, or None.
         open_number: Its number if it was finished before and opened again, else None.
         finished: Finished objects by rising number.
         next_number: What the next new object is called; numbers are never used twice.
@@ -79,6 +98,7 @@ class State:
 
     mode: Mode = "object"
     open_prompts: tuple[Prompt, ...] = ()
+    chosen: ChosenMask | None = None
     open_number: int | None = None
     finished: tuple[FinishedObject, ...] = ()
     next_number: int = 1
@@ -122,7 +142,34 @@ class ClearPrompts:
         """The state without the prompts; an object that was opened again is gone."""
         if state.mode == "labels":
             return replace(state, label_prompts=(), is_done=False)
-        return replace(state, open_prompts=(), open_number=None, is_done=False)
+        return replace(state, open_prompts=(), chosen=None, open_number=None, is_done=False)
+
+
+@dataclass(frozen=True)
+class ChooseMask:
+    """Take another candidate for the prompts of the object at hand.
+
+    Attributes:
+        number: See `ChosenMask`; 0 takes back the choice.
+        num_masks: See there.
+        mask: The candidate; None with number 0.
+    """
+
+    number: int
+    num_masks: int
+    mask: MaskRuns | None = None
+
+    def after(self, state: State) -> State:
+        """The state with that mask."""
+        if state.mode != "object" or not state.open_prompts:
+            raise ValueError("there is no object at hand to choose a mask for; click one first")
+        count = len(state.open_prompts)
+        if state.chosen is not None and state.chosen.num_prompts < count:
+            raise ValueError("the chosen mask was corrected; undo the corrections to choose again")
+        chosen = None
+        if self.mask is not None:
+            chosen = ChosenMask(self.number, self.num_masks, count, self.mask)
+        return replace(state, chosen=chosen, is_done=False)
 
 
 @dataclass(frozen=True)
@@ -136,10 +183,12 @@ class FinishObject:
         if not state.open_prompts:
             raise ValueError("there is no object at hand to finish; click one first")
         number = state.open_number or state.next_number
-        finished = (*state.finished, FinishedObject(number, state.open_prompts, self.mask))
+        one = FinishedObject(number, state.open_prompts, self.mask, state.chosen)
+        finished = (*state.finished, one)
         return replace(
             state,
             open_prompts=(),
+            chosen=None,
             open_number=None,
             finished=tuple(sorted(finished, key=lambda one: one.number)),
             next_number=max(state.next_number, number + 1),
@@ -163,6 +212,7 @@ class ReopenObject:
             state,
             mode="object",
             open_prompts=chosen.prompts,
+            chosen=chosen.chosen,
             open_number=chosen.number,
             finished=others,
             is_done=False,
@@ -211,7 +261,16 @@ class SetDone:
         return replace(state, is_done=self.is_done, labels=labels)
 
 
-Step = AddPrompt | ClearPrompts | FinishObject | ReopenObject | DeleteObject | SetMode | SetDone
+Step = (
+    AddPrompt
+    | ClearPrompts
+    | ChooseMask
+    | FinishObject
+    | ReopenObject
+    | DeleteObject
+    | SetMode
+    | SetDone
+)
 
 
 @dataclass(frozen=True)
@@ -275,6 +334,8 @@ def described(step: Step) -> str:
             return f"a {prompt.kind}"
         case ClearPrompts():
             return "clearing the prompts"
+        case ChooseMask():
+            return "a choice of mask"
         case FinishObject():
             return "finishing an object"
         case ReopenObject(number):

@@ -9,6 +9,7 @@ from maskfeat.app.annotation import (
     MODES,
     AddPrompt,
     Annotation,
+    ChooseMask,
     ClearPrompts,
     DeleteObject,
     FinishObject,
@@ -25,11 +26,13 @@ JsonDict = dict[str, Any]
 
 _KINDS: dict[str, PromptKind] = {kind: kind for kind in get_args(PromptKind)}
 _FARTHEST = 10**6  # pixels
+_MOST_MASKS = 100  # candidates
 _MOST_CORNERS = 50_000  # of a scribble: minutes of drawing, and a second of computing
 
 _NAMES: dict[type[Any], str] = {
     AddPrompt: "prompt",
     ClearPrompts: "clear",
+    ChooseMask: "choose",
     FinishObject: "finish",
     ReopenObject: "reopen",
     DeleteObject: "delete",
@@ -71,9 +74,10 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
 
     Args:
         entry: `{"do": "prompt", "prompt": {...}}`, `{"do": "clear"}`, `{"do": "finish", "mask":
-            {"size": [h, w], "counts": text}}`, `{"do": "reopen" | "delete", "number": int}`,
-            `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done": bool}`,
-            also with `"labels": [{"label": int, "size": [h, w], "counts": text}, ...]`.
+            {"size": [h, w], "counts": text}}`, `{"do": "choose", "number": int, "num_masks": int,
+            "mask": {...}}`, without a mask for number 0, `{"do": "reopen" | "delete", "number":
+            int}`, `{"do": "mode", "mode": "object" | "labels"}` or `{"do": "done", "is_done":
+            bool}`, also with `"labels": [{"label": int, "size": [h, w], "counts": text}, ...]`.
         size: Height and width of the image, pixels.
 
     Raises:
@@ -89,6 +93,13 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
             return ClearPrompts()
         case {"do": "finish", "mask": dict(mask)}:
             return FinishObject(mask_from_json(mask, size))
+        case {"do": "choose", "number": number, "num_masks": count} if _is_int(
+            count, 1, _MOST_MASKS
+        ) and _is_int(number, 0, count - 1):
+            if (number == 0) == ("mask" in entry):
+                raise ValueError("a chosen mask comes with its pixels, and number 0 without")
+            chosen = mask_from_json(entry["mask"], size) if number else None
+            return ChooseMask(number, count, chosen)
         # True is an int to Python, and no object's number.
         case {"do": "reopen", "number": int(number)} if type(number) is int:
             return ReopenObject(number)
@@ -178,6 +189,9 @@ def _fields(step: Step) -> JsonDict:
             return {"prompt": prompt_to_json(prompt)}
         case FinishObject(mask):
             return {"mask": mask_to_json(mask)}
+        case ChooseMask(number, count, chosen):
+            fields: JsonDict = {"number": number, "num_masks": count}
+            return fields if chosen is None else {**fields, "mask": mask_to_json(chosen)}
         case SetDone(is_done, labels) if labels is not None:
             named = [{"label": label, **mask_to_json(mask)} for label, mask in labels]
             return {"is_done": is_done, "labels": named}

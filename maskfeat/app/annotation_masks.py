@@ -7,19 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskfeat.app.annotation import OBJECT, Prompt
+from maskfeat.app.annotation import OBJECT, ChosenMask, Prompt
 from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.history import shown_mask
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.segment.resizing import resized
 
+_NUM_CANDIDATES = 4
 Size = tuple[int, int]
 
 
 def object_mask(
-    segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: Size
+    segmenter: InteractiveSegmenter,
+    prompts: Sequence[Prompt],
+    size: Size,
+    chosen: ChosenMask | None = None,
 ) -> BoolArray:
     """Cut out the object that some prompts stand for.
 
@@ -32,6 +38,7 @@ def object_mask(
         segmenter: Holds the image, or a smaller one made from it, h x w pixels.
         prompts: With labels 1 (object) and 0 (background).
         size: Height and width of the image, pixels.
+        chosen: The candidate that was chosen for the first of them; the others correct it.
 
     Returns:
         bool, shape (h, w); empty as long as nothing is labeled as object.
@@ -40,11 +47,41 @@ def object_mask(
         ValueError: If the prompts contradict one another.
     """
     placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
-    cut = shown_mask(segmenter.predict, placed.kept)
+    start = None
+    if chosen is not None:
+        found = decode_annotations([chosen.mask.counts], chosen.mask.size)[0]
+        start = resized(found, placed.small), placed.count_among(chosen.num_prompts)
+    cut = shown_mask(segmenter.predict, placed.kept, start)
     mask = np.zeros(placed.small, bool) if cut is None else cut
     for segment in placed.segments:
         mask[_decided_by(segmenter, segment, placed)] = segment.label == OBJECT
     return mask
+
+
+def candidate_masks(
+    segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: Size
+) -> list[BoolArray]:
+    """Masks that clicks and scribbles may stand for, that which is shown without a choice first.
+
+    Args:
+        segmenter: See `object_mask`.
+        prompts: At least one on the object, no segment.
+        size: Height and width of the image, pixels.
+
+    Returns:
+        Each bool, shape (h, w).
+
+    Raises:
+        ValueError: If the prompts contradict one another, or there is a segment among them.
+    """
+    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    if placed.segments:
+        raise ValueError("clicks and scribbles have other masks, segments taken whole have none")
+    shown = object_mask(segmenter, prompts, size)
+    found = segmenter.predict_candidates(
+        placed.pixels_yx, placed.labels == OBJECT, num_masks=_NUM_CANDIDATES, mask=shown
+    )
+    return [shown, *(one.mask for one in found if one.mask is not shown)]
 
 
 def click_radius_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:
@@ -96,7 +133,8 @@ class _PixelPrompts:
     """
 
     def __init__(self, prompts: Sequence[Prompt], size: Size, small: tuple[int, ...]) -> None:
-        self.small = small
+        self.small = (small[0], small[1])
+        self._all = prompts
         self._scale = np.array(small) / np.array(size)
         self.shrinkage = float(np.sqrt(np.prod(self._scale)))
         self.segments = [prompt for prompt in prompts if prompt.kind == "segment"]
@@ -123,15 +161,24 @@ class _PixelPrompts:
         ]
 
     @property
+    def labels(self) -> IntArray:
+        """Labels of `pixels_yx`, shape (M,)."""
+        own = [np.full(len(points), label) for points, label in self.lines]
+        return np.concatenate([self.click_labels, *own])
+
+    def count_among(self, num_prompts: int) -> int:
+        """How many of the first prompts are clicks or lines that touch the image."""
+        first = self._all[:num_prompts]
+        return sum(any(prompt is one for one in first) for prompt, _ in self._placed)
+
+    @property
     def pixels_yx(self) -> IntArray:
         """All that clicks and scribbles prompt, shape (M, 2)."""
         return np.concatenate([self.clicks_yx, *(points for points, _ in self.lines)])
 
     def _check_apart(self) -> None:
         """Refuse prompts that contradict one another, in pixels that the user knows."""
-        own = [np.full(len(points), label) for points, label in self.lines]
-        labels = np.concatenate([self.click_labels, *own])
-        pixels, _, _, twice = in_order(self.pixels_yx, labels)
+        pixels, _, _, twice = in_order(self.pixels_yx, self.labels)
         if twice is not None:
             place = (pixels[twice] + 0.5) / self._scale
             raise ValueError(

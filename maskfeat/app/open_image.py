@@ -16,6 +16,8 @@ from maskfeat.app.annotation import (
     OBJECT,
     AddPrompt,
     Annotation,
+    ChooseMask,
+    ChosenMask,
     FinishObject,
     MaskRuns,
     ReopenObject,
@@ -24,7 +26,12 @@ from maskfeat.app.annotation import (
     described,
 )
 from maskfeat.app.annotation_json import JsonDict, prompt_to_json, step_from_json
-from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
+from maskfeat.app.annotation_masks import (
+    candidate_masks,
+    click_radius_on,
+    label_map,
+    object_mask,
+)
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork, partition_bytes
 from maskfeat.app.revisions import check_revision
@@ -34,7 +41,7 @@ from maskfeat.data.annotations.painting import encode
 from maskfeat.files import file_stamp
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
-_NEEDING_MASKS = ("finish", "reopen", "done", "save")
+_NEEDING_MASKS = ("candidate", "finish", "reopen", "done", "save")
 
 
 class OpenImage:
@@ -107,8 +114,9 @@ class OpenImage:
 
         Args:
             request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
-                a prompt's click radius is found here; or `{"do": "undo" | "redo" | "save"}`. With
-                `"revision"`, that of the view it was decided upon.
+                a prompt's click radius is found here; or `{"do": "candidate"}`, the next mask that
+                the prompts may stand for; or `{"do": "undo" | "redo" | "save"}`. With `"revision"`,
+                that of the view it was decided upon.
 
         Returns:
             As `view`, the finished objects only if they changed.
@@ -147,6 +155,16 @@ class OpenImage:
                 radius = click_radius_on(self._open_mask(before.state), step.prompt, self.size)
             step = AddPrompt(replace(step.prompt, click_radius=radius))
         return before.with_step(step)
+
+    def _with_next_candidate(self, before: Annotation, request: JsonDict) -> Annotation:
+        state = before.state
+        before.with_step(ChooseMask(0, 1))  # refused, if there is nothing to choose
+        masks = candidate_masks(self.segmenter.result(), state.open_prompts, self.size)
+        if len(masks) == 1:
+            raise ValueError("the prompts have no other mask; click once more instead")
+        number = ((state.chosen.number if state.chosen else 0) + 1) % len(masks)
+        mask = _runs_of(masks[number]) if number else None
+        return before.with_step(ChooseMask(number, len(masks), mask))
 
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
         if before.state.mode != "object":
@@ -188,6 +206,7 @@ class OpenImage:
         "undo": lambda self, before, request: before.undone(),
         "redo": lambda self, before, request: before.redone(),
         "save": _with_results_written,
+        "candidate": _with_next_candidate,
         "finish": _with_object_finished,
         "reopen": _with_object_reopened,
         "done": _with_image_done,
@@ -231,6 +250,7 @@ class OpenImage:
             "undo": described(annotation.last_step) if annotation.last_step else None,
             "prompts": [prompt_to_json(prompt) for prompt in state.prompts],
             "open_number": state.open_number or state.next_number,
+            "chosen": _number_of(state.chosen),
             "masks": [],
         }
         if with_finished:
@@ -257,7 +277,8 @@ class OpenImage:
         return self.segmenter.done() and not self.segmenter.exception()
 
     def _open_mask(self, state: State) -> BoolArray:
-        return object_mask(self.segmenter.result(), state.open_prompts, self.size)
+        prompts = state.open_prompts
+        return object_mask(self.segmenter.result(), prompts, self.size, state.chosen)
 
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
         labels = label_map(self.segmenter.result(), state.label_prompts, self.size)
@@ -278,6 +299,10 @@ class OpenImage:
     @property
     def _path(self) -> Path:
         return self._store.paths[self.number]
+
+
+def _number_of(chosen: ChosenMask | None) -> JsonDict | None:
+    return None if chosen is None else {"number": chosen.number, "num_masks": chosen.num_masks}
 
 
 def _runs_of(mask: BoolArray) -> MaskRuns:

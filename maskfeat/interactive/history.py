@@ -8,7 +8,8 @@ import numpy as np
 
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.geometry import click_radius_of
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.update import enforce_hard_constraints
 
 # `InteractiveSegmenter.predict`, which is called with scribbles, click_radius_px and within.
 Predict = Callable[..., BoolArray]
@@ -64,29 +65,39 @@ class PromptHistory:
         self._prompts, self._shown = [], None
 
 
-def shown_mask(predict: Predict, prompts: Sequence[Prompt]) -> BoolArray | None:
+def shown_mask(
+    predict: Predict, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
+) -> BoolArray | None:
     """The mask that was shown after some prompts.
 
     Args:
         predict: See `PromptHistory`.
         prompts: As they were made, one after another, each with its click radius.
+        chosen: A candidate that was chosen for some of the first prompts, bool, shape (H, W), and
+            the number of these prompts, at least 1. The others correct it.
 
     Returns:
         bool, shape (H, W); None if no prompt is on the object.
     """
     if not any(prompt.is_object for prompt in prompts):
         return None
+    start, known = (None, 0) if chosen is None else chosen
     # The masks before the last prompt that could add to the object do not matter.
     first = len(prompts)
-    while first > 1 and prompts[first - 1].adds_nothing:
+    while first > max(1, known) and prompts[first - 1].adds_nothing:
         first -= 1
-    mask = None
-    for count in range(first, len(prompts) + 1):
-        mask = _mask_of(predict, prompts[:count], mask)
+    mask = start if first == known else None
+    for count in range(max(first, known + 1), len(prompts) + 1):
+        mask = _mask_of(predict, prompts[:count], mask, chosen)
     return mask
 
 
-def _mask_of(predict: Predict, prompts: Sequence[Prompt], shown: BoolArray | None) -> BoolArray:
+def _mask_of(
+    predict: Predict,
+    prompts: Sequence[Prompt],
+    shown: BoolArray | None,
+    chosen: tuple[BoolArray, int] | None = None,
+) -> BoolArray:
     """The mask of some prompts, the last of them made on the shown mask."""
     if prompts[-1].click_radius == 0 and shown is not None:
         return shown
@@ -98,4 +109,10 @@ def _mask_of(predict: Predict, prompts: Sequence[Prompt], shown: BoolArray | Non
             within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
     scribbles = [(prompt.pixels_yx, prompt.is_object) for prompt in prompts]
     radii = [prompt.click_radius for prompt in prompts]
-    return predict((), (), scribbles=scribbles, click_radius_px=radii, within=within)
+    if chosen is None:
+        return predict((), (), scribbles=scribbles, click_radius_px=radii, within=within)
+    start, known = chosen
+    radii[:known] = [0.0] * known  # the chosen mask satisfies them
+    settings = {"mask": start, "keep_all": True, "within": within}
+    mask = predict((), (), scribbles=scribbles, click_radius_px=radii, **settings)
+    return enforce_hard_constraints(mask, pixels_of(prompts, True), pixels_of(prompts, False))

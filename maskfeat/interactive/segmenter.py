@@ -176,7 +176,8 @@ class InteractiveSegmenter(ClickByClick):
                 every pixel.
             box_yxyx: A box that holds the whole object: top, left, bottom, right, the last two
                 exclusive.
-            mask: A first mask, bool, shape (H, W); the prompts can change it.
+            mask: A first mask, bool, shape (H, W); the prompts can change it. Prompts that all
+                have a click radius were made on it, and correct it as it is.
             keep_all: Keep parts without a click on the object.
             click_radius_px: Click radius of each click, then of each scribble, pixels, shape (N +
                 number of scribbles,), see `prompts.Prompt`. A prompt of small radius changes
@@ -219,6 +220,7 @@ class InteractiveSegmenter(ClickByClick):
         is_positive: npt.ArrayLike,
         *,
         num_masks: int = 3,
+        mask: npt.ArrayLike | None = None,
     ) -> list[Candidate]:
         """Several masks for clicks that may mean a whole, a part or a subpart.
 
@@ -226,16 +228,17 @@ class InteractiveSegmenter(ClickByClick):
             clicks_yx: See `predict`; at least one on the object.
             is_positive: See `predict`.
             num_masks: At most this many; fewer where more would be much alike.
+            mask: The mask that is shown for the clicks, if it is another than that of `predict`.
 
         Returns:
             Masks that satisfy every click, each with a predicted IoU, best first; one is that of
-            `predict`, see `candidates`.
+            `predict` or the one given, see `candidates`.
 
         Raises:
             ValueError: As `predict`, or num_masks is not at least 1.
         """
         with self._lock:
-            mask = self.predict(clicks_yx, is_positive)
+            shown = self.predict(clicks_yx, is_positive) if mask is None else mask
             state, size = self._ready()
             pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
             logits = None
@@ -243,11 +246,11 @@ class InteractiveSegmenter(ClickByClick):
                 prompts = prompts_with_radius(clicks_yx, (), is_positive, None, size)
                 small = [prompt.scaled(size, state.features.size) for prompt in prompts]
                 logits = state.unary.whole(PromptSet(small))
-            found = candidates(state.hierarchy, mask, pixels, num_masks, logits)
-            return [
-                one._replace(mask=enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0)))
-                for one in found
-            ]
+            shown = checked_mask(shown, size)
+            found = candidates(state.hierarchy, shown, pixels, num_masks, logits)
+            for one in found:
+                enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0))
+            return found
 
     def _small_mask(
         self, prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, keep_all: bool
@@ -260,7 +263,7 @@ class InteractiveSegmenter(ClickByClick):
         has_object = box is not None if mask is None else mask.any()
         # Prompts that know no outline were made before there was a mask to correct.
         if has_object and all(math.isfinite(prompt.click_radius) for prompt in prompts):
-            start = image.whole(())
+            start = mask if prompts and mask is not None else image.whole(())
         context = box, None if mask is None else sha256(mask.tobytes()).digest(), keep_all
         return self._merge.mask(prompts, image, start, keep_all, context)
 

@@ -136,6 +136,29 @@ def test_the_granularity_slider_shows_the_partition_and_gives_its_segments(page,
     assert [prompt["kind"] for prompt in prompts_in(out)] == ["segment", "segment"]
 
 
+def test_tab_goes_through_the_masks_of_a_click_and_the_chosen_one_stays(page, out) -> None:
+    page.click(ON_DISC)
+    page.text("#open-area").to_contain_text("px")
+    first = page.page.inner_text("#open-area")
+    page.press("Tab")
+    page.text("#chosen-mask").to_contain_text(re.compile(r"^mask 2 of \d$"))
+    chosen = page.page.inner_text("#open-area")
+    assert chosen != first
+    page.page.reload()
+    page.wait()
+    page.text("#open-area").to_have_text(chosen)
+    page.text("#chosen-mask").to_contain_text("mask 2 of")
+    page.press("Control+z")
+    page.text("#open-area").to_have_text(first)
+    page.text("#chosen-mask").to_be_empty()
+    page.press("Control+Shift+z")
+    page.text("#open-area").to_have_text(chosen)
+    page.page.locator("#undo").focus()
+    page.press("Tab")  # among controls it goes on to the next one
+    assert page.page.evaluate("document.activeElement.id") == "clear"
+    page.text("#open-area").to_have_text(chosen)
+
+
 def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
     page.press("m")
     page.text("#labels").to_be_visible()

@@ -220,6 +220,48 @@ def test_undo_and_redo_give_the_same_mask_to_the_pixel(client, paths, out) -> No
         assert act(again, {"do": "undo"})["masks"] == masks[2]
 
 
+def test_a_chosen_mask_is_kept_corrected_taken_back_and_finished(client, paths, out) -> None:
+    ready_view(client)
+    first = act(client, click(ON_DISC))
+    seen = [act(client, {"do": "candidate"})]
+    while seen[-1]["chosen"]:
+        seen.append(act(client, {"do": "candidate"}))
+    num_masks = seen[0]["chosen"]["num_masks"]
+    assert num_masks == len(seen) >= 2
+    assert seen[-1]["masks"] == first["masks"]  # once around
+    masks = [mask_of(one["masks"][0]) for one in seen]
+    assert all(mask[tuple(ON_DISC)] for mask in masks)
+    assert all(iou(one, masks[-1]) < 0.8 for one in masks[:-1])
+
+    act(client, {"do": "candidate"})
+    inside = np.argwhere(masks[0])
+    place = inside[np.abs(inside - ON_DISC).sum(axis=1).argmax()].tolist()
+    corrected = act(client, click(place, 0))
+    after = mask_of(corrected["masks"][0])
+    assert not after[tuple(place)]
+    assert after[tuple(ON_DISC)]
+    assert not (after & ~masks[0]).any()  # it is the chosen mask that is corrected
+    refused = client.post("/api/images/0/actions", json={"do": "candidate"})
+    assert "corrected" in refusal(refused)
+    with client_of(annotate_app(paths, out)) as again:  # also after a new start
+        assert ready_view(again)["masks"] == corrected["masks"]
+        undone = act(again, {"do": "undo"})
+        assert (undone["masks"], undone["chosen"]) == (seen[0]["masks"], seen[0]["chosen"])
+        assert act(again, {"do": "undo"})["masks"] == first["masks"]
+        assert act(again, {"do": "redo"})["masks"] == seen[0]["masks"]
+        act(again, {"do": "finish"})
+        assert act(again, {"do": "reopen", "number": 1})["masks"] == seen[0]["masks"]
+
+
+def test_without_clicks_and_with_segments_there_is_no_other_mask(client) -> None:
+    ready_view(client)
+    refused = client.post("/api/images/0/actions", json={"do": "candidate"})
+    assert "click one first" in refusal(refused)
+    act(client, click(ON_DISC, kind="segment", granularity=0.5))
+    refused = client.post("/api/images/0/actions", json={"do": "candidate"})
+    assert "segments taken whole have none" in refusal(refused)
+
+
 def test_labels_color_the_image_and_are_named_in_the_json(client, out) -> None:
     act(client, {"do": "mode", "mode": "labels"})
     for place, label in ((ON_DISC, 3), (ON_SQUARE, 5), (ON_GROUND, 1)):

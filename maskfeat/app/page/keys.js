@@ -5,6 +5,7 @@ import { isUp } from "./connection.js";
 // [keys, description, name of the action]; keys as `named` spells them.
 const TABLE = [
   [["Enter", "n"], "finish the object, begin the next", "finish"],
+  [["Tab"], "another mask for the clicks: whole, part", "candidate"],
   [["d"], "image done, on to the next that is not", "done"],
   [["Ctrl+z", "u"], "undo", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
@@ -73,6 +74,8 @@ export function listen(actions, chooseLabel, table = TABLE) {
     if (event.code === "Space" && !isButton) event.preventDefault(); // no scrolling
     if (event.key === "Enter" && isButton) return;
     const key = named(event);
+    // Once a control has the focus, Tab goes on to the next one.
+    if (key === "Tab" && (event.shiftKey || target !== document.body)) return;
     if (/^[1-9]$/.test(key)) chooseLabel(Number(key));
     const action = byKey.get(key);
     if (!action) return;

@@ -294,6 +294,7 @@ function turnTo(next) {
 const firstNotDone = (start) => images.firstNotDone(folder, unreadable, start);
 
 const actions = {
+  candidate: () => view?.mode === "object" && view.prompts.length && act({ do: "candidate" }),
   finish: () => view?.mode === "object" && act({ do: "finish" }),
   done: finishImage,
   undo,

@@ -4,7 +4,7 @@ import { colorOf, css } from "./masks.js";
 
 export const element = (id) => document.getElementById(id);
 const HINTS = {
-  object: "Left click the object, right click what is not. Drag to scribble.",
+  object: "Left click the object, right click what is not. Drag to scribble. Tab: another mask.",
   labels: "Click or scribble with a label; each pixel gets the label it is most like.",
 };
 
@@ -61,6 +61,8 @@ export function showOpenArea(view, layers) {
   const scale = layer ? (view.size[0] * view.size[1]) / layer.mask.pixels.length : 0;
   element("open-area").textContent = layer
     ? `at hand: no. ${view.open_number}, ${inPixels(layer.mask.area * scale)}` : "";
+  const { number, num_masks } = view.chosen ?? {};
+  element("chosen-mask").textContent = number ? `mask ${number + 1} of ${num_masks}` : "";
 }
 
 export function showObjects(layers, hidden, size, on) {
