@@ -8,12 +8,15 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from maskfeat.arrays import BoolArray
 from maskfeat.batch import LeftOutCrowds, SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.settings import Augmentation
 from maskfeat.data.shards.remote import ShardSettings
+from maskfeat.interactive.image import distances_with_color
+from maskfeat.interactive.outline_cut import OutlineCutter
 from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.training_session import TrainingSession
 
@@ -53,11 +56,12 @@ class SessionMaker:
     Args:
         images: Prepares it.
         num_objects: Sessions of an image, on different objects, larger ones more often.
+        part_weight: Weight of objects that lie inside another one, see `ClickDataModule`.
     """
 
-    def __init__(self, images: PreparedImages, num_objects: int) -> None:
+    def __init__(self, images: PreparedImages, num_objects: int, part_weight: float) -> None:
         self._images = images
-        self._num_objects = num_objects
+        self._num_objects, self._part_weight = num_objects, part_weight
 
     def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> ImageSessions:
         """The sessions; all that users do comes from the generator.
@@ -67,9 +71,24 @@ class SessionMaker:
         """
         maps, masks = self._images.maps_and_masks(sample)
         weights = np.sqrt(masks.mean(axis=(1, 2)))
+        weights *= np.where(lie_in_another(masks), self._part_weight, 1)
         number = min(self._num_objects, len(masks))
         chosen = rng.choice(len(masks), number, replace=False, p=weights / weights.sum())
-        return ImageSessions(sample, [TrainingSession(maps, masks[i], rng) for i in chosen])
+        distances = maps.features.neighbor_distances()
+        colors = maps.colors.permute(1, 2, 0).numpy()
+        outline = OutlineCutter(*distances_with_color(distances, colors, maps.features.scale))
+        return ImageSessions(
+            sample, [TrainingSession(maps, outline, masks[i], rng) for i in chosen]
+        )
+
+
+def lie_in_another(masks: BoolArray) -> BoolArray:
+    """Which masks (M, H, W) lie inside another one that is at least 1.3 times as large, (M,)."""
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    shared, sizes = flat @ flat.T, flat.sum(axis=1)
+    lies = (shared > 0.9 * sizes[:, None]) & (sizes > 1.3 * sizes[:, None])
+    is_part: BoolArray = lies.any(axis=1)
+    return is_part
 
 
 class ClickDataModule(ShardDataModule):
@@ -84,6 +103,8 @@ class ClickDataModule(ShardDataModule):
         prepared_dir: Where prepared images are kept, 6 MB each.
         num_images: Images of a step, on each device.
         num_objects: Sessions of each image.
+        part_weight: Masks that lie inside another one are drawn less often by this factor. A first
+            click mostly means a whole thing, and sets of parts do not say which are whole.
         epoch_images: See `ShardDataModule`.
         num_val_images: Most held-out images.
         seed: Of order and users.
@@ -99,6 +120,7 @@ class ClickDataModule(ShardDataModule):
         prepared_dir: str = "runs/prepared",
         num_images: int = 5,
         num_objects: int = 2,
+        part_weight: float = 0.3,
         epoch_images: int | None = None,
         num_val_images: int = 40,
         seed: int = 0,
@@ -121,13 +143,14 @@ class ClickDataModule(ShardDataModule):
             limits=limits,
         )
         self.prepared_dir, self.num_objects = Path(prepared_dir), num_objects
+        self.part_weight = part_weight
 
     def _example_maker(self, augmentation: Augmentation | None) -> SessionMaker:
         """Begins sessions; users are simulated in the same way in training and validation."""
         task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         strides = task.decoder.inner_strides
         images = PreparedImages(task.net, self.prepared_dir, inner_strides=strides)
-        return SessionMaker(images, self.num_objects)
+        return SessionMaker(images, self.num_objects, self.part_weight)
 
     def _loading(self) -> dict[str, Any]:
         return {**super()._loading(), "collate_fn": collate_sessions}

@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
@@ -20,6 +20,24 @@ from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.training_session import TrainingSession
+
+
+class Example(NamedTuple):
+    """One look of a session.
+
+    Attributes:
+        look: Its maps of the image.
+        prompts: Its maps of the prompts, (C, h, w).
+        target: Share of object of each cell, (h, w).
+        counted: 1 for cells that have a loss, else 0, (h, w).
+        is_flipped: Whether it is mirrored.
+    """
+
+    look: LookMaps
+    prompts: Tensor
+    target: Tensor
+    counted: Tensor
+    is_flipped: bool
 
 
 class Looked(NamedTuple):
@@ -52,9 +70,11 @@ class ClickTask(L.LightningModule):
         final_share: Share of it that is left at `max_steps`; a cosine leads there. 1 keeps it.
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
+        num_corrections: Clicks after these that each correct the mask in a window around them.
         gradient_clip: Largest length of the gradient.
         start_from: File of a trained decoder to start from, see `load_decoder`; null for none. It
-            may read fewer maps.
+            may read fewer maps. Its normalization statistics stay: those of a batch, whose looks
+            are of one kind, are not those of inference.
 
     References:
         Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM).
@@ -70,6 +90,7 @@ class ClickTask(L.LightningModule):
         final_share: float = 0.02,
         ema_decay: float = 0.999,
         most_clicks: int = 6,
+        num_corrections: int = 3,
         gradient_clip: float = 3.0,
         start_from: str | None = None,
     ) -> None:
@@ -77,7 +98,8 @@ class ClickTask(L.LightningModule):
         self.automatic_optimization = False  # a step after every click of a session
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.final_share = final_share
-        self.most_clicks, self.gradient_clip = most_clicks, gradient_clip
+        self.most_clicks, self.num_corrections = most_clicks, num_corrections
+        self.gradient_clip = gradient_clip
         self.net = load(net)
         maps = features_of(self.net, np.zeros((64, 64, 3), np.uint8), inner_strides)
         channels = [len(level) for level in maps.pyramid]
@@ -91,10 +113,15 @@ class ClickTask(L.LightningModule):
             if trained is None:
                 raise ValueError(f"'{start_from}' holds features without a click decoder")
             start_from_trained(self.decoder, trained, start_from)
+        self._keeps_norms = start_from is not None
         self.averaged = averaged_copy(self.decoder, ema_decay)
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Play some clicks of all sessions, with an optimizer step after each."""
+        if self._keeps_norms:
+            for module in self.decoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         sessions = batch["sessions"]
         rng = np.random.default_rng([self.global_step, batch_idx])
         weights = 1 / np.arange(2, self.most_clicks + 2)
@@ -102,32 +129,30 @@ class ClickTask(L.LightningModule):
         for click in range(1, number + 1):
             for session in sessions:
                 session.click()
-            self._step(sessions, click)
+            first, second, iou = self._shown(sessions, self.decoder)
+            self._step(first.loss.mean() + second.loss.mean())
+            losses = {"first_look": first.loss, "second_look": second.loss}
+            self._log_step(losses, {f"train/iou_{click}": iou}, len(sessions))
+        for _ in range(self.num_corrections):
+            loss, _ = self._corrected(sessions, self.decoder)
+            if len(loss):
+                self._step(loss.mean())
+                self._log_step({"correction": loss}, {}, len(loss))
 
-    def _step(self, sessions: list[TrainingSession], click: int) -> None:
-        """Both looks, a step of the optimizer, and the masks that are shown next."""
+    def _step(self, loss: Tensor) -> None:
+        """One step of the optimizer."""
         optimizer = self.optimizers()
-        first = self._look(sessions, [s.first for s in sessions], None, self.decoder)
-        self.manual_backward(first.loss.mean())
-        looks = [s.second(coarse) for s, coarse in zip(sessions, first.logits, strict=True)]
-        previous = _at_second(sessions, looks, first.logits)
-        second = self._look(sessions, looks, previous, self.decoder)
-        self.manual_backward(second.loss.mean())
+        self.manual_backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.gradient_clip)
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.averaged.update_parameters(self.decoder)
-        iou = _shown_iou(sessions, looks, second.logits, first.logits)
-        self.log_dict(
-            {
-                "train/loss_first_look": first.loss.mean().detach(),
-                "train/loss_second_look": second.loss.mean().detach(),
-                f"train/iou_{click}": iou,
-                "train/grad_norm": norm.detach(),
-            },
-            batch_size=len(sessions),
-        )
+        self.log("train/grad_norm", norm.detach())
+
+    def _log_step(self, losses: dict[str, Tensor], others: dict[str, float], size: int) -> None:
+        means = {f"train/loss_{name}": float(loss.detach().mean()) for name, loss in losses.items()}
+        self.log_dict(means | others, batch_size=size)
 
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Play all clicks of held-out sessions with the averaged weights."""
@@ -136,39 +161,76 @@ class ClickTask(L.LightningModule):
         for click in range(1, self.most_clicks + 1):
             for session in sessions:
                 session.click()
-            first = self._look(sessions, [s.first for s in sessions], None, decoder)
-            looks = [s.second(coarse) for s, coarse in zip(sessions, first.logits, strict=True)]
-            previous = _at_second(sessions, looks, first.logits)
-            second = self._look(sessions, looks, previous, decoder)
-            iou = _shown_iou(sessions, looks, second.logits, first.logits)
+            *_, iou = self._shown(sessions, decoder)
             self.log(f"val/iou_{click}", iou, batch_size=len(sessions), sync_dist=True)
+        for _ in range(self.num_corrections):
+            _, iou = self._corrected(sessions, decoder)
+        if self.num_corrections:
+            self.log("val/iou_corrected", iou, batch_size=len(sessions), sync_dist=True)
 
-    def _look(
-        self,
-        sessions: list[TrainingSession],
-        looks: list[LookMaps],
-        previous: Sequence[Tensor] | None,
-        decoder: ClickDecoder,
-    ) -> Looked:
-        image = torch.stack([look.image_maps for look in looks])
-        coarse: Sequence[Tensor | None] = previous or [None] * len(looks)
-        prompts = torch.stack(
+    def _shown(
+        self, sessions: list[TrainingSession], decoder: ClickDecoder
+    ) -> tuple[Looked, Looked, float]:
+        """Both looks, and the mean IoU of the masks of them that all users see next."""
+        first = self._look(
             [
-                session.given.maps(look, before)
-                for session, look, before in zip(sessions, looks, coarse, strict=True)
-            ]
+                Example(
+                    s.first,
+                    s.given.maps(s.first),
+                    s.target(s.first.look),
+                    s.first.inside[0],
+                    s.is_flipped,
+                )
+                for s in sessions
+            ],
+            decoder,
         )
-        targets = [s.target(look.look) for s, look in zip(sessions, looks, strict=True)]
-        target, inside = torch.stack(targets), torch.cat([look.inside for look in looks])
-        mirrored = torch.tensor([session.is_flipped for session in sessions])
-        for maps in (image, prompts, target, inside):
+        examples = []
+        for s, coarse in zip(sessions, first.logits, strict=True):
+            look = s.second(coarse)
+            prompts = s.given.maps(look, coarse_at(s.first.look, coarse, look.look))
+            target = s.target(look.look)
+            examples.append(Example(look, prompts, target, look.inside[0], s.is_flipped))
+        second = self._look(examples, decoder)
+        looks = [example.look.look for example in examples]
+        for s, seen, fine, coarse in zip(sessions, looks, second.logits, first.logits, strict=True):
+            s.show(seen, fine, coarse)
+        return first, second, mean_iou(sessions)
+
+    def _corrected(
+        self, sessions: list[TrainingSession], decoder: ClickDecoder
+    ) -> tuple[Tensor, float]:
+        """A correction of each mask that has an error: their losses, and the mean IoU of all."""
+        clicked, examples = [], []
+        for s in sessions:
+            correction = s.correction()
+            if correction is None:
+                continue
+            look = correction.look
+            prompts, target = correction.given.maps(look), s.target(look.look)
+            examples.append(Example(look, prompts, target, correction.can_change, s.is_flipped))
+            clicked.append((s, correction))
+        if not clicked:
+            return torch.zeros(0), mean_iou(sessions)
+        looked = self._look(examples, decoder)
+        for (s, correction), logits in zip(clicked, looked.logits, strict=True):
+            s.correct(correction, logits)
+        return looked.loss, mean_iou(sessions)
+
+    def _look(self, examples: list[Example], decoder: ClickDecoder) -> Looked:
+        image = torch.stack([example.look.image_maps for example in examples])
+        prompts, target, counted = (
+            torch.stack(maps) for maps in list(zip(*examples, strict=True))[1:4]
+        )
+        mirrored = torch.tensor([example.is_flipped for example in examples])
+        for maps in (image, prompts, target, counted):
             maps[mirrored] = maps[mirrored].flip(-1)
         device = self.device
         image, prompts = (
             maps.to(device, memory_format=torch.channels_last) for maps in (image, prompts)
         )
         logits = decoder(decoder.encode(image), prompts).float()
-        loss = look_loss(logits, target.to(device), inside.to(device))
+        loss = look_loss(logits, target.to(device), counted.to(device))
         shown = logits.detach().cpu().clone()
         shown[mirrored] = shown[mirrored].flip(-1)
         return Looked(shown, loss)
@@ -188,27 +250,13 @@ class ClickTask(L.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
 
 
-def _at_second(
-    sessions: list[TrainingSession], looks: list[LookMaps], coarse: Tensor
-) -> list[Tensor]:
-    """Logits of the first look of each session on the grid of its second one."""
-    return [
-        coarse_at(session.first.look, logits, look.look)
-        for session, look, logits in zip(sessions, looks, coarse, strict=True)
-    ]
-
-
-def _shown_iou(
-    sessions: list[TrainingSession], looks: list[LookMaps], fine: Tensor, coarse: Tensor
-) -> float:
-    """Let all users see their mask; the mean IoU of these masks."""
-    for session, look, logits, before in zip(sessions, looks, fine, coarse, strict=True):
-        session.show(look.look, logits, before)
+def mean_iou(sessions: list[TrainingSession]) -> float:
+    """Mean IoU of the masks so far."""
     return float(np.mean([(s.pred & s.mask).sum() / (s.pred | s.mask).sum() for s in sessions]))
 
 
-def look_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
-    """Normalized focal loss and Dice loss of the cells inside the image.
+def look_loss(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Normalized focal loss and Dice loss of the cells that count.
 
     The focal weights (1 - p_t) of a look are scaled to the mean 1, so that a mask that is nearly
     right still has a loss at its outline (NFL of RITM with gamma = 1). Dice weighs small objects
@@ -217,17 +265,17 @@ def look_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     Args:
         logits: Shape (B, h, w).
         target: Share of object in each cell, in [0, 1], (B, h, w).
-        inside: 1 for cells in the image, else 0, (B, h, w).
+        counted: 1 for cells that count, else 0, (B, h, w).
 
     Returns:
         Shape (B,).
     """
-    probability, count = torch.sigmoid(logits), inside.sum(dim=(1, 2)).clamp(min=1)
+    probability, count = torch.sigmoid(logits), counted.sum(dim=(1, 2)).clamp(min=1)
     agreement = probability * target + (1 - probability) * (1 - target)
-    weight = (1 - agreement.detach()) * inside
+    weight = (1 - agreement.detach()) * counted
     weight = weight * (count / (weight.sum(dim=(1, 2)) + 1e-4))[:, None, None]
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     focal = (entropy * weight).sum(dim=(1, 2)) / count
-    both = (probability * target * inside).sum(dim=(1, 2))
-    either = ((probability + target) * inside).sum(dim=(1, 2))
+    both = (probability * target * counted).sum(dim=(1, 2))
+    either = ((probability + target) * counted).sum(dim=(1, 2))
     return focal + 1 - (2 * both + 1) / (either + 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskfeat.arrays import FloatArray
 from maskfeat.interactive.decoder import ClickDecoder
-from maskfeat.interactive.geometry import Box
+from maskfeat.interactive.geometry import Box, Window
 from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
 from maskfeat.interactive.prompts import Prompt
@@ -92,6 +92,14 @@ class DecodedImage:
             oldest = next(key for key in self._encoded if key != self._whole)
             del self._encoded[oldest]
         return self._encoded[look]
+
+
+def look_at(window: Window) -> Look:
+    """The look at the window of a correction; cells of one pixel lie on the pixels."""
+    rows, columns = window
+    height, width = (side.stop - side.start for side in window)
+    box = rows.start, columns.start, rows.stop + height % 2, columns.stop + width % 2
+    return Look.around(box, CELLS)
 
 
 def object_window(

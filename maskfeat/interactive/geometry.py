@@ -52,6 +52,13 @@ def grown(window: Window, margin: int, within: Window) -> Window:
     return rows, columns
 
 
+def lies_in(pixels_yx: IntArray, window: Window) -> BoolArray:
+    """Which pixels (N, 2) lie in a window, (N,)."""
+    low, high = np.array([(side.start, side.stop) for side in window]).T
+    is_inside: BoolArray = ((pixels_yx >= low) & (pixels_yx < high)).all(axis=1)
+    return is_inside
+
+
 def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
     """The click radius of a prompt made on a mask.
 

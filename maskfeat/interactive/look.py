@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskfeat.arrays import IntArray
+from maskfeat.arrays import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,12 @@ class MapReader:
     def __init__(self, level: Tensor, stride: float) -> None:
         self._levels = [level]
         self._stride = stride
+
+    @classmethod
+    def of_mask(cls, mask: BoolArray) -> MapReader:
+        """Reads a mask (H, W): 1 object, -1 background."""
+        signs = torch.from_numpy(np.where(mask, np.float32(1), np.float32(-1)))
+        return cls(signs.unsqueeze(0), 1)
 
     def read(self, look: Look) -> Tensor:
         """The map on a grid, (C, rows, columns); beyond the map its border goes on."""

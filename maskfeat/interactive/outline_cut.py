@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.geometry import Window
 from maskfeat.segment.potts import FlowGraph
 
-PIXEL_PAIRWISE_WEIGHT = 4.0  # chosen on objects of train splits (experiments/interactive)
+# Chosen on objects of train splits (experiments/interactive).
+PIXEL_PAIRWISE_WEIGHT = 4.0
+BAND_PX = 4  # from the outline of a mask; pixels there are decided again, one by one
 Part = tuple[slice, slice]  # rows and columns, open on some sides
 _NO_NODES: IntArray = np.zeros(0, np.int64)
 
@@ -42,6 +45,14 @@ class OutlineCutter:
         self._right, self._below = (
             PIXEL_PAIRWISE_WEIGHT * np.exp(-steps / max(mean, least)) for steps in (right, below)
         )
+
+    def refined(self, mask: BoolArray, unary: FloatArray, window: Window) -> BoolArray:
+        """The labels of a window, pixels near the outline decided again; see `cut`."""
+        border = np.zeros(mask.shape, bool)
+        border[1:] |= mask[1:] != mask[:-1]
+        border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+        is_free = ndimage.maximum_filter(border, size=2 * BAND_PX + 1)
+        return self.cut(mask, unary, is_free, window)
 
     def cut(
         self, mask: BoolArray, unary: FloatArray, is_free: BoolArray, window: Window

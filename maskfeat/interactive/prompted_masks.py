@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.geometry import (
@@ -14,19 +12,17 @@ from maskfeat.interactive.geometry import (
     Window,
     filled,
     grown,
+    lies_in,
     parts_with,
     whole,
-    window_around,
     window_of,
 )
 from maskfeat.interactive.image import ImageState
-from maskfeat.interactive.prompts import Prompt, superpixels_of
+from maskfeat.interactive.outline_cut import BAND_PX
+from maskfeat.interactive.prompts import Prompt, superpixels_of, window_of_change
 from maskfeat.interactive.unary import PromptSet
 
-# All chosen on objects of train splits (experiments/interactive).
-_BAND_PX = 4  # from the outline of a cut of superpixels; pixels there are decided one by one
-# Pixels around a prompt that it can change: times its click radius, and at least.
-_WINDOW_RADII, _LEAST_WINDOW_PX = 4.0, 24
+# Chosen on objects of train splits (experiments/interactive).
 _MOST_PIXELS_SIDE = 80  # windows up to this side are cut as pixels, larger ones as superpixels
 _CERTAIN = 1e3  # logit of a pixel of a prompt
 
@@ -58,8 +54,9 @@ class PromptedMasks:
             inside = np.array([int(logits.argmax())], np.int64)
         is_object = state.cutter.cut(logits, inside, outside, self._excluded())
         mask: BoolArray = is_object[labels]
-        window = grown(window_of(mask), _BAND_PX + 1, whole(mask.shape))
-        mask[window] = self._with_outline(mask[window], unary[window], prompts, window)
+        window = grown(window_of(mask), BAND_PX + 1, whole(mask.shape))
+        certain = _with_certain(unary[window], prompts, window)
+        mask[window] = state.outline.refined(mask[window], certain, window)
         return mask if self._box is None else mask & filled(self._box, mask.shape)
 
     def change(
@@ -76,9 +73,8 @@ class PromptedMasks:
             A window around the prompt, and its pixels that get the label of the prompt, bool,
             (h, w).
         """
-        length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
-        window = grown(window_around(prompt.pixels_yx), length, whole(mask.shape))
-        near = [other for other in prompts if _lies_in(other, window).any()]
+        window = window_of_change(prompt, mask.shape)
+        near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]
         before = mask[window]
         key = (
             prompt.key,
@@ -95,12 +91,13 @@ class PromptedMasks:
     ) -> BoolArray:
         """Cut a window; pixels that have the label of the prompt keep it, (h, w)."""
         unary = self._state.unary.around(prompt, PromptSet(near, self._box, mask), window)
-        before = mask[window]
+        before, outline = mask[window], self._state.outline
+        certain = _with_certain(unary, near, window)
         if max(before.shape) <= _MOST_PIXELS_SIDE:
-            after = self._cut_pixels(before, unary, before != prompt.is_object, near, window)
+            after = outline.cut(before, certain, before != prompt.is_object, window)
         else:
             after = self._cut_superpixels(prompt, mask, near, unary, window)
-            after = self._with_outline(after, unary, near, window)
+            after = outline.refined(after, certain, window)
         change = (after == prompt.is_object) & (before != prompt.is_object)
         if self._box is not None and prompt.is_object:
             change &= filled(self._box, mask.shape)[window]
@@ -116,7 +113,7 @@ class PromptedMasks:
         unary: FloatArray,
         window: Window,
     ) -> BoolArray:
-        """As `_cut_pixels`, superpixel by superpixel, (h, w)."""
+        """The window cut superpixel by superpixel, (h, w)."""
         state, labels = self._state, self._state.graph.labels
         logits = state.superpixel_means(unary, window)
         before = mask.ravel()[state.first_pixels]
@@ -134,31 +131,6 @@ class PromptedMasks:
         is_changed = after[labels[window]] == prompt.is_object
         return np.where(is_changed, prompt.is_object, mask[window])
 
-    def _with_outline(
-        self, mask: BoolArray, unary: FloatArray, prompts: Sequence[Prompt], window: Window
-    ) -> BoolArray:
-        """A mask of superpixels in a window, its pixels near the outline decided again, (h, w)."""
-        border = np.zeros(mask.shape, bool)
-        border[1:] |= mask[1:] != mask[:-1]
-        border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-        is_free = ndimage.maximum_filter(border, size=2 * _BAND_PX + 1)
-        return self._cut_pixels(mask, unary, is_free, prompts, window)
-
-    def _cut_pixels(
-        self,
-        mask: BoolArray,
-        unary: FloatArray,
-        is_free: BoolArray,
-        prompts: Sequence[Prompt],
-        window: Window,
-    ) -> BoolArray:
-        """Cut the free pixels of a window, prompts as hard constraints, (h, w)."""
-        unary = unary.copy()
-        for prompt in prompts:
-            inside = prompt.pixels_yx[_lies_in(prompt, window)] - [side.start for side in window]
-            unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN
-        return self._state.outline.cut(mask, unary, is_free, window)
-
     def _excluded(self) -> IntArray:
         """Superpixels outside the box, (N,)."""
         if self._box is None:
@@ -169,8 +141,11 @@ class PromptedMasks:
         return np.flatnonzero(is_outside)
 
 
-def _lies_in(prompt: Prompt, window: Window) -> BoolArray:
-    """Which pixels of a prompt lie in a window, (N,)."""
-    low, high = np.array([(side.start, side.stop) for side in window]).T
-    is_inside: BoolArray = ((prompt.pixels_yx >= low) & (prompt.pixels_yx < high)).all(axis=1)
-    return is_inside
+def _with_certain(unary: FloatArray, prompts: Sequence[Prompt], window: Window) -> FloatArray:
+    """Logits of a window, those of pixels of prompts as good as hard constraints, (h, w)."""
+    unary = unary.copy()
+    for prompt in prompts:
+        inside = prompt.pixels_yx[lies_in(prompt.pixels_yx, window)]
+        inside = inside - [side.start for side in window]
+        unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN
+    return unary

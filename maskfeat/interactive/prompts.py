@@ -10,10 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from maskfeat.arrays import BoolArray, Int32Array, IntArray
+from maskfeat.interactive.geometry import Window, grown, whole, window_around
 from maskfeat.segment.resizing import scaled
 
 _STEPS_PER_OCTAVE = 2
 _FARTHEST = 2.0**20  # pixels; no image is larger
+# Pixels around a prompt that it can change: times its click radius, and at least. Chosen on objects
+# of train splits (experiments/interactive).
+_WINDOW_RADII, _LEAST_WINDOW_PX = 4.0, 24
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class Prompt:
         pixels = np.unique(scaled(self.pixels_yx, size, to), axis=0)
         factor = float(np.sqrt(np.prod(to) / np.prod(size)))
         return replace(self, pixels_yx=pixels, click_radius=self.click_radius * factor)
+
+
+def window_of_change(prompt: Prompt, size: tuple[int, ...]) -> Window:
+    """The pixels of an image of a size that a prompt of finite click radius can change."""
+    length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
+    return grown(window_around(prompt.pixels_yx), length, whole(size))
 
 
 def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,21 @@ from skimage.color import lab2rgb
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.decoded_image import CELLS, Given, object_window
-from maskfeat.interactive.geometry import Box, distance_to_outline, window_of
+from maskfeat.interactive.decoded_image import CELLS, Given, look_at, object_window
+from maskfeat.interactive.geometry import (
+    Box,
+    Window,
+    distance_to_outline,
+    grown,
+    lies_in,
+    parts_with,
+    whole,
+    window_of,
+)
 from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.outline_cut import BAND_PX, OutlineCutter
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.prompts import Prompt, window_of_change
 
 # How sessions start, by chance; the rest starts with a click.
 _BOX, _MASK, _SCRIBBLE, _MANY = 0.10, 0.06, 0.10, 0.10
@@ -26,15 +37,35 @@ _RADIUS_KNOWN = 0.6  # share of later clicks
 _NEAR_OUTLINE_PX = 6
 
 
+class Correction(NamedTuple):
+    """A click that changes the mask around it, see `update.ProgressiveMerge`.
+
+    Attributes:
+        given: Prompts in the window, and the mask that they correct.
+        prompt: The click, last of those.
+        window: Of the pixels that it can change.
+        look: At this window, square.
+        can_change: 1 for cells without its label, else 0, (h, w).
+    """
+
+    given: Given
+    prompt: Prompt
+    window: Window
+    look: LookMaps
+    can_change: Tensor
+
+
 class TrainingSession:
     """A simulated user who corrects the mask of one object, as in RITM's iterative training.
 
     A session starts with a click, a box, a mask to start from, a scribble, or up to a hundred
     clicks at once. Every later step clicks an error of the mask: in its middle, anywhere in it, or
-    near its outline. Some clicks come with their click radius.
+    near its outline. Some clicks come with their click radius. After these, clicks correct what is
+    left wrong, each in a window around it.
 
     Args:
         maps: Of the image.
+        outline: Cuts pixels of the image, so that masks are as wrong as those of a segmenter.
         mask: The object, bool, shape (H, W), not empty.
         rng: Draws everything.
 
@@ -48,9 +79,15 @@ class TrainingSession:
         Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022.
     """
 
-    def __init__(self, maps: ImageMaps, mask: BoolArray, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        maps: ImageMaps,
+        outline: OutlineCutter,
+        mask: BoolArray,
+        rng: np.random.Generator,
+    ) -> None:
         self.mask = mask
-        self._maps = maps
+        self._maps, self._outline = maps, outline
         self._rng = rng
         self._target = MapReader(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), 1)
         self.pred = np.zeros_like(mask)
@@ -63,9 +100,7 @@ class TrainingSession:
 
     def click(self) -> None:
         """Add a click on an error, unless the session started with other prompts just now."""
-        wrong = self.pred != self.mask
-        for prompt in self.given.prompts:
-            wrong[tuple(prompt.pixels_yx.T)] = False
+        wrong = self._wrong()
         if self._is_started or not wrong.any():
             self._is_started = False
             return
@@ -74,6 +109,41 @@ class TrainingSession:
         if self.given.prompts and self.pred.any() and self._rng.random() < _RADIUS_KNOWN:
             radius = distance_to_outline(self.pred, place)
         self._add(place, radius)
+
+    def correction(self) -> Correction | None:
+        """A click on an error that corrects the mask so far; None without an error or a mask."""
+        wrong = self._wrong()
+        if not wrong.any() or not self.pred.any() or self.pred.all():
+            return None
+        place = self._place_in(self._error(wrong))
+        self._add(place, distance_to_outline(self.pred, place))
+        prompt = self.given.prompts[-1]
+        window = window_of_change(prompt, self.mask.shape)
+        near = [one for one in self.given.prompts if lies_in(one.pixels_yx, window).any()]
+        before = MapReader.of_mask(self.pred)
+        look = self._maps.look(as_square(look_at(window)))
+        signs = before.read(look.look)[0]
+        can_change = look.inside[0] * ((signs < 0) if prompt.is_object else (signs > 0))
+        return Correction(Given(near, None, before), prompt, window, look, can_change)
+
+    def correct(self, correction: Correction, logits: Tensor) -> None:
+        """Take a correction, as `prompted_masks.PromptedMasks` does.
+
+        Args:
+            correction: The last one.
+            logits: On its grid, (h, w).
+        """
+        prompt, window = correction.prompt, correction.window
+        before = self.pred[window]
+        unary = correction.look.look.at_pixels(
+            logits, self.mask.shape, torch.zeros(self.mask.shape)
+        )
+        is_free = before != prompt.is_object
+        after = self._outline.cut(before, unary.numpy()[window], is_free, window)
+        change = (after == prompt.is_object) & is_free
+        seeds = prompt.pixels_yx - [side.start for side in window]
+        change[tuple(seeds.T)] = True
+        before[parts_with(change, seeds)] = prompt.is_object
 
     def target(self, look: Look) -> Tensor:
         """Share of object in each cell of a look, (h, w)."""
@@ -92,7 +162,7 @@ class TrainingSession:
         return self._maps.look(square((*(middle - half), *(middle + half))))
 
     def show(self, look: Look, logits: Tensor, coarse: Tensor) -> None:
-        """Take the mask of two looks; clicked pixels have their label.
+        """Take the mask of two looks, its outline cut; clicked pixels have their label.
 
         Args:
             look: The second look.
@@ -102,7 +172,10 @@ class TrainingSession:
         beyond = self.first.look.at_pixels(
             coarse, self.mask.shape, torch.full(self.mask.shape, -8.0)
         )
-        self.pred = (look.at_pixels(logits, self.mask.shape, beyond) > 0).numpy()
+        unary = look.at_pixels(logits, self.mask.shape, beyond).numpy()
+        self.pred = unary > 0
+        window = grown(window_of(self.pred), BAND_PX + 1, whole(self.pred.shape))
+        self.pred[window] = self._outline.refined(self.pred[window], unary[window], window)
         for prompt in self.given.prompts:
             self.pred[tuple(prompt.pixels_yx.T)] = prompt.is_object
 
@@ -117,6 +190,14 @@ class TrainingSession:
         masks = np.concatenate([self.pred, self.mask], axis=1)
         gray = np.repeat(masks[..., None], 3, axis=2) * np.uint8(255)
         return np.concatenate([rgb, gray], axis=1)
+
+    def _wrong(self) -> BoolArray:
+        """Wrong pixels without a prompt, (H, W)."""
+        wrong = self.pred != self.mask
+        for prompt in self.given.prompts:
+            wrong[tuple(prompt.pixels_yx.T)] = False
+        is_wrong: BoolArray = wrong
+        return is_wrong
 
     def _first_box(self) -> tuple[float, float, float, float]:
         """The image, or by chance a part of it that holds the object."""
@@ -170,9 +251,8 @@ class TrainingSession:
         start[rows, columns.start : column + width] = rng.random() < 0.5
         if not start.any():
             return False
-        signs = torch.from_numpy(np.where(start, np.float32(1), np.float32(-1)))
         self.pred = start
-        self.given = self.given._replace(mask=MapReader(signs.unsqueeze(0), 1))
+        self.given = self.given._replace(mask=MapReader.of_mask(start))
         return bool(rng.random() < 0.3)
 
     def _with_scribbles(self) -> bool:
@@ -247,8 +327,12 @@ class TrainingSession:
 
 
 def square(box_yxyx: tuple[float, float, float, float]) -> Look:
-    """The look around a box with as many rows as columns, so that looks make a batch."""
-    look = Look.around(box_yxyx, CELLS)
+    """The look around a box, see `as_square`."""
+    return as_square(Look.around(box_yxyx, CELLS))
+
+
+def as_square(look: Look) -> Look:
+    """A look with as many rows as columns around the same middle, so that looks make a batch."""
     top = look.top - (CELLS - look.rows) / 2 * look.cell_px
     left = look.left - (CELLS - look.columns) / 2 * look.cell_px
     return Look(top, left, look.cell_px, CELLS, CELLS)

@@ -10,9 +10,9 @@ import torch
 from scipy import ndimage
 
 from maskfeat.arrays import BoolArray, FloatArray
-from maskfeat.interactive.decoded_image import CELLS, DecodedImage, Given
+from maskfeat.interactive.decoded_image import DecodedImage, Given, look_at
 from maskfeat.interactive.geometry import Box, Window
-from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.look import MapReader
 from maskfeat.interactive.prompts import Prompt
 
 # Chosen on 107 corrections of 9 objects of train splits (experiments/interactive).
@@ -66,7 +66,7 @@ class DecoderUnary:
 
     def whole(self, given: PromptSet) -> FloatArray:
         """See `Unary`."""
-        start = None if given.mask is None else _signs(given.mask)
+        start = None if given.mask is None else MapReader.of_mask(given.mask)
         return self._decoded.logits(Given(given.prompts, given.box, start))
 
     def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
@@ -76,9 +76,7 @@ class DecoderUnary:
         prompt, 0 at 2.5 click radii.
         """
         assert given.mask is not None
-        rows, columns = window
-        look = Look.around((rows.start, columns.start, rows.stop, columns.stop), CELLS)
-        start = _signs(given.mask)
+        look, start = look_at(window), MapReader.of_mask(given.mask)
         logits = self._decoded.logits_on(look, Given(given.prompts, given.box, start))
         beyond = torch.zeros(given.mask.shape)
         found: FloatArray = look.at_pixels(logits, given.mask.shape, beyond).numpy()[window]
@@ -93,9 +91,3 @@ def distances_in_radii(prompt: Prompt, window: Window) -> FloatArray:
     distances = ndimage.distance_transform_edt(is_apart) / max(prompt.click_radius, 1.0)
     in_radii: FloatArray = distances.astype(np.float32)
     return in_radii
-
-
-def _signs(mask: BoolArray) -> MapReader:
-    """A mask as the decoder reads it: 1 object, -1 background."""
-    signs = torch.from_numpy(np.where(mask, np.float32(1), np.float32(-1)))
-    return MapReader(signs.unsqueeze(0), 1)

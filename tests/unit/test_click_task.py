@@ -18,14 +18,17 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.weights import save
 from maskfeat.interactive.click_callbacks import SessionCheckpoint
-from maskfeat.interactive.click_data import ClickDataModule
+from maskfeat.interactive.click_data import ClickDataModule, SessionMaker, lie_in_another
 from maskfeat.interactive.click_task import ClickTask, look_loss
+from maskfeat.interactive.decoded_image import look_at
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
+from maskfeat.interactive.outline_cut import OutlineCutter
 from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.training_session import TrainingSession
 
 SIZE = (48, 64)
+OUTLINE = OutlineCutter(np.zeros((48, 63)), np.zeros((47, 64)))  # all pixels alike
 PACKAGED = Path(__file__).parents[2] / "data_shards"
 
 
@@ -46,7 +49,7 @@ def test_users_label_pixels_rightly_and_click_errors_alone(
 ) -> None:
     kinds = set()
     for seed in range(60):
-        session = TrainingSession(maps, mask, np.random.default_rng(seed))
+        session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(seed))
         kinds.add((session.given.box is not None, session.given.mask is not None))
         for _ in range(3):
             known = len(session.given.prompts)
@@ -63,8 +66,74 @@ def test_users_label_pixels_rightly_and_click_errors_alone(
     assert len(kinds) == 3  # with a box, with a mask, with neither
 
 
+def test_a_correction_changes_what_lacks_its_label_around_the_click_alone(
+    maps: ImageMaps, mask: np.ndarray
+) -> None:
+    for seed in range(20):
+        session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(seed))
+        assert session.correction() is None or session.given.mask is not None  # no mask yet
+        session.pred = np.roll(mask, (2, 3), axis=(0, 1))
+        before = session.pred.copy()
+        correction = session.correction()
+        assert correction is not None
+        prompt, (row, column) = correction.prompt, correction.prompt.pixels_yx[0]
+        assert before[row, column] != mask[row, column] == prompt.is_object
+        assert prompt.click_radius > 0
+        look = correction.look.look
+        at = int((row + 0.5 - look.top) / look.cell_px), int(column + 0.5 - look.left)
+        assert correction.can_change[at] == 1
+
+        logits = torch.full((look.rows, look.columns), 20.0 if prompt.is_object else -20.0)
+        session.correct(correction, logits)
+
+        changed = session.pred != before
+        assert changed[row, column]
+        assert (session.pred[changed] == prompt.is_object).all()
+        assert not changed[~lying_in(changed.shape, correction.window)].any()
+
+
+def lying_in(size: tuple[int, int], window: tuple[slice, slice]) -> np.ndarray:
+    inside = np.zeros(size, bool)
+    inside[window] = True
+    return inside
+
+
+def test_cells_of_a_correction_lie_on_the_pixels() -> None:
+    for rows, columns in ((slice(10, 59), slice(0, 49)), (slice(0, 30), slice(7, 44))):
+        look = look_at((rows, columns))
+        assert look.cell_px == 1
+        assert look.top == int(look.top)
+        assert look.left == int(look.left)
+        assert look.top <= rows.start
+        assert look.top + look.rows >= rows.stop
+
+
+def test_masks_inside_another_one_are_drawn_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (60, 80)
+    masks = np.zeros((3, *size), bool)
+    masks[0, 10:50, 10:50] = True
+    masks[1, 12:40, 12:40] = True  # lies in the first
+    masks[2, 12:40, 52:80] = True  # as large, lies in none
+    np.testing.assert_array_equal(lie_in_another(masks), [False, True, False])
+
+    images = PreparedImages(maskfeat.load(), tmp_path)
+    made = maps_of_a_rectangle(size), masks
+    monkeypatch.setattr(images, "maps_and_masks", lambda sample: made)
+    sample = IndexedShards(str(PACKAGED / "train-*.tar"))[0]
+
+    def drawn(part_weight: float) -> set[int]:
+        maker = SessionMaker(images, num_objects=1, part_weight=part_weight)
+        made = [maker(sample, np.random.default_rng(seed))[0].mask for seed in range(30)]
+        return {int((masks == one).all(axis=(1, 2)).argmax()) for one in made}
+
+    assert drawn(0.0) == {0, 2}
+    assert drawn(1.0) == {0, 1, 2}
+
+
 def test_the_target_of_a_look_is_the_share_of_object(maps: ImageMaps, mask: np.ndarray) -> None:
-    session = TrainingSession(maps, mask, np.random.default_rng(0))
+    session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(0))
     look = session.first.look
 
     area = session.target(look).mul(session.first.inside[0]).sum() * look.cell_px**2
