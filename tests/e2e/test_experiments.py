@@ -15,11 +15,11 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import save
 from maskfeat.segment.merge_classifier import MergeClassifier
 
-DRAWN = "data_shards/val-*.tar"
+DRAWN = "data_shards/small-*.tar"
 
 
-def run(repository, *words: str) -> str:
-    return forked_python.run(words, repository, check=True).stdout
+def run(folder, *words: str) -> str:
+    return forked_python.run(words, folder, check=True).stdout
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_a_merge_classifier_is_fitted_and_can_be_loaded(repository, tmp_path) ->
         repository, "experiments/hierarchy/fit_merge_classifier.py", *words, f"--out={out}"
     )
     assert "share of variance explained" in printed
-    assert "4 images of data_shards/val" in MergeClassifier.load(out).network.origin
+    assert "4 images of data_shards/small" in MergeClassifier.load(out).network.origin
 
 
 @pytest.mark.slow
@@ -51,13 +51,16 @@ def test_levels_are_measured_and_images_drawn_of_sets_never_trained_on(
         split = "train" if name == "ade20k_sample" else "val"
         (tmp_path / name).mkdir()
         write_shard(tmp_path / name / f"{split}-000000.tar", 1, seed=number, size=(60, 80))
+    (tmp_path / "data_shards").mkdir()  # in the working folder: small scenes for large ones
+    small = repository / "data_shards/small-000000.tar"
+    (tmp_path / "data_shards/val-000000.tar").symlink_to(small)
     words = [f"--root={tmp_path}", f"--out={tmp_path}/out"]
-    run(repository, "experiments/hierarchy/levels.py", *words)
+    run(tmp_path, f"{repository}/experiments/hierarchy/levels.py", *words)
     rows = json.loads((tmp_path / "out/levels.json").read_text())
     assert {"camvid val", "drawn val"} < {row["set"] for row in rows}
     assert all(0 <= share <= 1 for row in rows for share in row["recall"])
     words += ["--count=1", f"--page={tmp_path}/page"]
-    run(repository, "experiments/beyond/images.py", *words)
+    run(tmp_path, f"{repository}/experiments/beyond/images.py", *words)
     assert len(list((tmp_path / "page").glob("*.png"))) == 4
     widths = {path.stem: Image.open(path).width for path in (tmp_path / "out").glob("*.png")}
     assert widths["drawn"] == 5 * 320 + 4 * 4

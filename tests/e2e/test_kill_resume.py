@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fits import TINY
 from forked_python import start_server
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "input_resume"))
@@ -30,7 +31,7 @@ def test_after_kill_9_at_random_moments_training_is_what_it_would_have_been(
     write_shards(tmp_path / "shards", num_images)
     words = [f"--data_root={tmp_path}/shards", f"--data.mode={mode}"]
     # Two epochs, which together read each image once.
-    words += [f"--data.epoch_images={num_images // 2}", "--trainer.max_epochs=2"]
+    words += [f"--data.epoch_images={num_images // 2}", "--trainer.max_epochs=2", TINY]
     whole, broken = Run(tmp_path / "whole", words), Run(tmp_path / "broken", words)
     whole.finish("--data.num_workers=1")
     rng = np.random.default_rng()  # other moments each time: none may matter

@@ -631,10 +631,9 @@ def test_40_megapixels_take_less_than_4_gigabytes(tmp_path, width, words, gigaby
     rng = np.random.default_rng(0)
     size = (5480, 7300)
     coarse = Image.fromarray(rng.integers(0, 256, (54, 73, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
-    noisy = (smooth + rng.integers(-12, 13, (*size, 1), dtype=np.int16)).clip(0, 255)
+    smooth = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
     (tmp_path / "photos").mkdir()
-    Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / "photos/a.jpg", quality=90)
+    smooth.save(tmp_path / "photos/a.jpg", quality=90)
     save(FeaturePyramid(width=width), tmp_path / "net.safetensors")
     code = (
         "import resource, sys\n"
