@@ -64,15 +64,19 @@ class InteractiveSegmenter(ClickByClick):
        decoder (`unary.DecoderUnary`), or without one the distances of features from the clicks
        and the tree (`feature_unary.FeatureUnary`).
     3. An exact minimum cut labels the superpixels (`cut.SuperpixelCutter`), one more the pixels
-       near its outline (`outline_cut.OutlineCutter`); clicks are hard constraints.
-    4. Clicks of a small click radius correct this mask around themselves, from the largest radius
-       to the smallest (`update.ProgressiveMerge`, `prompted_masks.PromptedMasks`).
+       near its outline (`outline_cut.OutlineCutter`); clicks are hard constraints. If a box or a
+       mask is the only prompt, the superpixel of the highest logit is one.
+    4. The click radius is the distance of a click from the outline of the mask shown when it was
+       made. Clicks with a small one correct the mask of the others, each in a window around it,
+       from the largest radius to the smallest (`update.ProgressiveMerge`,
+       `prompted_masks.PromptedMasks`). Clicks without one are all read in step 3.
     5. Clicked pixels get their label, and only 4-connected parts that hold a click on the object
        are kept (`update.enforce_hard_constraints`).
 
-    Every click is satisfied, and the mask depends on the set of prompts, not on their order.
-    `click` and `scribble` give each prompt its click radius, and after a click on the background
-    the object does not grow beyond the mask shown before. In `predict` both are arguments.
+    Every click is satisfied, and the mask depends on the set of prompts with their radii, not on
+    their order. `click` and `scribble` measure the radius of each prompt, and after a click on the
+    background the object does not grow beyond the mask shown before. In `predict` both are
+    arguments, and by default no click has a radius.
 
     Threads can share an instance; calls run one after another.
 
@@ -261,9 +265,11 @@ class InteractiveSegmenter(ClickByClick):
         image = PromptedMasks(self.image_state, box, mask)
         start = np.zeros(size, bool)
         has_object = box is not None if mask is None else mask.any()
-        # Prompts that know no outline were made before there was a mask to correct.
+        # If every prompt has a click radius, the first mask, or that of the box, was shown before
+        # the first of them, so they correct it. Else those without a radius begin a new mask.
         if has_object and all(math.isfinite(prompt.click_radius) for prompt in prompts):
             start = mask if prompts and mask is not None else image.whole(())
+        # What else the mask depends on: the key of masks that are kept for the next click.
         context = box, None if mask is None else sha256(mask.tobytes()).digest(), keep_all
         return self._merge.mask(prompts, image, start, keep_all, context)
 
@@ -301,6 +307,7 @@ class InteractiveSegmenter(ClickByClick):
     def _prepare(
         self, features: Features, rgb: npt.NDArray[np.uint8] | None, size: tuple[int, int]
     ) -> None:
+        # The model's own decoder may have been trained on other features than these.
         decoder = self.decoder if self._is_decoder_given or reads(self.decoder, features) else None
         weights = self.per_megapixel, self.pairwise_weight
         self._state = ImageState(features, rgb, *weights, decoder)

@@ -104,8 +104,9 @@ class Hierarchy:
             float32, shape (2 H + 1, 2 W + 1), on the Khalimsky grid: pixel (y, x) lies at
             (2 y + 1, 2 x + 1), the sides and corners of pixels between and around them. A side
             between two superpixels has the altitude (1 - p) of the smallest node that contains
-            both, in [0, 1]; a corner the largest value of its four sides; everything else is 0. The
-            components below a threshold t are the segments of `cut(granularity=1 - t)`.
+            both, in [0, 1]; a corner the largest value of its four sides; everything else is 0.
+            Without the sides of at most t, the components are the segments of
+            `cut(granularity=1 - t)`.
 
         References:
             Arbelaez, Maire, Fowlkes, Malik: Contour detection and hierarchical image segmentation,
@@ -152,10 +153,14 @@ def hierarchy(
     """Segment an image at all granularities: superpixels, merged into a binary partition tree.
 
     1. `superpixels` cuts the image into small regions.
-    2. `superpixel_tree` merges them, nearest first.
+    2. `superpixel_tree` merges neighbors two by two, first those of the smallest distance between
+       mean features and along their border.
     3. `reagglomerated` redoes the last 600 merges (`merge_classifier.NUM_REGIONS`), in which
-       objects form, in the order of a merge classifier.
-    4. `calibrated` makes the altitude of each merge 1 - its probability of being one segment.
+       objects form: first those to which the merge classifier gives the highest probability.
+    4. `calibrated` makes the altitude of each merge 1 - its probability of being one segment,
+       monotone along the tree.
+
+    A cut at granularity g keeps the merges of altitude 1 - g or less.
 
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);

@@ -767,24 +767,24 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
     words = [
         *("fit", "--config=conf/base.yaml", *SMALL, *CHECKPOINTS),
         "--data.examples.crop_size=64",
-        # Seven steps an epoch.
-        *("--trainer.max_epochs=2", "--data.epoch_images=14", "--trainer.limit_val_batches=0"),
+        # Ten steps an epoch.
+        *("--trainer.max_epochs=2", "--data.epoch_images=20", "--trainer.limit_val_batches=0"),
     ]
     last = tmp_path / "runs/broken/checkpoints/last.ckpt"
     words = ["-m", "maskfeat", *words]
     errors = tmp_path / "errors"
     # In the second epoch, between two checkpoints of which one is in mid-epoch.
-    init = f"{{signum: {signal.SIGKILL:d}, step: 13}}"
+    init = f"{{signum: {signal.SIGKILL:d}, step: 18}}"
     kill = f"--trainer.callbacks+={{class_path: sent_signals.SignalAt, init_args: {init}}}"
     killing = [*words, "--run_name=broken", kill]
     process = Started(killing, tmp_path, stdout=os.devnull, stderr=errors)
     assert process.wait(PATIENCE_S) == -signal.SIGKILL, errors.read_text()[-3000:]
-    assert newest(last.parents[1])["global_step"] == 10
+    assert newest(last.parents[1])["global_step"] == 15
 
     forked_python.run([*words, "--run_name=broken", "--ckpt_path=last"], tmp_path, check=True)
     forked_python.run([*words, "--run_name=whole"], tmp_path, check=True)
     broken, whole = newest(tmp_path / "runs/broken"), newest(tmp_path / "runs/whole")
-    assert broken["global_step"] == whole["global_step"] == 14
+    assert broken["global_step"] == whole["global_step"] == 20
     for name, value in whole["state_dict"].items():
         assert torch.allclose(broken["state_dict"][name].float(), value.float(), atol=1e-5), name
     for one, other in zip(
@@ -792,7 +792,7 @@ def test_after_kill_9_training_goes_on_as_if_nothing_had_happened(tmp_path, repo
         whole["optimizer_states"][0]["state"].values(),
         strict=True,
     ):
-        assert one["step"] == other["step"] == 14
+        assert one["step"] == other["step"] == 20
         assert torch.allclose(one["exp_avg"], other["exp_avg"], atol=1e-5)
     assert not list((tmp_path / "runs/broken/checkpoints").glob(".*"))
 

@@ -57,7 +57,8 @@ def fit(
 ) -> dict:
     """Weights, averages and scale after an epoch of steps of three batches."""
     torch.manual_seed(0)
-    task = FeatureTask(FeaturePyramid(width=8, levels=(0, 1)), warmup_steps=0, ema_decay=0.9)
+    net = FeaturePyramid("test_efficientnet", width=8, levels=(0, 1))
+    task = FeatureTask(net, warmup_steps=0, ema_decay=0.9)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=num_ranks,

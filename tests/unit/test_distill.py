@@ -25,7 +25,7 @@ from maskfeat.features.weights import save
 
 def network(seed: int = 0, **settings) -> FeaturePyramid:
     torch.manual_seed(seed)
-    return FeaturePyramid(width=8, **settings)
+    return FeaturePyramid("test_efficientnet", width=8, **settings)
 
 
 def features_of(seed: int) -> torch.Tensor:

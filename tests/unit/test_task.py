@@ -15,6 +15,8 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 from maskfeat.features.weights import save
 
+BACKBONE = "test_efficientnet"  # of few modules
+
 
 def quadrants_batch(batch_size=2, size=64, num_points=128, seed=0):
     """Noisy images of four quadrants, each a mask; colors say nothing, noise levels do."""
@@ -63,7 +65,7 @@ def fit(task, num_steps, tmp_path, **settings):
 
 def small_task(**settings):
     torch.manual_seed(0)
-    return FeatureTask(FeaturePyramid(width=8), warmup_steps=2, **settings)
+    return FeatureTask(FeaturePyramid(BACKBONE, width=8), warmup_steps=2, **settings)
 
 
 def test_training_lowers_the_loss_and_moves_the_averaged_weights(tmp_path) -> None:
@@ -88,7 +90,7 @@ def test_averaged_weights_are_the_recurrence_written_out(tmp_path) -> None:
             seen.append(self.net.heads[1].weight.detach().clone())
 
     torch.manual_seed(0)
-    task = Recorded(FeaturePyramid(width=8), ema_decay=0.5, warmup_steps=1)
+    task = Recorded(FeaturePyramid(BACKBONE, width=8), ema_decay=0.5, warmup_steps=1)
     fit(task, 6, tmp_path)
     expected = seen[0]  # the first update copies
     for number, weight in enumerate(seen[1:], start=1):
@@ -102,9 +104,9 @@ def test_a_slow_backbone_moves_less_and_a_rate_of_one_keeps_the_groups_of_old_ch
 ) -> None:
     def moved(rate):
         task = small_task(backbone_rate=rate, weight_decay=0.0, ema_decay=0.0)
-        start = task.net.backbone.stem_in_conv.conv.weight.detach().clone()
+        start = task.net.backbone.conv_stem.weight.detach().clone()
         trainer = fit(task, 3, tmp_path)
-        change = (task.net.backbone.stem_in_conv.conv.weight - start).abs().max().item()
+        change = (task.net.backbone.conv_stem.weight - start).abs().max().item()
         return change, len(trainer.optimizers[0].param_groups)
 
     (fast, one_set), (slow, two_sets) = moved(1.0), moved(0.01)
@@ -262,7 +264,7 @@ def test_bf16_computes_the_loss_in_float32(tmp_path) -> None:
 
 def test_the_discriminative_loss_trains_too(tmp_path) -> None:
     torch.manual_seed(0)
-    net = FeaturePyramid(width=8, learn_scale=False)
+    net = FeaturePyramid(BACKBONE, width=8, learn_scale=False)
     task = FeatureTask(net, DiscriminativeLoss(), warmup_steps=1)
     before = task._loss(task.net, quadrants_batch(seed=9)).total.item()
     fit(task, 20, tmp_path)
