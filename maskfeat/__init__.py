@@ -17,6 +17,8 @@ _HOMES = {
     "read_card": "maskfeat.features.weights",
     "Features": "maskfeat.features.reading",
     "FeaturePyramid": "maskfeat.features.pyramid",
+    "read_image": "maskfeat.data.folder",
+    "ReadAs": "maskfeat.data.annotations.read_as",
     "partition": "maskfeat.segment.partition",
     "Partition": "maskfeat.segment.partition",
     "hierarchy": "maskfeat.segment.hierarchy",
@@ -30,6 +32,8 @@ TYPE_CHECKING = False  # importing typing costs every command milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
+    from maskfeat.data.annotations.read_as import ReadAs
+    from maskfeat.data.folder import read_image
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load, read_card
@@ -46,11 +50,13 @@ __all__ = [
     "InteractiveSegmenter",
     "Labeler",
     "Partition",
+    "ReadAs",
     "__version__",
     "hierarchy",
     "load",
     "partition",
     "read_card",
+    "read_image",
     "score_cut",
 ]
 

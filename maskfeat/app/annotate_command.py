@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskfeat.app.segment_command import check_names
+from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.files import held_folder
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def annotate(
     classes: str | None = None,
     acquisition: str = "uncertain",
     recursive: bool = False,
+    page: int | None = None,
+    channels: str | None = None,
+    value_range: str | None = None,
 ) -> None:
     """Cut objects out of images by clicks, or give whole sets of images classes, on a web page.
 
@@ -91,6 +95,11 @@ def annotate(
             the highest entropy; energy, of those the one whose cut has the highest energy; given,
             by name.
         recursive: Take the images in folders within folders, too.
+        page: Which page of stacks, counted from 1; the first, if it is not given.
+        channels: Which channels become red, green and blue, counted from 1: 4,3,2; or one for gray.
+            If not given, those that the file calls so, else the first three.
+        value_range: LOW,HIGH: the values that become 0 and 255. If not given, 8 bits stay as they
+            are, and of more bits or floats it is the percentiles 0.1 and 99.9 of the image.
     """
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
@@ -101,6 +110,7 @@ def annotate(
         raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
     from maskfeat.data.folder import find_images
 
+    read_as = read_as_of_words(page, channels, value_range)
     if not images:
         raise ValueError("images must name at least one image or folder, got none")
     kind = "annotations" if names is None else "labels"
@@ -114,10 +124,10 @@ def annotate(
     check_names(paths, folder)
     with _held(folder):
         if names is None:
-            backend, greeting = _object_backend(paths, folder, model, max_megapixels)
+            backend, greeting = _object_backend(paths, folder, model, max_megapixels, read_as)
         else:
             backend, greeting = _label_backend(
-                paths, names, folder, model, acquisition, max_megapixels
+                paths, names, folder, model, acquisition, max_megapixels, read_as
             )
         _serve(backend, greeting, host, port, open_browser)
 
@@ -147,14 +157,14 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _object_backend(
-    paths: Sequence[Path], folder: Path, model: str, max_megapixels: float
+    paths: Sequence[Path], folder: Path, model: str, max_megapixels: float, read_as: ReadAs
 ) -> tuple[Backend, str]:
     """What the page of objects shows, and the text that is printed when it starts."""
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_images import OpenImages
     from maskfeat.segment.inputs import model_of
 
-    store = AnnotationStore(folder, paths)
+    store = AnnotationStore(folder, paths, read_as)
     greeting = f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
     return OpenImages(store, model_of(model), max_megapixels), greeting
 
@@ -166,6 +176,7 @@ def _label_backend(
     model: str,
     acquisition: str,
     max_megapixels: float,
+    read_as: ReadAs,
 ) -> tuple[Backend, str]:
     """What the page of classes shows, and the text that is printed when it starts."""
     from maskfeat.app.label_views import LabelViews
@@ -178,6 +189,7 @@ def _label_backend(
         folder,
         acquisition=acquisition,  # type: ignore[arg-type]
         max_megapixels=max_megapixels,
+        read_as=read_as,
     )
     done = labeler.progress
     greeting = (

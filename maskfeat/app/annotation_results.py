@@ -20,6 +20,7 @@ from scipy import ndimage
 from maskfeat.app.annotation import MaskRuns
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import annotation, image_entry, json_bytes, way_to
 from maskfeat.segment.resizing import enlarged
@@ -42,6 +43,7 @@ class Results:
         masks: By number, 1 to 65,535, of sizes not above `size`, enlarged to it; what is empty is
             left out.
         are_labels: Whether the numbers mean something; then each annotation has its `label`.
+        read_as: How the image was read.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Results:
     size: Size
     masks: Mapping[int, MaskRuns]
     are_labels: bool
+    read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
 
     @property
     def label_map(self) -> Path:
@@ -101,7 +104,9 @@ def written_results(results: Results) -> Iterator[None]:
     """
     labels, annotations = _drawn(results)
     content = {
-        "image": image_entry(results.image_id, results.size, results.image, results.folder),
+        "image": image_entry(
+            results.image_id, results.size, results.image, results.folder, results.read_as
+        ),
         "annotations": annotations,
     }
     png = io.BytesIO()

@@ -15,6 +15,7 @@ from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_resu
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
 from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import file_stamp, whole_file
 
 Size = tuple[int, int]
@@ -35,13 +36,19 @@ class AnnotationStore:
     Args:
         folder: Where the files are; made when the first is written.
         paths: The images, of different names without ending.
+        read_as: How they are read. Prompts on another page or other channels are set aside, too.
 
     Attributes:
         notices: What the user should know of some images, by number.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
+    ) -> None:
+        self.folder, self.read_as = folder, read_as
         self.paths = list(paths)
         self.notices: dict[int, str] = {}
         self._aside = SetAside(folder)
@@ -98,6 +105,7 @@ class AnnotationStore:
         is_same = content.get("file_name") == self.paths[number].name
         if known is not None:
             is_same = known.has_equal_content(image)
+        is_same = is_same and self._is_read_so(content)
         if not is_same or content.get("size") != list(size):
             self._set_aside(number)
             self._stamps[number], self._revisions[number] = None, ""
@@ -138,6 +146,7 @@ class AnnotationStore:
             "file_name": self.paths[number].name,
             "size": list(size),
             "image": image.to_json(),
+            **({"read_as": self.read_as.to_json()} if self.read_as.to_json() else {}),
             "is_done": annotation.state.is_done,
             **annotation_to_json(annotation),
         }
@@ -163,8 +172,10 @@ class AnnotationStore:
         """Look whether an image is done, and mend what an earlier end has left."""
         adopt(self._path(number))
         raw = self._bytes(number)
-        known = identity_from_json(self._parsed(number, raw).get("image")) if raw else None
-        if known is not None and _holds(self.paths[number], known) is False:
+        before = self._parsed(number, raw) if raw else {}
+        known = identity_from_json(before.get("image"))
+        is_other = known is not None and _holds(self.paths[number], known) is False
+        if is_other or (before and not self._is_read_so(before)):
             self._set_aside(number)
             raw = b""
         raw = raw or self._take_back(number)
@@ -179,6 +190,10 @@ class AnnotationStore:
         self.write_results(number, (height, width), state)
         self._is_done[number] = state.is_done
 
+    def _is_read_so(self, content: dict[str, Any]) -> bool:
+        """Whether prompts were made on the page, channels and values that are shown now."""
+        return bool(content.get("read_as", {}) == self.read_as.to_json())
+
     def _annotation(self, number: int, content: dict[str, Any], size: Size) -> Annotation:
         try:
             return annotation_from_json(content, size)
@@ -189,8 +204,9 @@ class AnnotationStore:
         """The results that have to be written: objects and labels have files of their own."""
         masks = {one.number: one.mask for one in state.finished}
         place, path = self.folder / LABELS_FOLDER, self.paths[number]
-        objects = Results(self.folder, path, number, size, masks, are_labels=False)
-        labels = Results(place, path, number, size, dict(state.labels), are_labels=True)
+        objects = Results(self.folder, path, number, size, masks, False, self.read_as)
+        kept = dict(state.labels)
+        labels = Results(place, path, number, size, kept, True, self.read_as)
         # None at all is a result, too, once it is one, or was.
         are_objects = state.finished or (state.is_done and not state.label_prompts)
         due = []

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import read_image
 from maskfeat.segment.resizing import reduced
 from maskfeat.segment.tree import PartitionTree
@@ -36,13 +37,17 @@ class ImageAtWork:
     identity: ImageIdentity
 
 
-def read_at_work(path: Path, max_megapixels: float) -> ImageAtWork:
+def read_at_work(
+    path: Path,
+    max_megapixels: float,
+    read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
+) -> ImageAtWork:
     """Read an image, and reduce it to the size to work with.
 
     Raises:
         ValueError: If it cannot be read.
     """
-    rgb = read_image(path, MAX_MEGAPIXELS)
+    rgb = read_image(path, MAX_MEGAPIXELS, read_as)
     file = io.BytesIO()
     shown = Image.fromarray(reduced(rgb, _SHOWN_MEGAPIXELS))
     shown.save(file, "JPEG", quality=92, subsampling=0)

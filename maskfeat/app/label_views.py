@@ -131,7 +131,7 @@ class LabelViews:
     def jpeg(self, number: int) -> bytes:
         """An image as the page shows it."""
         self._check_number(number)
-        return read_at_work(self.labeler.paths[number], max_megapixels=1).jpeg
+        return read_at_work(self.labeler.paths[number], 1, self.labeler.store.read_as).jpeg
 
     def partition(self, number: int) -> bytes:
         """The tree of an image that is prepared, see `partition_bytes`."""

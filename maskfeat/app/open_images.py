@@ -132,7 +132,10 @@ class OpenImages:
             found = None
         if found is None:
             path = self.store.paths[number]
-            image = self._reader.submit(lambda: read_at_work(path, self._max_megapixels), is_ahead)
+            read_as = self.store.read_as
+            image = self._reader.submit(
+                lambda: read_at_work(path, self._max_megapixels, read_as), is_ahead
+            )
 
             def compute() -> InteractiveSegmenter:
                 # The image is reduced already.

@@ -13,6 +13,7 @@ from typing import Any
 from maskfeat import __version__
 from maskfeat.app.result_origin import is_current, origin_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING
+from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.data.folder import find_images, read_image
 from maskfeat.features.model_file import find_model
 from maskfeat.files import check_free, check_stems, check_writable, file_digest, holds_one_of
@@ -37,6 +38,9 @@ def segment(
     skip_existing: bool = False,
     recursive: bool = False,
     outputs: str = "labels,overlay,contours",
+    page: int | None = None,
+    channels: str | None = None,
+    value_range: str | None = None,
 ) -> None:
     """Cut images into segments, and write label maps, images and nested masks.
 
@@ -82,6 +86,11 @@ def segment(
         recursive: Take the images in folders within folders, too; `out` gets the same folders.
         outputs: Which of labels, overlay and contours to write, with commas between, or none;
             KEY.json is always written.
+        page: Which page of stacks, counted from 1; the first, if it is not given.
+        channels: Which channels become red, green and blue, counted from 1: 4,3,2; or one for gray.
+            If not given, those that the file calls so, else the first three.
+        value_range: LOW,HIGH: the values that become 0 and 255. If not given, 8 bits stay as they
+            are, and of more bits or floats it is the percentiles 0.1 and 99.9 of the image.
     """
     cut = _cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
@@ -89,6 +98,7 @@ def segment(
     if not images:
         raise ValueError("images must name at least one image or folder, got none")
     wanted, folder = _outputs(outputs), Path(out)
+    read_as = read_as_of_words(page, channels, value_range)
     placed = {
         path: _folder_of(path, Path(place), folder, recursive)
         for place in images
@@ -98,6 +108,8 @@ def segment(
     _check_out(placed, folder)
     settings = {"version": __version__, **_origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
+    if read_as.to_json():
+        settings["read_as"] = read_as.to_json()
     results = [placed[path] / f"{path.stem}.json" for path in paths]
     is_waiting = [
         not (skip_existing and _is_done(path, result, settings, wanted))
@@ -106,7 +118,7 @@ def segment(
     numbered = [(number, path) for number, path in enumerate(paths) if is_waiting[number]]
     num_changed = sum(results[number].exists() for number, _ in numbered)
     is_one = len(paths) == 1 and not Path(images[0]).is_dir()
-    done = _segment_all(numbered, model, cut, placed, folder, settings, wanted, is_one)
+    done = _segment_all(numbered, model, cut, placed, folder, settings, wanted, read_as, is_one)
     num_left_out = len(numbered) - done
     if num_left_out == len(paths):
         raise ValueError(
@@ -170,6 +182,7 @@ def _segment_all(
     folder: Path,
     settings: dict[str, Any],
     outputs: frozenset[str],
+    read_as: ReadAs,
     is_one: bool,
 ) -> int:
     """Segment images, and say how many it were. The network is loaded for the first whole one.
@@ -185,7 +198,7 @@ def _segment_all(
                 check_interrupt()
                 try:
                     origin = origin_of(path, settings)
-                    rgb = read_image(path, MAX_MEGAPIXELS)
+                    rgb = read_image(path, MAX_MEGAPIXELS, read_as)
                 except ValueError as error:
                     _leave_out(error, is_one)
                     continue
@@ -194,7 +207,7 @@ def _segment_all(
 
                 encoder = encoder_of(model) if encoder is None else encoder
                 check_interrupt()
-                task = Task(path, number, placed[path], origin, outputs)
+                task = Task(path, number, placed[path], origin, outputs, read_as)
                 try:
                     segment_image(rgb, task, encoder, cut, settings["max_megapixels"])
                 except ValueError as error:

@@ -15,6 +15,7 @@ from PIL import Image
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
 from maskfeat.arrays import RgbImage
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.evaluate.drawing import contour_image, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
@@ -46,6 +47,7 @@ class Task:
         folder: Where to write.
         origin: What the results are made of, see `result_origin`.
         outputs: Which images to write beside KEY.json: of "labels", "overlay", "contours".
+        read_as: How it is read.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Task:
     folder: Path
     origin: dict[str, Any]
     outputs: frozenset[str]
+    read_as: ReadAs
 
 
 def segment_image(
@@ -90,7 +93,7 @@ def segment_image(
     if "overlay" in task.outputs:
         # An image gets hardly smaller at the usual 6, which takes three times as long.
         _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
-    image = image_entry(task.number, size, path, folder)
+    image = image_entry(task.number, size, path, folder, task.read_as)
     annotations = annotate_cut(tree, labels, (size[0], size[1]))
     content = {"image": image, KEY: task.origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:

@@ -11,41 +11,46 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from maskfeat.data.annotations.image import check_kind, check_range, is_deep
+from maskfeat.data.annotations.image_file import ImageFile, is_deep, turn_of
 from maskfeat.data.annotations.image_files import (
     ENDINGS,
-    known_formats,
     listed_entries,
     say_passed_over,
     say_reader,
-    warn_of_channels,
 )
+from maskfeat.data.annotations.read_as import ReadAs
 
 
-def read_image(path: Path, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
-    """Read an image, turn it upright, as RGB.
+def read_image(
+    path: str | Path,
+    max_megapixels: float = 180.0,
+    read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
+) -> npt.NDArray[np.uint8]:
+    """Read an image of any kind, turn it upright, as 8 bits of red, green and blue.
 
     Args:
-        path: A file in any format that Pillow reads. Alpha is dropped, not blended.
+        path: A file in any format that Pillow or tifffile reads: also of 16 bits or floats, with
+            several pages, or of many channels. The log says what was decided.
         max_megapixels: A larger image, millions of pixels, is refused before it is decoded; up
             to it Pillow's own limit, against files that claim to be huge, does not count.
+        read_as: Which page and channels are taken, and which values become 0 and 255.
 
     Returns:
         uint8, shape (H, W, 3).
 
     Raises:
-        ValueError: If the file is no whole image, is too large, has several pages, or holds more
-            than 8 bits a channel: gray, which Pillow would clip to white, plane by plane, or in
-            color where that comes out nearly black.
+        ValueError: If the file is no whole image, is too large, or is of a kind that is not read.
     """
+    path = Path(path)
     try:
-        known_formats()  # as a side effect, registers readers of formats beyond Pillow's own
-        with _without_pillows_limit(), Image.open(path) as image:
-            width, height = image.size
+        with _without_pillows_limit(), path.open("rb") as opened:
+            file = ImageFile(opened, read_as, str(path), is_any=True)
+            width, height = file.size
             if width * height > max_megapixels * 1e6:
                 raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
-            warn_of_channels(image, path)
-            return rgb_of_image(image)
+            rgb = file.rgb()
+            turn = turn_of(file.orientation)
+            return np.array(rgb if turn is None else rgb.transpose(turn))
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         hint = say_reader(path)
         raise ValueError(f"'{path}' cannot be read as an image: {error}{hint}") from error
@@ -55,13 +60,13 @@ def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
     """An image of Pillow's, turned upright, as RGB.
 
     Raises:
-        ValueError: If it holds more than 8 bits a channel, or several pages, see `read_image`.
+        ValueError: If it holds more than 8 bits a channel: `read_image` scales those of a file.
     """
-    check_kind(image)
-    was_deep = is_deep(image)
-    rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    check_range(was_deep, rgb)
-    return rgb
+    if image.mode[0] in "IF" or is_deep(image):
+        raise ValueError(
+            f"it must hold 8 bits a channel, got {image.mode}; maskfeat.read_image(path) scales it"
+        )
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def find_images(

@@ -14,6 +14,7 @@ from scipy import ndimage, sparse
 
 from maskfeat.arrays import Float64Array, Int32Array, IntArray
 from maskfeat.data.annotations.painting import encode
+from maskfeat.data.annotations.read_as import ReadAs
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -22,7 +23,11 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def image_entry(
-    image_id: int, size: Sequence[int], file: str | Path, folder: Path | None = None
+    image_id: int,
+    size: Sequence[int],
+    file: str | Path,
+    folder: Path | None = None,
+    read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """The `image` of a JSON file.
 
@@ -32,12 +37,14 @@ def image_entry(
         file: The image, or its name alone.
         folder: Where the JSON file will be; then `path` tells the way from there to the image, so
             that both together are training data where they lie.
+        read_as: How it was read, if that was chosen: it is read so again.
     """
     file = Path(file)
     entry = {"image_id": image_id, "width": size[1], "height": size[0], "file_name": file.name}
     if folder is None:
         return entry
-    return {**entry, "path": way_to(file, folder)}
+    chosen = {"read_as": read_as.to_json()} if read_as.to_json() else {}
+    return {**entry, "path": way_to(file, folder), **chosen}
 
 
 def way_to(file: Path, folder: Path) -> str:

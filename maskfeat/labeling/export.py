@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from maskfeat.arrays import IntArray
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import file_digest, whole_file
 from maskfeat.formats.sa1b import annotate_levels, image_entry, json_bytes
 
@@ -24,6 +25,7 @@ def export_labels(
     classes: Sequence[str],
     formats: Sequence[Format],
     min_area_px: int = 16,
+    read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
 ) -> int:
     """Write the labels of images, file by file, each whole, then renamed.
 
@@ -43,6 +45,7 @@ def export_labels(
         classes: Names.
         formats: What to write.
         min_area_px: Regions of fewer pixels are no annotations; the png has them.
+        read_as: How the images were read.
 
     Returns:
         How many images were written.
@@ -76,7 +79,8 @@ def export_labels(
                     f"the masks of '{path.name}' and of all images would both be written to "
                     f"'{masks}'; rename the image, or export the two formats to two folders"
                 )
-            _write_sa1b(masks, path, number, labels.shape, regions, classes)
+            image = image_entry(number, labels.shape, path, folder, read_as)
+            _write_sa1b(masks, image, regions, classes)
             written[masks.name] = (path.name, file_digest(masks))
     _remove_others(folder, before, written)
     if "png" in formats:
@@ -168,13 +172,10 @@ def _coco(
 
 def _write_sa1b(
     path: Path,
-    image_path: Path,
-    image_id: int,
-    size: tuple[int, ...],
+    image: dict[str, Any],
     regions: Sequence[tuple[int, dict[str, Any]]],
     classes: Sequence[str],
 ) -> None:
-    image = image_entry(image_id, size, image_path, path.parent)
     annotations = [
         {"id": place + 1, **region, "label": classes[number]}
         for place, (number, region) in enumerate(regions)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import nn
 
 from maskfeat.array_file import read_arrays
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import read_image
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel
@@ -46,6 +47,7 @@ class ImageStore:
         per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger images are reduced to it.
         cache_dir: Where features are kept for others that want them, see `FeatureCache`.
+        read_as: How the images are read.
 
     Attributes:
         failed: What went wrong, by number of the image that cannot be read.
@@ -60,8 +62,9 @@ class ImageStore:
         per_megapixel: int,
         max_megapixels: float,
         cache_dir: Path | None = None,
+        read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
     ) -> None:
-        self.paths = list(paths)
+        self.paths, self.read_as = list(paths), read_as
         self.failed: dict[int, str] = {}
         self._read = (
             model.features if cache_dir is None else FeatureCache(cache_dir, model).features
@@ -70,6 +73,7 @@ class ImageStore:
         self._per_megapixel, self._max_megapixels = per_megapixel, max_megapixels
         model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
         settings = f"{model_key} {extractor_key(extractor)} {per_megapixel} {max_megapixels}"
+        settings += f" {read_as}" if read_as.to_json() else ""
         self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
         self._open: OrderedDict[int, tuple[Path, PreparedImage]] = OrderedDict()
         self._digests: dict[int, tuple[Path, str]] = {}
@@ -185,7 +189,7 @@ class ImageStore:
     def _made(self, number: int) -> PreparedImage:
         """An image, computed and written."""
         try:
-            rgb = read_image(self.paths[number])
+            rgb = read_image(self.paths[number], read_as=self.read_as)
         except ValueError as error:
             self.failed[number] = str(error)
             raise

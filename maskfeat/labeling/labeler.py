@@ -14,6 +14,7 @@ import numpy as np
 
 from maskfeat.arguments import is_whole
 from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import FeatureModel
 from maskfeat.files import held_folder
@@ -92,6 +93,7 @@ class Labeler:
         per_megapixel: Superpixels for a million pixels.
         max_megapixels: Larger images are worked on reduced.
         cache_dir: Where features are kept, see `FeatureCache`; None keeps descriptors alone.
+        read_as: Which page and channels of the images are read, and which values become 8 bits.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -119,6 +121,7 @@ class Labeler:
         per_megapixel: int = 8_000,
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
+        read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
     ) -> None:
         paths = checked_paths(images, Path(out))
         check_settings(classes, pairwise_weight, acquisition, max_megapixels, per_megapixel)
@@ -136,6 +139,7 @@ class Labeler:
             per_megapixel,
             max_megapixels,
             None if cache_dir is None else Path(cache_dir),
+            read_as,
         )
         names = [path.name for path in paths]
         try:
@@ -405,7 +409,10 @@ class Labeler:
                 or (not only_done and number not in self.store.failed)
             ]
         self.learn()
-        return export_labels(Path(folder), self._labeled(numbers, only_done), self.classes, formats)
+        labeled = self._labeled(numbers, only_done)
+        return export_labels(
+            Path(folder), labeled, self.classes, formats, read_as=self.store.read_as
+        )
 
     def close(self) -> None:
         """End what computes ahead, and let go of the folder."""

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_images import ON_DISC, ON_GROUND, click, disc, iou, write_images
+import tifffile
+from drawn_images import ON_DISC, ON_GROUND, click, disc, drawn, iou, write_images
 from fits import CHECKPOINTS, TWO_STEPS
 from PIL import Image
 from served_pages import act, annotate_app, client_of, ready_view
 
 from maskfeat.data.annotations.image_files import known_formats
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import find_images, read_image
 from maskfeat.data.heldout import ShardImages
 from maskfeat.data.shards.indexed import IndexedShards
@@ -107,3 +109,20 @@ def test_objects_of_the_page_are_trained_on(command, tmp_path) -> None:
     command("fit", "--config=base", "--data.train=cut", "--data.val=cut", *TWO_STEPS, *CHECKPOINTS)
     paths[1].unlink()
     assert "nor at" in IndexedShards(str(tmp_path / "cut")).incomplete[0].detail
+
+
+def test_a_page_of_a_stack_of_16_bits_is_trained_on_as_it_was_segmented(command, tmp_path) -> None:
+    (tmp_path / "stacks").mkdir()
+    page = drawn().astype(np.uint16) * 16  # 12 bits in 16
+    stack = np.stack([np.zeros_like(page), page[..., ::-1], page])
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"stacks/{name}.tif", stack, photometric="rgb")
+    chosen = ["--page=3", "--value_range=0,4095"]
+    command("segment", "stacks", "--model=lab", "--out=segments", *chosen)
+    expected = read_image("stacks/a.tif", read_as=ReadAs(page=3, value_range=(0, 4095)))
+    assert np.abs(expected.astype(int) - drawn()).max() <= 1
+    command("shards", "convert", "segments", "--out=small", "--num_workers=0")
+    for place, most in (("segments", 0), ("small", 12)):  # JPEG, in the shard
+        for sample in IndexedShards(place):
+            assert np.abs(sample.decode().astype(int) - expected).mean() <= most
+            assert max(iou(mask, disc()) for mask in ShardImages(place)[0].masks) > 0.9

@@ -18,6 +18,7 @@ from source_layouts import save, write_jpg
 
 from maskfeat.data.annotations import image_files
 from maskfeat.data.annotations.image import SampleError, decode_image
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.files import read_labels, read_png
@@ -83,46 +84,141 @@ def test_what_can_be_read_whole_is_read_right(
     assert np.array_equal(decode_image(data, (48, 64)), rgb)
 
 
+FLOATS = (DEEP / 65535).astype(np.float32)
+
+
+def many(path: Path, values: np.ndarray, **options: Any) -> None:
+    tif(path, values, photometric="minisblack", **options)
+
+
 @pytest.mark.parametrize(
-    ("name", "write", "told"),
+    ("name", "write"),
     [
-        ("12.tif", lambda p: tif(p, DEEP >> 4), "no value above 4095 of 65535"),
-        ("12.png", lambda p: deep_png(p, DEEP >> 4), "no value above 4095 of 65535"),
-        (
-            "planes.tif",
-            lambda p: tif(p, np.moveaxis(DEEP, 2, 0), planarconfig="separate"),
-            "must hold 8 bits a channel, got 16, plane by plane",
-        ),
-        ("gray.tif", lambda p: tif(p, DEEP[..., 0], photometric="minisblack"), "must hold 8 bits"),
-        ("stack.tif", lambda p: tif(p, np.stack([FLAT] * 5)), "holds 5 pages or frames; save"),
-        ("a.gif", frames, "holds 2 pages or frames"),
-        ("a.png", frames, "holds 2 pages or frames"),
-        ("a.webp", frames, "holds 2 pages or frames"),
-        (
-            "five.tif",
-            lambda p: tif(
-                p, np.zeros((48, 64, 5), np.uint8), photometric="minisblack", planarconfig="contig"
-            ),
-            "cannot",
-        ),
+        ("12_in_16.tif", lambda p: tif(p, DEEP >> 4)),
+        ("12_in_16.png", lambda p: deep_png(p, DEEP >> 4)),
+        ("dark.tif", lambda p: tif(p, DEEP // 100, compression="zlib")),
+        ("deep_planes.tif", lambda p: tif(p, np.moveaxis(DEEP, 2, 0), planarconfig="separate")),
+        ("floats.tif", lambda p: tif(p, FLOATS)),
+        ("doubles.tif", lambda p: tif(p, 1e6 + 1e9 * FLOATS.astype(np.float64))),
+        ("halves.tif", lambda p: tif(p, FLOATS.astype(np.float16))),
+        ("signed.tif", lambda p: tif(p, DEEP.astype(np.int32) - 30000)),
     ],
 )
-def test_what_would_be_cut_is_refused_in_one_sentence(
-    tmp_path: Path, name: str, write: Callable[[Path], None], told: str
+def test_values_of_more_bits_are_scaled_by_percentiles_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
-    with pytest.raises(ValueError, match=told):
-        read_image(tmp_path / name)
-    with pytest.raises(SampleError, match=told):
-        decode_image((tmp_path / name).read_bytes(), (48, 64))
+    rgb = read_image(tmp_path / name)
+    assert np.abs(rgb.astype(int) - DEEP / 257).max() < 2  # all channels by one rule
+    assert "become 0 to 255 (--value_range)" in caplog.text
+    data = (tmp_path / name).read_bytes()
+    assert np.array_equal(decode_image(data, (48, 64)), rgb)
 
 
-def test_channels_beside_the_colors_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("gray.png", DEEP[..., 0]),
+        ("gray.tif", DEEP[..., 0]),
+        ("float.tif", FLOATS[..., 0]),
+        ("int.tif", DEEP[..., 0].astype(np.int32)),
+    ],
+)
+def test_gray_of_more_bits_is_scaled(tmp_path: Path, name: str, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / name)
+    rgb = read_image(tmp_path / name)
+    assert np.abs(rgb.astype(int) - DEEP[..., :1] / 257).max() < 2
+
+
+def test_a_range_is_what_the_user_says(tmp_path: Path) -> None:
+    tif(tmp_path / "a.tif", DEEP)
+    rgb = read_image(tmp_path / "a.tif", read_as=ReadAs(value_range=(10000, 20000)))
+    expected = np.clip((DEEP.astype(float) - 10000) / 10000, 0, 1) * 255
+    assert np.abs(rgb - expected).max() <= 0.5
+    save(tmp_path / "b.png", FLAT)
+    rgb = read_image(tmp_path / "b.png", read_as=ReadAs(value_range=(0, 127.5)))
+    assert np.array_equal(rgb, np.minimum(FLAT.astype(int) * 2, 255))
+
+
+def test_what_is_no_number_does_not_decide_the_range(tmp_path: Path) -> None:
+    values = FLOATS[..., 0].copy()
+    values[0, :3] = np.nan, np.inf, -np.inf
+    tif(tmp_path / "a.tif", values, photometric="minisblack")
+    rgb = read_image(tmp_path / "a.tif")
+    assert np.abs(rgb[1:].astype(int) - DEEP[1:, :, :1] / 257).max() < 2
+    assert rgb[0, :3, 0].tolist() == [0, 255, 0]
+    tif(tmp_path / "b.tif", np.full((8, 8), np.nan, np.float32), photometric="minisblack")
+    with pytest.raises(ValueError, match="it holds no finite value"):
+        read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
+def test_a_stack_says_which_page_is_taken_and_lets_choose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    tif(tmp_path / "a.tif", np.concatenate([FLAT, FLAT[..., :1]], 2), extrasamples=["unspecified"])
-    assert np.array_equal(read_image(tmp_path / "a.tif"), FLAT)
-    assert "has channels beside its colors that are not read: 1" in caplog.text
+    path = tmp_path / name
+    if name == "a.tif":
+        tif(path, np.stack([FLAT, 255 - FLAT]))
+    else:
+        frames(path, **({"lossless": True} if name == "a.webp" else {}))
+    first = read_image(path).astype(int)
+    assert np.abs(first - FLAT).mean() < 3
+    assert "of its 2 pages the first is taken (--page)" in caplog.text
+    second = read_image(path, read_as=ReadAs(page=2)).astype(int)
+    assert np.abs(second - (255 - FLAT)).mean() < 3
+    with pytest.raises(ValueError, match="it holds 2 pages or frames, so there is no 3"):
+        read_image(path, read_as=ReadAs(page=3))
+
+
+@pytest.mark.parametrize("layout", ["contig", "separate", "imagej"])
+@pytest.mark.parametrize("num", [2, 6])
+def test_of_many_channels_three_are_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: str, num: int
+) -> None:
+    values = np.stack([(FLAT[..., 0] // (n + 1)).astype(np.uint8) for n in range(num)])
+    path = tmp_path / "a.tif"
+    if layout == "imagej":
+        tifffile.imwrite(path, values, imagej=True, metadata={"axes": "CYX"})
+    else:
+        many(
+            path, values if layout == "separate" else np.moveaxis(values, 0, 2), planarconfig=layout
+        )
+    rgb = read_image(path)
+    taken = [values[0], values[1], values[2] if num > 2 else 0 * values[0]]
+    assert np.array_equal(rgb, np.stack(taken, 2))
+    assert f"of its {num} channels" in caplog.text
+    assert np.array_equal(read_image(path, read_as=ReadAs(channels=(2,)))[..., 0], values[1])
+    chosen = read_image(path, read_as=ReadAs(channels=(2, 1, 2)))
+    assert np.array_equal(chosen, np.stack([values[1], values[0], values[1]], 2))
+    with pytest.raises(ValueError, match=f"it has {num} channels, so there is no channel 7"):
+        read_image(path, read_as=ReadAs(channels=(7,)))
+
+
+def test_channels_that_are_no_colors_are_scaled_each_by_itself(tmp_path: Path) -> None:
+    values = np.stack([DEEP[..., 0], DEEP[..., 0] // 50, DEEP[..., 0] // 7, DEEP[..., 1]], 2)
+    many(tmp_path / "a.tif", values, planarconfig="contig")
+    rgb = read_image(tmp_path / "a.tif").astype(int)
+    assert np.abs(rgb - DEEP[..., :1] / 257).max() < 2
+
+
+def test_alpha_and_palettes_keep_their_colors(tmp_path: Path) -> None:
+    alpha = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+    Image.fromarray(np.dstack([FLAT, alpha])).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), FLAT)
+    tif(tmp_path / "b.tif", np.dstack([DEEP, DEEP[..., :1]]), extrasamples=["unassalpha"])
+    assert np.abs(read_image(tmp_path / "b.tif").astype(int) - DEEP / 257).max() < 2
+    palette = Image.fromarray(FLAT).quantize(16)
+    palette.save(tmp_path / "c.png", transparency=3)
+    assert np.array_equal(read_image(tmp_path / "c.png"), np.asarray(palette.convert("RGB")))
+
+
+def test_what_is_no_image_is_said_in_one_sentence(tmp_path: Path) -> None:
+    tif(tmp_path / "a.tif", np.zeros((8, 8), np.complex64), photometric="minisblack")
+    with pytest.raises(ValueError, match="must hold real numbers, got complex64"):
+        read_image(tmp_path / "a.tif")
+    for words in ({"page": 0}, {"channels": (1, 2)}, {"value_range": (3, 3)}):
+        with pytest.raises(ValueError, match=next(iter(words))):
+            ReadAs(**words)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

@@ -27,7 +27,6 @@ _READERS = {
     ".webp": "a Pillow with WebP",
     ".jp2": "a Pillow with OpenJPEG",
 }
-_MORE_CHANNELS = 338  # a tag of TIFF
 _NAMED = 5
 _LOG = logging.getLogger("maskfeat")
 
@@ -51,16 +50,6 @@ def say_reader(path: Path) -> str:
     if not name or name in known_formats():
         return ""
     return f"; reading {ending} takes {_READERS[ending]}"
-
-
-def warn_of_channels(image: Image.Image, path: Path) -> None:
-    """Say that a TIFF has channels beside red, green, blue and alpha; they are not read."""
-    if image.format != "TIFF":
-        return
-    more = image.tag_v2.get(_MORE_CHANNELS, ())  # type: ignore[attr-defined]
-    num = sum(kind == 0 for kind in (more if isinstance(more, tuple) else (more,)))
-    if num:
-        _LOG.warning("'%s' has channels beside its colors that are not read: %d", path, num)
 
 
 def without_alpha(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

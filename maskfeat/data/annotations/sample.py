@@ -16,11 +16,11 @@ from maskfeat.data.annotations.image import (
     SampleError,
     check_image,
     decode_image,
-    decode_rgb,
     within_memory,
 )
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.painting import paint
+from maskfeat.data.annotations.read_as import ReadAs, read_as_from_json
 from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
 from maskfeat.data.annotations.rle import Runs, runs_from_counts
 
@@ -52,6 +52,7 @@ class AnnotatedImage:
         annotators: Who drew each annotation; None where the file does not say.
         levels: "object", "part", "subpart", ... of each annotation, or None.
         num_crowds: Annotations that were left out as crowds.
+        read_as: How the image is read.
     """
 
     key: str
@@ -61,6 +62,7 @@ class AnnotatedImage:
     annotators: tuple[int | None, ...]
     levels: tuple[str | None, ...]
     num_crowds: int = 0
+    read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
 
     def decode(self, at_least: float = 1.0) -> npt.NDArray[np.uint8]:
         """Decode the image.
@@ -76,11 +78,11 @@ class AnnotatedImage:
         Raises:
             SampleError: If the file is broken ("bad jpg").
         """
-        return decode_rgb(self.jpg, self.runs.size, at_least)
+        return np.asarray(self.decode_image(at_least))
 
     def decode_image(self, at_least: float = 1.0) -> Image.Image:
         """As `decode`, but an image of Pillow's, of mode RGB."""
-        return decode_image(self.jpg, self.runs.size, at_least)
+        return decode_image(self.jpg, self.runs.size, at_least, self.read_as)
 
 
 @within_memory("to read its masks")
@@ -112,13 +114,14 @@ def read_sample(
     Raises:
         SampleError: With its reason, see there; "too large" beyond the limits, or the memory.
     """
-    _, found, size = parse_annotations(json_bytes)
+    content, found, size = parse_annotations(json_bytes)
+    read_as = how_to_read(content)
     annotations = found
     if not keep_crowds and any("iscrowd" in one for one in found):
         annotations = [one for one in found if not is_crowd(one)]
     if not annotations:
         raise SampleError("no masks", "all annotations are crowds; see keep_crowds")
-    check_image(jpg, size)
+    check_image(jpg, size, read_as)
     counts = [one["segmentation"]["counts"] for one in annotations]
     try:
         runs = runs_from_counts(counts, size, max_runs=limits.runs)
@@ -138,7 +141,21 @@ def read_sample(
         annotators=tuple(_typed(one.get("annotator"), int) for one in annotations),
         levels=tuple(_typed(one.get("level"), str) for one in annotations),
         num_crowds=len(found) - len(annotations),
+        read_as=read_as,
     )
+
+
+def how_to_read(content: Mapping[str, Any]) -> ReadAs:
+    """How the image of a sample is read, as the `image` of its json says.
+
+    Raises:
+        SampleError: "bad json".
+    """
+    image = content.get("image")
+    try:
+        return read_as_from_json(image.get("read_as") if isinstance(image, dict) else None)
+    except (TypeError, ValueError) as error:
+        raise SampleError("bad json", f"read_as of its image: {error}") from error
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:

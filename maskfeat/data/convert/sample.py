@@ -14,6 +14,7 @@ from PIL import Image
 
 from maskfeat.data.annotations.image import SampleError, decode_image
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
 from maskfeat.data.annotations.rle import Runs, membership, part_runs
 from maskfeat.data.annotations.sample import is_crowd
@@ -87,6 +88,7 @@ class SourceSample:
         image: What is known of the image.
         left_out: How many masks could not be taken, by reason.
         max_runs: Most runs of its masks, see `maskfeat.data.annotations.rle.part_runs`.
+        read_as: How the image is read.
     """
 
     encoded: bytes
@@ -96,6 +98,7 @@ class SourceSample:
     image: Mapping[str, Any]
     left_out: Mapping[str, int] = field(default_factory=dict)
     max_runs: int = Limits.runs
+    read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
 
 
 class Shrunk(NamedTuple):
@@ -194,15 +197,16 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
-    jpg = _reduce_jpg(sample.encoded, sample.size, size, settings.jpg_quality)
+    jpg = _reduce_jpg(sample, size, settings.jpg_quality)
     return Shrunk(jpg, json_bytes(content), runs.num_masks, dict(+left_out))
 
 
-def _reduce_jpg(data: bytes, old: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
+def _reduce_jpg(sample: SourceSample, size: tuple[int, int], quality: int) -> bytes:
     """The image at `size` (height, width); the file itself if it is a JPEG of that size."""
+    data, old = sample.encoded, sample.size
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
-    image = decode_image(data, old, scale)
-    if size == old and _is_upright_jpg(data):
+    image = decode_image(data, old, scale, sample.read_as)
+    if size == old and sample.read_as == ReadAs() and _is_upright_jpg(data):
         return data
     if image.size != size[::-1]:
         # Of Pillow's filters the nearest to the mean over each pixel's area, by 9 dB nearer than

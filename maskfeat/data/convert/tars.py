@@ -8,7 +8,7 @@ from pathlib import Path
 from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.sample import parse_annotations
+from maskfeat.data.annotations.sample import how_to_read, parse_annotations
 from maskfeat.data.convert.files import read_file
 from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
 from maskfeat.data.shards.index import index_shard
@@ -82,8 +82,10 @@ def _source_sample(jpg: bytes, text: bytes, limits: Limits) -> SourceSample:
     image = content.get("image")
     left_out = {"no segmentation": len(content["annotations"]) - len(annotations)}
     known = {**image} if isinstance(image, dict) else {}
-    known.pop("path", None)  # the image goes into the shard
-    return SourceSample(jpg, size, runs, annotations, known, left_out, limits.runs)
+    for name in ("path", "read_as"):  # the image goes into the shard, as it is read
+        known.pop(name, None)
+    read_as = how_to_read(content)
+    return SourceSample(jpg, size, runs, annotations, known, left_out, limits.runs, read_as)
 
 
 def list_tar(
