@@ -82,7 +82,7 @@ FORMER = {
     "segment.feature_cache": "features.cache",
     "segment.graphcut": "interactive.cut",
     "segment.hill": "segment.score_cut",
-    "segment.history": "interactive.history",
+    "segment.history": "interactive.click_by_click",
     "segment.interactive": "interactive.segmenter",
     "segment.judge": "segment.merge_classifier",
     "segment.layers": "interactive.update",

@@ -10,8 +10,8 @@ import numpy as np
 from maskfeat.app.annotation import OBJECT, ChosenMask, Prompt
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
+from maskfeat.interactive.click_by_click import shown_mask
 from maskfeat.interactive.geometry import click_radius_of
-from maskfeat.interactive.history import shown_mask
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter

@@ -1,19 +1,26 @@
-"""Clicks and scribbles made one after another: a part of `InteractiveSegmenter`."""
+"""Clicks and scribbles made one after another, each on the mask shown before it, and undo."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import is_whole, shown
-from maskfeat.arrays import BoolArray
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import warn_renamed
-from maskfeat.interactive.history import PromptHistory
+from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.prompt_checks import clicks_and_scribbles
+from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.superpixels import RegionGraph
+
+# `InteractiveSegmenter.predict`, which is called with scribbles, click_radius_px and within.
+Predict = Callable[..., BoolArray]
 
 
 class ClickByClick:
@@ -106,3 +113,106 @@ class ClickByClick:
         if self._state is None:
             raise ValueError("no image is set; call set_image or set_features first")
         return self._state, self._size
+
+
+class PromptHistory:
+    """Gives each new prompt its click radius on the mask shown last, and keeps it.
+
+    A prompt that the shown mask satisfies changes nothing. A background prompt only removes: the
+    object does not grow beyond the shown mask until the next prompt on the object.
+
+    Args:
+        predict: Gives the mask of some prompts, at least one of them on the object.
+    """
+
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
+        self._prompts: list[Prompt] = []
+        self._shown: BoolArray | None = None
+
+    def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
+        """The mask with one more prompt, which is kept unless this raises.
+
+        Args:
+            points_yx: Pixels, shape (N, 2), at least one.
+            is_positive: Whether the prompt is on the object.
+        """
+        shown = self._shown
+        radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
+        prompts = [*self._prompts, Prompt(points_yx, is_positive, radius)]
+        mask = _mask_of(self._predict, prompts, shown)
+        self._prompts, self._shown = prompts, mask
+        return mask.copy()
+
+    def undo(self) -> BoolArray | None:
+        """Remove the last prompt.
+
+        Returns:
+            The mask of the rest; None if none of them is on the object.
+
+        Raises:
+            ValueError: If there is no prompt.
+        """
+        if not self._prompts:
+            raise ValueError("there is no click to take back")
+        prompts = self._prompts[:-1]
+        shown = shown_mask(self._predict, prompts)
+        self._prompts, self._shown = prompts, shown
+        return None if shown is None else shown.copy()
+
+    def clear(self) -> None:
+        """Remove all prompts."""
+        self._prompts, self._shown = [], None
+
+
+def shown_mask(
+    predict: Predict, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
+) -> BoolArray | None:
+    """The mask that was shown after some prompts.
+
+    Args:
+        predict: See `PromptHistory`.
+        prompts: As they were made, one after another, each with its click radius.
+        chosen: A candidate that was chosen for some of the first prompts, bool, shape (H, W), and
+            the number of these prompts, at least 1. The others correct it.
+
+    Returns:
+        bool, shape (H, W); None if no prompt is on the object.
+    """
+    if not any(prompt.is_object for prompt in prompts):
+        return None
+    start, known = (None, 0) if chosen is None else chosen
+    # The masks before the last prompt that could add to the object do not matter.
+    first = len(prompts)
+    while first > max(1, known) and prompts[first - 1].adds_nothing:
+        first -= 1
+    mask = start if first == known else None
+    for count in range(max(first, known + 1), len(prompts) + 1):
+        mask = _mask_of(predict, prompts[:count], mask, chosen)
+    return mask
+
+
+def _mask_of(
+    predict: Predict,
+    prompts: Sequence[Prompt],
+    shown: BoolArray | None,
+    chosen: tuple[BoolArray, int] | None = None,
+) -> BoolArray:
+    """The mask of some prompts, the last of them made on the shown mask."""
+    if prompts[-1].click_radius == 0 and shown is not None:
+        return shown
+    within = None
+    if prompts[-1].adds_nothing and shown is not None:
+        within = shown.copy()
+        # On the page, a segment taken whole can cover an earlier object prompt.
+        for prompt in prompts:
+            within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
+    scribbles = [(prompt.pixels_yx, prompt.is_object) for prompt in prompts]
+    radii = [prompt.click_radius for prompt in prompts]
+    if chosen is None:
+        return predict((), (), scribbles=scribbles, click_radius_px=radii, within=within)
+    start, known = chosen
+    radii[:known] = [0.0] * known  # the chosen mask satisfies them
+    settings = {"mask": start, "keep_all": True, "within": within}
+    mask = predict((), (), scribbles=scribbles, click_radius_px=radii, **settings)
+    return enforce_hard_constraints(mask, pixels_of(prompts, True), pixels_of(prompts, False))

@@ -15,7 +15,7 @@ from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
 from maskfeat.features.weights import load, net_entry
 from maskfeat.interactive.click_data import SessionBatch
-from maskfeat.interactive.decoded_image import coarse_at
+from maskfeat.interactive.decoded_image import coarse_at, maps_of
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
@@ -176,7 +176,7 @@ class ClickTask(L.LightningModule):
             [
                 Example(
                     s.first,
-                    s.given.maps(s.first),
+                    maps_of(s.given, s.first),
                     s.target(s.first.look),
                     s.first.inside[0],
                     s.is_flipped,
@@ -188,7 +188,7 @@ class ClickTask(L.LightningModule):
         examples = []
         for s, coarse in zip(sessions, first.logits, strict=True):
             look = s.second(coarse)
-            prompts = s.given.maps(look, coarse_at(s.first.look, coarse, look.look))
+            prompts = maps_of(s.given, look, coarse_at(s.first.look, coarse, look.look))
             target = s.target(look.look)
             examples.append(Example(look, prompts, target, look.inside[0], s.is_flipped))
         second = self._look(examples, decoder)
@@ -207,7 +207,7 @@ class ClickTask(L.LightningModule):
             if correction is None:
                 continue
             look = correction.look
-            prompts, target = correction.given.maps(look), s.target(look.look)
+            prompts, target = maps_of(correction.given, look), s.target(look.look)
             examples.append(Example(look, prompts, target, correction.can_change, s.is_flipped))
             clicked.append((s, correction))
         if not clicked:

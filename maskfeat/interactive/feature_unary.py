@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
-from maskfeat.interactive.geometry import Box, Window, filled
+from maskfeat.interactive.geometry import Box, Window, distances_in_radii, filled
 from maskfeat.interactive.prompt_maps import COLOR_SCALE
-from maskfeat.interactive.prompts import Prompt, superpixels_of
+from maskfeat.interactive.prompts import Prompt, PromptSet, superpixels_of
 from maskfeat.interactive.tree_maps import TreeMaps
-from maskfeat.interactive.unary import PromptSet, distances_in_radii
+from maskfeat.recent import Recent
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import PartitionTree
 
@@ -63,10 +61,10 @@ class FeatureUnary:
         places = graph.centroids_yx * np.float32(np.sqrt(_PLACE_D2 / graph.labels.size))
         self._points = np.concatenate([self._features, places], axis=1).astype(np.float32)
         self._norms = np.einsum("kc,kc->k", self._points, self._points)
-        self._rows: OrderedDict[int, FloatArray] = OrderedDict()
+        self._rows: Recent[FloatArray] = Recent(_KEPT_ROWS)
 
     def whole(self, given: PromptSet) -> FloatArray:
-        """See `unary.Unary`; the same for all pixels of a superpixel."""
+        """See `image.Unary`; the same for all pixels of a superpixel."""
         labels = self._graph.labels
         inside, outside = (superpixels_of(given.prompts, kind, labels) for kind in (True, False))
         logits = np.zeros(self._graph.num_superpixels, np.float32)
@@ -87,14 +85,14 @@ class FeatureUnary:
         return found
 
     def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
-        """See `unary.Unary`: whether a pixel looks like the prompt or like the other side.
+        """See `image.Unary`: whether a pixel looks like the prompt or like the other side.
 
         The logit of a change is 2 * (d_other - d_prompt) + 3 * (1 - r / 1.5), where d are distances
         in features and color to the prompt, and to the mean of the pixels around it that have the
         other label and lie too far to change with it; r is the distance in click radii.
         """
         assert given.mask is not None
-        radii = distances_in_radii(prompt, window)
+        radii = distances_in_radii(prompt.pixels_yx, prompt.click_radius, window)
         others = (given.mask[window] != prompt.is_object) & (radii > _CHANGED_RADII)
         near = others & (radii <= _AROUND_RADII)
         pixels = np.argwhere(near if near.any() else others)
@@ -133,13 +131,13 @@ class FeatureUnary:
 
     def _d2(self, clicked: int) -> FloatArray:
         """Squared distances from one superpixel to all, (K,)."""
-        if clicked not in self._rows:
+
+        def row() -> FloatArray:
             products = self._points @ self._points[clicked]
-            d2 = self._norms + self._norms[clicked] - 2 * products
-            self._rows[clicked] = np.maximum(d2, 0)
-            if len(self._rows) > _KEPT_ROWS:
-                self._rows.popitem(last=False)
-        return self._rows[clicked]
+            found: FloatArray = np.maximum(self._norms + self._norms[clicked] - 2 * products, 0)
+            return found
+
+        return self._rows.get(clicked, row)
 
     def _logits_of_mask(self, mask: BoolArray) -> FloatArray:
         """Logits by the share of each superpixel that a mask covers, (K,)."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
 Window = tuple[slice, slice]  # rows and columns, both with start and stop
@@ -118,6 +118,15 @@ def _to_other_label(mask: BoolArray, row: int, column: int) -> float:
         if window.shape == mask.shape:
             return nearest if len(rows) else math.inf
         half *= 4
+
+
+def distances_in_radii(pixels_yx: IntArray, radius: float, window: Window) -> FloatArray:
+    """Distance of each pixel of a window to some pixels in it (N, 2), by a radius, (h, w)."""
+    is_apart = np.ones([side.stop - side.start for side in window], bool)
+    is_apart[tuple((pixels_yx - [side.start for side in window]).T)] = False
+    distances = ndimage.distance_transform_edt(is_apart) / max(radius, 1.0)
+    in_radii: FloatArray = distances.astype(np.float32)
+    return in_radii
 
 
 def parts_with(mask: BoolArray, pixels: IntArray) -> BoolArray:

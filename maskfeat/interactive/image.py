@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,38 @@ from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.geometry import Window, whole
 from maskfeat.interactive.outline_cut import OutlineCutter
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels
-from maskfeat.interactive.recent import Recent
-from maskfeat.interactive.unary import DecoderUnary, Unary
+from maskfeat.interactive.prompts import Prompt, PromptSet
+from maskfeat.recent import Recent
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
 
 _COLOR_BLUR = 0.7  # pixels; without it neighbors differ by noise
 _KEPT_CHANGES = 1024  # 10 kB each
+
+
+class Unary(Protocol):
+    """What a set of prompts says about each pixel by itself.
+
+    By a click decoder, see `DecodedImage`; without one by features, see `FeatureUnary`.
+    """
+
+    def whole(self, given: PromptSet) -> FloatArray:
+        """Logit of "object" of each pixel, float32, shape (H, W)."""
+        ...
+
+    def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
+        """Logit of "object" near a prompt that corrects a mask.
+
+        Args:
+            prompt: One of those given.
+            given: Prompts near it, and the mask that they correct.
+            window: Around the prompt.
+
+        Returns:
+            float32, of the shape of the window.
+        """
+        ...
 
 
 class ImageState:
@@ -88,7 +113,7 @@ class ImageState:
                     f"the click decoder reads {decoder.config['image_channels']} maps, got "
                     f"features of {features.num_channels} channels; take that of these features"
                 )
-            self.unary = DecoderUnary(DecodedImage(decoder, maps))
+            self.unary = DecodedImage(decoder, maps)
 
     @cached_property
     def first_pixels(self) -> IntArray:

@@ -134,6 +134,9 @@ class MapReader:
             self._levels.append(_halved(self._levels[-1]))
         octave = min(octave, len(self._levels) - 1)
         level, stride = self._levels[octave], self._stride * 2**octave
+        corner = look.top / stride, look.left / stride
+        if look.cell_px == stride and corner == (int(corner[0]), int(corner[1])):
+            return _cut_out(level, int(corner[0]), int(corner[1]), look.rows, look.columns)
         rows, columns = look.centers()
         height, width = level.shape[1:]
         y = 2 * (rows + 0.5) / (height * stride) - 1
@@ -145,6 +148,16 @@ def _halved(level: Tensor) -> Tensor:
     """Means over 2 x 2 cells, (C, h, w) -> (C, ceil(h / 2), ceil(w / 2))."""
     padded = F.pad(level, (0, level.shape[2] % 2, 0, level.shape[1] % 2), mode="replicate")
     return F.avg_pool2d(padded, 2)
+
+
+def _cut_out(level: Tensor, top: int, left: int, rows: int, columns: int) -> Tensor:
+    """A window of a map, whose border goes on beyond it, (C, rows, columns); as `_sampled`."""
+    height, width = level.shape[1:]
+    if 0 <= top <= height - rows and 0 <= left <= width - columns:
+        return level[:, top : top + rows, left : left + columns]
+    own_rows = torch.arange(top, top + rows).clamp_(0, height - 1)
+    own_columns = torch.arange(left, left + columns).clamp_(0, width - 1)
+    return level[:, own_rows[:, None], own_columns]
 
 
 def _sampled(level: Tensor, y: Tensor, x: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from maskfeat.interactive.geometry import (
 )
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.outline_cut import BAND_PX
-from maskfeat.interactive.prompts import Prompt, superpixels_of, window_of_change
-from maskfeat.interactive.unary import PromptSet
+from maskfeat.interactive.prompts import Prompt, PromptSet, superpixels_of, window_of_change
 
 # Chosen on objects of train splits (experiments/interactive).
 _MOST_PIXELS_SIDE = 80  # windows up to this side are cut as pixels, larger ones as superpixels

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from maskfeat.arrays import BoolArray, Int32Array, IntArray
-from maskfeat.interactive.geometry import Window, grown, whole, window_around
+from maskfeat.interactive.geometry import Box, Window, grown, whole, window_around
 from maskfeat.segment.resizing import scaled
 
 _STEPS_PER_OCTAVE = 2
@@ -92,6 +93,20 @@ def superpixels_of(prompts: Sequence[Prompt], is_object: bool, labels: Int32Arra
     """
     pixels = pixels_of(prompts, is_object)
     return np.unique(labels[tuple(pixels.T)]).astype(np.int64)
+
+
+class PromptSet(NamedTuple):
+    """All that a user gave for one object.
+
+    Attributes:
+        prompts: Clicks and scribbles; their order does not matter.
+        box: Holds the whole object, or None.
+        mask: A mask to start from, bool, shape (H, W), or None.
+    """
+
+    prompts: Sequence[Prompt]
+    box: Box | None = None
+    mask: BoolArray | None = None
 
 
 @dataclass(frozen=True)

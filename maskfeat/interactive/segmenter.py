@@ -19,12 +19,12 @@ from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
-from maskfeat.interactive.click_by_click import ClickByClick
+from maskfeat.interactive.click_by_click import ClickByClick, PromptHistory
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
+from maskfeat.interactive.decoded_image import DecodedImage
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import decoder_for
 from maskfeat.interactive.geometry import Box, filled
-from maskfeat.interactive.history import PromptHistory
 from maskfeat.interactive.image import ImageState, reads
 from maskfeat.interactive.prompt_checks import (
     check_former,
@@ -36,8 +36,7 @@ from maskfeat.interactive.prompt_checks import (
     prompts_with_radius,
 )
 from maskfeat.interactive.prompted_masks import PromptedMasks
-from maskfeat.interactive.prompts import Prompt
-from maskfeat.interactive.unary import DecoderUnary, PromptSet
+from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
 from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
@@ -61,8 +60,8 @@ class InteractiveSegmenter(ClickByClick):
     1. `set_image` computes features, superpixels, their region adjacency graph, and the hierarchy
        of segments, once for an image (`image.ImageState`).
     2. The unary term says of each pixel by itself whether it is the object: the logits of a click
-       decoder (`unary.DecoderUnary`), or without one the distances of features from the clicks
-       and the tree (`feature_unary.FeatureUnary`).
+       decoder (`decoded_image.DecodedImage`), or without one the distances of features from the
+       clicks and the tree (`feature_unary.FeatureUnary`).
     3. An exact minimum cut labels the superpixels (`cut.SuperpixelCutter`), one more the pixels
        near its outline (`outline_cut.OutlineCutter`); clicks are hard constraints. If a box or a
        mask is the only prompt, the superpixel of the highest logit is one.
@@ -246,7 +245,7 @@ class InteractiveSegmenter(ClickByClick):
             state, size = self._ready()
             pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
             logits = None
-            if isinstance(state.unary, DecoderUnary):
+            if isinstance(state.unary, DecodedImage):
                 prompts = prompts_with_radius(clicks_yx, (), is_positive, None, size)
                 small = [prompt.scaled(size, state.features.size) for prompt in prompts]
                 logits = state.unary.whole(PromptSet(small))

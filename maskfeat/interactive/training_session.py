@@ -13,7 +13,7 @@ from skimage.color import lab2rgb
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.decoded_image import CELLS, Given, look_at, object_window
+from maskfeat.interactive.decoded_image import CELLS, look_at, object_window
 from maskfeat.interactive.geometry import (
     Box,
     Window,
@@ -27,7 +27,7 @@ from maskfeat.interactive.geometry import (
 from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.outline_cut import BAND_PX, OutlineCutter
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
-from maskfeat.interactive.prompts import Prompt, window_of_change
+from maskfeat.interactive.prompts import Prompt, PromptSet, window_of_change
 
 # How sessions start, by chance; the rest starts with a click.
 _BOX, _MASK, _SCRIBBLE, _MANY = 0.10, 0.06, 0.10, 0.10
@@ -48,7 +48,7 @@ class Correction(NamedTuple):
         can_change: 1 for cells without its label, else 0, (h, w).
     """
 
-    given: Given
+    given: PromptSet
     prompt: Prompt
     window: Window
     look: LookMaps
@@ -91,7 +91,7 @@ class TrainingSession:
         self._rng = rng
         self._target = MapReader(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), 1)
         self.pred = np.zeros_like(mask)
-        self.given = Given([])
+        self.given = PromptSet([])
         self.is_flipped = bool(rng.random() < 0.5)
         rows, columns = window_of(mask)
         self._box: Box = rows.start, columns.start, rows.stop, columns.stop
@@ -120,11 +120,11 @@ class TrainingSession:
         prompt = self.given.prompts[-1]
         window = window_of_change(prompt, self.mask.shape)
         near = [one for one in self.given.prompts if lies_in(one.pixels_yx, window).any()]
-        before = MapReader.of_mask(self.pred)
+        before = self.pred.copy()
         look = self._maps.look(as_square(look_at(window)))
-        signs = before.read(look.look)[0]
+        signs = MapReader.of_mask(before).read(look.look)[0]
         can_change = look.inside[0] * ((signs < 0) if prompt.is_object else (signs > 0))
-        return Correction(Given(near, None, before), prompt, window, look, can_change)
+        return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
 
     def correct(self, correction: Correction, logits: Tensor) -> None:
         """Take a correction, as `prompted_masks.PromptedMasks` does.
@@ -252,7 +252,7 @@ class TrainingSession:
         if not start.any():
             return False
         self.pred = start
-        self.given = self.given._replace(mask=MapReader.of_mask(start))
+        self.given = self.given._replace(mask=start.copy())
         return bool(rng.random() < 0.3)
 
     def _with_scribbles(self) -> bool:

@@ -10,11 +10,11 @@ import torch
 from click_maps import maps_of_a_rectangle
 
 from maskfeat.features.reading import Features
-from maskfeat.interactive.decoded_image import DecodedImage, Given
+from maskfeat.interactive.decoded_image import DecodedImage
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels, num_prompt_channels
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.tree_maps import TreeMaps
 from maskfeat.segment.tree import PartitionTree
@@ -142,31 +142,43 @@ def test_logits_are_a_function_of_the_set_of_prompts(
     maps: ImageMaps, decoder: ClickDecoder
 ) -> None:
     rng = np.random.default_rng(0)
-    expected = DecodedImage(decoder, maps).logits(Given(CLICKS))
+    expected = DecodedImage(decoder, maps).whole(PromptSet(CLICKS))
     used = DecodedImage(decoder, maps)  # with looks of other prompts in its memory
     for count in range(1, len(CLICKS)):
-        used.logits(Given(CLICKS[:count]))
+        used.whole(PromptSet(CLICKS[:count]))
 
     assert expected.std() > 0
     for _ in range(3):
         shuffled = [CLICKS[i] for i in rng.permutation(len(CLICKS))] + CLICKS[:1]
-        np.testing.assert_array_equal(used.logits(Given(shuffled)), expected)
+        np.testing.assert_array_equal(used.whole(PromptSet(shuffled)), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("corner", [(0, 0), (6, 8), (-4, 2), (16, 30)])
+def test_cells_that_lie_on_those_of_a_map_are_read_unblended(
+    stride: int, corner: tuple[int, int]
+) -> None:
+    level = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    reader = MapReader(level, stride)
+    look = Look(corner[0] * stride, corner[1] * stride, stride, 16, 24)
+    beside = Look(look.top + 1e-4, look.left + 1e-4, stride, 16, 24)
+    torch.testing.assert_close(reader.read(look), reader.read(beside), atol=1e-3, rtol=0)
 
 
 def test_every_kind_of_prompt_changes_the_logits(maps: ImageMaps, decoder: ClickDecoder) -> None:
     decoded = DecodedImage(decoder, maps)
-    start = torch.full((1, *SIZE), -1.0)
-    start[:, 10:30, 12:40] = 1
+    start = np.zeros(SIZE, bool)
+    start[10:30, 12:40] = True
 
     found = [
-        decoded.logits(given)
+        decoded.whole(given)
         for given in (
-            Given([CLICKS[0]]),
-            Given([click(20, 25, True, 5.0)]),
-            Given([CLICKS[0], CLICKS[2]]),
-            Given([CLICKS[0]], box=(8, 10, 34, 44)),
-            Given([CLICKS[0]], mask=MapReader(start, 1)),
-            Given([], box=(8, 10, 34, 44)),
+            PromptSet([CLICKS[0]]),
+            PromptSet([click(20, 25, True, 5.0)]),
+            PromptSet([CLICKS[0], CLICKS[2]]),
+            PromptSet([CLICKS[0]], box=(8, 10, 34, 44)),
+            PromptSet([CLICKS[0]], mask=start),
+            PromptSet([], box=(8, 10, 34, 44)),
         )
     ]
 

@@ -12,12 +12,12 @@ import maskfeat
 from maskfeat.features import weights
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
+from maskfeat.interactive.decoded_image import DecodedImage
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import save_with_decoder
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.prompt_maps import num_image_channels, num_prompt_channels
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.unary import DecoderUnary
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -42,11 +42,11 @@ def unary_of(segmenter: InteractiveSegmenter) -> type:
 
 def test_the_decoder_in_the_file_of_the_model_is_read(files: tuple[Path, Path]) -> None:
     alone, both = files
-    assert unary_of(InteractiveSegmenter(both)) is DecoderUnary
-    assert unary_of(InteractiveSegmenter(maskfeat.load(both))) is DecoderUnary
+    assert unary_of(InteractiveSegmenter(both)) is DecodedImage
+    assert unary_of(InteractiveSegmenter(maskfeat.load(both))) is DecodedImage
     assert unary_of(InteractiveSegmenter(both, decoder=False)) is FeatureUnary
     assert unary_of(InteractiveSegmenter(alone)) is FeatureUnary
-    assert unary_of(InteractiveSegmenter(alone, decoder=both)) is DecoderUnary
+    assert unary_of(InteractiveSegmenter(alone, decoder=both)) is DecodedImage
     with pytest.raises(ValueError, match=r"alone\.safetensors' holds features without a click"):
         InteractiveSegmenter(alone, decoder=alone)
 

@@ -6,8 +6,7 @@ import numpy as np
 from click_scenes import GRAPH, TRUTH, VALUES
 
 from maskfeat.interactive.feature_unary import FeatureUnary
-from maskfeat.interactive.prompts import Prompt
-from maskfeat.interactive.unary import PromptSet
+from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.segment.hierarchy import superpixel_hierarchy
 
 TREE = superpixel_hierarchy(GRAPH).tree

@@ -12,7 +12,7 @@ from PIL import Image
 
 import maskfeat
 from maskfeat.features.reading import Features
-from maskfeat.interactive.history import PromptHistory, shown_mask
+from maskfeat.interactive.click_by_click import PromptHistory, shown_mask
 from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
