@@ -173,9 +173,9 @@ class ImageState:
         return SeededWatershed(len(parents), edges, steps)
 
 
-def reads(decoder: ClickDecoder | None, features: Features) -> bool:
-    """Whether there is a decoder, and features have the channels it was trained on."""
-    if decoder is None or not set(decoder.inner_strides) <= set(features.inner):
+def reads(decoder: ClickDecoder, features: Features) -> bool:
+    """Whether features have the channels that a decoder was trained on."""
+    if not set(decoder.inner_strides) <= set(features.inner):
         return False
     channels = [level.shape[0] for level in features.pyramid]
     inner = [features.inner[stride].shape[0] for stride in decoder.inner_strides]

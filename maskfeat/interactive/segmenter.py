@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -307,7 +308,14 @@ class InteractiveSegmenter(ClickByClick):
         self, features: Features, rgb: npt.NDArray[np.uint8] | None, size: tuple[int, int]
     ) -> None:
         # The model's own decoder may have been trained on other features than these.
-        decoder = self.decoder if self._is_decoder_given or reads(self.decoder, features) else None
+        decoder = self.decoder
+        if decoder is not None and not self._is_decoder_given and not reads(decoder, features):
+            logging.getLogger("maskfeat").warning(
+                "the click decoder of the model does not read features of %d channels; clicks are "
+                "read by the distances of these features",
+                features.num_channels,
+            )
+            decoder = None
         weights = self.per_megapixel, self.pairwise_weight
         self._state = ImageState(features, rgb, *weights, decoder)
         self._size = size

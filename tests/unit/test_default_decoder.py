@@ -52,12 +52,16 @@ def test_the_decoder_in_the_file_of_the_model_is_read(files: tuple[Path, Path]) 
 
 
 def test_features_that_the_decoder_cannot_read_are_cut_without_it(
-    files: tuple[Path, Path],
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     color = Features.from_dense(RGB / 255.0)
     own = InteractiveSegmenter(files[1])
+    own.set_image(RGB)
+    assert not caplog.messages
     own.set_features(color)
     assert isinstance(own.image_state.unary, FeatureUnary)
+    (message,) = caplog.messages
+    assert "does not read features of 3 channels" in message
     asked = InteractiveSegmenter(files[1], decoder=files[1])
     with pytest.raises(ValueError, match="decoder reads 9 maps, got features of 3 channels"):
         asked.set_features(color)
