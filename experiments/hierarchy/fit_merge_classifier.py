@@ -100,16 +100,26 @@ class KnownImage:
 
 
 def scenes(args: argparse.Namespace) -> Iterator[HeldOutImage]:
-    """Images as they are, a share of them in other colors, drawn scenes."""
+    """Images, a share of them again in other colors, drawn scenes."""
     rng = np.random.default_rng(args.seed)
     images = ShardImages(args.shards, args.num_images)
-    yield from images
+    for number, image in enumerate(images):
+        yield turned(image, 1 + number % 3) if args.turned else image
     if args.recolored:
         for number in evenly_spaced(len(images), max(1, round(args.recolored * len(images)))):
-            image = images[number]
+            image = turned(images[number], number % 4) if args.turned else images[number]
             yield replace(image, image=jitter_color(image.image, OTHER_COLORS, rng))
     if args.num_drawn:
         yield from ShardImages(args.drawn, args.num_drawn)
+
+
+def turned(image: HeldOutImage, quarters: int) -> HeldOutImage:
+    """An image and its partitions, turned by a number of quarters; without masks."""
+    partitions = tuple(np.rot90(labels, quarters).copy() for labels in image.partitions)
+    rgb = np.rot90(image.image, quarters).copy()
+    return replace(
+        image, image=rgb, masks=np.zeros((0, *rgb.shape[:2]), bool), partitions=partitions
+    )
 
 
 def known_image(checkpoint: str, image: HeldOutImage) -> KnownImage:
@@ -218,6 +228,12 @@ def main() -> None:
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
     parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
     parser.add_argument("--recolored", type=float, default=0.5, help="share of images used again")
+    parser.add_argument(
+        "--turned",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn images: features know the upright ones, which they were trained on, by heart",
+    )
     parser.add_argument("--drawn", default="data_shards/train-*.tar", help="drawn scenes")
     parser.add_argument("--num_drawn", type=int, default=60, help="at most this number of these")
     parser.add_argument("--width", type=int, default=32)

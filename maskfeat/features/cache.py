@@ -109,7 +109,7 @@ def model_digest(model: nn.Module) -> bytes:
     """
     settings = getattr(model, "config", None)
     if isinstance(settings, dict):  # settings that came later count where they are on alone
-        later = ("boundary", "finest_channels", "color")
+        later = ("boundary", "finest_channels", "color", "boundary_width")
         settings = {k: v for k, v in settings.items() if v or k not in later}
     digest = hashlib.sha256(f"{type(model).__qualname__} {settings!r}".encode())
     for name, values in sorted(model.state_dict().items()):

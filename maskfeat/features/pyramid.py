@@ -14,10 +14,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
+from maskfeat.features.boundary import BoundaryDecoder, BoundarySum
 from maskfeat.features.color import color_distances
 from maskfeat.features.decoder import DecoderStep, Stem, width_at
 from maskfeat.features.reading import Features
@@ -40,7 +42,10 @@ class FeaturePyramid(nn.Module):
             p = 2 / (1 + exp(scale * d2)).
         learn_scale: Whether training may change it.
         boundary: Whether there is a head for boundaries, too: the probability that a boundary runs
-            right of, or below, each pixel, from the decoder's maps of strides up to 4.
+            right of, or below, each pixel.
+        boundary_width: Channels of the boundary head at strides of 4 and coarser, of which it makes
+            a top-down path of its own, see `maskfeat.features.boundary.BoundaryDecoder`; null is
+            one 1x1 convolution of each of the decoder's maps of strides up to 4.
         finest_channels: Channels of the finest level; null takes c0 * 4^l as for the others.
         color: Whether superpixels follow the color of the image, too. It changes no weight.
     """
@@ -58,10 +63,11 @@ class FeaturePyramid(nn.Module):
         boundary: bool = False,
         finest_channels: int | None = None,
         color: bool = False,
+        boundary_width: int | None = None,
     ) -> None:
         super().__init__()
         levels = tuple(levels)
-        _check_settings(levels, c0, width, bound, scale, finest_channels)
+        _check_settings(levels, c0, width, bound, scale, finest_channels, boundary_width)
         # All that is needed to build this net again, less the weights that then replace its own.
         self.config: dict[str, Any] = {
             "backbone": backbone,
@@ -74,8 +80,10 @@ class FeaturePyramid(nn.Module):
             "boundary": boundary,
             "finest_channels": finest_channels,
             "color": color,
+            "boundary_width": boundary_width,
         }
         self.loaded_from: Path | None = None  # set by `maskfeat.load`
+        self._has_fixed_features = False
         self.strides = tuple(2**level for level in levels)
         self.bound = bound
         self.backbone, backbone_strides, backbone_channels = build_backbone(backbone, pretrained)
@@ -102,8 +110,14 @@ class FeaturePyramid(nn.Module):
         )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log(), requires_grad=learn_scale)
         # Last, so that all other weights start as they do without it.
-        at = [s for s in self.path if boundary and s <= 4]
-        self.boundary_heads = nn.ModuleDict({str(s): nn.Conv2d(widths[s], 2, 1) for s in at})
+        self.boundary_heads: nn.Module = nn.ModuleDict()  # false: there is none
+        if boundary:
+            tapped = dict(zip(backbone_strides, backbone_channels, strict=True))
+            self.boundary_heads = (
+                BoundarySum(widths)
+                if boundary_width is None
+                else BoundaryDecoder(widths, tapped, boundary_width)
+            )
 
     def _check_path(self, backbone: str) -> None:
         """Refuse levels at strides that neither the backbone nor the stem has."""
@@ -119,6 +133,21 @@ class FeaturePyramid(nn.Module):
     def scale(self) -> Tensor:
         """The factor that turns squared distances into probabilities, a positive scalar."""
         return self.log_scale.exp()
+
+    def freeze_features(self) -> None:
+        """Train the boundary head alone: features stay what they are, bit for bit."""
+        self.requires_grad_(False)
+        self.boundary_heads.requires_grad_(True)
+        self._has_fixed_features = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; the norms of fixed features keep their statistics."""
+        super().train(mode)
+        if self._has_fixed_features:
+            for part in self.children():
+                part.train(mode and part is self.boundary_heads)
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the pyramid.
@@ -147,41 +176,35 @@ class FeaturePyramid(nn.Module):
     def _maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
         # Not `maps`, which sharding and compilation wrap, as they wrap `forward`.
         padded = _pad_to_multiple(images, self.size_multiple)
-        return self._outputs(self._inner_maps(padded), images.shape[-2:], padded.shape[-2:])
+        return self._outputs(*self._inner_maps(padded), images.shape[-2:], padded.shape[-2:])
 
-    def _inner_maps(self, padded: Tensor) -> dict[int, Tensor]:
-        """The decoder's maps by stride, (B, width, h, w), of images of padded sides."""
-        maps = self.stem(padded)
+    def _inner_maps(self, padded: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """The decoder's maps, (B, width, h, w), and the backbone's, by stride."""
         # Of several maps of one stride, as a transformer gives them, the last knows most.
-        found_maps = backbone_maps(self.backbone, padded)
         # `dict`: torch 2.8 compiles no union with a zip.
-        maps |= dict(zip(self.backbone_strides, found_maps, strict=True))
-        found: dict[int, Tensor] = {}
+        stem, found_maps = self.stem(padded), backbone_maps(self.backbone, padded)
+        tapped = dict(zip(self.backbone_strides, found_maps, strict=True))
+        maps = stem | tapped
+        decoded: dict[int, Tensor] = {}
         above: Tensor | None = None
         for stride, step in zip(self.path, self.steps, strict=True):
-            above = found[stride] = step(maps[stride], above)
-        return found
+            above = decoded[stride] = step(maps[stride], above)
+        return decoded, tapped
 
     def _outputs(
-        self, found: dict[int, Tensor], size: Sequence[int], padded: Sequence[int]
+        self,
+        decoded: dict[int, Tensor],
+        tapped: dict[int, Tensor],
+        size: Sequence[int],
+        padded: Sequence[int],
     ) -> tuple[list[Tensor], Tensor | None]:
-        """What the heads read off the decoder's maps of images of these sizes."""
-        outputs = (head(found[s]) for s, head in zip(self.strides, self.heads, strict=True))
+        """What the heads read off the inner maps of images of these sizes."""
+        outputs = (head(decoded[s]) for s, head in zip(self.strides, self.heads, strict=True))
         pyramid = [self._bounded(output) for output in outputs]
         if not self.boundary_heads:
             return pyramid, None
         height, width = size
-        return pyramid, self._boundary_logits(found, padded)[..., :height, :width]
-
-    def _boundary_logits(self, found: dict[int, Tensor], size: Sequence[int]) -> Tensor:
-        """The sum of the heads' maps, each enlarged to the size of the padded images."""
-        logits = torch.zeros(1, device=self.log_scale.device)
-        for name, head in self.boundary_heads.items():
-            one = head(found[int(name)])
-            if name != "1":
-                one = F.interpolate(one, list(size), mode="bilinear", align_corners=False)
-            logits = logits + one
-        return logits
+        return pyramid, self.boundary_heads(decoded, tapped, padded)[..., :height, :width]
 
     @torch.inference_mode()
     def features(self, rgb: ImageLike, inner_strides: Sequence[int] = ()) -> Features:
@@ -212,8 +235,8 @@ class FeaturePyramid(nn.Module):
             if inner_strides:
                 padded = _pad_to_multiple(images, self.size_multiple)
                 found = self._inner_maps(padded)
-                inner = {stride: found[stride][0] for stride in inner_strides}
-                maps, boundary = self._outputs(found, images.shape[-2:], padded.shape[-2:])
+                inner = {stride: found[0][stride][0] for stride in inner_strides}
+                maps, boundary = self._outputs(*found, images.shape[-2:], padded.shape[-2:])
             else:
                 maps, boundary = self.maps(images) if self.boundary_heads else (self(images), None)
         finally:
@@ -257,6 +280,7 @@ def _check_settings(
     bound: str,
     scale: float,
     finest_channels: int | None,
+    boundary_width: int | None,
 ) -> None:
     if not levels or list(levels) != list(range(min(levels), max(levels) + 1)) or min(levels) < 0:
         raise ValueError(
@@ -270,3 +294,5 @@ def _check_settings(
     checked_number("scale", scale, above=0)
     if finest_channels is not None:
         checked_count("finest_channels", finest_channels, least=1)
+    if boundary_width is not None:
+        checked_count("boundary_width", boundary_width, least=8)

@@ -117,4 +117,7 @@ _CHECKS: dict[Any, Callable[[str, object], Any]] = {
     "finest_channels": lambda name, value: (
         None if value is None else checked_count(name, value, least=1, most=4096)
     ),
+    "boundary_width": lambda name, value: (
+        None if value is None else checked_count(name, value, least=8, most=8192)
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import numpy as np
@@ -16,7 +16,7 @@ from maskfeat.features import weights
 from maskfeat.features.accumulation import GRADIENTS_KEY, restore_gradients, save_gradients
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.network import CLASS_KEY, check_class, checked_network
-from maskfeat.features.objective import Objective
+from maskfeat.features.objective import Boundaries, Objective
 from maskfeat.features.optimization import averaged_copy, warmup_cosine, weight_groups
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -55,6 +55,8 @@ class FeatureTask(L.LightningModule):
         local_weight: Weight of `local_pairs_loss`, beside `loss`; needs data.examples.num_pairs.
         boundary_weight: Weight of `boundary_loss`; needs data.examples.boundaries and a network
             with a boundary head.
+        trained: "everything", or "boundaries": the boundary head alone, by `boundary_loss` alone.
+            Features stay what they are, bit for bit; use it with `start_from`.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FeatureTask(L.LightningModule):
         start_from: str | None = None,
         local_weight: float = 0.0,
         boundary_weight: float = 0.0,
+        trained: Literal["everything", "boundaries"] = "everything",
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
@@ -87,10 +90,15 @@ class FeatureTask(L.LightningModule):
             )
         if boundary_weight and not getattr(net, "boundary_heads", None):
             raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
+        if trained == "boundaries" and not boundary_weight:
+            raise ValueError("trained: boundaries needs boundary_weight above 0, got 0")
         self.save_hyperparameters(ignore=["net", "loss"])
         checked = checked_network(net, needs_backbone=backbone_rate != 1)
         if start_from is not None:  # before the average begins
             weights.start_from(checked, start_from)
+        self.trained = trained
+        if trained == "boundaries":
+            checked.freeze_features()
         self.net = checked.to(memory_format=torch.channels_last)
         self.loss = loss if loss is not None else MaskConsistencyLoss()
         self.learning_rate = learning_rate
@@ -243,6 +251,8 @@ class FeatureTask(L.LightningModule):
     @property
     def objective(self) -> Objective:
         """What is minimized: `loss` and the losses of borders that have weight."""
+        if self.trained == "boundaries":
+            return Objective([Boundaries(self.boundary_weight)])
         return Objective.of(self.loss, self.local_weight, self.boundary_weight)
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:

@@ -104,7 +104,8 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
 
     Args:
         net: The network; its weights are replaced.
-        path: As for `load`. A network without a boundary head leaves this head as it is.
+        path: As for `load`. A boundary head of another form than the file's stays as it is, as it
+            does where the file has none.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -114,7 +115,8 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
     config, weights, _ = _read(path)  # any class whose weights fit
     check_build(net, config, f"'{path}'", "model.start_from to null")
     own = {n: v for n, v in net.state_dict().items() if n.startswith(_BOUNDARY)}
-    weights = {n: v for n, v in weights.items() if own or not n.startswith(_BOUNDARY)}
+    if own.keys() != {n for n in weights if n.startswith(_BOUNDARY)}:
+        weights = {n: v for n, v in weights.items() if not n.startswith(_BOUNDARY)}
     _fill(net, own | weights, path)
 
 

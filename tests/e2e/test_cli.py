@@ -150,16 +150,21 @@ def test_photos_trains_two_steps_on_a_mixture_of_sets(command, tmp_path, shared_
 KEPT_APART = {"dev_nuclei", "iis", "sa1b_sample"}
 
 
-def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) -> None:
-    config = yaml.safe_load((repository / "conf/all.yaml").read_text())
-    sets = config["data"]["init_args"]["train"]
+def drawn_stand_ins(config: Path, folder: Path) -> dict[str, dict]:
+    """Draw a small shard for each training set of a config, and for BSDS500 val; the sets."""
+    sets = yaml.safe_load(config.read_text())["data"]["init_args"]["train"]
     folders = {one["shards"].removeprefix("${data_root}/").split("/")[0] for one in sets.values()}
     assert not folders & KEPT_APART
     assert all(one["shards"].endswith("/train-*.tar") for one in sets.values())
     assert sum(one["weight"] for one in sets.values()) == pytest.approx(1)
-    for number, folder in enumerate(sorted(folders)):
-        write_shard(tmp_path / f"data/{folder}/train-0.tar", 2, seed=number, size=(70, 80))
-    write_shard(tmp_path / "data/bsds500/val-0.tar", 2, seed=99, size=(70, 80))
+    for number, name in enumerate(sorted(folders)):
+        write_shard(folder / f"{name}/train-0.tar", 2, seed=number, size=(70, 80))
+    write_shard(folder / "bsds500/val-0.tar", 2, seed=99, size=(70, 80))
+    return sets
+
+
+def test_all_trains_two_steps_on_drawn_stand_ins(command, tmp_path, repository) -> None:
+    sets = drawn_stand_ins(repository / "conf/all.yaml", tmp_path / "data")
     command(
         "fit",
         "--config=conf/bsds500.yaml",
@@ -190,11 +195,7 @@ def holding_shipped_weights(path: Path) -> FeaturePyramid:
 def test_all_further_goes_on_from_shipped_weights_and_their_head(
     command, tmp_path, repository
 ) -> None:
-    config = yaml.safe_load((repository / "conf/all.yaml").read_text())
-    for number, name in enumerate(config["data"]["init_args"]["train"].values()):
-        folder = name["shards"].removeprefix("${data_root}/").split("/")[0]
-        write_shard(tmp_path / f"data/{folder}/train-0.tar", 2, seed=number, size=(70, 80))
-    write_shard(tmp_path / "data/bsds500/val-0.tar", 2, seed=99, size=(70, 80))
+    drawn_stand_ins(repository / "conf/all.yaml", tmp_path / "data")
     command(
         "fit",
         "--config=conf/bsds500.yaml",
@@ -209,6 +210,26 @@ def test_all_further_goes_on_from_shipped_weights_and_their_head(
     )
     (last,) = tmp_path.glob("runs/all_further/**/last.ckpt")
     assert holding_shipped_weights(last).boundary_heads
+
+
+def test_a_boundary_head_is_trained_on_shipped_features_that_stay(
+    command, tmp_path, repository
+) -> None:
+    drawn_stand_ins(repository / "conf/boundary_head.yaml", tmp_path / "data")
+    command(
+        "fit",
+        "--config=conf/bsds500.yaml",
+        "--config=conf/boundary_head.yaml",
+        "--data_root=data",
+        *OF_SHIPPED_NET,
+        "--trainer.limit_val_batches=0",
+        *CHECKPOINTS,
+    )
+    (last,) = tmp_path.glob("runs/boundary_head/**/last.ckpt")
+    trained, shipped = maskfeat.load(last).state_dict(), maskfeat.load().state_dict()
+    moved = {n for n, v in trained.items() if n not in shipped or not torch.equal(v, shipped[n])}
+    assert moved
+    assert all(name.startswith("boundary_heads.") for name in moved)
 
 
 def test_borders_trains_two_steps_on_drawn_scenes(command, tmp_path) -> None:

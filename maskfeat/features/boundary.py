@@ -1,0 +1,110 @@
+"""Heads that predict where boundaries run, from maps inside the network.
+
+Both are called as head(decoded, tapped, size): the decoder's maps and the backbone's, by stride,
+(B, C, h, w), and the size of the padded images; they give the logits of "a boundary runs right of
+(channel 0), below (channel 1) this pixel", (B, 2, *size).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskfeat.features.decoder import conv_norm_act, width_at
+
+
+class BoundarySum(nn.ModuleDict):
+    """A 1x1 convolution of each of the decoder's maps of strides up to 4; their sum.
+
+    Args:
+        channels: Of the decoder's maps by stride.
+    """
+
+    def __init__(self, channels: Mapping[int, int]) -> None:
+        super().__init__({str(s): nn.Conv2d(c, 2, 1) for s, c in channels.items() if s <= 4})
+
+    def forward(
+        self, decoded: Mapping[int, Tensor], tapped: Mapping[int, Tensor], size: Sequence[int]
+    ) -> Tensor:
+        """Logits, see the head of this file."""
+        maps = [_enlarged(head(decoded[int(name)]), size) for name, head in self.items()]
+        return functools.reduce(torch.add, maps)
+
+
+class BoundaryDecoder(nn.Module):
+    """A small top-down path of its own, so that what lies far around decides which edges count.
+
+    Side outputs of a network at all strides are what contour networks fuse (Xie, Tu, "Holistically-
+    nested edge detection", arXiv:1504.06375; Liu et al., "Richer convolutional features for edge
+    detection", arXiv:1612.02103). Here each stride adds the decoder's map and the backbone's to
+    what comes from above before a 3x3 convolution, as in the decoder of the features, and only
+    the finest gives logits: sides enlarged to the image would cost more than the path.
+
+    Args:
+        decoder_channels: Of the decoder's maps by stride.
+        backbone_channels: Of the backbone's maps by stride; of other strides than those of the
+            decoder none is read.
+        width: Channels at strides of 4 and coarser, see `maskfeat.features.decoder.width_at`.
+    """
+
+    def __init__(
+        self,
+        decoder_channels: Mapping[int, int],
+        backbone_channels: Mapping[int, int],
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.strides = sorted((s for s in decoder_channels if s > 1), reverse=True)
+        widths = {s: width_at(s, width) for s in self.strides}
+        self.skips = nn.ModuleDict(
+            {str(s): nn.Conv2d(decoder_channels[s], widths[s], 1) for s in self.strides}
+        )
+        # The backbone's maps have channels of all sizes: some end in no norm.
+        self.taps = nn.ModuleDict(
+            {
+                str(s): nn.Sequential(
+                    nn.BatchNorm2d(backbone_channels[s]),
+                    nn.Conv2d(backbone_channels[s], widths[s], 1, bias=False),
+                )
+                for s in self.strides
+                if s in backbone_channels
+            }
+        )
+        self.above = nn.ModuleDict(
+            {
+                str(fine): nn.Conv2d(widths[coarse], widths[fine], 1, bias=False)
+                for coarse, fine in itertools.pairwise(self.strides)
+            }
+        )
+        self.mix = nn.ModuleDict(
+            {str(s): conv_norm_act(widths[s], widths[s]) for s in self.strides}
+        )
+        self.coarse_head = nn.Conv2d(widths[self.strides[-1]], 2, 1)
+        self.fine_head = nn.Conv2d(decoder_channels[1], 2, 1) if 1 in decoder_channels else None
+
+    def forward(
+        self, decoded: Mapping[int, Tensor], tapped: Mapping[int, Tensor], size: Sequence[int]
+    ) -> Tensor:
+        """Logits, see the head of this file."""
+        above: Tensor | None = None
+        for stride in self.strides:
+            name = str(stride)
+            mixed = self.skips[name](decoded[stride])
+            if name in self.taps:
+                mixed = mixed + self.taps[name](tapped[stride])
+            if above is not None:
+                mixed = mixed + _enlarged(self.above[name](above), mixed.shape[-2:])
+            above = self.mix[name](mixed)
+        logits = _enlarged(self.coarse_head(above), size)
+        return logits if self.fine_head is None else logits + self.fine_head(decoded[1])
+
+
+def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, list(size), mode="bilinear", align_corners=False)
