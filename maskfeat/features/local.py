@@ -43,27 +43,54 @@ def local_pairs_loss(
     return (attract + repel) / 2
 
 
-def boundary_loss(logits: Tensor, boundary: Tensor) -> Tensor:
+def boundary_loss(logits: Tensor, boundary: Tensor, consensus: float = 0.0) -> Tensor:
     """Class-balanced cross-entropy of a map of boundaries.
 
-    Eq. 2 of Xie, Tu, "Holistically-nested edge detection" (arXiv:1504.06375). Unlike there the
-    target is graded, boundary and rest weigh equally in each image, and pixels may be unknown.
+    Eq. 2 of Xie, Tu, "Holistically-nested edge detection" (arXiv:1504.06375). Unlike there
+    boundary and rest weigh equally in each image, and pixels may be unknown.
 
     Args:
         logits: Of "a boundary runs right of (channel 0), below (channel 1) this pixel", float,
             shape (B, 2, H, W).
         boundary: 1 minus the Jaccard similarity of the mask sets of the two pixels, in [0, 1],
             float, shape (B, 2, H, W); -1 marks what is unknown and not counted.
+        consensus: 0 takes `boundary` as a graded target. Above, every boundary is a target of 1,
+            weighted by its `agreement`, and left out where this is smaller than `consensus`.
 
     Returns:
         The mean over images, a scalar; an image without boundaries adds zero for that half.
     """
-    logits, boundary = logits.float().flatten(1), boundary.flatten(1)
-    is_counted = (boundary >= 0).float()
-    target = boundary.clamp(min=0)
-    found = _mean(F.softplus(-logits), target)
-    rest = _mean(F.softplus(logits), is_counted - target)
-    return (found + rest) / 2
+    if consensus:
+        agreed = agreement(boundary)
+        is_found = (boundary > 0) & (agreed >= consensus)
+        weights = is_found * agreed, (boundary == 0).float()
+    else:
+        target = boundary.clamp(min=0)
+        weights = target, (boundary >= 0).float() - target
+    found, rest = (one.flatten(1) for one in weights)
+    logits = logits.float().flatten(1)
+    return (_mean(F.softplus(-logits), found) + _mean(F.softplus(logits), rest)) / 2
+
+
+def agreement(boundary: Tensor) -> Tensor:
+    """The share of annotators who draw a boundary within two pixels.
+
+    Annotators draw one boundary a pixel or two apart, so few of them agree at any pixel. Contour
+    networks leave out what few have drawn (Liu et al., "Richer convolutional features for edge
+    detection", arXiv:1612.02103, section 3.2, there by the drawings of one pixel).
+
+    Args:
+        boundary: As for `boundary_loss`. Of K of N partitions that separate two pixels it is
+            2 K / (N + K).
+
+    Returns:
+        In [0, 1], float, shape (B, 1, H, W): the sum of K / N over 5 x 5 pixels, over the length
+        of a straight boundary there; 0 where nothing is near.
+    """
+    known = boundary.clamp(min=0)
+    share = (known / (2 - known)).amax(dim=1, keepdim=True)
+    # `avg_pool2d` divides by 25 pixels, of which a straight boundary has 5.
+    return (F.avg_pool2d(share, 5, stride=1, padding=2) * 5).clamp(max=1)
 
 
 def _mean(costs: Tensor, weights: Tensor) -> Tensor:

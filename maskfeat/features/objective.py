@@ -107,6 +107,7 @@ class Boundaries:
     """`boundary_loss` with a weight."""
 
     weight: float
+    consensus: float = 0.0
     needs_boundaries: bool = True
 
     def of_outputs(self, outputs: Outputs) -> Loss:
@@ -116,7 +117,7 @@ class Boundaries:
             ValueError: If the batch has no map of boundaries, or the network no head.
         """
         boundary = _required(outputs.batch.get("boundary"), "boundary_weight", "boundaries: true")
-        cost = boundary_loss(outputs.required_boundary_logits(), boundary)
+        cost = boundary_loss(outputs.required_boundary_logits(), boundary, self.consensus)
         return Loss(self.weight * cost, {"boundary": cost.detach()})
 
 
@@ -131,11 +132,14 @@ class Objective:
     losses: Sequence[OutputsLoss]
 
     @classmethod
-    def of(cls, loss: nn.Module, local_weight: float, boundary_weight: float) -> Objective:
+    def of(
+        cls, loss: nn.Module, local_weight: float, boundary_weight: float, consensus: float = 0.0
+    ) -> Objective:
         """A loss of the user, and the losses of borders that have weight."""
         own = loss if isinstance(loss, OutputsLoss) else SampledPoints(loss)
         local = [LocalPairs(local_weight)] if local_weight else []
-        return cls([own, *local, *([Boundaries(boundary_weight)] if boundary_weight else [])])
+        boundaries = [Boundaries(boundary_weight, consensus)] if boundary_weight else []
+        return cls([own, *local, *boundaries])
 
     @property
     def needs_boundaries(self) -> bool:

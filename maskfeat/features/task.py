@@ -55,6 +55,7 @@ class FeatureTask(L.LightningModule):
         local_weight: Weight of `local_pairs_loss`, beside `loss`; needs data.examples.num_pairs.
         boundary_weight: Weight of `boundary_loss`; needs data.examples.boundaries and a network
             with a boundary head.
+        boundary_consensus: See `boundary_loss`; in [0, 1].
         trained: "everything", or "boundaries": the boundary head alone, by `boundary_loss` alone.
             Features stay what they are, bit for bit; use it with `start_from`.
     """
@@ -74,6 +75,7 @@ class FeatureTask(L.LightningModule):
         start_from: str | None = None,
         local_weight: float = 0.0,
         boundary_weight: float = 0.0,
+        boundary_consensus: float = 0.0,
         trained: Literal["everything", "boundaries"] = "everything",
     ) -> None:
         super().__init__()
@@ -88,6 +90,8 @@ class FeatureTask(L.LightningModule):
                 "local_weight and boundary_weight must not be negative, got "
                 f"{local_weight} and {boundary_weight}"
             )
+        if not 0 <= boundary_consensus <= 1:
+            raise ValueError(f"boundary_consensus must lie in [0, 1], got {boundary_consensus}")
         if boundary_weight and not getattr(net, "boundary_heads", None):
             raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
         if trained == "boundaries" and not boundary_weight:
@@ -109,6 +113,7 @@ class FeatureTask(L.LightningModule):
         self.untrained_seed = untrained_seed
         self.local_weight = local_weight
         self.boundary_weight = boundary_weight
+        self.boundary_consensus = boundary_consensus
         self._gradients: Any = None  # of a checkpoint, until training starts
         self.averaged = averaged_copy(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
@@ -252,8 +257,10 @@ class FeatureTask(L.LightningModule):
     def objective(self) -> Objective:
         """What is minimized: `loss` and the losses of borders that have weight."""
         if self.trained == "boundaries":
-            return Objective([Boundaries(self.boundary_weight)])
-        return Objective.of(self.loss, self.local_weight, self.boundary_weight)
+            return Objective([Boundaries(self.boundary_weight, self.boundary_consensus)])
+        return Objective.of(
+            self.loss, self.local_weight, self.boundary_weight, self.boundary_consensus
+        )
 
     def _loss(self, net: FeaturePyramid, batch: Batch) -> Loss:
         loss = self.objective(net, batch)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from test_task import fit, quadrants_batch, small_task
+from torch.nn.functional import softplus
 
 import maskfeat
 from maskfeat.features.cache import FeatureCache, model_digest
-from maskfeat.features.local import boundary_loss, local_pairs_loss
+from maskfeat.features.local import agreement, boundary_loss, local_pairs_loss
 from maskfeat.features.losses import mask_consistency_loss
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -109,6 +110,38 @@ def test_slopes_of_boundaries_are_exact_and_unknown_ones_have_none() -> None:
     torch.testing.assert_close(logits.grad, expected)
     nothing = boundary_loss(logits, torch.full_like(boundary, -1))
     assert nothing.item() == 0
+
+
+def two_annotators(columns: tuple[int, int]) -> torch.Tensor:
+    """Boundaries of two annotators who each draw one line, down a map of 9 x 12 pixels."""
+    boundary = torch.zeros(1, 2, 9, 12)
+    for column in columns:
+        boundary[:, 0, :, column] += 1
+    return 2 * boundary / (2 + boundary)  # 2 K / (N + K)
+
+
+def test_annotators_agree_where_their_lines_are_at_most_two_pixels_apart() -> None:
+    for columns, expected in (((4, 4), 1.0), ((4, 5), 1.0), ((4, 6), 1.0), ((2, 9), 0.5)):
+        agreed = agreement(two_annotators(columns))[0, 0]
+        for column in columns:
+            assert agreed[4, column].item() == pytest.approx(expected)
+    unknown = torch.full((1, 2, 9, 12), -1.0)
+    assert (agreement(unknown) == 0).all()
+
+
+def test_what_too_few_annotators_have_drawn_is_left_out() -> None:
+    logits = torch.randn(1, 2, 9, 12, generator=torch.Generator().manual_seed(0))
+    boundary = two_annotators((2, 9))  # each line by one of two; rows at the rim have less around
+    boundary[:, 0, :, 4] = -1
+    rest = softplus(logits[boundary == 0]).mean() / 2
+    assert boundary_loss(logits, boundary, 0.6).item() == pytest.approx(rest.item(), rel=1e-5)
+    weights = torch.tensor([0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.4, 0.3])
+    for consensus, counted in ((0.2, weights > 0), (0.35, weights > 0.35)):
+        weight = (weights * counted)[:, None]
+        costs = softplus(-logits[0, 0, :, [2, 9]])
+        found = (costs * weight).sum() / (2 * weight.sum()) / 2
+        total = boundary_loss(logits, boundary, consensus).item()
+        assert total == pytest.approx((found + rest).item(), rel=1e-5)
 
 
 # --- the head, and its use -----------------------------------------------------------------------
@@ -249,6 +282,8 @@ def test_what_a_term_needs_is_said(tmp_path) -> None:
         FeatureTask(FeaturePyramid(width=8), boundary_weight=0.5)
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         FeatureTask(FeaturePyramid(width=8), local_weight=-1)
+    with pytest.raises(ValueError, match=r"boundary_consensus must lie in \[0, 1\], got 2"):
+        FeatureTask(FeaturePyramid(width=8), boundary_consensus=2)
     with pytest.raises(ValueError, match=r"local_weight needs data.examples.num_pairs above 0"):
         fit(small_task(local_weight=0.5), 1, tmp_path)
     net = FeaturePyramid(width=8, boundary=True)
