@@ -125,6 +125,9 @@ class ExampleMaker:
         if len(held) > self.max_masks:
             held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
         local = self._local(runs, window, rng)
+        share = 0.0 if self.augmentation is None else self.augmentation.transpose
+        if share and rng.random() < share:
+            image, points, local = _transposed(image, points, local)
         return Example(sample.key, image, points, held, local, sample.shard, sample.num_crowds)
 
     def _pasted(
@@ -174,6 +177,18 @@ class ExampleMaker:
             rows, columns = _to_image(diagonal, window, size).T
             found["boundary"] = boundary_map(runs, rows, columns)
         return found
+
+
+def _transposed(
+    image: npt.NDArray[np.uint8], points: IntArray, local: dict[str, npt.NDArray[Any]]
+) -> tuple[npt.NDArray[np.uint8], IntArray, dict[str, npt.NDArray[Any]]]:
+    """An example with rows and columns exchanged; what lay below a pixel lies right of it."""
+    turned = dict(local)
+    if "pairs_yx" in local:
+        turned["pairs_yx"] = local["pairs_yx"][..., ::-1].copy()
+    if "boundary" in local:
+        turned["boundary"] = local["boundary"][::-1].transpose(0, 2, 1).copy()
+    return image.transpose(1, 0, 2).copy(), points[:, ::-1].copy(), turned
 
 
 def choose_window(

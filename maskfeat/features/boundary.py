@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskfeat.features.decoder import conv_norm_act, width_at
+from maskfeat.features.decoder import conv_norm_act
 
 
 class BoundarySum(nn.ModuleDict):
@@ -49,7 +49,7 @@ class BoundaryDecoder(nn.Module):
         decoder_channels: Of the decoder's maps by stride.
         backbone_channels: Of the backbone's maps by stride; of other strides than those of the
             decoder none is read.
-        width: Channels at strides of 4 and coarser, see `maskfeat.features.decoder.width_at`.
+        width: Channels at strides of 4 and coarser; half of it at stride 2.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BoundaryDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.strides = sorted((s for s in decoder_channels if s > 1), reverse=True)
-        widths = {s: width_at(s, width) for s in self.strides}
+        widths = {s: width if s >= 4 else width // 2 for s in self.strides}
         self.skips = nn.ModuleDict(
             {str(s): nn.Conv2d(decoder_channels[s], widths[s], 1) for s in self.strides}
         )

@@ -156,6 +156,25 @@ def test_the_same_generator_gives_the_same_example(stripes):
     assert not np.array_equal(first.image, other.image)
 
 
+def test_a_transposed_example_has_rows_and_columns_exchanged(stripes):
+    plain, turned = (
+        ExampleMaker(32, 40, 16, Augmentation(transpose=share), num_pairs=20, boundaries=True)(
+            stripes, np.random.default_rng(3)
+        )
+        for share in (1e-9, 1.0)
+    )
+    np.testing.assert_array_equal(turned.image, plain.image.transpose(1, 0, 2))
+    np.testing.assert_array_equal(turned.points_yx, plain.points_yx[:, ::-1])
+    np.testing.assert_array_equal(turned.membership, plain.membership)
+    local, other = plain.local, turned.local
+    np.testing.assert_array_equal(other["pairs_yx"], local["pairs_yx"][..., ::-1])
+    np.testing.assert_array_equal(other["pair_similarity"], local["pair_similarity"])
+    right, below = local["boundary"]
+    np.testing.assert_array_equal(other["boundary"], [below.T, right.T])
+    with pytest.raises(ValueError, match="transpose must lie between 0 and 1, got 2"):
+        Augmentation(transpose=2)
+
+
 def test_scales_out_of_order_are_refused():
     with pytest.raises(ValueError, match="0 < min_scale <= max_scale"):
         Augmentation(min_scale=2.0, max_scale=1.0)
