@@ -43,7 +43,10 @@ class BoundaryDecoder(nn.Module):
     nested edge detection", arXiv:1504.06375; Liu et al., "Richer convolutional features for edge
     detection", arXiv:1612.02103). Here each stride adds the decoder's map and the backbone's to
     what comes from above before a 3x3 convolution, as in the decoder of the features, and only
-    the finest gives logits: sides enlarged to the image would cost more than the path.
+    the finest gives logits: sides enlarged to the image would cost more than the path. The last
+    stride is 2. It takes the decoder's map of stride 1 and gives logits for each pixel all the
+    same: the 2 x 2 pixels of a place are channels there (Shi et al., "Real-time single image and
+    video super-resolution ...", arXiv:1609.05158), as convolutions at stride 1 would cost most.
 
     Args:
         decoder_channels: Of the decoder's maps by stride.
@@ -84,8 +87,14 @@ class BoundaryDecoder(nn.Module):
         self.mix = nn.ModuleDict(
             {str(s): conv_norm_act(widths[s], widths[s]) for s in self.strides}
         )
-        self.coarse_head = nn.Conv2d(widths[self.strides[-1]], 2, 1)
-        self.fine_head = nn.Conv2d(decoder_channels[1], 2, 1) if 1 in decoder_channels else None
+        finest = self.strides[-1]
+        self.shuffle = finest if 1 in decoder_channels else 1  # pixels of a side that are channels
+        self.finest_skip = (
+            nn.Conv2d(decoder_channels[1] * self.shuffle**2, widths[finest], 1, bias=False)
+            if 1 in decoder_channels
+            else None
+        )
+        self.head = nn.Conv2d(widths[finest], 2 * self.shuffle**2, 1)
 
     def forward(
         self, decoded: Mapping[int, Tensor], tapped: Mapping[int, Tensor], size: Sequence[int]
@@ -97,11 +106,12 @@ class BoundaryDecoder(nn.Module):
             mixed = self.skips[name](decoded[stride])
             if name in self.taps:
                 mixed = mixed + self.taps[name](tapped[stride])
+            if self.finest_skip is not None and stride == self.strides[-1]:
+                mixed = mixed + self.finest_skip(F.pixel_unshuffle(decoded[1], self.shuffle))
             if above is not None:
                 mixed = mixed + _enlarged(self.above[name](above), mixed.shape[-2:])
             above = self.mix[name](mixed)
-        logits = _enlarged(self.coarse_head(above), size)
-        return logits if self.fine_head is None else logits + self.fine_head(decoded[1])
+        return _enlarged(F.pixel_shuffle(self.head(above), self.shuffle), size)
 
 
 def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
