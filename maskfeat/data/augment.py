@@ -213,6 +213,10 @@ def choose_window(
         scale = max(base, fit) if fit <= 1 else base
         side = crop_size / scale
         return Window((size[0] - side) / 2, (size[1] - side) / 2, side, side, flip=False)
+    if augmentation.native and rng.random() < augmentation.native:
+        top, left = (int(rng.integers(max(0, side - crop_size) + 1)) for side in size)
+        is_flipped = bool(rng.random() < augmentation.flip)
+        return Window(top, left, crop_size, crop_size, is_flipped)
     low, high = base * augmentation.min_scale, base * augmentation.max_scale
     low = min(max(low, fit), high)
     scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -16,6 +16,8 @@ class Augmentation:
         max_stretch: Width against height of a pixel varies by up to this factor.
         flip: Share of examples that are mirrored left to right.
         transpose: Share of examples whose rows become columns: turned by a quarter and mirrored.
+        native: Share of examples at scale 1, cut between pixels. Others are resampled, which blurs
+            them a little at any scale, while whole images are not.
         brightness: Largest change, as a share of the full range.
         contrast: Contrast is multiplied by a factor between 1 - this and 1 + this.
         saturation: As contrast, for colorfulness.
@@ -44,6 +46,7 @@ class Augmentation:
     paste: float = 0.0
     max_pasted: int = 2
     transpose: float = 0.0
+    native: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale:
@@ -51,7 +54,7 @@ class Augmentation:
                 f"scales must satisfy 0 < min_scale <= max_scale, got {self.min_scale} "
                 f"and {self.max_scale}"
             )
-        for name in ("invert", "recolor", "paste", "transpose"):
+        for name in ("invert", "recolor", "paste", "transpose", "native"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.max_pasted < 1:

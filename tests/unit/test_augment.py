@@ -175,6 +175,18 @@ def test_a_transposed_example_has_rows_and_columns_exchanged(stripes):
         Augmentation(transpose=2)
 
 
+def test_native_examples_are_the_pixels_of_the_image(stripes):
+    rgb = np.asarray(stripes.decode_image())
+    native = Augmentation(
+        native=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey=0
+    )
+    make = ExampleMaker(32, 10, 16, native)
+    windows = np.lib.stride_tricks.sliding_window_view(rgb, (32, 32, 3))[:, :, 0]
+    for seed in range(5):
+        example = make(stripes, np.random.default_rng(seed))
+        assert (windows == example.image).all(axis=(2, 3, 4)).any()
+
+
 def test_scales_out_of_order_are_refused():
     with pytest.raises(ValueError, match="0 < min_scale <= max_scale"):
         Augmentation(min_scale=2.0, max_scale=1.0)

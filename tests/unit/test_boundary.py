@@ -38,20 +38,24 @@ def first_channel_alone(module: torch.nn.Module) -> None:
 
 
 def test_every_stride_adds_decoder_and_backbone_to_what_comes_from_above() -> None:
-    head = BoundaryDecoder({4: 3, 2: 3, 1: 2}, {4: 5, 2: 5}, width=8).eval()
+    head = BoundaryDecoder({4: 3, 2: 3, 1: 2}, {4: 5, 2: 5}, width=16).eval()
     first_channel_alone(head)
-    head.coarse_head.weight.data[1, 0] = -1
-    head.fine_head.weight.data[1, 1] = 10
+    # Of the 8 channels of logits: 4 for the pixels of a place, first right, then below.
+    head.head.weight.data.zero_()
+    head.head.weight.data[:4, 0] = 1
+    head.head.weight.data[4:, 0, 0, 0] = torch.tensor([10.0, 20.0, 30.0, 40.0])
     decoded = {s: torch.full((1, 3, 8 // s, 12 // s), float(s)) for s in (4, 2)}
-    decoded[1] = torch.arange(2.0).view(1, 2, 1, 1).expand(1, 2, 8, 12) + 0.25
+    decoded[1] = torch.zeros(1, 2, 8, 12)
+    decoded[1][:, 0, ::2, ::2] = 0.25  # channel 0 of the 2 x 2 pixels that are channels at stride 2
     tapped = {s: torch.full((1, 5, 8 // s, 12 // s), 0.5) for s in (4, 2)}
 
     logits = head(decoded, tapped, (8, 12))
 
-    # Hard swish leaves values from 3 on as they are: (4 + 0.5) + (2 + 0.5) = 7.
+    # Hard swish leaves values from 3 on as they are: (4 + 0.5) + (2 + 0.5) + 0.25 = 7.25.
     assert logits.shape == (1, 2, 8, 12)
-    torch.testing.assert_close(logits[:, 0], torch.full((1, 8, 12), 7 + 0.25))
-    torch.testing.assert_close(logits[:, 1], torch.full((1, 8, 12), -7 + 12.5))
+    torch.testing.assert_close(logits[:, 0], torch.full((1, 8, 12), 7.25))
+    places = 7.25 * torch.tensor([[10.0, 20.0], [30.0, 40.0]])
+    torch.testing.assert_close(logits[0, 1], places.repeat(4, 6))
 
 
 def test_without_a_finest_map_the_coarser_one_is_enlarged() -> None:
