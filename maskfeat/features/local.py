@@ -89,7 +89,7 @@ def agreement(boundary: Tensor) -> Tensor:
     """
     known = boundary.clamp(min=0)
     share = (known / (2 - known)).amax(dim=1, keepdim=True)
-    # `avg_pool2d` divides by 25 pixels, of which a straight boundary has 5.
+    # `avg_pool2d` divides by 25 pixels; a straight boundary has 5 of them.
     return (F.avg_pool2d(share, 5, stride=1, padding=2) * 5).clamp(max=1)
 
 

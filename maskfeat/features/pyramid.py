@@ -43,8 +43,8 @@ class FeaturePyramid(nn.Module):
         learn_scale: Whether training may change it.
         boundary: Whether there is a head for boundaries, too: the probability that a boundary runs
             right of, or below, each pixel.
-        boundary_width: Channels of the boundary head at strides of 4 and coarser, of which it makes
-            a top-down path of its own, see `maskfeat.features.boundary.BoundaryDecoder`; null is
+        boundary_width: Channels of the boundary head at strides of 4 and coarser; it is then
+            a top-down path of its own, see `maskfeat.features.boundary.BoundaryDecoder`. Null is
             one 1x1 convolution of each of the decoder's maps of strides up to 4.
         finest_channels: Channels of the finest level; null takes c0 * 4^l as for the others.
         color: Whether superpixels follow the color of the image, too. It changes no weight.
