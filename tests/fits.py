@@ -30,6 +30,8 @@ TWO_STEPS = [
     "--data.examples.crop_size=64",
     "--data.num_val_images=2",
 ]
+# A quarter of the pixels of the held-out scenes, where images are evaluated.
+SMALL_SCENES = "--data.val=data_shards/small-*.tar"
 # Only what the test is about: no evaluation, checkpoints every five steps.
 CHECKPOINTS = [
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "

@@ -10,13 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from maskfeat.arrays import FloatArray, IntArray
 from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.callbacks import HeldOutEvaluation
-from maskfeat.evaluate.scoring import (
-    HeldOutItems,
-    evenly_spaced,
-    few_if_tried,
-    mean_scores,
-    positive,
-)
+from maskfeat.evaluate.scoring import HeldOutItems, positive
 
 
 def share_separated(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
@@ -76,11 +70,11 @@ class BrightnessEvaluation(HeldOutEvaluation):
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score and log."""
-        images = self.held_out(trainer, stage)
+        evaluation = self.evaluation(trainer, pl_module, stage)
 
         def score(position: int) -> dict[str, float]:
-            image = images[position]
-            dense = pl_module.features(image.image).dense()  # type: ignore[operator]
+            image: HeldOutImage = evaluation.items[position]
+            dense = evaluation.model.features(image.image).dense()
             if dense.shape[2] != 1:
                 raise ValueError(
                     f"brightness needs features of one channel, got {dense.shape[2]}; set the "
@@ -88,8 +82,8 @@ class BrightnessEvaluation(HeldOutEvaluation):
                 )
             return {"separated": share_separated(dense[..., 0], image.partitions[-1], self.margin)}
 
-        chosen = evenly_spaced(len(images), few_if_tried(trainer, self.num_images))
-        scores = mean_scores(trainer, pl_module, ["separated"], chosen, score, "brightness")
+        chosen = evaluation.chosen(self.num_images)
+        scores = evaluation.means(["separated"], chosen, score, "brightness")
         self._log(trainer, pl_module, f"{stage}/brightness", scores)
         if trainer.is_global_zero and scores:
             print(

@@ -20,18 +20,16 @@ from PIL import Image
 from maskfeat.arrays import RgbImage
 from maskfeat.evaluate.drawing import ColorProjection
 from maskfeat.evaluate.scoring import (
+    Evaluation,
     Source,
     check_contract,
     click_scores,
-    evenly_spaced,
-    few_if_tried,
     held_out_items,
     partition_scores,
     positive,
     with_progress,
 )
 from maskfeat.evaluate.strips import draw_strip
-from maskfeat.features.reading import FeatureModel
 
 
 class HeldOutEvaluation(Callback, ABC):
@@ -64,6 +62,11 @@ class HeldOutEvaluation(Callback, ABC):
         if stage not in self._items:
             self._items[stage] = held_out_items(trainer, stage, self.source)
         return self._items[stage]
+
+    def evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> Evaluation:
+        """The module on the items of a stage; that it has `features` was checked in `setup`."""
+        model: Any = pl_module
+        return Evaluation(trainer, pl_module, model, self.held_out(trainer, stage))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate, if it is time."""
@@ -125,10 +128,8 @@ class PartitionEvaluation(HeldOutEvaluation):
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score and log."""
-        images = self.held_out(trainer, stage)
-        scores = partition_scores(
-            trainer, pl_module, as_encoder(pl_module), images, self.num_images, self.num_segments
-        )
+        evaluation = self.evaluation(trainer, pl_module, stage)
+        scores = partition_scores(evaluation, self.num_images, self.num_segments)
         auc: dict[str, float] = {
             name: scores.pop(name) for name in ("auc", "auc_votes") if name in scores
         }
@@ -171,10 +172,8 @@ class InteractiveEvaluation(HeldOutEvaluation):
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score and log."""
-        items = self.held_out(trainer, stage)
-        scores = click_scores(
-            trainer, pl_module, as_encoder(pl_module), items, self.num_targets, self.max_clicks
-        )
+        evaluation = self.evaluation(trainer, pl_module, stage)
+        scores = click_scores(evaluation, self.num_targets, self.max_clicks)
         self._log(trainer, pl_module, f"{stage}/{self.name}", scores)
 
 
@@ -221,19 +220,15 @@ class FeatureStrips(HeldOutEvaluation):
         log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
         if not trainer.is_global_zero:
             return
-        source = self.held_out(trainer, stage)
-        images = [
-            source[index]
-            for index in evenly_spaced(len(source), few_if_tried(trainer, self.num_images))
-        ]
-        encoder = as_encoder(pl_module)
-        features = [encoder.features(image.image) for image in images]
+        evaluation = self.evaluation(trainer, pl_module, stage)
+        images = [evaluation.items[index] for index in evaluation.chosen(self.num_images)]
+        features = [evaluation.model.features(image.image) for image in images]
         if features and not self.projection.is_fitted:
             self.projection.fit(features)
         pairs = list(zip(images, features, strict=True))
         for image, seen in with_progress(trainer, pairs, f"{stage}/{self.name}"):
             strip_image = draw_strip(
-                encoder, image, seen, self.projection, self.num_segments, self.num_clicks
+                evaluation.model, image, seen, self.projection, self.num_segments, self.num_clicks
             )
             self._write(trainer, stage, image.key, strip_image, log_dir)
 
@@ -254,10 +249,3 @@ class FeatureStrips(HeldOutEvaluation):
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{stage}_{self.name}_{key}".replace("/", "_").replace("\\", "_")
             Image.fromarray(strip_image).save(folder / f"{name}_step{trainer.global_step:07d}.png")
-
-
-def as_encoder(pl_module: LightningModule) -> FeatureModel:
-    """The module itself: that it has `features` was checked in `setup`."""
-    encoder: Any = pl_module
-    checked: FeatureModel = encoder
-    return checked

@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from maskfeat.batch import HeldOutImage
 from maskfeat.evaluate.clicking import click_score_names
 from maskfeat.evaluate.hierarchies import hierarchy_scores
 from maskfeat.evaluate.protocol import partition_score_names
 from maskfeat.evaluate.scoring import (
+    Evaluation,
     Source,
     check_contract,
     click_scores,
@@ -26,7 +26,6 @@ from maskfeat.evaluate.scoring import (
     positive,
 )
 from maskfeat.features.lab import LabEncoder
-from maskfeat.features.reading import FeatureModel
 from maskfeat.files import whole_file
 
 # Scores of hierarchies that are shown, and what they are called.
@@ -92,37 +91,24 @@ class ComparisonTable(Callback):
         """Evaluate on all ranks, print and write on rank zero."""
         images = held_out_items(trainer, stage, self.source)
         sizes = self._sizes(trainer, stage, len(images))
-        encoders: dict[str, Any] = {"trained": pl_module}
+        models: dict[str, Any] = {"trained": pl_module}
         make_untrained: Any = getattr(pl_module, "untrained_encoder", None)
         if make_untrained is not None:
-            encoders["untrained"] = make_untrained()
-        encoders["Lab"] = LabEncoder()
+            models["untrained"] = make_untrained()
+        models["Lab"] = LabEncoder()
         scores = {
-            name: self._score(trainer, pl_module, encoder, images, sizes, name)
-            for name, encoder in encoders.items()
+            name: self._score(Evaluation(trainer, pl_module, model, images, name), *sizes)
+            for name, model in models.items()
         }
         log_dir = trainer.log_dir  # asks rank zero: all ranks must come by here
         if trainer.is_global_zero:
             self._report(trainer, stage, scores, log_dir, sizes)
         trainer.strategy.barrier()  # no rank may close connections before the report
 
-    def _score(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        encoder: FeatureModel,
-        images: Sequence[HeldOutImage],
-        sizes: tuple[int, int],
-        column: str,
-    ) -> dict[str, float]:
-        num_images, num_targets = sizes
-        partitions = partition_scores(
-            trainer, pl_module, encoder, images, num_images, self.num_segments, column
-        )
-        nested = hierarchy_scores(trainer, pl_module, encoder, images, num_images, column)
-        clicks = click_scores(
-            trainer, pl_module, encoder, images, num_targets, self.max_clicks, column
-        )
+    def _score(self, evaluation: Evaluation, num_images: int, num_targets: int) -> dict[str, float]:
+        partitions = partition_scores(evaluation, num_images, self.num_segments)
+        nested = hierarchy_scores(evaluation, num_images)
+        clicks = click_scores(evaluation, num_targets, self.max_clicks)
         return partitions | {name: nested[name] for name in _NESTED if name in nested} | clicks
 
     def _sizes(self, trainer: Trainer, stage: str, num_available: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.arrays import Float64Array
 from maskfeat.batch import HeldOutImage
-from maskfeat.evaluate.callbacks import HeldOutEvaluation, as_encoder
+from maskfeat.evaluate.callbacks import HeldOutEvaluation
 from maskfeat.evaluate.metrics import (
     BoundaryOverScales,
     MeanScores,
@@ -19,15 +19,7 @@ from maskfeat.evaluate.metrics import (
     OverScales,
     boundary_counts,
 )
-from maskfeat.evaluate.scoring import (
-    Source,
-    evenly_spaced,
-    few_if_tried,
-    positive,
-    progress_title,
-    with_progress,
-)
-from maskfeat.features.reading import FeatureModel
+from maskfeat.evaluate.scoring import Evaluation, Source, positive, with_progress
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 from maskfeat.segment.tree import PartitionTree
 
@@ -152,30 +144,19 @@ def tree_boundary_counts(
     return np.stack(rows)
 
 
-def hierarchy_scores(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    encoder: FeatureModel,
-    images: Sequence[HeldOutImage],
-    num_images: int,
-    of: str = "",
-) -> dict[str, float]:
+def hierarchy_scores(evaluation: Evaluation, num_images: int) -> dict[str, float]:
     """Scores over images, equal on all ranks; all processes must call this.
 
     Args:
-        trainer: Knows the processes.
-        pl_module: Its device holds the sums.
-        encoder: What is evaluated.
-        images: All held-out images; may read each one when it is asked for.
+        evaluation: Of images.
         num_images: How many to use, evenly spaced.
-        of: What is evaluated, for the progress lines; see `progress_title`.
 
     Returns:
         `covering_ods`, `covering_ois` and so on, see `OverScales`, `covering_granularity`, the
         best common one, `boundary_f_ods` and `_ois`, see `BoundaryOverScales`, and the means of the
         single scores; empty where nothing was scored.
     """
-    device = pl_module.device
+    trainer, device = evaluation.trainer, evaluation.pl_module.device
     curves = {n: OverScales(len(GRANULARITIES), up).to(device) for n, up in _CURVES.items()}
     boundaries = BoundaryOverScales(len(BOUNDARY_GRANULARITIES)).to(device)
     singles = MeanScores(_SINGLES).to(device)
@@ -184,13 +165,12 @@ def hierarchy_scores(
     for metric in curves.values():
         metric.update(nothing)
     boundaries.update(np.zeros((len(BOUNDARY_GRANULARITIES), 4)))
-    chosen = evenly_spaced(len(images), few_if_tried(trainer, num_images))
-    mine = chosen[trainer.global_rank :: trainer.world_size]
-    for index in with_progress(trainer, mine, progress_title("hierarchies", of)):
-        image = images[index]
+    mine = evaluation.chosen(num_images)[trainer.global_rank :: trainer.world_size]
+    for index in with_progress(trainer, mine, evaluation.title("hierarchies")):
+        image: HeldOutImage = evaluation.items[index]
         if not image.partitions:
             continue
-        found = hierarchy(encoder.features(image.image))
+        found = hierarchy(evaluation.model.features(image.image))
         scores = score_hierarchy(found, image)
         altitudes = [1 - granularity for granularity in BOUNDARY_GRANULARITIES]
         boundaries.update(
@@ -241,7 +221,5 @@ class HierarchyEvaluation(HeldOutEvaluation):
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score and log."""
-        images = self.held_out(trainer, stage)
-        encoder = as_encoder(pl_module)
-        scores = hierarchy_scores(trainer, pl_module, encoder, images, self.num_images)
+        scores = hierarchy_scores(self.evaluation(trainer, pl_module, stage), self.num_images)
         self._log(trainer, pl_module, f"{stage}/{self.name}", scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -50,99 +51,99 @@ class HeldOutItems(Protocol):
 Source = Sequence[HeldOutImage] | Sequence[ClickTarget] | HeldOutItems | None
 
 
-def mean_scores(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    names: Sequence[str],
-    items: Sequence[Item],
-    score: Callable[[Item], Mapping[str, float]],
-    title: str,
-) -> dict[str, float]:
-    """Score every item once, each on one process, and average over all of them.
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on held-out items, shared by all processes; they evaluate together.
 
-    Rank r takes items r, r + world_size, and so on; nothing is repeated to even out, and a rank
-    without items takes part in the sum all the same. All processes must call this.
-
-    Args:
+    Attributes:
         trainer: Knows the processes and the progress bar.
         pl_module: Its device holds the sums.
-        names: All names `score` may give.
-        items: The same on all processes.
-        score: Scores of one item; it may leave names out or give NaN, which is not counted.
-        title: Of the progress lines.
-
-    Returns:
-        Name to mean over the items that have it, equal on all processes; names that no item
-        has are left out.
+        model: What is evaluated.
+        items: Held-out images or click targets, the same on all processes; may read each one when
+            it is asked for.
+        column: Name of the model in the progress lines; "" if it is the only one.
     """
-    metric = MeanScores(names).to(pl_module.device)
-    metric.update({})  # else torchmetrics warns on a rank without items
-    mine = items[trainer.global_rank :: trainer.world_size]
-    for item in with_progress(trainer, mine, title):
-        metric.update(score(item))
-    return {name: value.item() for name, value in metric.compute().items()}
+
+    trainer: Trainer
+    pl_module: LightningModule
+    model: FeatureModel
+    items: Sequence[Any]
+    column: str = ""
+
+    def chosen(self, num_items: int) -> list[int]:
+        """Positions of at most so many items, evenly spaced; one in a `fast_dev_run`."""
+        return evenly_spaced(len(self.items), few_if_tried(self.trainer, num_items))
+
+    def means(
+        self,
+        names: Sequence[str],
+        places: Sequence[Item],
+        score: Callable[[Item], Mapping[str, float]],
+        kind: str,
+    ) -> dict[str, float]:
+        """Score every place once, each on one process, and average over all of them.
+
+        Rank r takes places r, r + world_size, and so on; nothing is repeated to even out, and a
+        rank without places takes part in the sum all the same. All processes must call this.
+
+        Args:
+            names: All names `score` may give.
+            places: The same on all processes.
+            score: Scores of one place; it may leave names out or give NaN, which is not counted.
+            kind: What the progress lines say.
+
+        Returns:
+            Name to mean over the places that have it, equal on all processes; names that no place
+            has are left out.
+        """
+        metric = MeanScores(names).to(self.pl_module.device)
+        metric.update({})  # else torchmetrics warns on a rank without places
+        mine = places[self.trainer.global_rank :: self.trainer.world_size]
+        for place in with_progress(self.trainer, mine, self.title(kind)):
+            metric.update(score(place))
+        return {name: value.item() for name, value in metric.compute().items()}
+
+    def title(self, kind: str) -> str:
+        """What a progress line begins with, e.g. "clicks, Lab"."""
+        return f"{kind}, {self.column}" if self.column else kind
 
 
 def partition_scores(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    encoder: FeatureModel,
-    images: Sequence[HeldOutImage],
-    num_images: int,
-    num_segments: Sequence[int],
-    of: str = "",
+    evaluation: Evaluation, num_images: int, num_segments: Sequence[int]
 ) -> dict[str, float]:
     """Means of `score_partition` and `score_pairs` over images, equal on all ranks.
 
     Args:
-        trainer: Knows the processes.
-        pl_module: Its device holds the sums.
-        encoder: What is evaluated.
-        images: All held-out images; may read each one when it is asked for.
+        evaluation: Of images.
         num_images: How many to use, evenly spaced.
         num_segments: Segments to ask for.
-        of: What is evaluated, for the progress lines; see `progress_title`.
     """
 
     def score(index: int) -> dict[str, float]:
-        image = images[index]
-        features = encoder.features(image.image)
+        image: HeldOutImage = evaluation.items[index]
+        features = evaluation.model.features(image.image)
         partitions = score_partition(features, image, num_segments) if image.partitions else {}
         return partitions | score_pairs(features, image)
 
     names = [*partition_score_names(num_segments), "auc", "auc_votes"]
-    chosen = evenly_spaced(len(images), few_if_tried(trainer, num_images))
-    title = progress_title("partitions", of)
-    return mean_scores(trainer, pl_module, names, chosen, score, title)
+    return evaluation.means(names, evaluation.chosen(num_images), score, "partitions")
 
 
-def click_scores(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    encoder: FeatureModel,
-    items: Sequence[HeldOutImage] | Sequence[ClickTarget],
-    num_targets: int,
-    max_clicks: int,
-    of: str = "",
-) -> dict[str, float]:
+def click_scores(evaluation: Evaluation, num_targets: int, max_clicks: int) -> dict[str, float]:
     """Means of `summarize_clicks` over targets, equal on all ranks.
 
+    The model answers in an `InteractiveSegmenter`, to clicks that carry their click radius.
+
     Args:
-        trainer: Knows the processes.
-        pl_module: Its device holds the sums.
-        encoder: What is evaluated, in an `InteractiveSegmenter`, by clicks that
-            carry their click radius.
-        items: All held-out images or click targets; may read each one when it is asked for.
+        evaluation: Of images or click targets.
         num_targets: How many objects to click.
         max_clicks: Clicks per object.
-        of: What is evaluated, for the progress lines; see `progress_title`.
     """
-    num_targets = few_if_tried(trainer, num_targets)
-    segmenter = ClicksWithRadius(InteractiveSegmenter(encoder))
+    segmenter = ClicksWithRadius(InteractiveSegmenter(evaluation.model))
 
     def score(place: tuple[int, int]) -> dict[str, float]:
         index, turn = place
-        item = items[index]
+        item: HeldOutImage | ClickTarget = evaluation.items[index]
         if isinstance(item, HeldOutImage):
             target = pick_target(item, turn)
         else:
@@ -151,23 +152,18 @@ def click_scores(
             return {}
         return summarize_clicks(session_ious(segmenter, target, max_clicks))
 
-    chosen = evenly_spaced(len(items), num_targets)
+    num_targets = few_if_tried(evaluation.trainer, num_targets)
+    chosen = evaluation.chosen(num_targets)
     places = (
         [(chosen[n % len(chosen)], n // len(chosen)) for n in range(num_targets)] if chosen else []
     )
     places.sort()  # objects of one image in turn: it is prepared once
-    names = click_score_names(max_clicks)
-    return mean_scores(trainer, pl_module, names, places, score, progress_title("clicks", of))
+    return evaluation.means(click_score_names(max_clicks), places, score, "clicks")
 
 
 def few_if_tried(trainer: Trainer, wanted: int) -> int:
     """How many items to evaluate: one in a `fast_dev_run`, which only tries whether all works."""
     return 1 if getattr(trainer, "fast_dev_run", False) else wanted
-
-
-def progress_title(kind: str, of: str) -> str:
-    """What a progress line begins with, e.g. "clicks, Lab": one evaluation has several columns."""
-    return f"{kind}, {of}" if of else kind
 
 
 def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterator[Item]:

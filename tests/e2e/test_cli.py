@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fits import CHECKPOINTS, SMALL, TWO_STEPS, evaluating_less
+from fits import CHECKPOINTS, SMALL, SMALL_SCENES, TWO_STEPS, evaluating_less
 from forked_python import Started
 from PIL import Image
 from shard_factory import write_shard
@@ -48,7 +48,7 @@ FEW = {
 
 def test_base_trains_two_steps_and_ends_in_a_table(command, tmp_path, capsys) -> None:
     less = evaluating_less(tmp_path, FEW)
-    command("fit", "--config", "conf/base.yaml", less, *TWO_STEPS)
+    command("fit", "--config", "conf/base.yaml", less, *TWO_STEPS, SMALL_SCENES)
     printed = capsys.readouterr().out
     assert "pair AUC" in printed
     assert "untrained" in printed

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from fits import SMALL, fit_in
+from fits import SMALL, SMALL_SCENES, fit_in
 
 CONFIG = """
 trainer:
@@ -27,7 +27,7 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path, repository) -> N
         (tmp_path / name).symlink_to(repository / name)
     (tmp_path / "small.yaml").write_text(CONFIG)
     words = [
-        *("--config=conf/base.yaml", "--config=small.yaml", *SMALL),
+        *("--config=conf/base.yaml", "--config=small.yaml", *SMALL, SMALL_SCENES),
         *("--trainer.max_epochs=1", "--data.epoch_images=8", "--data.examples.crop_size=64"),
         *("--data.num_val_images=3", "--model.net.init_args.levels=[0,1]"),
         *("--model.learning_rate=0", "--model.ema_decay=0"),

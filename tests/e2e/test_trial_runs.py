@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from fits import CHECKPOINTS, TWO_STEPS, evaluating_less
+from fits import CHECKPOINTS, SMALL_SCENES, TWO_STEPS, evaluating_less
 from PIL import Image
 
 # The numbers of images and objects stay those of the config, which a trial run reduces.
 TWO_CLICKS = {name: {"max_clicks": 2} for name in ("InteractiveEvaluation", "ComparisonTable")}
-CONFIG = ["--config=conf/base.yaml", *TWO_STEPS, "--trainer.limit_val_batches=1"]
+CONFIG = ["--config=conf/base.yaml", *TWO_STEPS, SMALL_SCENES, "--trainer.limit_val_batches=1"]
 
 
 def with_summary(words: list[str]) -> list[str]:

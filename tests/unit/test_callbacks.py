@@ -26,7 +26,7 @@ from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clic
 from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
-from maskfeat.evaluate.scoring import evenly_spaced, mean_scores
+from maskfeat.evaluate.scoring import Evaluation, evenly_spaced
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -323,5 +323,6 @@ def test_chosen_images_are_evenly_spaced() -> None:
 def test_scores_that_no_item_has_are_left_out(tmp_path: Path) -> None:
     run = trainer(tmp_path, [])
     rows = [{"a": 1.0}, {"a": 3.0, "b": math.nan}]
-    found = mean_scores(run, LabTask(), ["a", "b"], rows, lambda row: row, "rows")
+    evaluation = Evaluation(run, LabTask(), LabEncoder(), rows)
+    found = evaluation.means(["a", "b"], rows, lambda row: row, "rows")
     assert found == {"a": 2.0}
