@@ -34,7 +34,7 @@ class SessionCheckpoint(ModelCheckpoint):
 
 
 class SessionStrips(L.Callback):
-    """Draws the sessions of a step: image and clicks, mask after the last click, true mask.
+    """Draws the sessions of a step: the mask after the last click with all clicks, the true mask.
 
     Args:
         every_n_batches: How often.

@@ -70,7 +70,9 @@ class ClickTask(L.LightningModule):
         final_share: Share of it that is left at `max_steps`; a cosine leads there. 1 keeps it.
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
-        num_corrections: Clicks after these that each correct the mask in a window around them.
+        num_corrections: Clicks after these that each correct the mask in a window around them. 0 as
+            for the shipped decoder: 400 steps of them made late clicks no better
+            (experiments/interactive/NOTES.md).
         gradient_clip: Largest length of the gradient.
         start_from: File of a trained decoder to start from, see `load_decoder`; null for none. It
             may read fewer maps. Its normalization statistics stay: those of a batch, whose looks
@@ -90,7 +92,7 @@ class ClickTask(L.LightningModule):
         final_share: float = 0.02,
         ema_decay: float = 0.999,
         most_clicks: int = 6,
-        num_corrections: int = 3,
+        num_corrections: int = 0,
         gradient_clip: float = 3.0,
         start_from: str | None = None,
     ) -> None:

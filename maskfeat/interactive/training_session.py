@@ -180,16 +180,25 @@ class TrainingSession:
             self.pred[tuple(prompt.pixels_yx.T)] = prompt.is_object
 
     def drawn(self) -> NDArray[np.uint8]:
-        """Image with clicks (green on the object, red), mask, true mask, uint8 (H, 3 W, 3)."""
+        """The mask so far with all prompts, and the true mask, uint8, shape (H, 2 W, 3).
+
+        What is not the object is dark. Clicks are green on the object, red on the background.
+        """
         lab = self._maps.colors.permute(1, 2, 0).numpy() * 100
-        rgb = np.round(lab2rgb(lab) * 255).astype(np.uint8)
+        rgb = np.round(lab2rgb(lab) * 255)
+        panels = np.concatenate(
+            [rgb * (0.3 + 0.7 * m[..., None]) for m in (self.pred, self.mask)], 1
+        )
+        if self.given.box is not None:
+            top, left, bottom, right = self.given.box
+            panels[[top, bottom - 1], left:right] = panels[top:bottom, [left, right - 1]] = 255
         for prompt in self.given.prompts:
             color = (0, 255, 0) if prompt.is_object else (255, 0, 0)
-            for row, column in prompt.pixels_yx.tolist():
-                rgb[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = color
-        masks = np.concatenate([self.pred, self.mask], axis=1)
-        gray = np.repeat(masks[..., None], 3, axis=2) * np.uint8(255)
-        return np.concatenate([rgb, gray], axis=1)
+            for half, shade in ((4, (255, 255, 255)), (3, color)):
+                for row, column in prompt.pixels_yx.tolist():
+                    rows = slice(max(0, row - half), row + half + 1)
+                    panels[rows, max(0, column - half) : column + half + 1] = shade
+        return panels.astype(np.uint8)
 
     def _wrong(self) -> BoolArray:
         """Wrong pixels without a prompt, (H, W)."""

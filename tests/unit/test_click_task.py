@@ -25,6 +25,7 @@ from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
 from maskfeat.interactive.outline_cut import OutlineCutter
 from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.prompt_maps import ImageMaps
+from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.training_session import TrainingSession
 
 SIZE = (48, 64)
@@ -90,6 +91,27 @@ def test_a_correction_changes_what_lacks_its_label_around_the_click_alone(
         assert changed[row, column]
         assert (session.pred[changed] == prompt.is_object).all()
         assert not changed[~lying_in(changed.shape, correction.window)].any()
+
+
+def test_a_drawn_session_is_dark_where_the_mask_so_far_and_the_true_one_have_no_object(
+    maps: ImageMaps, mask: np.ndarray
+) -> None:
+    session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(0))
+    session.given = PromptSet([Prompt(np.array([[20, 20]]), True)])
+    session.pred = np.roll(mask, 20, axis=1)
+    whole = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(0))
+    whole.given, whole.pred, whole.mask = PromptSet([]), np.ones(SIZE, bool), np.ones(SIZE, bool)
+
+    drawn, bright = session.drawn(), whole.drawn()
+
+    assert drawn.shape == (SIZE[0], 2 * SIZE[1], 3)
+    np.testing.assert_array_equal(drawn[20, 20], (0, 255, 0))
+    is_lit = np.concatenate([session.pred, mask], axis=1)
+    is_lit[15:26, 15:26] = False  # the click
+    np.testing.assert_array_equal(drawn[is_lit], bright[is_lit])
+    is_dark = ~np.concatenate([session.pred, mask], axis=1)
+    is_dark[15:26, 15:26] = False
+    assert (drawn[is_dark] <= 0.3 * bright[is_dark] + 1).all()
 
 
 def lying_in(size: tuple[int, int], window: tuple[slice, slice]) -> np.ndarray:
@@ -203,7 +225,7 @@ class Killed(L.Callback):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path) -> None:
-    settings = {"most_clicks": 2, "warmup_steps": 2}
+    settings = {"most_clicks": 2, "num_corrections": 1, "warmup_steps": 2}
     torch.manual_seed(0)
     whole = ClickTask(**settings)
     start = {name: value.clone() for name, value in whole.state_dict().items()}
