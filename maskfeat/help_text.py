@@ -23,7 +23,8 @@ with a network, your own or the one that comes with the package:
   maskfeat segment        cut images or folders of images into segments
   maskfeat annotate       cut objects out of images by clicks, or label a folder by classes,
                           on a local web page
-  maskfeat convert        write the masks of both as COCO, YOLO, VOC, LabelMe or GeoJSON
+  maskfeat convert        write the masks of both as COCO, YOLO, VOC, LabelMe or GeoJSON, or
+                          read these
   maskfeat export         write the network of a checkpoint to one small file, to ship or share
 
 data:

@@ -36,6 +36,7 @@ def annotate(
     page: int | None = None,
     channels: str | None = None,
     value_range: str | None = None,
+    masks: str | None = None,
 ) -> None:
     """Cut objects out of images by clicks, or give whole sets of images classes, on a web page.
 
@@ -100,6 +101,8 @@ def annotate(
             If not given, those that the file calls so, else the first three.
         value_range: LOW,HIGH: the values that become 0 and 255. If not given, 8 bits stay as they
             are, and of more bits or floats it is the percentiles 0.1 and 99.9 of the image.
+        masks: A file or folder of masks to begin with, in any format that maskfeat convert reads:
+            images without prompts are opened with these as finished objects. Not with classes.
     """
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
@@ -111,6 +114,8 @@ def annotate(
     from maskfeat.data.folder import find_images
 
     read_as = read_as_of_words(page, channels, value_range)
+    if masks is not None and names is not None:
+        raise ValueError("masks are for objects; give masks or classes, not both")
     if not images:
         raise ValueError("images must name at least one image or folder, got none")
     kind = "annotations" if names is None else "labels"
@@ -124,7 +129,9 @@ def annotate(
     check_names(paths, folder)
     with _held(folder):
         if names is None:
-            backend, greeting = _object_backend(paths, folder, model, max_megapixels, read_as)
+            backend, greeting = _object_backend(
+                paths, folder, model, max_megapixels, read_as, masks
+            )
         else:
             backend, greeting = _label_backend(
                 paths, names, folder, model, acquisition, max_megapixels, read_as
@@ -157,14 +164,21 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _object_backend(
-    paths: Sequence[Path], folder: Path, model: str, max_megapixels: float, read_as: ReadAs
+    paths: Sequence[Path],
+    folder: Path,
+    model: str,
+    max_megapixels: float,
+    read_as: ReadAs,
+    masks: str | None,
 ) -> tuple[Backend, str]:
     """What the page of objects shows, and the text that is printed when it starts."""
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_images import OpenImages
+    from maskfeat.data.convert.mask_sets import list_masks
     from maskfeat.segment.inputs import model_of
 
-    store = AnnotationStore(folder, paths, read_as)
+    begun = {} if masks is None else {one.key: one for one in list_masks(masks)}
+    store = AnnotationStore(folder, paths, read_as, begun)
     greeting = f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
     return OpenImages(store, model_of(model), max_megapixels), greeting
 

@@ -207,6 +207,11 @@ class ReopenObject:
         if state.open_prompts:
             raise ValueError("finish or clear the object at hand before opening another one")
         chosen = _find(state, self.number)
+        if not chosen.prompts:
+            raise ValueError(
+                f"object {self.number} was read from a file, so it has no clicks to go on from; "
+                "delete it, and click it anew"
+            )
         others = tuple(one for one in state.finished if one is not chosen)
         return replace(
             state,
@@ -230,6 +235,24 @@ class DeleteObject:
         chosen = _find(state, self.number)
         others = tuple(one for one in state.finished if one is not chosen)
         return replace(state, finished=others, is_done=False)
+
+
+@dataclass(frozen=True)
+class AddObjects:
+    """Put objects that another program made with the finished ones; they have no prompts."""
+
+    masks: tuple[MaskRuns, ...]
+
+    def after(self, state: State) -> State:
+        """The state with these objects."""
+        first = state.next_number
+        added = tuple(FinishedObject(first + n, (), mask) for n, mask in enumerate(self.masks))
+        return replace(
+            state,
+            finished=(*state.finished, *added),
+            next_number=first + len(added),
+            is_done=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -268,6 +291,7 @@ Step = (
     | FinishObject
     | ReopenObject
     | DeleteObject
+    | AddObjects
     | SetMode
     | SetDone
 )
@@ -340,6 +364,8 @@ def described(step: Step) -> str:
             return "finishing an object"
         case ReopenObject(number):
             return f"opening object {number} again"
+        case AddObjects(masks):
+            return f"reading {len(masks)} objects from a file"
         case DeleteObject(number):
             return f"deleting object {number}"
         case SetMode(mode):

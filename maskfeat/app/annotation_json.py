@@ -7,6 +7,7 @@ from typing import Any, get_args
 from maskfeat.app.annotation import (
     MAX_LABEL,
     MODES,
+    AddObjects,
     AddPrompt,
     Annotation,
     ChooseMask,
@@ -36,6 +37,7 @@ _NAMES: dict[type[Any], str] = {
     FinishObject: "finish",
     ReopenObject: "reopen",
     DeleteObject: "delete",
+    AddObjects: "add",
     SetMode: "mode",
     SetDone: "done",
 }
@@ -105,6 +107,8 @@ def step_from_json(entry: object, size: tuple[int, int]) -> Step:
             return ReopenObject(number)
         case {"do": "delete", "number": int(number)} if type(number) is int:
             return DeleteObject(number)
+        case {"do": "add", "masks": list(masks)} if all(isinstance(one, dict) for one in masks):
+            return AddObjects(tuple(mask_from_json(one, size) for one in masks))
         case {"do": "mode", "mode": mode} if mode in MODES:
             return SetMode(mode)
         case {"do": "done", "is_done": bool(is_done), "labels": list(labels)}:
@@ -187,6 +191,8 @@ def _fields(step: Step) -> JsonDict:
     match step:
         case AddPrompt(prompt):
             return {"prompt": prompt_to_json(prompt)}
+        case AddObjects(masks):
+            return {"masks": [mask_to_json(mask) for mask in masks]}
         case FinishObject(mask):
             return {"mask": mask_to_json(mask)}
         case ChooseMask(number, count, chosen):

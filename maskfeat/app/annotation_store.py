@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from maskfeat.app.annotation import Annotation, State
+from maskfeat.app.annotation import AddObjects, Annotation, MaskRuns, State
 from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.data.convert.mask_sets import MaskRecord
 from maskfeat.files import file_stamp, whole_file
 
 Size = tuple[int, int]
@@ -37,6 +40,8 @@ class AnnotationStore:
         folder: Where the files are; made when the first is written.
         paths: The images, of different names without ending.
         read_as: How they are read. Prompts on another page or other channels are set aside, too.
+        masks: Masks of other programs, by name of the image without ending: an image that has no
+            prompts yet begins with these as finished objects.
 
     Attributes:
         notices: What the user should know of some images, by number.
@@ -47,7 +52,9 @@ class AnnotationStore:
         folder: Path,
         paths: Sequence[Path],
         read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
+        masks: Mapping[str, MaskRecord] = MappingProxyType({}),
     ) -> None:
+        self._masks = masks
         self.folder, self.read_as = folder, read_as
         self.paths = list(paths)
         self.notices: dict[int, str] = {}
@@ -99,7 +106,7 @@ class AnnotationStore:
         raw = self._bytes(number)
         self._revisions[number] = revision_of(raw)
         if not raw:
-            return Annotation()
+            return self._first_annotation(number, size)
         content = self._parsed(number, raw)
         known = identity_from_json(content.get("image"))
         is_same = content.get("file_name") == self.paths[number].name
@@ -189,6 +196,25 @@ class AnnotationStore:
                 raise ValueError(f"'{self._path(number)}' cannot be read: its size is {size!r}")
         self.write_results(number, (height, width), state)
         self._is_done[number] = state.is_done
+
+    def _first_annotation(self, number: int, size: Size) -> Annotation:
+        """No prompts, but the masks that other programs made of the image."""
+        record = self._masks.get(self.paths[number].stem)
+        if record is None:
+            return Annotation()
+        try:
+            found = record.masks()
+        except SampleError as error:
+            _LOG.warning("the masks of '%s' are left out: %s", self.paths[number], error)
+            return Annotation()
+        if found.size != size:
+            _LOG.warning(
+                "the masks of '%s' are left out: they are %d x %d pixels, the image %d x %d",
+                *(self.paths[number], *found.size, *size),
+            )
+            return Annotation()
+        masks = tuple(MaskRuns(size, counts) for counts in found.counts)
+        return Annotation().with_step(AddObjects(masks)) if masks else Annotation()
 
     def _is_read_so(self, content: dict[str, Any]) -> bool:
         """Whether prompts were made on the page, channels and values that are shown now."""

@@ -91,6 +91,8 @@ def convert(
       palette or color; 0 or black is no mask), or a folder KEY of binary PNGs, one a mask. Or
       the images lie in images/, in any usual format, and the masks in masks/. Where the colors of
       a mask say nothing, its alpha is the mask.
+    - yolo, voc, labelme, geojson: folders of these tools, as `maskfeat convert` writes them, their
+      images beside the masks, in images/ or JPEGImages/ there, or in images_dir.
 
     To OUT come NAME-000000.tar, NAME-000001.tar, ..., NAME being that of the source: KEY.jpg with
     KEY.json as in SA-1B, sorted by key, where dots in keys become "_". A pixel of a smaller image
@@ -114,7 +116,8 @@ def convert(
         out: Folder of the shards; made if it is not there.
         size: Short side that larger images are reduced to, pixels.
         shard_mb: Largest size of a shard, 10^6 bytes.
-        format: auto, sa1b, coco, coco_panoptic, bsds500, ade20k or folder.
+        format: auto, sa1b, coco, coco_panoptic, bsds500, ade20k, folder, yolo, voc, labelme or
+            geojson.
         min_area_px: Masks of fewer pixels in the new image are dropped.
         jpg_quality: Of the images that are reduced, 1 to 95; others keep their files.
         keep_crowds: Whether masks of many objects at once (`iscrowd` of COCO) are kept.
@@ -122,7 +125,7 @@ def convert(
             whole number; auto, 255 in maps with the palette of PASCAL VOC; or none.
         part: Which inputs to do, I/N: every N-th from the I-th on, I from 0 to N-1.
         num_workers: Processes; 0 works in this one. Default: one for each core.
-        images_dir: Folder of the images of a COCO JSON, if not in a usual place.
+        images_dir: Folder of the images of a COCO JSON, or of other tools, if not in a usual place.
         index_dir: Where to keep the indexes of tars, if not beside them.
         limits: What a sample of a tar may ask for.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,7 @@ import numpy as np
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.counts import Counts
 from maskfeat.data.annotations.painting import decode_annotations, encode
-from maskfeat.data.annotations.sample import SampleError, parse_annotations
 from maskfeat.formats.coverage import Rings, mask_polygons
-
-# What a mask is called if nobody named it.
-UNNAMED = "object"
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,7 @@ class ImageMasks(Sequence[BoolArray]):
         size: Height and width, pixels.
         counts: COCO counts of each mask.
         names: What each mask shows: its class.
+        path: The image, if it is known where it lies.
     """
 
     file_name: str
@@ -36,6 +33,7 @@ class ImageMasks(Sequence[BoolArray]):
     size: tuple[int, int]
     counts: tuple[Counts, ...]
     names: tuple[str, ...]
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -69,35 +67,4 @@ class ImageMasks(Sequence[BoolArray]):
             self,
             counts=tuple(encode(labels == number) for number in numbers),
             names=tuple(self.names[number - 1] for number in numbers),
-        )
-
-
-def read_image_masks(paths: Sequence[Path]) -> Iterator[ImageMasks]:
-    """Read files in the layout of SA-1B, as `maskfeat segment` and `annotate` write them.
-
-    The name of a mask is its `label`, or else its `level`. Images are numbered from 1.
-
-    Args:
-        paths: KEY.json files.
-
-    Raises:
-        ValueError: Names the file that cannot be read.
-    """
-    for number, path in enumerate(paths, start=1):
-        try:
-            content, annotations, size = parse_annotations(path.read_bytes())
-        except SampleError as error:
-            raise ValueError(
-                f"'{path}' does not hold masks in the layout of SA-1B: {error}"
-            ) from error
-        image = content.get("image")
-        name = image.get("file_name") if isinstance(image, dict) else None
-        if not isinstance(name, str) or Path(name).name != name:  # it is to name files
-            name = f"{path.stem}.jpg"
-        yield ImageMasks(
-            file_name=name,
-            image_id=number,
-            size=size,
-            counts=tuple(one["segmentation"]["counts"] for one in annotations),
-            names=tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations),
         )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from maskfeat.arrays import Float64Array, Int32Array, IntArray
+from maskfeat.arrays import BoolArray, Float64Array, Int32Array, IntArray
 from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.read_as import ReadAs
 
@@ -90,6 +90,21 @@ def annotation(
         "crop_box": [0.0, 0.0, float(width), float(height)],
         "point_coords": [[float(point_yx[1]), float(point_yx[0])]],
     }
+
+
+def annotation_of_mask(number: int, mask: BoolArray) -> dict[str, Any]:
+    """A mask, bool, shape (H, W), not empty, as an annotation; its point is the furthest inside."""
+    rows, columns = ndimage.find_objects(mask.view(np.int8))[0]
+    depth = ndimage.distance_transform_edt(np.pad(mask[rows, columns], 1))[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), depth.shape[1])
+    return annotation(
+        number=number,
+        counts=encode(mask),
+        size=mask.shape,
+        area_px=int(np.count_nonzero(mask)),
+        box_yxyx=(rows.start, columns.start, rows.stop, columns.stop),
+        point_yx=(rows.start + y, columns.start + x),
+    )
 
 
 def annotate_levels(

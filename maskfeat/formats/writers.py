@@ -14,7 +14,7 @@ from maskfeat.data.annotations.painting import encode
 from maskfeat.files import whole_file
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.image_masks import ImageMasks
-from maskfeat.formats.sa1b import json_bytes
+from maskfeat.formats.sa1b import annotation_of_mask, image_entry, json_bytes
 
 _MOST_OF_A_PALETTE = 254  # 0 is the background, 255 is void
 
@@ -225,14 +225,45 @@ class GeoJsonWriter:
             )
             if parts
         ]
-        content = {"type": "FeatureCollection", "features": features}
+        height, width = image.size
+        known = {"file_name": image.file_name, "width": width, "height": height}
+        # A member that RFC 7946 calls foreign: without it the size would be lost.
+        content = {"type": "FeatureCollection", "image": known, "features": features}
         _write_json(self._folder / f"{image.key}.geojson", content)
 
     def finish(self) -> None:
         """Nothing is left to write."""
 
 
-FORMATS = ("coco", "coco_rle", "yolo", "voc", "labelme", "geojson")
+class Sa1bWriter:
+    """`KEY.json` in the layout of SA-1B, as `maskfeat segment` writes it: training data.
+
+    Its `label` is the name of a mask; `path` leads to the image, if it is known.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, image: ImageMasks) -> None:
+        """Write `KEY.json`."""
+        if image.path is None:
+            entry = image_entry(image.image_id, image.size, image.file_name)
+        else:
+            entry = image_entry(image.image_id, image.size, image.path, self._folder)
+        annotations = list[dict[str, Any]]()
+        for mask, name in zip(image, image.names, strict=True):
+            if mask.any():
+                found = annotation_of_mask(len(annotations) + 1, mask)
+                annotations.append({**found, "label": name})
+        _write_json(
+            self._folder / f"{image.key}.json", {"image": entry, "annotations": annotations}
+        )
+
+    def finish(self) -> None:
+        """Nothing is left to write."""
+
+
+FORMATS = ("coco", "coco_rle", "yolo", "voc", "labelme", "geojson", "sa1b")
 
 
 def writer_of(format_name: str, folder: Path, tolerance_px: float) -> Writer:
@@ -248,6 +279,7 @@ def writer_of(format_name: str, folder: Path, tolerance_px: float) -> Writer:
         "voc": VocWriter(folder),
         "labelme": LabelMeWriter(folder, tolerance_px),
         "geojson": GeoJsonWriter(folder, tolerance_px),
+        "sa1b": Sa1bWriter(folder),
     }
     if format_name not in writers:
         raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got '{format_name}'")

@@ -89,7 +89,7 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
         if words[1] in ("fit", "validate"):
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
-    of_readme = [*["segment"] * 3, "convert", "fit", "annotate", "annotate"]
+    of_readme = [*["segment"] * 3, *["convert"] * 2, "fit", "annotate", "annotate"]
     of_readme += ["fit", "export", "fit"]
     of_guides = ["--version", "predict", "configs", "validate", "shards"]
     assert [words[1] for words in ran] == [*of_readme, *["shards"] * 4, *of_guides]

@@ -28,6 +28,7 @@ from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
 from maskfeat.data.annotations.painting import decode_annotations
+from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import features_of, model_of
@@ -387,3 +388,28 @@ def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path, monkeypatch, wo
     write_images(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     assert match in refused_start(*words)
+
+
+def test_masks_of_other_programs_are_finished_objects(paths, out, tmp_path) -> None:
+    (tmp_path / "maps").mkdir()
+    labels = np.where(disc(), 7, np.where(square(), 2, 0)).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "maps/p0.png")
+    Image.fromarray(labels[:5]).save(tmp_path / "maps/p1.png")
+    begun = {record.key: record for record in list_masks(tmp_path / "maps")}
+    store = AnnotationStore(out, paths, masks=begun)
+    images = OpenImages(store, model_of("lab"), 2.0)
+    with client_of(create_app(images, "127.0.0.1")) as client:
+        view = ready_view(client)
+        assert [one["number"] for one in view["finished"]] == [1, 2]
+        assert iou(mask_of(view["finished"][1]), disc()) == 1
+        assert "no clicks" in refusal(
+            client.post("/api/images/0/actions", json={"do": "reopen", "number": 1})
+        )
+        act(client, {"do": "delete", "number": 1})
+        act(client, click(ON_SQUARE))
+        act(client, {"do": "done", "is_done": True})
+        assert ready_view(client, 1)["finished"] == []  # of another size
+    content = json.loads((out / "p0.json").read_text())
+    assert [one["id"] for one in content["annotations"]] == [2, 3]
+    again = AnnotationStore(out, paths, masks=begun)
+    assert again.is_done(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 
 from maskfeat.cli import main
-from maskfeat.data.annotations.painting import encode
+from maskfeat.data.annotations.painting import decode, encode
+from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+from maskfeat.data.convert.mask_sets import list_masks
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import label_polygons, mask_polygons
 from maskfeat.formats.image_masks import ImageMasks
@@ -234,6 +239,91 @@ def test_geojson_is_read_by_shapely(tmp_path: Path, images) -> None:
             assert feature["properties"]["name"] == image.names[feature["id"] - 1]
 
 
+EXACT = ("coco_rle", "geojson", "labelme", "sa1b", "voc")
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_what_is_written_is_read_again(tmp_path: Path, images, format_name: str) -> None:
+    images = [image.without_overlap() for image in images] if format_name == "voc" else images
+    write_masks(images, writer_of(format_name, tmp_path / "out", 0.5))
+    (tmp_path / "out/images").mkdir()
+    for image in images:
+        Image.new("RGB", image.size[::-1]).save(tmp_path / "out/images" / image.file_name)
+    records = list_masks(tmp_path / "out")
+    assert [record.file_name for record in records] == [image.file_name for image in images]
+    for image, record in zip(images, records, strict=True):
+        found, masks = record.masks(), [mask for mask in image if mask.any()]
+        named = [name for mask, name in zip(image, image.names, strict=True) if mask.any()]
+        assert (found.size, list(found.names)) == (image.size, named)
+        for counts, mask in zip(found.counts, masks, strict=True):
+            read = pycoco.decode({"size": list(image.size), "counts": counts}).astype(bool)
+            least = 1.0 if format_name in EXACT else 0.99
+            assert iou(read, mask) >= least, (format_name, iou(read, mask))
+
+
+@pytest.mark.parametrize("format_name", ["yolo", "voc", "labelme", "geojson", "sa1b"])
+def test_shards_are_made_of_the_formats_of_others(tmp_path: Path, images, format_name: str) -> None:
+    write_masks(images, writer_of(format_name, tmp_path / "set", 0.5))
+    (tmp_path / "set/images").mkdir()
+    for image in images:
+        place = tmp_path / "set" / ("" if format_name == "sa1b" else "images") / image.file_name
+        Image.new("RGB", image.size[::-1]).save(place)
+    inputs = find_inputs([str(tmp_path / "set")])
+    found = convert_inputs(inputs, tmp_path / "out", Settings(), num_workers=0).summary()
+    assert (found["samples"], found["skipped"]) == (2, {})
+    sample = next(iter(IndexedShards(str(tmp_path / "out"))))
+    covered = np.any(list(images[0]), axis=0)
+    assert iou(decode(sample.runs).any(axis=0), covered) > 0.95  # specks are left out
+
+
+def test_shapes_of_labelme_by_hand(tmp_path: Path) -> None:
+    mask = np.zeros((3, 4), np.uint8)
+    mask[1:, 2:] = 255
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    shapes = [
+        {"label": "box", "shape_type": "rectangle", "points": [[2, 1], [6, 4]]},
+        {"label": "disc", "shape_type": "circle", "points": [[20, 20], [25, 20]]},
+        {
+            "label": "mask",
+            "shape_type": "mask",
+            "points": [[10, 30], [13, 32]],
+            "mask": base64.b64encode(file.getvalue()).decode(),
+        },
+        {"label": "line", "shape_type": "line", "points": [[0, 0], [9, 9]]},
+    ]
+    content = {"imageHeight": 40, "imageWidth": 50, "imagePath": "..\\a.jpg", "shapes": shapes}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (record,) = list_masks(tmp_path)
+    assert record.file_name == "a.jpg"
+    found = record.masks()
+    assert (found.names, found.left_out) == (("box", "disc", "mask"), 1)
+    box, disc, pasted = (
+        pycoco.decode({"size": [40, 50], "counts": counts}) > 0 for counts in found.counts
+    )
+    assert np.argwhere(box)[[0, -1]].tolist() == [[1, 2], [3, 5]]
+    assert box.sum() == 12
+    assert abs(disc.sum() - np.pi * 25) < 4
+    assert np.argwhere(pasted).tolist() == [[31, 12], [31, 13], [32, 12], [32, 13]]
+
+
+def test_label_maps_are_read(tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.uint8)
+    labels[2:9], labels[12:15, 5:9] = 3, 200
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    (record,) = list_masks(tmp_path)
+    assert (record.key, record.image, len(record.masks().counts)) == ("a", None, 2)
+    with pytest.raises(SystemExit, match="holds no masks in the format labelme"):
+        main(["convert", str(tmp_path), "--to", "sa1b", "--out", "x", "--format", "labelme"])
+
+
+def test_a_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    content = {"shapes": [{"points": 3}], "imageHeight": 4, "imageWidth": 4}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"a\.json' cannot be converted"):
+        main(["convert", str(tmp_path), "--to", "coco", "--out", str(tmp_path / "out")])
+
+
 def test_without_overlap_each_pixel_belongs_to_the_smallest_mask(images) -> None:
     apart = images[1].without_overlap()
     assert sum(mask.astype(int) for mask in apart).max() == 1
@@ -271,7 +361,7 @@ def test_the_command_converts_what_segment_wrote(tmp_path: Path, capsys) -> None
             "out must be another folder than that of the masks",
         ),
         (["--to", "coco", "--out", "x", "nowhere"], "no file or folder of masks at 'nowhere'"),
-        (["--to", "coco", "--out", "{folder}/out"], "does not hold masks in the layout of SA-1B"),
+        (["--to", "coco", "--out", "{folder}/out"], "holds no masks in a format that is read"),
     ],
 )
 def test_what_cannot_be_converted_is_said_in_one_line(

@@ -15,13 +15,15 @@ from maskfeat.data.convert.ade20k import list_ade20k
 from maskfeat.data.convert.bsds500 import find_splits, list_bsds500
 from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
 from maskfeat.data.convert.folders import list_folder
+from maskfeat.data.convert.mask_sets import list_masks, mask_format_of
 from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
 from maskfeat.data.convert.tars import list_files, list_tar
 from maskfeat.data.shards.sample_folder import sample_folders
 from maskfeat.data.shards.tar import PACKED
 
-FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder")
+_OF_OTHERS = ("yolo", "voc", "labelme", "geojson")  # folders of tools, see `mask_sets`
+FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder", *_OF_OTHERS)
 # What does not come as tars is cut into inputs of this number of samples, for parallel jobs.
 SAMPLES_PER_INPUT = 5000
 _LONGEST_KEY = 90  # bytes: a name in a plain tar has a hundred
@@ -69,7 +71,7 @@ def find_inputs(
     Args:
         sources: Files and folders, see `maskfeat shards convert --help`; globs of tars too.
         kind: One of `FORMATS`, the same for all sources.
-        images_dir: Where the images of a COCO JSON are, if not in a usual place.
+        images_dir: Where the images are, if not in a usual place; not for tars and plain folders.
         index_dir: Where to keep the indexes of tars, if not beside them.
         limits: What a sample of a tar may ask for.
 
@@ -169,6 +171,8 @@ def _inputs_of(
         return [
             one for name, place in found for one in _cut(name, place, list_bsds500(place), kind)
         ]
+    if kind in _OF_OTHERS:
+        return _cut(path.resolve().name, source, list_masks(path, kind, images_dir), kind)
     records = list_ade20k(path) if kind == "ade20k" else list_folder(path)
     if not records:
         raise ValueError(f"'{source}' holds no KEY_seg.png, as ADE20K does")
@@ -201,6 +205,9 @@ def _kind_of(path: Path) -> str:
         raise ValueError(f"'{path}' is neither a .tar nor a .json; set format if it is one")
     if find_splits(path):
         return "bsds500"
+    other = mask_format_of(path)
+    if other in _OF_OTHERS:
+        return other
     return "ade20k" if next(path.rglob("*_seg.png"), None) else "folder"
 
 

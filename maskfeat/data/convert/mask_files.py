@@ -1,0 +1,199 @@
+"""Masks of one image in the formats of other tools: COCO, YOLO, VOC, LabelMe, GeoJSON, PNG."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.convert.files import read_labels
+from maskfeat.data.convert.polygons import fill_polygons, read_polygons
+
+Size = tuple[int, int]
+Named = tuple[str, BoolArray]
+UNNAMED = "object"  # what a mask is called if nobody named it
+_VOID = 255  # in the PNGs of VOC
+
+
+@dataclass(frozen=True)
+class NamedMasks:
+    """Masks of an image, each with the name of its class.
+
+    Attributes:
+        size: Height and width, pixels.
+        counts: COCO counts of each mask.
+        names: Of each mask.
+        left_out: How many entries of the file are no masks, or empty.
+    """
+
+    size: Size
+    counts: tuple[str, ...]
+    names: tuple[str, ...]
+    left_out: int = 0
+
+
+def of_coco(
+    annotations: Sequence[Mapping[str, Any]], names: Mapping[Any, str], size: Size
+) -> NamedMasks:
+    """Instances of one image: polygons, or COCO counts of either kind; crowds are left out."""
+    found = list[Named | None]()
+    for one in annotations:
+        segmentation, mask = one.get("segmentation"), None
+        if isinstance(segmentation, dict) and not one.get("iscrowd"):
+            if list(segmentation.get("size", [])) != list(size):
+                raise SampleError("size mismatch", f"a mask has not the size {list(size)}")
+            mask = decode_annotations([segmentation["counts"]], size)[0]
+        elif segmentation and not one.get("iscrowd"):
+            mask = fill_polygons(read_polygons(segmentation)[0], size)
+        name = names.get(one.get("category_id"), UNNAMED)
+        found.append(None if mask is None else (name, mask))
+    return _named(found, size)
+
+
+def of_yolo(text: str, names: Mapping[int, str], size: Size) -> NamedMasks:
+    """Lines of Ultralytics' YOLO for segmentation; those of boxes alone are left out.
+
+    Raises:
+        SampleError: "bad polygon" if a line holds no numbers.
+    """
+    found = list[Named | None]()
+    for line in filter(None, map(str.strip, text.splitlines())):
+        try:
+            number, *shares = map(float, line.split())
+        except ValueError as error:
+            raise SampleError("bad polygon", f"a line holds no numbers: {line[:80]}") from error
+        if len(shares) < 6 or len(shares) % 2:
+            found.append(None)
+            continue
+        corners = np.array(shares).reshape(-1, 2) * size[::-1]
+        name = names.get(int(number), f"class {int(number)}")
+        found.append((name, fill_polygons([corners], size)))
+    return _named(found, size)
+
+
+def of_voc(objects: IntArray, classes: IntArray | None, names: Sequence[str]) -> NamedMasks:
+    """The PNGs of PASCAL VOC: a number for each object, and for each class; 255 is void.
+
+    Args:
+        objects: Shape (H, W), 0 where there is none.
+        classes: The same shape, or None.
+        names: Of class 1, 2, ...
+    """
+    found = list[Named | None]()
+    for number in np.unique(objects[(objects > 0) & (objects != _VOID)]).tolist():
+        mask = objects == number
+        name = UNNAMED
+        if classes is not None:
+            place = int(np.bincount(classes[mask].ravel()).argmax())
+            name = names[place - 1] if 0 < place <= len(names) else f"class {place}"
+        found.append((name, mask))
+    return _named(found, (objects.shape[0], objects.shape[1]))
+
+
+def of_label_map(path: Path) -> NamedMasks:
+    """A PNG of numbers or colors: each one, but 0 or black, is a mask."""
+    labels, _ = read_labels(str(path), "auto")
+    values = np.unique(labels[labels != 0]).tolist()
+    size = (labels.shape[0], labels.shape[1])
+    return _named([(UNNAMED, labels == value) for value in values], size)
+
+
+def of_labelme(content: Mapping[str, Any]) -> NamedMasks:
+    """A file of LabelMe: polygons, rectangles, circles and masks; shapes of one group are one."""
+    size = (int(content["imageHeight"]), int(content["imageWidth"]))
+    grouped: dict[Any, Named | None] = {}
+    for number, shape in enumerate(content["shapes"]):
+        group, name = shape.get("group_id"), str(shape.get("label") or UNNAMED)
+        key = ("alone", number) if group is None else (group, name)
+        mask = _mask_of_shape(shape, size)
+        before = grouped.get(key)
+        if before is not None and mask is not None:
+            mask = before[1] | mask
+        grouped[key] = before if mask is None else (name, mask)
+    return _named(list(grouped.values()), size)
+
+
+def of_geojson(content: Mapping[str, Any], size: Size) -> NamedMasks:
+    """Features of polygons in pixels, named by `classification` (of QuPath) or `name`."""
+    found = list[Named | None]()
+    for feature in content["features"]:
+        geometry, known = feature.get("geometry") or {}, feature.get("properties") or {}
+        kind = geometry.get("type")
+        if kind not in ("Polygon", "MultiPolygon"):
+            found.append(None)
+            continue
+        corners, mask = geometry["coordinates"], np.zeros(size, bool)
+        for rings in corners if kind == "MultiPolygon" else [corners]:
+            part = np.zeros(size, bool)
+            for ring in rings:  # an outline, then its holes
+                part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
+            mask |= part
+        named = known.get("classification")
+        name = (named if isinstance(named, dict) else known).get("name")
+        found.append((str(name or UNNAMED), mask))
+    return _named(found, size)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        SampleError: "bad json".
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise SampleError("bad json", f"'{path}' cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise SampleError("bad json", f"'{path}' holds no JSON object")
+    return content
+
+
+def _named(found: Iterable[Named | None], size: Size) -> NamedMasks:
+    entries = list(found)
+    kept = [(name, encode(mask)) for name, mask in filter(None, entries) if mask.any()]
+    names, counts = tuple(name for name, _ in kept), tuple(counts for _, counts in kept)
+    return NamedMasks(size, counts, names, len(entries) - len(kept))
+
+
+def _mask_of_shape(shape: Mapping[str, Any], size: Size) -> BoolArray | None:
+    """The pixels of a shape of LabelMe; None if it has none, as a line or a point."""
+    points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    kind = shape.get("shape_type", "polygon")
+    if kind == "mask":
+        return _pasted_mask(shape["mask"], points, size)
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    elif kind == "circle":
+        angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+        radius = np.hypot(*(points[1] - points[0]))
+        points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    elif kind != "polygon" or len(points) < 3:
+        return None
+    return fill_polygons([points], size)
+
+
+def _pasted_mask(text: str, points: Any, size: Size) -> BoolArray:  # noqa: ANN401 - an array
+    """A mask of LabelMe: a PNG of its box, whose first and last pixel are the points."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+            inside = np.asarray(image) > 0
+    except (binascii.Error, OSError, SyntaxError) as error:
+        raise SampleError("bad mask", f"a mask cannot be read: {error}") from error
+    left, top = np.rint(points[0]).astype(int)
+    mask = np.zeros(size, bool)
+    box = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
+    box[...] = inside[: box.shape[0], : box.shape[1]]
+    return mask

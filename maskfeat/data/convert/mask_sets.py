@@ -1,0 +1,318 @@
+"""Sets of masks in the formats of other tools: which images there are, and where masks lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from maskfeat.data.annotations.counts import parse_counts
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.image_file import ImageFile
+from maskfeat.data.annotations.image_files import ENDINGS
+from maskfeat.data.annotations.sample import parse_annotations
+from maskfeat.data.convert.coco_ids import annotations_of, by_id
+from maskfeat.data.convert.files import MASK_ENDINGS, read_file, read_labels
+from maskfeat.data.convert.mask_files import (
+    UNNAMED,
+    NamedMasks,
+    of_coco,
+    of_geojson,
+    of_label_map,
+    of_labelme,
+    of_voc,
+    of_yolo,
+    read_json,
+)
+from maskfeat.data.convert.sample import DEFAULTS, Settings, SourceSample
+from maskfeat.data.shards.sample_folder import find_image, is_sample_json
+
+# Of whole folders or files, in the order in which they are told apart.
+MASK_FORMATS = ("coco", "yolo", "voc", "labelme", "geojson", "sa1b", "png")
+# What is wrong in a file of another tool shows as one of these.
+_WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+
+
+Find = Callable[[str], Path | None]
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """The masks of one image in a format of another tool; a `Record` of `shards convert`, too.
+
+    Attributes:
+        key: Name of the image without its ending.
+        file_name: Of the image.
+        image: The image; None if it was not found.
+        source: The file that holds the masks.
+        load: Reads them.
+    """
+
+    key: str
+    file_name: str
+    image: str | None
+    source: str
+    load: Callable[[], NamedMasks]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from."""
+        return (self.source,) if self.image is None else (self.image, self.source)
+
+    def masks(self) -> NamedMasks:
+        """Read the masks.
+
+        Raises:
+            SampleError: If they cannot be read, with the reason.
+        """
+        try:
+            return self.load()
+        except SampleError:
+            raise
+        except _WRONG as error:
+            detail = f"'{self.source}' cannot be read: {error!r}"
+            raise SampleError("bad mask", detail) from error
+
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
+        """Read it, see `maskfeat.data.convert.sample.Record`."""
+        if self.image is None:
+            raise SampleError("incomplete", f"the image '{self.file_name}' is not there")
+        found, data = self.masks(), read_file(self.image, "image")
+        entries = [{"label": name, "level": "object"} for name in found.names]
+        runs, left_out = parse_counts(found.counts, found.size), {"no mask": found.left_out}
+        return SourceSample(data, found.size, runs, entries, {}, left_out)
+
+
+Lister = Callable[[Path, Find], list[MaskRecord]]
+
+
+def list_masks(
+    place: str | Path, kind: str = "auto", images_dir: str | Path | None = None
+) -> list[MaskRecord]:
+    """The images with masks in a file or a folder.
+
+    Args:
+        place: A JSON of COCO; a file of LabelMe, GeoJSON, the layout of SA-1B, or a label map; or a
+            folder of such files, of YOLO (`labels/KEY.txt`, `data.yaml`) or of PASCAL VOC
+            (`SegmentationObject/KEY.png`).
+        kind: One of `MASK_FORMATS`, or "auto".
+        images_dir: Folder of the images. None looks beside the masks, in `images/` and
+            `JPEGImages/` there, and beside the folder.
+
+    Returns:
+        One for each image, sorted by key.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it holds masks of no known kind.
+    """
+    place = Path(place)
+    if not place.exists():
+        raise FileNotFoundError(f"no file or folder of masks at '{place}'")
+    known = mask_format_of(place) if kind == "auto" else kind
+    if known is None:
+        raise ValueError(
+            f"'{place}' holds no masks in a format that is read: {', '.join(MASK_FORMATS)}"
+        )
+    root = place if place.is_dir() else place.parent
+    listers: dict[str, Lister] = {
+        "coco": _list_coco,
+        "yolo": _list_yolo,
+        "voc": _list_voc,
+        "labelme": partial(_list_files, ending=".json", load=_labelme, name="imagePath"),
+        "geojson": partial(_list_files, ending=".geojson", load=None, name="file_name"),
+        "sa1b": partial(_list_files, ending=".json", load=_sa1b, name="image"),
+        "png": _list_pngs,
+    }
+    if known not in listers:
+        raise ValueError(f"the format must be auto or one of {', '.join(listers)}, got '{known}'")
+    find = partial(_find_image, _folders_of_images(root, images_dir))
+    found = listers[known](place, find)
+    if not found:
+        raise ValueError(f"'{place}' holds no masks in the format {known}")
+    return sorted(found, key=lambda one: one.key)
+
+
+def mask_format_of(place: Path) -> str | None:
+    """The format of a file or folder of masks, by what lies there; None if it is none."""
+    if place.is_file():
+        if place.suffix == ".geojson":
+            return "geojson"
+        if place.suffix.lower() in MASK_ENDINGS:
+            return "png"
+        return _format_of_json(place) if place.suffix == ".json" else None
+    if any((place / "labels").glob("*.txt")):
+        return "yolo"
+    if (place / "SegmentationObject").is_dir():
+        return "voc"
+    kinds = {_format_of_json(path) for path in filter(is_sample_json, place.glob("*.json"))}
+    if any(place.glob("*.geojson")):
+        kinds.add("geojson")
+    known = [kind for kind in MASK_FORMATS if kind in kinds]
+    has_maps = any(path.suffix.lower() in MASK_ENDINGS for path in place.iterdir())
+    return known[0] if known else "png" if has_maps else None
+
+
+def _format_of_json(path: Path) -> str | None:
+    try:
+        content = read_json(path)
+    except SampleError:
+        return None
+    if isinstance(content.get("annotations"), list):
+        return "coco" if isinstance(content.get("images"), list) else "sa1b"
+    if isinstance(content.get("shapes"), list):
+        return "labelme"
+    return "geojson" if content.get("type") == "FeatureCollection" else None
+
+
+def _list_coco(place: Path, find: Find) -> list[MaskRecord]:
+    paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    found = []
+    for path in (one for one in paths if _format_of_json(one) == "coco"):
+        content = read_json(path)
+        images = by_id(content["images"], "images", "file_name")
+        categories = by_id(content.get("categories") or [], "categories", "name")
+        names = {number: str(one["name"]) for number, one in categories.items()}
+        by_image, _ = annotations_of(content, images)
+        for number, image in images.items():
+            name = str(image["file_name"])
+            size = (int(image["height"]), int(image["width"]))
+            load = partial(of_coco, by_image.get(number, []), names, size)
+            found.append(_record(name, find(name), path, load))
+    return found
+
+
+def _list_yolo(place: Path, find: Find) -> list[MaskRecord]:
+    table = next(iter(sorted(place.glob("*.yaml"))), None)
+    names = (yaml.safe_load(table.read_text()) or {}).get("names", {}) if table else {}
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    found = []
+    for path in sorted((place / "labels").glob("*.txt")):
+        image = find(path.stem)
+        load = partial(_yolo, path, names, image)
+        found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
+    return found
+
+
+def _yolo(path: Path, names: dict[int, str], image: Path | None) -> NamedMasks:
+    return of_yolo(path.read_text(), names, _size_of(image, path))
+
+
+def _list_voc(place: Path, find: Find) -> list[MaskRecord]:
+    table = place / "labels.txt"
+    names = table.read_text().splitlines() if table.is_file() else []
+    found = []
+    for path in sorted((place / "SegmentationObject").glob("*.png")):
+        classes = place / "SegmentationClass" / path.name
+        load = partial(_voc, path, classes if classes.is_file() else None, names)
+        image = find(path.stem)
+        found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
+    return found
+
+
+def _voc(objects: Path, classes: Path | None, names: Sequence[str]) -> NamedMasks:
+    of_class = None if classes is None else read_labels(str(classes), "none")[0]
+    return of_voc(read_labels(str(objects), "none")[0], of_class, names)
+
+
+def _list_pngs(place: Path, find: Find) -> list[MaskRecord]:
+    paths = sorted(place.iterdir()) if place.is_dir() else [place]
+    found = []
+    for path in paths:
+        if path.suffix.lower() in MASK_ENDINGS and not path.name.startswith("."):
+            image = find(path.stem)
+            image = None if image == path else image
+            name = image.name if image else f"{path.stem}.jpg"
+            found.append(_record(name, image, path, partial(of_label_map, path)))
+    return found
+
+
+def _list_files(
+    place: Path, find: Find, ending: str, load: Callable[..., NamedMasks] | None, name: str
+) -> list[MaskRecord]:
+    """A JSON for each image, which may name it under `name`."""
+    paths = sorted(place.glob(f"*{ending}")) if place.is_dir() else [place]
+    found = []
+    for path in paths:
+        if ending == ".json" and not is_sample_json(path):
+            continue
+        try:
+            content = read_json(path)
+        except SampleError:
+            content = {}
+        known = content.get("image") if ending == ".geojson" or name == "image" else content
+        known = known if isinstance(known, dict) else {}
+        told = str(known.get("file_name" if name == "image" else name) or path.stem)
+        told = Path(told.replace("\\", "/")).name
+        image = find_image(path, known) if name == "image" else None
+        image = image or find(told) or find(path.stem)
+        reading = partial(_geojson, path, image) if load is None else partial(load, path)
+        file_name = image.name if image else told if Path(told).suffix else f"{told}.jpg"
+        found.append(
+            MaskRecord(
+                path.stem, file_name, None if image is None else str(image), str(path), reading
+            )
+        )
+    return found
+
+
+def _labelme(path: Path) -> NamedMasks:
+    return of_labelme(read_json(path))
+
+
+def _geojson(path: Path, image: Path | None) -> NamedMasks:
+    content = read_json(path)
+    known = content.get("image")
+    if isinstance(known, dict):
+        return of_geojson(content, (int(known["height"]), int(known["width"])))
+    return of_geojson(content, _size_of(image, path))
+
+
+def _sa1b(path: Path) -> NamedMasks:
+    content = read_json(path)
+    known = content.get("image")
+    if isinstance(known, dict) and content["annotations"] == []:  # done, without an object
+        return NamedMasks((int(known["height"]), int(known["width"])), (), ())
+    _, annotations, size = parse_annotations(path.read_bytes())
+    names = tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations)
+    return NamedMasks(size, tuple(one["segmentation"]["counts"] for one in annotations), names)
+
+
+def _record(
+    name: str, image: Path | None, source: Path, load: Callable[[], NamedMasks]
+) -> MaskRecord:
+    return MaskRecord(
+        Path(name).stem, Path(name).name, None if image is None else str(image), str(source), load
+    )
+
+
+def _folders_of_images(root: Path, images_dir: str | Path | None) -> list[Path]:
+    if images_dir is not None:
+        if not Path(images_dir).is_dir():
+            raise FileNotFoundError(f"no folder of images '{images_dir}'")
+        return [Path(images_dir)]
+    return [root, root / "images", root / "JPEGImages", root.parent, root.parent / "images"]
+
+
+def _find_image(folders: Sequence[Path], name: str) -> Path | None:
+    """An image by its name, with or without its ending."""
+    names = [name] if Path(name).suffix.lower() in ENDINGS else []
+    names += [f"{Path(name).stem if names else name}{ending}" for ending in ENDINGS]
+    places = (folder / one for folder in folders for one in names)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
+    """Height and width of an image as a viewer shows it; its masks do not tell them."""
+    if image is None:
+        raise SampleError(
+            "incomplete", f"'{source}' does not tell a size, and its image is not there"
+        )
+    with image.open("rb") as opened:
+        file = ImageFile(opened)
+        is_turned = file.orientation in (5, 6, 7, 8)
+        width, height = file.size[::-1] if is_turned else file.size
+    return height, width
