@@ -30,7 +30,7 @@ from maskfeat.data.convert.mask_files import (
 from maskfeat.data.convert.sample import DEFAULTS, Settings, SourceSample
 from maskfeat.data.shards.sample_folder import find_image, is_sample_json
 
-# Of whole folders or files, in the order in which they are told apart.
+# Of whole folders or files, in the order in which they are looked for.
 MASK_FORMATS = ("coco", "yolo", "voc", "labelme", "geojson", "sa1b", "png")
 # What is wrong in a file of another tool shows as one of these.
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
@@ -245,12 +245,12 @@ def _list_files(
             content = {}
         known = content.get("image") if ending == ".geojson" or name == "image" else content
         known = known if isinstance(known, dict) else {}
-        told = str(known.get("file_name" if name == "image" else name) or path.stem)
-        told = Path(told.replace("\\", "/")).name
+        named = str(known.get("file_name" if name == "image" else name) or path.stem)
+        named = Path(named.replace("\\", "/")).name
         image = find_image(path, known) if name == "image" else None
-        image = image or find(told) or find(path.stem)
+        image = image or find(named) or find(path.stem)
         reading = partial(_geojson, path, image) if load is None else partial(load, path)
-        file_name = image.name if image else told if Path(told).suffix else f"{told}.jpg"
+        file_name = image.name if image else named if Path(named).suffix else f"{named}.jpg"
         found.append(
             MaskRecord(
                 path.stem, file_name, None if image is None else str(image), str(path), reading
