@@ -120,3 +120,11 @@ def test_two_processes_are_timed_against_one(repository, tmp_path, monkeypatch, 
     record = json.loads((tmp_path / "processes.json").read_text())
     assert record["two_over_one"] == pytest.approx(record["two"][0] / record["one"][0])
     assert record["one"][0] > 0
+
+
+@pytest.mark.slow
+def test_polygons_of_drawn_scenes_come_back(repository, tmp_path) -> None:
+    out = tmp_path / "results.json"
+    printed = run(repository, "experiments/formats/round_trip.py", "--num=3", f"--out={out}")
+    assert "| 0.5 | 1.0000 | 1.0000 | 0.0e+00 | 0.0e+00 |" in printed
+    assert json.loads(out.read_text())["0.5"]["maps"] == 3
