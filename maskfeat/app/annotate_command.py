@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from maskfeat.app.segment_command import check_names
 from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
-from maskfeat.files import held_folder
+from maskfeat.folder_lock import held_folder
 
 if TYPE_CHECKING:
     from maskfeat.app.server import Backend

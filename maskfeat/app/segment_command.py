@@ -16,7 +16,8 @@ from maskfeat.app.set_aside import ENDING, FORMER_ENDING
 from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.data.folder import find_images, read_image
 from maskfeat.features.model_file import find_model
-from maskfeat.files import check_free, check_stems, check_writable, file_digest, holds_one_of
+from maskfeat.files import check_stems, check_writable, file_digest, holds_one_of
+from maskfeat.folder_lock import check_free
 
 _LOG = logging.getLogger("maskfeat")
 MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera

@@ -17,7 +17,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import FeatureModel
-from maskfeat.files import held_folder
+from maskfeat.folder_lock import held_folder
 from maskfeat.labeling.checks import (
     check_is_elsewhere,
     check_settings,

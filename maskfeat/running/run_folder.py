@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.files import held_folder
+from maskfeat.folder_lock import held_folder
 
 _LOG = logging.getLogger("maskfeat")
 # Checkpoints that a run writes over again and again.

@@ -19,7 +19,8 @@ import torch
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.shards.cache import CacheFolderError, ShardCache
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
-from maskfeat.files import FolderInUseError, check_free, file_digest, held_folder, whole_file
+from maskfeat.files import file_digest, whole_file
+from maskfeat.folder_lock import FolderInUseError, check_free, held_folder
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path) -> None:

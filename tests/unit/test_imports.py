@@ -11,7 +11,16 @@ ROOT = Path(__file__).parents[2]
 # From the bottom up; a room imports itself and those below. Rooms of one line are peers that do
 # not import each other.
 ROOMS = [
-    ["arrays", "batch", "files", "arguments", "deprecation", "former_modules", "array_file"],
+    [
+        "arrays",
+        "batch",
+        "files",
+        "folder_lock",
+        "arguments",
+        "deprecation",
+        "former_modules",
+        "array_file",
+    ],
     ["data"],
     ["features"],
     ["segment"],

@@ -26,7 +26,8 @@ from typing import Any
 
 from maskfeat.data.convert.sample import Settings
 from maskfeat.data.convert.sources import Input
-from maskfeat.files import FolderInUseError, held_lock, whole_file
+from maskfeat.files import whole_file
+from maskfeat.folder_lock import FolderInUseError, held_lock
 
 Json = dict[str, Any]
 
