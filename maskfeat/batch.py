@@ -6,8 +6,9 @@ stride ``s`` holds the pixel (y, x) at ((y + 0.5) / s - 0.5, (x + 0.5) / s - 0.5
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,30 @@ class Batch(_OptionalOfBatch):
     boundary: NotRequired[Tensor]
 
 
+class Example(NamedTuple):
+    """One training example.
+
+    Attributes:
+        key: Name of the sample.
+        image: RGB, uint8, shape (S, S, 3).
+        points_yx: Sampled pixels of the crop, int64, shape (P, 2).
+        membership: Which masks hold which points, bool, shape (M, P); masks that hold none of
+            them are left out, so M varies and may be 0.
+        local: Pairs of nearby pixels and boundaries, by the names of `Batch`; only
+            what is asked for.
+        shard: The tar that the sample lies in.
+        num_crowds: Masks of the sample that were left out as crowds.
+    """
+
+    key: str
+    image: npt.NDArray[np.uint8]
+    points_yx: npt.NDArray[np.int64]
+    membership: npt.NDArray[np.bool_]
+    local: dict[str, npt.NDArray[Any]] = {}  # noqa: RUF012 - never written to
+    shard: str = ""
+    num_crowds: int = 0
+
+
 @dataclass(frozen=True)
 class HeldOutImage:
     """A whole image with its true masks, as the evaluation callbacks take it.
@@ -116,3 +141,37 @@ def normalize_images(images: Tensor) -> Tensor:
     mean = torch.tensor(RGB_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(RGB_STD, device=images.device).view(3, 1, 1)
     return (images.float() / 255 - mean) / std
+
+
+def collate(items: Sequence[Sequence[Example | SkippedSample]]) -> Batch:
+    """Stack examples; masks are padded to the largest count of the batch.
+
+    Images stay uint8 and unnormalized, a quarter of the bytes to send between processes; the
+    datamodule normalizes them on the device.
+
+    Raises:
+        RuntimeError: If there is no example.
+    """
+    flat = [one for item in items for one in item]
+    examples = [one for one in flat if isinstance(one, Example)]
+    skipped = [one for one in flat if isinstance(one, SkippedSample)]
+    if not examples:
+        raise RuntimeError(f"no sample of a batch could be read, e.g. {skipped[0]}")
+    num_masks = max(1, *(len(example.membership) for example in examples), 1)
+    num_points = len(examples[0].points_yx)
+    membership = torch.zeros((len(examples), num_masks, num_points), dtype=torch.bool)
+    for row, example in zip(membership, examples, strict=True):
+        row[: len(example.membership)] = torch.from_numpy(example.membership)
+    images = np.stack([example.image for example in examples])
+    batch = Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        points_yx=torch.from_numpy(np.stack([example.points_yx for example in examples])),
+        membership=membership,
+        keys=[example.key for example in examples],
+        skipped=skipped,
+        crowds=[LeftOutCrowds(e.num_crowds, e.shard, e.key) for e in examples if e.num_crowds],
+    )
+    for name in examples[0].local:
+        stacked = torch.from_numpy(np.stack([example.local[name] for example in examples]))
+        batch[name] = stacked  # type: ignore[literal-required]
+    return batch

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.order.streaming import finish
 from maskfeat.data.shards.names import expand_shards
 from maskfeat.data.shards.remote import ShardSource
-from maskfeat.data.shards.stream import raw_samples, read_raw
+from maskfeat.data.shards.stream import raw_samples
 
 
 def stream_samples(
@@ -18,4 +19,4 @@ def stream_samples(
     source = ShardSource(allow_pipe=allow_pipe)
     for url in expand_shards(urls, allow_pipe):
         for _, raw in raw_samples(url, source):
-            yield read_raw(raw)
+            yield finish(raw, (0,), lambda sample, _: sample)

@@ -29,9 +29,8 @@ import torch
 import yaml
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.data.annotations.sample import to_held_out
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.data.heldout import ShardImages
+from maskfeat.data.heldout import ShardImages, to_held_out
 from maskfeat.data.settings import Augmentation, ExampleSettings
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics

@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from maskfeat.batch import Example
 from maskfeat.data.augment import (
-    Augmentation,
-    Example,
     ExampleMaker,
     choose_window,
     jitter_color,
 )
+from maskfeat.data.settings import Augmentation, ExampleSettings
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.indexed import IndexedShards
 
@@ -48,9 +48,10 @@ class Setting:
 
     def maker(self) -> ExampleMaker:
         """The very object that workers hold in training."""
-        return ExampleMaker(
-            self.crop_size, self.num_points, self.max_masks, Augmentation(), self.short_side
+        settings = ExampleSettings(
+            self.crop_size, self.short_side, self.num_points, max_masks=self.max_masks
         )
+        return ExampleMaker(settings, Augmentation())
 
 
 def our_route(tars: list[str], setting: Setting) -> Route:

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskfeat.data.augment import ExampleMaker
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.settings import Augmentation
+from maskfeat.data.settings import Augmentation, ExampleSettings
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate.protocol import score_partition
 from maskfeat.features.pyramid import FeaturePyramid
@@ -99,7 +99,9 @@ def from_input_speed(path: Path) -> dict[str, float]:
 def example_s(tars: Sequence[Path], short_side: int | None) -> float:
     """Median seconds of one core for one example as conf/sa1b.yaml cuts it."""
     shards = IndexedShards([str(path) for path in tars])
-    make = ExampleMaker(512, 1024, 256, Augmentation(), short_side)
+    make = ExampleMaker(
+        ExampleSettings(512, short_side, num_points=1024, max_masks=256), Augmentation()
+    )
     rng = np.random.default_rng(0)
     make(shards[0], rng)
     times = [

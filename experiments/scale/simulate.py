@@ -24,6 +24,7 @@ import numpy as np
 from maskfeat.data.order import readers
 from maskfeat.data.order.loaders import EpochSampler
 from maskfeat.data.order.readers import StreamPlan, StreamReader
+from maskfeat.data.order.run_order import new_order
 from maskfeat.data.order.schedule import batches_of_worker, sample_at
 from maskfeat.data.shards.count import CountedShard
 
@@ -163,6 +164,21 @@ class Readings:
                 reader_states[name] = own[name].reader_state
         return given
 
+    def num_changed_by_a_stop(
+        self,
+        plan: StreamPlan,
+        epoch: int,
+        whole: list[Any],
+        num_workers: int,
+        rng: np.random.Generator,
+    ) -> int:
+        """Stop a rank at a random batch, go on with another number of workers, and compare."""
+        done, states = int(rng.integers(1, len(whole))), [plan.start()] * plan.num_readers
+        first = self.batches(plan, epoch, range(done), num_workers, states)
+        workers = int(rng.integers(1, plan.num_readers + 1))
+        rest = self.batches(plan, epoch, range(done, len(whole)), workers, states)
+        return sum(one != other for one, other in zip(whole, first + rest, strict=True))
+
 
 def streaming(
     num_shards: int,
@@ -193,43 +209,28 @@ def streaming(
     """
     rng = np.random.default_rng(seed)
     sizes = rng.integers(round(0.9 * per_shard), round(1.1 * per_shard) + 1, num_shards)
-    total = int(sizes.sum())
-    shards = tuple(CountedShard(str(n), int(size)) for n, size in enumerate(sizes))
+    total, names = int(sizes.sum()), [str(number) for number in range(num_shards)]
+    shards = tuple(map(CountedShard, names, sizes.tolist()))
+    order = new_order([(names, sizes)], [1.0], seed, total, batch_size * world_size)
+    buffer = max(1, per_shard // 10)
     plans = [
-        StreamPlan(
-            (shards,),
-            (1.0,),
-            total,
-            batch_size,
-            seed=seed,
-            max_samples=max(1, per_shard // 10),
-            rank=rank,
-            world_size=world_size,
-            num_readers=num_readers,
-        )
+        StreamPlan((shards,), order, rank, world_size, num_readers, buffer)
         for rank in range(world_size)
     ]
     readings = Readings(sizes, (num_epochs, world_size, num_readers))
     counts = np.zeros((num_epochs, total), np.uint8)
     lengths, lost = [], 0
     stopped = set(rng.permutation(world_size)[:num_resumes].tolist())
-    num_batches = plans[0].num_batches
     with mock.patch.object(readers, "raw_samples", readings.raw_samples):
-        for (rank, plan), epoch in itertools.product(enumerate(plans), range(num_epochs)):
-            begun = [plan.start()] * num_readers
+        for plan, epoch in itertools.product(plans, range(num_epochs)):
+            states, all_of_it = [plan.start()] * num_readers, range(order.num_steps)
             readings.is_counted = True
-            whole = readings.batches(plan, epoch, range(num_batches), num_workers, list(begun))
+            whole = readings.batches(plan, epoch, all_of_it, num_workers, states)
             np.add.at(counts[epoch], np.concatenate(whole), 1)
             lengths.append(len(whole))
-            if rank in stopped:
+            if plan.rank in stopped:
                 readings.is_counted = False
-                done = int(rng.integers(1, num_batches))
-                reader_states = list(begun)
-                first = readings.batches(plan, epoch, range(done), num_workers, reader_states)
-                workers = int(rng.integers(1, num_readers + 1))
-                rest = range(done, num_batches)
-                again = first + readings.batches(plan, epoch, rest, workers, reader_states)
-                lost += sum(one != other for one, other in zip(whole, again, strict=True))
+                lost += readings.num_changed_by_a_stop(plan, epoch, whole, num_workers, rng)
     return {
         "samples": total,
         "read once in each epoch, least": int((counts == 1).sum(1).min()),

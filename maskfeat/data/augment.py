@@ -14,40 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, IntArray, RgbImage
+from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.batch import Example
 from maskfeat.data.annotations.image import within_memory
 from maskfeat.data.annotations.rle import Runs, membership, sample_border_points
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.local_targets import boundary_map, pair_similarity
-from maskfeat.data.settings import Augmentation
+from maskfeat.data.settings import Augmentation, ExampleSettings
 
 # Gives the image that objects are pasted from, or None.
 Donor = Callable[[np.random.Generator], AnnotatedImage | None]
-
-
-class Example(NamedTuple):
-    """One training example.
-
-    Attributes:
-        key: Name of the sample.
-        image: RGB, uint8, shape (S, S, 3).
-        points_yx: Sampled pixels of the crop, int64, shape (P, 2).
-        membership: Which masks hold which points, bool, shape (M, P); masks that hold none of
-            them are left out, so M varies and may be 0.
-        local: Pairs of nearby pixels and boundaries, by the names of `maskfeat.batch.Batch`; only
-            what is asked for.
-        shard: The tar that the sample lies in.
-        num_crowds: Masks of the sample that were left out as crowds.
-    """
-
-    key: str
-    image: RgbImage
-    points_yx: IntArray
-    membership: BoolArray
-    local: dict[str, npt.NDArray[Any]] = {}  # noqa: RUF012 - never written to
-    shard: str = ""
-    num_crowds: int = 0
 
 
 class Window(NamedTuple):
@@ -65,31 +42,12 @@ class ExampleMaker:
     """Cuts examples out of images; workers receive it by pickle.
 
     Args:
-        crop_size: Height and width of an example, pixels.
-        num_points: Points to sample.
-        max_masks: Most masks, a random choice where there are more.
+        settings: What is cut out.
         augmentation: How much to vary; None takes the middle of the image, as it is.
-        short_side: Scales count from the image reduced to this short side; None, from the image.
-        border_share: Share of the points that lie within two pixels of a mask border.
-        num_pairs: Pairs of nearby pixels to sample; of the first ones the same share lies there.
-        pair_radius: Largest distance of the two pixels of a pair, on each axis.
-        boundaries: Whether to make the map of boundaries.
     """
 
-    crop_size: int
-    num_points: int
-    max_masks: int
+    settings: ExampleSettings
     augmentation: Augmentation | None = None
-    short_side: int | None = None
-    border_share: float = 0.5
-    num_pairs: int = 0
-    pair_radius: int = 8
-    boundaries: bool = False
-
-    @property
-    def takes_donor(self) -> bool:
-        """Whether it pastes objects of other images."""
-        return self.augmentation is not None and self.augmentation.paste > 0
 
     @within_memory("to cut an example out of it")
     def __call__(
@@ -108,10 +66,13 @@ class ExampleMaker:
         Raises:
             SampleError: If the image cannot be decoded.
         """
-        size, runs = self.crop_size, sample.runs
-        window = choose_window(runs.size, size, rng, self.augmentation, self.short_side)
+        of, runs = self.settings, sample.runs
+        size = of.crop_size
+        window = choose_window(runs.size, size, rng, self.augmentation, of.short_side)
         pil_image = cut_image(sample, window, size)
-        if donor is not None and self.augmentation and rng.random() < self.augmentation.paste:
+        # Without pasting no random number is drawn for it.
+        paste = self.augmentation.paste if self.augmentation else 0
+        if paste and donor is not None and rng.random() < paste:
             other = donor(rng)
             if other is not None:
                 pil_image, runs = self._pasted(pil_image, runs, window, other, rng)
@@ -119,11 +80,11 @@ class ExampleMaker:
         if self.augmentation is not None:
             pil_image = pil_image.convert("RGB", _color_matrix(self.augmentation, rng))
         image = np.asarray(pil_image)
-        points = sample_points(runs, window, size, self.num_points, self.border_share, rng)
+        points = sample_points(runs, window, size, of.num_points, of.border_share, rng)
         held = _membership_in(runs, window, size, points)
         held = held[held.any(axis=1)]
-        if len(held) > self.max_masks:
-            held = held[np.sort(rng.choice(len(held), self.max_masks, replace=False))]
+        if len(held) > of.max_masks:
+            held = held[np.sort(rng.choice(len(held), of.max_masks, replace=False))]
         local = self._local(runs, window, rng)
         share = 0.0 if self.augmentation is None else self.augmentation.transpose
         if share and rng.random() < share:
@@ -139,11 +100,11 @@ class ExampleMaker:
         rng: np.random.Generator,
     ) -> tuple[Image.Image, Runs]:
         """A crop with objects of another image on it, and its masks, in pixels of the crop."""
-        size = self.crop_size
+        size, short_side = self.settings.crop_size, self.settings.short_side
         grid = np.argwhere(np.ones((size, size), bool))
         masks = _membership_in(runs, window, size, grid).reshape(-1, size, size)
         # Cut out of the other image as any crop is; objects at its edge may be cut there.
-        other_window = choose_window(other.runs.size, size, rng, self.augmentation, self.short_side)
+        other_window = choose_window(other.runs.size, size, rng, self.augmentation, short_side)
         other_masks = _membership_in(other.runs, other_window, size, grid).reshape(-1, size, size)
         pixels = _to_image(grid, other_window, size)
         is_cut = ((pixels <= 0) | (pixels >= np.array(other.runs.size) - 1)).any(axis=1)
@@ -161,10 +122,11 @@ class ExampleMaker:
         self, runs: Runs, window: Window, rng: np.random.Generator
     ) -> dict[str, npt.NDArray[Any]]:
         """Similarity of pairs of nearby pixels, and the map of boundaries, where asked for."""
-        size, found = self.crop_size, dict[str, npt.NDArray[Any]]()
-        if self.num_pairs:
-            first = sample_points(runs, window, size, self.num_pairs, self.border_share, rng)
-            steps = rng.integers(-self.pair_radius, self.pair_radius + 1, first.shape)
+        of, found = self.settings, dict[str, npt.NDArray[Any]]()
+        size, radius = of.crop_size, of.pair_radius
+        if of.num_pairs:
+            first = sample_points(runs, window, size, of.num_pairs, of.border_share, rng)
+            steps = rng.integers(-radius, radius + 1, first.shape)
             steps[(steps == 0).all(axis=1)] = 1
             inside = ((first + steps >= 0) & (first + steps < size)).all(axis=1, keepdims=True)
             # Most steps that leave the crop lead back into it when they are turned round.
@@ -172,7 +134,7 @@ class ExampleMaker:
             pixels = [_to_image(points, window, size) for points in (first, second)]
             found["pairs_yx"] = np.stack([first, second])
             found["pair_similarity"] = pair_similarity(runs, *pixels)
-        if self.boundaries:
+        if of.boundaries:
             diagonal = np.arange(size).repeat(2).reshape(-1, 2)
             rows, columns = _to_image(diagonal, window, size).T
             found["boundary"] = boundary_map(runs, rows, columns)

@@ -158,7 +158,14 @@ class Sbd(Sequence[ClickTarget]):
         self, folder: str | Path, num_targets: int | None = None, split: str = "val"
     ) -> None:
         self.folder = Path(folder)
-        names = _listed_names(self.folder / f"{split}.txt")
+        listed = self.folder / f"{split}.txt"
+        if not listed.is_file():
+            raise FileNotFoundError(
+                f"no list '{listed}'; give the folder of SBD that holds img, inst and val.txt"
+            )
+        names = listed.read_text().split()
+        if not names:
+            raise ValueError(f"the list '{listed}' names no image")
         objects = [
             (name, int(number))
             for name in names
@@ -166,7 +173,7 @@ class Sbd(Sequence[ClickTarget]):
             if number != 0
         ]
         if not objects:
-            raise ValueError(f"the files that '{self.folder / split}.txt' names hold no instance")
+            raise ValueError(f"the files that '{listed}' names hold no instance")
         self._objects = [objects[i] for i in evenly_spaced(len(objects), num_targets)]
 
     def __len__(self) -> int:
@@ -181,14 +188,11 @@ class Sbd(Sequence[ClickTarget]):
         name, number = self._objects[i]
         target = (self._instances(name) == number).astype(np.int8)
         image = self.folder / "img" / f"{name}.jpg"
-        return _click_target(f"{name}/{number}", image, target, self._map_path(name))
-
-    def _map_path(self, name: str) -> Path:
-        return self.folder / "inst" / f"{name}.mat"
+        return _click_target(f"{name}/{number}", image, target, self.folder / f"inst/{name}.mat")
 
     def _instances(self, name: str) -> npt.NDArray[np.integer[Any]]:
         """The map of instances of one image, (H, W)."""
-        path = self._map_path(name)
+        path = self.folder / f"inst/{name}.mat"
         if not path.is_file():
             raise FileNotFoundError(f"a list of '{self.folder}' names '{path}', which is not there")
         try:
@@ -248,14 +252,3 @@ def _files(folder: Path, name: str) -> list[Path]:
 def _name(path: Path) -> str:
     """What an image and its mask share: the name up to its first point."""
     return path.name.split(".")[0]
-
-
-def _listed_names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no list '{path}'; give the folder of SBD that holds img, inst and val.txt"
-        )
-    names = path.read_text().split()
-    if not names:
-        raise ValueError(f"the list '{path}' names no image")
-    return names

@@ -196,9 +196,39 @@ def stats(
         index_dir: Where to keep the indexes of tars, if not beside them.
         limits: What a sample may ask for.
     """
-    from maskfeat.data.convert.report import write_stats
+    from pathlib import Path
 
-    write_stats(shards, json, image, num, num_imaged, seed, num_workers, index_dir, limits)
+    from PIL import Image
+
+    from maskfeat.data.convert import stats as reading
+    from maskfeat.data.convert.report import draw_sheet, print_stats
+    from maskfeat.data.convert.state import write_json
+    from maskfeat.data.order.schedule import evenly_spaced
+    from maskfeat.files import whole_file
+
+    if num_imaged < 1 or (num is not None and num < 1):
+        raise ValueError(f"num and num_imaged must be at least 1, got {num} and {num_imaged}")
+    places, paths, num_incomplete = reading.find_places(shards, index_dir, limits)
+    total = len(places)
+    chosen = [places[number] for number in evenly_spaced(total, num)]
+    facts, skipped = reading.count_up(chosen, num_workers, show_progress=True)
+    if not facts:
+        raise ValueError(f"none of the {total} samples can be read")
+    skipped["incomplete"] += num_incomplete
+    found = {
+        "shards": len(paths),
+        "samples_in_all": total,
+        "counted": reading.summarize(facts),
+        "skipped": {reason: n for reason, n in sorted(skipped.items()) if n},
+        "skipped_at_conversion": reading.skipped_at_conversion(shards),
+    }
+    print_stats(found)
+    if json is not None:
+        write_json(Path(json), found)
+    if image is not None:
+        drawn = Image.fromarray(draw_sheet(places, num_imaged, seed))
+        with whole_file(image) as file:
+            drawn.save(file, "PNG")
 
 
 def parse_part(part: str) -> tuple[int, int]:

@@ -9,18 +9,18 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from maskfeat.batch import HeldOutImage, normalize_images
+from maskfeat.batch import HeldOutImage, collate, normalize_images
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.augment import ExampleMaker
+from maskfeat.data.fixed_sets import HeldOutExamples, PredictionImages
 from maskfeat.data.folder import find_images
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.order.examples import HeldOutExamples, MakeExample, as_it_is, collate
-from maskfeat.data.order.loaders import ResumableLoader
+from maskfeat.data.order.loaders import MakeExample, ResumableLoader, TrainerWatch
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger
-from maskfeat.data.order.state import State, TrainerWatch, go_on, state_of
+from maskfeat.data.order.state import State, go_on, state_of
+from maskfeat.data.order.streaming import as_it_is
 from maskfeat.data.order.workers import prepare_worker
-from maskfeat.data.prediction_set import PredictionImages
 from maskfeat.data.settings import (
     GROUP_OF_FORMER_SETTING,
     Augmentation,
@@ -245,10 +245,7 @@ class ShardDataModule(L.LightningDataModule):
 
     def _example_maker(self, augmentation: Augmentation | None) -> MakeExample:
         """Cuts examples as the settings say; None takes the middle of the image."""
-        of = self.examples
-        sizes = of.crop_size, of.num_points, of.max_masks
-        local = of.num_pairs, of.pair_radius, of.boundaries
-        return ExampleMaker(*sizes, augmentation, of.short_side, of.border_share, *local)
+        return ExampleMaker(self.examples, augmentation)
 
     def _loading(self) -> dict[str, Any]:
         """What all loaders have in common."""

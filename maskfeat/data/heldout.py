@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.batch import ClickTarget, HeldOutImage
-from maskfeat.data.annotations.image import decode_rgb
+from maskfeat.data.annotations.image import SampleError, decode_image, within_memory
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.sample import SampleError, check_held_out, to_held_out
+from maskfeat.data.annotations.painting import paint, reduce_runs, reduced_size
+from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.shards.indexed import IndexedShards
 
+_LEVELS = {"object": 0, "region": 0, "part": 1, "subpart": 2}
 _LOG = logging.getLogger("maskfeat")
 _IGNORE, _OBJECT = 128, 255  # in the masks of a click folder
 
@@ -84,30 +86,118 @@ class ShardImages(Sequence[HeldOutImage]):
         return dataclasses.replace(image, key=self.keys[i])
 
     def _choose(self, num_images: int | None) -> list[int]:
+        """The wanted samples; in place of one that cannot be read, the next one that can be."""
         total = len(self._shards)
         chosen: list[int] = []
         is_tried = np.zeros(total, bool)
         for wanted in evenly_spaced(total, num_images):
-            # The wanted sample, or the next one that can be read.
             for i in (*range(wanted, total), *range(wanted)):
                 if is_tried[i]:
                     continue
                 is_tried[i] = True
-                if self._is_readable(i):
-                    chosen.append(i)
-                    break
+                try:
+                    sample = self._shards[i]
+                    _check_held_out(sample, self._short_side, self._limits)
+                    sample.decode()
+                except SampleError as error:
+                    key, shard = self._shards.key(i), self._shards.shard(i)
+                    _LOG.warning("skipped %s of %s: %s", key, shard, error)
+                    continue
+                self.num_crowds += sample.num_crowds
+                chosen.append(i)
+                break
         return sorted(chosen)
 
-    def _is_readable(self, i: int) -> bool:
-        try:
-            sample = self._shards[i]
-            check_held_out(sample, self._short_side, self._limits)
-            sample.decode()
-        except SampleError as error:
-            _LOG.warning("skipped %s of %s: %s", self._shards.key(i), self._shards.shard(i), error)
-            return False
-        self.num_crowds += sample.num_crowds
-        return True
+
+@within_memory("to decode its masks")
+def to_held_out(
+    sample: AnnotatedImage,
+    short_side: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> HeldOutImage:
+    """Decode a sample whole: image, masks and true partitions.
+
+    A partition is painted mask over mask, larger first, so a pixel carries the smallest mask that
+    holds it; numbers are 0, 1, ... without gaps. With annotators there is one partition for each,
+    by rising number; else with levels, one per level (objects, then parts on top, then subparts;
+    what has no or another level counts as object); else one of all masks.
+
+    Args:
+        sample: The sample.
+        short_side: Larger images are reduced to this short side, pixels, and masks with them (a
+            pixel belongs to what held its center; a mask left without pixels is dropped).
+        limits: What it may ask for.
+
+    Raises:
+        SampleError: If the image cannot be decoded ("bad jpg"), or its masks take more memory than
+            the limits say, or there is ("too large").
+    """
+    _check_held_out(sample, short_side, limits)
+    size, runs = sample.runs.size, sample.runs
+    new_size = reduced_size(size, short_side) if short_side else size
+    image = sample.decode(at_least=min(1.0, short_side / min(size)) if short_side else 1.0)
+    if new_size != size:
+        reduced = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BOX)
+        image = np.asarray(reduced)
+    # Straight from the runs: decoded in full, the masks would take many times the memory.
+    masks = paint(*reduce_runs(runs, new_size), runs.num_masks, new_size)
+    partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
+    is_left = masks.any(axis=(1, 2))
+    masks = masks if is_left.all() else masks[is_left]
+    return HeldOutImage(sample.key, image, masks, partitions)
+
+
+def _check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limits) -> None:
+    """Check what the decoded masks of a sample will take, before they are decoded.
+
+    Args:
+        sample: The sample.
+        short_side: As in `to_held_out`.
+        limits: What it may take.
+
+    Raises:
+        SampleError: "too large".
+    """
+    size, num_masks = sample.runs.size, sample.runs.num_masks
+    height, width = reduced_size(size, short_side) if short_side else size
+    num_partitions = len(_painting_orders(sample))
+    num_gb = (num_masks + 8 * num_partitions) * height * width / 1e9
+    if num_gb > limits.held_out_gb:
+        raise SampleError(
+            "too large",
+            f"{num_masks} masks and {num_partitions} partitions of {height} x {width} take "
+            f"{num_gb:.3g} GB, more than {limits.held_out_gb:g} (limits.held_out_gb)",
+        )
+
+
+def _painting_orders(sample: AnnotatedImage) -> list[IntArray]:
+    """For each partition the masks to paint, first to last."""
+    runs = sample.runs
+    larger_first = np.argsort(-runs.areas, kind="stable")
+    owner = runs.annotation[larger_first]
+    present = [sample.annotators[i] for i in owner]
+    annotators = sorted({one for one in present if one is not None})
+    if annotators:
+        who = np.array([-1 if one is None else annotators.index(one) for one in present])
+        return [larger_first[who == number] for number in range(len(annotators))]
+    words = [sample.levels[i] for i in owner]
+    if any(word is not None for word in words):
+        depth = np.array([_LEVELS.get(word or "object", 0) for word in words])
+        coarse_first = np.argsort(depth, kind="stable")
+        return [
+            larger_first[coarse_first][depth[coarse_first] <= level] for level in np.unique(depth)
+        ]
+    return [larger_first]
+
+
+def _paint_partition(masks: BoolArray, order: IntArray) -> IntArray:
+    labels = np.full(masks.shape[1:], -1, np.int64)
+    for number in order:
+        labels[masks[number]] = number
+    is_visible = np.bincount(labels.ravel() + 1, minlength=len(masks) + 1) > 0
+    is_visible[0] = False  # of -1, where nothing is painted
+    new_number = np.where(is_visible, np.cumsum(is_visible) - 1, -1)
+    return new_number[labels + 1].astype(np.int64)
 
 
 class ClickFolder(Sequence[ClickTarget]):
@@ -141,10 +231,16 @@ class ClickFolder(Sequence[ClickTarget]):
 
     def __getitem__(self, i: int) -> ClickTarget:  # type: ignore[override]
         sample = self._samples[i]
-        target = _read_target(self.folder / sample["mask"])
-        image = self.folder / sample["image"]
+        path, image = self.folder / sample["mask"], self.folder / sample["image"]
+        mask = np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+        if mask.ndim != 2 or not np.isin(mask, (0, _IGNORE, _OBJECT)).all():
+            raise ValueError(
+                f"mask '{path}' must be gray with the values 0, {_IGNORE} (ignore) and {_OBJECT}, "
+                f"got shape {mask.shape} and values such as {np.unique(mask)[:5].tolist()}"
+            )
+        target = np.where(mask == _IGNORE, -1, mask == _OBJECT).astype(np.int8)
         try:
-            rgb = decode_rgb(image.read_bytes(), (target.shape[0], target.shape[1]))
+            rgb = np.asarray(decode_image(image.read_bytes(), (target.shape[0], target.shape[1])))
         except SampleError as error:
             raise ValueError(f"'{image}' does not go with its mask: {error}") from error
         return ClickTarget(sample["id"], rgb, target)
@@ -167,14 +263,3 @@ def _read_click_index(folder: Path) -> list[dict[str, Any]]:
         ):
             raise ValueError(f"sample {number} of '{path}' must have id, image and mask, as text")
     return samples
-
-
-def _read_target(path: Path) -> npt.NDArray[np.int8]:
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
-        mask = np.asarray(image)
-    if mask.ndim != 2 or not np.isin(mask, (0, _IGNORE, _OBJECT)).all():
-        raise ValueError(
-            f"mask '{path}' must be gray with the values 0, {_IGNORE} (ignore) and {_OBJECT}, "
-            f"got shape {mask.shape} and values such as {np.unique(mask)[:5].tolist()}"
-        )
-    return np.where(mask == _IGNORE, -1, mask == _OBJECT).astype(np.int8)

@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from maskfeat.data.annotations.background import UNMARKED
-from maskfeat.data.order.examples import MakeExample, ScheduledExamples, StreamedBatches
-from maskfeat.data.order.loaders import EpochSampler, IndexedLoader, ResumableLoader, StreamLoader
+from maskfeat.data.annotations.sample import UNMARKED
+from maskfeat.data.order.loaders import (
+    EpochSampler,
+    IndexedLoader,
+    MakeExample,
+    ResumableLoader,
+    ScheduledExamples,
+)
 from maskfeat.data.order.readers import StreamPlan
-from maskfeat.data.order.run_order import RunOrder, shards_of
+from maskfeat.data.order.run_order import RunOrder, new_order
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger
+from maskfeat.data.order.streaming import StreamedBatches, StreamLoader
 from maskfeat.data.settings import StreamSettings
 from maskfeat.data.shards.count import CountedShard, count_samples
 from maskfeat.data.shards.indexed import IndexedShards
@@ -182,40 +188,34 @@ class Training:
         return make_loader(make_example, loading)
 
     def _indexed(self, make_example: MakeExample, loading: dict[str, Any]) -> ResumableLoader:
-        sets, epoch_images = sets_of(self.train), self._num_images()
+        sets = sets_of(self.train)
         shards = [self.sets.indexed(one.shards) for one in sets]
         indices = [evenly_spaced(len(one), self.num_train_images) for one in shards]
-        weights = tuple(one.weight for one in sets)
-        unmarked = [one.unmarked for one in sets]
-        dataset = ScheduledExamples(shards, indices, weights, make_example, self.seed, unmarked)
-        order = RunOrder(
-            tuple(shards_of(one.shards, one.sizes) for one in shards),
-            tuple(map(len, indices)),
-            weights,
-            self.seed,
-            epoch_images,
-            self.batch_size * self.world_size,
-            dataset.orders,
+        order = self._order(
+            [(one.shards, one.sizes) for one in shards], [len(one) for one in indices]
         )
-        sampler = EpochSampler(epoch_images, self.batch_size, self.rank, self.world_size)
+        unmarked = [one.unmarked for one in sets]
+        dataset = ScheduledExamples(shards, indices, order, make_example, unmarked)
+        sampler = EpochSampler(order.epoch_images, self.batch_size, self.rank, self.world_size)
         is_kept = loading["num_workers"] > 0
-        return IndexedLoader(dataset, sampler, order, persistent_workers=is_kept, **loading)
+        return IndexedLoader(dataset, sampler, persistent_workers=is_kept, **loading)
 
     def _streaming(self, make_example: MakeExample, loading: dict[str, Any]) -> ResumableLoader:
         sets, streaming = sets_of(self.train), self.streaming
+        shards = tuple(self.sets.counted(one.shards) for one in sets)
         plan = StreamPlan(
-            sets=tuple(self.sets.counted(one.shards) for one in sets),
-            weights=tuple(one.weight for one in sets),
-            epoch_images=self._num_images(),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=self.rank,
-            world_size=self.world_size,
-            num_readers=streaming.num_readers,
-            max_samples=streaming.shuffle_buffer,
-            max_bytes=streaming.shuffle_buffer_mb * 1e6 / streaming.num_readers / len(sets),
-            source=self.sets.source,
-            keep_crowds=self.sets.keep_crowds,
+            shards,
+            self._order(
+                [([s.url for s in one], [s.num_samples for s in one]) for one in shards], None
+            ),
+            self.rank,
+            self.world_size,
+            streaming.num_readers,
+            streaming.shuffle_buffer,
+            streaming.shuffle_buffer_mb * 1e6 / streaming.num_readers / len(sets),
+            self.sets.source,
+            self.sets.keep_crowds,
+            tuple(one.unmarked for one in sets),
         )
         num_workers = min(loading["num_workers"], streaming.num_readers)
         if num_workers < loading["num_workers"]:
@@ -225,5 +225,16 @@ class Training:
                 loading["num_workers"],
             )
         settings = {**loading, "num_workers": num_workers}
-        unmarked = [one.unmarked for one in sets]
-        return StreamLoader(StreamedBatches(plan, make_example, unmarked), **settings)
+        return StreamLoader(StreamedBatches(plan, make_example), **settings)
+
+    def _order(
+        self, shards: Sequence[tuple[list[str], list[int]]], num_samples: list[int] | None
+    ) -> RunOrder:
+        return new_order(
+            shards,
+            [one.weight for one in sets_of(self.train)],
+            self.seed,
+            self._num_images(),
+            self.batch_size * self.world_size,
+            num_samples,
+        )

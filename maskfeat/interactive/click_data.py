@@ -12,6 +12,7 @@ from maskfeat.arrays import BoolArray
 from maskfeat.batch import LeftOutCrowds, SkippedSample
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.augment import Donor
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.settings import Augmentation
 from maskfeat.data.shards.remote import ShardSettings
@@ -63,8 +64,10 @@ class SessionMaker:
         self._images = images
         self._num_objects, self._part_weight = num_objects, part_weight
 
-    def __call__(self, sample: AnnotatedImage, rng: np.random.Generator) -> ImageSessions:
-        """The sessions; all that users do comes from the generator.
+    def __call__(
+        self, sample: AnnotatedImage, rng: np.random.Generator, donor: Donor | None = None, /
+    ) -> ImageSessions:
+        """The sessions; all that users do comes from the generator, and nothing is pasted.
 
         Raises:
             SampleError: If the sample cannot be read.

@@ -13,7 +13,8 @@ from skimage.color import rgb2lab
 from maskfeat.array_file import read_arrays
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.sample import AnnotatedImage, to_held_out
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.heldout import to_held_out
 from maskfeat.features.cache import arrays_of, features_of_arrays, model_digest
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import features_of

@@ -17,20 +17,21 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from data_settings import data_module
+from example_making import example_maker
 from shard_factory import jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
 from maskfeat.data.annotations.counts import write_counts
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.rle import runs_from_counts, sample_border_points
-from maskfeat.data.annotations.sample import SampleError, read_sample, to_held_out
-from maskfeat.data.augment import ExampleMaker
+from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.stats import count_up, find_places
 from maskfeat.data.convert.verify import verify_folder
-from maskfeat.data.heldout import ClickFolder, ShardImages
+from maskfeat.data.heldout import ClickFolder, ShardImages, to_held_out
 from maskfeat.data.shards.count import count_samples
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.data.shards.names import expand_shards
@@ -285,7 +286,7 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         ("maskfeat.data.annotations.image._open_image", sample.decode),
         (
             "maskfeat.data.augment.sample_points",
-            lambda: ExampleMaker(32, 16, 8)(sample, np.random.default_rng(0)),
+            lambda: example_maker(32, 16, 8)(sample, np.random.default_rng(0)),
         ),
     ):
         with monkeypatch.context() as patch:
@@ -314,7 +315,7 @@ def test_masks_that_share_too_much_to_be_compared_are_counted_as_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_shard(tmp_path / "a.tar", 2)
-    monkeypatch.setattr("maskfeat.data.convert.nesting._MOST_NUMBERS", 15)
+    monkeypatch.setattr("maskfeat.data.convert.stats._MOST_NUMBERS", 15)
     places, _, _ = find_places([str(tmp_path / "a.tar")])
     facts, skipped = count_up(places, num_workers=0)
     assert (facts, dict(skipped)) == ([], {"too large": 2})

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from example_making import example_maker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,7 +14,6 @@ from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.augment import (
     Augmentation,
-    ExampleMaker,
     Window,
     choose_window,
     cut_image,
@@ -46,7 +46,7 @@ def stripes():
 @given(seed=st.integers(0, 10_000), crop_size=st.sampled_from([32, 64, 97]))
 @settings(max_examples=40, deadline=None)
 def test_the_color_at_each_point_is_that_of_the_masks_that_hold_it(stripes, seed, crop_size):
-    make = ExampleMaker(crop_size, num_points=200, max_masks=10, augmentation=PLAIN)
+    make = example_maker(crop_size, num_points=200, max_masks=10, augmentation=PLAIN)
     example = make(stripes, np.random.default_rng(seed))
     y, x = example.points_yx.T
     colors = example.image[y, x].astype(int)
@@ -65,7 +65,7 @@ def test_membership_is_that_of_decoded_masks_cropped_pixel_by_pixel(seed):
     rng = np.random.default_rng(seed)
     rgb, masks = draw_scene(rng, (60, 90), 5)
     sample = sample_of(rgb, masks)
-    make = ExampleMaker(48, num_points=100, max_masks=50, augmentation=Augmentation())
+    make = example_maker(48, num_points=100, max_masks=50, augmentation=Augmentation())
     example = make(sample, np.random.default_rng(seed))
     window = choose_window((60, 90), 48, np.random.default_rng(seed), Augmentation())
     components = decode(sample.runs)
@@ -112,7 +112,7 @@ def test_windows_stay_inside_images_that_are_large_enough(height, width, seed, s
 def test_a_small_image_is_padded_and_nothing_holds_the_padding():
     rgb, masks = draw_scene(np.random.default_rng(0), (20, 24), 3)
     sample = sample_of(rgb, np.concatenate([masks, np.ones((1, 20, 24), bool)]))
-    make = ExampleMaker(128, num_points=300, max_masks=10)
+    make = example_maker(128, num_points=300, max_masks=10)
     example = make(sample, np.random.default_rng(0))
     assert example.image.shape == (128, 128, 3)
     held = example.membership.any(axis=0)
@@ -122,7 +122,7 @@ def test_a_small_image_is_padded_and_nothing_holds_the_padding():
 
 
 def test_too_many_masks_are_thinned_out(stripes):
-    make = ExampleMaker(64, num_points=50, max_masks=2)
+    make = example_maker(64, num_points=50, max_masks=2)
     assert make(stripes, np.random.default_rng(0)).membership.shape[0] == 2
 
 
@@ -149,7 +149,7 @@ def test_color_jitter_keeps_grey_grey_and_changes_colors():
 
 
 def test_the_same_generator_gives_the_same_example(stripes):
-    make = ExampleMaker(64, num_points=50, max_masks=10, augmentation=Augmentation())
+    make = example_maker(64, num_points=50, max_masks=10, augmentation=Augmentation())
     first, again, other = (make(stripes, np.random.default_rng(s)) for s in (1, 1, 2))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.points_yx, again.points_yx)

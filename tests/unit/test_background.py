@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from data_settings import data_module
+from example_making import example_maker
 from shard_factory import annotation_of, jpg_bytes, write_shard
 
-from maskfeat.data.annotations.background import with_background
 from maskfeat.data.annotations.painting import decode
-from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.augment import ExampleMaker
+from maskfeat.data.annotations.sample import AnnotatedImage, read_sample, with_background
 from maskfeat.data.training_set import sets_of
 
 
@@ -51,7 +50,7 @@ def test_small_gaps_stay_unmarked_and_a_full_image_is_left_alone() -> None:
 def test_pixels_of_a_background_are_alike_and_of_unknown_ones_nothing_is_said() -> None:
     masks = np.zeros((1, 40, 40), bool)
     masks[0, 10:20, 10:20] = True
-    make = ExampleMaker(40, 60, 10, num_pairs=50, boundaries=True)
+    make = example_maker(40, 60, 10, num_pairs=50, boundaries=True)
     unknown, background = (
         make(one, np.random.default_rng(0))
         for one in (sample_of(masks), with_background(sample_of(masks)))

@@ -13,7 +13,7 @@ from shard_factory import write_shard
 from test_data_resume import at_work, epoch_of, through_disk
 
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.data.order.run_order import RunOrder, SetOrder, carried_over, first_orders
+from maskfeat.data.order.run_order import RunOrder, SetOrder, carried_over, new_order
 
 # In this order samples are streamed as they lie in their shards, one shard after the other.
 IN_ORDER = {"mode": "streaming", "num_readers": 1, "shuffle_buffer": 1}
@@ -184,8 +184,8 @@ def test_sets_whose_shards_have_equal_names_are_told_apart_by_their_folders(
 
 def test_what_changed_is_named() -> None:
     def order(*sets: tuple[tuple[str, int], ...], weights: tuple[float, ...]) -> RunOrder:
-        sizes = tuple(sum(size for _, size in shards) for shards in sets)
-        return RunOrder(sets, sizes, weights, 0, 10, 2, first_orders(0, len(sets)))
+        shards = [([name for name, _ in one], [size for _, size in one]) for one in sets]
+        return new_order(shards, weights, 0, 10, 2)
 
     before = order((("a", 4), ("b", 6)), weights=(1.0,))
     now = order((("a", 4), ("b", 5), ("c", 1)), (("d", 3),), weights=(1.0, 1.0))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_settings import data_module
+from example_making import example_maker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -17,7 +18,7 @@ from skimage.measure import label
 
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.augment import ExampleMaker, jitter_color
+from maskfeat.data.augment import jitter_color
 from maskfeat.data.composition import LUMA, paste, pasteable, runs_of
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.settings import Augmentation
@@ -99,7 +100,7 @@ def test_points_of_a_composed_example_are_held_by_what_is_seen() -> None:
     still = Augmentation(
         min_scale=1, max_scale=1, max_stretch=1, flip=0, paste=1, max_pasted=1, **STILL
     )
-    make = ExampleMaker(64, 400, 10, still, boundaries=True)
+    make = example_maker(64, 400, 10, still, boundaries=True)
     for seed in range(6):
         example = make(target, np.random.default_rng(seed), lambda rng: donor)
         y, x = example.points_yx.T
@@ -119,14 +120,14 @@ def test_points_of_a_composed_example_are_held_by_what_is_seen() -> None:
 def test_without_a_donor_and_with_no_share_examples_are_as_they_were() -> None:
     sample = sample_of(flat(90, 64), square(10, 10, 20, 64)[None])
     plain, may = (
-        ExampleMaker(48, 30, 5, augmentation)
+        example_maker(48, 30, 5, augmentation)
         for augmentation in (Augmentation(), Augmentation(paste=1.0))
     )
-    assert not plain.takes_donor
-    assert may.takes_donor
     first, again = (make(sample, np.random.default_rng(3)) for make in (plain, may))
-    assert (first.points_yx == again.points_yx).all()
-    assert (first.image == again.image).all()
+    unasked = plain(sample, np.random.default_rng(3), lambda _: pytest.fail("nothing is pasted"))
+    for other in (again, unasked):
+        assert (first.points_yx == other.points_yx).all()
+        assert (first.image == other.image).all()
 
 
 # --- colors --------------------------------------------------------------------------------------

@@ -41,10 +41,10 @@ from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
 from maskfeat.data.commands import parse_part
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+from maskfeat.data.convert.layouts import TarRecord
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.sources import clean_keys
 from maskfeat.data.convert.state import ConvertState
-from maskfeat.data.convert.tars import TarRecord
 from maskfeat.data.shards.index import scan_shard
 
 SMALL = Settings(size=40, min_area_px=4, shard_mb=0.05)
@@ -99,7 +99,7 @@ def one_sample(masks: np.ndarray, rgb: np.ndarray, tmp_path: Path, **more: Any) 
     jpg, text = jpg_bytes(rgb), json.dumps(annotation_of(masks, **more)).encode()
     path = write_members(tmp_path / "one.tar", [("sa_1.json", text), ("sa_1.jpg", jpg)])
     [(key, span)] = scan_shard(path).places()
-    return TarRecord(key, str(path), span)
+    return TarRecord(key, (str(path),), span)
 
 
 def test_a_genuine_tar_comes_out_sorted_small_and_readable_by_webdataset(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_a_corrupted_json_ends_in_a_skip_or_in_masks_that_fit(
     path = tmp_path_factory.getbasetemp() / f"fuzz{os.getpid()}.tar"
     write_members(path, [("k.jpg", _JPG), ("k.json", bytes(text))])
     [(key, span)] = scan_shard(path).places()
-    record = TarRecord(key, str(path), span)
+    record = TarRecord(key, (str(path),), span)
     try:
         jpg, new, num, _ = shrink("k", 1, record.read(), Settings(size=30, min_area_px=4))
     except SampleError:
@@ -636,7 +636,7 @@ def test_what_training_refuses_for_its_number_of_runs_is_not_converted(tmp_path:
         text = json.dumps({"annotations": [whole] * num}).encode()
         path = write_members(tmp_path / "a.tar", [("a.jpg", jpg), ("a.json", text)])
         [(key, span)] = scan_shard(path).places()
-        source = TarRecord(key, str(path), span, limits).read()
+        source = TarRecord(key, (str(path),), span, limits).read()
         if num == 3:
             assert read_sample("a", "a.tar", jpg, text, limits=limits).runs.num_masks == 3
             assert shrink("a", 1, source, how)[2] == 3

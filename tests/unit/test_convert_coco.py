@@ -13,14 +13,16 @@ from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes, write_members
 from source_layouts import SIZE, blocks, save, write_coco, write_jpg
 
-from maskfeat.data.annotations.sample import SampleError, read_sample
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.report import print_summary
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.heldout import ShardImages
+from maskfeat.data.order.streaming import finish
 from maskfeat.data.shards.index import scan_shard
 from maskfeat.data.shards.indexed import IndexedShards
-from maskfeat.data.shards.stream import RawSample, read_raw
+from maskfeat.data.shards.stream import RawSample
 
 RGB = np.zeros((*SIZE, 3), np.uint8)
 
@@ -212,7 +214,8 @@ def test_crowds_in_shards_are_neither_trained_on_nor_clicked_unless_wanted(
         assert (len(sample.levels), sample.num_crowds) == (num, 3 - num)
         assert len(set(sample.runs.annotation.tolist())) == num
         indexed = IndexedShards(str(path), keep_crowds=keep)[0]
-        streamed = read_raw(RawSample("a", "a.tar", jpg, text), keep)
+        raw = RawSample("a", "a.tar", jpg, text)
+        streamed = finish(raw, (0,), lambda sample, _: sample, keep)
         held_out = ShardImages(str(path), keep_crowds=keep)
         assert held_out.num_crowds == 3 - num
         for masks_read in (indexed.runs.areas, streamed.runs.areas, held_out[0].masks):

@@ -18,7 +18,7 @@ from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.rle import part_runs
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
-from maskfeat.data.convert.polygons import fill_polygons
+from maskfeat.data.convert.coco import fill_polygons
 from maskfeat.data.convert.runs import (
     boxes_xywh,
     encode_runs,

@@ -13,10 +13,9 @@ import torch
 from data_settings import data_module
 from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 
-from maskfeat.batch import SkippedSample
+from maskfeat.batch import SkippedSample, collate
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.data.folder import find_images, read_image
-from maskfeat.data.order.examples import collate
 
 # Faults that make a sample unreadable; the others are read rightly.
 UNREADABLE = {1: "truncated jpg", 4: "bad json", 7: "rle of another size", 9: "no masks"}

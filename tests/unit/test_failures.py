@@ -6,7 +6,7 @@ import pytest
 import torch
 from fits import CHECKPOINTS, TWO_STEPS
 
-import maskfeat.data.order.examples as own_module
+import maskfeat.batch as own_module
 from maskfeat.running.failures import sentence_of_run
 
 WORKER = """Caught RuntimeError in DataLoader worker process 0.

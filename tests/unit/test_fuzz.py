@@ -9,14 +9,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from example_making import example_maker
 from fuzzed_samples import expected_components, mutate
 from PIL import Image
 from shard_factory import annotation_of, draw_scene, jpg_bytes
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.rle import MAX_RUNS
-from maskfeat.data.annotations.sample import SampleError, read_sample
-from maskfeat.data.augment import ExampleMaker, choose_window
+from maskfeat.data.annotations.sample import read_sample
+from maskfeat.data.augment import choose_window
 from maskfeat.data.settings import Augmentation
 
 SIZE = (18, 24)
@@ -36,7 +38,7 @@ def fuzz(num_cases: int, seed: int) -> Counter[str]:
 
 
 def _read_one(jpg: bytes, text: bytes, case: int) -> str:
-    make = ExampleMaker(CROP, 64, 10_000, Augmentation())
+    make = example_maker(CROP, 64, 10_000, Augmentation())
     tracemalloc.start()
     begin = time.process_time()
     try:

@@ -6,16 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from example_making import example_maker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shard_factory import annotation_of, jpg_bytes
 
+from maskfeat.batch import Example, collate
 from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.augment import Example, ExampleMaker
 from maskfeat.data.local_targets import boundary_map, pair_similarity
-from maskfeat.data.order.examples import collate
 from maskfeat.data.settings import Augmentation
 
 
@@ -89,7 +89,7 @@ def quarters() -> AnnotatedImage:
 
 
 def make(seed: int = 0, **settings) -> Example:
-    maker = ExampleMaker(48, 20, 10, Augmentation(), num_pairs=300, boundaries=True, **settings)
+    maker = example_maker(48, 20, 10, Augmentation(), num_pairs=300, boundaries=True, **settings)
     return maker(quarters(), np.random.default_rng(seed))
 
 
@@ -122,7 +122,7 @@ def test_nothing_is_taught_of_what_no_mask_holds() -> None:
 
 def test_examples_without_them_are_as_they_were_and_batches_hold_what_examples_hold() -> None:
     with_local = make()
-    plain = ExampleMaker(48, 20, 10, Augmentation())(quarters(), np.random.default_rng(0))
+    plain = example_maker(48, 20, 10, Augmentation())(quarters(), np.random.default_rng(0))
     assert (plain.image == with_local.image).all()
     assert (plain.points_yx == with_local.points_yx).all()
     assert (plain.membership == with_local.membership).all()

@@ -12,16 +12,19 @@ import pytest
 from bad_server import bad_server
 from shard_factory import write_shard
 
-from maskfeat.batch import SkippedSample
-from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
-from maskfeat.data.augment import Example
-from maskfeat.data.order.examples import StreamedBatches
-from maskfeat.data.order.loaders import Progress, StreamLoader
-from maskfeat.data.order.readers import StreamPlan, StreamReader, finish
+from maskfeat.batch import Example, SkippedSample
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.order.loaders import Progress
+from maskfeat.data.order.readers import StreamPlan, StreamReader
+from maskfeat.data.order.run_order import new_order
+from maskfeat.data.order.streaming import StreamedBatches, StreamLoader, finish
 from maskfeat.data.shards.count import CountedShard
 
 
-def make_example(sample: AnnotatedImage, rng: np.random.Generator) -> Example:
+def make_example(
+    sample: AnnotatedImage, rng: np.random.Generator, donor: object = None, /
+) -> Example:
     if int(sample.key.removeprefix("sa_")) % 1000 == 13:
         raise SampleError("bad jpg", "thirteen")
     points = rng.integers(0, 4, (2, 2))  # so that batches tell whether randomness is the same
@@ -41,13 +44,14 @@ def write_shards(folder: Path, sizes: list[int], name: str = "") -> tuple[Counte
 def plan_of(*sets: tuple[CountedShard, ...], **settings: Any) -> StreamPlan:
     """Epochs of one pass, in batches of three, if nothing else is said."""
     total = sum(shard.num_samples for shards in sets for shard in shards)
-    return StreamPlan(
-        sets,
+    order = new_order(
+        [([s.url for s in one], [s.num_samples for s in one]) for one in sets],
         settings.pop("weights", (1.0,) * len(sets)),
+        settings.pop("seed", 0),
         settings.pop("epoch_images", total),
-        settings.pop("batch_size", 3),
-        **settings,
+        settings.pop("batch_size", 3) * settings.get("world_size", 1),
     )
+    return StreamPlan(sets, order, **settings)
 
 
 def reader_of(plan: StreamPlan, number: int = 0, epoch: int = 0) -> StreamReader:
@@ -104,7 +108,7 @@ def test_each_epoch_reads_every_sample_once_however_shards_and_readers_divide(
                 num_readers=num_readers,
                 max_samples=4,
             )
-            num_own = len(range(number, plan.num_batches, num_readers)) * batch_size
+            num_own = len(range(number, plan.order.num_steps, num_readers)) * batch_size
             found.update(keys_of(reader_of(plan, number, epoch), num_own))
         assert set(found.values()) == {1}
         assert set(found) <= keys

@@ -13,14 +13,10 @@ from PIL import Image
 from shard_factory import FAULTS, Scene, annotation_of, draw_scene, jpg_bytes, sample_files
 from skimage.measure import label
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode
-from maskfeat.data.annotations.sample import (
-    AnnotatedImage,
-    SampleError,
-    is_crowd,
-    read_sample,
-    to_held_out,
-)
+from maskfeat.data.annotations.sample import AnnotatedImage, is_crowd, read_sample
+from maskfeat.data.heldout import to_held_out
 from maskfeat.data.shards.index import scan_shard
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -18,9 +18,8 @@ from shard_factory import FAULTS, annotation_of, jpg_bytes, write_members, write
 from maskfeat.data.annotations.painting import decode, encode
 from maskfeat.data.annotations.rle import Runs, runs_from_counts
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
-from maskfeat.data.convert.nesting import nesting_depths, overlaps
-from maskfeat.data.convert.sheet import draw_sheet
-from maskfeat.data.convert.stats import count_up, find_places, summarize
+from maskfeat.data.convert.report import draw_sheet
+from maskfeat.data.convert.stats import count_up, find_places, nesting_depths, overlaps, summarize
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.shards.index import scan_shard
 

@@ -12,7 +12,7 @@ import pytest
 from shard_factory import FAULTS, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.annotations.sample import SampleError
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.order.skips import SkipLedger
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.data.shards.names import expand_shards

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.image import (
     SampleError,
     check_image,
     decode_image,
     within_memory,
 )
-from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.painting import paint
+from maskfeat.data.annotations.limits import MB, Limits
 from maskfeat.data.annotations.read_as import ReadAs, read_as_from_json
-from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
-from maskfeat.data.annotations.rle import Runs, runs_from_counts
+from maskfeat.data.annotations.rle import Runs, part_runs, runs_from_counts
 
-if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
-    from maskfeat.batch import HeldOutImage
-
-__all__ = [
-    "AnnotatedImage",
-    "SampleError",
-    "check_held_out",
-    "is_crowd",
-    "parse_annotations",
-    "read_sample",
-    "to_held_out",
-]
-
-_LEVELS = {"object": 0, "region": 0, "part": 1, "subpart": 2}
+# What pixels in no mask are, see `maskfeat.data.training_set.sets_of`.
+UNMARKED = ("unknown", "background", "everything")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,67 +150,75 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
     return str(annotation.get("iscrowd", 0)).strip().lower() in ("1", "1.0", "true")
 
 
-@within_memory("to decode its masks")
-def to_held_out(
-    sample: AnnotatedImage,
-    short_side: int | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> HeldOutImage:
-    """Decode a sample whole: image, masks and true partitions.
+def as_marked(sample: AnnotatedImage, unmarked: str) -> AnnotatedImage:
+    """An image of a set whose unmarked pixels are one of `UNMARKED`."""
+    if unmarked == "background":
+        return with_background(sample)
+    return without_masks(sample) if unmarked == "everything" else sample
 
-    A partition is painted mask over mask, larger first, so a pixel carries the smallest mask that
-    holds it; numbers are 0, 1, ... without gaps. With annotators there is one partition for each,
-    by rising number; else with levels, one per level (objects, then parts on top, then subparts;
-    what has no or another level counts as object); else one of all masks.
+
+def without_masks(sample: AnnotatedImage) -> AnnotatedImage:
+    """The same image without any mask: for distillation, which needs none."""
+    none = np.zeros(0, np.int64)
+    few = none.astype(np.int32)
+    return dataclasses.replace(
+        sample, runs=Runs(sample.runs.size, none, none, few, 0, none, few), annotators=(), levels=()
+    )
+
+
+def with_background(sample: AnnotatedImage, min_area_px: int = 16) -> AnnotatedImage:
+    """Give what no mask holds masks of its own, one for each connected component.
+
+    For sets whose unmarked pixels are background. Else nothing is taught of them: pairs that no
+    mask holds are not counted.
 
     Args:
-        sample: The sample.
-        short_side: Larger images are reduced to this short side, pixels, and masks with them (a
-            pixel belongs to what held its center; a mask left without pixels is dropped).
-        limits: What it may ask for.
+        sample: The image.
+        min_area_px: Smaller components stay unmarked.
 
-    Raises:
-        SampleError: If the image cannot be decoded ("bad jpg"), or its masks take more memory than
-            the limits say, or there is ("too large").
+    Returns:
+        The image with more masks, of one more annotation; the same one where all is marked.
     """
-    from maskfeat.batch import HeldOutImage
+    runs = sample.runs
+    num_pixels = runs.size[0] * runs.size[1]
+    steps = np.bincount(runs.starts, minlength=num_pixels + 1)
+    steps -= np.bincount(runs.stops, minlength=num_pixels + 1)
+    is_free = np.pad(np.cumsum(steps)[:-1] == 0, 1)
+    ends = np.flatnonzero(np.diff(is_free))
+    owner = np.zeros(len(ends) // 2, np.int32)
+    free = part_runs(ends[0::2], ends[1::2], owner, runs.size, min_area_px, num_pixels)
+    if not free.num_masks:
+        return sample
+    number = len(sample.annotators)
+    both = Runs(
+        runs.size,
+        np.concatenate([runs.starts, free.starts]),
+        np.concatenate([runs.stops, free.stops]),
+        np.concatenate([runs.mask_of_run, free.mask_of_run + np.int32(runs.num_masks)]),
+        runs.num_masks + free.num_masks,
+        np.concatenate([runs.areas, free.areas]),
+        np.concatenate([runs.annotation, np.full(free.num_masks, number, np.int32)]),
+    )
+    return dataclasses.replace(
+        sample,
+        runs=both,
+        annotators=(*sample.annotators, None),
+        levels=(*sample.levels, None),
+    )
 
-    check_held_out(sample, short_side, limits)
-    size, runs = sample.runs.size, sample.runs
-    new_size = reduced_size(size, short_side) if short_side else size
-    image = sample.decode(at_least=min(1.0, short_side / min(size)) if short_side else 1.0)
-    if new_size != size:
-        reduced = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BOX)
-        image = np.asarray(reduced)
-    # Straight from the runs: decoded in full, the masks would take many times the memory.
-    masks = paint(*reduce_runs(runs, new_size), runs.num_masks, new_size)
-    partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
-    is_left = masks.any(axis=(1, 2))
-    masks = masks if is_left.all() else masks[is_left]
-    return HeldOutImage(sample.key, image, masks, partitions)
 
-
-def check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limits) -> None:
-    """Check what the decoded masks of a sample will take, before they are decoded.
-
-    Args:
-        sample: The sample.
-        short_side: As in `to_held_out`.
-        limits: What it may take.
+def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
+    """Check the files of a sample before they are read.
 
     Raises:
         SampleError: "too large".
     """
-    size, num_masks = sample.runs.size, sample.runs.num_masks
-    height, width = reduced_size(size, short_side) if short_side else size
-    num_partitions = len(_painting_orders(sample))
-    num_gb = (num_masks + 8 * num_partitions) * height * width / 1e9
-    if num_gb > limits.held_out_gb:
-        raise SampleError(
-            "too large",
-            f"{num_masks} masks and {num_partitions} partitions of {height} x {width} take "
-            f"{num_gb:.3g} GB, more than {limits.held_out_gb:g} (limits.held_out_gb)",
-        )
+    for kind, size, most in (("jpg", jpg_size, limits.jpg_mb), ("json", json_size, limits.json_mb)):
+        if size > most * MB:
+            raise SampleError(
+                "too large",
+                f"the {kind} has {size / MB:.4g} MB, more than {most:g} (limits.{kind}_mb)",
+            )
 
 
 @within_memory("to read its json")
@@ -285,33 +279,3 @@ def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:
 
 def _typed(value: object, kind: type) -> Any:  # noqa: ANN401 - an instance of `kind`
     return value if type(value) is kind else None
-
-
-def _painting_orders(sample: AnnotatedImage) -> list[IntArray]:
-    """For each partition the masks to paint, first to last."""
-    runs = sample.runs
-    larger_first = np.argsort(-runs.areas, kind="stable")
-    owner = runs.annotation[larger_first]
-    present = [sample.annotators[i] for i in owner]
-    annotators = sorted({one for one in present if one is not None})
-    if annotators:
-        who = np.array([-1 if one is None else annotators.index(one) for one in present])
-        return [larger_first[who == number] for number in range(len(annotators))]
-    words = [sample.levels[i] for i in owner]
-    if any(word is not None for word in words):
-        depth = np.array([_LEVELS.get(word or "object", 0) for word in words])
-        coarse_first = np.argsort(depth, kind="stable")
-        return [
-            larger_first[coarse_first][depth[coarse_first] <= level] for level in np.unique(depth)
-        ]
-    return [larger_first]
-
-
-def _paint_partition(masks: BoolArray, order: IntArray) -> IntArray:
-    labels = np.full(masks.shape[1:], -1, np.int64)
-    for number in order:
-        labels[masks[number]] = number
-    is_visible = np.bincount(labels.ravel() + 1, minlength=len(masks) + 1) > 0
-    is_visible[0] = False  # of -1, where nothing is painted
-    new_number = np.where(is_visible, np.cumsum(is_visible) - 1, -1)
-    return new_number[labels + 1].astype(np.int64)

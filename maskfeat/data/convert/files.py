@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,8 @@ def one_number(values: npt.NDArray[Any]) -> IntArray:
         return values.astype(np.int64)
     red, green, blue = (values[..., channel].astype(np.int64) for channel in range(3))
     return red + 256 * green + 65536 * blue
+
+
+def digest(data: bytes) -> str:
+    """16 characters that stand for some bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -14,58 +14,49 @@ from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_files import ENDINGS, listed_entries, say_passed_over
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
-from maskfeat.data.convert.sample import DEFAULTS, Missing, Record, Settings, SourceSample
+from maskfeat.data.convert.sample import (
+    DEFAULTS,
+    FileRecord,
+    Missing,
+    Record,
+    Settings,
+    SourceSample,
+)
 
 _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclass(frozen=True)
-class LabelMapRecord:
+class LabelMapRecord(FileRecord):
     """An image and a label map, where 0 (or black) belongs to no mask."""
 
-    key: str
-    image: str
-    labels: str
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What it is read from."""
-        return (self.image, self.labels)
-
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
-        """Read it, see `maskfeat.data.convert.sample.Record`."""
-        labels, has_void = read_labels(self.labels, settings.void_label)
+        """Read both; pixels of the void label count as left out."""
+        image, path = self.files
+        labels, has_void = read_labels(path, settings.void_label)
         values = np.unique(labels[labels != 0])
         entries = [{"class_id": value} for value in values.tolist()]
         size = (labels.shape[0], labels.shape[1])
         runs, left_out = label_runs(labels, values), {"void": int(has_void)}
-        return SourceSample(read_file(self.image, "image"), size, runs, entries, {}, left_out)
+        return SourceSample(read_file(image, "image"), size, runs, entries, {}, left_out)
 
 
 @dataclass(frozen=True)
-class BinaryMasksRecord:
+class BinaryMasksRecord(FileRecord):
     """An image, and a file for each of its masks, which is whatever is not 0 there."""
 
-    key: str
-    image: str
-    masks: tuple[str, ...]
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What it is read from."""
-        return (self.image, *self.masks)
-
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
-        """Read it, see `maskfeat.data.convert.sample.Record`."""
+        """Read one mask after the other, so that one at a time is decoded."""
+        image, *paths = self.files
         runs, sizes = [], set()
-        for path in self.masks:  # one decoded mask at a time
+        for path in paths:
             mask = one_number(read_png(path, "mask")) != 0
             sizes.add((mask.shape[0], mask.shape[1]))
             runs.append(mask_runs(mask))
         if len(sizes) != 1:
             raise SampleError("size mismatch", f"the masks of '{self.key}' differ in size")
-        entries = [{"mask_file": Path(path).name} for path in self.masks]
-        jpg = read_file(self.image, "image")
+        entries = [{"mask_file": Path(path).name} for path in paths]
+        jpg = read_file(image, "image")
         return SourceSample(jpg, sizes.pop(), join_runs(runs), entries, {})
 
 
@@ -148,10 +139,10 @@ class _Masks:
             listed = "' and '".join(names)
             return Missing(key, f"its masks are in '{listed}'; keep one of them", "bad mask")
         if maps:
-            return LabelMapRecord(key, str(image), str(maps[0]))
+            return LabelMapRecord(key, (str(image), str(maps[0])))
         if folder is not None and files:
             say_passed_over(folder, set(parts) - set(files))
-            return BinaryMasksRecord(key, str(image), tuple(map(str, files)))
+            return BinaryMasksRecord(key, tuple(map(str, (image, *files))))
         absent = f"there is neither {key}.png nor a folder {key} of PNGs in '{self._folder}'"
         return Missing(key, absent)
 

@@ -17,8 +17,8 @@ from PIL import Image
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.convert.coco import fill_polygons, read_polygons
 from maskfeat.data.convert.files import read_labels
-from maskfeat.data.convert.polygons import fill_polygons, read_polygons
 
 Size = tuple[int, int]
 Named = tuple[str, BoolArray]

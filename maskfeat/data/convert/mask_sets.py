@@ -14,7 +14,7 @@ from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_file import ImageFile
 from maskfeat.data.annotations.image_files import ENDINGS
 from maskfeat.data.annotations.sample import parse_annotations
-from maskfeat.data.convert.coco_ids import annotations_of, by_id
+from maskfeat.data.convert.coco_json import annotations_of, by_id
 from maskfeat.data.convert.files import MASK_ENDINGS, read_file, read_labels
 from maskfeat.data.convert.mask_files import (
     UNNAMED,

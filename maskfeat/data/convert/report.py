@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.convert import sheet, stats
-from maskfeat.data.convert.state import INDEX_NAME, ConvertState, write_json
+from maskfeat.arrays import RgbImage
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.rle import Runs
+from maskfeat.data.annotations.sample import AnnotatedImage
+from maskfeat.data.convert import stats
+from maskfeat.data.convert.state import INDEX_NAME, ConvertState
 from maskfeat.data.convert.verify import Problem
-from maskfeat.data.order.schedule import evenly_spaced
-from maskfeat.files import whole_file
 
 _SHOWN = (
     ("0", "least"),
@@ -26,6 +27,9 @@ _SHOWN = (
     ("1", "most"),
     ("mean", "mean"),
 )
+_CELL = 320  # pixels: the long side of an image on the sheet
+_GAP = 6
+_LINE = 14  # height of the text under an image
 
 
 def print_summary(state: ConvertState) -> None:
@@ -61,49 +65,8 @@ def print_problems(problems: Sequence[Problem]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def write_stats(
-    shards: Sequence[str],
-    json: str | None,
-    image: str | None,
-    num: int | None,
-    num_imaged: int,
-    seed: int,
-    num_workers: int | None,
-    index_dir: str | None,
-    limits: Limits,
-) -> None:
-    """Count, print and draw; the arguments are those of `maskfeat shards stats`.
-
-    Raises:
-        FileNotFoundError: If a name stands for no tar.
-        ValueError: If a number is out of range or no sample can be read.
-    """
-    if num_imaged < 1 or (num is not None and num < 1):
-        raise ValueError(f"num and num_imaged must be at least 1, got {num} and {num_imaged}")
-    places, paths, num_incomplete = stats.find_places(shards, index_dir, limits)
-    total = len(places)
-    chosen = [places[number] for number in evenly_spaced(total, num)]
-    facts, skipped = stats.count_up(chosen, num_workers, show_progress=True)
-    if not facts:
-        raise ValueError(f"none of the {total} samples can be read")
-    skipped["incomplete"] += num_incomplete
-    found = {
-        "shards": len(paths),
-        "samples_in_all": total,
-        "counted": stats.summarize(facts),
-        "skipped": {reason: n for reason, n in sorted(skipped.items()) if n},
-        "skipped_at_conversion": stats.skipped_at_conversion(shards),
-    }
-    _print_stats(found)
-    if json is not None:
-        write_json(Path(json), found)
-    if image is not None:
-        drawn = Image.fromarray(sheet.draw_sheet(places, num_imaged, seed))
-        with whole_file(image) as file:
-            drawn.save(file, "PNG")
-
-
-def _print_stats(found: dict[str, Any]) -> None:
+def print_stats(found: dict[str, Any]) -> None:
+    """Tell what is in shards, in the words of the JSON file of `maskfeat shards stats`."""
     counted = found["counted"]
     numbers = _table("", "number")
     numbers.add_row("shards", f"{found['shards']:,}")
@@ -138,3 +101,80 @@ def _table(*heads: str) -> Table:
         is_text = number == 0 or head in ("what is wrong", "for instance")
         table.add_column(head, justify="left" if is_text else "right", overflow="fold")
     return table
+
+
+def draw_sheet(places: Sequence[stats.Place], num: int = 12, seed: int = 0) -> RgbImage:
+    """Draw random samples, each as it is and covered by its masks.
+
+    Args:
+        places: The samples; those that cannot be read are passed over.
+        num: How many to draw.
+        seed: Of the choice and of the colors; the same one gives the same image.
+
+    Returns:
+        RGB, uint8, two samples in a row.
+
+    Raises:
+        ValueError: If no sample can be read.
+    """
+    order = np.random.default_rng(seed).permutation(len(places))
+    cells: list[Image.Image] = []
+    for number in order:
+        if len(cells) == num:
+            break
+        try:
+            cells.append(_cell(stats.read_place(places[number]), seed))
+        except SampleError:
+            continue
+    if not cells:
+        raise ValueError("there is no sample that can be read, and so none to be drawn")
+    width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
+    num_rows = -(-len(cells) // 2)
+    sheet = Image.new("RGB", (min(2, len(cells)) * width, num_rows * height), "white")
+    for number, cell in enumerate(cells):
+        sheet.paste(cell, (number % 2 * width, number // 2 * height))
+    return np.asarray(sheet)
+
+
+def _paint_masks(rgb: RgbImage, runs: Runs, seed: int = 0) -> RgbImage:
+    """Tint each mask, small ones over large ones, and darken its border.
+
+    Args:
+        rgb: The image, uint8, shape (H, W, 3).
+        runs: Its masks.
+        seed: Of the colors.
+
+    Returns:
+        RGB, uint8, same shape.
+    """
+    colors = np.random.default_rng(seed).uniform(30, 255, (runs.num_masks, 3))
+    top = np.full(runs.size[0] * runs.size[1], -1, np.int64)  # column by column, as runs are
+    bounds = np.searchsorted(runs.mask_of_run, np.arange(runs.num_masks + 1))
+    for mask in np.argsort(-runs.areas, kind="stable"):
+        mine = slice(bounds[mask], bounds[mask + 1])
+        for start, stop in zip(runs.starts[mine], runs.stops[mine], strict=True):
+            top[start:stop] = mask
+    labels = top.reshape(runs.size[1], runs.size[0]).T
+    tinted = np.where(
+        (labels >= 0)[..., None], 0.4 * rgb + 0.6 * colors[labels], 0.4 * rgb.astype(float)
+    )
+    is_border = np.zeros(labels.shape, bool)
+    is_border[1:] |= labels[1:] != labels[:-1]
+    is_border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    tinted[is_border] *= 0.3
+    return tinted.astype(np.uint8)
+
+
+def _cell(sample: AnnotatedImage, seed: int) -> Image.Image:
+    rgb = sample.decode()
+    images = [Image.fromarray(one) for one in (rgb, _paint_masks(rgb, sample.runs, seed))]
+    for image in images:
+        image.thumbnail((_CELL, _CELL))
+    width, height = images[0].size
+    cell = Image.new("RGB", (2 * width + 2 * _GAP, height + _LINE + _GAP), "white")
+    for number, image in enumerate(images):
+        cell.paste(image, (number * (width + _GAP // 2), 0))
+    size = f"{sample.runs.size[1]} x {sample.runs.size[0]}"
+    text = f"{sample.key[:40]}  {size}, {sample.runs.num_masks} masks"
+    ImageDraw.Draw(cell).text((2, height + 1), text, fill="black")
+    return cell

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,6 +36,27 @@ def label_runs(labels: npt.NDArray[np.integer], values: npt.NDArray[np.integer])
     order = np.flatnonzero(is_wanted)
     order = order[np.argsort(owner[order], kind="stable")]
     return starts[order].astype(np.int64), stops[order].astype(np.int64), owner[order].astype("i4")
+
+
+def join_labels(
+    maps: Sequence[npt.NDArray[np.integer]], is_zero_void: bool = False
+) -> tuple[RawRuns, list[npt.NDArray[np.integer]]]:
+    """Read label maps of one image as runs, an annotation for each label of each map.
+
+    Args:
+        maps: Any integers, shape (H, W) each.
+        is_zero_void: Whether 0 is no label.
+
+    Returns:
+        Their runs, map after map, sorted by (annotation, start); and the labels of each map.
+    """
+    runs, values = list[RawRuns](), list[npt.NDArray[np.integer]]()
+    for labels in maps:
+        values.append(np.unique(labels[labels != 0] if is_zero_void else labels))
+        starts, stops, owner = label_runs(labels, values[-1])
+        runs.append((starts, stops, owner + np.int32(sum(map(len, values[:-1])))))
+    starts, stops, owner = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    return (starts, stops, owner), values
 
 
 def mask_runs(mask: BoolArray) -> tuple[IntArray, IntArray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from PIL import Image
 
 from maskfeat.data.annotations.image import SampleError, decode_image
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.painting import reduce_runs, reduced_size
 from maskfeat.data.annotations.read_as import ReadAs
-from maskfeat.data.annotations.reduce import reduce_runs, reduced_size
 from maskfeat.data.annotations.rle import Runs, membership, part_runs
 from maskfeat.data.annotations.sample import is_crowd
 from maskfeat.data.convert.runs import (
@@ -126,8 +127,25 @@ class Record(Protocol):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it is read from."""
+        """The files that it is read from; it has changed where one of them has."""
 
+    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
+        """Read it, see `FileRecord`."""
+
+
+@dataclass(frozen=True)
+class FileRecord(ABC):
+    """A `Record` that is read from files alone.
+
+    Attributes:
+        key: Its name in the source.
+        files: The files that it is read from; it has changed where one of them has.
+    """
+
+    key: str
+    files: tuple[str, ...]
+
+    @abstractmethod
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read it.
 
@@ -140,17 +158,15 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A sample that is not whole, and so is reported when its turn comes."""
+class Missing(FileRecord):
+    """A sample that is not whole, and so is reported when its turn comes.
 
-    key: str
+    It has no files: it counts as changed when it becomes whole.
+    """
+
+    files: tuple[str, ...] = field(default=(), init=False)
     detail: str
     reason: str = "incomplete"
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """None: it counts as changed when it becomes whole."""
-        return ()
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Say what is missing."""
@@ -233,6 +249,8 @@ def _describe(
     scale_yx = (height / old[0], width / old[1])
     boxes = boxes_xywh(runs).astype(float).tolist()
     points = _points_inside(runs, entries, scale_yx)
+    whole, scales = [0.0, 0.0, old[1], old[0]], (*scale_yx[::-1], *scale_yx[::-1])
+    crops = [_numbers(entry.get("crop_box"), 4) or whole for entry in entries]
     return [
         {
             "id": number + 1,
@@ -242,7 +260,7 @@ def _describe(
             "predicted_iou": 1.0,
             "stability_score": 1.0,
             **{name: value for name, value in entry.items() if name not in _MADE_ANEW},
-            "crop_box": _crop_box(entry, old, runs.size),
+            "crop_box": [round(v * s, 2) for v, s in zip(crops[number], scales, strict=True)],
             "point_coords": [points[number]],
         }
         for number, (counts, entry) in enumerate(zip(encode_runs(runs), entries, strict=True))
@@ -262,13 +280,6 @@ def _points_inside(
     is_inside = membership(runs, pixels)[given, np.arange(len(given))]
     points[np.array(given, np.int64)[is_inside]] = pixels[is_inside]
     return [[float(x), float(y)] for y, x in points.tolist()]
-
-
-def _crop_box(entry: Mapping[str, Any], old: tuple[int, int], size: tuple[int, int]) -> list[float]:
-    box = _numbers(entry.get("crop_box"), 4) or [0.0, 0.0, old[1], old[0]]
-    scale_y, scale_x = size[0] / old[0], size[1] / old[1]
-    scales = (scale_x, scale_y, scale_x, scale_y)
-    return [round(value * scale, 2) for value, scale in zip(box, scales, strict=True)]
 
 
 def _numbers(value: object, count: int) -> list[float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,14 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.convert.ade20k import list_ade20k
-from maskfeat.data.convert.bsds500 import find_splits, list_bsds500
-from maskfeat.data.convert.coco import is_panoptic, list_coco, read_coco
+from maskfeat.data.convert.coco_json import is_panoptic, list_coco, read_coco
+from maskfeat.data.convert.files import digest
 from maskfeat.data.convert.folders import list_folder
+from maskfeat.data.convert.layouts import (
+    find_splits,
+    list_ade20k,
+    list_bsds500,
+    list_files,
+    list_tar,
+)
 from maskfeat.data.convert.mask_sets import list_masks, mask_format_of
-from maskfeat.data.convert.measure import digest, measure_records, measure_tar
 from maskfeat.data.convert.sample import Record
-from maskfeat.data.convert.tars import list_files, list_tar
 from maskfeat.data.shards.sample_folder import sample_folders
 from maskfeat.data.shards.tar import PACKED
 
@@ -26,6 +31,7 @@ _OF_OTHERS = ("yolo", "voc", "labelme", "geojson")  # folders of tools, see `mas
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder", *_OF_OTHERS)
 # What does not come as tars is cut into inputs of this number of samples, for parallel jobs.
 SAMPLES_PER_INPUT = 5000
+_HEAD = 2**16  # bytes of a tar: its first headers
 _LONGEST_KEY = 90  # bytes: a name in a plain tar has a hundred
 
 
@@ -36,8 +42,9 @@ class Input:
     Attributes:
         name: First part of the names of its shards.
         source: What it is read from.
-        measure: By which it is noticed that a source has changed, see
-            `maskfeat.data.convert.measure`.
+        measure: By which it is noticed that a source has changed. Small things are hashed (the
+            head of a tar, a JSON of COCO); of other files the size and the time of the last change
+            count, so that a second run over a large set costs one `stat` for each file.
         list_records: Lists its samples. Reads the headers of a tar, so it is not done before the
             input's turn.
         kind: The format that it was asked for by, for `find_inputs` to find it again.
@@ -148,7 +155,7 @@ def _inputs_of(
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
         listers = [(tar, partial(list_tar, tar, index_dir, limits)) for tar in tars]
         return [
-            Input(_name(tar.stem), str(tar), measure_tar(tar), do, "sa1b") for tar, do in listers
+            Input(_name(tar.stem), str(tar), _measure_tar(tar), do, "sa1b") for tar, do in listers
         ]
     if not path.exists():
         raise FileNotFoundError(f"no source '{source}'; name tars, a JSON of COCO, or a folder")
@@ -226,7 +233,42 @@ def _cut(
     for number, start in enumerate(starts):
         some = records[start : start + SAMPLES_PER_INPUT]
         numbered = f"{name}_{number:03d}" if len(starts) > 1 else name
-        measure = measure_records(some, basis)
+        measure = _measure_records(some, basis)
         list_some: Callable[[], Sequence[Record]] = partial(list, some)
         inputs.append(Input(_name(numbered), str(source), measure, list_some, kind, images_dir))
     return inputs
+
+
+def _measure_tar(path: Path) -> str:
+    """Size, time of the last change and first headers of a tar."""
+    status = path.stat()
+    with path.open("rb") as file:
+        head = digest(file.read(_HEAD))
+    return f"{status.st_size} bytes, {status.st_mtime_ns}, {head}"
+
+
+def _measure_records(records: Sequence[Record], basis: str = "") -> str:
+    """Names of samples, and the files that each is read from.
+
+    Args:
+        records: The samples.
+        basis: What else they are read from, as a digest.
+
+    Returns:
+        Words that differ where a file was added, removed, or written anew. Folders do not count,
+        so a source that is moved with its times stays the same.
+    """
+    total = hashlib.sha256(basis.encode())
+    for record in records:
+        lines = [record.key, *(_state_of(path) for path in record.files)]
+        total.update(("\n".join(lines) + "\0").encode(errors="surrogatepass"))
+    return f"{len(records)} samples {total.hexdigest()[:16]}"
+
+
+def _state_of(path: str) -> str:
+    name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
+        return f"{name} -"
+    return f"{name} {status.st_size} {status.st_mtime_ns}"

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
-from maskfeat.data.convert.pool import OrderedPool
-from maskfeat.data.convert.progress import Progress
+from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
+from maskfeat.data.convert.pool import OrderedPool, Progress
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.sources import find_inputs
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
-from maskfeat.data.shards.index import ShardIndex, scan_shard
+from maskfeat.data.shards.index import scan_shard
+from maskfeat.data.shards.index_file import ShardIndex
 from maskfeat.data.shards.indexed import read_pair
 from maskfeat.files import file_digest
 

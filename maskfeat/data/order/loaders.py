@@ -1,18 +1,38 @@
-"""Loaders that follow the schedule, count their batches, and go on after a checkpoint."""
+"""What both loaders share, and the loader of indexed mode: its batches, counted and resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
+import lightning as L
+import numpy as np
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from maskfeat.batch import Batch
-from maskfeat.data.order.examples import StreamedBatches, as_it_is
-from maskfeat.data.order.readers import ReaderState
+from maskfeat.batch import Example, SkippedSample
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.sample import AnnotatedImage, as_marked
+from maskfeat.data.augment import Donor
 from maskfeat.data.order.run_order import RunOrder, SetOrder
-from maskfeat.data.order.schedule import indices_of
+from maskfeat.data.order.schedule import Mixture, indices_of, sample_at
+from maskfeat.data.shards.indexed import IndexedShards
+
+# This number of unreadable samples in a row means that the set, not the sample, is broken.
+MAX_TRIES = 50
+
+
+class MakeExample(Protocol):
+    """Makes an example of an image: an `Example`, or what the loader's own `collate_fn` takes.
+
+    All randomness comes from the generator.
+    """
+
+    def __call__(
+        self, sample: AnnotatedImage, rng: np.random.Generator, donor: Donor | None = None, /
+    ) -> Any:  # noqa: ANN401
+        """Make one; `donor` gives another image to paste objects of."""
 
 
 class Progress(NamedTuple):
@@ -33,8 +53,42 @@ class Progress(NamedTuple):
         return self.num_batches if is_within else 0
 
 
-class EpochSampler(Sampler[int]):
+class TrainerWatch:
+    """Counts the batches that a trainer has trained on, whatever it was resumed from.
+
+    Args:
+        trainer: In its fit.
+    """
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        self._loop = trainer.fit_loop
+
+    def begin_epoch(self) -> None:
+        """Let Lightning count the epoch that it is in.
+
+        Resumed at the last step of an epoch, it goes into the next one and forgets to. A
+        checkpoint of that one then looks like one between epochs, and batches of the epoch are
+        counted from 0: the epoch ends without validation, and gradients accumulate out of step.
+        """
+        epochs = self._loop.epoch_progress
+        for counts in (epochs.total, epochs.current):
+            counts.ready = counts.started = counts.processed + 1  # type: ignore[attr-defined]
+
+    def count_otherwise(self, difference: int) -> None:
+        """Add batches to those done in this epoch, where steps have another size."""
+        current: Any = self._loop.epoch_loop.batch_progress.current
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(current, name, getattr(current, name) + difference)
+
+    def num_trained(self) -> int:
+        """Batches of all epochs: Lightning's count of those in this one can begin in mid-epoch."""
+        return int(self._loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+
+
+class EpochSampler(SequentialSampler):
     """Gives the sample indices of this rank in the current epoch.
+
+    Sequential by name, as it shuffles nothing: to overfit batches Lightning would replace another.
 
     Args:
         epoch_images: Images in an epoch, all ranks together.
@@ -67,28 +121,18 @@ class EpochSampler(Sampler[int]):
         return indices_of(epoch, self.epoch_images, self.rank, self.world_size, self.batch_size)
 
 
-class Watch(Protocol):
-    """Counts the batches of a loader that were trained on."""
-
-    def begin_epoch(self) -> None:
-        """Called when the first batch of an epoch is asked for."""
-
-    def num_trained(self) -> int:
-        """Count the batches that were trained on, in all epochs."""
-
-
 class ResumableLoader(DataLoader[Any]):
     """A loader that counts the batches of the epoch.
 
     Attributes:
         watch: Counts those that were trained on; None takes all of them to be.
         is_repeating: Whether all epochs give the batches of the first one, to overfit them.
-        order: Determines the order of its images.
+        schedule: Gives the indices of its examples, or its requests for batches.
     """
 
-    watch: Watch | None = None
+    watch: TrainerWatch | None = None
     is_repeating = False
-    order: RunOrder
+    schedule: EpochSampler
     _given = Progress(0, 0)
     _resume: Progress | None = None
     _num_before = 0  # batches trained on before this epoch
@@ -110,18 +154,20 @@ class ResumableLoader(DataLoader[Any]):
         """Skip these batches of the next epoch, if it has that number; later epochs are whole."""
         self._resume = progress
 
-    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
-        """Let each set go on in the order of another run."""
-        self.order = replace(self.order, orders=orders)
+    @property
+    def order(self) -> RunOrder:
+        """Determines the order of its images."""
+        order: RunOrder = self.dataset.order  # type: ignore[attr-defined]
+        return order
 
     @property
     def epoch(self) -> int:
-        """The current epoch, which Lightning sets."""
-        raise NotImplementedError
+        """The current epoch, which Lightning sets on the schedule."""
+        return self.schedule.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is read next."""
-        raise NotImplementedError
+        self.schedule.set_epoch(epoch)
 
     # A generator: it begins when the first batch is asked for, after Lightning has set the epoch.
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -145,35 +191,18 @@ class IndexedLoader(ResumableLoader):
     Args:
         dataset: Takes the indices of `sampler`.
         sampler: The schedule of this rank.
-        order: Determines the order of its images.
         settings: Anything else that a DataLoader takes.
     """
 
     def __init__(
         self,
-        dataset: Any,  # noqa: ANN401
+        dataset: ScheduledExamples,
         sampler: EpochSampler,
-        order: RunOrder,
         **settings: Any,  # noqa: ANN401
     ) -> None:
         batches = BatchSampler(sampler, sampler.batch_size, drop_last=True)
         super().__init__(dataset, batch_sampler=batches, **settings)
         self.schedule = sampler
-        self.order = order
-
-    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
-        """Let each set go on in the order of another run."""
-        super().take_orders(orders)
-        self.dataset.orders = orders  # type: ignore[attr-defined]
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, which Lightning sets by `batch_sampler.sampler`, the schedule."""
-        return self.schedule.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is read next."""
-        self.schedule.set_epoch(epoch)
 
     def _batches(self, num_done: int) -> Iterator[Any]:
         self.schedule.num_done = num_done
@@ -181,86 +210,81 @@ class IndexedLoader(ResumableLoader):
         return DataLoader.__iter__(self)
 
 
-class StreamLoader(ResumableLoader):
-    """Batches of streaming mode; it keeps the states of the readers.
+class ScheduledExamples(Dataset[Any]):
+    """Training examples by their index in the endless order of `maskfeat.data.order.schedule`.
+
+    An example depends on its index alone, not on the worker, the rank or earlier reads. With
+    several sets, `maskfeat.data.order.schedule` says which set each index draws from; each set has
+    its own endless order. A sample that cannot be read is replaced by another of its set, chosen
+    by the index too.
 
     Args:
-        dataset: Makes the batches of this rank.
-        settings: Anything else that a DataLoader takes, but for persistent workers: each epoch
-            starts them anew from the states of the readers.
-
-    Attributes:
-        reader_states: The state of each reader after the batches of this epoch so far; None
-            before there are any, and after a checkpoint without them.
+        sets: The images of each set.
+        indices: Which images of each set.
+        order: The mixture of the sets, and the endless order of each.
+        make_example: Cuts an example out of one.
+        unmarked: What unmarked pixels of each set are, see `WeightedSet`.
     """
 
-    def __init__(self, dataset: StreamedBatches, **settings: Any) -> None:  # noqa: ANN401
-        self._requests = _Requests()
-        super().__init__(dataset, batch_size=None, **{**settings, "collate_fn": as_it_is})
-        self.num_batches = dataset.plan.num_batches
-        self.order = dataset.plan.order
-        self.reader_states: list[ReaderState] | None = None
-        self._before_last: list[ReaderState] | None = None
+    def __init__(
+        self,
+        sets: Sequence[IndexedShards],
+        indices: Sequence[Sequence[int]],
+        order: RunOrder,
+        make_example: MakeExample,
+        unmarked: Sequence[str],
+    ) -> None:
+        self.sets = sets
+        self.indices = indices
+        self.order = order
+        self.mixture = Mixture(order.weights, order.seed)
+        self.make_example = make_example
+        self.unmarked = unmarked
 
     def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
         """Let each set go on in the order of another run."""
-        super().take_orders(orders)
-        data: Any = self.dataset
-        data.plan = replace(data.plan, orders=orders)
+        self.order = replace(self.order, orders=orders)
 
-    def __len__(self) -> int:
-        return self.num_batches
+    def __getitem__(self, index: int) -> list[Example | SkippedSample]:
+        """The example at one index, after the samples that could not be read in its place."""
+        rng = np.random.default_rng([self.order.seed, index])
+        which, draw = self.mixture.at(index)
+        indices, order = self.indices[which], self.order.orders[which]
+        first = sample_at(draw + order.shift, len(indices), order.seed)
+        others = (int(rng.integers(len(indices))) for _ in itertools.count())
+        numbers = itertools.chain([first], others)
+        return first_readable(
+            self.sets[which],
+            (indices[number] for number in numbers),
+            lambda s: self.make_example(as_marked(s, self.unmarked[which]), rng, self._donor),
+        )
 
-    @property
-    def epoch(self) -> int:
-        """The current epoch, which Lightning sets by `sampler`."""
-        return self._requests.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is read next."""
-        self._requests.set_epoch(epoch)
-
-    @property
-    def sampler(self) -> Any:  # noqa: ANN401 - DataLoader's
-        """Lightning sets the epoch on it; DataLoader would not take it for a stream."""
-        return self._requests
-
-    @sampler.setter
-    def sampler(self, value: object) -> None:
-        """DataLoader sets one of its own, which gives the same."""
-
-    def reader_states_after(self, num_batches: int) -> list[ReaderState] | None:
-        """The states after the last batch of this epoch, or after the one before it."""
-        is_before_last = num_batches == self.progress.num_batches - 1
-        return self._before_last if is_before_last else self.reader_states
-
-    def _batches(self, num_done: int) -> Iterator[Batch]:
-        data: Any = self.dataset
-        if self.reader_states is None or num_done == 0:
-            self.reader_states = [data.plan.start()] * data.plan.num_readers
-        data.epoch, data.start = 0 if self.is_repeating else self.epoch, num_done
-        data.reader_states = list(self.reader_states)
-        for item in DataLoader.__iter__(self):
-            if isinstance(item, Exception):
-                raise item
-            if item is not None:
-                self._before_last, self.reader_states = self.reader_states, list(self.reader_states)
-                self.reader_states[item.reader] = item.reader_state
-                yield item.batch
+    def _donor(self, rng: np.random.Generator) -> AnnotatedImage | None:
+        """Any image of the mixture; None where it cannot be read."""
+        which, _ = self.mixture.at(int(rng.integers(2**31)))
+        index = self.indices[which][int(rng.integers(len(self.indices[which])))]
+        try:
+            return self.sets[which][index]
+        except SampleError:
+            return None
 
 
-class _Requests(SequentialSampler):
-    """Asks workers for one batch after another, without a number, and keeps the epoch.
+def first_readable(
+    shards: IndexedShards,
+    indices: Iterable[int],
+    make_example: Callable[[AnnotatedImage], Example],
+) -> list[Example | SkippedSample]:
+    """An example of the first sample that can be read, after those that could not."""
+    found: list[Example | SkippedSample] = []
+    for index in itertools.islice(indices, MAX_TRIES):
+        try:
+            return [*found, make_example(shards[index])]
+        except SampleError as error:
+            key, shard = shards.key(index), shards.shard(index)
+            found.append(SkippedSample(error.reason, shard, key, str(error)))
+    raise RuntimeError(too_many(len(found), found[-1]))
 
-    Sequential by name, as it shuffles nothing: to overfit batches Lightning would replace another.
-    """
 
-    def __init__(self) -> None:
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[None]:  # type: ignore[override]
-        while True:
-            yield None
+def too_many(number: int, last: Example | SkippedSample) -> str:
+    """The sentence for samples in a row that cannot be read, the last of which is given."""
+    return f"{number} samples in a row could not be read, the last was {last}; look at the shards"

@@ -6,20 +6,16 @@ import functools
 import logging
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from maskfeat.batch import SkippedSample
-from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.sample import AnnotatedImage, SampleError
-from maskfeat.data.order.run_order import RunOrder, SetOrder, first_orders, shards_of
+from maskfeat.data.order.run_order import RunOrder
 from maskfeat.data.order.schedule import Mixture, Part, block_order, parts_of, slice_of
 from maskfeat.data.shards.count import CountedShard
 from maskfeat.data.shards.remote import ShardSource
-from maskfeat.data.shards.stream import RawSample, raw_samples, read_raw
+from maskfeat.data.shards.stream import RawSample, raw_samples
 
 _LOG = logging.getLogger("maskfeat")
 T = TypeVar("T")
@@ -58,10 +54,7 @@ class StreamPlan:
 
     Args:
         sets: The shards of each set.
-        weights: The share of each set.
-        epoch_images: Images in an epoch, all ranks together.
-        batch_size: Images in a batch of one rank.
-        seed: Of all order.
+        order: Determines the order of the images, whoever reads them.
         rank: This process.
         world_size: Number of processes.
         num_readers: Virtual readers of each rank.
@@ -69,14 +62,12 @@ class StreamPlan:
         max_bytes: Most bytes in it, or one sample.
         source: Opens the shards.
         keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
-        orders: The endless order of each set; those of a new run, if there are none.
+        unmarked: What unmarked pixels of each set are, see
+            `maskfeat.data.training_set.WeightedSet`; empty is "unknown".
     """
 
     sets: tuple[tuple[CountedShard, ...], ...]
-    weights: tuple[float, ...]
-    epoch_images: int
-    batch_size: int
-    seed: int = 0
+    order: RunOrder
     rank: int = 0
     world_size: int = 1
     num_readers: int = 1
@@ -84,7 +75,7 @@ class StreamPlan:
     max_bytes: float = float("inf")
     source: ShardSource = field(default_factory=ShardSource)
     keep_crowds: bool = False
-    orders: tuple[SetOrder, ...] = ()
+    unmarked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size or self.num_readers < 1 or self.max_samples < 1:
@@ -95,41 +86,21 @@ class StreamPlan:
             )
 
     @property
-    def num_batches(self) -> int:
-        """Batches of each rank in an epoch."""
-        return self.epoch_images // (self.batch_size * self.world_size)
-
-    @property
-    def order(self) -> RunOrder:
-        """Determines the order of the images, whoever reads them."""
-        sizes = [[shard.num_samples for shard in shards] for shards in self.sets]
-        urls = [[shard.url for shard in shards] for shards in self.sets]
-        return RunOrder(
-            tuple(map(shards_of, urls, sizes)),
-            tuple(map(sum, sizes)),
-            self.weights,
-            self.seed,
-            self.epoch_images,
-            self.batch_size * self.world_size,
-            self.orders or first_orders(self.seed, len(self.sets)),
-        )
+    def batch_size(self) -> int:
+        """Images in a batch of one rank."""
+        return self.order.global_batch // self.world_size
 
     @property
     def fingerprint(self) -> int:
         """A number that is equal where each reader of each rank gives the same samples."""
-        counts = [[shard.num_samples for shard in shards] for shards in self.sets]
-        images = (counts, self.weights, self.epoch_images, self.batch_size, self.seed)
+        order, counts = self.order, [[shard.num_samples for shard in one] for one in self.sets]
+        images = (counts, order.weights, order.epoch_images, self.batch_size, order.seed)
         shape = (self.world_size, self.num_readers, self.max_samples, self.max_bytes)
         return zlib.crc32(repr((images, shape)).encode())
 
     def start(self) -> ReaderState:
         """The state of every reader at the start of an epoch."""
         return ReaderState(0, tuple(Cursor() for _ in self.sets))
-
-    def slice_of(self, reader: int, epoch: int) -> range:
-        """The sample indices that a reader of this rank reads in an epoch."""
-        ranks = (self.rank, self.world_size, self.batch_size)
-        return slice_of(epoch, self.epoch_images, *ranks, reader, self.num_readers)
 
 
 class StreamReader:
@@ -155,9 +126,10 @@ class StreamReader:
         self.plan = plan
         self.reader_state = state
         self.set_number = 0
-        self._slice = plan.slice_of(number, epoch)
-        self._mixture = Mixture(plan.weights, plan.seed)
-        self._orders = plan.order.orders
+        order, ranks = plan.order, (plan.rank, plan.world_size, plan.batch_size)
+        self._slice = slice_of(epoch, order.epoch_images, *ranks, number, plan.num_readers)
+        self._mixture = Mixture(order.weights, order.seed)
+        self._orders = order.orders
         first, last = map(self._mixture.draws_before, (self._slice.start, self._slice.stop))
         self._streams = [
             self._read_set(which, first[which] + order.shift, last[which] + order.shift, cursor)
@@ -252,30 +224,3 @@ def _warn_of_count(url: str, num_samples: int, what: str, therefore: str) -> Non
         num_samples,
         therefore,
     )
-
-
-def finish(
-    raw: Raw,
-    seeds: Sequence[int],
-    transform: Callable[[AnnotatedImage, np.random.Generator], T],
-    keep_crowds: bool = False,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> T | SkippedSample:
-    """Read a sample and transform it.
-
-    Args:
-        raw: Its files, or why there are none.
-        seeds: As `StreamReader` gives them.
-        transform: Makes the result of a sample; may raise `SampleError`. Its generator depends on
-            the seeds and the key alone.
-        keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
-        limits: What a sample may ask for.
-    """
-    sample = read_raw(raw, keep_crowds, limits)
-    if isinstance(sample, SkippedSample):
-        return sample
-    name = zlib.crc32(sample.key.encode())
-    try:
-        return transform(sample, np.random.default_rng([*seeds, name]))
-    except SampleError as error:
-        return SkippedSample(error.reason, sample.shard, sample.key, error.detail)

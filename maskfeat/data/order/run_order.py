@@ -30,17 +30,6 @@ class SetOrder(NamedTuple):
     shift: int = 0
 
 
-def first_orders(seed: int, num_sets: int) -> tuple[SetOrder, ...]:
-    """The orders of the sets of a new run."""
-    return tuple(SetOrder(seed_of_set(seed, number, num_sets)) for number in range(num_sets))
-
-
-def shards_of(urls: Sequence[str], sizes: Sequence[int]) -> Shards:
-    """Shards as a checkpoint keeps them: what lies above their folder may change."""
-    names = ("/".join(url.partition("?")[0].split("/")[-2:]) for url in urls)
-    return tuple(zip(names, map(int, sizes), strict=True))
-
-
 @dataclass(frozen=True)
 class RunOrder:
     """Determines the order of a run's images.
@@ -96,6 +85,39 @@ class RunOrder:
             global_batch,
             tuple(SetOrder(*order) for order in plain["orders"]),
         )
+
+
+def new_order(
+    shards: Sequence[tuple[Sequence[str], Sequence[int]]],
+    weights: Sequence[float],
+    seed: int,
+    epoch_images: int,
+    global_batch: int,
+    num_samples: Sequence[int] | None = None,
+) -> RunOrder:
+    """The order of a new run.
+
+    Args:
+        shards: Names and sizes of the shards of each set.
+        weights: As in `RunOrder`, like the next ones.
+        seed: Of all order.
+        epoch_images: Images in an epoch, all ranks together.
+        global_batch: Images in a step, all ranks together.
+        num_samples: Samples taken of each set; None takes all.
+    """
+    sets = []
+    for urls, sizes in shards:  # what lies above the folder of a shard may change
+        names = ("/".join(url.partition("?")[0].split("/")[-2:]) for url in urls)
+        sets.append(tuple(zip(names, map(int, sizes), strict=True)))
+    return RunOrder(
+        tuple(sets),
+        tuple(num_samples or (sum(sizes) for _, sizes in shards)),
+        tuple(weights),
+        seed,
+        epoch_images,
+        global_batch,
+        tuple(SetOrder(seed_of_set(seed, n, len(sets))) for n in range(len(sets))),
+    )
 
 
 def carried_over(

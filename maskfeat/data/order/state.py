@@ -9,12 +9,12 @@ import logging
 import warnings
 from typing import Any
 
-import lightning as L
 import torch.distributed
 
-from maskfeat.data.order.loaders import Progress, ResumableLoader, StreamLoader
-from maskfeat.data.order.readers import Cursor, ReaderState, StreamPlan
+from maskfeat.data.order.loaders import Progress, ResumableLoader, TrainerWatch
+from maskfeat.data.order.readers import Cursor, ReaderState
 from maskfeat.data.order.run_order import RunOrder, carried_over
+from maskfeat.data.order.streaming import StreamLoader
 
 _LOG = logging.getLogger("maskfeat")
 State = dict[str, Any]
@@ -45,42 +45,10 @@ def state_of(loader: ResumableLoader | None) -> State:
         listed = None
         if own is not None:
             listed = [[one.num_items, *map(list, one.cursors)] for one in own]
-        state["fingerprint"] = _plan_of(loader).fingerprint
+        state["fingerprint"] = loader.plan.fingerprint
         is_together = num_batches == loader.progress.num_batches
         state["reader_states"] = _gathered(listed, is_together)
     return state
-
-
-class TrainerWatch:
-    """Counts the batches that a trainer has trained on, whatever it was resumed from.
-
-    Args:
-        trainer: In its fit.
-    """
-
-    def __init__(self, trainer: L.Trainer) -> None:
-        self._loop = trainer.fit_loop
-
-    def begin_epoch(self) -> None:
-        """Let Lightning count the epoch that it is in.
-
-        Resumed at the last step of an epoch, it goes into the next one and forgets to. A
-        checkpoint of that one then looks like one between epochs, and batches of the epoch are
-        counted from 0: the epoch ends without validation, and gradients accumulate out of step.
-        """
-        epochs = self._loop.epoch_progress
-        for counts in (epochs.total, epochs.current):
-            counts.ready = counts.started = counts.processed + 1  # type: ignore[attr-defined]
-
-    def count_otherwise(self, difference: int) -> None:
-        """Add batches to those done in this epoch, where steps have another size."""
-        current: Any = self._loop.epoch_loop.batch_progress.current
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(current, name, getattr(current, name) + difference)
-
-    def num_trained(self) -> int:
-        """Batches of all epochs: Lightning's count of those in this one can begin in mid-epoch."""
-        return int(self._loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
 def go_on(loader: ResumableLoader, state: State) -> None:
@@ -148,13 +116,13 @@ def _go_on_in_order(
         now,
         now.index_after(epoch, 0 if is_rough else num_batches),
     )
-    loader.take_orders(orders)
+    loader.dataset.take_orders(orders)  # type: ignore[attr-defined]
     return num_batches, changes
 
 
 def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> bool:
     """Restore the readers; False, with a warning, in mid-epoch where that is not possible."""
-    plan = _plan_of(loader)
+    plan = loader.plan
     is_same = state.get("fingerprint") == plan.fingerprint and not changes
     own = state["reader_states"][plan.rank] if is_same else None
     if own is not None:
@@ -175,11 +143,6 @@ def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> 
         )
         return False
     return True
-
-
-def _plan_of(loader: StreamLoader) -> StreamPlan:
-    plan: StreamPlan = loader.dataset.plan  # type: ignore[attr-defined]
-    return plan
 
 
 def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:

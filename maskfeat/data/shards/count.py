@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 
 from maskfeat.data.annotations.limits import MB
-from maskfeat.data.shards.http_stream import Readable
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.names import is_url
 from maskfeat.data.shards.remote import ShardSource
@@ -88,14 +87,19 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
 
     If one fails, all raise its error, so that no process waits for it.
     """
-    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if _is_in_job() else (0, 1)
+    is_in_job = dist.is_available() and dist.is_initialized()
+    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if is_in_job else (0, 1)
+
+    def read(some: Sequence[str]) -> dict[str, int]:
+        return {url: sum(1 for _ in raw_samples(url, source)) for url in some}
+
     own: dict[str, int] | Exception = {}
     try:
-        own = {url: _read_once(url, source) for url in urls[rank::num_ranks]}
+        own = read(urls[rank::num_ranks])
     except (OSError, ValueError) as error:
         own = error
     shared: list[Any] = [own] * num_ranks
-    if _is_in_job():
+    if is_in_job:
         dist.all_gather_object(shared, own)
     counts: dict[str, int] = {}
     for of_one in shared:
@@ -103,16 +107,7 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
             raise of_one
         counts |= of_one
     # Nothing is left, unless a process saw an index that another could not reach.
-    return counts | {url: _read_once(url, source) for url in urls if url not in counts}
-
-
-def _is_in_job() -> bool:
-    """Whether this process is one of several that know each other."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def _read_once(url: str, source: ShardSource) -> int:
-    return sum(1 for _ in raw_samples(url, source))
+    return counts | read([url for url in urls if url not in counts])
 
 
 def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
@@ -121,34 +116,26 @@ def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
     try:
         # Not from the cache, which takes the content of a url not to change.
         with contextlib.closing(replace(source, cache_dir=None).open(path)) as file:
-            text = _read_at_most(file, int(source.limits.json_mb * MB))
+            chunks, rest = [], int(source.limits.json_mb * MB)  # a longer file is cut: no JSON
+            while rest > 0 and (chunk := file.read(min(2**20, rest))):
+                chunks.append(chunk)
+                rest -= len(chunk)
     except (OSError, ValueError):
         return {}  # not there; some stores refuse what they do not have
     try:
-        entries = [(str(entry["shard"]), entry) for entry in json.loads(text)["shards"]]
+        entries = [(str(entry["shard"]), entry) for entry in json.loads(b"".join(chunks))["shards"]]
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         fault = f"{type(error).__name__}: {str(error)[:80]}"
         _LOG.warning("%s is not as shards convert writes it and is passed over (%s)", path, fault)
         return {}
-    sound = {name: entry for name, entry in entries if _is_sound(entry)}
+    sound = {}
+    for name, entry in entries:
+        samples, num_bytes = entry.get("samples"), entry.get("bytes")
+        if type(samples) is int and type(num_bytes) is int and 0 < samples < num_bytes:
+            sound[name] = entry
     if len(sound) < len(entries):
         _LOG.warning("%s has impossible numbers for some shards; they are counted", path)
     return sound
-
-
-def _is_sound(entry: dict[str, Any]) -> bool:
-    """Whether an entry has possible numbers of samples and bytes."""
-    samples, num_bytes = entry.get("samples"), entry.get("bytes")
-    return type(samples) is int and type(num_bytes) is int and 0 < samples < num_bytes
-
-
-def _read_at_most(file: Readable, size: int) -> bytes:
-    """All of a file; of a longer one the first `size` bytes, which are no JSON."""
-    chunks = []
-    while size > 0 and (chunk := file.read(min(2**20, size))):
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)
 
 
 def _scanned(path: str, index_dir: str | None) -> int | None:

@@ -9,19 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import zlib
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arrays import IntArray
 from maskfeat.data.shards.index_file import (
-    KeptIndex,
-    KeptTable,
-    Span,
+    ShardIndex,
     home_of_index,
     load_index,
     save_index,
@@ -33,50 +28,6 @@ _LOG = logging.getLogger("maskfeat")
 _FORMATS = {"jpg": "jpg", "jpeg": "jpg", "png": "jpg", "json": "json"}
 _LONGEST_KEY = 255  # bytes, as file systems have it
 _MOST_LINKS = 40  # one leading to the next, as Linux has it
-
-
-@dataclass(frozen=True, eq=False)
-class ShardIndex:
-    """The samples of one tar, sorted by key.
-
-    Attributes:
-        path: The tar.
-        table: A row for each sample that has both a JPEG and a JSON: what `Span` holds, and "key",
-            UTF-8.
-        incomplete: (key, what is wrong) of the others.
-        cut_after: Last whole member of a tar that is cut short or broken; None for a whole tar.
-        num_repeated: Files that are left out because one of their name came before.
-        kept: Where the table lies on disk; None where it could not be kept.
-    """
-
-    path: str
-    table: npt.NDArray[Any]
-    incomplete: tuple[tuple[str, str], ...]
-    cut_after: str | None
-    num_repeated: int
-    kept: KeptTable | None = None
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Names of the complete samples."""
-        return tuple(map(_decode, self.table["key"].tolist()))
-
-    @property
-    def spans(self) -> IntArray:
-        """Offset and size of the JPEG, then of the JSON, in bytes, int64, shape (N, 4)."""
-        return np.stack([self.table[name] for name in Span._fields[:4]], axis=1)
-
-    @property
-    def digest(self) -> int:
-        """A number that differs where the table does."""
-        return zlib.crc32(self.table.data)
-
-    def places(self) -> list[tuple[str, Span]]:
-        """Key of each sample, and where it lies."""
-        return [(_decode(row[-1]), Span(*row[:-1])) for row in self.table.tolist()]
 
 
 def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardIndex:
@@ -103,12 +54,9 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
         raise FileNotFoundError(f"no shard at '{path}'; name a tar in SA-1B's layout that is there")
     home = home_of_index(path, index_dir)
     status = path.stat()  # before the scan: if the tar changes meanwhile, the index is stale
-    kept = load_index(home, status)
-    if kept is None:
-        index = scan_shard(path)
-        found = KeptIndex(index.table, index.incomplete, index.cut_after, index.num_repeated)
-        kept = save_index(found, home, status)
-    index = ShardIndex(str(path), *kept)
+    index = load_index(path, home, status)
+    if index is None:
+        index = save_index(scan_shard(path), home, status)
     if index.cut_after is not None:
         _LOG.warning(
             "shard %s is cut short or broken after member %s; reading its %d whole samples",
@@ -215,28 +163,24 @@ def scan_shard(path: Path) -> ShardIndex:
                 num_repeated += is_repeated(first, member)
                 halves[half] = preferred_half(first, member, str(path))
     if last is None and not walk.is_whole:
-        _refuse(path, head)
-    index = _index_of(path, halves, members, None if walk.is_whole else last)
-    return replace(index, num_repeated=num_repeated)
-
-
-def _refuse(path: Path, head: bytes) -> None:
-    compression = compression_of(head)
-    if compression is not None:
+        compression = compression_of(head)
+        if compression is None:
+            raise ValueError(
+                f"shard '{path}' is no plain tar, or cut short before its first whole member"
+            )
         streamed = ", or read it front to back (data.mode streaming)"
         raise ValueError(
             f"shard '{path}' is compressed by {compression}, so it cannot be read at random; "
             f"decompress it{'' if compression == 'zstd' else streamed}"
         )
-    raise ValueError(f"shard '{path}' is no plain tar, or cut short before its first whole member")
+    cut_after = None if walk.is_whole else last
+    return ShardIndex(str(path), *_paired(halves, members), cut_after, num_repeated)
 
 
-def _index_of(
-    path: Path,
-    halves: dict[tuple[str, str], Member],
-    members: dict[str, Member],
-    cut_after: str | None,
-) -> ShardIndex:
+def _paired(
+    halves: dict[tuple[str, str], Member], members: dict[str, Member]
+) -> tuple[npt.NDArray[Any], tuple[tuple[str, str], ...]]:
+    """The table of the samples that have both halves, and what is wrong with the others."""
     rows, incomplete = [], []
     for key in sorted({key for key, _ in halves}):
         jpg, json = (_found_half(key, kind, halves, members) for kind in ("jpg", "json"))
@@ -249,8 +193,7 @@ def _index_of(
             span = (jpg.offset, jpg.size, json.offset, json.size, jpg.header, json.header)
             rows.append((*span, name))
     longest = max((len(row[-1]) for row in rows), default=1)
-    table = np.array(rows, table_dtype(longest))
-    return ShardIndex(str(path), table, tuple(incomplete), cut_after, num_repeated=0)
+    return np.array(rows, table_dtype(longest)), tuple(incomplete)
 
 
 def _found_half(
@@ -279,7 +222,3 @@ def not_a_file(member: Member) -> str:
     if member.kind == "a sparse file":
         return f"'{member.name}' is a sparse file, which is not read; make the tar without --sparse"
     return f"'{member.name}' is {member.kind}, not a file"
-
-
-def _decode(key: bytes) -> str:
-    return key.decode("utf-8", "surrogateescape")

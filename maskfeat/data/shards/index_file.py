@@ -9,12 +9,14 @@ import os
 import stat
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.arrays import IntArray
 from maskfeat.data.shards.tar import BLOCK
 from maskfeat.files import whole_file
 
@@ -70,14 +72,48 @@ class KeptTable(NamedTuple):
         return np.frombuffer(data, dtype)
 
 
-class KeptIndex(NamedTuple):
-    """What is kept of a tar, see `maskfeat.data.shards.index.ShardIndex`."""
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """The samples of one tar, sorted by key.
 
+    Attributes:
+        path: The tar.
+        table: A row for each sample that has both a JPEG and a JSON: what `Span` holds, and "key",
+            UTF-8.
+        incomplete: (key, what is wrong) of the others.
+        cut_after: Last whole member of a tar that is cut short or broken; None for a whole tar.
+        num_repeated: Files that are left out because one of their name came before.
+        kept: Where the table lies on disk; None where it could not be kept.
+    """
+
+    path: str
     table: npt.NDArray[Any]
     incomplete: tuple[tuple[str, str], ...]
     cut_after: str | None
     num_repeated: int
     kept: KeptTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the complete samples."""
+        return tuple(map(decode_key, self.table["key"].tolist()))
+
+    @property
+    def spans(self) -> IntArray:
+        """Offset and size of the JPEG, then of the JSON, in bytes, int64, shape (N, 4)."""
+        return np.stack([self.table[name] for name in Span._fields[:4]], axis=1)
+
+    @property
+    def digest(self) -> int:
+        """A number that differs where the table does."""
+        return zlib.crc32(self.table.data)
+
+    def places(self) -> list[tuple[str, Span]]:
+        """Key of each sample, and where it lies."""
+        return [(decode_key(row[-1]), Span(*row[:-1])) for row in self.table.tolist()]
 
 
 def table_dtype(key_bytes: int) -> np.dtype[Any]:
@@ -100,11 +136,12 @@ def home_of_index(path: Path, index_dir: str | Path | None) -> Path:
     return Path(index_dir) / f"{path.name}.{digest}{_ENDING}"
 
 
-def load_index(home: Path, status: os.stat_result) -> KeptIndex | None:
+def load_index(path: Path, home: Path, status: os.stat_result) -> ShardIndex | None:
     """The kept index, if there is one and the tar has not changed since.
 
     Args:
-        home: Where it is kept.
+        path: The tar.
+        home: Where its index is kept.
         status: Of the tar.
     """
     if not home.is_file():
@@ -125,13 +162,13 @@ def load_index(home: Path, status: os.stat_result) -> KeptIndex | None:
         incomplete = tuple((str(key), str(detail)) for key, detail in notes["incomplete"])
         kept = KeptTable(str(home), head, _HEAD.size + length, notes["key_bytes"])
         repeated = int(notes["repeated"])
-        return KeptIndex(table, incomplete, notes["cut_after"], repeated, kept)
+        return ShardIndex(str(path), table, incomplete, notes["cut_after"], repeated, kept)
     except _BAD as error:
         _LOG.warning("index %s cannot be read and is made anew: %s", home, error)
         return None
 
 
-def save_index(index: KeptIndex, home: Path, status: os.stat_result) -> KeptIndex:
+def save_index(index: ShardIndex, home: Path, status: os.stat_result) -> ShardIndex:
     """Keep an index, if that can be.
 
     Args:
@@ -160,7 +197,8 @@ def save_index(index: KeptIndex, home: Path, status: os.stat_result) -> KeptInde
     except OSError as error:
         _LOG.warning("index %s cannot be kept, so the tar is scanned each time: %s", home, error)
         return index
-    return load_index(home, status) or index
+    kept = load_index(Path(index.path), home, status)
+    return index if kept is None else kept
 
 
 def _identity(status: os.stat_result) -> list[int]:
@@ -177,3 +215,8 @@ def _check_table(table: npt.NDArray[Any], notes: dict[str, Any], tar_size: int) 
         is_same = is_same and bool(is_within.all())
     if not is_same:
         raise ValueError("its table is damaged")
+
+
+def decode_key(key: bytes) -> str:
+    """The name of a sample, as a table has it."""
+    return key.decode("utf-8", "surrogateescape")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.annotations.image import within_memory
-from maskfeat.data.annotations.limits import MB, Limits
-from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
+from maskfeat.data.annotations.image import SampleError, within_memory
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import AnnotatedImage, check_sizes, read_sample
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import KeptTable, Span
 from maskfeat.data.shards.names import expand_shards, is_url
@@ -222,20 +222,6 @@ def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
     finally:
         os.close(handle)
     return jpg, text
-
-
-def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
-    """Check the files of a sample before they are read.
-
-    Raises:
-        SampleError: "too large".
-    """
-    for kind, size, most in (("jpg", jpg_size, limits.jpg_mb), ("json", json_size, limits.json_mb)):
-        if size > most * MB:
-            raise SampleError(
-                "too large",
-                f"the {kind} has {size / MB:.4g} MB, more than {most:g} (limits.{kind}_mb)",
-            )
 
 
 def _content_at(handle: int, offset: int, size: int, header: int) -> bytes:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from maskfeat.batch import SkippedSample
-from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.sample import AnnotatedImage, SampleError, read_sample
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.sample import check_sizes
 from maskfeat.data.shards.index import (
     is_repeated,
     member_key,
@@ -18,7 +18,6 @@ from maskfeat.data.shards.index import (
     preferred_half,
     warn_of_repeated,
 )
-from maskfeat.data.shards.indexed import check_sizes
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
 
@@ -33,20 +32,6 @@ class RawSample(NamedTuple):
     url: str
     jpg: bytes
     json: bytes
-
-
-def read_raw(
-    raw: RawSample | SkippedSample,
-    keep_crowds: bool = False,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> AnnotatedImage | SkippedSample:
-    """Check a sample and read its masks; a fault is returned, not raised."""
-    if isinstance(raw, SkippedSample):
-        return raw
-    try:
-        return read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds, limits)
-    except SampleError as error:
-        return SkippedSample(error.reason, raw.url, raw.key, error.detail)
 
 
 def raw_samples(

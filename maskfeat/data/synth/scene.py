@@ -9,6 +9,7 @@ and with overlap. Masks are exact, after occlusion, and nest exactly.
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
 
-from maskfeat.arrays import Float64Array, Int32Array
+from maskfeat.arrays import FloatArray, Int32Array
 from maskfeat.data.shards.write import ShardWriter
-from maskfeat.data.synth.camera import encode_jpg, take_image
 from maskfeat.data.synth.canvas import Canvas
-from maskfeat.data.synth.shapes import REACH, Form, random_form
+from maskfeat.data.synth.shapes import REACH, random_form
 from maskfeat.data.synth.splits import random_bands, random_cells
 from maskfeat.formats.sa1b import annotate_levels, image_entry
 
@@ -77,7 +79,7 @@ def draw_scene(
     for radius in _leaf_radii(rng, size):
         _add_leaf(canvas, radius, rng)
     _add_regions(canvas, rng)
-    image = take_image(canvas.light(), rng)
+    image = _take_image(canvas.light(), rng)
     quality = int(rng.integers(jpg_quality[0], jpg_quality[1] + 1))
     return Scene(image, canvas.levels(), quality)
 
@@ -97,10 +99,10 @@ def scene_sample(
         Key such as `synth_000123_s7` (index, then seed), JPEG bytes, and the annotation.
     """
     scene = draw_scene(seed, index, size, jpg_quality)
-    key = f"synth_{index:06d}_s{seed}"
-    jpg = encode_jpg(scene.image, scene.jpg_quality)
+    key, jpg = f"synth_{index:06d}_s{seed}", io.BytesIO()
+    Image.fromarray(scene.image).save(jpg, "JPEG", quality=scene.jpg_quality, optimize=True)
     image = image_entry(index, size, f"{key}.jpg")
-    return key, jpg, {"image": image, "annotations": annotate_levels(scene.levels)}
+    return key, jpg.getvalue(), {"image": image, "annotations": annotate_levels(scene.levels)}
 
 
 def write_scenes(
@@ -188,17 +190,9 @@ def _add_leaf(canvas: Canvas, radius: float, rng: np.random.Generator) -> None:
         return
     u, v = u[inside], v[inside]
     canvas.add_object(open_pixels[inside], u, v, form.part(u, v), radius, rng)
-    _shade_behind(canvas, form, center, radius, turn)
-
-
-def _shade_behind(
-    canvas: Canvas, form: Form, center: Float64Array, radius: float, turn: float
-) -> None:
-    """Cast the form's shadow on all that is added later."""
+    # Its shadow falls on all that is added later.
     y, x = canvas.shadow_places(center)
-    cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
-    inside = form.depth(x * cos + y * sin, y * cos - x * sin) < 0
-    canvas.cast_shadow(inside, radius)
+    canvas.cast_shadow(form.depth(x * cos + y * sin, y * cos - x * sin) < 0, radius)
 
 
 def _add_regions(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -227,3 +221,26 @@ def _add_regions(canvas: Canvas, rng: np.random.Generator) -> None:
                 ru, rv
             )
         canvas.add_object(pixels[chosen], ru, rv, parts, float(half), rng)
+
+
+def _take_image(light: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Image a scene with a random lens, exposure and sensor.
+
+    Args:
+        light: Linear RGB, about 0..1, float32, shape (H, W, 3). Brighter light saturates.
+        rng: Source of all choices.
+
+    Returns:
+        RGB in the sRGB encoding, uint8, shape (H, W, 3).
+    """
+    blur = rng.uniform(0.15, 0.5) * np.exp(rng.normal(0, 0.15, 2))  # pixels, down and right
+    exposure = np.exp(rng.normal(0.1, 0.2)) * np.exp(rng.normal(0, 0.05, 3))  # and white balance
+    seen = ndimage.gaussian_filter(light, (*blur, 0), truncate=3)
+    seen = np.clip(seen * exposure.astype(np.float32), 0, None)
+    shot, read = rng.uniform(0.0002, 0.0015), rng.uniform(0.001, 0.006)
+    sigma = np.sqrt(np.float32(shot) * seen + np.float32(read) ** 2)
+    seen += sigma * rng.standard_normal(seen.shape, np.float32)
+    linear = np.clip(seen, 0, 1)  # from here on the sRGB tone curve (IEC 61966-2-1)
+    curve = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
+    coded: FloatArray = np.where(linear <= 0.0031308, np.float32(12.92) * linear, curve)
+    return np.rint(255 * coded).astype(np.uint8)

@@ -1,0 +1,214 @@
+"""The loader of streaming mode: batches out of streams, and the states of their readers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from maskfeat.batch import Batch, Example, SkippedSample, collate
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import AnnotatedImage, as_marked, read_sample
+from maskfeat.data.order.loaders import (
+    MAX_TRIES,
+    EpochSampler,
+    MakeExample,
+    ResumableLoader,
+    too_many,
+)
+from maskfeat.data.order.readers import Raw, ReaderState, StreamPlan, StreamReader
+from maskfeat.data.order.run_order import RunOrder, SetOrder
+from maskfeat.data.order.schedule import batches_of_worker
+
+T = TypeVar("T")
+
+
+class StreamedBatches(IterableDataset[Any]):
+    """Whole batches out of streams, made by the virtual readers of one rank one after another.
+
+    Args:
+        plan: What is streamed.
+        make_example: Cuts an example out of an image.
+
+    Attributes:
+        epoch: The epoch whose batches are given.
+        start: Number of the next batch of it.
+        reader_states: The state of each reader before that batch.
+    """
+
+    def __init__(self, plan: StreamPlan, make_example: MakeExample) -> None:
+        self.plan = plan
+        self.make_example = make_example
+        self.epoch = self.start = 0
+        self.reader_states = [plan.start()] * plan.num_readers
+
+    @property
+    def order(self) -> RunOrder:
+        """Determines the order of its images."""
+        return self.plan.order
+
+    def take_orders(self, orders: tuple[SetOrder, ...]) -> None:
+        """Let each set go on in the order of another run."""
+        self.plan = replace(self.plan, order=replace(self.order, orders=orders))
+
+    def __iter__(self) -> Iterator[ReadBatch | Exception | None]:
+        """Give the batches of this worker, see `maskfeat.data.order.schedule.batches_of_worker`.
+
+        Errors that a user can fix are given, not raised: a loader would wrap them in a traceback.
+        """
+        worker = torch.utils.data.get_worker_info()
+        number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        plan, readers = self.plan, dict[int, StreamReader]()
+        for batch_number in batches_of_worker(
+            number, num_workers, plan.num_readers, self.start, plan.order.num_steps
+        ):
+            if batch_number is None:
+                yield None
+                continue
+            name = batch_number % plan.num_readers
+            if name not in readers:
+                readers[name] = StreamReader(plan, name, self.epoch, self.reader_states[name])
+            try:
+                batch = self._read(readers[name])
+            except (ValueError, OSError) as error:
+                yield error
+                return
+            yield ReadBatch(name, readers[name].reader_state, batch)
+
+    def _read(self, reader: StreamReader) -> Batch:
+        found: list[Example | SkippedSample] = []
+        num_examples = num_missed = 0
+        unmarked = self.plan.unmarked or ("unknown",) * len(self.plan.sets)
+        donor: AnnotatedImage | None = None  # the image before it, of the same batch
+        for raw, seeds in reader:
+
+            def make(sample: AnnotatedImage, rng: np.random.Generator) -> Example:
+                nonlocal donor
+                last, donor = donor, sample
+                sample = as_marked(sample, unmarked[reader.set_number])
+                example: Example = self.make_example(sample, rng, lambda _: last)
+                return example
+
+            settings = self.plan.keep_crowds, self.plan.source.limits
+            found.append(finish(raw, seeds, make, *settings))
+            num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
+            num_examples += isinstance(found[-1], Example)
+            if num_examples == self.plan.batch_size:
+                break
+            if num_missed == MAX_TRIES:
+                raise RuntimeError(too_many(num_missed, found[-1]))
+        return collate([found])
+
+
+class ReadBatch(NamedTuple):
+    """A batch, and the state of its reader after it."""
+
+    reader: int
+    reader_state: ReaderState
+    batch: Batch
+
+
+def finish(
+    raw: Raw,
+    seeds: Sequence[int],
+    transform: Callable[[AnnotatedImage, np.random.Generator], T],
+    keep_crowds: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> T | SkippedSample:
+    """Read a sample and transform it.
+
+    Args:
+        raw: Its files, or why there are none.
+        seeds: As `StreamReader` gives them.
+        transform: Makes the result of a sample; may raise `SampleError`. Its generator depends on
+            the seeds and the key alone.
+        keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
+        limits: What a sample may ask for.
+    """
+    if isinstance(raw, SkippedSample):
+        return raw
+    rng = np.random.default_rng([*seeds, zlib.crc32(raw.key.encode())])
+    try:
+        sample = read_sample(raw.key, raw.url, raw.jpg, raw.json, keep_crowds, limits)
+        return transform(sample, rng)
+    except SampleError as error:
+        return SkippedSample(error.reason, raw.url, raw.key, error.detail)
+
+
+def as_it_is(item: Any) -> Any:  # noqa: ANN401
+    """Leave an item as it is; for `collate_fn` where a dataset gives whole batches."""
+    return item
+
+
+class StreamLoader(ResumableLoader):
+    """Batches of streaming mode; it keeps the states of the readers.
+
+    Args:
+        dataset: Makes the batches of this rank.
+        settings: Anything else that a DataLoader takes, but for persistent workers: each epoch
+            starts them anew from the states of the readers.
+
+    Attributes:
+        reader_states: The state of each reader after the batches of this epoch so far; None
+            before there are any, and after a checkpoint without them.
+    """
+
+    def __init__(self, dataset: StreamedBatches, **settings: Any) -> None:  # noqa: ANN401
+        self.schedule = _Requests()
+        super().__init__(dataset, batch_size=None, **{**settings, "collate_fn": as_it_is})
+        self.reader_states: list[ReaderState] | None = None
+        self._before_last: list[ReaderState] | None = None
+
+    @property
+    def plan(self) -> StreamPlan:
+        """What is streamed."""
+        plan: StreamPlan = self.dataset.plan  # type: ignore[attr-defined]
+        return plan
+
+    def __len__(self) -> int:
+        return self.order.num_steps
+
+    @property
+    def sampler(self) -> Any:  # noqa: ANN401 - DataLoader's
+        """Lightning sets the epoch on it; DataLoader would not take it for a stream."""
+        return self.schedule
+
+    @sampler.setter
+    def sampler(self, value: object) -> None:
+        """DataLoader sets one of its own, which gives the same."""
+
+    def reader_states_after(self, num_batches: int) -> list[ReaderState] | None:
+        """The states after the last batch of this epoch, or after the one before it."""
+        is_before_last = num_batches == self.progress.num_batches - 1
+        return self._before_last if is_before_last else self.reader_states
+
+    def _batches(self, num_done: int) -> Iterator[Batch]:
+        data: Any = self.dataset
+        if self.reader_states is None or num_done == 0:
+            self.reader_states = [self.plan.start()] * self.plan.num_readers
+        data.epoch, data.start = 0 if self.is_repeating else self.epoch, num_done
+        data.reader_states = list(self.reader_states)
+        for item in DataLoader.__iter__(self):
+            if isinstance(item, Exception):
+                raise item
+            if item is not None:
+                self._before_last, self.reader_states = self.reader_states, list(self.reader_states)
+                self.reader_states[item.reader] = item.reader_state
+                yield item.batch
+
+
+class _Requests(EpochSampler):
+    """Asks workers for one batch after another, without a number, and keeps the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, 0, 1)
+
+    def __iter__(self) -> Iterator[None]:  # type: ignore[override]
+        while True:
+            yield None
