@@ -12,8 +12,6 @@ import io
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.data.annotations.counts import MAX_PIXELS
@@ -69,24 +67,6 @@ def within_memory(what: str) -> Iterator[None]:
         raise SampleError("too large", f"memory does not suffice {what}") from error
 
 
-def decode_rgb(data: bytes, size: tuple[int, int], at_least: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Decode an image to RGB, lying as `size` says (see the head of this file).
-
-    Args:
-        data: A file of one of `maskfeat.data.annotations.image_files.FORMATS`.
-        size: Height and width that the image should have, pixels.
-        at_least: As in `AnnotatedImage.decode`.
-
-    Returns:
-        RGB, uint8, shape (h, w, 3).
-
-    Raises:
-        SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
-        ValueError: If `at_least` is not in (0, 1].
-    """
-    return np.asarray(decode_image(data, size, at_least))
-
-
 @within_memory("to decode its image")
 def decode_image(
     data: bytes,
@@ -94,9 +74,20 @@ def decode_image(
     at_least: float = 1.0,
     read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
 ) -> Image.Image:
-    """As `decode_rgb`, but an image of Pillow's, of mode RGB, decoded.
+    """Decode an image to RGB, lying as `size` says (see the head of this file).
 
-    `read_as` says what of the file is taken.
+    Args:
+        data: A file of one of `maskfeat.data.annotations.image_files.FORMATS`.
+        size: Height and width that the image should have, pixels.
+        at_least: As in `AnnotatedImage.decode`.
+        read_as: What of the file is taken.
+
+    Returns:
+        An image of Pillow's, of mode RGB, loaded.
+
+    Raises:
+        SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
+        ValueError: If `at_least` is not in (0, 1].
     """
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least must lie in (0, 1], got {at_least}")
