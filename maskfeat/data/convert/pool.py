@@ -32,8 +32,8 @@ class OrderedPool:
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}")
         if num_workers is None:  # on a cluster the cores of the job, not of the machine
-            is_told = hasattr(os, "sched_getaffinity")  # not on macOS
-            num_workers = len(os.sched_getaffinity(0)) if is_told else os.cpu_count() or 1
+            has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+            num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
         self.num_workers = num_workers
         self._pool: ProcessPoolExecutor | None = None
 

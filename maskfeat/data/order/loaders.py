@@ -286,5 +286,5 @@ def first_readable(
 
 
 def too_many(number: int, last: Example | SkippedSample) -> str:
-    """The sentence for samples in a row that cannot be read, the last of which is given."""
+    """The sentence for a number of samples in a row that cannot be read."""
     return f"{number} samples in a row could not be read, the last was {last}; look at the shards"
