@@ -158,7 +158,7 @@ def test_the_same_generator_gives_the_same_example(stripes):
 
 def test_a_transposed_example_has_rows_and_columns_exchanged(stripes):
     plain, turned = (
-        ExampleMaker(32, 40, 16, Augmentation(transpose=share), num_pairs=20, boundaries=True)(
+        example_maker(32, 40, 16, Augmentation(transpose=share), num_pairs=20, boundaries=True)(
             stripes, np.random.default_rng(3)
         )
         for share in (1e-9, 1.0)
@@ -180,7 +180,7 @@ def test_native_examples_are_the_pixels_of_the_image(stripes):
     native = Augmentation(
         native=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey=0
     )
-    make = ExampleMaker(32, 10, 16, native)
+    make = example_maker(32, 10, 16, native)
     windows = np.lib.stride_tricks.sliding_window_view(rgb, (32, 32, 3))[:, :, 0]
     for seed in range(5):
         example = make(stripes, np.random.default_rng(seed))
