@@ -564,7 +564,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(command, tmp_path, capsy
     for words, message in (
         (["nowhere", "--out=out"], "error: no source 'nowhere'"),
         (["nowhere", "--out=out", "--part=4/4"], "counts from 0"),
-        (["nowhere", "--out=out", "--format=voc"], "format must be one of"),
+        (["nowhere", "--out=out", "--format=pascal"], "format must be one of"),
     ):
         with pytest.raises(SystemExit, match=message):
             command("shards", "convert", *words)
