@@ -6,7 +6,6 @@ Imports are lazy: the help of maskfeat's own commands need not wait for torch.
 from __future__ import annotations
 
 import faulthandler
-import functools
 import importlib
 import inspect
 import io
@@ -24,17 +23,23 @@ from maskfeat.deprecation import current_command, current_options
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
-# Command -> its module, and what its bare words are for; None where it takes fixed ones.
+# Command -> its module, and the parameters that its bare words are for: one after the other, or
+# one that takes all, as "images...".
 _ON_FILES = {
-    "segment": ("maskfeat.app.segment_command", "images"),
-    "annotate": ("maskfeat.app.annotate_command", "images"),
-    "convert": ("maskfeat.app.convert_command", "masks"),
-    "export": ("maskfeat.app.export_command", None),
+    "segment": ("maskfeat.app.segment_command", "images..."),
+    "annotate": ("maskfeat.app.annotate_command", "images..."),
+    "convert": ("maskfeat.app.convert_command", "masks..."),
+    "export": ("maskfeat.app.export_command", "checkpoint [out]"),
     "configs": ("maskfeat.packaged", "folder"),
 }
 
 # Commands that take a list of words without an option, and the parameter these are for.
-_LISTS = {"index": "shards", "convert": "sources", "verify": "folder", "stats": "shards"}
+_LISTS = {
+    "index": "shards...",
+    "convert": "sources...",
+    "verify": "folder",
+    "stats": "shards...",
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -67,16 +72,15 @@ def _run_words(words: list[str], is_typed: bool) -> None:
         return
     if words[:1] == ["shards"] and words[1:2] and words[1] in _LISTS:
         function = _shard_commands()[words[1]]
-        _on_lists(_LISTS[words[1]], f"shards {words[1]}", function, words[2:])
+        _on_bare_words(_LISTS[words[1]], f"shards {words[1]}", function, words[2:])
         return
     if words[:1] == ["shards"]:
         _run("shards", _shard_commands(), words[1:], as_positional=False)
         return
     if words and words[0] in _ON_FILES:
-        module, option = _ON_FILES[words[0]]
+        module, parameters = _ON_FILES[words[0]]
         function = getattr(importlib.import_module(module), words[0])
-        run = _run_at_length if option is None else functools.partial(_on_lists, option)
-        run(words[0], function, current_options(words[0], words[1:]))
+        _on_bare_words(parameters, words[0], function, current_options(words[0], words[1:]))
         return
     if words[:1] == ["clicks"]:
         words, is_typed = current_command(words), False
@@ -124,18 +128,19 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
         jsonargparse.auto_cli(functions, args=list(words), **settings)
 
 
-def _on_lists(option: str, name: str, function: Callable[..., None], words: Sequence[str]) -> None:
-    """A command whose bare words are files, as many as one likes."""
+def _on_bare_words(
+    parameters: str, name: str, function: Callable[..., None], words: Sequence[str]
+) -> None:
+    """A command whose bare words are for parameters, see `_ON_FILES`."""
     rest, bare = _part_bare(_spelled_out(function, words))
-    if option == "folder":
-        bare_options = [f"--{option}={word}" for word in bare[:1]]
-        rest += bare[1:]  # one too many, which jsonargparse refuses
+    if parameters.endswith("..."):
+        options = [f"--{parameters[:-3]}={json.dumps(bare)}"] if bare else []
     else:
-        bare_options = [f"--{option}={json.dumps(bare)}"] if bare else []
-    many = "" if option == "folder" else "..."
-    usage = f"maskfeat {name} {option.upper()}{many} [options]"
-    words = [*bare_options, *rest]
-    _run_at_length(name, function, words, as_positional=False, usage=usage)
+        wanted = parameters.replace("[", "").replace("]", "").split()
+        options = [f"--{one}={word}" for one, word in zip(wanted, bare, strict=False)]
+        rest += bare[len(wanted) :]  # too many, which jsonargparse refuses
+    usage = f"maskfeat {name} {parameters.upper()} [options]"
+    _run_at_length(name, function, [*options, *rest], as_positional=False, usage=usage)
 
 
 def _part_bare(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,6 +19,8 @@ set -uo pipefail
 [[ $DEVICES -gt 0 ]] || { echo "no GPU was found; set DEVICES to the number of processes" >&2; exit 2; }
 [[ -d $VENV ]] && PATH="$(cd "$VENV" && pwd)/bin:$PATH"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Else ranks that start anew read what dead ones left in a store that outlives them.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 words=(fit)
 for config in $CONFIGS; do words+=(--config="$config"); done

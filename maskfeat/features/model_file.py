@@ -24,6 +24,6 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors")))
         raise FileNotFoundError(
             f"no model file at '{path}'; give a checkpoint of `lightning fit` (.ckpt), a "
-            f".safetensors file made by maskfeat, or one of the names {names}"
+            f".safetensors or .onnx file made by maskfeat, or one of the names {names}"
         )
     return file

@@ -17,6 +17,7 @@ from maskfeat.arguments import checked_number
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.model_file import find_model
 from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
+from maskfeat.features.onnx_encoder import CARD_KEY, OnnxEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.stored_config import check_fit, checked_config, checked_weights
 from maskfeat.features.unreadable import load_archive
@@ -26,7 +27,6 @@ from maskfeat.tensor_file import check_tensors, with_checksum
 # Keys of a checkpoint, and of the metadata of a safetensors file.
 CONFIG_KEY = "maskfeat_net"
 PREFIX_KEY = "maskfeat_prefix"
-CARD_KEY = "maskfeat_card"
 # Names of the tensors of a click decoder in the same file, see `interactive.decoder_file`.
 DECODER_PREFIX = "click_decoder."
 # What decides which weights a network has.
@@ -60,7 +60,7 @@ def load(
     path: str | os.PathLike[str] = "maskfeat-b0",
     device: str | torch.device = "cpu",
     net_class: type[nn.Module] | None = None,
-) -> FeaturePyramid | LabEncoder:
+) -> FeaturePyramid | LabEncoder | OnnxEncoder:
     """Load a trained network, ready to give features.
 
     A file is data: nothing in it is run, and it cannot ask for another file or a hub. Its checksums
@@ -70,8 +70,9 @@ def load(
         path: A checkpoint of `lightning fit` (.ckpt), a file made by `save` (.safetensors), or
             the name of a network that comes with the package: "maskfeat-b0", trained on train
             splits of images, for research as its data are (experiments/shipped); or the word
-            "lab", for the color of pixels without a network.
-        device: Where to put it.
+            "lab", for the color of pixels without a network; or a file of `maskfeat export` in
+            the format ONNX (.onnx), which gives an `OnnxEncoder`.
+        device: Where to put it; one of the format ONNX runs on the CPU.
         net_class: The class of the network, if it is one of your own; it is built by
             net_class(**config). None is `FeaturePyramid`.
 
@@ -87,6 +88,10 @@ def load(
     if isinstance(path, str | os.PathLike) and os.fspath(path) == "lab":
         return LabEncoder()
     path = find_model(path)
+    if path.suffix == ".onnx":
+        if torch.device(device).type != "cpu":
+            raise ValueError(f"'{path}' runs on the CPU alone, got device {device}")
+        return OnnxEncoder(path)
     config, weights, named = _read(path)
     built = class_to_build(named, net_class, f"'{path}'")
     config = checked_config(config, built, f"'{path}'")
@@ -178,7 +183,7 @@ def save(
 
 
 def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
-    """The model card of a .safetensors file, or of a network that comes with the package.
+    """The model card of a .safetensors or .onnx file, or of a network that comes with the package.
 
     Returns:
         The card, Markdown; empty if it has none.
@@ -188,6 +193,8 @@ def read_card(path: str | os.PathLike[str] = "maskfeat-b0") -> str:
         ValueError: If it is no safetensors file.
     """
     path = find_model(path)
+    if path.suffix == ".onnx":
+        return OnnxEncoder(path).card
     try:
         with safe_open(path, framework="pt") as file:
             card: str = (file.metadata() or {}).get(CARD_KEY, "")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskfeat.arrays import FloatArray
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import PromptDecoder
 from maskfeat.interactive.geometry import Window, distances_in_radii
 from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
@@ -39,7 +39,7 @@ class DecodedImage:
         maps: Of the image.
     """
 
-    def __init__(self, decoder: ClickDecoder, maps: ImageMaps) -> None:
+    def __init__(self, decoder: PromptDecoder, maps: ImageMaps) -> None:
         self._decoder = decoder
         self._maps = maps
         self._kept: Recent[Encoded] = Recent(_KEPT_LOOKS)

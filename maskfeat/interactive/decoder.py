@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +118,35 @@ class ClickDecoder(nn.Module):
             x = outward(x + skip)
         logits: Tensor = self.head(x)[:, 0]
         return logits
+
+
+class PromptDecoder(Protocol):
+    """What clicking needs of a click decoder: a `ClickDecoder`, or one that another runtime runs.
+
+    Attributes:
+        config: The arguments of the `ClickDecoder`.
+        inner_strides: See there.
+    """
+
+    config: dict[str, Any]
+    inner_strides: tuple[int, ...]
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of a look must be multiples of it."""
+        ...
+
+    def encode(self, image_maps: Tensor) -> Tensor:
+        """The image half, see `ClickDecoder.encode`."""
+        ...
+
+    def __call__(self, encoded: Tensor, prompt_maps: Tensor) -> Tensor:
+        """Logits of "object", see `ClickDecoder.forward`."""
+        ...
+
+    def fused(self) -> PromptDecoder:
+        """One for inference."""
+        ...
 
 
 class ResidualBlock(nn.Module):

@@ -13,11 +13,13 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from maskfeat.features.model_file import find_model
+from maskfeat.features.onnx_encoder import OnnxEncoder
 from maskfeat.features.stored_config import checked_weights
 from maskfeat.features.unreadable import load_archive
 from maskfeat.features.weights import DECODER_PREFIX
 from maskfeat.files import whole_file
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import ClickDecoder, PromptDecoder
+from maskfeat.interactive.onnx_decoder import load_onnx_decoder
 from maskfeat.tensor_file import check_tensors, with_checksum
 
 # Key of the metadata of a safetensors file and of a checkpoint of `ClickTask`.
@@ -96,8 +98,8 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
 
 
 def decoder_for(
-    model: object, decoder: ClickDecoder | str | os.PathLike[str] | Literal[False] | None
-) -> ClickDecoder | None:
+    model: object, decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None
+) -> PromptDecoder | None:
     """The decoder that was asked for, or that comes with a model.
 
     Args:
@@ -111,8 +113,12 @@ def decoder_for(
         FileNotFoundError: If there is no such file.
         ValueError: If a file that was asked for holds no decoder.
     """
-    if decoder is False or isinstance(decoder, ClickDecoder):
-        return decoder or None
+    if decoder is False:
+        return None
+    if decoder is not None and not isinstance(decoder, str | os.PathLike):
+        return decoder
+    if isinstance(model, OnnxEncoder) and decoder is None:
+        return load_onnx_decoder(model.loaded_from, model.origin)
     if decoder is None:
         file: Path | None = getattr(model, "loaded_from", None)
         return None if file is None or file.suffix != ".safetensors" else load_decoder(file)

@@ -15,7 +15,7 @@ from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
 from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import PromptDecoder
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.geometry import Window, whole
 from maskfeat.interactive.outline_cut import OutlineCutter
@@ -83,7 +83,7 @@ class ImageState:
         rgb: npt.NDArray[np.uint8] | None,
         per_megapixel: float = 26_000,
         pairwise_weight: float = PAIRWISE_WEIGHT,
-        decoder: ClickDecoder | None = None,
+        decoder: PromptDecoder | None = None,
     ) -> None:
         if rgb is not None and rgb.shape[:2] != features.size:
             raise ValueError(
@@ -173,7 +173,7 @@ class ImageState:
         return SeededWatershed(len(parents), edges, steps)
 
 
-def reads(decoder: ClickDecoder, features: Features) -> bool:
+def reads(decoder: PromptDecoder, features: Features) -> bool:
     """Whether features have the channels that a decoder was trained on."""
     if not set(decoder.inner_strides) <= set(features.inner):
         return False

@@ -23,7 +23,7 @@ from maskfeat.interactive.candidates import Candidate, candidates
 from maskfeat.interactive.click_by_click import ClickByClick, PromptHistory
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import PromptDecoder
 from maskfeat.interactive.decoder_file import decoder_for
 from maskfeat.interactive.geometry import Box, filled
 from maskfeat.interactive.image import ImageState, reads
@@ -105,7 +105,7 @@ class InteractiveSegmenter(ClickByClick):
         max_megapixels: float = 1.0,
         cache_dir: str | Path | None = None,
         networks: object = None,
-        decoder: ClickDecoder | str | os.PathLike[str] | Literal[False] | None = None,
+        decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None = None,
     ) -> None:
         check_former(method, networks)
         self.model = None if model is None else model_of(model)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from fits import CHECKPOINTS, TWO_STEPS
 from shard_factory import write_shard
 
+PATIENCE_S = 600
 SCRIPTS = ["convert.sbatch", "fit.sbatch", "single_node.sh"]
 
 # Stands in for srun and torchrun: writes down the words it was given.
@@ -143,9 +148,14 @@ def test_options_of_torchrun_and_slurm_exist(repository) -> None:
     from torch.distributed.run import get_args_parser
 
     folder = repository / "experiments/cluster"
-    text = (folder / "single_node.sh").read_text().partition("exec torchrun")[2]
     known = {option.replace("_", "-") for option in get_args_parser()._option_string_actions}
-    assert set(re.findall(r"(--[a-z-]+)", text)) <= known
+    for name, start in (
+        ("single_node.sh", "exec torchrun"),
+        ("jobset.yaml", "command: [torchrun]"),
+        ("skypilot.yaml", "torchrun "),
+    ):
+        text = (folder / name).read_text().partition(start)[2].partition("-m")[0]
+        assert set(re.findall(r"(--[a-z-]+)", text)) <= known
     known = set(
         "--job-name --nodes --ntasks-per-node --gpus-per-node --cpus-per-task --time --signal "
         "--requeue --open-mode --output --array".split()
@@ -154,6 +164,98 @@ def test_options_of_torchrun_and_slurm_exist(repository) -> None:
         found = re.findall(r"^#SBATCH (--[a-z-]+)", (folder / name).read_text(), re.MULTILINE)
         assert set(found) <= known
         assert "--requeue" in found
+
+
+def test_the_job_set_is_one_that_kubernetes_takes(repository) -> None:
+    import kubernetes_validate
+
+    text = (repository / "experiments/cluster/jobset.yaml").read_text()
+    job_set = yaml.safe_load(text)
+    (replicated,) = job_set["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}
+    kubernetes_validate.validate({**job, **replicated["template"]}, "1.30", strict=True)
+
+    spec = replicated["template"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    words = container["args"]
+    nodes, gpus = str(spec["parallelism"]), str(container["resources"]["limits"]["nvidia.com/gpu"])
+    assert spec["completions"] == spec["parallelism"]
+    assert {f"--nnodes={nodes}", f"--trainer.num_nodes={nodes}"} < set(words)
+    assert {f"--nproc-per-node={gpus}", f"--trainer.devices={gpus}"} < set(words)
+    name = job_set["metadata"]["name"]
+    assert f"--rdzv-endpoint={name}-{replicated['name']}-0-0.{name}:29500" in words
+
+
+def test_the_task_of_skypilot_is_one_that_it_takes(repository) -> None:
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed")
+    task = sky.Task.from_yaml(str(repository / "experiments/cluster/skypilot.yaml"))
+    assert task.num_nodes == 4
+    subprocess.run(["bash", "-n"], input=task.run, text=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["jobset.yaml", "skypilot.yaml"])
+def test_the_fit_of_a_recipe_is_one_that_lightning_takes(repository, command, capsys, name) -> None:
+    text = (repository / "experiments/cluster" / name).read_text()
+    configs = re.findall(r"--config=\w+", text)
+    options = set(re.findall(r"--(?:trainer\.\w+|run_name|data_root|ckpt_path)(?==)", text))
+    assert len(configs) == 3
+    assert len(options) == 5
+    values = [f"{option}={'4' if 'trainer' in option else 'first'}" for option in options]
+    with pytest.raises(SystemExit, match="0"):
+        command("fit", *configs, *values, "--print_config")
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["num_nodes"] == 4
+
+
+@pytest.mark.long
+def test_after_a_rank_is_killed_torchrun_goes_on_from_the_last_checkpoint(
+    repository, tmp_path
+) -> None:
+    (tmp_path / "data_shards").symlink_to(repository / "data_shards")
+    saves = {"every_n_train_steps": 5, "save_last": True, "save_top_k": 0}
+    saves["enable_version_counter"] = False
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saves}
+    trainer = {"callbacks": [callback], "limit_val_batches": 0}
+    (tmp_path / "saves.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
+    words = [word for word in TWO_STEPS if "--trainer.devices" not in word]
+    settings = {"DEVICES": "2", "CONFIGS": "base saves.yaml", "RUN": "elastic", "VENV": ""}
+    settings |= {"DATA_ROOT": "data_shards", "WORDS": " ".join([*words, "--data.epoch_images=400"])}
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        started = subprocess.Popen(
+            ["bash", str(repository / "experiments/cluster/single_node.sh")],
+            cwd=tmp_path,
+            env={**os.environ, **settings},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        last = tmp_path / "runs/elastic/checkpoints/last.ckpt"
+        give_up = time.monotonic() + PATIENCE_S
+        while not last.exists():
+            assert time.monotonic() < give_up, log.read_text()[-3000:]
+            assert started.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.05)
+        os.kill(rank_of(started.pid, 1), signal.SIGKILL)
+        assert started.wait(PATIENCE_S) == 0, log.read_text()[-3000:]
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert re.search(r"Restored all states from the checkpoint at \S*last.ckpt", log.read_text())
+    assert torch.load(last, weights_only=True)["global_step"] == 100
+
+
+def rank_of(parent: int, rank: int) -> int:
+    """The process of a rank that torchrun started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            of = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # gone
+            continue
+        if of == parent and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError(f"torchrun has no rank {rank}")
 
 
 def test_cluster_trains_two_steps_on_converted_shards(command, tmp_path) -> None:

@@ -47,7 +47,7 @@ def test_the_averaged_weights_and_the_card_are_in_the_file(checkpoint, tmp_path)
     ("words", "said"),
     [
         (["none.ckpt", "a.safetensors"], "no model file at 'none.ckpt'"),
-        (["{path}", "a.pt"], "out must end in .safetensors, got 'a.pt'"),
+        (["{path}", "a.pt"], "out must end in .safetensors or .onnx, got 'a.pt'"),
         (["{path}", "a.safetensors", "--card", "no.md"], "no card at 'no.md'"),
     ],
 )

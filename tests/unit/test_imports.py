@@ -29,7 +29,7 @@ ROOMS = [
     ["running"],
     ["app", "cli", "__main__", "console", "lightning_cli", "former_settings", "help_text"],
 ]
-ROOMS[0] += ["tensor_file", "recent"]
+ROOMS[0] += ["tensor_file", "recent", "onnx_file"]
 ROOMS[-1] += ["parser_errors", "packaged", "tasks"]
 # Rooms across the order.
 ALSO = {
