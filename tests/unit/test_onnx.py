@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.safetensors with features, boundaries and a click decoder; model.onnx made of it."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    net = FeaturePyramid("test_efficientnet", levels=[0, 1], width=8, boundary=True, color=True)
+    net = FeaturePyramid("test_resnet", levels=[0, 1], width=8, boundary=True, color=True)
     decoder = ClickDecoder(
         num_image_channels([1, 4]), num_prompt_channels(2), width=8, stages=(8, 8), blocks=(1, 1)
     )
