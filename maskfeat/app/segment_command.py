@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from maskfeat import __version__
-from maskfeat.app.result_origin import is_current, origin_of
+from maskfeat.app.result_origin import is_current
+from maskfeat.app.segment_run import ImageRun, in_processes
+from maskfeat.app.segment_task import Task, Work
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING
-from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
-from maskfeat.data.folder import find_images, read_image
+from maskfeat.data.annotations.read_as import read_as_of_words
+from maskfeat.data.convert.pool import num_cores
+from maskfeat.data.folder import find_images
 from maskfeat.features.model_file import find_model
 from maskfeat.files import check_stems, check_writable, file_digest, holds_one_of
 from maskfeat.folder_lock import check_free
 
 _LOG = logging.getLogger("maskfeat")
-MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera
 
 # Chosen on train splits, 40 images each: covering of BSDS500 0.720 (0.617 for 100 segments), mean
 # best IoU of the objects of coco_mini 0.371 (0.394); 4 and 6 % of the segments are below 50 px
@@ -42,6 +44,8 @@ def segment(
     page: int | None = None,
     channels: str | None = None,
     value_range: str | None = None,
+    workers: int = 1,
+    device: str = "cpu",
 ) -> None:
     """Cut images into segments, and write label maps, images and nested masks.
 
@@ -92,12 +96,18 @@ def segment(
             If not given, those that the file calls so, else the first three.
         value_range: LOW,HIGH: the values that become 0 and 255. If not given, 8 bits stay as they
             are, and of more bits or floats it is the percentiles 0.1 and 99.9 of the image.
+        workers: Processes that segment images side by side, each with its share of the cores and
+            about 1 GB of memory; 0 takes one for each core. A process that dies costs its image.
+        device: Where the network runs: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
+            Trees are built on the CPU, so that more workers help there, too.
     """
     cut = _cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not images:
         raise ValueError("images must name at least one image or folder, got none")
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
     wanted, folder = _outputs(outputs), Path(out)
     read_as = read_as_of_words(page, channels, value_range)
     placed = {
@@ -116,18 +126,19 @@ def segment(
         not (skip_existing and _is_done(path, result, settings, wanted))
         for path, result in zip(paths, results, strict=True)
     ]
-    numbered = [(number, path) for number, path in enumerate(paths) if is_waiting[number]]
-    num_changed = sum(results[number].exists() for number, _ in numbered)
+    tasks = [Task(p, number, placed[p]) for number, p in enumerate(paths) if is_waiting[number]]
+    num_changed = sum(results[task.number].exists() for task in tasks)
     is_one = len(paths) == 1 and not Path(images[0]).is_dir()
-    done = _segment_all(numbered, model, cut, placed, folder, settings, wanted, read_as, is_one)
-    num_left_out = len(numbered) - done
+    work = Work(model, device, cut, settings, wanted, read_as, max_megapixels)
+    done = _segment_all(tasks, work, folder, workers or num_cores(), is_one)
+    num_left_out = len(tasks) - done
     if num_left_out == len(paths):
         raise ValueError(
             f"none of the images in '{', '.join(images)}' could be segmented; "
             f"{num_left_out} left out"
         )
     num_anew = num_changed if skip_existing else 0
-    _say_counts(done, num_left_out, len(paths) - len(numbered), num_anew, folder)
+    _say_counts(done, num_left_out, len(paths) - len(tasks), num_anew, folder)
 
 
 def _outputs(words: str) -> frozenset[str]:
@@ -176,50 +187,33 @@ def _origin_of_model(model: str) -> dict[str, str]:
 
 
 def _segment_all(
-    numbered: Sequence[tuple[int, Path]],
-    model: str,
-    cut: dict[str, Any],
-    placed: Mapping[Path, Path],
-    folder: Path,
-    settings: dict[str, Any],
-    outputs: frozenset[str],
-    read_as: ReadAs,
-    is_one: bool,
+    tasks: Sequence[Task], work: Work, folder: Path, num_workers: int, is_one: bool
 ) -> int:
-    """Segment images, and say how many it were. The network is loaded for the first whole one.
+    """Segment images, and say how many it were.
 
     Raises:
         ValueError: If the one image cannot be segmented; of several it is left out.
         KeyboardInterrupt: After a sentence.
     """
-    num_done, encoder = 0, None
+    num_done = 0
     try:
         with _kept_interrupts() as check_interrupt:
-            for number, path in numbered if is_one else _tracked(numbered):
-                check_interrupt()
-                try:
-                    origin = origin_of(path, settings)
-                    rgb = read_image(path, MAX_MEGAPIXELS, read_as)
-                except ValueError as error:
-                    _leave_out(error, is_one)
-                    continue
-                # Torch comes with it.
-                from maskfeat.app.segment_images import Task, encoder_of, segment_image
-
-                encoder = encoder_of(model) if encoder is None else encoder
-                check_interrupt()
-                task = Task(path, number, placed[path], origin, outputs, read_as)
-                try:
-                    segment_image(rgb, task, encoder, cut, settings["max_megapixels"])
-                except ValueError as error:
-                    _leave_out(error, is_one)
-                    continue
-                num_done += 1
+            if min(num_workers, len(tasks)) > 1:
+                results = in_processes(work, tasks, min(num_workers, len(tasks)))
+            else:
+                results = map(ImageRun(work, check_interrupt), tasks)
+            for error in results if is_one else _tracked(results, len(tasks)):
+                if error is None:
+                    num_done += 1
+                elif is_one:
+                    raise error
+                else:
+                    _LOG.warning("left out: %s", error)
     except KeyboardInterrupt:
         _LOG.warning(
             "stopped; %d of %d images are done in '%s', and the same command with "
             "--skip_existing does the rest",
-            *(num_done, len(numbered), folder),
+            *(num_done, len(tasks), folder),
         )
         raise
     return num_done
@@ -252,12 +246,6 @@ def _kept_interrupts() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _leave_out(error: ValueError, is_one: bool) -> None:
-    if is_one:
-        raise error
-    _LOG.warning("left out: %s", error)
-
-
 def _cut_settings(num_segments: int | None, granularity: float | None) -> dict[str, Any]:
     """Check how to cut, and fill in the default."""
     if granularity is None:
@@ -287,11 +275,11 @@ def check_names(paths: Sequence[Path], folder: Path) -> None:
     check_stems(paths)
 
 
-def _tracked(numbered: Sequence[tuple[int, Path]]) -> Iterable[tuple[int, Path]]:
+def _tracked(results: Iterable[Any], total: int) -> Iterable[Any]:
     from rich.console import Console
     from rich.progress import track
 
-    return track(numbered, description="segmenting", console=Console(stderr=True))
+    return track(results, "segmenting", total, console=Console(stderr=True))
 
 
 def _say_counts(

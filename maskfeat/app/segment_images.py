@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
+from maskfeat.app.segment_task import Task, Work
 from maskfeat.arrays import RgbImage
-from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.evaluate.drawing import contour_image, overlay_labels
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
@@ -30,36 +29,15 @@ Encoder = Callable[[RgbImage], Features | RgbImage]
 MAX_SEGMENTS = 2**16  # numbers of 16 bits
 
 
-def encoder_of(model: str) -> Encoder:
+def encoder_of(model: str, device: str) -> Encoder:
     """What gives features of an image: a trained network, or for "lab" the image itself."""
     if model == "lab":
         return lambda rgb: rgb
-    return load(model).features
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image to be segmented.
-
-    Attributes:
-        path: Its file.
-        number: Its number, for the annotations.
-        folder: Where to write.
-        origin: What the results are made of, see `result_origin`.
-        outputs: Which images to write beside KEY.json: of "labels", "overlay", "contours".
-        read_as: How it is read.
-    """
-
-    path: Path
-    number: int
-    folder: Path
-    origin: dict[str, Any]
-    outputs: frozenset[str]
-    read_as: ReadAs
+    return load(model, device).features
 
 
 def segment_image(
-    rgb: RgbImage, task: Task, encoder: Encoder, cut: dict[str, Any], max_megapixels: float
+    rgb: RgbImage, task: Task, origin: dict[str, Any], encoder: Encoder, work: Work
 ) -> None:
     """Segment one image and write what `maskfeat segment` says it writes.
 
@@ -68,16 +46,16 @@ def segment_image(
     Args:
         rgb: The image, uint8, shape (H, W, 3).
         task: Where it comes from, and where its results go.
+        origin: What the results are made of, see `result_origin`.
         encoder: Gives its features.
-        cut: What to cut the hierarchy with, see `Hierarchy.cut`.
-        max_megapixels: Larger images are reduced to it before their features are taken.
+        work: How it is cut, and what is written.
 
     Raises:
         ValueError: If it has more than 65,536 segments.
     """
     path, folder = task.path, task.folder
-    tree = hierarchy(encoder(_reduced(rgb, max_megapixels, path)))
-    labels = tree.cut(**cut)
+    tree = hierarchy(encoder(_reduced(rgb, work.max_megapixels, path)))
+    labels = tree.cut(**work.cut)
     num_segments = int(labels.max()) + 1
     if num_segments > MAX_SEGMENTS:
         raise ValueError(
@@ -86,16 +64,16 @@ def segment_image(
         )
     key, size = path.stem, rgb.shape[:2]
     (folder / f"{key}.json").unlink(missing_ok=True)
-    if "labels" in task.outputs:
+    if "labels" in work.outputs:
         _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
-    if "contours" in task.outputs:
+    if "contours" in work.outputs:
         _write_png(folder / f"{key}_contours.png", enlarged(contour_image(tree.ucm()), size))
-    if "overlay" in task.outputs:
+    if "overlay" in work.outputs:
         # An image gets hardly smaller at the usual 6, which takes three times as long.
         _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
-    image = image_entry(task.number, size, path, folder, task.read_as)
+    image = image_entry(task.number, size, path, folder, work.read_as)
     annotations = annotate_cut(tree, labels, (size[0], size[1]))
-    content = {"image": image, KEY: task.origin, "annotations": annotations}
+    content = {"image": image, KEY: origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:
         file.write(json_bytes(content))
 

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from maskfeat.arguments import checked_number
+from maskfeat.features.device import device_of
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.model_file import find_model
 from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
@@ -72,7 +73,8 @@ def load(
             splits of images, for research as its data are (experiments/shipped); or the word
             "lab", for the color of pixels without a network; or a file of `maskfeat export` in
             the format ONNX (.onnx), which gives an `OnnxEncoder`.
-        device: Where to put it; one of the format ONNX runs on the CPU.
+        device: Where to put it: cpu, cuda, cuda:1, mps; "auto" is a GPU if there is one. The format
+            ONNX runs on the CPU.
         net_class: The class of the network, if it is one of your own; it is built by
             net_class(**config). None is `FeaturePyramid`.
 
@@ -89,9 +91,10 @@ def load(
         return LabEncoder()
     path = find_model(path)
     if path.suffix == ".onnx":
-        if torch.device(device).type != "cpu":
+        if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"'{path}' runs on the CPU alone, got device {device}")
         return OnnxEncoder(path)
+    there = device_of(device)
     config, weights, named = _read(path)
     built = class_to_build(named, net_class, f"'{path}'")
     config = checked_config(config, built, f"'{path}'")
@@ -101,7 +104,7 @@ def load(
     _fill(net, weights, path)
     net.loaded_from = path
     net.to(memory_format=torch.channels_last)
-    return net.to(device).eval().requires_grad_(False)
+    return net.to(there).eval().requires_grad_(False)
 
 
 def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:

@@ -40,7 +40,7 @@ class OrderedPool:
     def __enter__(self) -> OrderedPool:
         if self.num_workers > 0:
             context = multiprocessing.get_context("spawn")  # fork is unsafe beside threads
-            self._pool = ProcessPoolExecutor(self.num_workers, context, initializer=_prepare)
+            self._pool = ProcessPoolExecutor(self.num_workers, context, initializer=prepare_worker)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,7 +65,7 @@ class OrderedPool:
                 future.cancel()
 
 
-def _prepare() -> None:
+def prepare_worker() -> None:
     """Leave ctrl-C to the main process, and end when it ends, were it by kill -9."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -1,0 +1,139 @@
+"""Images are segmented one after the other, or in several processes, each image for itself.
+
+What is slow to import waits for the first image that can be read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from maskfeat.app.result_origin import origin_of
+from maskfeat.app.segment_task import Task, Work
+from maskfeat.data.convert.pool import num_cores, prepare_worker
+from maskfeat.data.folder import read_image
+
+if TYPE_CHECKING:
+    from maskfeat.app.segment_images import Encoder
+
+MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera
+_AHEAD = 2  # images for each process that are waiting or at work
+
+
+class ImageRun:
+    """Segments images of a run one after the other; its network is loaded for the first whole one.
+
+    Args:
+        work: What is the same for all of them.
+        check_interrupt: Raises KeyboardInterrupt, if there was one.
+    """
+
+    def __init__(self, work: Work, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        self._work = work
+        self._check_interrupt = check_interrupt
+        self._encoder: Encoder | None = None
+
+    def __call__(self, task: Task) -> ValueError | None:
+        """Segment one image and write its results; what is wrong with it, or None."""
+        work = self._work
+        self._check_interrupt()
+        try:
+            origin = origin_of(task.path, work.settings)
+            rgb = read_image(task.path, MAX_MEGAPIXELS, work.read_as)
+        except ValueError as error:
+            return error
+        # Torch comes with it.
+        from maskfeat.app.segment_images import encoder_of, segment_image
+
+        if self._encoder is None:
+            self._encoder = encoder_of(work.model, work.device)
+        self._check_interrupt()
+        try:
+            segment_image(rgb, task, origin, self._encoder, work)
+        except ValueError as error:
+            return error
+        return None
+
+
+def in_processes(
+    work: Work, tasks: Sequence[Task], num_workers: int
+) -> Iterator[ValueError | None]:
+    """Segment images in several processes.
+
+    A process that dies, as when memory runs out, costs the image that it had at work: those that
+    were in flight are done again, each in a process of its own, which shows which one it was.
+
+    Args:
+        work: What is the same for all of them.
+        tasks: The images; `num_workers * 2` at most are in flight.
+        num_workers: Processes, each with its share of the cores.
+
+    Yields:
+        For each image, as it is done, what is wrong with it, or None.
+    """
+    waiting = deque(tasks)
+    while waiting:
+        suspects: list[Task] = []
+        yield from _until_one_dies(work, waiting, num_workers, suspects)
+        for task in suspects:
+            alone, again = deque([task]), list[Task]()
+            yield from _until_one_dies(work, alone, 1, again)
+            if again:
+                yield ValueError(
+                    f"the process that segmented '{task.path}' died, perhaps for want of memory; "
+                    "take fewer --workers or a smaller --max_megapixels for it"
+                )
+
+
+def _until_one_dies(
+    work: Work, waiting: deque[Task], num_workers: int, suspects: list[Task]
+) -> Iterator[ValueError | None]:
+    """Segment waiting images until all are done, or a process dies: then say which were in flight.
+
+    Args:
+        work: What is the same for all of them.
+        waiting: Images are taken from its left.
+        num_workers: Processes.
+        suspects: Gets the images that were in flight.
+    """
+    context = get_context("spawn")  # fork is unsafe beside threads
+    threads = max(1, num_cores() // num_workers)
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (work, threads))
+    flying: dict[Future[ValueError | None], Task] = {}
+    try:
+        while (waiting or flying) and not suspects:
+            while waiting and len(flying) < _AHEAD * num_workers:
+                flying[pool.submit(_segment, waiting[0])] = waiting[0]
+                waiting.popleft()
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                task = flying.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    suspects.append(task)
+                    continue
+                yield result
+    except BrokenProcessPool:  # one died between two images
+        pass
+    finally:
+        pool.shutdown(wait=not suspects, cancel_futures=True)
+    suspects += flying.values()
+
+
+_RUNS: list[ImageRun] = []  # that of this process, once it is a worker
+
+
+def _start_worker(work: Work, num_threads: int) -> None:
+    prepare_worker()
+    import torch
+
+    torch.set_num_threads(num_threads)
+    _RUNS.append(ImageRun(work))
+
+
+def _segment(task: Task) -> ValueError | None:
+    return _RUNS[0](task)
