@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from maskfeat.arguments import checked_choice
 from maskfeat.features.model_file import find_model
 from maskfeat.files import check_writable
 
@@ -64,8 +63,8 @@ def export(
 
 def _checked_out(checkpoint: str, out: str | None, format: str | None) -> Path:
     """The file to write, whose ending is that of the format."""
-    if format is not None:
-        checked_choice("format", format, list(_ENDINGS))
+    if format not in (None, *_ENDINGS):
+        raise ValueError(f"format must be one of {', '.join(_ENDINGS)}, got '{format}'")
     ending = _ENDINGS[format or "safetensors"]
     if out is None:
         return Path(Path(checkpoint).name).with_suffix(ending)
