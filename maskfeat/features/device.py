@@ -18,8 +18,8 @@ def device_of(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
-        said = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"device must be cpu, cuda, mps or auto, and be there, got '{device}': {said}"
+            f"device must be cpu, cuda, mps or auto, and be there, got '{device}': {reason}"
         ) from error
     return found
