@@ -512,7 +512,7 @@ def test_a_ctrl_c_that_a_library_swallows_is_kept(tmp_path, monkeypatch, capfd):
     for number in range(2):
         image(tmp_path / f"photos/p{number}.png", seed=number)
 
-    def swallowing(model):
+    def swallowing(model, device):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         return lambda rgb: rgb
