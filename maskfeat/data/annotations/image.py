@@ -127,10 +127,12 @@ def is_turned_sideways(data: bytes) -> bool:
 def _open_image(data: bytes, read_as: ReadAs = ReadAs()) -> ImageFile:  # noqa: B008 - frozen
     try:
         file = ImageFile(io.BytesIO(data), read_as)
+        width, height = file.size
+        is_small = width * height <= MAX_PIXELS
+        _ = is_small and file.orientation  # which may be broken, or decode the image
     except _IMAGE_ERRORS as error:
         raise SampleError("bad jpg", f"the image cannot be opened: {error}") from error
-    width, height = file.size
-    if width * height > MAX_PIXELS:
+    if not is_small:
         raise SampleError(
             "bad jpg", f"the image is {height} x {width}, more than {MAX_PIXELS} pixels"
         )

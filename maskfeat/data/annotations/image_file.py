@@ -41,7 +41,6 @@ class ImageFile:
 
     Attributes:
         size: Width and height as it is stored, pixels.
-        orientation: How a viewer turns it, 1 to 8 of EXIF; 1 is as it is stored.
 
     Raises:
         ValueError: If it has no such page, or is of a kind that is not read.
@@ -57,6 +56,7 @@ class ImageFile:
     ) -> None:
         self._file, self._read_as, self._name = file, read_as, name
         self._stack: TiffStack | None = None
+        self._orientation: int | None = None
         formats = known_formats()
         try:
             self._image = Image.open(file, formats=None if is_any else formats)
@@ -76,8 +76,6 @@ class ImageFile:
         self.size = self._image.size
         # Before anything loads a PNG, as the look for its EXIF tag does.
         self._deep_tile = _deep_tile(self._image)
-        value = self._image.getexif().get(_ORIENTATION, 1)
-        self.orientation = value if isinstance(value, int) else 1
 
     def rgb(self, shrink: int = 1) -> Image.Image:
         """Decode it.
@@ -91,7 +89,7 @@ class ImageFile:
         if self._stack is not None:
             found = self._stack.read(self._page)
             rgb = self._scaled(found.values, found.is_color)
-            self.orientation = 1
+            self._orientation = 1
             return _turned(rgb, found.orientation)
         image = self._image
         if shrink > 1:
@@ -110,8 +108,16 @@ class ImageFile:
             # Alpha is dropped, not blended; Pillow knows of Adobe's inverted CMYK.
             rgb = image if image.mode == "RGB" else image.convert("RGB")
         if image.format == "TIFF":
-            self.orientation = 1  # Pillow has turned it
+            self._orientation = 1  # Pillow has turned it
         return rgb
+
+    @property
+    def orientation(self) -> int:
+        """How a viewer turns it, 1 to 8 of EXIF; 1 is as it is stored. A PNG is decoded for it."""
+        if self._orientation is None:
+            value = self._image.getexif().get(_ORIENTATION, 1)
+            self._orientation = value if isinstance(value, int) else 1
+        return self._orientation
 
     @property
     def _page(self) -> int:
@@ -123,7 +129,7 @@ class ImageFile:
     def _open_stack(self) -> None:
         self._stack = TiffStack(self._file)
         self._num_pages = self._stack.num_pages
-        self.size, self.orientation = self._stack.size, self._stack.orientation
+        self.size, self._orientation = self._stack.size, self._stack.orientation
 
     def _places_of_pages(self) -> list[int]:
         """Frames of Pillow that are pages; a TIFF's thumbnails and masks are none."""

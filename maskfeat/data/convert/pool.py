@@ -31,10 +31,7 @@ class OrderedPool:
     def __init__(self, num_workers: int | None = None) -> None:
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}")
-        if num_workers is None:  # on a cluster the cores of the job, not of the machine
-            has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-            num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-        self.num_workers = num_workers
+        self.num_workers = num_cores() if num_workers is None else num_workers
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> OrderedPool:
@@ -63,6 +60,12 @@ class OrderedPool:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def num_cores() -> int:
+    """Cores that this process may use: on a cluster those of the job, not of the machine."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def prepare_worker() -> None:
