@@ -71,7 +71,7 @@ class Evaluation:
     column: str = ""
 
     def chosen(self, num_items: int) -> list[int]:
-        """Positions of at most so many items, evenly spaced; one in a `fast_dev_run`."""
+        """Positions of at most that many items, evenly spaced; one in a `fast_dev_run`."""
         return evenly_spaced(len(self.items), few_if_tried(self.trainer, num_items))
 
     def means(
