@@ -81,7 +81,7 @@ def candidate_masks(
     found = segmenter.predict_candidates(
         placed.pixels_yx, placed.labels == OBJECT, num_masks=_NUM_CANDIDATES, mask=shown
     )
-    return [shown, *(one.mask for one in found if one.mask is not shown)]
+    return [shown, *(one.mask for one in found if not np.array_equal(one.mask, shown))]
 
 
 def click_radius_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None:

@@ -90,11 +90,14 @@ def _write_onnx(source: Path, path: Path, card: str, full: bool) -> list[Path]:
     from maskfeat.features.onnx_encoder import write_encoder
     from maskfeat.features.weights import load
     from maskfeat.interactive.decoder_file import load_decoder
-    from maskfeat.interactive.onnx_decoder import write_decoder
+    from maskfeat.interactive.onnx_decoder import remove_decoder, write_decoder
     from maskfeat.onnx_file import origin_of
 
     net, decoder = load(source), load_decoder(source)
-    # First, as it may not be possible.
-    halves = [] if decoder is None else write_decoder(decoder, path, origin_of(net))
+    if decoder is None:
+        remove_decoder(path)
+        halves = []
+    else:  # first, as it may not be possible
+        halves = write_decoder(decoder, path, origin_of(net))
     write_encoder(net, path, card)
     return [path, *halves]

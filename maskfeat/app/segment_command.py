@@ -13,7 +13,7 @@ from typing import Any
 from maskfeat import __version__
 from maskfeat.app.result_origin import is_current
 from maskfeat.app.segment_run import ImageRun, in_processes
-from maskfeat.app.segment_task import Task, Work
+from maskfeat.app.segment_task import OUTPUTS, Task, Work
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING
 from maskfeat.data.annotations.read_as import read_as_of_words
 from maskfeat.data.convert.pool import num_cores
@@ -28,7 +28,6 @@ _LOG = logging.getLogger("maskfeat")
 # best IoU of the objects of coco_mini 0.371 (0.394); 4 and 6 % of the segments are below 50 px
 # (31 and 26 %). 0.3 gives 0.715 and 0.336 with 2 %, 0.5 gives 0.723 and 0.386 with 9 %.
 DEFAULT_GRANULARITY = 0.4
-OUTPUTS = ("labels", "overlay", "contours")  # beside KEY.json
 
 
 def segment(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
 from maskfeat.app.result_origin import KEY
-from maskfeat.app.segment_task import Task, Work
+from maskfeat.app.segment_task import OUTPUTS, Task, Work
 from maskfeat.arrays import RgbImage
 from maskfeat.evaluate.drawing import contour_image, overlay_labels
 from maskfeat.features.reading import Features
@@ -41,7 +41,7 @@ def segment_image(
 ) -> None:
     """Segment one image and write what `maskfeat segment` says it writes.
 
-    The annotations come last, and earlier ones go first: with them all is there, of one origin.
+    The annotations come last, and earlier results go first: with them all is there, of one origin.
 
     Args:
         rgb: The image, uint8, shape (H, W, 3).
@@ -63,7 +63,8 @@ def segment_image(
             "ask for fewer"
         )
     key, size = path.stem, rgb.shape[:2]
-    (folder / f"{key}.json").unlink(missing_ok=True)
+    for former in (f"{key}.json", *(f"{key}_{name}.png" for name in OUTPUTS)):
+        (folder / former).unlink(missing_ok=True)
     if "labels" in work.outputs:
         _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
     if "contours" in work.outputs:

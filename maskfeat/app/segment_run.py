@@ -5,12 +5,13 @@ What is slow to import waits for the first image that can be read.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskfeat.app.result_origin import origin_of
 from maskfeat.app.segment_task import Task, Work
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera
 _AHEAD = 2  # images for each process that are waiting or at work
+_LOG = logging.getLogger("maskfeat")
+
+
+class Done(NamedTuple):
+    """An image that a worker is done with: what is wrong with it, and what the log is to say."""
+
+    error: ValueError | None
+    log: list[tuple[int, str]]
 
 
 class ImageRun:
@@ -103,7 +112,7 @@ def _until_one_dies(
     context = get_context("spawn")  # fork is unsafe beside threads
     threads = max(1, num_cores() // num_workers)
     pool = ProcessPoolExecutor(num_workers, context, _start_worker, (work, threads))
-    flying: dict[Future[ValueError | None], Task] = {}
+    flying: dict[Future[Done], Task] = {}
     try:
         while (waiting or flying) and not suspects:
             while waiting and len(flying) < _AHEAD * num_workers:
@@ -116,7 +125,9 @@ def _until_one_dies(
                 except BrokenProcessPool:
                     suspects.append(task)
                     continue
-                yield result
+                for level, message in result.log:
+                    _LOG.log(level, "%s", message)
+                yield result.error
     except BrokenProcessPool:  # one died between two images
         pass
     finally:
@@ -124,7 +135,38 @@ def _until_one_dies(
     suspects += flying.values()
 
 
-_RUNS: list[ImageRun] = []  # that of this process, once it is a worker
+class _Worker:
+    """What a worker keeps between images.
+
+    Args:
+        work: What is the same for all of them.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._run = ImageRun(work)
+        self._kept = _KeptLog()
+        _LOG.handlers, _LOG.propagate = [self._kept], False
+        _LOG.setLevel(logging.INFO)
+
+    def segment(self, task: Task) -> Done:
+        """Segment one image; the log goes with the result, to where the progress bar is."""
+        self._kept.messages = []
+        return Done(self._run(task), self._kept.messages)
+
+
+class _KeptLog(logging.Handler):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        self.messages.append((record.levelno, record.getMessage()))
+
+
+_WORKERS: list[_Worker] = []  # that of this process
 
 
 def _start_worker(work: Work, num_threads: int) -> None:
@@ -132,8 +174,8 @@ def _start_worker(work: Work, num_threads: int) -> None:
     import torch
 
     torch.set_num_threads(num_threads)
-    _RUNS.append(ImageRun(work))
+    _WORKERS.append(_Worker(work))
 
 
-def _segment(task: Task) -> ValueError | None:
-    return _RUNS[0](task)
+def _segment(task: Task) -> Done:
+    return _WORKERS[0].segment(task)

@@ -8,6 +8,8 @@ from typing import Any
 
 from maskfeat.data.annotations.read_as import ReadAs
 
+OUTPUTS = ("labels", "overlay", "contours")  # images that may be written beside KEY.json
+
 
 @dataclass(frozen=True)
 class Task:
@@ -33,7 +35,7 @@ class Work:
         device: Where its network runs, see `maskfeat.load`.
         cut: What to cut hierarchies with, see `Hierarchy.cut`.
         settings: What results are made of beside the image, see `result_origin`.
-        outputs: Which images to write beside KEY.json: of "labels", "overlay", "contours".
+        outputs: Which images to write beside KEY.json, of `OUTPUTS`.
         read_as: How images are read.
         max_megapixels: Larger images are reduced to it before their features are taken.
     """

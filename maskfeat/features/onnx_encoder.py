@@ -55,8 +55,8 @@ def write_encoder(net: FeaturePyramid, path: str | os.PathLike[str], card: str =
 class OnnxEncoder:
     """Features of images by an ONNX graph: what `maskfeat.load("model.onnx")` gives.
 
-    It takes the place of a `FeaturePyramid` wherever features are asked for. It runs on the CPU,
-    cannot be trained, and has no maps inside the network.
+    It takes the place of a `FeaturePyramid` wherever features are asked for, but for a
+    `cache_dir`. It runs on the CPU, cannot be trained, and has no maps inside the network.
 
     Args:
         path: A file made by `write_encoder`.

@@ -57,7 +57,8 @@ class FeatureTask(L.LightningModule):
             with a boundary head.
         boundary_consensus: See `boundary_loss`; in [0, 1].
         trained: "everything", or "boundaries": the boundary head alone, by `boundary_loss` alone.
-            Features stay what they are, bit for bit; use it with `start_from`.
+            Features stay what they are, bit for bit; use it with `start_from`, whose
+            boundary head, if it has one, is not taken.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class FeatureTask(L.LightningModule):
         self.save_hyperparameters(ignore=["net", "loss"])
         checked = checked_network(net, needs_backbone=backbone_rate != 1)
         if start_from is not None:  # before the average begins
-            weights.start_from(checked, start_from)
+            weights.start_from(checked, start_from, has_new_head=trained == "boundaries")
         self.trained = trained
         if trained == "boundaries":
             checked.freeze_features()

@@ -91,7 +91,7 @@ def load(
         return LabEncoder()
     path = find_model(path)
     if path.suffix == ".onnx":
-        if device != "auto" and torch.device(device).type != "cpu":
+        if device != "auto" and device_of(device).type != "cpu":
             raise ValueError(f"'{path}' runs on the CPU alone, got device {device}")
         return OnnxEncoder(path)
     there = device_of(device)
@@ -107,13 +107,16 @@ def load(
     return net.to(there).eval().requires_grad_(False)
 
 
-def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
+def start_from(
+    net: FeaturePyramid, path: str | os.PathLike[str], has_new_head: bool = False
+) -> None:
     """Give a network the weights of a trained one of the same build, to train it on.
 
     Args:
         net: The network; its weights are replaced.
         path: As for `load`. A boundary head of another form than the file's stays as it is, as it
             does where the file has none.
+        has_new_head: Whether the boundary head stays as it is in any case.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -123,9 +126,11 @@ def start_from(net: FeaturePyramid, path: str | os.PathLike[str]) -> None:
     config, weights, _ = _read(path)  # any class whose weights fit
     check_build(net, config, f"'{path}'", "model.start_from to null")
     own = {n: v for n, v in net.state_dict().items() if n.startswith(_BOUNDARY)}
-    if own.keys() != {n for n in weights if n.startswith(_BOUNDARY)}:
-        weights = {n: v for n, v in weights.items() if not n.startswith(_BOUNDARY)}
-    _fill(net, own | weights, path)
+    found = {n: v for n, v in weights.items() if n.startswith(_BOUNDARY)}
+    is_other = {n: v.shape for n, v in own.items()} != {n: v.shape for n, v in found.items()}
+    if has_new_head or is_other:
+        weights = own | {n: v for n, v in weights.items() if n not in found}
+    _fill(net, weights, path)
 
 
 def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> None:  # noqa: ANN401 - of a file

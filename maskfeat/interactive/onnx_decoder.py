@@ -89,6 +89,12 @@ class OnnxClickDecoder:
         return self._prompt_half.run(encoded=encoded, prompt_maps=prompt_maps)[0]
 
 
+def remove_decoder(path: str | os.PathLike[str]) -> None:
+    """Remove the click decoder beside MODEL.onnx, if there is one: that of an earlier model."""
+    for ending in (_IMAGE_HALF, _PROMPT_HALF):
+        Path(path).with_suffix(ending).unlink(missing_ok=True)
+
+
 def load_onnx_decoder(path: str | os.PathLike[str], origin: str) -> OnnxClickDecoder | None:
     """The click decoder beside MODEL.onnx.
 

@@ -250,7 +250,7 @@ class InteractiveSegmenter(ClickByClick):
                 prompts = prompts_with_radius(clicks_yx, (), is_positive, None, size)
                 small = [prompt.scaled(size, state.features.size) for prompt in prompts]
                 logits = state.unary.whole(PromptSet(small))
-            shown = checked_mask(shown, size)
+            shown = checked_mask(shown, size).copy()
             found = candidates(state.hierarchy, shown, pixels, num_masks, logits)
             for one in found:
                 enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0))

@@ -71,7 +71,10 @@ class ImageStore:
         )
         self._extractor = extractor
         self._per_megapixel, self._max_megapixels = per_megapixel, max_megapixels
-        model_key = weights_key(model) if isinstance(model, nn.Module) else type(model).__qualname__
+        if isinstance(model, nn.Module):
+            model_key = weights_key(model)
+        else:  # an ONNX graph has an origin
+            model_key = f"{type(model).__qualname__} {getattr(model, 'origin', '')}".strip()
         settings = f"{model_key} {extractor_key(extractor)} {per_megapixel} {max_megapixels}"
         settings += f" {read_as}" if read_as.to_json() else ""
         self._folder = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]

@@ -463,6 +463,16 @@ def test_results_are_passed_over_only_if_they_are_of_what_is_asked_for(net, tmp_
     assert "2 of them anew" in said(f"--model={own}")
 
 
+def test_images_of_an_earlier_run_do_not_pass_for_those_of_a_later_one(tmp_path, capsys):
+    path = image(tmp_path / "photos/a.png")
+    words = ["--model=lab", "--out", tmp_path / "out"]
+    segment(path, *words, "--num_segments=3")
+    segment(path, *words, "--num_segments=9", "--outputs=none")
+    segment(path, *words, "--num_segments=9", "--skip_existing")
+    assert "passed over" not in capsys.readouterr().out
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "out/a_labels.png")))) == 9
+
+
 def test_masks_that_were_clicked_are_not_written_over(tmp_path):
     path = image(tmp_path / "photos/a.png")
     out = tmp_path / "photos_annotations"

@@ -48,9 +48,10 @@ def test_two_workers_write_the_bytes_of_one(photos, tmp_path, capsys) -> None:
     torch.manual_seed(0)
     save(FeaturePyramid("test_efficientnet", width=8), model)
     (photos / "broken.png").write_bytes(b"not an image")
-    one = segment(photos, tmp_path / "one", "--model", model)
+    words = ["--model", model, "--max_megapixels=0.004"]
+    one = segment(photos, tmp_path / "one", *words)
     told = capsys.readouterr()
-    two = segment(photos, tmp_path / "two", "--model", model, "--workers=2")
+    two = segment(photos, tmp_path / "two", *words, "--workers=2")
     told_again = capsys.readouterr()
 
     assert len(one) == 12
@@ -60,6 +61,7 @@ def test_two_workers_write_the_bytes_of_one(photos, tmp_path, capsys) -> None:
     for text in (told.err, told_again.err):
         assert text.count("left out") == 1
         assert "broken.png" in text
+        assert text.count("80 x 60, is reduced to") == 3
 
 
 def test_a_process_that_dies_costs_its_image_alone(photos, tmp_path, monkeypatch, capsys) -> None:

@@ -161,7 +161,7 @@ def test_a_relative_folder_is_let_go_after_the_working_folder_changed(
 
 def test_a_held_folder_is_free_for_its_own_process_alone(tmp_path) -> None:
     check_free(tmp_path)
-    program = "import pathlib, sys; from maskfeat.files import check_free\n"
+    program = "import pathlib, sys; from maskfeat.folder_lock import check_free\n"
     program += "check_free(pathlib.Path(sys.argv[1]))"
     words = [sys.executable, "-c", program, str(tmp_path)]
     with held_folder(tmp_path, "a test"):
