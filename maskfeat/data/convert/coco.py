@@ -62,7 +62,8 @@ class InstancesRecord(CocoRecord):
         """Read the image, fill the polygons and read the counts."""
         if not self.annotations:
             raise SampleError("no masks", "the json has no annotation of this image")
-        size, image = self._size(), read_file(self.files[0], "image")
+        size = read_size(self.image.get("height"), self.image.get("width"))
+        image = read_file(self.files[0], "image")
         masks, entries = [], list[Json]()
         drawn, left_out = list[Corners](), Counter[str]()
         for one, entry in zip(self.annotations, self.entries(), strict=True):
@@ -87,20 +88,6 @@ class InstancesRecord(CocoRecord):
                 "drawn on the image as its EXIF tag turns it: give height and width so, too",
             )
         return SourceSample(image, size, join_runs(masks), entries, self.known(), left_out)
-
-    def _size(self) -> tuple[int, int]:
-        given = self.image.get("height"), self.image.get("width")
-        try:
-            height, width = (read_id(value) for value in given)  # 480.0 and "480" are 480, too
-        except ValueError:
-            height = width = None
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-            if height * width <= MAX_PIXELS:
-                return height, width
-        raise SampleError(
-            "bad json",
-            f"an image needs a height and width, got {str(given[0])[:80]}, {str(given[1])[:80]}",
-        )
 
 
 @dataclass(frozen=True)
@@ -199,6 +186,26 @@ def _fits_only_turned(polygons: Sequence[Corners], size: tuple[int, int]) -> boo
     x, y = np.concatenate(polygons).max(axis=0) - _SLACK_PX
     height, width = size
     return bool((x > width or y > height) and x <= height and y <= width)
+
+
+def read_size(height: object, width: object) -> tuple[int, int]:
+    """Read the height and width of an image, pixels; 480.0 and "480" are 480, too.
+
+    Raises:
+        SampleError: "bad json" unless both are there and above 0, with at most `MAX_PIXELS` pixels.
+    """
+    try:
+        rows, columns = read_id(height), read_id(width)
+    except ValueError:
+        rows = columns = None
+    if isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0:
+        if rows * columns <= MAX_PIXELS:
+            return rows, columns
+    raise SampleError(
+        "bad json",
+        f"an image needs a height and width, of at most {MAX_PIXELS} pixels, "
+        f"got {str(height)[:80]}, {str(width)[:80]}",
+    )
 
 
 def read_id(value: object) -> Hashable:

@@ -92,7 +92,7 @@ def list_coco(
         if is_segments:
             records.append(_panoptic_record(key, place, path, image, mine, names))
         else:
-            labels = [_label(names, one) for one in mine]
+            labels = [label_of(names, one) for one in mine]
             records.append(InstancesRecord(key, (place,), image, mine, labels))
     return records, {f"annotation {reason}": len(ids) for reason, ids in strays.items()}
 
@@ -123,7 +123,7 @@ def _panoptic_record(
     if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
         segments = []
     png = path.with_suffix("") / str(mine[0].get("file_name", Path(place).stem + ".png"))
-    labels = [_label(names, one) for one in segments]
+    labels = [label_of(names, one) for one in segments]
     return PanopticRecord(key, (place, str(png)), image, segments, labels)
 
 
@@ -207,8 +207,8 @@ def annotations_of(
     return found, dict(sorted(strays.items()))
 
 
-def _label(names: Mapping[Hashable, str], one: Json) -> str | None:
-    """The name of an annotation's class."""
+def label_of(names: Mapping[Hashable, str], one: Mapping[str, Any]) -> str | None:
+    """The name of an annotation's class; None if the JSON does not tell it."""
     try:
         return names.get(read_id(one.get("category_id")))
     except ValueError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ import numpy as np
 from PIL import Image
 
 from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.data.annotations.counts import MAX_PIXELS
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode_annotations, encode
-from maskfeat.data.convert.coco import fill_polygons, read_polygons
+from maskfeat.data.annotations.sample import is_crowd
+from maskfeat.data.convert.coco import fill_polygons, read_polygons, read_size
+from maskfeat.data.convert.coco_json import label_of
 from maskfeat.data.convert.files import read_labels
 
 Size = tuple[int, int]
-Named = tuple[str, BoolArray]
+Named = tuple[str, BoolArray | None]  # None if an entry holds no mask
 UNNAMED = "object"  # what a mask is called if nobody named it
 _VOID = 255  # in the PNGs of VOC
 
@@ -47,17 +49,7 @@ def of_coco(
     annotations: Sequence[Mapping[str, Any]], names: Mapping[Any, str], size: Size
 ) -> NamedMasks:
     """Instances of one image: polygons, or COCO counts of either kind; crowds are left out."""
-    found = list[Named | None]()
-    for one in annotations:
-        segmentation, mask = one.get("segmentation"), None
-        if isinstance(segmentation, dict) and not one.get("iscrowd"):
-            if list(segmentation.get("size", [])) != list(size):
-                raise SampleError("size mismatch", f"a mask has not the size {list(size)}")
-            mask = decode_annotations([segmentation["counts"]], size)[0]
-        elif segmentation and not one.get("iscrowd"):
-            mask = fill_polygons(read_polygons(segmentation)[0], size)
-        name = names.get(one.get("category_id"), UNNAMED)
-        found.append(None if mask is None else (name, mask))
+    found = ((label_of(names, one) or UNNAMED, _mask_of_instance(one, size)) for one in annotations)
     return _named(found, size)
 
 
@@ -67,19 +59,8 @@ def of_yolo(text: str, names: Mapping[int, str], size: Size) -> NamedMasks:
     Raises:
         SampleError: "bad polygon" if a line holds no numbers.
     """
-    found = list[Named | None]()
-    for line in filter(None, map(str.strip, text.splitlines())):
-        try:
-            number, *shares = map(float, line.split())
-        except ValueError as error:
-            raise SampleError("bad polygon", f"a line holds no numbers: {line[:80]}") from error
-        if len(shares) < 6 or len(shares) % 2:
-            found.append(None)
-            continue
-        corners = np.array(shares).reshape(-1, 2) * size[::-1]
-        name = names.get(int(number), f"class {int(number)}")
-        found.append((name, fill_polygons([corners], size)))
-    return _named(found, size)
+    lines = filter(None, map(str.strip, text.splitlines()))
+    return _named((_of_yolo_line(line, names, size) for line in lines), size)
 
 
 def of_voc(objects: IntArray, classes: IntArray | None, names: Sequence[str]) -> NamedMasks:
@@ -90,15 +71,17 @@ def of_voc(objects: IntArray, classes: IntArray | None, names: Sequence[str]) ->
         classes: The same shape, or None.
         names: Of class 1, 2, ...
     """
-    found = list[Named | None]()
-    for number in np.unique(objects[(objects > 0) & (objects != _VOID)]).tolist():
-        mask = objects == number
-        name = UNNAMED
-        if classes is not None:
-            place = int(np.bincount(classes[mask].ravel()).argmax())
-            name = names[place - 1] if 0 < place <= len(names) else f"class {place}"
-        found.append((name, mask))
-    return _named(found, (objects.shape[0], objects.shape[1]))
+
+    def found() -> Iterator[Named]:
+        for number in np.unique(objects[(objects > 0) & (objects != _VOID)]).tolist():
+            mask = objects == number
+            name = UNNAMED
+            if classes is not None:
+                place = int(np.bincount(classes[mask].ravel()).argmax())
+                name = names[place - 1] if 0 < place <= len(names) else f"class {place}"
+            yield name, mask
+
+    return _named(found(), (objects.shape[0], objects.shape[1]))
 
 
 def of_label_map(path: Path) -> NamedMasks:
@@ -106,43 +89,32 @@ def of_label_map(path: Path) -> NamedMasks:
     labels, _ = read_labels(str(path), "auto")
     values = np.unique(labels[labels != 0]).tolist()
     size = (labels.shape[0], labels.shape[1])
-    return _named([(UNNAMED, labels == value) for value in values], size)
+    return _named(((UNNAMED, labels == value) for value in values), size)
 
 
 def of_labelme(content: Mapping[str, Any]) -> NamedMasks:
     """A file of LabelMe: polygons, rectangles, circles and masks; shapes of one group are one."""
-    size = (int(content["imageHeight"]), int(content["imageWidth"]))
-    grouped: dict[Any, Named | None] = {}
+    size = read_size(content.get("imageHeight"), content.get("imageWidth"))
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
     for number, shape in enumerate(content["shapes"]):
         group, name = shape.get("group_id"), str(shape.get("label") or UNNAMED)
-        key = ("alone", number) if group is None else (group, name)
-        mask = _mask_of_shape(shape, size)
-        before = grouped.get(key)
-        if before is not None and mask is not None:
-            mask = before[1] | mask
-        grouped[key] = before if mask is None else (name, mask)
-    return _named(list(grouped.values()), size)
+        key = ("alone", number, name) if group is None else ("group", group, name)
+        groups.setdefault(key, []).append(shape)
+    found = ((name, _mask_of_group(group, size)) for (*_, name), group in groups.items())
+    return _named(found, size)
 
 
 def of_geojson(content: Mapping[str, Any], size: Size) -> NamedMasks:
     """Features of polygons in pixels, named by `classification` (of QuPath) or `name`."""
-    found = list[Named | None]()
-    for feature in content["features"]:
-        geometry, known = feature.get("geometry") or {}, feature.get("properties") or {}
-        kind = geometry.get("type")
-        if kind not in ("Polygon", "MultiPolygon"):
-            found.append(None)
-            continue
-        corners, mask = geometry["coordinates"], np.zeros(size, bool)
-        for rings in corners if kind == "MultiPolygon" else [corners]:
-            part = np.zeros(size, bool)
-            for ring in rings:  # an outline, then its holes
-                part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
-            mask |= part
-        named = known.get("classification")
-        name = (named if isinstance(named, dict) else known).get("name")
-        found.append((str(name or UNNAMED), mask))
-    return _named(found, size)
+
+    def found() -> Iterator[Named]:
+        for feature in content["features"]:
+            known = feature.get("properties") or {}
+            named = known.get("classification")
+            name = (named if isinstance(named, dict) else known).get("name")
+            yield str(name or UNNAMED), _mask_of_feature(feature.get("geometry") or {}, size)
+
+    return _named(found(), size)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -160,11 +132,65 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _named(found: Iterable[Named | None], size: Size) -> NamedMasks:
-    entries = list(found)
-    kept = [(name, encode(mask)) for name, mask in filter(None, entries) if mask.any()]
-    names, counts = tuple(name for name, _ in kept), tuple(counts for _, counts in kept)
-    return NamedMasks(size, counts, names, len(entries) - len(kept))
+def _named(found: Iterable[Named], size: Size) -> NamedMasks:
+    """Encode masks one by one, so that no two of them are in memory at once."""
+    names, counts, left_out = list[str](), list[str](), 0
+    for name, mask in found:
+        if mask is None or not mask.any():
+            left_out += 1
+            continue
+        names.append(name)
+        counts.append(encode(mask))
+    return NamedMasks(size, tuple(counts), tuple(names), left_out)
+
+
+def _mask_of_instance(one: Mapping[str, Any], size: Size) -> BoolArray | None:
+    """The pixels of an annotation of COCO; None of a crowd, or if only a box is known."""
+    segmentation = one.get("segmentation")
+    if not segmentation or is_crowd(one):
+        return None
+    if not isinstance(segmentation, dict):
+        return fill_polygons(read_polygons(segmentation)[0], size)
+    if list(segmentation.get("size", [])) != list(size):
+        raise SampleError("size mismatch", f"a mask has not the size {list(size)}")
+    mask: BoolArray = decode_annotations([segmentation["counts"]], size)[0]
+    return mask
+
+
+def _of_yolo_line(line: str, names: Mapping[int, str], size: Size) -> Named:
+    try:
+        number, *shares = map(float, line.split())
+    except ValueError as error:
+        raise SampleError("bad polygon", f"a line holds no numbers: {line[:80]}") from error
+    name = names.get(int(number), f"class {int(number)}")
+    if len(shares) < 6 or len(shares) % 2:
+        return name, None
+    corners = np.array(shares).reshape(-1, 2) * size[::-1]
+    return name, fill_polygons([corners], size)
+
+
+def _mask_of_feature(geometry: Mapping[str, Any], size: Size) -> BoolArray | None:
+    """The pixels of a feature of GeoJSON; None if it is no polygon."""
+    kind = geometry.get("type")
+    if kind not in ("Polygon", "MultiPolygon"):
+        return None
+    corners, mask = geometry["coordinates"], np.zeros(size, bool)
+    for rings in corners if kind == "MultiPolygon" else [corners]:
+        part = np.zeros(size, bool)
+        for ring in rings:  # an outline, then its holes
+            part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
+        mask |= part
+    return mask
+
+
+def _mask_of_group(shapes: Iterable[Mapping[str, Any]], size: Size) -> BoolArray | None:
+    """The pixels of shapes of LabelMe that are one object; None if none of them has any."""
+    whole = None
+    for shape in shapes:
+        mask = _mask_of_shape(shape, size)
+        if mask is not None:
+            whole = mask if whole is None else whole | mask
+    return whole
 
 
 def _mask_of_shape(shape: Mapping[str, Any], size: Size) -> BoolArray | None:
@@ -188,11 +214,15 @@ def _mask_of_shape(shape: Mapping[str, Any], size: Size) -> BoolArray | None:
 def _pasted_mask(text: str, points: Any, size: Size) -> BoolArray:  # noqa: ANN401 - an array
     """A mask of LabelMe: a PNG of its box, whose first and last pixel are the points."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has more than {MAX_PIXELS} pixels")
             inside = np.asarray(image) > 0
-    except (binascii.Error, OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         raise SampleError("bad mask", f"a mask cannot be read: {error}") from error
-    left, top = np.rint(points[0]).astype(int)
+    left, top = map(round, points[0].tolist())  # either may lie outside of the image
+    inside = inside[max(0, -top) :, max(0, -left) :]
+    top, left = max(0, top), max(0, left)
     mask = np.zeros(size, bool)
     box = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
     box[...] = inside[: box.shape[0], : box.shape[1]]

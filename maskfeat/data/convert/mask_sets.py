@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,7 +15,9 @@ from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_file import ImageFile
 from maskfeat.data.annotations.image_files import ENDINGS
+from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.annotations.sample import parse_annotations
+from maskfeat.data.convert.coco import read_size
 from maskfeat.data.convert.coco_json import annotations_of, by_id
 from maskfeat.data.convert.files import MASK_ENDINGS, read_file, read_labels
 from maskfeat.data.convert.mask_files import (
@@ -179,10 +183,17 @@ def _list_coco(place: Path, find: Find) -> list[MaskRecord]:
         by_image, _ = annotations_of(content, images)
         for number, image in images.items():
             name = str(image["file_name"])
-            size = (int(image["height"]), int(image["width"]))
-            load = partial(of_coco, by_image.get(number, []), names, size)
+            load = partial(_coco, by_image.get(number, []), names, image)
             found.append(_record(name, find(name), path, load))
     return found
+
+
+def _coco(
+    annotations: Sequence[Mapping[str, Any]],
+    names: Mapping[Hashable, str],
+    image: Mapping[str, Any],
+) -> NamedMasks:
+    return of_coco(annotations, names, read_size(image.get("height"), image.get("width")))
 
 
 def _list_yolo(place: Path, find: Find) -> list[MaskRecord]:
@@ -267,7 +278,7 @@ def _geojson(path: Path, image: Path | None) -> NamedMasks:
     content = read_json(path)
     known = content.get("image")
     if isinstance(known, dict):
-        return of_geojson(content, (int(known["height"]), int(known["width"])))
+        return of_geojson(content, read_size(known.get("height"), known.get("width")))
     return of_geojson(content, _size_of(image, path))
 
 
@@ -275,10 +286,12 @@ def _sa1b(path: Path) -> NamedMasks:
     content = read_json(path)
     known = content.get("image")
     if isinstance(known, dict) and content["annotations"] == []:  # done, without an object
-        return NamedMasks((int(known["height"]), int(known["width"])), (), ())
+        return NamedMasks(read_size(known.get("height"), known.get("width")), (), ())
     _, annotations, size = parse_annotations(path.read_bytes())
     names = tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations)
-    return NamedMasks(size, tuple(one["segmentation"]["counts"] for one in annotations), names)
+    # Lists and strings alike are checked, and become strings.
+    masks = (decode_annotations([one["segmentation"]["counts"]], size)[0] for one in annotations)
+    return NamedMasks(size, tuple(map(encode, masks)), names)
 
 
 def _record(
@@ -299,10 +312,11 @@ def _folders_of_images(root: Path, images_dir: str | Path | None) -> list[Path]:
 
 def _find_image(folders: Sequence[Path], name: str) -> Path | None:
     """An image by its name, with or without its ending."""
+    # `os.path.isfile` is false for a name that no file can have; `Path.is_file` raises OSError.
     names = [name] if Path(name).suffix.lower() in ENDINGS else []
     names += [f"{Path(name).stem if names else name}{ending}" for ending in ENDINGS]
     places = (folder / one for folder in folders for one in names)
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if os.path.isfile(place)), None)
 
 
 def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
@@ -315,4 +329,4 @@ def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
         file = ImageFile(opened)
         is_turned = file.orientation in (5, 6, 7, 8)
         width, height = file.size[::-1] if is_turned else file.size
-    return height, width
+    return read_size(height, width)

@@ -110,7 +110,8 @@ def find_image(path: Path, image: dict[str, Any]) -> Path | None:
     beside = [path.parent / name] if isinstance(name, str) and Path(name).name == name else []
     beside += [path.with_suffix(ending) for ending in ENDINGS]
     beside += [path.parent / place] if isinstance(place, str) else []
-    return next((one for one in beside if one.is_file()), None)
+    # `os.path.isfile` is false for a name that no file can have; `Path.is_file` raises OSError.
+    return next((one for one in beside if os.path.isfile(one)), None)
 
 
 def _say_missing(path: Path, image: dict[str, Any]) -> str:
