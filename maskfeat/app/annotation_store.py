@@ -253,11 +253,13 @@ class AnnotationStore:
         _LOG.warning("%s", self.notices[number])
 
     def _take_back(self, number: int) -> bytes:
-        """The prompts that were set aside of the image that is there now, moved back."""
+        """The prompts set aside of the image, and the page, that is there now, moved back."""
         for place in self._aside.places_of(self._path(number).name):
             content = self._parsed(number, (place / self._path(number).name).read_bytes())
             known = identity_from_json(content.get("image"))
-            if known is not None and _holds(self.paths[number], known):
+            if known is None or not self._is_read_so(content):
+                continue
+            if _holds(self.paths[number], known):
                 self._aside.take_back(place, self._names(number))
                 self.notices.pop(number, None)
                 _LOG.info("'%s' is back, and so are its prompts", self.paths[number].name)

@@ -127,14 +127,17 @@ class ImageStore:
         return image
 
     def digest(self, number: int) -> str | None:
-        """Digest of the content of an image's file, as it is now; None if it cannot be read."""
+        """Of an image: its file as it is now, and how it is read; None if it cannot be read."""
         path = self._path(number)
         known = self._digests.get(number)
         if known is None or known[0] != path:
             try:
-                known = self._digests[number] = (path, file_digest(self.paths[number]))
+                found = file_digest(self.paths[number])
             except OSError:
                 return None
+            # Clicks on one page are none on another; by default it is the file alone.
+            found += f" {self.read_as}" if self.read_as.to_json() else ""
+            known = self._digests[number] = (path, found)
         return known[1]
 
     def prepare_all(self, in_background: bool = False) -> None:

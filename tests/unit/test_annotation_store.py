@@ -27,6 +27,7 @@ from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.revisions import StaleError
 from maskfeat.data.annotations.painting import encode
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.annotations.sample import read_sample
 
 RED = AddPrompt(Prompt("click", ((45, 40),), 1))
@@ -279,6 +280,21 @@ def test_an_image_replaced_while_it_is_open_or_made_smaller_begins_anew(paths, o
     save(store, after(other))
     assert load(AnnotationStore(out, paths)) == after(other)
     assert len(list(out.glob("set_aside/*/p0.prompts.json"))) == 1
+
+
+def test_prompts_of_another_page_wait_until_that_page_is_shown_again(tmp_path, out) -> None:
+    path = tmp_path / "stack.tif"
+    first, second = Image.fromarray(drawn()), Image.fromarray(drawn()[::-1])
+    first.save(path, save_all=True, append_images=[second])
+    store = AnnotationStore(out, [path], ReadAs(page=1))
+    load(store)
+    save(store, after(*DONE))
+    store = AnnotationStore(out, [path], ReadAs(page=2))
+    assert (store.is_done(0), load(store)) == (False, Annotation())
+    save(store, after(GREEN))
+    for page, is_done, steps in ((1, True, DONE), (2, False, (GREEN,))):
+        store = AnnotationStore(out, [path], ReadAs(page=page))
+        assert (store.is_done(0), load(store)) == (is_done, after(*steps))
 
 
 def test_an_image_copied_or_with_other_tags_is_the_same(paths, out) -> None:

@@ -12,7 +12,7 @@ import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
 from PIL import Image
 
-from maskfeat import Labeler
+from maskfeat import Labeler, ReadAs
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.features.lab import LabEncoder
 from maskfeat.files import file_digest
@@ -81,6 +81,22 @@ def test_a_click_gives_its_whole_region_the_class(photos, out) -> None:
     assert iou(proposal.labels == 1, disc()) > 0.95
     assert proposal.labels[tuple(ON_GROUND)] == 0
     assert proposal.confidence[tuple(ON_DISC)] == 1
+
+
+def test_clicks_on_a_page_count_for_no_other_page(tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    pages = [Image.fromarray(image(number)) for number in range(2)]
+    pages[0].save(tmp_path / "photos/a.tif", save_all=True, append_images=pages[1:])
+
+    def on_page(page: int) -> Labeler:
+        return labeler(tmp_path / "photos", tmp_path / "out", read_as=ReadAs(page=page))
+
+    one = on_page(1)
+    one.correct(0, tuple(ON_DISC), "disc")
+    one.set_done(0)
+    other, again = on_page(2), on_page(1)
+    assert (len(other.clicks), other.is_done(0)) == (0, False)
+    assert (len(again.clicks), again.is_done(0)) == (1, True)
 
 
 def test_what_was_learned_from_one_image_labels_the_next(photos, out) -> None:
