@@ -17,8 +17,8 @@ from PIL import Image
 from source_layouts import save, write_jpg
 
 from maskfeat.data.annotations import image_files
-from maskfeat.data.annotations.image import SampleError, decode_image
-from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.data.annotations.image import SampleError, check_image, decode_image
+from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.files import read_labels, read_png
@@ -170,6 +170,23 @@ def test_a_stack_says_which_page_is_taken_and_lets_choose(
         read_image(path, read_as=ReadAs(page=3))
 
 
+def test_a_page_of_deep_values_is_checked_by_its_own_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(DEEP[:8, :8], photometric="rgb")
+        file.write(DEEP[:30, :40], photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    data, second = path.read_bytes(), ReadAs(page=2)
+    check_image(data, (40, 30), second)  # it is turned, the first is not
+    assert decode_image(data, (40, 30), read_as=second).size == (30, 40)
+    with pytest.raises(SampleError) as wrong:
+        check_image(data, (8, 8), second)
+    assert wrong.value.reason == "size mismatch"
+    with pytest.raises(ValueError, match="megapixels"):
+        read_image(path, 0.0001, second)
+    with pytest.raises(SampleError, match="there is no 3"):
+        check_image(data, (8, 8), ReadAs(page=3))
+
+
 @pytest.mark.parametrize("layout", ["contig", "separate", "imagej"])
 @pytest.mark.parametrize("num", [2, 6])
 def test_of_many_channels_three_are_chosen(
@@ -216,9 +233,26 @@ def test_what_is_no_image_is_said_in_one_sentence(tmp_path: Path) -> None:
     tif(tmp_path / "a.tif", np.zeros((8, 8), np.complex64), photometric="minisblack")
     with pytest.raises(ValueError, match="must hold real numbers, got complex64"):
         read_image(tmp_path / "a.tif")
-    for words in ({"page": 0}, {"channels": (1, 2)}, {"value_range": (3, 3)}):
+    ranges = [{"value_range": span} for span in ((3, 3), (0, np.inf), (-np.inf, 0), (0, np.nan))]
+    for words in ({"page": 0}, {"channels": (1, 2)}, *ranges):
         with pytest.raises(ValueError, match=next(iter(words))):
             ReadAs(**words)
+
+
+@pytest.mark.parametrize(
+    "read_as", ['{"channels": [Infinity]}', f'{{"value_range": [0, {10**400}]}}']
+)
+def test_a_way_to_read_beyond_all_numbers_costs_its_sample_alone(read_as: str) -> None:
+    mask = '{"segmentation": {"size": [8, 8], "counts": [0, 64]}}'
+    content = f'{{"image": {{"read_as": {read_as}}}, "annotations": [{mask}]}}'
+    with pytest.raises(SampleError, match="read_as of its image") as wrong:
+        read_sample("a", "a.tar", b"", content.encode())
+    assert wrong.value.reason == "bad json"
+
+
+def test_channels_without_end_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="channels must be finite numbers"):
+        read_as_of_words(None, "inf", None)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

@@ -129,7 +129,7 @@ class ImageFile:
     def _open_stack(self) -> None:
         self._stack = TiffStack(self._file)
         self._num_pages = self._stack.num_pages
-        self.size, self._orientation = self._stack.size, self._stack.orientation
+        self.size, self._orientation = self._stack.header(self._page)
 
     def _places_of_pages(self) -> list[int]:
         """Frames of Pillow that are pages; a TIFF's thumbnails and masks are none."""

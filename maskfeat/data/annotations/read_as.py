@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ class ReadAs:
             raise ValueError(f"channels must be one or three numbers from 1, got {channels}")
         if span is not None and not span[0] < span[1]:
             raise ValueError(f"value_range must be LOW,HIGH, the lower first, got {span}")
+        if span is not None and not all(map(math.isfinite, span)):
+            raise ValueError(f"value_range must be finite numbers, got {span}")
 
     def to_json(self) -> dict[str, Any]:
         """What was chosen, by name; {} if nothing was."""
@@ -58,6 +61,8 @@ def read_as_from_json(entry: object) -> ReadAs:
 
     Raises:
         ValueError: If a number is out of its range.
+        TypeError: If it is no number.
+        OverflowError: If it is infinite, or larger than a float.
     """
     known: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
     page, channels, span = (known.get(name) for name in ("page", "channels", "value_range"))
@@ -148,9 +153,12 @@ def _scaled(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np
 
 def _numbers(name: str, words: str) -> list[float]:
     try:
-        return [float(word) for word in words.split(",")]
+        numbers = [float(word) for word in words.split(",")]
     except ValueError as error:
         raise ValueError(f"{name} must be numbers with commas between, got '{words}'") from error
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must be finite numbers, got '{words}'")
+    return numbers
 
 
 def _pair(numbers: list[float], words: str) -> tuple[float, float]:

@@ -140,7 +140,7 @@ def how_to_read(content: Mapping[str, Any]) -> ReadAs:
     image = content.get("image")
     try:
         return read_as_from_json(image.get("read_as") if isinstance(image, dict) else None)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SampleError("bad json", f"read_as of its image: {error}") from error
 
 

@@ -35,8 +35,6 @@ class TiffStack:
 
     Attributes:
         num_pages: How many there are, thumbnails aside.
-        size: Width and height of the first, as it is stored.
-        orientation: Of the first, see `TiffValues`.
 
     Raises:
         ValueError: If it holds no page, or volumes.
@@ -53,9 +51,11 @@ class TiffStack:
             raise ValueError("it holds no page that is an image")
         self._index = self._channels_of_pages()
         self.num_pages = len(self._index)
-        first = self._pages[0]
-        self.size = (int(first.imagewidth), int(first.imagelength))
-        self.orientation = _orientation(first)
+
+    def header(self, page: int) -> tuple[tuple[int, int], int]:
+        """Width and height of a page, counted from 0, as it is stored; and its orientation."""
+        first = self._pages[self._index[page][0]]
+        return (int(first.imagewidth), int(first.imagelength)), _orientation(first)
 
     def read(self, page: int) -> TiffValues:
         """Decode a page, counted from 0.
