@@ -55,6 +55,8 @@ class ImageRun:
             rgb = read_image(task.path, MAX_MEGAPIXELS, work.read_as)
         except ValueError as error:
             return error
+        except OSError as error:  # a link that leads nowhere, a file that may not be read
+            return ValueError(f"'{task.path}' cannot be read: {error.strerror or error}")
         # Torch comes with it.
         from maskfeat.app.segment_images import encoder_of, segment_image
 

@@ -321,6 +321,17 @@ def test_in_a_folder_what_is_no_image_is_named_and_counted(tmp_path, capsys):
     assert ids == [2, 3]
 
 
+def test_a_link_that_leads_nowhere_costs_no_other_image(tmp_path, capsys):
+    image(tmp_path / "photos/b.png")
+    (tmp_path / "photos/a.jpg").symlink_to(tmp_path / "gone.jpg")
+    segment(tmp_path / "photos", "--model=lab", "--out", tmp_path / "out")
+    told = capsys.readouterr()
+    assert "a.jpg' cannot be read: " in told.err
+    assert "1 image segmented" in told.out
+    assert "1 left out" in told.out
+    assert (tmp_path / "out/b.json").is_file()
+
+
 def test_a_folder_without_a_whole_image_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(b"not an image")
