@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,21 @@ def read_file(path: str, what: str) -> bytes:
         SampleError: "incomplete" if it is not there or may not be read.
         OSError: If the disk or the network fails: then the run stops, and goes on another time.
     """
-    try:
+    with _named_faults(path, what):
         return Path(path).read_bytes()
+
+
+def file_size(path: str, what: str) -> int:
+    """How many bytes a file has; arguments and errors as of `read_file`."""
+    with _named_faults(path, what):
+        return Path(path).stat().st_size
+
+
+@contextmanager
+def _named_faults(path: str, what: str) -> Iterator[None]:
+    """Take it for a fault of the sample where a file is not there, see `read_file`."""
+    try:
+        yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise SampleError("incomplete", f"the {what} '{path}' is not there") from error
     except ValueError as error:  # a zero byte or half a character in the name

@@ -14,7 +14,7 @@ from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import check_sizes, how_to_read, parse_annotations
-from maskfeat.data.convert.files import read_file, read_png
+from maskfeat.data.convert.files import file_size, read_file, read_png
 from maskfeat.data.convert.runs import join_labels
 from maskfeat.data.convert.sample import (
     DEFAULTS,
@@ -63,8 +63,8 @@ class PairRecord(FileRecord):
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
         """Read both."""
         image, json_file = self.files
+        check_sizes(file_size(image, "image"), file_size(json_file, "json"), self.limits)
         jpg, text = read_file(image, "image"), read_file(json_file, "json")
-        check_sizes(len(jpg), len(text), self.limits)
         return _source_sample(jpg, text, self.limits)
 
 
@@ -109,11 +109,12 @@ def list_tar(
 
 def list_files(folder: str, limits: Limits = Limits()) -> list[Record]:  # noqa: B008 - frozen
     """The samples of a folder of KEY.json with the images that they name, see `sample_folder`."""
-    found = list_samples(folder)
+    found = list_samples(folder, limits)
     records: list[Record] = [
         PairRecord(key, (image, json_file), limits) for key, image, json_file in found.samples
     ]
-    return records + [Missing(key, detail) for key, detail in found.incomplete]
+    too_large = [Missing(key, detail, "too large") for key, detail in found.too_large]
+    return [*records, *(Missing(key, detail) for key, detail in found.incomplete), *too_large]
 
 
 @dataclass(frozen=True)

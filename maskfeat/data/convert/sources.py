@@ -147,7 +147,7 @@ def _inputs_of(
     path = Path(source).expanduser()
     tars = _tars(source)
     if not tars and kind in ("sa1b", "auto") and path.is_dir():
-        folders = sample_folders(path)
+        folders = sample_folders(path, limits)
         if folders:
             return [one for folder in folders for one in _of_files(path, folder, limits)]
     if kind == "sa1b" or (kind == "auto" and tars):

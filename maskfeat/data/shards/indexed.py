@@ -102,7 +102,8 @@ class IndexedShards(Sequence[AnnotatedImage]):
 
     Attributes:
         shards: Paths of the tars and folders, sorted.
-        incomplete: Samples that miss their JPEG or JSON; they are not counted by `len`.
+        incomplete: Samples that miss their JPEG or JSON, or whose JSON in a folder is beyond the
+            limits; they are not counted by `len`.
 
     Raises:
         FileNotFoundError: If no shard matches.
@@ -120,7 +121,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
 
         self.keep_crowds = keep_crowds
         self.limits = limits
-        self.shards = expand_shards(shards, max_names=limits.names)
+        self.shards = expand_shards(shards, max_names=limits.names, max_json_mb=limits.json_mb)
         self.incomplete: list[SkippedSample] = []
         self._shards: list[_Tar | _Folder] = []
         num_bytes = 0
@@ -130,15 +131,22 @@ class IndexedShards(Sequence[AnnotatedImage]):
                     f"the indexed mode reads local tars, got '{path}'; "
                     "download it or set data.mode to streaming"
                 )
-            index = list_samples(path) if os.path.isdir(path) else index_shard(path, index_dir)
-            self.incomplete += [
-                SkippedSample("incomplete", path, key, detail) for key, detail in index.incomplete
+            is_folder = os.path.isdir(path)
+            index = list_samples(path, limits) if is_folder else index_shard(path, index_dir)
+            wrong = {"incomplete": index.incomplete}
+            if isinstance(index, SampleFolder):
+                wrong["too large"] = index.too_large
+            left_out = [
+                SkippedSample(reason, path, key, detail)
+                for reason, samples in wrong.items()
+                for key, detail in samples
             ]
+            self.incomplete += left_out
             if isinstance(index, SampleFolder) and index.samples:
                 self._shards.append(_Folder(path, index.samples))
                 continue
             if isinstance(index, SampleFolder) or not len(index):
-                why = f": {index.incomplete[0][1]}" if index.incomplete else ""
+                why = f": {left_out[0].detail}" if left_out else ""
                 raise ValueError(
                     f"shard '{path}' has no complete sample; "
                     f"it should hold KEY.jpg with KEY.json, as in SA-1B{why}"

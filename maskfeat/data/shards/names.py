@@ -23,7 +23,10 @@ _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
 def expand_shards(
-    shards: str | Sequence[str], allow_pipe: bool = False, max_names: int = Limits.names
+    shards: str | Sequence[str],
+    allow_pipe: bool = False,
+    max_names: int = Limits.names,
+    max_json_mb: float = Limits.json_mb,
 ) -> list[str]:
     """Turn globs, ranges and lists into the names of shards.
 
@@ -34,6 +37,7 @@ def expand_shards(
             choices `{a,b}`. A file whose name looks like a glob is taken as it is.
         allow_pipe: Let `pipe:COMMAND` through. It runs in a shell when it is read.
         max_names: Most names that a pattern may stand for.
+        max_json_mb: A larger KEY.json is not read to find out what a folder holds, MB.
 
     Returns:
         Paths and urls, sorted, each once.
@@ -62,7 +66,7 @@ def expand_shards(
                     f"'{pattern}' stands for more than {max_names:,} names (limits.names); "
                     "give a shorter range, a glob or a folder"
                 )
-            found.update([name] if is_url(name) else _match(name))
+            found.update([name] if is_url(name) else _match(name, max_json_mb))
     return sorted(found)
 
 
@@ -91,12 +95,12 @@ def _expand_braces(pattern: str) -> Iterator[str]:
         yield from _expand_braces(head + value + tail)
 
 
-def _match(pattern: str) -> list[str]:
+def _match(pattern: str, max_json_mb: float) -> list[str]:
     path = os.path.expanduser(pattern.removeprefix("file://"))
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        found = _tars_in(path) or sample_folders(path)
+        found = _tars_in(path) or sample_folders(path, Limits(json_mb=max_json_mb))
     else:
         found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
     if not found:

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_files import ENDINGS, say_passed_over
+from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.sample import check_sizes
 
 _LOG = logging.getLogger("maskfeat")
 # Folders that `annotate` makes beside its masks: other views of the same images.
@@ -39,11 +42,13 @@ class SampleFolder:
         path: The folder.
         samples: Images with masks, sorted by key.
         incomplete: (key, what is wrong) of the others.
+        too_large: (key, how large) of JSONs beyond the limits, which are not read.
     """
 
     path: str
     samples: tuple[FileSample, ...]
     incomplete: tuple[tuple[str, str], ...]
+    too_large: tuple[tuple[str, str], ...] = ()
 
 
 def is_sample_json(path: Path) -> bool:
@@ -52,15 +57,18 @@ def is_sample_json(path: Path) -> bool:
     return is_visible and not path.name.endswith(_CLICKS)
 
 
-def sample_folders(place: str | Path) -> list[str]:
+def sample_folders(
+    place: str | Path,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> list[str]:
     """Folders, from this one downwards, that hold a KEY.json with masks of an image.
 
     Beside masks, the folders labels, set_aside, exported and prepared are passed over: those are
-    other views of the same images, by `maskfeat annotate`.
+    other views of the same images, by `maskfeat annotate`. A JSON beyond `limits` is not read.
     """
     found = []
     for folder, inside, _ in os.walk(place):
-        is_set = any(_is_of_image(content) for _, content in _contents(Path(folder)))
+        is_set = any(_is_of_image(content) for _, content in _contents(Path(folder), limits))
         if is_set:
             found.append(folder)
         inside[:] = sorted(
@@ -69,20 +77,26 @@ def sample_folders(place: str | Path) -> list[str]:
     return found
 
 
-def list_samples(folder: str | Path) -> SampleFolder:
+def list_samples(
+    folder: str | Path,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> SampleFolder:
     """The samples of one folder.
 
     An image is looked for beside its KEY.json: as the `file_name` there, else as KEY with any
     ending; then where `path` says, from the folder on. An image whose annotations are empty, as of
     one that was done without an object, is left out with a line in the log; a JSON that is no
-    KEY.json of an image is passed over, with another.
+    KEY.json of an image is passed over, with another. One beyond `limits` is not read, as it takes
+    many times as much memory.
     """
     folder = Path(folder)
-    samples, incomplete, others = list[FileSample](), list[tuple[str, str]](), list[Path]()
+    samples, others = list[FileSample](), list[Path]()
+    incomplete, too_large = list[tuple[str, str]](), list[tuple[str, str]]()
     num_empty = 0
-    for path, content in _contents(folder):
-        if isinstance(content, str):
-            incomplete.append((path.stem, content))
+    for path, content in _contents(folder, limits):
+        if isinstance(content, SampleError):
+            kind = too_large if content.reason == "too large" else incomplete
+            kind.append((path.stem, content.detail))
         elif not _is_of_image(content):
             others.append(path)
         elif not content["annotations"]:
@@ -96,7 +110,7 @@ def list_samples(folder: str | Path) -> SampleFolder:
     if num_empty:
         _LOG.info("%d images in '%s' have no masks and are left out", num_empty, folder)
     say_passed_over(folder, others)
-    return SampleFolder(str(folder), tuple(samples), tuple(incomplete))
+    return SampleFolder(str(folder), tuple(samples), tuple(incomplete), tuple(too_large))
 
 
 def find_image(path: Path, image: dict[str, Any]) -> Path | None:
@@ -126,11 +140,15 @@ def _is_of_image(content: Any) -> bool:  # noqa: ANN401 - any JSON
     return isinstance(content.get("image"), dict)
 
 
-def _contents(folder: Path) -> Iterator[tuple[Path, Any]]:
-    """The JSON files of a folder by name, each with its content, or why it cannot be read."""
+def _contents(folder: Path, limits: Limits) -> Iterator[tuple[Path, Any]]:
+    """The JSON files of a folder by name, each with its content, or why it is not read."""
     for path in sorted(folder.iterdir()):
         if is_sample_json(path) and path.is_file():
             try:
-                yield path, json.loads(path.read_bytes())
+                check_sizes(0, path.stat().st_size, limits)
+                content = json.loads(path.read_bytes())
+            except SampleError as error:
+                content = error
             except (OSError, ValueError, RecursionError) as error:
-                yield path, f"'{path}' cannot be read: {error}"
+                content = SampleError("incomplete", f"'{path}' cannot be read: {error}")
+            yield path, content
