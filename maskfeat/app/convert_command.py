@@ -88,4 +88,6 @@ def _read_all(records: Sequence[MaskRecord]) -> Iterator[ImageMasks]:
         except SampleError as error:
             raise ValueError(f"'{record.source}' cannot be converted: {error.detail}") from error
         path = None if record.image is None else Path(record.image)
-        yield ImageMasks(record.file_name, number, found.size, found.counts, found.names, path)
+        yield ImageMasks(
+            record.file_name, number, found.size, found.counts, found.names, path, found.read_as
+        )

@@ -12,6 +12,7 @@ import numpy as np
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.counts import Counts
 from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.formats.coverage import Rings, mask_polygons
 
 
@@ -26,6 +27,7 @@ class ImageMasks(Sequence[BoolArray]):
         counts: COCO counts of each mask.
         names: What each mask shows: its class.
         path: The image, if it is known where it lies.
+        read_as: How it is read.
     """
 
     file_name: str
@@ -34,6 +36,7 @@ class ImageMasks(Sequence[BoolArray]):
     counts: tuple[Counts, ...]
     names: tuple[str, ...]
     path: Path | None = None
+    read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -249,7 +249,8 @@ class Sa1bWriter:
         if image.path is None:
             entry = image_entry(image.image_id, image.size, image.file_name)
         else:
-            entry = image_entry(image.image_id, image.size, image.path, self._folder)
+            known = (image.size, image.path, self._folder, image.read_as)
+            entry = image_entry(image.image_id, *known)
         annotations = list[dict[str, Any]]()
         for mask, name in zip(image, image.names, strict=True):
             if mask.any():

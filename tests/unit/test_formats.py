@@ -21,6 +21,7 @@ from skimage.draw import polygon2mask
 
 from maskfeat.cli import main
 from maskfeat.data.annotations.painting import decode, encode
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.data.shards.indexed import IndexedShards
@@ -282,6 +283,19 @@ def test_shards_are_made_of_the_formats_of_others(tmp_path: Path, images, format
     sample = next(iter(IndexedShards(str(tmp_path / "out"))))
     covered = np.any([in_pieces_of(mask, 16) for mask in images[0]], axis=0)
     assert iou(decode(sample.runs).any(axis=0), covered) > 0.98
+
+
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_the_page_that_masks_are_of_is_kept(tmp_path: Path, has_masks: bool) -> None:
+    pages = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    counts = (encode(np.ones((6, 8), bool)),) if has_masks else ()
+    names = ("object",) * len(counts)
+    page = ImageMasks("a.tif", 1, (6, 8), counts, names, tmp_path / "a.tif", ReadAs(page=2))
+    write_masks([page], writer_of("sa1b", tmp_path / "one", 0.5))
+    main(["convert", str(tmp_path / "one"), "--to", "sa1b", "--out", str(tmp_path / "two")])
+    content = json.loads((tmp_path / "two/a.json").read_text())
+    assert content["image"]["read_as"] == {"page": 2}
 
 
 def test_shapes_of_labelme_by_hand(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.counts import MAX_PIXELS
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.annotations.sample import is_crowd
 from maskfeat.data.convert.coco import fill_polygons, read_polygons, read_size
 from maskfeat.data.convert.coco_json import label_of
@@ -37,12 +38,14 @@ class NamedMasks:
         counts: COCO counts of each mask.
         names: Of each mask.
         left_out: How many entries of the file are no masks, or empty.
+        read_as: How the image is read, where the file says so.
     """
 
     size: Size
     counts: tuple[str, ...]
     names: tuple[str, ...]
     left_out: int = 0
+    read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
 
 
 def of_coco(

@@ -16,7 +16,7 @@ from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_file import ImageFile
 from maskfeat.data.annotations.image_files import ENDINGS
 from maskfeat.data.annotations.painting import decode_annotations, encode
-from maskfeat.data.annotations.sample import parse_annotations
+from maskfeat.data.annotations.sample import how_to_read, parse_annotations
 from maskfeat.data.convert.coco import read_size
 from maskfeat.data.convert.coco_json import annotations_of, by_id
 from maskfeat.data.convert.files import MASK_ENDINGS, read_file, read_labels
@@ -286,12 +286,13 @@ def _sa1b(path: Path) -> NamedMasks:
     content = read_json(path)
     known = content.get("image")
     if isinstance(known, dict) and content["annotations"] == []:  # done, without an object
-        return NamedMasks(read_size(known.get("height"), known.get("width")), (), ())
+        size = read_size(known.get("height"), known.get("width"))
+        return NamedMasks(size, (), (), read_as=how_to_read(content))
     _, annotations, size = parse_annotations(path.read_bytes())
     names = tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations)
     # Lists and strings alike are checked, and become strings.
     masks = (decode_annotations([one["segmentation"]["counts"]], size)[0] for one in annotations)
-    return NamedMasks(size, tuple(map(encode, masks)), names)
+    return NamedMasks(size, tuple(map(encode, masks)), names, read_as=how_to_read(content))
 
 
 def _record(
