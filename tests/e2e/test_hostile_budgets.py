@@ -282,7 +282,7 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         ("maskfeat.data.shards.indexed._content_at", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.json.loads", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.runs_from_counts", lambda: shards[0]),
-        ("maskfeat.data.annotations.sample.paint", lambda: to_held_out(sample)),
+        ("maskfeat.data.heldout.paint", lambda: to_held_out(sample)),
         ("maskfeat.data.annotations.image._open_image", sample.decode),
         (
             "maskfeat.data.augment.sample_points",

@@ -116,7 +116,9 @@ def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:
     assert len(np.unique(names["coarse"])) < 100
     assert names["contours"].shape == (141, 181)
     assert names["mask"][60, 80]
-    assert not names["mask"][5, 5]
+    mask = names["segmenter"].predict([[60, 80], [5, 5]], [True, False])
+    assert mask[60, 80]
+    assert not mask[5, 5]
     assert set(maskfeat.__all__) >= {"load", "partition", "InteractiveSegmenter", "Features"}
 
 

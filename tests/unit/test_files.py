@@ -128,7 +128,7 @@ def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path) -> None:
 
 
 HOLDER = (
-    "import pathlib, sys, time; from maskfeat.files import held_folder\n"
+    "import pathlib, sys, time; from maskfeat.folder_lock import held_folder\n"
     "with held_folder(pathlib.Path(sys.argv[1]), 'a test'):\n"
     "    print('held', flush=True); time.sleep(600)"
 )

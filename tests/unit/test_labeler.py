@@ -294,7 +294,9 @@ def test_exports_say_the_same_in_three_formats(photos, out, tmp_path) -> None:
     coco = json.loads((folder / "coco.json").read_text())
     assert [one["name"] for one in coco["categories"]] == CLASSES
     sa1b = json.loads((folder / "p0.json").read_text())
+    path = sa1b["image"].pop("path")
     assert sa1b["image"] == {"image_id": 0, "width": 130, "height": 90, "file_name": "p0.png"}
+    assert (folder / path).samefile(photos / "p0.png")
     for found, number_of in (
         (coco["annotations"], lambda a: a["category_id"] - 1),
         (sa1b["annotations"], lambda a: CLASSES.index(a["label"])),
