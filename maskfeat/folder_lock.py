@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -86,16 +87,22 @@ class _ProcessLocks:
 
     The system counts locks of one file once per process, and drops them when the process closes
     any handle of the file. So each file is opened once, and its holders are counted here.
+
+    A holder that was dropped without an end is ended by the garbage collector, which may run in any
+    line, those under the guard too. So to release waits for nothing: whoever has the guard does it.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._files: dict[str, tuple[IO[str], int]] = {}  # by real path: file, number of holders
+        self._released: deque[Path] = deque()
 
     def has(self, lock: Path) -> bool:
         """Whether this process holds it: to open and close its file would drop it."""
         with self._guard:
-            return os.path.realpath(lock) in self._files
+            found = os.path.realpath(lock) in self._files
+        self._do_released()
+        return found
 
     def acquire(self, lock: Path, folder: Path, what: str) -> None:
         key = os.path.realpath(lock)
@@ -106,16 +113,28 @@ class _ProcessLocks:
                 file, count = _locked_file(lock, folder), 0
                 _write_holder(file, what)
             self._files[key] = (file, count + 1)
+        self._do_released()
 
     def release(self, lock: Path) -> None:
+        self._released.append(lock)
+        self._do_released()
+
+    def _do_released(self) -> None:
+        while self._released and self._guard.acquire(blocking=False):
+            try:
+                if self._released:  # another thread may have been here
+                    self._drop(self._released.popleft())
+            finally:
+                self._guard.release()
+
+    def _drop(self, lock: Path) -> None:
         key = os.path.realpath(lock)
-        with self._guard:
-            file, count = self._files.pop(key)
-            if count > 1:
-                self._files[key] = (file, count - 1)
-                return
-            lock.unlink(missing_ok=True)  # before the lock is dropped: no other process has it yet
-            file.close()
+        file, count = self._files.pop(key)
+        if count > 1:
+            self._files[key] = (file, count - 1)
+            return
+        lock.unlink(missing_ok=True)  # before the lock is dropped: no other process has it yet
+        file.close()
 
 
 _LOCKS = _ProcessLocks()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskfeat import folder_lock
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.shards.cache import CacheFolderError, ShardCache
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
@@ -207,3 +208,30 @@ def test_the_digest_of_a_file_is_of_all_its_content(tmp_path) -> None:
     assert before == hashlib.blake2b(bytes(3_000_000), digest_size=16).hexdigest()
     path.write_bytes(bytes(2_999_999) + b"x")
     assert file_digest(path) != before
+
+
+def test_a_holder_that_the_garbage_collector_ends_does_not_wait_for_itself(
+    tmp_path, monkeypatch
+) -> None:
+    """It may run while another folder is taken, in the same thread."""
+    (tmp_path / "dropped").mkdir()
+    (tmp_path / "taken").mkdir()
+    dropped = held_folder(tmp_path / "dropped", "a test")
+    dropped.__enter__()
+    written = folder_lock._write_holder
+
+    def drops(*args) -> None:
+        written(*args)
+        dropped.__exit__(None, None, None)
+
+    monkeypatch.setattr(folder_lock, "_write_holder", drops)
+
+    def take() -> None:
+        with held_folder(tmp_path / "taken", "a test"):
+            pass
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert not list((tmp_path / "dropped").iterdir())
