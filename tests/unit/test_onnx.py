@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import onnx
 import pytest
@@ -117,6 +119,16 @@ def test_segments_of_the_command_are_those_of_the_network(folder, tmp_path) -> N
     assert both[0] == both[1]
 
 
+def test_models_are_compared_by_the_script_of_experiments(folder, repository, tmp_path) -> None:
+    words = [folder / "model.safetensors", folder / "model.onnx", "--num_images=1"]
+    words += ["--shards=data_shards/val-*.tar", f"--out={tmp_path / 'result.json'}"]
+    forked_python.run(["experiments/onnx/compare.py", *words], repository, check=True)
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["images"], found["equal label maps"]) == (1, 1)
+    assert found["largest difference of a feature"] < 1e-4
+    assert set(found["CPU seconds by onnxruntime"]) == {"features", "set_image", "click"}
+
+
 def copied(folder: Path, to: Path) -> Path:
     for path in folder.glob("model*.onnx"):
         shutil.copy(path, to / path.name)
@@ -147,7 +159,7 @@ def test_damaged_missing_and_foreign_files_get_one_sentence(folder, tmp_path) ->
     with pytest.raises(ValueError, match="holds a part of a click decoder"):
         maskfeat.load(tmp_path / "model.look.onnx")
     with pytest.raises(ValueError, match="runs on the CPU alone"):
-        maskfeat.load(path, device="cuda")
+        maskfeat.load(path, device="meta")
 
     (tmp_path / "model.click.onnx").unlink()
     with pytest.raises(FileNotFoundError, match=r"model.click.onnx' is missing"):
