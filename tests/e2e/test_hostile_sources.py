@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_a_coco_file_as_it_comes_is_converted_or_refused_in_one_sentence(
         command(*run, "--out", "third")
 
 
-def test_a_folder_of_odd_images_is_segmented_but_for_those_that_would_be_cut(
+def test_a_folder_of_odd_images_is_segmented_and_the_log_says_how_they_are_read(
     command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "photos"
@@ -118,22 +119,24 @@ def test_a_folder_of_odd_images_is_segmented_but_for_those_that_would_be_cut(
     planes = np.moveaxis(deep, 2, 0)
     tifffile.imwrite(place / "planes.tif", planes, photometric="rgb", planarconfig="separate")
     tifffile.imwrite(place / "stack.tif", np.stack([RGB] * 3), photometric="rgb")
-    (place / "camera.heic").write_bytes(b"no")
+    (place / "camera.raw").write_bytes(b"no")
 
     command("segment", "photos", "--model", "lab", "--out", "out")
 
     done = sorted(path.stem for path in (tmp_path / "out").glob("*.json"))
-    assert done == ["full", "one", "three", "two"]
+    assert done == ["dark", "full", "moves", "one", "planes", "stack", "three", "two"]
     told = capsys.readouterr()
-    assert "4 left out" in told.out
+    assert "left out" not in told.out
     for words in (
-        "moves.gif' cannot be read as an image: it holds 2 pages or frames",
-        "dark.tif' cannot be read as an image: it holds 16 bits a channel but no value above 4095",
-        "planes.tif' cannot be read as an image: it must hold 8 bits a channel",
-        "stack.tif' cannot be read as an image: it holds 3 pages or frames",
-        "1 file and 1 folder (camera.heic, deeper/)",
+        "moves.gif': of its 2 pages the first is taken (--page)",
+        "stack.tif': of its 3 pages the first is taken (--page)",
+        "1 file and 1 folder (camera.raw, deeper/)",
     ):
         assert words in told.err.replace("\n", " ")
+    for name in ("full", "dark", "planes"):  # the darkest and the brightest value become 0 and 255
+        said = re.search(rf"{name}.tif': its values 0 to (\d+) become 0 to 255", told.err)
+        assert said
+        assert int(said[1]) == deep.max() >> (4 if name == "dark" else 0)
 
 
 ODD: list[Any] = [
@@ -204,7 +207,7 @@ def test_flipped_bytes_of_any_format_are_a_sentence_or_an_image(tmp_path: Path) 
             path.write_bytes(broken)
             for read, wrong in (
                 (lambda path=path: read_image(path), ValueError),
-                (lambda data=bytes(broken): decode_image(data, SIZE, 1.0, FORMATS), SampleError),
+                (lambda data=bytes(broken): decode_image(data, SIZE), SampleError),
                 (lambda path=path: read_png(str(path), "mask"), SampleError),
             ):
                 with contextlib.suppress(wrong):
