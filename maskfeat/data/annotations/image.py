@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from PIL import Image
 
 from maskfeat.data.annotations.counts import MAX_PIXELS
-from maskfeat.data.annotations.image_file import ImageFile, turn_of
+from maskfeat.data.annotations.image_file import SWAPS_SIDES, ImageFile, turn_of
 from maskfeat.data.annotations.read_as import ReadAs
 
-_SWAPS_SIDES = (5, 6, 7, 8)
 # What Pillow raises on broken files, by its parsers of headers, EXIF and pixels.
 _IMAGE_ERRORS = (
     OSError,
@@ -121,7 +120,7 @@ def is_turned_sideways(data: bytes) -> bool:
     Raises:
         SampleError: "bad jpg".
     """
-    return _open_image(data).orientation in _SWAPS_SIDES
+    return _open_image(data).orientation in SWAPS_SIDES
 
 
 def _open_image(data: bytes, read_as: ReadAs = ReadAs()) -> ImageFile:  # noqa: B008 - frozen
@@ -151,7 +150,7 @@ def _turn_to(stored: tuple[int, int], orientation: int, size: tuple[int, int]) -
         SampleError: "size mismatch".
     """
     width, height = stored
-    if size == ((width, height) if orientation in _SWAPS_SIDES else (height, width)):
+    if size == ((width, height) if orientation in SWAPS_SIDES else (height, width)):
         return True
     if size == (height, width):
         return False

@@ -19,6 +19,7 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _WITH_PAGES = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")  # not MPO: its others are previews
 _BITS, _SAMPLES, _TEXT, _KIND, _EXTRA = 258, 277, 270, 254, 338  # tags of TIFF
 _ORIENTATION = 0x0112
+SWAPS_SIDES = (5, 6, 7, 8)  # orientations that turn by a quarter
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -13,7 +13,7 @@ import yaml
 
 from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_file import ImageFile
+from maskfeat.data.annotations.image_file import SWAPS_SIDES, ImageFile
 from maskfeat.data.annotations.image_files import ENDINGS
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.annotations.sample import how_to_read, parse_annotations
@@ -328,6 +328,6 @@ def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
         )
     with image.open("rb") as opened:
         file = ImageFile(opened)
-        is_turned = file.orientation in (5, 6, 7, 8)
+        is_turned = file.orientation in SWAPS_SIDES
         width, height = file.size[::-1] if is_turned else file.size
     return read_size(height, width)
