@@ -181,7 +181,7 @@ def save(
     """
     _check_finite(net, "the network")
     weights = {
-        name: _cast(value, dtype).contiguous().cpu() for name, value in net.state_dict().items()
+        name: cast(value, dtype).contiguous().cpu() for name, value in net.state_dict().items()
     }
     with whole_file(path) as file:
         metadata = {CONFIG_KEY: json.dumps(net.config), **class_entry(net)}
@@ -232,7 +232,7 @@ def _fill(net: FeaturePyramid, weights: dict[str, Tensor], path: Path) -> None:
     checked_number(f"the scale of '{path}'", torch.as_tensor(net.scale).item(), above=0)
 
 
-def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in `dtype`, or as it is where that would make infinities of its numbers."""
     if not value.is_floating_point():
         return value

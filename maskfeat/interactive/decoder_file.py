@@ -16,7 +16,7 @@ from maskfeat.features.model_file import find_model
 from maskfeat.features.onnx_encoder import OnnxEncoder
 from maskfeat.features.stored_config import checked_weights
 from maskfeat.features.unreadable import load_archive
-from maskfeat.features.weights import DECODER_PREFIX
+from maskfeat.features.weights import DECODER_PREFIX, cast
 from maskfeat.files import whole_file
 from maskfeat.interactive.decoder import ClickDecoder, PromptDecoder
 from maskfeat.interactive.onnx_decoder import load_onnx_decoder
@@ -55,9 +55,7 @@ def save_with_decoder(
 def packed(decoder: ClickDecoder, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Its tensors and its settings as a file of features holds them, weights in a dtype."""
     weights = {
-        DECODER_PREFIX + name: (
-            (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
-        )
+        DECODER_PREFIX + name: cast(value, dtype).contiguous().cpu()
         for name, value in decoder.state_dict().items()
     }
     return weights, {DECODER_KEY: json.dumps(decoder.config)}
