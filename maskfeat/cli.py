@@ -29,6 +29,7 @@ _ON_FILES = {
     "segment": ("maskfeat.app.segment_command", "images..."),
     "annotate": ("maskfeat.app.annotate_command", "images..."),
     "convert": ("maskfeat.app.convert_command", "masks..."),
+    "serve": ("maskfeat.integrations.serve_command", "tool"),
     "export": ("maskfeat.app.export_command", "checkpoint [out]"),
     "configs": ("maskfeat.packaged", "folder"),
 }

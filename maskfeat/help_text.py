@@ -25,6 +25,7 @@ with a network, your own or the one that comes with the package:
                           on a local web page
   maskfeat convert        write the masks of both as COCO, YOLO, VOC, LabelMe or GeoJSON, or
                           read these
+  maskfeat serve          give masks to Label Studio or X-AnyLabeling
   maskfeat export         write the network of a checkpoint to one small file, to ship or share
 
 data:

@@ -120,7 +120,7 @@ def _image_routes(backend: Backend) -> list[Route]:
         return Response(content, media_type="application/octet-stream")
 
     async def act(request: Request) -> Response:
-        number, action = request.path_params["number"], await _json_of(request)
+        number, action = request.path_params["number"], await json_of(request)
         return Json(await run_in_threadpool(backend.act, number, action))
 
     at, packed = "/api/images/{number:int}", [Middleware(GZipMiddleware, compresslevel=1)]
@@ -146,7 +146,7 @@ def _folder_routes(backend: Backend) -> list[Route]:
 
     def command(function: Callable[[JsonDict], JsonDict]) -> Callable[[Request], Any]:
         async def run(request: Request) -> Response:
-            return Json(await run_in_threadpool(function, await _json_of(request)))
+            return Json(await run_in_threadpool(function, await json_of(request)))
 
         return run
 
@@ -165,8 +165,12 @@ def number_of(parameters: Mapping[str, str], name: str, default: int | None) -> 
     return int(text) if text.isdecimal() and len(text) < 10 else default
 
 
-async def _json_of(request: Request) -> JsonDict:
+async def json_of(request: Request, most_bytes: int = _MAX_REQUEST_BYTES) -> JsonDict:
     """The object that a request carries.
+
+    Args:
+        request: Carries it.
+        most_bytes: A longer one is refused.
 
     Raises:
         ValueError: If it is too large, or none.
@@ -174,8 +178,8 @@ async def _json_of(request: Request) -> JsonDict:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MAX_REQUEST_BYTES:
-            raise ValueError(f"an action has at most {_MAX_REQUEST_BYTES} bytes")
+        if len(body) > most_bytes:
+            raise ValueError(f"a request has at most {most_bytes} bytes")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -43,17 +45,44 @@ def read_image(
     """
     path = Path(path)
     try:
-        with _without_pillows_limit(), path.open("rb") as opened:
-            file = ImageFile(opened, read_as, str(path), is_any=True)
-            width, height = file.size
-            if width * height > max_megapixels * 1e6:
-                raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
-            rgb = file.rgb()
-            turn = turn_of(file.orientation)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+        with path.open("rb") as opened:
+            return _upright(opened, str(path), max_megapixels, read_as)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, ...
         hint = say_reader(path)
         raise ValueError(f"'{path}' cannot be read as an image: {error}{hint}") from error
+
+
+def read_image_bytes(content: bytes, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
+    """Read an image that came over a network, as `read_image` reads a file.
+
+    Args:
+        content: The bytes of an image file.
+        max_megapixels: See `read_image`.
+
+    Returns:
+        uint8, shape (H, W, 3).
+
+    Raises:
+        ValueError: As `read_image`.
+    """
+    try:
+        return _upright(io.BytesIO(content), "image", max_megapixels, ReadAs())
+    except Exception as error:  # as above
+        raise ValueError(f"{len(content)} bytes cannot be read as an image: {error}") from error
+
+
+def _upright(
+    opened: BinaryIO, name: str, max_megapixels: float, read_as: ReadAs
+) -> npt.NDArray[np.uint8]:
+    """The image of an open file, see `read_image`."""
+    with _without_pillows_limit():
+        file = ImageFile(opened, read_as, name, is_any=True)
+        width, height = file.size
+        if width * height > max_megapixels * 1e6:
+            raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
+        rgb = file.rgb()
+        turn = turn_of(file.orientation)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:

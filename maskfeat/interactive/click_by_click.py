@@ -123,12 +123,13 @@ class PromptHistory:
 
     Args:
         predict: Gives the mask of some prompts, at least one of them on the object.
+        shown: The mask shown before the first prompt, e.g. that of a box; to `clear`, none is.
     """
 
-    def __init__(self, predict: Predict) -> None:
+    def __init__(self, predict: Predict, shown: BoolArray | None = None) -> None:
         self._predict = predict
         self._prompts: list[Prompt] = []
-        self._shown: BoolArray | None = None
+        self._shown = shown
 
     def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
         """The mask with one more prompt, which is kept unless this raises.

@@ -27,10 +27,19 @@ ROOMS = [
     ["interactive", "labeling"],
     ["evaluate"],
     ["running"],
-    ["app", "cli", "__main__", "console", "lightning_cli", "former_settings", "help_text"],
+    [
+        "app",
+        "integrations",
+        "cli",
+        "__main__",
+        "console",
+        "lightning_cli",
+        "former_settings",
+        "help_text",
+    ],
 ]
 ROOMS[0] += ["tensor_file", "recent", "onnx_file"]
-ROOMS[-1] += ["parser_errors", "packaged", "tasks"]
+ROOMS[-1] += ["parser_errors", "packaged", "tasks", "integrations"]
 # Rooms across the order.
 ALSO = {
     # Layouts of masks: built on run-length masks alone, used by whoever writes them.
