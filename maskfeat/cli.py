@@ -38,6 +38,7 @@ _ON_FILES = {
 _LISTS = {
     "index": "shards...",
     "convert": "sources...",
+    "segment": "sources...",
     "verify": "folder",
     "stats": "shards...",
 }
@@ -111,10 +112,12 @@ def _check_command(words: Sequence[str]) -> None:
 
 
 def _shard_commands() -> dict[str, Any]:
+    from maskfeat.app import segment_shards
     from maskfeat.data import commands
 
     names = ("synth", "index", "convert", "verify", "stats")
-    return {name: getattr(commands, name) for name in names}
+    found = {name: getattr(commands, name) for name in names}
+    return {**found, "segment": segment_shards.segment}
 
 
 def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> None:  # noqa: ANN401

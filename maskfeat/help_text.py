@@ -32,7 +32,8 @@ data:
   maskfeat shards synth   draw scenes with exact nested masks and write them as shards
   maskfeat shards index   index tars, so that members in any order can be read at random
   maskfeat shards convert make small training shards of SA-1B, COCO, BSDS500, ADE20K or folders
-  maskfeat shards verify  check converted shards
+  maskfeat shards segment make shards with nested masks of images, tars of images or urls of tars
+  maskfeat shards verify  check the shards of both
   maskfeat shards stats   count masks, areas and nesting in shards, and draw samples
 
 maskfeat COMMAND --help lists its options; maskfeat --version prints the version."""

@@ -100,7 +100,7 @@ def segment(
         device: Where the network runs: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
             Trees are built on the CPU, so that more workers help there, too.
     """
-    cut = _cut_settings(num_segments, granularity)
+    cut = cut_settings(num_segments, granularity)
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not images:
@@ -116,7 +116,7 @@ def segment(
     }
     paths = list(placed)
     _check_out(placed, folder)
-    settings = {"version": __version__, **_origin_of_model(model), **cut}
+    settings = {"version": __version__, **origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
     if read_as.to_json():
         settings["read_as"] = read_as.to_json()
@@ -177,7 +177,7 @@ def _check_out(placed: Mapping[Path, Path], folder: Path) -> None:
     check_free(folder)  # a page may be open whose results are there
 
 
-def _origin_of_model(model: str) -> dict[str, str]:
+def origin_of_model(model: str) -> dict[str, str]:
     """What tells a model from others: the content of its file."""
     if model == "lab":
         return {"model": model}
@@ -245,7 +245,7 @@ def _kept_interrupts() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _cut_settings(num_segments: int | None, granularity: float | None) -> dict[str, Any]:
+def cut_settings(num_segments: int | None, granularity: float | None) -> dict[str, Any]:
     """Check how to cut, and fill in the default."""
     if granularity is None:
         if num_segments is None:

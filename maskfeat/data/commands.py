@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from maskfeat.data.annotations.limits import Limits
 
 
@@ -71,6 +73,9 @@ def convert(
     num_workers: int | None = None,
     images_dir: str | None = None,
     index_dir: str | None = None,
+    executor: str = "processes",
+    executor_options: dict[str, Any] | None = None,
+    parts: int | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> None:
     """Convert data sets to training shards: smaller images, masks one connected piece each.
@@ -124,24 +129,39 @@ def convert(
         void_label: In label maps, the number of pixels that nobody labeled, which give no mask: a
             whole number; auto, 255 in maps with the palette of PASCAL VOC; or none.
         part: Which inputs to do, I/N: every N-th from the I-th on, I from 0 to N-1.
-        num_workers: Processes; 0 works in this one. Default: one for each core.
+        num_workers: Processes; 0 works in this one. Default: one for each core. Of dask, submitit
+            and ray, those in each of their workers; default 0, and dask allows no other.
         images_dir: Folder of the images of a COCO JSON, or of other tools, if not in a usual place.
         index_dir: Where to keep the indexes of tars, if not beside them.
+        executor: Who does it: processes of this machine, dask, submitit (Slurm) or ray. Each of
+            the last three is an extra to install. A worker that dies is replaced three times.
+        executor_options: JSON of options: of dask.distributed.Client (address; without it this
+            machine), of submitit's executor (slurm_partition, timeout_min, cpus_per_task, ...;
+            cluster local is this machine), or of Ray's tasks and ray.init (num_gpus, address).
+        parts: How many parts dask, submitit and ray get; default: one for each input.
         limits: What a sample of a tar may ask for.
     """
-    from maskfeat.data.convert import Settings, convert_inputs, find_inputs
+    from pathlib import Path
+
+    from maskfeat.data.convert import FORMATS, Settings, convert_inputs, find_inputs
+    from maskfeat.data.convert.engines import engine_of
     from maskfeat.data.convert.report import print_summary
 
     settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds, void_label)
-    share = parse_part(part)
+    share, engine = parse_part(part), engine_of(executor, executor_options, parts, Path(out))
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got '{format}'")
     inputs = find_inputs(sources, format, images_dir, index_dir, limits)
-    state = convert_inputs(inputs, out, settings, share, num_workers, show_progress=True)
-    print_summary(state)
+    print_summary(convert_inputs(inputs, out, settings, share, num_workers, True, engine))
 
 
 def verify(
     folder: str,
     num_workers: int | None = None,
+    part: str = "0/1",
+    executor: str = "processes",
+    executor_options: dict[str, Any] | None = None,
+    parts: int | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> None:
     """Check converted shards: checksums, that every sample reads, that masks fit their images.
@@ -152,14 +172,24 @@ def verify(
     table, and the exit status is 1.
 
     Args:
-        folder: What `maskfeat shards convert` wrote.
-        num_workers: Processes; 0 works in this one. Default: one for each core.
+        folder: What `maskfeat shards convert` or `segment` wrote.
+        num_workers: Processes; 0 works in this one. Default: one for each core; with the
+            executors below 0.
+        part: Which shards to read, I/N: every N-th from the I-th on, I from 0 to N-1. Part 0 checks
+            the folder as a whole, too.
+        executor: Who does it, see `shards convert`, as for the next two.
+        executor_options: JSON of its options.
+        parts: How many parts dask, submitit and ray get; default: one for each shard.
         limits: What a sample may ask for.
     """
+    from pathlib import Path
+
+    from maskfeat.data.convert.engines import engine_of
     from maskfeat.data.convert.report import print_problems
     from maskfeat.data.convert.verify import verify_folder
 
-    report, num_shards = verify_folder(folder, num_workers, True, limits)
+    engine, share = engine_of(executor, executor_options, parts, Path(folder)), parse_part(part)
+    report, num_shards = verify_folder(folder, num_workers, True, limits, share, engine)
     if report.problems:
         print_problems(report.problems)
         raise SystemExit(1)

@@ -114,6 +114,17 @@ def check_image(
     _turn_to(file.size, file.orientation, size)
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Height and width of an image as a viewer shows it, turned by its EXIF tag, pixels.
+
+    Raises:
+        SampleError: "bad jpg".
+    """
+    file = _open_image(data)
+    width, height = file.size
+    return (width, height) if file.orientation in SWAPS_SIDES else (height, width)
+
+
 def is_turned_sideways(data: bytes) -> bool:
     """Whether a viewer shows an image turned by a quarter, as its EXIF tag says.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskfeat.data.convert.coco import InstancesRecord, PanopticRecord, read_id
-from maskfeat.data.convert.files import digest
+from maskfeat.data.convert.files import digest, keys_of
 from maskfeat.data.convert.sample import Missing, Record
 
 Json = dict[str, Any]
@@ -102,9 +102,7 @@ def _keys(files: Sequence[str], path: Path) -> list[str]:
     for name, count in Counter(files).items():
         if count > 1:
             raise ValueError(f"'{path}' has {count} images of the file name '{name}'")
-    count_of = Counter(str(Path(name).with_suffix("")) for name in files)
-    keys = [str(Path(name).with_suffix("")) for name in files]
-    return [key if count_of[key] == 1 else name for key, name in zip(keys, files, strict=True)]
+    return keys_of(files)
 
 
 def _panoptic_record(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,10 @@ def one_number(values: npt.NDArray[Any]) -> IntArray:
 def digest(data: bytes) -> str:
     """16 characters that stand for some bytes."""
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def keys_of(names: Sequence[str]) -> list[str]:
+    """Names of images: without ending, but where two would have one name."""
+    stems = [str(Path(name).with_suffix("")) for name in names]
+    count_of = Counter(stems)
+    return [stem if count_of[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]

@@ -1,7 +1,8 @@
-"""`maskfeat shards convert`: inputs in turn, their samples on all cores, shards in order."""
+"""Inputs in turn, their samples on all cores, shards in order: `maskfeat shards convert`."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskfeat.data.annotations.image import SampleError, within_memory
+from maskfeat.data.convert.parts import HERE, Engine, run_parts
 from maskfeat.data.convert.pool import OrderedPool, Progress
-from maskfeat.data.convert.sample import Record, Settings, Shrunk, shrink
+from maskfeat.data.convert.sample import Recipe, Record, Shrunk
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState
+from maskfeat.data.shards.remote import UnreachableError
 from maskfeat.data.shards.write import ShardWriter
 from maskfeat.files import file_digest
 
@@ -27,41 +30,77 @@ _EXPECTED = {"crowd", "too small", "void"}  # why sound annotations are left out
 def convert_inputs(
     inputs: Sequence[Input],
     out: str | Path,
-    settings: Settings,
+    recipe: Recipe,
     part: tuple[int, int] = (0, 1),
     num_workers: int | None = None,
     show_progress: bool = False,
+    engine: Engine | None = None,
 ) -> ConvertState:
-    """Convert inputs to shards, or go on where an earlier run was stopped.
+    """Make shards of inputs, or go on where an earlier run was stopped.
+
+    Where a process dies, its part of the work is repeated, see `run_parts`.
 
     Args:
         inputs: From `maskfeat.data.convert.sources.find_inputs`.
         out: Folder of the shards.
-        settings: What decides their bytes; nothing else does.
+        recipe: Makes their samples and decides their bytes; nothing else does.
         part: (i, n) does every n-th input from the i-th on, counted from 0.
-        num_workers: Processes; 0 works in this one, None takes all cores.
+        num_workers: Processes; 0 works in this one, None takes all cores. Of an engine those in
+            each of its workers, where None is 0.
         show_progress: Whether to show a bar in the terminal.
+        engine: Where to work on parts of the inputs; None works on one after the other here.
 
     Returns:
         What the folder holds now; `index.json` is there if all inputs are done.
 
     Raises:
         ValueError: If the folder was begun with other settings or inputs.
+        RuntimeError: If processes died too often.
     """
     state = ConvertState(out)
-    state.adopt(inputs, settings)
+    state.adopt(inputs, recipe)
     mine = inputs[part[0] :: part[1]]
     todo = [one for one in mine if not state.is_done(one.name, one.measure)]
-    if todo:
-        with OrderedPool(num_workers) as pool, Progress(show_progress, len(todo)) as progress:
-            for one in todo:
-                with state.lock(one.name) as is_free:
-                    if is_free:
-                        _convert(one, state, settings, pool, progress)
-                    else:
-                        _LOG.warning("%s is being written by another process", one.name)
+    if todo and engine is None:
+        work = partial(_convert_all, state.folder, recipe, num_workers, show_progress, False)
+        run_parts(work, [todo], HERE)
+    elif todo and engine is not None:
+        work = partial(_convert_all, state.folder, recipe, num_workers or 0, False, True)
+        shares = engine.shares(todo)
+        with Progress(show_progress, 1) as progress:
+            progress.start("parts", len(shares))
+            run_parts(work, shares, engine, progress.advance)
     state.write_index()
     return state
+
+
+def _convert_all(
+    folder: Path,
+    recipe: Recipe,
+    num_workers: int | None,
+    show_progress: bool,
+    waits: bool,
+    inputs: Sequence[Input],
+) -> None:
+    """Make the shards of some inputs.
+
+    Args:
+        folder: Their folder, made for these inputs.
+        recipe: As in `convert_inputs`, as are the next two.
+        num_workers: Processes.
+        show_progress: Whether to show a bar.
+        waits: Whether to wait for an input that another process writes, as one of a run that was
+            killed may do on; else it is left out.
+        inputs: The inputs.
+    """
+    state = ConvertState(folder)
+    with OrderedPool(num_workers) as pool, Progress(show_progress, len(inputs)) as progress:
+        for one in inputs:
+            with state.lock(one.name, waits) as is_free:
+                if not is_free:
+                    _LOG.warning("%s is being written by another process", one.name)
+                elif not state.is_done(one.name, one.measure):
+                    _convert(one, state, recipe, pool, progress)
 
 
 class _Task(NamedTuple):
@@ -71,20 +110,37 @@ class _Task(NamedTuple):
 
 
 def _convert(
-    one: Input, state: ConvertState, settings: Settings, pool: OrderedPool, progress: Progress
+    one: Input, state: ConvertState, recipe: Recipe, pool: OrderedPool, progress: Progress
 ) -> None:
     """Write the shards of one input that are not there yet."""
     notes = state.finished_shards(one.name, one.measure)
     state.clear_unfinished(one.name, len(notes))
+    with contextlib.ExitStack() as stack:
+        try:
+            records = stack.enter_context(one.records(state.notes))
+        except UnreachableError:
+            raise
+        except ValueError as error:  # a tar that is none, among a thousand
+            _LOG.warning("skipped all of %s (bad tar): %s", one.source, error)
+            skipped = [{"key": "*", "reason": "bad tar", "detail": str(error)}]
+            done = {"made_of": one.measure, "shards": 0, "skipped": skipped}
+            state.note_done(one.name, done)
+            return
+        _write_shards(one, records, notes, state, recipe, pool, progress)
+
+
+def _write_shards(
+    one: Input,
+    records: Sequence[Record],
+    notes: Sequence[dict[str, Any]],
+    state: ConvertState,
+    recipe: Recipe,
+    pool: OrderedPool,
+    progress: Progress,
+) -> None:
+    """Write the shards of an input after those that are finished, which notes tell."""
     after = notes[-1]["last_key"] if notes else ""
-    try:
-        by_key = {record.key: record for record in one.list_records()}
-    except ValueError as error:  # a tar that is none, among a thousand
-        _LOG.warning("skipped all of %s (bad tar): %s", one.source, error)
-        skipped = [{"key": "*", "reason": "bad tar", "detail": str(error)}]
-        done = {"made_of": one.measure, "shards": 0, "skipped": skipped}
-        state.note_done(one.name, done)
-        return
+    by_key = {record.key: record for record in records}
     names = clean_keys(by_key)
     ordered = sorted(by_key, key=lambda key: names[key])
     tasks = [_Task(names[key], number, by_key[key]) for number, key in enumerate(ordered, 1)]
@@ -93,14 +149,14 @@ def _convert(
     writer = ShardWriter(
         state.folder,
         one.name,
-        max_mb=settings.shard_mb,
+        max_mb=recipe.shard_mb,
         first_number=len(notes),
         on_finish=lambda path: state.note_shard(tally.close(path)),
     )
     progress.start(one.name, len(tasks), len(tasks) - len(todo))
     with writer:
         chunks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
-        results = pool.map(partial(_shrink_all, settings=settings), chunks)
+        results = pool.map(partial(_make_all, recipe=recipe), chunks)
         for task, result in zip(todo, itertools.chain.from_iterable(results), strict=True):
             if isinstance(result, Shrunk):
                 writer.write_sample(task.key, result.jpg, result.json)
@@ -112,13 +168,13 @@ def _convert(
     state.note_done(one.name, {"made_of": one.measure, "shards": num_shards, "skipped": skipped})
 
 
-def _shrink_all(tasks: Sequence[_Task], settings: Settings) -> list[Shrunk | SampleError]:
-    """Convert samples; why one cannot be converted is returned, not raised."""
+def _make_all(tasks: Sequence[_Task], recipe: Recipe) -> list[Shrunk | SampleError]:
+    """Make samples; why one cannot be made is returned, not raised."""
     results: list[Shrunk | SampleError] = []
     for key, number, record in tasks:
         try:
             with within_memory("to convert it"):
-                results.append(shrink(key, number, record.read(settings), settings))
+                results.append(recipe.make(key, number, record))
         except SampleError as error:
             results.append(error)
     return results

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,9 +31,23 @@ from maskfeat.formats.sa1b import json_bytes
 _MADE_ANEW = ("id", "segmentation", "area", "bbox", "crop_box", "point_coords")
 
 
+def check_output(size: int, jpg_quality: int, shard_mb: float) -> None:
+    """Refuse settings of images and shards that are out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    if size < 16:
+        raise ValueError(f"size must be at least 16 pixels, got {size}")
+    if not 1 <= jpg_quality <= 95:
+        raise ValueError(f"jpg_quality must lie in 1 to 95, got {jpg_quality}")
+    if not (shard_mb > 0 and math.isfinite(shard_mb)):
+        raise ValueError(f"shard_mb must be above 0, got {shard_mb}")
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What decides the bytes of the shards.
+    """What decides the bytes of converted shards, a `Recipe`.
 
     Args:
         size: Short side of the images, pixels; smaller ones are left as they are.
@@ -57,21 +71,24 @@ class Settings:
     void_label: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.size < 16:
-            raise ValueError(f"size must be at least 16 pixels, got {self.size}")
+        check_output(self.size, self.jpg_quality, self.shard_mb)
         if self.min_area_px < 2:
             raise ValueError(
                 f"min_area_px must be at least 2, below which masks say nothing, "
                 f"got {self.min_area_px}"
             )
-        if not 1 <= self.jpg_quality <= 95:
-            raise ValueError(f"jpg_quality must lie in 1 to 95, got {self.jpg_quality}")
-        if not (self.shard_mb > 0 and math.isfinite(self.shard_mb)):
-            raise ValueError(f"shard_mb must be above 0, got {self.shard_mb}")
         if self.void_label not in ("auto", "none") and not self.void_label.isdecimal():
             raise ValueError(
                 f"void_label must be auto, none or a whole number, got '{self.void_label}'"
             )
+
+    def described(self) -> dict[str, Any]:
+        """The settings, as JSON has them."""
+        return asdict(self)
+
+    def make(self, key: str, number: int, record: Record) -> Shrunk:
+        """Reduce a sample, see `shrink`."""
+        return shrink(key, number, record.read(self), self)
 
 
 DEFAULTS = Settings()
@@ -116,6 +133,29 @@ class Shrunk(NamedTuple):
     json: bytes
     num_masks: int
     left_out: dict[str, int]
+
+
+class Recipe(Protocol):
+    """Makes the samples of shards, and decides their bytes; small, and fit to be sent around."""
+
+    @property
+    def shard_mb(self) -> float:
+        """Size of a shard, 10^6 bytes, that is not passed (but by a single sample)."""
+
+    def described(self) -> dict[str, Any]:
+        """All that decides the bytes, as JSON has it: a folder of shards is made by one recipe."""
+
+    def make(self, key: str, number: int, record: Record) -> Shrunk:
+        """Make a sample.
+
+        Args:
+            key: Its new name.
+            number: Its place in its input, from 1.
+            record: Where its source lies.
+
+        Raises:
+            SampleError: If that cannot be, with the reason.
+        """
 
 
 class Record(Protocol):
@@ -213,12 +253,16 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
     image = {"image_id": number, **sample.image, "width": size[1], "height": size[0]}
     image["file_name"] = f"{key}.jpg"
     content = {"image": image, "annotations": _describe(runs, entries, sample.size)}
-    jpg = _reduce_jpg(sample, size, settings.jpg_quality)
+    jpg = reduced_jpg(sample, size, settings.jpg_quality)
     return Shrunk(jpg, json_bytes(content), runs.num_masks, dict(+left_out))
 
 
-def _reduce_jpg(sample: SourceSample, size: tuple[int, int], quality: int) -> bytes:
-    """The image at `size` (height, width); the file itself if it is a JPEG of that size."""
+def reduced_jpg(sample: SourceSample, size: tuple[int, int], quality: int) -> bytes:
+    """The image at `size` (height, width); the file itself if it is a JPEG of that size.
+
+    Raises:
+        SampleError: "bad jpg" or "size mismatch".
+    """
     data, old = sample.encoded, sample.size
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
     image = decode_image(data, old, scale, sample.read_as)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.convert.coco_json import is_panoptic, list_coco, read_coco
 from maskfeat.data.convert.files import digest
 from maskfeat.data.convert.folders import list_folder
+from maskfeat.data.convert.images import (
+    HEAD,
+    fetch,
+    list_image_folder,
+    list_image_tar,
+    measure_url,
+)
 from maskfeat.data.convert.layouts import (
     find_splits,
     list_ade20k,
@@ -24,14 +33,15 @@ from maskfeat.data.convert.layouts import (
 )
 from maskfeat.data.convert.mask_sets import list_masks, mask_format_of
 from maskfeat.data.convert.sample import Record
+from maskfeat.data.shards.names import expand_shards, is_url
 from maskfeat.data.shards.sample_folder import sample_folders
 from maskfeat.data.shards.tar import PACKED
 
 _OF_OTHERS = ("yolo", "voc", "labelme", "geojson")  # folders of tools, see `mask_sets`
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder", *_OF_OTHERS)
+IMAGES = "images"  # a format of images without masks, to be segmented
 # What does not come as tars is cut into inputs of this number of samples, for parallel jobs.
 SAMPLES_PER_INPUT = 5000
-_HEAD = 2**16  # bytes of a tar: its first headers
 _LONGEST_KEY = 90  # bytes: a name in a plain tar has a hundred
 
 
@@ -46,7 +56,7 @@ class Input:
             head of a tar, a JSON of COCO); of other files the size and the time of the last change
             count, so that a second run over a large set costs one `stat` for each file.
         list_records: Lists its samples. Reads the headers of a tar, so it is not done before the
-            input's turn.
+            input's turn; of a tar at a url it takes the path of a copy.
         kind: The format that it was asked for by, for `find_inputs` to find it again.
         images_dir: As in `find_inputs`.
         left_out: How many annotations of its source belong to no sample, by reason.
@@ -55,7 +65,7 @@ class Input:
     name: str
     source: str
     measure: str
-    list_records: Callable[[], Sequence[Record]]
+    list_records: Callable[..., Sequence[Record]]
     kind: str = "auto"
     images_dir: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -63,7 +73,24 @@ class Input:
     @property
     def place(self) -> str:
         """The source as it is found from any folder."""
+        if is_url(self.source):
+            return self.source
         return os.path.abspath(os.path.expanduser(self.source))
+
+    @contextlib.contextmanager
+    def records(self, folder: Path) -> Iterator[Sequence[Record]]:
+        """Its samples; what lies at a url is copied to a folder for as long as they are read.
+
+        The copy of a run that was stopped is used again.
+        """
+        if not is_url(self.source):
+            yield self.list_records()
+            return
+        copy = folder / f"{self.name}.{digest(self.measure.encode())}.fetched"
+        if not copy.is_file():
+            fetch(self.source, copy)
+        yield self.list_records(copy)
+        copy.unlink()
 
 
 def find_inputs(
@@ -77,7 +104,8 @@ def find_inputs(
 
     Args:
         sources: Files and folders, see `maskfeat shards convert --help`; globs of tars too.
-        kind: One of `FORMATS`, the same for all sources.
+        kind: One of `FORMATS`, the same for all sources; or `IMAGES`, for tars of images, their
+            urls, and folders of images.
         images_dir: Where the images are, if not in a usual place; not for tars and plain folders.
         index_dir: Where to keep the indexes of tars, if not beside them.
         limits: What a sample of a tar may ask for.
@@ -89,7 +117,7 @@ def find_inputs(
         FileNotFoundError: If a source is missing.
         ValueError: If one is of no known kind, or two would give shards of the same name.
     """
-    if kind not in FORMATS:
+    if kind not in (*FORMATS, IMAGES):
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got '{kind}'")
     inputs: dict[str, Input] = {}
     for source in sources:
@@ -145,7 +173,15 @@ def _inputs_of(
     source: str, kind: str, images_dir: str | None, index_dir: str | None, limits: Limits
 ) -> list[Input]:
     path = Path(source).expanduser()
+    if kind == IMAGES and is_url(source):
+        return [_of_url(url, limits) for url in expand_shards(source)]
     tars = _tars(source)
+    if kind == IMAGES and tars:
+        return [_of_tar(tar, partial(list_image_tar, tar, limits), kind) for tar in tars]
+    if kind == IMAGES and path.is_dir():
+        return _cut(path.resolve().name, source, list_image_folder(path, limits), kind)
+    if kind == IMAGES:
+        raise FileNotFoundError(f"no tar or folder of images at '{source}'")
     if not tars and kind in ("sa1b", "auto") and path.is_dir():
         folders = sample_folders(path, limits)
         if folders:
@@ -153,10 +189,7 @@ def _inputs_of(
     if kind == "sa1b" or (kind == "auto" and tars):
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
-        listers = [(tar, partial(list_tar, tar, index_dir, limits)) for tar in tars]
-        return [
-            Input(_name(tar.stem), str(tar), _measure_tar(tar), do, "sa1b") for tar, do in listers
-        ]
+        return [_of_tar(tar, partial(list_tar, tar, index_dir, limits), "sa1b") for tar in tars]
     if not path.exists():
         raise FileNotFoundError(f"no source '{source}'; name tars, a JSON of COCO, or a folder")
     kind = _kind_of(path) if kind == "auto" else kind
@@ -184,6 +217,15 @@ def _inputs_of(
     if not records:
         raise ValueError(f"'{source}' holds no KEY_seg.png, as ADE20K does")
     return _cut(path.resolve().name, source, records, kind)
+
+
+def _of_tar(tar: Path, list_records: Callable[[], Sequence[Record]], kind: str) -> Input:
+    return Input(_name(tar.stem), str(tar), _measure_tar(tar), list_records, kind)
+
+
+def _of_url(url: str, limits: Limits) -> Input:
+    list_copy = partial(list_image_tar, limits=limits)
+    return Input(_name(Path(urlsplit(url).path).stem), url, measure_url(url), list_copy, IMAGES)
 
 
 def _of_files(source: Path, folder: str, limits: Limits) -> list[Input]:
@@ -243,7 +285,7 @@ def _measure_tar(path: Path) -> str:
     """Size, time of the last change and first headers of a tar."""
     status = path.stat()
     with path.open("rb") as file:
-        head = digest(file.read(_HEAD))
+        head = digest(file.read(HEAD))
     return f"{status.st_size} bytes, {status.st_mtime_ns}, {head}"
 
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from maskfeat.data.convert.sample import Settings
+from maskfeat.data.convert.sample import Recipe
 from maskfeat.data.convert.sources import Input
 from maskfeat.files import whole_file
 from maskfeat.folder_lock import FolderInUseError, held_lock
@@ -34,6 +35,9 @@ Json = dict[str, Any]
 INDEX_NAME = "index.json"
 _VERSION = 1
 PLAN_VERSION = 2  # 1 did not say what shards were made of
+_PAUSE_S = 0.5  # between two looks whether a lock is free
+_GUARD = threading.Lock()
+_HELD: set[Path] = set()  # locks of this process
 _LOG = logging.getLogger("maskfeat")
 
 
@@ -42,13 +46,17 @@ class ConvertState:
 
     Args:
         folder: Where the shards go; made if absent.
+
+    Attributes:
+        folder: The folder.
+        notes: The folder of the notes.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._notes = self.folder / ".convert"
+        self.notes = self.folder / ".convert"
 
-    def adopt(self, inputs: Sequence[Input], settings: Settings) -> None:
+    def adopt(self, inputs: Sequence[Input], recipe: Recipe) -> None:
         """Take up the folder for some inputs; more may be added to what it has.
 
         An input whose source has changed is to be converted anew; one that its source no longer
@@ -59,11 +67,11 @@ class ConvertState:
                 and is not the same, or if it holds tars of someone else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan, wanted = self.read_plan(), {"version": PLAN_VERSION, "settings": asdict(settings)}
+        plan, wanted = self.read_plan(), {"version": PLAN_VERSION, "settings": recipe.described()}
         if plan is None:
             if any(self.folder.glob("*.tar")):
                 raise ValueError(
-                    f"'{self.folder}' holds tars that `shards convert` did not write; "
+                    f"'{self.folder}' holds tars that this command did not write; "
                     "choose another folder"
                 )
             plan = {**wanted, "inputs": {}}
@@ -113,7 +121,7 @@ class ConvertState:
             measure: What it is now, see `Input.measure`.
         """
         notes: list[Json] = []
-        while (path := self._notes / f"{name}-{len(notes):06d}.json").is_file():
+        while (path := self.notes / f"{name}-{len(notes):06d}.json").is_file():
             note = read_json(path)
             shard = self.folder / note["shard"]
             if note.get("made_of") != measure:
@@ -125,7 +133,7 @@ class ConvertState:
 
     def is_done(self, name: str, measure: str) -> bool:
         """Whether all shards of an input, as it is now, are there."""
-        path = self._notes / f"{name}.done.json"
+        path = self.notes / f"{name}.done.json"
         if not path.is_file():
             return False
         note = read_json(path)
@@ -139,7 +147,7 @@ class ConvertState:
 
     def clear_unfinished(self, name: str, num_finished: int) -> None:
         """Remove what a run that was killed has left of an input, beyond its finished shards."""
-        (self._notes / f"{name}.done.json").unlink(missing_ok=True)
+        (self.notes / f"{name}.done.json").unlink(missing_ok=True)
         digits = "[0-9]" * 6
         for path in self.folder.glob(f".{name}-{digits}.tar.*.part"):
             path.unlink(missing_ok=True)
@@ -150,23 +158,44 @@ class ConvertState:
 
     def note_shard(self, note: Json) -> None:
         """Remember that a shard is whole."""
-        write_json(self._notes / Path(note["shard"]).with_suffix(".json").name, note)
+        write_json(self.notes / Path(note["shard"]).with_suffix(".json").name, note)
 
     def note_done(self, name: str, note: Json) -> None:
         """Remember that an input is done, with what was skipped after its last sample."""
-        write_json(self._notes / f"{name}.done.json", note)
+        write_json(self.notes / f"{name}.done.json", note)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
-        """Hold an input; gives False if another process does. A killed process holds nothing."""
+    def lock(self, name: str, waits: bool = False) -> Iterator[bool]:
+        """Hold an input; a killed process holds nothing.
+
+        Args:
+            name: The input.
+            waits: Whether to wait for another process or thread that holds it.
+
+        Yields:
+            Whether it is held; False if another one holds it.
+        """
+        lock = self.notes / f"{name}.lock"
         with contextlib.ExitStack() as stack:
+            while not self._enter(stack, lock, name):
+                if not waits:
+                    yield False
+                    return
+                time.sleep(_PAUSE_S)
+            yield True
+
+    def _enter(self, stack: contextlib.ExitStack, lock: Path, name: str) -> bool:
+        """Hold a lock until a stack ends, unless somebody else holds it."""
+        with _GUARD:  # the lock of a file is that of a whole process
+            if lock in _HELD:
+                return False
             try:
-                lock = self._notes / f"{name}.lock"
                 stack.enter_context(held_lock(lock, self.folder, f"a conversion of {name}"))
             except FolderInUseError:
-                yield False
-                return
-            yield True
+                return False
+            _HELD.add(lock)
+            stack.callback(_HELD.discard, lock)
+        return True
 
     def write_index(self) -> Json | None:
         """Write `index.json` if all inputs are done.
@@ -193,7 +222,7 @@ class ConvertState:
             left_out.update(source.get("left_out", {}))
             lost = [one for note in notes for one in note["skipped"]]
             if self.is_done(name, source["measure"]):
-                lost += read_json(self._notes / f"{name}.done.json")["skipped"]
+                lost += read_json(self.notes / f"{name}.done.json")["skipped"]
             reasons = Counter(str(one["reason"]) for one in lost)
             skipped += reasons
             for note in notes:
@@ -219,7 +248,7 @@ class ConvertState:
 
     @property
     def _plan_path(self) -> Path:
-        return self._notes / "plan.json"
+        return self.notes / "plan.json"
 
 
 def read_json(path: Path) -> Json:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
+from maskfeat.data.convert.parts import Engine, run_parts
 from maskfeat.data.convert.pool import OrderedPool, Progress
 from maskfeat.data.convert.runs import boxes_xywh
 from maskfeat.data.convert.sources import find_inputs
@@ -26,6 +28,7 @@ from maskfeat.files import file_digest
 
 Json = dict[str, Any]
 _TOLD = {"bytes", "sha256", "samples", "masks"}  # of each shard, by the index
+_Job = tuple[Path, Json | None, Limits]  # a tar, what the index says of it, limits
 _LOG = logging.getLogger("maskfeat")
 
 
@@ -51,6 +54,8 @@ def verify_folder(
     num_workers: int | None = None,
     show_progress: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    part: tuple[int, int] = (0, 1),
+    engine: Engine | None = None,
 ) -> tuple[ShardReport, int]:
     """Check a folder of converted shards: checksums, every sample, every mask.
 
@@ -58,10 +63,14 @@ def verify_folder(
     sources are not within reach, the log says so.
 
     Args:
-        folder: What `maskfeat shards convert` wrote.
-        num_workers: Processes; 0 works in this one, None takes all cores.
+        folder: What `maskfeat shards convert` or `segment` wrote.
+        num_workers: Processes; 0 works in this one, None takes all cores. Of an engine those in
+            each of its workers, where None is 0.
         show_progress: Whether to show a bar in the terminal.
         limits: What a sample may ask for.
+        part: (i, n) reads every n-th shard from the i-th on, counted from 0. The folder as a whole
+            (missing shards, changed sources) is the part 0's to check.
+        engine: Where to work on parts of the shards; None reads one after the other here.
 
     Returns:
         All samples, masks and problems together; and the number of shards read.
@@ -75,24 +84,66 @@ def verify_folder(
     if not tars and not index_path.is_file():
         raise FileNotFoundError(f"'{folder}' holds neither shards nor an {INDEX_NAME}")
     promised = _promised(index_path) if index_path.is_file() else None
-    problems = _unfinished(folder, promised is not None) + _stale(folder)
-    notes = promised or {}
-    problems += [
-        Problem(name, "the shard is missing") for name in sorted(notes.keys() - tars.keys())
-    ]
-    if promised is not None:
-        extra = sorted(tars.keys() - notes.keys())
-        problems += [Problem(name, f"the shard is not in {INDEX_NAME}") for name in extra]
-    num_samples = num_masks = 0
-    jobs = [(path, notes.get(name), limits) for name, path in tars.items()]
+    problems, notes = list[Problem](), promised or {}
+    if part[0] == 0:
+        problems = _problems_of_folder(folder, tars.keys(), promised)
+    jobs = [(path, notes.get(name), limits) for name, path in tars.items()][part[0] :: part[1]]
+    found = _reports(jobs, num_workers, show_progress, engine)
+    problems += [problem for report in found for problem in report.problems]
+    num_samples = sum(report.num_samples for report in found)
+    num_masks = sum(report.num_masks for report in found)
+    return ShardReport(num_samples, num_masks, problems), len(jobs)
+
+
+def _reports(
+    jobs: Sequence[_Job], num_workers: int | None, show_progress: bool, engine: Engine | None
+) -> list[ShardReport]:
+    """Check shards, see `verify_folder`; in the order of the jobs."""
+    if engine is None:
+        return _verify_all(num_workers, show_progress, jobs)
+    shares = engine.shares(range(len(jobs)))
+    with Progress(show_progress, 1) as progress:
+        progress.start("parts", len(shares))
+        work = partial(_verify_all, num_workers or 0, False)
+        parts = [[jobs[number] for number in share] for share in shares]
+        found = run_parts(work, parts, engine, progress.advance)
+    by_number = {
+        number: report
+        for share, reports in zip(shares, found, strict=True)
+        for number, report in zip(share, reports, strict=True)
+    }
+    return [by_number[number] for number in range(len(jobs))]
+
+
+def _verify_all(
+    num_workers: int | None, show_progress: bool, jobs: Sequence[_Job]
+) -> list[ShardReport]:
     with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
         progress.start("shards", len(jobs))
+        reports = []
         for report in pool.map(_verify_job, jobs):
-            num_samples += report.num_samples
-            num_masks += report.num_masks
-            problems += report.problems
+            reports.append(report)
             progress.advance()
-    return ShardReport(num_samples, num_masks, problems), len(jobs)
+    return reports
+
+
+def _problems_of_folder(
+    folder: Path, names: Set[str], promised: dict[str, Json] | None
+) -> list[Problem]:
+    """What is wrong with a folder, but for what is in its shards.
+
+    Args:
+        folder: The folder.
+        names: Of its tars.
+        promised: The notes of its index on each; None if there is none that can be read.
+    """
+    problems = _unfinished(folder, promised is not None) + _stale(folder)
+    notes = promised or {}
+    problems += [Problem(name, "the shard is missing") for name in sorted(notes.keys() - names)]
+    if promised is not None:
+        extra = sorted(names - notes.keys())
+        problems += [Problem(name, f"the shard is not in {INDEX_NAME}") for name in extra]
+    return problems
 
 
 def _promised(path: Path) -> dict[str, Json] | None:
@@ -110,14 +161,18 @@ def _unfinished(folder: Path, has_index: bool) -> list[Problem]:
     state = ConvertState(folder)
     plan = state.read_plan()
     if plan is None:
-        what = "it is missing or broken, and so are the notes of convert"
+        what = "it is missing or broken, and so are the notes on how it was made"
         return [] if has_index else [Problem(INDEX_NAME, what)]
     names = state.undone() if plan.get("version") == PLAN_VERSION else []
     if names:
-        what = f"of {len(plan['inputs'])} inputs some are not done; run shards convert again"
+        what = f"of {len(plan['inputs'])} inputs some are not done; {_again(plan)}"
         return [Problem(INDEX_NAME, what, len(names), names[0])]
-    what = "it is missing or broken; run shards convert again"
+    what = f"it is missing or broken; {_again(plan)}"
     return [] if has_index else [Problem(INDEX_NAME, what)]
+
+
+def _again(plan: Json) -> str:
+    return f"run shards {plan['settings'].get('command', 'convert')} again"
 
 
 def _stale(folder: Path) -> list[Problem]:
@@ -141,11 +196,11 @@ def _stale(folder: Path) -> list[Problem]:
             now = {}
         then = {name: plan["inputs"][name]["measure"] for name in names}
         changed += [(n, place) for n in sorted(now | then) if now.get(n) != then.get(n)]
-    what = "its source has changed since; run shards convert again"
+    what = f"its source has changed since; {_again(plan)}"
     return [Problem(name, what, 1, place) for name, place in changed]
 
 
-def _verify_job(job: tuple[Path, Json | None, Limits]) -> ShardReport:
+def _verify_job(job: _Job) -> ShardReport:
     return verify_shard(*job)
 
 

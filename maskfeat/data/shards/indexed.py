@@ -225,14 +225,25 @@ def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
     # Opened for each sample: that takes microseconds, and nothing is left open in any worker.
     handle = os.open(path, os.O_RDONLY)
     try:
-        jpg = _content_at(handle, span.jpg_offset, span.jpg_size, span.jpg_header)
-        text = _content_at(handle, span.json_offset, span.json_size, span.json_header)
+        jpg = content_at(handle, span.jpg_offset, span.jpg_size, span.jpg_header)
+        text = content_at(handle, span.json_offset, span.json_size, span.json_header)
     finally:
         os.close(handle)
     return jpg, text
 
 
-def _content_at(handle: int, offset: int, size: int, header: int) -> bytes:
+def content_at(handle: int, offset: int, size: int, header: int) -> bytes:
+    """The content of a member of an open tar, after a look whether it is still there.
+
+    Args:
+        handle: Of the tar.
+        offset: Where the content begins, bytes.
+        size: Its bytes.
+        header: Checksum of the block before it, see `Member`.
+
+    Raises:
+        SampleError: "incomplete" if the tar has changed since it was indexed.
+    """
     before = os.pread(handle, BLOCK, offset - BLOCK)
     data = os.pread(handle, size, offset)
     if len(before) < BLOCK or len(data) < size:

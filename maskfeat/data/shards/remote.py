@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
-from webdataset.gopen import gopen
 
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.http_stream import ChangedError, Opened, Readable, RefusedError, open_http
@@ -96,6 +95,8 @@ class ShardSource(ShardSettings):
                 raise ValueError(
                     f"'{url}' would run a shell command; set data.shards.allow_pipe to allow it"
                 )
+            from webdataset.gopen import gopen  # torch comes with it
+
             stream: Readable = gopen(url)
             return stream
         if not is_url(url):
@@ -141,7 +142,7 @@ class RemoteStream:
         self.source = source
         self.position = 0  # bytes given out
         self.total: int | None = None  # bytes of the file, where the server says
-        self._version: str | None = None
+        self.version: str | None = None  # of the file, where the server says
         self._digest = hashlib.blake2b()  # of the bytes given out
         self._stream: Readable | None = None
         self._pace = _Pace(source.url_timeout_s, source.url_min_bytes_s)
@@ -212,11 +213,11 @@ class RemoteStream:
     def _connect(self) -> None:
         """Open the url at `position`."""
         opener = open_http if _is_http(self.url) else _open_other
-        opened = opener(self.url, self.position, self.source.url_timeout_s, self._version)
+        opened = opener(self.url, self.position, self.source.url_timeout_s, self.version)
         self._stream = opened.stream
-        if self.position and (opened.total, opened.version) != (self.total, self._version):
+        if self.position and (opened.total, opened.version) != (self.total, self.version):
             raise ChangedError("its size or its version differs")
-        self.total, self._version = opened.total, opened.version
+        self.total, self.version = opened.total, opened.version
         if opened.start < self.position:  # a server that cannot begin in the middle
             self._skip(self.position)
 

@@ -1,0 +1,153 @@
+"""Parts of a large run on any executor, see `maskfeat.data.convert.engines` for some.
+
+A part is idempotent: what is done of it is not done again. So a part whose worker dies is given
+to another one, and a driver that is killed is called again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+P = ParamSpec("P")
+
+NUM_REPEATS = 3  # of a part whose worker has died, beside the first try
+_LOG = logging.getLogger("maskfeat")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where parts are worked on.
+
+    Attributes:
+        open: Gives an executor, in a `with` block; called again where all its workers have died.
+        num_parts: How many parts to make of the work; None makes as many as there are pieces.
+        num_repeats: How often a part is repeated whose worker has died. Dask and Ray do it
+            themselves, as often as `NUM_REPEATS`.
+    """
+
+    open: Callable[[], AbstractContextManager[Executor]]
+    num_parts: int | None = None
+    num_repeats: int = NUM_REPEATS
+
+    def shares(self, pieces: Sequence[In]) -> list[Sequence[In]]:
+        """Pieces of work dealt out to the parts."""
+        num = min(self.num_parts or len(pieces), len(pieces))
+        return [pieces[number::num] for number in range(num)]
+
+
+def run_parts(
+    work: Callable[[In], Out],
+    parts: Sequence[In],
+    engine: Engine,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[Out]:
+    """Work on all parts; where a worker dies, as by kill -9, its part is repeated.
+
+    Args:
+        work: Does one part, and may be repeated. It goes to other processes, as its argument and
+            its result do.
+        parts: What to call it with.
+        engine: Where.
+        on_done: Called after each part.
+
+    Returns:
+        Results, in the order of the parts.
+
+    Raises:
+        RuntimeError: If the workers of a part died more than `engine.num_repeats` times.
+        Exception: What `work` raises; parts that have not begun are canceled then.
+    """
+    results: dict[int, Out] = {}
+    lost: dict[int, Exception] = {}
+    for attempt in range(engine.num_repeats + 1):
+        if attempt:
+            _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
+        lost = {}
+        waiting = [number for number in range(len(parts)) if number not in results]
+        with engine.open() as executor, _canceled_in_the_end() as futures:
+            for number in waiting:
+                futures[_submitted(executor, _Guarded(work), parts[number])] = number
+            for future in as_completed(futures):
+                try:
+                    found = future.result()
+                except Exception as error:  # each engine has its own for a worker that died
+                    lost[futures[future]] = error
+                    continue
+                if isinstance(found, _Raised):
+                    raise found.error
+                results[futures[future]] = found
+                on_done()
+        if not lost:
+            return [results[number] for number in range(len(parts))]
+    cause = next(iter(lost.values()))
+    raise RuntimeError(
+        f"the workers of {len(lost)} parts died, each {engine.num_repeats + 1} times "
+        f"({type(cause).__name__}: {cause}); give them more memory, and call the same again: "
+        "what is done is not done again"
+    ) from cause
+
+
+@dataclass
+class _Raised:
+    """What the work itself raised: to repeat it would not help."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Work that gives what it raises, so that all else is the engine's."""
+
+    work: Callable[[Any], Any]
+
+    def __call__(self, part: Any) -> Any:  # noqa: ANN401 - any work
+        try:
+            return self.work(part)
+        except BrokenExecutor:  # a process of this worker has died
+            raise
+        except Exception as error:
+            return _Raised(error)
+
+
+def _submitted(executor: Executor, work: Callable[[In], Out], part: In) -> Future[Out]:
+    """A future of the work, also where the executor is broken already."""
+    try:
+        return executor.submit(work, part)
+    except BrokenExecutor as error:
+        future: Future[Out] = Future()
+        future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def _canceled_in_the_end() -> Iterator[dict[Future[Any], int]]:
+    futures: dict[Future[Any], int] = {}
+    try:
+        yield futures
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+class InThisProcess(Executor):
+    """Does what is submitted at once, in the process that submits it."""
+
+    def submit(self, fn: Callable[P, Out], /, *args: P.args, **kwargs: P.kwargs) -> Future[Out]:
+        """Call the function; KeyboardInterrupt comes through."""
+        future: Future[Out] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+HERE = Engine(InThisProcess)
