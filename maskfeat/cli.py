@@ -28,6 +28,7 @@ _LIGHTNINGS = ("fit", "validate", "test", "predict")
 _ON_FILES = {
     "segment": ("maskfeat.app.segment_command", "images..."),
     "annotate": ("maskfeat.app.annotate_command", "images..."),
+    "tune": ("maskfeat.app.tune_command", "masks..."),
     "convert": ("maskfeat.app.convert_command", "masks..."),
     "serve": ("maskfeat.integrations.serve_command", "tool"),
     "export": ("maskfeat.app.export_command", "checkpoint [out]"),
@@ -87,7 +88,7 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     if words[:1] == ["clicks"]:
         words, is_typed = current_command(words), False
     _check_command(words)
-    _quiet_libraries()
+    quiet_libraries()
     # So that configs can name classes of modules in the working folder, as `python -m` lets them.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last: no file in it hides a library
@@ -210,7 +211,7 @@ class _TerminalHandler(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Filter messages of libraries that no user of maskfeat can act on."""
     advertising = ("litlogger", "litmodels", "💡")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
@@ -225,6 +226,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
     # maskfeat logs it, with the folder.
     warnings.filterwarnings("ignore", message=".*there is no last checkpoint available.*")
+    # Words that did not come from the command line, as those of `tune`.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended.*")
     # Calls within Lightning.
     warnings.filterwarnings("ignore", message=".*was deprecated in v4.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")

@@ -23,6 +23,7 @@ with a network, your own or the one that comes with the package:
   maskfeat segment        cut images or folders of images into segments
   maskfeat annotate       cut objects out of images by clicks, or label a folder by classes,
                           on a local web page
+  maskfeat tune           tune it to your own masks: fewer clicks on images of their kind
   maskfeat convert        write the masks of both as COCO, YOLO, VOC, LabelMe or GeoJSON, or
                           read these
   maskfeat serve          give masks to Label Studio or X-AnyLabeling

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskfeat.arrays import Float64Array
 from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
 from maskfeat.features.weights import load, net_entry
@@ -67,7 +68,7 @@ class ClickTask(L.LightningModule):
             features, see `FeaturePyramid.features`; an empty list for none.
         learning_rate: Peak learning rate of AdamW.
         warmup_steps: Steps over which it rises from zero.
-        final_share: Share of it that is left at `max_steps`; a cosine leads there. 1 keeps it.
+        final_share: Share of it that is left in the end; a cosine leads there. 1 keeps it.
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
         num_corrections: Clicks after these that each correct the mask in a window around them. 0 as
@@ -126,8 +127,7 @@ class ClickTask(L.LightningModule):
                     module.eval()
         sessions = batch["sessions"]
         rng = np.random.default_rng([self.global_step, batch_idx])
-        weights = 1 / np.arange(2, self.most_clicks + 2)
-        number = int(rng.choice(self.most_clicks, p=weights / weights.sum())) + 1
+        number = int(rng.choice(self.most_clicks, p=self._shares_of_clicks())) + 1
         for click in range(1, number + 1):
             for session in sessions:
                 session.click()
@@ -140,6 +140,11 @@ class ClickTask(L.LightningModule):
             if len(loss):
                 self._step(loss.mean())
                 self._log_step({"correction": loss}, {}, len(loss))
+
+    def _shares_of_clicks(self) -> Float64Array:
+        """Share of batches with 1, 2, ... clicks, (most_clicks,)."""
+        weights: Float64Array = 1 / np.arange(2, self.most_clicks + 2)
+        return weights / weights.sum()
 
     def _step(self, loss: Tensor) -> None:
         """One step of the optimizer."""
@@ -160,11 +165,15 @@ class ClickTask(L.LightningModule):
         """Play all clicks of held-out sessions with the averaged weights."""
         sessions = batch["sessions"]
         decoder: ClickDecoder = self.averaged.module  # type: ignore[assignment]
+        ious = []
         for click in range(1, self.most_clicks + 1):
             for session in sessions:
                 session.click()
             *_, iou = self._shown(sessions, decoder)
             self.log(f"val/iou_{click}", iou, batch_size=len(sessions), sync_dist=True)
+            ious.append(iou)
+        mean = float(np.mean(ious))
+        self.log("val/iou", mean, prog_bar=True, batch_size=len(sessions), sync_dist=True)
         for _ in range(self.num_corrections):
             _, iou = self._corrected(sessions, decoder)
         if self.num_corrections:
@@ -248,6 +257,8 @@ class ClickTask(L.LightningModule):
             self.decoder.parameters(), lr=self.learning_rate, weight_decay=0.01
         )
         total = self.trainer.estimated_stepping_batches
+        if self.trainer.max_steps == -1:  # a number of batches, of several steps each
+            total *= 1 + self._shares_of_clicks() @ np.arange(self.most_clicks)
         share = warmup_cosine(self.warmup_steps, total, self.final_share)
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import urllib.request
 
@@ -14,6 +15,7 @@ from forked_python import Started
 from PIL import Image
 
 import maskfeat
+from maskfeat.app import tune_command
 
 README, GUIDES = (
     "README.md",
@@ -67,7 +69,12 @@ def test_every_config_is_in_the_table_and_every_row_is_a_config(repository) -> N
     assert rows == {f"conf/{path.name}" for path in (repository / "conf").glob("*.yaml")}
 
 
-def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_path) -> None:
+def test_the_shell_commands_run_one_after_the_other(
+    repository, command, tmp_path, monkeypatch
+) -> None:
+    few = tmp_path / "few.yaml"
+    few.write_text("data: {init_args: {epoch_images: 2, num_images: 1, num_objects: 1}}")
+    monkeypatch.setattr(tune_command, "CONFIGS", [*tune_command.CONFIGS, str(few.with_suffix(""))])
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
@@ -81,6 +88,12 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
         if words in ran:
             continue
         ran.append(words)
+        if words[1] == "tune":  # nobody has clicked on a page: the segments are the masks
+            for key in ("a", "b"):
+                shutil.copy(
+                    tmp_path / "segments/a.json", tmp_path / f"photos_annotations/{key}.json"
+                )
+            words = [*words, "--epochs=1"]
         if words[1] == "annotate":
             assert "<canvas" in answer_of([*words[1:], "--open-browser=false"], tmp_path)
             continue
@@ -92,11 +105,12 @@ def test_the_shell_commands_run_one_after_the_other(repository, command, tmp_pat
         if words[1] in ("fit", "validate"):
             small = [*small, *CHECKPOINTS, "--trainer.callbacks.every_n_train_steps=1"]
         command(*words[1:], *small)
-    of_readme = [*["segment"] * 3, *["convert"] * 2, "fit", "annotate", "annotate"]
+    of_readme = [*["segment"] * 3, *["convert"] * 2, "fit", "annotate", "tune", "annotate"]
     of_readme += ["serve", "fit", "export", "fit"]
     of_guides = ["--version", "predict", "configs", "validate", "shards", "serve", "serve"]
     assert [words[1] for words in ran] == [*of_readme, *["shards"] * 4, *of_guides]
     assert (tmp_path / "own.safetensors").exists()
+    assert (tmp_path / "tuned.safetensors").exists()
     assert (tmp_path / "small/index.json").exists()
     assert (tmp_path / "segments/a_labels.png").exists()
     assert (tmp_path / "coarser/a.json").exists()
