@@ -143,8 +143,9 @@ class ClickTask(L.LightningModule):
 
     def _shares_of_clicks(self) -> Float64Array:
         """Share of batches with 1, 2, ... clicks, (most_clicks,)."""
-        weights: Float64Array = 1 / np.arange(2, self.most_clicks + 2)
-        return weights / weights.sum()
+        weights = 1 / np.arange(2, self.most_clicks + 2)
+        shares: Float64Array = weights / weights.sum()
+        return shares
 
     def _step(self, loss: Tensor) -> None:
         """One step of the optimizer."""
@@ -258,7 +259,7 @@ class ClickTask(L.LightningModule):
         )
         total = self.trainer.estimated_stepping_batches
         if self.trainer.max_steps == -1:  # a number of batches, of several steps each
-            total *= 1 + self._shares_of_clicks() @ np.arange(self.most_clicks)
+            total *= 1 + float(self._shares_of_clicks() @ np.arange(self.most_clicks))
         share = warmup_cosine(self.warmup_steps, total, self.final_share)
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
 
