@@ -30,6 +30,7 @@ from maskfeat.running.net_summary import shorten_summary
 from maskfeat.running.rank_watch import RankWatch
 from maskfeat.running.run_folder import (
     RemoveEmptyRun,
+    SaveLastStep,
     has_last,
     held_run,
     move_aside,
@@ -157,7 +158,11 @@ class MaskfeatCLI(LightningCLI):
                 if isinstance(saver, ModelCheckpoint):
                     saver.save_last = None
         self._stop = StopTogether()
-        own = [RemoveEmptyRun(), RankWatch(self._get(self.config, "rank_timeout_s"))]
+        own = [
+            RemoveEmptyRun(),
+            SaveLastStep(),
+            RankWatch(self._get(self.config, "rank_timeout_s")),
+        ]
         if not SLURMEnvironment.detect():  # where Lightning and SaveTogether see to signals
             own.append(self._stop)
         trainer.callbacks[:0] = own

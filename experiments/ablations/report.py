@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=run.HERE / "variants.yaml")
     parser.add_argument("--results", type=Path, default=run.HERE / "results.jsonl")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", nargs="*", default=[], help="questions (base, a to g)")
+    parser.add_argument("--only", nargs="*", default=[], help="questions (base, a to h)")
     parser.add_argument("--out", type=Path, default=run.HERE, help="folder with NOTES.md")
     args = parser.parse_args()
 

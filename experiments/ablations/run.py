@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--data_root", default="../shared/data", help="folder of the images")
     parser.add_argument("--table", type=Path, default=HERE / "variants.yaml")
     parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
-    parser.add_argument("--only", nargs="*", default=[], help="questions (a to g) or variants")
+    parser.add_argument("--only", nargs="*", default=[], help="questions (a to h) or variants")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200, help="of the optimizer, per run")
     parser.add_argument("--num_images", type=int, default=16, help="held-out images")

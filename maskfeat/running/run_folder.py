@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
@@ -125,3 +126,18 @@ class RemoveEmptyRun(Callback):
                 file.unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+
+class SaveLastStep(Callback):
+    """Makes `last.ckpt` hold the last step of a fit that ended by itself.
+
+    A ModelCheckpoint that saves every so many steps leaves out the steps after the last multiple:
+    those in which the learning rate is lowest.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save it where the user asked for a last checkpoint."""
+        for saver in trainer.checkpoint_callbacks:
+            is_asked = isinstance(saver, ModelCheckpoint) and saver.save_last
+            if is_asked and 0 < saver._last_global_step_saved < trainer.global_step:
+                trainer.save_checkpoint(saver.last_model_path, saver.save_weights_only)

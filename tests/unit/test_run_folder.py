@@ -9,8 +9,11 @@ import pytest
 import torch
 from fits import CHECKPOINTS, TWO_STEPS
 from forked_python import Started
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 
-from maskfeat.running.run_folder import whole_checkpoint
+from maskfeat.running.run_folder import SaveLastStep, whole_checkpoint
 
 # Holds the folder of a run as a living fit does, until it is killed.
 HOLDER = """
@@ -108,3 +111,28 @@ def test_a_run_that_lives_keeps_its_folder_and_a_killed_one_does_not(command, tm
     command(*words)
     assert len(list((tmp_path / "runs").glob("base.*"))) == 1
     assert not list((tmp_path / "runs").glob(".*"))
+
+
+@pytest.mark.parametrize("every", [2, 5, 9])
+def test_last_checkpoint_holds_the_last_step_whatever_the_interval(tmp_path, every: int) -> None:
+    saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=every)
+    fit_five_steps(tmp_path, saver)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_no_last_checkpoint_is_written_where_none_is_asked_for(tmp_path) -> None:
+    fit_five_steps(tmp_path, ModelCheckpoint(tmp_path, every_n_train_steps=2))
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def fit_five_steps(folder: Path, saver: ModelCheckpoint) -> None:
+    trainer = Trainer(
+        max_steps=5,
+        accelerator="cpu",
+        callbacks=[SaveLastStep(), saver],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(BoringModel())
