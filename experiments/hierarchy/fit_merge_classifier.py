@@ -71,7 +71,7 @@ class WatchedRegions(Regions):
         found = super().pair_features(which)
         smaller = self.sums.sizes[self.pairs[which]].min(axis=1) / self.num_pixels
         together = share_together(self.shared, self.pairs[which], self.num_annotators)
-        self.noted.append((found.T, together, np.sqrt(smaller)))
+        self.noted.append(_in_single(found.T, together, np.sqrt(smaller)))
         return found
 
     def grouped(self, groups: np.ndarray) -> WatchedRegions:
@@ -172,7 +172,12 @@ def _of_tree(tree: PartitionTree, shared: np.ndarray, known: KnownImage) -> Samp
     """Samples of all merges of a tree, from the true segments of its nodes."""
     smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
     together = share_together(shared, tree.children, known.num_annotators)
-    return merge_features(tree, known.graph).T, together, np.sqrt(smaller)
+    return _in_single(merge_features(tree, known.graph).T, together, np.sqrt(smaller))
+
+
+def _in_single(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Samples:
+    """In single precision: there are ten million of them."""
+    return features.astype(np.float32), targets.astype(np.float32), weights.astype(np.float32)
 
 
 def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> MergeClassifier:
@@ -180,9 +185,11 @@ def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> Merg
     features, targets, weights = (np.concatenate(kind) for kind in zip(*parts, strict=True))
     names = PAIR_FEATURES if args.boundaries else PAIR_FEATURES[:NUM_WITHOUT_BOUNDARIES]
     features = features[:, : len(names)]
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
-    inputs = torch.tensor((features - mean) / std, dtype=torch.float32).clamp(-CLIP, CLIP)
-    wanted, weighs = (torch.tensor(v, dtype=torch.float32) for v in (targets, weights))
+    mean = features.mean(axis=0, dtype=np.float64)
+    std = features.std(axis=0, dtype=np.float64) + 1e-6
+    inputs = torch.from_numpy((features - mean.astype(np.float32)) / std.astype(np.float32))
+    inputs = inputs.clamp_(-CLIP, CLIP)
+    wanted, weighs = torch.from_numpy(targets), torch.from_numpy(weights)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
     net = nn.Sequential(
@@ -215,9 +222,11 @@ def fit(parts: Sequence[Samples], args: argparse.Namespace, origin: str) -> Merg
             origin,
         )
     )
+    some = slice(None, None, 1 + len(targets) // 1_000_000)  # of all the net takes gigabytes
+    features, targets, weights = features[some], targets[some], weights[some]
     missed = np.average((merge_classifier(features.T) - targets) ** 2, weights=weights)
     variance = np.average((targets - np.average(targets, weights=weights)) ** 2, weights=weights)
-    print(f"{len(targets)} pairs, share of variance explained {1 - missed / variance:.3f}")
+    print(f"{len(inputs)} pairs, share of variance explained {1 - missed / variance:.3f}")
     return merge_classifier
 
 

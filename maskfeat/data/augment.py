@@ -180,11 +180,14 @@ def choose_window(
         is_flipped = bool(rng.random() < augmentation.flip)
         return Window(top, left, crop_size, crop_size, is_flipped)
     low, high = base * augmentation.min_scale, base * augmentation.max_scale
-    low = min(max(low, fit), high)
+    if not augmentation.margins:
+        low = min(max(low, fit), high)
     scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     stretch = augmentation.max_stretch ** (rng.uniform(-1, 1) / 2)
-    height = min(crop_size / scale * stretch, max(size[0], crop_size / high))
-    width = min(crop_size / scale / stretch, max(size[1], crop_size / high))
+    height, width = crop_size / scale * stretch, crop_size / scale / stretch
+    if not augmentation.margins:
+        height = min(height, max(size[0], crop_size / high))
+        width = min(width, max(size[1], crop_size / high))
     top = rng.uniform(min(0, size[0] - height), max(0, size[0] - height))
     left = rng.uniform(min(0, size[1] - width), max(0, size[1] - width))
     return Window(top, left, height, width, flip=bool(rng.random() < augmentation.flip))

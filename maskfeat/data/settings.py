@@ -11,11 +11,13 @@ class Augmentation:
 
     Args:
         min_scale: Smallest enlargement of the image. The crop never reaches beyond the image,
-            unless the image is smaller than the crop at `max_scale`.
+            unless the image is smaller than the crop at `max_scale`, or there are margins.
         max_scale: Largest enlargement.
         max_stretch: Width against height of a pixel varies by up to this factor.
         flip: Share of examples that are mirrored left to right.
         transpose: Share of examples whose rows become columns: turned by a quarter and mirrored.
+        margins: Whether the crop may reach beyond the image where `min_scale` asks for it: border
+            pixels are repeated there, and nothing is known of them.
         native: Share of examples at scale 1, cut between pixels. Others are resampled, which blurs
             them a little at any scale, while whole images are not.
         brightness: Largest change, as a share of the full range.
@@ -47,6 +49,7 @@ class Augmentation:
     max_pasted: int = 2
     transpose: float = 0.0
     native: float = 0.0
+    margins: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale:

@@ -138,6 +138,7 @@ class SaveLastStep(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save it where the user asked for a last checkpoint."""
         for saver in trainer.checkpoint_callbacks:
-            is_asked = isinstance(saver, ModelCheckpoint) and saver.save_last
-            if is_asked and 0 < saver._last_global_step_saved < trainer.global_step:
+            if not isinstance(saver, ModelCheckpoint) or not saver.save_last:
+                continue
+            if 0 < saver._last_global_step_saved < trainer.global_step:
                 trainer.save_checkpoint(saver.last_model_path, saver.save_weights_only)

@@ -121,6 +121,23 @@ def test_a_small_image_is_padded_and_nothing_holds_the_padding():
     assert np.array_equal(held, inside)
 
 
+@pytest.mark.parametrize(("margins", "height"), [(True, 96), (False, 60)])
+def test_the_smallest_scale_holds_for_images_that_it_makes_smaller_than_a_crop(margins, height):
+    augmentation = Augmentation(min_scale=0.5, max_scale=1, max_stretch=1, margins=margins)
+    generators = map(np.random.default_rng, range(100))
+    windows = [choose_window((60, 90), 48, one, augmentation) for one in generators]
+    assert max(w.height for w in windows) == pytest.approx(height, rel=0.05)
+
+
+def test_nothing_is_known_of_boundaries_in_margins(stripes):
+    augmentation = Augmentation(min_scale=0.5, max_scale=0.5, max_stretch=1, margins=True)
+    make = example_maker(96, num_points=2, max_masks=10, boundaries=True, augmentation=augmentation)
+    boundary = make(stripes, np.random.default_rng(0)).local["boundary"]
+    known = (boundary >= 0).any(axis=0)
+    assert known.any(axis=1).sum() in (59, 60)  # 120 rows at half of their size
+    assert known.any(axis=0).sum() in (84, 85, 86)
+
+
 def test_too_many_masks_are_thinned_out(stripes):
     make = example_maker(64, num_points=50, max_masks=2)
     assert make(stripes, np.random.default_rng(0)).membership.shape[0] == 2
