@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.features.reading import FeatureModel
-from maskfeat.interactive.click_by_click import PromptHistory
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.recent import Recent
 from maskfeat.segment.resizing import enlarged_labels
@@ -51,7 +49,6 @@ class PromptedImage:
     _box: tuple[int, int, int, int] | None
     _clicks: list[Click]
     _mask: BoolArray | None
-    _history: PromptHistory
 
     def __init__(
         self, model: FeatureModel | str, rgb: npt.NDArray[np.uint8], max_megapixels: float = 1.0
@@ -92,7 +89,7 @@ class PromptedImage:
             if box != self._box or ordered[: len(self._clicks)] != self._clicks:
                 self._begin(box)
             for click in ordered[len(self._clicks) :]:
-                self._mask = self._history.add(self._pixel(click), click.is_positive)
+                self._mask = self._segmenter.click(*self._pixel(click), click.is_positive)
                 self._clicks.append(click)
             return None if self._mask is None else self._mask.copy()
 
@@ -107,15 +104,14 @@ class PromptedImage:
 
     def _begin(self, box: tuple[int, int, int, int] | None) -> None:
         """Forget all clicks; the first one corrects the mask of the box, if there is one."""
-        predict = partial(self._segmenter.predict, box_yxyx=box)
-        self._mask = None if box is None else predict((), ())
-        self._history = PromptHistory(predict, self._mask)
+        self._segmenter.reset()
+        self._mask = None if box is None else self._segmenter.start(box_yxyx=box)
         self._box, self._clicks = box, []
 
-    def _pixel(self, click: Click) -> npt.NDArray[np.int64]:
-        """The pixel of a click, (row, column), shape (1, 2); tools click on the image's edge."""
-        at = (min(max(click.y, 0), self.size[0] - 1), min(max(click.x, 0), self.size[1] - 1))
-        return np.array([at], np.float64).astype(np.int64)
+    def _pixel(self, click: Click) -> tuple[int, int]:
+        """Row and column of a click; tools click on the very edge of the image, too."""
+        height, width = self.size
+        return int(min(max(click.y, 0), height - 1)), int(min(max(click.x, 0), width - 1))
 
     def _whole_box(self, box_xyxy: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
         """The pixels that a box touches: top, left, bottom, right, the last two exclusive."""

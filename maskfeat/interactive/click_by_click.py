@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.deprecation import warn_renamed
 from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.image import ImageState
-from maskfeat.interactive.prompt_checks import clicks_and_scribbles
+from maskfeat.interactive.prompt_checks import checked_mask, clicks_and_scribbles
 from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Hierarchy
@@ -30,6 +31,7 @@ class ClickByClick:
     _history: PromptHistory
     _state: ImageState | None = None
     _size: tuple[int, int] = (0, 0)
+    predict: Predict
 
     def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
         """Add a click.
@@ -67,11 +69,37 @@ class ClickByClick:
                 raise ValueError("a scribble must have at least one pixel, got none")
             return self._history.add(points, bool(is_positive))
 
+    def start(
+        self, mask: npt.ArrayLike | None = None, *, box_yxyx: npt.ArrayLike | None = None
+    ) -> BoolArray:
+        """Begin with a mask or a box; the clicks and scribbles that follow correct it.
+
+        Args:
+            mask: bool, shape (H, W), e.g. one made elsewhere; far from the clicks it stays.
+            box_yxyx: Holds the whole object, see `predict`.
+
+        Returns:
+            The mask that is shown first, bool, shape (H, W): the one given, or that of the box.
+
+        Raises:
+            ValueError: If both are given or neither, or as `predict`. Nothing changes then.
+        """
+        if (mask is None) == (box_yxyx is None):
+            raise ValueError("start with a mask or with a box, one of the two")
+        with self._lock:
+            if mask is None:
+                shown = self.predict((), (), box_yxyx=box_yxyx)
+            else:
+                shown = checked_mask(mask, self._ready()[1]).copy()
+            self._history.begin(shown, box_yxyx)
+            return shown.copy()
+
     def undo(self) -> BoolArray | None:
         """Remove the last click or scribble.
 
         Returns:
-            The mask of the rest; None if none of the rest is on the object.
+            The mask of the rest, or what `start` began with; None if none of the rest is on the
+            object.
 
         Raises:
             ValueError: If there is none.
@@ -80,9 +108,9 @@ class ClickByClick:
             return self._history.undo()
 
     def reset(self) -> None:
-        """Remove all clicks and scribbles; the image stays."""
+        """Remove all clicks, scribbles, and what `start` began with; the image stays."""
         with self._lock:
-            self._history.clear()
+            self._history.begin()
 
     @property
     def image_state(self) -> ImageState:
@@ -106,7 +134,7 @@ class ClickByClick:
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """All nested partitions of the image, see `image_state`."""
+        """All nested partitions of the image; with color in it, see `ImageState.hierarchy`."""
         return self.image_state.hierarchy
 
     def _ready(self) -> tuple[ImageState, tuple[int, int]]:
@@ -122,14 +150,24 @@ class PromptHistory:
     object does not grow beyond the shown mask until the next prompt on the object.
 
     Args:
-        predict: Gives the mask of some prompts, at least one of them on the object.
-        shown: The mask shown before the first prompt, e.g. that of a box; to `clear`, none is.
+        predict: Gives the mask of some prompts.
     """
 
-    def __init__(self, predict: Predict, shown: BoolArray | None = None) -> None:
+    def __init__(self, predict: Predict) -> None:
         self._predict = predict
+        self.begin()
+
+    def begin(self, start: BoolArray | None = None, box_yxyx: npt.ArrayLike | None = None) -> None:
+        """Forget all prompts.
+
+        Args:
+            start: A mask that the next prompts correct, (H, W).
+            box_yxyx: Holds the object of the next prompts.
+        """
+        self._start = None if start is None else (start, 0)
+        self._cut = partial(self._predict, box_yxyx=box_yxyx)
         self._prompts: list[Prompt] = []
-        self._shown = shown
+        self._shown = start
 
     def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
         """The mask with one more prompt, which is kept unless this raises.
@@ -141,7 +179,7 @@ class PromptHistory:
         shown = self._shown
         radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
         prompts = [*self._prompts, Prompt(points_yx, is_positive, radius)]
-        mask = _mask_of(self._predict, prompts, shown)
+        mask = _mask_of(self._cut, prompts, shown, self._start)
         self._prompts, self._shown = prompts, mask
         return mask.copy()
 
@@ -149,7 +187,8 @@ class PromptHistory:
         """Remove the last prompt.
 
         Returns:
-            The mask of the rest; None if none of them is on the object.
+            The mask of the rest; None if none of them is on the object, and there was no mask to
+            correct.
 
         Raises:
             ValueError: If there is no prompt.
@@ -157,13 +196,9 @@ class PromptHistory:
         if not self._prompts:
             raise ValueError("there is no click to take back")
         prompts = self._prompts[:-1]
-        shown = shown_mask(self._predict, prompts)
+        shown = shown_mask(self._cut, prompts, self._start)
         self._prompts, self._shown = prompts, shown
         return None if shown is None else shown.copy()
-
-    def clear(self) -> None:
-        """Remove all prompts."""
-        self._prompts, self._shown = [], None
 
 
 def shown_mask(
@@ -174,18 +209,18 @@ def shown_mask(
     Args:
         predict: See `PromptHistory`.
         prompts: As they were made, one after another, each with its click radius.
-        chosen: A candidate that was chosen for some of the first prompts, bool, shape (H, W), and
-            the number of these prompts, at least 1. The others correct it.
+        chosen: A mask to correct, bool, shape (H, W), and the number of the first prompts that it
+            was chosen for: 0 for one to begin with, more for a candidate. The others correct it.
 
     Returns:
-        bool, shape (H, W); None if no prompt is on the object.
+        bool, shape (H, W); None if nothing is chosen and no prompt is on the object.
     """
-    if not any(prompt.is_object for prompt in prompts):
+    if chosen is None and not any(prompt.is_object for prompt in prompts):
         return None
     start, known = (None, 0) if chosen is None else chosen
     # The masks before the last prompt that could add to the object do not matter.
-    first = len(prompts)
-    while first > max(1, known) and prompts[first - 1].adds_nothing:
+    first, least = len(prompts), 1 if chosen is None else known
+    while first > least and prompts[first - 1].cannot_grow_object:
         first -= 1
     mask = start if first == known else None
     for count in range(max(first, known + 1), len(prompts) + 1):
@@ -203,7 +238,7 @@ def _mask_of(
     if prompts[-1].click_radius == 0 and shown is not None:
         return shown
     within = None
-    if prompts[-1].adds_nothing and shown is not None:
+    if prompts[-1].cannot_grow_object and shown is not None:
         within = shown.copy()
         # On the page, a segment taken whole can cover an earlier object prompt.
         for prompt in prompts:
@@ -216,4 +251,5 @@ def _mask_of(
     radii[:known] = [0.0] * known  # the chosen mask satisfies them
     settings = {"mask": start, "keep_all": True, "within": within}
     mask = predict((), (), scribbles=scribbles, click_radius_px=radii, **settings)
-    return enforce_hard_constraints(mask, pixels_of(prompts, True), pixels_of(prompts, False))
+    pixels = pixels_of(prompts, True), pixels_of(prompts, False)
+    return enforce_hard_constraints(mask, *pixels, keep_all=not known)

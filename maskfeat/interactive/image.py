@@ -31,7 +31,7 @@ _KEPT_CHANGES = 1024  # 10 kB each
 
 
 class Unary(Protocol):
-    """What a set of prompts says about each pixel by itself.
+    """The unary term: logits of "object" per pixel, for a set of prompts.
 
     By a click decoder, see `DecodedImage`; without one by features, see `FeatureUnary`.
     """
@@ -66,8 +66,9 @@ class ImageState:
 
     Attributes:
         graph: The superpixels.
-        hierarchy: Their merges.
-        unary: What prompts say about each pixel by itself.
+        hierarchy: Their merges. Border strengths here include color, so it is not the hierarchy
+            of `maskfeat.hierarchy(features)`.
+        unary: Logits of "object" per pixel, for given prompts.
         cutter: Cuts superpixels.
         outline: Cuts pixels.
         changes: Changes of masks by single prompts, see `PromptedMasks.change`.

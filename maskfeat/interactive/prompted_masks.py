@@ -64,7 +64,7 @@ class PromptedMasks:
         """What one prompt changes in a mask: a part around it, connected to it.
 
         Args:
-            prompt: With a finite click radius; the mask does not satisfy it.
+            prompt: The mask does not satisfy it.
             mask: The mask before, bool, shape (H, W).
             prompts: All prompts so far; those near this one are read.
 

@@ -58,7 +58,7 @@ class Prompt:
         return -self.rounded_radius, self.is_object, self.pixels_yx.tobytes()
 
     @property
-    def adds_nothing(self) -> bool:
+    def cannot_grow_object(self) -> bool:
         """Whether the object must not grow beyond the shown mask."""
         return self.click_radius == 0 or (not self.is_object and np.isfinite(self.click_radius))
 
@@ -72,7 +72,9 @@ class Prompt:
 
 
 def window_of_change(prompt: Prompt, size: tuple[int, ...]) -> Window:
-    """The pixels of an image of a size that a prompt of finite click radius can change."""
+    """The pixels of an image of a size that a prompt can change."""
+    if math.isinf(prompt.click_radius):
+        return whole(size)
     length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
     return grown(window_around(prompt.pixels_yx), length, whole(size))
 
@@ -101,7 +103,8 @@ class PromptSet(NamedTuple):
     Attributes:
         prompts: Clicks and scribbles; their order does not matter.
         box: Holds the whole object, or None.
-        mask: A mask to start from, bool, shape (H, W), or None.
+        mask: A mask prompt, bool, shape (H, W), or None: what the prompts correct, or one input of
+            the unary term, see `InteractiveSegmenter.predict`.
     """
 
     prompts: Sequence[Prompt]

@@ -58,25 +58,29 @@ class InteractiveSegmenter(ClickByClick):
 
     How a mask is made:
 
-    1. `set_image` computes features, superpixels, their region adjacency graph, and the hierarchy
-       of segments, once for an image (`image.ImageState`).
-    2. The unary term says of each pixel by itself whether it is the object: the logits of a click
-       decoder (`decoded_image.DecodedImage`), or without one the distances of features from the
-       clicks and the tree (`feature_unary.FeatureUnary`).
-    3. An exact minimum cut labels the superpixels (`cut.SuperpixelCutter`), one more the pixels
-       near its outline (`outline_cut.OutlineCutter`); clicks are hard constraints. If a box or a
-       mask is the only prompt, the superpixel of the highest logit is one.
-    4. The click radius is the distance of a click from the outline of the mask shown when it was
-       made. Clicks with a small one correct the mask of the others, each in a window around it,
-       from the largest radius to the smallest (`update.ProgressiveMerge`,
-       `prompted_masks.PromptedMasks`). Clicks without one are all read in step 3.
-    5. Clicked pixels get their label, and only 4-connected parts that hold a click on the object
-       are kept (`update.enforce_hard_constraints`).
+    1. `set_image` computes features, superpixels with their region adjacency graph, and the
+       hierarchy of segments, once for an image (`image.ImageState`).
+    2. The click radius is the distance of a click from the outline of the mask shown when it was
+       made. A prompt is broad if it has none, or one of at least 0.2 sqrt(area of the mask)
+       (`update.BROAD_SHARE`). In `predict` all are broad unless `click_radius_px` is given.
+    3. Broad prompts are read together (`prompted_masks.PromptedMasks.whole`):
+       a. The unary term is a logit of "object" for each pixel, from a click decoder
+          (`decoded_image.DecodedImage`), or from the distances of features to the prompts and from
+          the tree (`feature_unary.FeatureUnary`).
+       b. An exact minimum cut labels the superpixels by their mean logits
+          (`cut.SuperpixelCutter`); clicked ones are hard constraints. Without a prompt on the
+          object, the superpixel of the highest logit is one.
+       c. A second minimum cut labels the pixels near its outline (`outline_cut.OutlineCutter`).
+    4. The other prompts correct this mask, from the largest radius to the smallest
+       (`update.ProgressiveMerge`): each cuts a window around it, and changes pixels to its own
+       label only, in a part connected to it (`PromptedMasks.change`).
+    5. After step 3 and after each correction clicked pixels get their label, and only 4-connected
+       parts that hold a prompt on the object are kept (`update.enforce_hard_constraints`).
 
-    Every click is satisfied, and the mask depends on the set of prompts with their radii, not on
-    their order. `click` and `scribble` measure the radius of each prompt, and after a click on the
-    background the object does not grow beyond the mask shown before. In `predict` both are
-    arguments, and by default no click has a radius.
+    Every click is satisfied. The mask of `predict` is a function of the set of prompts with their
+    radii, not of their order. `click` and `scribble` measure the radius of each prompt on the mask
+    shown, and after a click on the background the object does not grow beyond that mask; so there
+    the order of clicks matters.
 
     Threads can share an instance; calls run one after another.
 
@@ -180,14 +184,16 @@ class InteractiveSegmenter(ClickByClick):
                 every pixel.
             box_yxyx: A box that holds the whole object: top, left, bottom, right, the last two
                 exclusive.
-            mask: A first mask, bool, shape (H, W); the prompts can change it. Prompts that all
-                have a click radius were made on it, and correct it as it is.
-            keep_all: Keep parts without a click on the object.
+            mask: A mask prompt, bool, shape (H, W). If every prompt has a finite click radius,
+                they correct it, and far from them it stays. Otherwise, or without prompts, the
+                image is cut anew, and the mask is one input of the unary term.
+            keep_all: Also keep 4-connected parts that hold no prompt on the object.
             click_radius_px: Click radius of each click, then of each scribble, pixels, shape (N +
                 number of scribbles,), see `prompts.Prompt`. A prompt of small radius changes
-                little, one of radius 0 nothing. None: every prompt can change the whole mask.
+                little; 0 says that the mask shown satisfied it already, so that it is read only if
+                other prompts contradict it. None: every prompt can change the whole mask.
             within: Pixels that the object can cover, bool, shape (H, W), e.g. the mask shown
-                before a click on the background.
+                before a click on the background; the mask is reduced to them after the cut.
 
         Returns:
             The object, bool, shape (H, W).
@@ -320,4 +326,4 @@ class InteractiveSegmenter(ClickByClick):
         self._state = ImageState(features, rgb, *weights, decoder)
         self._size = size
         self._merge = ProgressiveMerge()
-        self._history.clear()
+        self._history.begin()
