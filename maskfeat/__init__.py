@@ -24,6 +24,8 @@ _HOMES = {
     "hierarchy": "maskfeat.segment.hierarchy",
     "Hierarchy": "maskfeat.segment.hierarchy",
     "InteractiveSegmenter": "maskfeat.interactive.segmenter",
+    "save_pretrained": "maskfeat.interactive.pretrained",
+    "from_pretrained": "maskfeat.interactive.pretrained",
     "score_cut": "maskfeat.segment.score_cut",
     "Labeler": "maskfeat.labeling.labeler",
 }
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load, read_card
+    from maskfeat.interactive.pretrained import from_pretrained, save_pretrained
     from maskfeat.interactive.segmenter import InteractiveSegmenter
     from maskfeat.labeling.labeler import Labeler
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy
@@ -52,11 +55,13 @@ __all__ = [
     "Partition",
     "ReadAs",
     "__version__",
+    "from_pretrained",
     "hierarchy",
     "load",
     "partition",
     "read_card",
     "read_image",
+    "save_pretrained",
     "score_cut",
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scipy import ndimage
 from skimage.color import rgb2lab
 
@@ -47,3 +49,7 @@ class LabEncoder:
         if self.sigma is not None:
             lab = ndimage.gaussian_filter(lab, (self.sigma, self.sigma, 0))
         return Features.from_dense(lab, self.scale)
+
+    def features_batch(self, images: Sequence[ImageLike]) -> list[Features]:
+        """Features of several images, one after the other, see `features`."""
+        return [self.features(image) for image in images]

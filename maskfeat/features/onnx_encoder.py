@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -104,6 +105,10 @@ class OnnxEncoder:
         color = color_distances(pixels.permute(2, 0, 1)) if self.config["color"] else None
         size = (rgb.shape[0], rgb.shape[1])
         return Features(pyramid, self.strides, size, self.scale, logits, color)
+
+    def features_batch(self, images: Sequence[ImageLike]) -> list[Features]:
+        """Features of several images, one after the other, see `features`."""
+        return [self.features(image) for image in images]
 
 
 class _FromPixels(nn.Module):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -222,12 +224,50 @@ class FeaturePyramid(nn.Module):
             ValueError: If `rgb` is something else, the features are not finite, or the net was
                 cast to half precision, and its statistics are beyond that.
         """
-        rgb = rgb_of(rgb)
+        return self._features([rgb_of(rgb)], inner_strides)[0]
+
+    @torch.inference_mode()
+    def features_batch(
+        self, images: Sequence[ImageLike], inner_strides: Sequence[int] = (), batch_size: int = 8
+    ) -> list[Features]:
+        """Features of several images; those of one size go through the network together.
+
+        Each equals that of `features` but for rounding. A GPU gains by it; a CPU hardly does.
+
+        Args:
+            images: Each as for `features`; sizes may differ.
+            inner_strides: As for `features`.
+            batch_size: Most images at once.
+
+        Returns:
+            In the order of the images. Those of one batch share memory.
+
+        Raises:
+            ValueError: As `features`, or if `batch_size` is below 1.
+        """
+        checked_count("batch_size", batch_size)
+        rgbs = [rgb_of(image) for image in images]
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for number, rgb in enumerate(rgbs):
+            of_size.setdefault(rgb.shape, []).append(number)
+        found: dict[int, Features] = {}
+        for numbers in of_size.values():
+            for start in range(0, len(numbers), batch_size):
+                some = numbers[start : start + batch_size]
+                batch = self._features([rgbs[number] for number in some], inner_strides)
+                found.update(zip(some, batch, strict=True))
+        return [found[number] for number in range(len(rgbs))]
+
+    def _features(
+        self, rgbs: Sequence[npt.NDArray[np.uint8]], inner_strides: Sequence[int]
+    ) -> list[Features]:
+        """Features of images of one size, uint8, shape (H, W, 3)."""
         self._check_statistics()
-        copy = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
-        pixels = copy.permute(2, 0, 1).unsqueeze(0)
+        copy = torch.from_numpy(np.stack(rgbs))  # they may be read-only, or views turned round
+        pixels = copy.permute(0, 3, 1, 2)
         was_training = self.training
-        self.eval()
+        if any(part.training for part in self.modules()):  # to set them all takes milliseconds
+            self.eval()
         try:
             images = normalize_images(pixels.to(self.log_scale.device))
             images = images.to(self.log_scale.dtype)  # `half()` and its kin change it
@@ -235,17 +275,26 @@ class FeaturePyramid(nn.Module):
             if inner_strides:
                 padded = _pad_to_multiple(images, self.size_multiple)
                 found = self._inner_maps(padded)
-                inner = {stride: found[0][stride][0] for stride in inner_strides}
+                inner = {stride: found[0][stride] for stride in inner_strides}
                 maps, boundary = self._outputs(*found, images.shape[-2:], padded.shape[-2:])
             else:
                 maps, boundary = self.maps(images) if self.boundary_heads else (self(images), None)
         finally:
-            self.train(was_training)
-        size = (rgb.shape[0], rgb.shape[1])
-        logits = None if boundary is None else boundary[0]
-        color = color_distances(pixels[0]) if self.config["color"] else None
-        pyramid = [level[0] for level in maps]
-        return Features(pyramid, self.strides, size, self.scale.item(), logits, color, inner)
+            if was_training:
+                self.train()
+        scale, has_color = self.scale.item(), self.config["color"]
+        return [
+            Features(
+                [level[number] for level in maps],
+                self.strides,
+                (pixels.shape[2], pixels.shape[3]),
+                scale,
+                None if boundary is None else boundary[number],
+                color_distances(pixels[number]) if has_color else None,
+                {stride: level[number] for stride, level in inner.items()},
+            )
+            for number in range(len(pixels))
+        ]
 
     def _check_statistics(self) -> None:
         """Refuse variances that `half()` made infinite: their channels would be 0 in silence."""

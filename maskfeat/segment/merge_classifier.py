@@ -87,8 +87,13 @@ def default_merge_classifier(has_boundaries: bool = False) -> MergeClassifier:
     Args:
         has_boundaries: Whether the network predicts boundaries. Then it is the one that reads them.
     """
-    name = "merge_classifier_boundaries" if has_boundaries else "merge_classifier"
+    name = merge_classifier_name(has_boundaries)
     return MergeClassifier.load(Path(__file__).with_name(f"{name}.safetensors"))
+
+
+def merge_classifier_name(has_boundaries: bool) -> str:
+    """The name of the one that `default_merge_classifier` gives."""
+    return "merge_classifier_boundaries" if has_boundaries else "merge_classifier"
 
 
 def reagglomerated(

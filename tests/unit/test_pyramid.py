@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import maskfeat
 from maskfeat.features import rows
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features, same_mask_probability, sample_pyramid
@@ -192,3 +193,22 @@ def test_distances_and_means_are_those_of_the_dense_stack(net, monkeypatch, size
         np.testing.assert_allclose(means[region], expected, atol=1e-5)
     with pytest.raises(ValueError, match="labels must have shape"):
         features.region_means(labels[:, :0], 5)
+
+
+def test_features_of_a_batch_are_those_one_by_one_but_for_rounding() -> None:
+    generator = np.random.default_rng(0)
+    sizes = [(40, 56), (33, 47), (40, 56), (40, 56), (33, 47)]
+    images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    net = maskfeat.load()
+    found = net.features_batch(images, inner_strides=[4], batch_size=2)
+    for features, image, size in zip(found, images, sizes, strict=True):
+        alone = net.features(image, inner_strides=[4])
+        assert features.size == size
+        for ours, theirs in zip(features.pyramid, alone.pyramid, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(features.boundary_logits, alone.boundary_logits, atol=1e-3)
+        assert torch.allclose(features.inner[4], alone.inner[4], rtol=1e-4, atol=1e-4)
+        assert torch.equal(features.color_distances, alone.color_distances)
+    assert net.features_batch([]) == []
+    with pytest.raises(ValueError, match="batch_size"):
+        net.features_batch(images, batch_size=0)
