@@ -14,7 +14,7 @@ from maskfeat.features.network import class_entry
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import load, read_card, save
 from maskfeat.files import whole_file
-from maskfeat.interactive.decoder_file import decoder_for, packed
+from maskfeat.interactive.decoder_file import load_decoder, packed
 from maskfeat.segment.merge_classifier import merge_classifier_name
 
 CONFIG_NAME = "config.json"
@@ -51,9 +51,9 @@ def save_pretrained(
         raise ValueError(
             f"a network with weights of its own can be saved, got a {type(net).__name__}"
         )
-    decoder, place = decoder_for(net, None), Path(folder)
+    source, place = net.loaded_from, Path(folder)
+    decoder = None if source is None else load_decoder(source)
     if card is None:
-        source = net.loaded_from
         card = read_card(source) if source is not None and source.suffix != ".ckpt" else ""
     beside = ({}, {}) if decoder is None else packed(decoder, dtype)
     save(net, place / WEIGHTS_NAME, dtype, card, beside)
