@@ -99,8 +99,8 @@ def _nodes_of_segments(hierarchy: Hierarchy, labels: IntArray) -> IntArray:
     tree = hierarchy.tree
     segments = np.empty(tree.num_leaves)
     segments[hierarchy.superpixel_labels.ravel()] = labels.ravel()
-    least = hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.min)
-    is_inside = least == hg.accumulate_sequential(tree.tree, segments, hg.Accumulators.max)
+    least = hg.accumulate_sequential(tree.higra_tree, segments, hg.Accumulators.min)
+    is_inside = least == hg.accumulate_sequential(tree.higra_tree, segments, hg.Accumulators.max)
     is_top = is_inside & ~is_inside[tree.parents]
     is_top[-1] = is_inside[-1]
     nodes = np.flatnonzero(is_top)

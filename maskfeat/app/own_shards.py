@@ -52,8 +52,10 @@ def split_samples(inputs: Sequence[Input], held_out_share: float, seed: int) -> 
     held_out, train = (
         _of_kind(inputs, kind, some) for kind, some in zip(("val", "train"), chosen, strict=True)
     )
-    said = [one.measure for one in inputs] + [r.key for one in held_out for r in one.list_records()]
-    return OwnSamples(train, held_out, hashlib.sha256(repr(said).encode()).hexdigest())
+    names = [one.measure for one in inputs] + [
+        r.key for one in held_out for r in one.list_records()
+    ]
+    return OwnSamples(train, held_out, hashlib.sha256(repr(names).encode()).hexdigest())
 
 
 def _of_kind(

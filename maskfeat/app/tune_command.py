@@ -55,7 +55,7 @@ def tune(
         epochs: At most this many times 24 images; one takes half a minute of one core.
         held_out: Share of the images to hold out, between 0 and 1, at least one image.
         mix: Folder of shards (train-*.tar) of other images to train on beside; the default is the
-            drawn scenes that come with the package.
+            drawn images that come with the package.
         seed: Of the images held out, the order of the others, and the simulated users.
         format: That of the masks; auto finds it out.
         images_dir: Folder of the images, if they lie in no usual place.

@@ -139,7 +139,7 @@ class ImageState:
         )
         return means
 
-    def color(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
+    def labels_by_watershed(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.
 
         Args:

@@ -306,7 +306,9 @@ class InteractiveSegmenter(ClickByClick):
             if not pixels.labels.size:
                 raise ValueError("at least one prompt is needed, got none; click something first")
             small_yx = scaled(pixels.pixels_yx, size, image_state.features.size)
-            enlarged = enlarged_labels(image_state.color(small_yx, pixels.labels), size)
+            enlarged = enlarged_labels(
+                image_state.labels_by_watershed(small_yx, pixels.labels), size
+            )
             enlarged[tuple(pixels.pixels_yx.T)] = pixels.labels
             return enlarged
 

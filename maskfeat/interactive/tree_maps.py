@@ -71,7 +71,7 @@ class TreeMaps:
         numbers = np.arange(len(has_click), dtype=np.float64)
         inherits = ~has_click
         inherits[-1] = False
-        found = hg.propagate_sequential(self._tree.tree, numbers, inherits)
+        found = hg.propagate_sequential(self._tree.higra_tree, numbers, inherits)
         first: IntArray = found[: self._tree.num_leaves].astype(np.int64)
         return first
 

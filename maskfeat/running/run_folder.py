@@ -131,7 +131,7 @@ class RemoveEmptyRun(Callback):
 class SaveLastStep(Callback):
     """Makes `last.ckpt` hold the last step of a fit that ended by itself.
 
-    A ModelCheckpoint that saves every so many steps leaves out the steps after the last multiple:
+    A ModelCheckpoint that saves every N steps leaves out the steps after the last multiple:
     those in which the learning rate is lowest.
     """
 

@@ -14,9 +14,9 @@ from maskfeat.features.reading import Features
 from maskfeat.segment.agglomeration import Borders, merge_nearest, ward_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
+    as_features,
     checked_granularity,
     checked_num_segments,
-    features_of,
 )
 from maskfeat.segment.merge_classifier import (
     MergeClassifier,
@@ -33,9 +33,8 @@ Linkage = Literal["nearest", "average", "ward"]
 BORDER_WEIGHT = 0.45
 SIZE_POWER = 0.1
 
-# The cost of a merge is a distance times (area of the smaller side / of the image) ^ size_power.
-# Divided by this share ^ size_power, it is the distance itself where the smaller side covers 1 % of
-# the image, and less where it covers less; so altitudes keep the unit of distances.
+# Altitude = cost / 0.01^size_power, so that it is the distance where the smaller side of a merge
+# covers 1 % of the image.
 _REFERENCE_SHARE = 0.01
 _MAX_EXPONENT = 700  # exp of more is beyond float64
 
@@ -46,8 +45,9 @@ class Hierarchy:
 
     Attributes:
         superpixel_labels: Superpixel of each pixel, int32, shape (H, W), 0 to K - 1.
-        tree: The merges of the superpixels. The altitude of a node is 1 - p, where p is the
-            probability that it is one segment, so a threshold means the same in all images.
+        tree: The merges of the superpixels. The altitude of a node is 1 - its merge probability,
+            made monotone along the tree, see `calibrated`; so one threshold can be used for all
+            images. Without a merge classifier it comes from distances, and is not calibrated.
     """
 
     superpixel_labels: Int32Array
@@ -75,8 +75,9 @@ class Hierarchy:
 
         Args:
             num_segments: Number of segments, at least 1; at most one per superpixel.
-            granularity: In (0, 1): merges with at least this probability of being one segment are
-                kept. 0.01 gives few segments, 0.99 many.
+            granularity: In (0, 1): merges of at least this probability are kept. A higher one
+                gives more and smaller segments. The merge probability estimates the share of pixel
+                pairs, one pixel in each region, that an annotator puts in one segment.
 
         Returns:
             Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
@@ -122,7 +123,7 @@ class Hierarchy:
             (grid[2:-1:2, 1:-1:2], labels[:-1], labels[1:]),
         ):
             apart = first != second
-            nodes = self.tree.tree.lowest_common_ancestor(first[apart], second[apart])
+            nodes = self.tree.higra_tree.lowest_common_ancestor(first[apart], second[apart])
             sides[apart] = self.tree.altitudes[nodes]
         across, along = grid[::2, 1::2], grid[1::2, ::2]  # (H + 1, W) and (H, W + 1)
         beside = (
@@ -153,12 +154,14 @@ def hierarchy(
     """Segment an image at all granularities: superpixels, merged into a binary partition tree.
 
     1. `superpixels` cuts the image into small regions.
-    2. `superpixel_tree` merges neighbors two by two, first those of the smallest distance between
-       mean features and along their border.
-    3. `reagglomerated` redoes the last 600 merges (`merge_classifier.NUM_REGIONS`), in which
-       objects form: first those to which the merge classifier gives the highest probability.
-    4. `calibrated` makes the altitude of each merge 1 - its probability of being one segment,
-       monotone along the tree.
+    2. `superpixel_tree` merges neighbors two by two, those of the smallest cost first: (distance
+       of mean features)^(1 - border_weight) * (distance across their border)^border_weight *
+       (smaller area / area of the image)^size_power.
+    3. `reagglomerated` goes back to the last 600 regions (`merge_classifier.NUM_REGIONS`), from
+       which objects form, and merges them again: first those to which the merge classifier gives
+       the highest probability.
+    4. `calibrated` makes the altitude of each merge 1 - its probability, monotone along the tree:
+       the geometric mean of the largest value below and the smallest above.
 
     A cut at granularity g keeps the merges of altitude 1 - g or less.
 
@@ -171,11 +174,10 @@ def hierarchy(
         linkage: See `superpixel_tree`.
         border_weight: See `superpixel_tree`.
         size_power: See `superpixel_tree`.
-        merge_classifier: For steps 3 and 4. "default" is one that comes with the package: if
-            the network predicts boundaries, the one that reads them. They were fitted to distances
-            between features of trained networks, which mean the same in all images; colors have
-            other distances, so they are used for `Features` only. None leaves out both steps, and
-            derives probabilities from the distances of step 2 as the network's loss does,
+        merge_classifier: For steps 3 and 4. "default" is the packaged one if `features` is a
+            `Features` (that which reads boundaries, if the network predicts them), else None. None
+            leaves out both steps, and derives probabilities from the costs of step 2 as the
+            network's loss does from distances,
             p = 2 / (1 + exp(scale * distance^2)).
 
     Returns:
@@ -194,7 +196,7 @@ def hierarchy(
     if is_default and not isinstance(features, Features):
         merge_classifier = None
     return superpixel_hierarchy(
-        superpixels(features_of(features), per_megapixel),
+        superpixels(as_features(features), per_megapixel),
         linkage=linkage,
         border_weight=border_weight,
         size_power=size_power,
@@ -236,8 +238,8 @@ def superpixel_tree(
         graph: Superpixels of one image.
         linkage: What is merged first. "nearest": the smallest distance of mean features, mixed
             with the boundary strength, times a power of the smaller size, see `merge_nearest`.
-            "average": likewise, with the distance of the superpixels along the border in place of
-            that of the pixels. "ward": the smallest growth of the variance within regions, see
+            "average": as "nearest", but the distance across the border is that of the superpixels'
+            mean features. "ward": the smallest growth of the variance within regions, see
             `ward_tree`.
         border_weight: In [0, 1], weight of the border against the means; not for "ward".
         size_power: Power of the area of the smaller side, 0 to 10: the larger, the earlier small

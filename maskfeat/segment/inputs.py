@@ -56,7 +56,7 @@ def checked_features(features: object) -> Features:
     return features
 
 
-def features_of(source: FeatureSource) -> Features:
+def as_features(source: FeatureSource) -> Features:
     """`Features` unchanged, any per-pixel numbers, or the Lab color of an image.
 
     Args:
@@ -88,10 +88,10 @@ def features_of(source: FeatureSource) -> Features:
 
 
 def graph_of(features: GraphSource, per_megapixel: float = 26_000) -> RegionGraph:
-    """The graph unchanged, or the superpixels of what `features_of` takes."""
+    """The graph unchanged, or the superpixels of what `as_features` takes."""
     if isinstance(features, RegionGraph):
         return features
-    return superpixels(features_of(features), per_megapixel)
+    return superpixels(as_features(features), per_megapixel)
 
 
 def checked_granularity(granularity: object) -> float:

@@ -169,7 +169,7 @@ def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> Partit
     num_kept = len(tree.parents) - (num_groups - 1)
     tops = np.flatnonzero(tree.parents[:num_kept] >= num_kept)
     group_of_node = hg.accumulate_sequential(
-        tree.tree, groups.astype(np.float64), hg.Accumulators.min
+        tree.higra_tree, groups.astype(np.float64), hg.Accumulators.min
     )
     shift = num_kept - num_groups
     grafted = np.concatenate([tree.parents[:num_kept], parents[num_groups:] + shift])
@@ -201,8 +201,8 @@ def calibrated(
         return tree
     improbable = np.zeros(len(tree.parents))
     improbable[tree.num_leaves :] = 1 - merge_classifier(merge_features(tree, graph))
-    upper = hg.tree_monotonic_regression(tree.tree, improbable, "max")
-    lower = hg.tree_monotonic_regression(tree.tree, improbable, "min")
+    upper = hg.tree_monotonic_regression(tree.higra_tree, improbable, "max")
+    lower = hg.tree_monotonic_regression(tree.higra_tree, improbable, "min")
     return tree.with_altitudes(np.sqrt(upper * lower))
 
 
@@ -211,7 +211,7 @@ def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
     count, superpixels = tree.num_leaves, Regions.of_superpixels(graph)
     sums = superpixels.sums
     # The merge of each border. `higra.attribute_frontier_length` would find it for each sum anew.
-    merge = tree.tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
+    merge = tree.higra_tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
     lengths, contrasts, boundaries = (
         np.bincount(merge, values, count - 1).astype(np.float64) for values in superpixels.borders
     )
@@ -220,7 +220,7 @@ def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
         """Sum over all borders inside each node, both sides counted."""
         own = np.concatenate([np.zeros(count), 2 * border_sums])
         total: Float64Array = hg.accumulate_and_add_sequential(
-            tree.tree, own, np.zeros(count), hg.Accumulators.sum
+            tree.higra_tree, own, np.zeros(count), hg.Accumulators.sum
         )
         return total
 

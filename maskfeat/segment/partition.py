@@ -17,9 +17,9 @@ from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges,
 from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
+    as_features,
     checked_num_segments,
     checked_per_megapixel,
-    features_of,
 )
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import in_reading_order
@@ -78,7 +78,7 @@ def partition(
     num_segments, position_weight = _checked_settings(num_segments, position_weight)
     per_megapixel = checked_per_megapixel(per_megapixel)
     checked_choice("method", method, ("tree", "k-means"))
-    features = features_of(features)
+    features = as_features(features)
     num_pixels = features.size[0] * features.size[1]
     num_segments = min(num_segments, num_pixels)
     needed = math.ceil(_SUPERPIXELS_PER_SEGMENT * num_segments / num_pixels * 1e6)

@@ -100,7 +100,7 @@ def steps_of_tree(
         Ranks, from 0, float64, shape (E,): by altitude, then by strength, then by index.
     """
     ends = edges.astype(np.int64)
-    nodes = tree.tree.lowest_common_ancestor(ends[:, 0].copy(), ends[:, 1].copy())
+    nodes = tree.higra_tree.lowest_common_ancestor(ends[:, 0].copy(), ends[:, 1].copy())
     order = np.lexsort((strengths, tree.altitudes[nodes]))
     ranks = np.empty(len(edges))
     ranks[order] = np.arange(len(edges))

@@ -52,12 +52,14 @@ class PartitionTree:
             altitudes: Of each node, 0 for leaves, none above its parent's. Merges of equal altitude
                 keep their order.
         """
-        tree, sorted_altitudes, former = hg.sort_hierarchy_with_altitudes(self.tree, altitudes)
+        tree, sorted_altitudes, former = hg.sort_hierarchy_with_altitudes(
+            self.higra_tree, altitudes
+        )
         parents = np.asarray(tree.parents(), np.int64)
         return PartitionTree(parents, sorted_altitudes, self.sizes[former])
 
     @cached_property
-    def tree(self) -> Any:  # noqa: ANN401 - higra has no types
+    def higra_tree(self) -> Any:  # noqa: ANN401 - higra has no types
         """The `higra.Tree`."""
         return hg.Tree(self.parents)
 
@@ -74,7 +76,7 @@ class PartitionTree:
 
     def ancestors(self, leaf: int) -> IntArray:
         """The path from a leaf to the root, both included."""
-        path: IntArray = np.asarray(self.tree.ancestors(int(leaf)), dtype=np.int64)
+        path: IntArray = np.asarray(self.higra_tree.ancestors(int(leaf)), dtype=np.int64)
         return path
 
     def meeting_nodes(self, leaf: int) -> IntArray:
@@ -123,7 +125,9 @@ class PartitionTree:
     def sums(self, leaf_values: npt.NDArray[np.number[Any]]) -> Float64Array:
         """Sum of the leaves' values under each node, (K, ...) -> float64 (2 K - 1, ...)."""
         values = leaf_values.astype(np.float64)
-        totals: Float64Array = hg.accumulate_sequential(self.tree, values, hg.Accumulators.sum)
+        totals: Float64Array = hg.accumulate_sequential(
+            self.higra_tree, values, hg.Accumulators.sum
+        )
         return totals
 
     def groups(self, num_groups: int) -> IntArray:
@@ -151,7 +155,7 @@ class PartitionTree:
         """Values of the leaves when some nodes take that of their parent, (2 K - 1,) -> (K,)."""
         inherits[-1] = False
         found: Float64Array = hg.propagate_sequential(
-            self.tree, values.astype(np.float64), inherits
+            self.higra_tree, values.astype(np.float64), inherits
         )
         return found[: self.num_leaves]
 

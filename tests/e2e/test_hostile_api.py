@@ -14,7 +14,7 @@ import maskfeat
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.segment.inputs import features_of
+from maskfeat.segment.inputs import as_features
 
 RNG = np.random.default_rng(0)
 ODD = [
@@ -38,7 +38,7 @@ ODD = [
     int,
 ]
 RGB = np.repeat(np.repeat(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), 8, axis=0), 8, axis=1)
-FEATURES = features_of(RGB)
+FEATURES = as_features(RGB)
 SCORES = RNG.normal(size=(6, 8))
 
 

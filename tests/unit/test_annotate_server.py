@@ -31,7 +31,7 @@ from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
-from maskfeat.segment.inputs import features_of, model_of
+from maskfeat.segment.inputs import as_features, model_of
 
 
 def mask_of(encoded: dict) -> np.ndarray:
@@ -52,7 +52,7 @@ class Slow:
 
     def features(self, rgb: np.ndarray) -> Features:
         assert self.go.wait(PATIENCE_S)
-        return features_of(rgb)
+        return as_features(rgb)
 
 
 def test_a_click_a_finished_object_and_a_done_image_end_in_files(client, out) -> None:
@@ -317,7 +317,7 @@ def test_the_partition_is_the_tree_of_the_page(client, paths) -> None:
             tops[node] = tops[parents[node]]
     cut = tops[superpixels].reshape(SIZE)
     rgb = np.asarray(Image.open(paths[0]))
-    expected = hierarchy(features_of(rgb)).cut(granularity=0.3)
+    expected = hierarchy(as_features(rgb)).cut(granularity=0.3)
     pairs = np.unique(np.stack([cut.ravel(), expected.ravel()]), axis=1)
     assert pairs.shape[1] == len(np.unique(cut)) == len(np.unique(expected))
     assert len(gzip.compress(content)) < len(content)

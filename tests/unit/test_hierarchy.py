@@ -317,7 +317,7 @@ def test_the_contour_map_is_the_one_that_higra_draws(pixels) -> None:
     found = hierarchy(smooth_noise(*pixels))
     graph = hg.get_4_adjacency_graph(pixels)
     ends = (found.superpixel_labels.ravel()[np.asarray(side)] for side in graph.edge_list())
-    nodes = found.tree.tree.lowest_common_ancestor(*(side.astype(np.int64) for side in ends))
+    nodes = found.tree.higra_tree.lowest_common_ancestor(*(side.astype(np.int64) for side in ends))
     altitudes = found.tree.altitudes[nodes]
     if pixels == (1, 1):
         assert not found.ucm().any()
