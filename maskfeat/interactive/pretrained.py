@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from maskfeat import __version__
 from maskfeat.features.model_file import WEIGHTS_NAME
 from maskfeat.features.network import class_entry
 from maskfeat.features.pyramid import FeaturePyramid
@@ -59,7 +58,6 @@ def save_pretrained(
     save(net, place / WEIGHTS_NAME, dtype, card, beside)
     config = {
         "library_name": "maskfeat",
-        "version": __version__,
         "features": {**net.config, **class_entry(net)},
         "click_decoder": None if decoder is None else decoder.config,
         "merge_classifier": merge_classifier_name(bool(net.boundary_heads)),
