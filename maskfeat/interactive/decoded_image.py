@@ -27,7 +27,7 @@ Encoded = tuple[LookMaps, Tensor]  # maps on a grid, and what the image half mad
 
 
 class DecodedImage:
-    """The unary term by a click decoder: what prompts say about each pixel by itself.
+    """The unary term by a click decoder: a logit of "object" for each pixel.
 
     All prompts are read in two looks, at the whole image first, then at a window around object and
     prompts; a prompt that corrects a mask in one look, at the window around it. Everything that

@@ -31,7 +31,7 @@ class ClickDecoder(nn.Module):
         stages: Channels at each resolution, finest first; each is half as fine as the one before.
         blocks: Residual blocks at each resolution, on the way down; one on the way up.
         inner_strides: Strides of the maps inside the feature network that are among those of the
-            image; they know more of what a thing is than the features, which say what is alike.
+            image; they carry more of what a thing is than the features do.
     """
 
     def __init__(

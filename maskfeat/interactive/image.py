@@ -157,8 +157,8 @@ class ImageState:
         if len(parents) == self.graph.num_superpixels:
             watershed = self._watershed
         else:
-            edges, _, (contrasts,) = border_graph(regions, self._distances)
-            watershed = self._watershed_of(edges, contrasts, parents)
+            edges, _, (strengths,) = border_graph(regions, self._distances)
+            watershed = self._watershed_of(edges, strengths, parents)
         return watershed.labels(regions[tuple(pixels_yx.T)], labels)[regions]
 
     @cached_property

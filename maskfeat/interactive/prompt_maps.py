@@ -54,7 +54,7 @@ class PixelsOfSign(NamedTuple):
 
 
 class ReadPrompts(NamedTuple):
-    """What a set of prompts says on any grid.
+    """Maps of a set of prompts on any grid.
 
     Attributes:
         signs: Of the prompts on the object, and on the background.

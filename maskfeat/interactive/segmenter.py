@@ -50,7 +50,7 @@ class InteractiveSegmenter(ClickByClick):
         segmenter.set_image(rgb)
         mask = segmenter.predict([[120, 200], [30, 40]], [True, False])
 
-    or click by click:
+    or click by click (`ClickByClick` has `click`, `scribble`, `undo`, `reset`, `start`):
 
         mask = segmenter.click(120, 200)
         mask = segmenter.click(30, 40, is_positive=False)
@@ -116,8 +116,8 @@ class InteractiveSegmenter(ClickByClick):
         self.per_megapixel = checked_per_megapixel(per_megapixel)
         self.pairwise_weight = checked_number("pairwise_weight", pairwise_weight, least=0)
         self.max_megapixels = checked_number("max_megapixels", max_megapixels, above=0)
-        found = decoder_for(self.model, decoder)
-        self.decoder = None if found is None else found.fused()
+        trained = decoder_for(self.model, decoder)
+        self.decoder = None if trained is None else trained.fused()
         self._is_decoder_given = decoder not in (None, False)
         self._inner_strides = () if self.decoder is None else self.decoder.inner_strides
         self._cache = None
@@ -143,8 +143,8 @@ class InteractiveSegmenter(ClickByClick):
         with self._lock:
             small = reduced(rgb, self.max_megapixels)
             cache, inner = self._cache, self._inner_strides
-            found = cache.features(small) if cache else features_of(self.model, small, inner)
-            self._prepare(found, small, (rgb.shape[0], rgb.shape[1]))
+            features = cache.features(small) if cache else features_of(self.model, small, inner)
+            self._prepare(features, small, (rgb.shape[0], rgb.shape[1]))
 
     def set_features(self, features: Features, rgb: ImageLike | None = None) -> None:
         """Set the features of the image of the next prompts.
@@ -208,21 +208,23 @@ class InteractiveSegmenter(ClickByClick):
             keep_all = checked_flag("keep_all", keep_all)
             pixels = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
-            first = None if mask is None else checked_mask(mask, size)
-            bound = None if within is None else checked_mask(within, size, "within")
-            check_object(pixels.of(1), box, first, bound)
+            mask_prompt = None if mask is None else checked_mask(mask, size)
+            allowed = None if within is None else checked_mask(within, size, "within")
+            check_object(pixels.of(1), box, mask_prompt, allowed)
             prompts = prompts_with_radius(clicks_yx, scribbles, is_positive, click_radius_px, size)
             to = image_state.features.size
-            small = [prompt.scaled(size, to) for prompt in prompts]
-            found = self._small_mask(small, scaled_box(box, size, to), first, keep_all)
-            if found.shape == size and bound is None:
-                return found.copy()
-            enlarged = found.copy() if found.shape == size else resized(found, size)
+            scaled_prompts = [prompt.scaled(size, to) for prompt in prompts]
+            scaled_mask = self._mask_at_feature_size(
+                scaled_prompts, scaled_box(box, size, to), mask_prompt, keep_all
+            )
+            if to == size and allowed is None:
+                return scaled_mask.copy()
+            cut = scaled_mask.copy() if to == size else resized(scaled_mask, size)
             if box is not None:  # pixels of the reduced image can cross its sides
-                enlarged &= filled(box, size)
-            if bound is not None:
-                enlarged &= bound
-            return enforce_hard_constraints(enlarged, pixels.of(1), pixels.of(0), keep_all)
+                cut &= filled(box, size)
+            if allowed is not None:
+                cut &= allowed
+            return enforce_hard_constraints(cut, pixels.of(1), pixels.of(0), keep_all)
 
     def predict_candidates(
         self,
@@ -262,22 +264,22 @@ class InteractiveSegmenter(ClickByClick):
                 enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0))
             return found
 
-    def _small_mask(
+    def _mask_at_feature_size(
         self, prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, keep_all: bool
     ) -> BoolArray:
-        """The mask at the size of the features, not to be changed."""
+        """The mask at the size of the features, not to be changed; a mask prompt at any size."""
         size = self.image_state.features.size
         mask = None if mask is None else resized(mask, size)
-        image = PromptedMasks(self.image_state, box, mask)
+        masks = PromptedMasks(self.image_state, box, mask)
         start = np.zeros(size, bool)
         has_object = box is not None if mask is None else mask.any()
-        # If every prompt has a click radius, the first mask, or that of the box, was shown before
-        # the first of them, so they correct it. Else those without a radius begin a new mask.
+        # If every prompt has a click radius, the mask prompt, or the mask of the box, was shown
+        # before the first of them, so they correct it. Else those without one begin a new mask.
         if has_object and all(math.isfinite(prompt.click_radius) for prompt in prompts):
-            start = mask if prompts and mask is not None else image.whole(())
+            start = mask if prompts and mask is not None else masks.whole(())
         # What else the mask depends on: the key of masks that are kept for the next click.
         context = box, None if mask is None else sha256(mask.tobytes()).digest(), keep_all
-        return self._merge.mask(prompts, image, start, keep_all, context)
+        return self._merge.mask(prompts, masks, start, keep_all, context)
 
     def predict_labels(
         self,

@@ -1,4 +1,4 @@
-"""What the hierarchy says about clicks: the segments that hold a click and a superpixel."""
+"""Maps of clicks from the hierarchy: the segments that hold a click and a superpixel."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ProgressiveMerge:
     def mask(
         self,
         prompts: Sequence[Prompt],
-        image: PromptedMasks,
+        masks: PromptedMasks,
         start: BoolArray,
         keep_all: bool = False,
         context: Hashable = None,
@@ -57,10 +57,10 @@ class ProgressiveMerge:
 
         Args:
             prompts: In any order; their pixels inside the image.
-            image: Gives masks for some of the prompts.
+            masks: Gives masks for some of the prompts.
             start: The mask without prompts, bool, shape (H, W).
             keep_all: Keep parts that hold no object prompt.
-            context: Key of `image`, `start` and `keep_all`; masks are cached under it.
+            context: Key of `masks`, `start` and `keep_all`; masks are cached under it.
 
         Returns:
             bool, shape (H, W), not to be changed.
@@ -69,9 +69,9 @@ class ProgressiveMerge:
         prompts = [unique[key] for key in sorted(unique)]
         satisfied = [prompt for prompt in prompts if prompt.rounded_radius == 0]
         others = prompts[: len(prompts) - len(satisfied)]
-        mask, broad = self._of_broad(start, others, image, keep_all, context)
+        mask, broad = self._of_broad(start, others, masks, keep_all, context)
         context = context, _keys(broad)
-        mask = self._corrected(mask, broad, others[len(broad) :], image, keep_all, context)
+        mask = self._corrected(mask, broad, others[len(broad) :], masks, keep_all, context)
         wrong = [prompt for prompt in satisfied if _is_wrong(mask, prompt)]
         if wrong:
             again = [
@@ -80,7 +80,7 @@ class ProgressiveMerge:
             ]
             again.sort(key=lambda prompt: prompt.key)
             context = context, _keys(others)
-            mask = self._corrected(mask, others, again, image, keep_all, context)
+            mask = self._corrected(mask, others, again, masks, keep_all, context)
             mask = enforce_hard_constraints(mask.copy(), *_pixels(prompts), keep_all)
         return mask
 
@@ -88,7 +88,7 @@ class ProgressiveMerge:
         self,
         start: BoolArray,
         prompts: list[Prompt],
-        image: PromptedMasks,
+        masks: PromptedMasks,
         keep_all: bool,
         context: Hashable,
     ) -> tuple[BoolArray, list[Prompt]]:
@@ -106,7 +106,7 @@ class ProgressiveMerge:
             count = len(broad)
 
             def cut(broad: list[Prompt] = broad) -> BoolArray:
-                mask = image.whole(broad)
+                mask = masks.whole(broad)
                 return enforce_hard_constraints(mask, *_pixels(broad), keep_all)
 
             mask = self._kept.get((context, _keys(broad)), cut)
@@ -116,7 +116,7 @@ class ProgressiveMerge:
         mask: BoolArray,
         known: list[Prompt],
         prompts: list[Prompt],
-        image: PromptedMasks,
+        masks: PromptedMasks,
         keep_all: bool,
         context: Hashable,
     ) -> BoolArray:
@@ -128,7 +128,7 @@ class ProgressiveMerge:
             def correct(
                 below: BoolArray = mask, new: list[Prompt] = new, so_far: list[Prompt] = so_far
             ) -> BoolArray:
-                return _with_changes(below, new, known + so_far, image, keep_all)
+                return _with_changes(below, new, known + so_far, masks, keep_all)
 
             mask = self._kept.get((context, "corrected", _keys(so_far)), correct)
         return mask
@@ -138,7 +138,7 @@ def _with_changes(
     below: BoolArray,
     new: Sequence[Prompt],
     so_far: Sequence[Prompt],
-    image: PromptedMasks,
+    masks: PromptedMasks,
     keep_all: bool,
 ) -> BoolArray:
     """One refinement step.
@@ -147,7 +147,7 @@ def _with_changes(
         below: The mask of the steps before, (H, W).
         new: The prompts of this step, of one rounded radius.
         so_far: The prompts of the steps before and of this one, in this order.
-        image: See `ProgressiveMerge.mask`.
+        masks: See `ProgressiveMerge.mask`.
         keep_all: See there.
     """
     if not below.any() and not any(prompt.is_object for prompt in so_far):
@@ -155,7 +155,7 @@ def _with_changes(
     mask = below.copy()
     wrong = [prompt for prompt in new if _is_wrong(below, prompt)]
     for prompt in wrong:
-        window, change = image.change(prompt, below, so_far)
+        window, change = masks.change(prompt, below, so_far)
         mask[window][change] = prompt.is_object
     # A step that only adds makes no parts without an object prompt.
     only_adds = all(prompt.is_object for prompt in wrong)

@@ -1,6 +1,6 @@
 """A merge classifier: the probability that two adjacent regions belong to one segment.
 
-It is learned from true segments, and sees sizes, shapes, contrasts and variances beside the
+It is learned from true segments, and sees sizes, shapes, strengths and variances beside the
 distance of the mean features (`regions.PAIR_FEATURES`). It serves twice: `reagglomerated` merges
 the last regions in the order of its probabilities, and `calibrated` makes altitudes of them, so
 that a cut at one probability means the same in all images.
@@ -212,7 +212,7 @@ def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
     sums = superpixels.sums
     # The merge of each border. `higra.attribute_frontier_length` would find it for each sum anew.
     merge = tree.higra_tree.lowest_common_ancestor(*graph.edges.T.astype(np.int64)) - count
-    lengths, contrasts, boundaries = (
+    lengths, strengths, boundaries = (
         np.bincount(merge, values, count - 1).astype(np.float64) for values in superpixels.borders
     )
 
@@ -229,9 +229,9 @@ def merge_features(tree: PartitionTree, graph: RegionGraph) -> Float64Array:
         tree.sums(sums.means * sums.sizes[:, None]) / tree.sizes[:, None],
         tree.sums(sums.squares),
         tree.sums(sums.outlines) - inside(lengths),
-        tree.sums(sums.contrasts) - inside(contrasts),
+        tree.sums(sums.strengths) - inside(strengths),
         tree.sums(sums.rims),
         tree.sums(sums.boundaries) - inside(boundaries),
     )
-    borders = PairSums(lengths, contrasts, boundaries)
+    borders = PairSums(lengths, strengths, boundaries)
     return pair_features(nodes, tree.children, borders, graph.labels.size, graph.scale)

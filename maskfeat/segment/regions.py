@@ -46,7 +46,7 @@ class RegionSums(NamedTuple):
         means: Mean feature, shape (R, C).
         squares: Squared norms of the superpixels' features, summed over pixels, shape (R,).
         outlines: Pixel sides of the outline without the image's rim, shape (R,).
-        contrasts: Squared feature distance across the outline, summed along it, shape (R,).
+        strengths: Squared feature distance across the outline, summed along it, shape (R,).
         rims: Share of the image's rim, shape (R,).
         boundaries: Predicted probability of a boundary, summed along the outline, shape (R,).
     """
@@ -55,7 +55,7 @@ class RegionSums(NamedTuple):
     means: npt.NDArray[np.floating]
     squares: Float64Array
     outlines: Float64Array
-    contrasts: Float64Array
+    strengths: Float64Array
     rims: Float64Array
     boundaries: Float64Array
 
@@ -65,12 +65,12 @@ class PairSums(NamedTuple):
 
     Attributes:
         lengths: Pixel sides of the common border.
-        contrasts: Squared feature distance across it, summed along it.
+        strengths: Squared feature distance across it, summed along it.
         boundaries: Predicted probability of a boundary, summed along it.
     """
 
     lengths: Float64Array
-    contrasts: Float64Array
+    strengths: Float64Array
     boundaries: Float64Array
 
 
@@ -100,17 +100,17 @@ def pair_features(
     norms = np.einsum("rc,rc->r", means, means, dtype=np.float64)
     variances = np.maximum(regions.squares / sizes - norms, 0) * scale
     outlines = regions.outlines.clip(min=1)
-    contrasts = regions.contrasts / outlines * scale
+    strengths = regions.strengths / outlines * scale
     shares = sizes / num_pixels
     logs = [
         np.sqrt(np.einsum("mc,mc->m", steps, steps) * scale),
-        borders.contrasts / borders.lengths.clip(min=1) * scale,
+        borders.strengths / borders.lengths.clip(min=1) * scale,
         shares[small],
         shares[large],
         variances[small],
         variances[large],
-        contrasts[small],
-        contrasts[large],
+        strengths[small],
+        strengths[large],
         borders.lengths**2 / sizes[small],
         outlines[small] ** 2 / sizes[small],
         outlines[large] ** 2 / sizes[large],
@@ -151,7 +151,7 @@ class Regions:
         boundaries = np.zeros(len(lengths)) if predicted is None else lengths * predicted
         borders = PairSums(lengths, lengths * graph.boundary_strengths, boundaries)
         pairs, count = graph.edges.astype(np.int64), graph.num_superpixels
-        outlines, contrasts, outer_boundaries = (
+        outlines, strengths, outer_boundaries = (
             np.bincount(pairs.ravel(), np.repeat(values, 2), count).astype(np.float64)
             for values in borders
         )
@@ -160,7 +160,7 @@ class Regions:
         rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
         rims = np.bincount(rim, minlength=count) / len(rim)
         sums = RegionSums(
-            sizes, graph.features, squares, outlines, contrasts, rims, outer_boundaries
+            sizes, graph.features, squares, outlines, strengths, rims, outer_boundaries
         )
         return cls(sums, pairs, borders, labels.size, graph.scale)
 
@@ -193,7 +193,7 @@ class Regions:
             gather @ (old.means * old.sizes[:, None]) / sizes[:, None],
             gather @ old.squares,
             gather @ old.outlines - lost[0],
-            gather @ old.contrasts - lost[1],
+            gather @ old.strengths - lost[1],
             gather @ old.rims,
             gather @ old.boundaries - lost[2],
         )

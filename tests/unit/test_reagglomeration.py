@@ -79,11 +79,11 @@ def test_grouped_regions_are_those_of_the_pixels() -> None:
         graph_of_labels(features, labels, features.neighbor_distances())
     )
     np.testing.assert_array_equal(found.pairs, direct.pairs)
-    for name in ("sizes", "means", "outlines", "contrasts", "rims"):
+    for name in ("sizes", "means", "outlines", "strengths", "rims"):
         mine, other = getattr(found.sums, name), getattr(direct.sums, name)
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.borders.lengths, direct.borders.lengths)
-    np.testing.assert_allclose(found.borders.contrasts, direct.borders.contrasts, rtol=1e-4)
+    np.testing.assert_allclose(found.borders.strengths, direct.borders.strengths, rtol=1e-4)
     variances = found.sums.squares / found.sums.sizes - (found.sums.means**2).sum(axis=1)
     apart = graph.features - found.sums.means[groups]
     expected = np.bincount(groups, graph.sizes * (apart**2).sum(axis=1)) / found.sums.sizes
