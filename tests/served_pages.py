@@ -185,6 +185,21 @@ def opened(browser, url: str) -> Iterator[Page]:
     assert page.problems == [], page.problems
 
 
+def refuse_from_the_first_step_on(tab) -> None:
+    """Let no request through, but those that ask for news before the first step was sent."""
+    steps = []
+
+    def answer(route) -> None:
+        if route.request.method == "POST":
+            steps.append(route.request.url)
+        if steps:
+            route.abort()
+        else:
+            route.continue_()
+
+    tab.route("**/api/**", answer)
+
+
 # All that was ever written into the line of messages.
 _KEEP_MESSAGES = """
 window.messages = [];

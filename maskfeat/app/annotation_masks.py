@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from maskfeat.app.annotation import OBJECT, ChosenMask, Prompt
+from maskfeat.app.annotation_state import OBJECT, ChosenMask, Prompt
+from maskfeat.app.pixel_prompts import PixelPrompts, Size
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.interactive.click_by_click import shown_mask
 from maskfeat.interactive.geometry import click_radius_of
-from maskfeat.interactive.prompts import Prompt as PixelPrompt
-from maskfeat.interactive.prompts import in_order
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.resizing import resized
 
 _NUM_CANDIDATES = 4
-Size = tuple[int, int]
 
 
 def object_mask(
@@ -32,7 +30,8 @@ def object_mask(
     Clicks and scribbles are cut first, those of little click radius changing little, and nothing
     growing for prompts on the background that come after the last on the object. Then each segment
     is added or taken away whole, in the order of the prompts, so that one sees beforehand what one
-    gets; but for the superpixels in which a click or scribble says the opposite.
+    gets; but for the superpixels in which a click or scribble says the opposite. Paint comes last:
+    a painted pixel has the label that it was painted with last.
 
     Args:
         segmenter: Holds the image, or a smaller one made from it, h x w pixels.
@@ -46,15 +45,20 @@ def object_mask(
     Raises:
         ValueError: If the prompts contradict one another.
     """
-    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    placed = PixelPrompts(prompts, size, segmenter.graph.labels.shape)
     start = None
     if chosen is not None:
         found = decode_annotations([chosen.mask.counts], chosen.mask.size)[0]
         start = resized(found, placed.small), placed.count_among(chosen.num_prompts)
-    cut = shown_mask(segmenter.predict, placed.kept, start)
-    mask = np.zeros(placed.small, bool) if cut is None else cut
+    predict = partial(segmenter.predict, box_yxyx=placed.box)
+    if start is None and placed.box is not None:  # clicks correct what is in the box
+        start = predict((), ()), 0
+    cut = shown_mask(predict, placed.kept, start)
+    mask = np.zeros(placed.small, bool) if cut is None else cut.copy()
     for segment in placed.segments:
         mask[_decided_by(segmenter, segment, placed)] = segment.label == OBJECT
+    is_painted, labels = placed.painted()
+    mask[is_painted] = labels[is_painted] == OBJECT
     return mask
 
 
@@ -65,18 +69,20 @@ def candidate_masks(
 
     Args:
         segmenter: See `object_mask`.
-        prompts: At least one on the object, no segment.
+        prompts: At least one on the object; clicks and scribbles alone.
         size: Height and width of the image, pixels.
 
     Returns:
         Each bool, shape (h, w).
 
     Raises:
-        ValueError: If the prompts contradict one another, or there is a segment among them.
+        ValueError: If the prompts contradict one another, or others are among them.
     """
-    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
-    if placed.segments:
-        raise ValueError("clicks and scribbles have other masks, segments taken whole have none")
+    placed = PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    if any(prompt.kind not in ("click", "scribble") for prompt in prompts):
+        raise ValueError(
+            "clicks and scribbles have other masks; segments taken whole, boxes and paint have none"
+        )
     shown = object_mask(segmenter, prompts, size)
     found = segmenter.predict_candidates(
         placed.pixels_yx, placed.labels == OBJECT, num_masks=_NUM_CANDIDATES, mask=shown
@@ -96,7 +102,7 @@ def click_radius_on(mask: BoolArray, prompt: Prompt, size: Size) -> float | None
         Pixels of the image, 0 where the mask obeys the prompt already; None for a segment, for a
         scribble that never touches the image, and for a mask without outline.
     """
-    placed = _PixelPrompts([prompt], size, mask.shape)
+    placed = PixelPrompts([prompt], size, mask.shape)
     if not len(placed.pixels_yx):
         return None
     click_radius = click_radius_of(mask, placed.pixels_yx, prompt.label == OBJECT)
@@ -112,7 +118,7 @@ def label_map(segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: 
     Raises:
         ValueError: If the prompts contradict one another.
     """
-    placed = _PixelPrompts(prompts, size, segmenter.graph.labels.shape)
+    placed = PixelPrompts(prompts, size, segmenter.graph.labels.shape)
     labels = np.zeros(placed.small, np.int64)
     if len(placed.clicks_yx) or placed.lines:
         labels = segmenter.predict_labels(
@@ -120,122 +126,13 @@ def label_map(segmenter: InteractiveSegmenter, prompts: Sequence[Prompt], size: 
         )
     for segment in placed.segments:
         labels[_decided_by(segmenter, segment, placed)] = segment.label
+    is_painted, own = placed.painted()
+    labels[is_painted] = own[is_painted]
     return labels
 
 
-class _PixelPrompts:
-    """Prompts in the pixels that the segmenter knows.
-
-    Args:
-        prompts: In pixels of the image.
-        size: Of the image.
-        small: Of what the segmenter holds.
-    """
-
-    def __init__(self, prompts: Sequence[Prompt], size: Size, small: tuple[int, ...]) -> None:
-        self.small = (small[0], small[1])
-        self._all = prompts
-        self._scale = np.array(small) / np.array(size)
-        self.shrinkage = float(np.sqrt(np.prod(self._scale)))
-        self.segments = [prompt for prompt in prompts if prompt.kind == "segment"]
-        # A scribble that never touches the image says nothing.
-        pixels = [(prompt, self._pixels(prompt)) for prompt in prompts if prompt.kind != "segment"]
-        self._placed = [(prompt, points) for prompt, points in pixels if len(points)]
-        clicks = [(prompt, points) for prompt, points in self._placed if prompt.kind == "click"]
-        self.clicks_yx = np.concatenate([np.empty((0, 2), np.int64), *(p for _, p in clicks)])
-        self.click_labels = np.array([prompt.label for prompt, _ in clicks], np.int64)
-        self.lines = [(p, prompt.label) for prompt, p in self._placed if prompt.kind == "scribble"]
-        if np.any(self._scale < 1):
-            self._check_apart()
-
-    @property
-    def kept(self) -> list[PixelPrompt]:
-        """Clicks and lines in the order of the prompts, click radius inf where there is none."""
-        return [
-            PixelPrompt(
-                points,
-                prompt.label == OBJECT,
-                np.inf if prompt.click_radius is None else prompt.click_radius * self.shrinkage,
-            )
-            for prompt, points in self._placed
-        ]
-
-    @property
-    def labels(self) -> IntArray:
-        """Labels of `pixels_yx`, shape (M,)."""
-        own = [np.full(len(points), label) for points, label in self.lines]
-        return np.concatenate([self.click_labels, *own])
-
-    def count_among(self, num_prompts: int) -> int:
-        """How many of the first prompts are clicks or lines that touch the image."""
-        first = self._all[:num_prompts]
-        return sum(any(prompt is one for one in first) for prompt, _ in self._placed)
-
-    @property
-    def pixels_yx(self) -> IntArray:
-        """All that clicks and scribbles prompt, shape (M, 2)."""
-        return np.concatenate([self.clicks_yx, *(points for points, _ in self.lines)])
-
-    def _check_apart(self) -> None:
-        """Refuse prompts that contradict one another, in pixels that the user knows."""
-        pixels, _, _, twice = in_order(self.pixels_yx, self.labels)
-        if twice is not None:
-            place = (pixels[twice] + 0.5) / self._scale
-            raise ValueError(
-                f"two prompts of different labels meet near (row, column) = "
-                f"{tuple(place.astype(int).tolist())}: the image is worked on reduced, and both "
-                "lie on one pixel of that; take one of the two back"
-            )
-
-    def pixel(self, prompt: Prompt) -> IntArray:
-        """Where a click or a segment was labeled, shape (2,)."""
-        first: IntArray = self._scaled(prompt)[0]
-        return first
-
-    def pixels_with_other_label(self, label: int) -> IntArray:
-        """What clicks and scribbles say of another label, shape (N, 2)."""
-        others = [points for points, own in self.lines if own != label]
-        return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
-
-    def _pixels(self, prompt: Prompt) -> IntArray:
-        """The pixels of a click or scribble inside the image, each once, shape (M, 2)."""
-        corners = self._scaled(prompt)
-        if prompt.kind == "click":
-            return corners[:1]
-        # On a canvas: a scribble may cross the image thousands of times.
-        is_drawn = np.zeros(self.small, bool)
-        for start, end in itertools.pairwise([corners[0], *corners]):
-            pixels = _line_inside(start, end, self.small)
-            is_drawn[pixels[:, 0], pixels[:, 1]] = True
-        inside: IntArray = np.argwhere(is_drawn)
-        return inside
-
-    def _scaled(self, prompt: Prompt) -> IntArray:
-        centers = np.array(prompt.points_yx) + 0.5
-        pixels: IntArray = np.floor(centers * self._scale).astype(np.int64)
-        return pixels
-
-
-def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntArray:
-    """The pixels inside an image from one to another without gap, shape (M, 2).
-
-    Only these are computed: the ends may lie a million pixels outside.
-    """
-    num_steps = max(1, int(np.abs(end - start).max()))
-    slope = (end - start) / num_steps  # pixels a step, at most 1
-    first, last = 0, num_steps
-    for begin, rise, length in zip(start.tolist(), slope.tolist(), size, strict=True):
-        if rise:  # the steps that are inside on this axis, and a pixel more on both sides
-            enter, leave = sorted(((-1 - begin) / rise, (length - begin) / rise))
-            first, last = max(first, int(np.floor(enter))), min(last, int(np.ceil(leave)))
-    steps = np.arange(first, last + 1)[:, None]
-    pixels = np.rint(steps * slope + start).astype(np.int64)
-    inside: IntArray = pixels[((pixels >= 0) & (pixels < size)).all(axis=1)]
-    return inside
-
-
 def _decided_by(
-    segmenter: InteractiveSegmenter, segment: Prompt, placed: _PixelPrompts
+    segmenter: InteractiveSegmenter, segment: Prompt, placed: PixelPrompts
 ) -> BoolArray:
     """The pixels that a segment decides, shape (h, w)."""
     assert segment.granularity is not None

@@ -7,22 +7,26 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from maskfeat.app.annotation import MaskRuns
+from maskfeat.app.annotation_state import Description, MaskRuns
+from maskfeat.app.label_map import LabelMapPainter, Layer, decoded
 from maskfeat.arrays import BoolArray
-from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import annotation, image_entry, json_bytes, way_to
+from maskfeat.interactive.geometry import window_of
 from maskfeat.segment.resizing import enlarged
 
 Size = tuple[int, int]
@@ -44,6 +48,9 @@ class Results:
             left out.
         are_labels: Whether the numbers mean something; then each annotation has its `label`.
         read_as: How the image was read.
+        descriptions: What the masks are called, by number.
+        order: Numbers as a person ordered them; where masks overlap, the later one is on top.
+            Empty: the smaller one is.
     """
 
     folder: Path
@@ -53,6 +60,8 @@ class Results:
     masks: Mapping[int, MaskRuns]
     are_labels: bool
     read_as: ReadAs = ReadAs()  # noqa: RUF009 - frozen
+    descriptions: Mapping[int, Description] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
 
     @property
     def label_map(self) -> Path:
@@ -64,13 +73,16 @@ class Results:
         """The file in the layout of SA-1B."""
         return self.folder / f"{self.image.stem}.json"
 
-    @property
+    @cached_property
     def made_of(self) -> str:
         """A short name of what they are made of, hexadecimal."""
         masks = [[n, *vars(mask).values()] for n, mask in sorted(self.masks.items())]
         image = way_to(self.image, self.folder)
-        content = json.dumps([image, self.size, masks, self.are_labels])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = [image, self.size, masks, self.are_labels]
+        words = {n: vars(one) for n, one in self.descriptions.items() if one != Description()}
+        if words or self.order:
+            content.append([dict(sorted(words.items())), self.order])
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
     def are_on_disk(self) -> bool:
@@ -88,29 +100,36 @@ class Results:
 
 
 @contextlib.contextmanager
-def written_results(results: Results) -> Iterator[None]:
+def written_results(results: Results, painter: LabelMapPainter) -> Iterator[None]:
     """Write results beside their files before the block, and rename them after it has ended well.
 
     So a disk that is full is found out before anything else is saved. KEY_mask.png holds the
     number of the mask of each pixel, 16 bit, 0 where there is none; where masks overlap, that of
-    the smaller one. KEY.json holds one annotation for each mask, its `id` the number, in one piece
-    or several; `predicted_iou` and `stability_score` are 1, as a person has looked at it. The
-    point is the pixel furthest from the mask's border. The annotations come last: with them all is
-    there; `made_of` says of what, and `digest` of both files' content finds later damage.
+    the smaller one, or of the later one if a person gave an order. KEY.json holds one annotation
+    for each mask in that order, its `id` the number, in one piece or several; `predicted_iou` and
+    `stability_score` are 1, as a person has looked at it; `label` is its class, if it has one, and
+    `name` and `color` what it is called and shown as. The point is the pixel furthest from the
+    mask's border. The annotations come last: with them all is there; `made_of` says of what, and
+    `digest` of both files' content finds later damage.
+
+    Args:
+        results: What is written.
+        painter: Paints the label map.
 
     Raises:
         OSError: If they cannot be written.
         ValueError: If a mask's runs are malformed.
     """
-    labels, annotations = _drawn(results)
+    entries = {number: _entry(runs, results.size) for number, runs in results.masks.items()}
     content = {
         "image": image_entry(
             results.image_id, results.size, results.image, results.folder, results.read_as
         ),
-        "annotations": annotations,
+        "annotations": _annotations(entries, results),
     }
     png = io.BytesIO()
-    Image.fromarray(labels).save(png, "PNG", compress_level=1)
+    labels = painter.painted(results.label_map, _layers(entries, results), results.size)
+    Image.fromarray(labels).save(png, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     rest = json_bytes(content)[1:]
     digest = _digest(rest, png.getvalue())
     with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
@@ -135,44 +154,80 @@ def _digest(annotations: bytes, label_map: bytes) -> str:
     return digest.hexdigest()
 
 
-def _drawn(results: Results) -> tuple[npt.NDArray[np.uint16], list[dict[str, Any]]]:
-    """The label map, and the annotations by rising number."""
-    areas = {number: _decoded(runs).mean() for number, runs in results.masks.items()}
-    labels = np.zeros(results.size, np.uint16)
-    annotations = []
-    # One by one: the masks of a large image would fill the memory.
-    for number in sorted(areas, key=lambda n: -areas[n]):
-        small = _decoded(results.masks[number])
-        mask = enlarged(small, results.size)
-        if mask.any():
-            labels[mask] = number
-            point = _point_inside(small, results.size)
-            label = {"label": number} if results.are_labels else {}
-            rows, columns = ndimage.find_objects(mask.view(np.int8))[0]
-            found = annotation(
-                number=number,
-                counts=encode(mask),
-                size=results.size,
-                area_px=int(np.count_nonzero(mask)),
-                box_yxyx=(rows.start, columns.start, rows.stop, columns.stop),
-                point_yx=point,
-            )
-            annotations.append({**found, **label})
-    return labels, sorted(annotations, key=lambda one: one["id"])
+@dataclass(frozen=True)
+class _Entry:
+    """A mask at the size of its image.
+
+    Attributes:
+        share: Of the pixels that were decided upon, in (0, 1].
+        annotation: In the layout of SA-1B, its number left out; not to be changed.
+    """
+
+    share: float
+    annotation: Mapping[str, Any]
 
 
-def _decoded(runs: MaskRuns) -> BoolArray:
-    mask: BoolArray = decode_annotations([runs.counts], runs.size)[0]
-    return mask
+@lru_cache(maxsize=2048)  # an image is written anew with each object: its others are known
+def _entry(runs: MaskRuns, size: Size) -> _Entry | None:
+    """What is written of a mask; None if it is empty."""
+    small = decoded(runs)
+    mask = enlarged(small, size)
+    if not mask.any():
+        return None
+    rows, columns = window_of(mask)
+    found = annotation(
+        number=0,
+        counts=encode(mask),
+        size=size,
+        area_px=int(np.count_nonzero(mask)),
+        box_yxyx=(rows.start, columns.start, rows.stop, columns.stop),
+        point_yx=_point_inside(small, size),
+    )
+    del found["id"]
+    return _Entry(float(small.mean()), MappingProxyType(found))
+
+
+def _layers(entries: Mapping[int, _Entry | None], results: Results) -> list[Layer]:
+    """Masks from the lowest to the topmost: as a person ordered them, else the smallest on top."""
+    shown = [(number, entry.share) for number, entry in sorted(entries.items()) if entry]
+    order = _places(results)
+    shown.sort(key=lambda one: order[one[0]] if results.order else -one[1])
+    return [(number, results.masks[number]) for number, _ in shown]
+
+
+def _places(results: Results) -> dict[int, int]:
+    """The place of each mask in the order; those that are not in it come last, by number."""
+    rest = sorted(set(results.masks) - set(results.order))
+    return {number: place for place, number in enumerate((*results.order, *rest))}
+
+
+def _annotations(entries: Mapping[int, _Entry | None], results: Results) -> list[dict[str, Any]]:
+    """What is written of the masks that are not empty, ordered."""
+    places, annotations = _places(results), []
+    for number in sorted(entries, key=lambda one: places[one]):
+        entry = entries[number]
+        if entry is not None:
+            words = _words_of(results.descriptions.get(number, Description()))
+            label = {"label": number} if results.are_labels else words
+            annotations.append({"id": number, **entry.annotation, **label})
+    return annotations
+
+
+def _words_of(description: Description) -> dict[str, str]:
+    """The words of a description that are not empty, by their names in a file."""
+    name, class_name, color = vars(description).values()
+    words = {"label": class_name, "name": name, "color": color}
+    return {key: word for key, word in words.items() if word}
 
 
 def _point_inside(mask: BoolArray, size: Size) -> tuple[int, int]:
     """The pixel (row, column) furthest from the border of a small mask, at `size`."""
+    rows, columns = window_of(mask)
     # What lies beyond the image is no mask: its edge is border too.
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), mask.shape[1])
+    depth = ndimage.distance_transform_edt(np.pad(mask[rows, columns], 1))[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), depth.shape[1])
     # The pixel in the middle of the cell.
     return (
-        int((y + 0.5) * (size[0] / mask.shape[0])),
-        int((x + 0.5) * (size[1] / mask.shape[1])),
+        int((rows.start + y + 0.5) * (size[0] / mask.shape[0])),
+        int((columns.start + x + 0.5) * (size[1] / mask.shape[1])),
     )

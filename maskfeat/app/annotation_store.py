@@ -10,14 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from maskfeat.app.annotation import AddObjects, Annotation, MaskRuns, State
-from maskfeat.app.annotation_json import annotation_from_json, annotation_to_json
+from maskfeat.app.annotation import Annotation
+from maskfeat.app.annotation_json import annotation_from_json, annotation_text
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
+from maskfeat.app.annotation_state import MaskRuns, Review, State
+from maskfeat.app.annotation_steps import AddObjects
+from maskfeat.app.label_map import LabelMapPainter
+from maskfeat.app.prompt_json import as_name
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.image_identity import ImageIdentity, holds_image, identity_from_json
 from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.data.convert.mask_files import UNNAMED
 from maskfeat.data.convert.mask_sets import MaskRecord
 from maskfeat.files import file_stamp, whole_file
 
@@ -34,7 +39,7 @@ class AnnotationStore:
     image that was replaced are set aside with their results until it is back. A file that cannot
     be read is named in the log, and costs its own image alone.
 
-    In memory it holds one bit for each image, so that thousands of them cost nothing.
+    In memory it holds one word for each image, so that thousands of them cost nothing.
 
     Args:
         folder: Where the files are; made when the first is written.
@@ -59,10 +64,11 @@ class AnnotationStore:
         self.paths = list(paths)
         self.notices: dict[int, str] = {}
         self._aside = SetAside(folder)
+        self._painter = LabelMapPainter()
         self._stems = {path.stem for path in paths}
         self._stamps: dict[int, tuple[int, int, int] | None] = {}
         self._revisions: dict[int, str] = {}
-        self._is_done = [False] * len(self.paths)
+        self._reviews: list[Review] = ["open"] * len(self.paths)
         self._is_mending = False  # logged once: thousands take a while
         for number in range(len(self.paths)):
             try:
@@ -73,18 +79,20 @@ class AnnotationStore:
     @property
     def num_done(self) -> int:
         """How many images are done."""
-        return sum(self._is_done)
+        return self._reviews.count("done")
 
     def is_done(self, number: int) -> bool:
         """Whether an image was called done."""
-        return self._is_done[number]
+        return self._reviews[number] == "done"
+
+    def review(self, number: int) -> Review:
+        """How far an image is."""
+        return self._reviews[number]
 
     def next_not_done(self, start: int) -> int | None:
         """The first image that is not done, from `start` to the end, then from the beginning."""
         num = len(self.paths)
-        return next(
-            (n % num for n in range(start, start + num) if not self._is_done[n % num]), None
-        )
+        return next((n % num for n in range(start, start + num) if not self.is_done(n % num)), None)
 
     def revision(self, number: int) -> str:
         """Of the prompts of an image that was loaded, see `revision_of`."""
@@ -155,16 +163,16 @@ class AnnotationStore:
             "image": image.to_json(),
             **({"read_as": self.read_as.to_json()} if self.read_as.to_json() else {}),
             "is_done": annotation.state.is_done,
-            **annotation_to_json(annotation),
         }
-        raw = json.dumps(content, separators=(",", ":")).encode()
+        head = json.dumps(content, separators=(",", ":"))
+        raw = f"{head[:-1]},{annotation_text(annotation)[1:]}".encode()
         # The prompts come last but for the renaming: results that cannot be written leave all as it
         # was, and after a kill in between they are made anew at the next start.
         due = self._due_results(number, size, annotation.state) if with_results else []
-        with _all_written(due), whole_file(path) as file:
+        with self._all_written(due), whole_file(path) as file:
             file.write(raw)
         self._stamps[number], self._revisions[number] = file_stamp(path), revision_of(raw)
-        self._is_done[number] = annotation.state.is_done
+        self._reviews[number] = annotation.state.review
 
     def write_results(self, number: int, size: Size, state: State) -> None:
         """Make the results of an image anew, where they are missing or made of something else."""
@@ -172,7 +180,7 @@ class AnnotationStore:
         if due and not self._is_mending:
             _LOG.info("masks that are missing or made of other prompts are made anew")
             self._is_mending = True
-        with _all_written(due):
+        with self._all_written(due):
             pass
 
     def _begin(self, number: int) -> None:
@@ -195,7 +203,7 @@ class AnnotationStore:
             case size:
                 raise ValueError(f"'{self._path(number)}' cannot be read: its size is {size!r}")
         self.write_results(number, (height, width), state)
-        self._is_done[number] = state.is_done
+        self._reviews[number] = state.review
 
     def _first_annotation(self, number: int, size: Size) -> Annotation:
         """No prompts, but the masks that other programs made of the image."""
@@ -214,7 +222,9 @@ class AnnotationStore:
             )
             return Annotation()
         masks = tuple(MaskRuns(size, counts) for counts in found.counts)
-        return Annotation().with_step(AddObjects(masks)) if masks else Annotation()
+        # What nobody named has no class, instead of one of that name.
+        names = tuple("" if name == UNNAMED else as_name(name) for name in found.names)
+        return Annotation().with_step(AddObjects(masks, names)) if masks else Annotation()
 
     def _is_read_so(self, content: dict[str, Any]) -> bool:
         """Whether prompts were made on the page, channels and values that are shown now."""
@@ -230,7 +240,10 @@ class AnnotationStore:
         """The results that have to be written: objects and labels have files of their own."""
         masks = {one.number: one.mask for one in state.finished}
         place, path = self.folder / LABELS_FOLDER, self.paths[number]
-        objects = Results(self.folder, path, number, size, masks, False, self.read_as)
+        words = {one.number: one.description for one in state.finished}
+        objects = Results(
+            self.folder, path, number, size, masks, False, self.read_as, words, state.order
+        )
         kept = dict(state.labels)
         labels = Results(place, path, number, size, kept, True, self.read_as)
         # None at all is a result, too, once it is one, or was.
@@ -242,10 +255,17 @@ class AnnotationStore:
             due.append(labels)
         return due
 
+    @contextlib.contextmanager
+    def _all_written(self, due: Sequence[Results]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for results in due:
+                stack.enter_context(written_results(results, self._painter))
+            yield
+
     def _set_aside(self, number: int) -> None:
         """Move the prompts and results of an image that was replaced to where nothing else is."""
         place = self._aside.put(self._names(number))
-        self._is_done[number] = False
+        self._reviews[number] = "open"
         self.notices[number] = (
             f"'{self.paths[number].name}' is not the image that its prompts were made on: they are "
             f"set aside in '{place}', and it begins anew; they count again when that image is back"
@@ -320,11 +340,3 @@ def _holds(path: Path, known: ImageIdentity) -> bool | None:
         return holds_image(path, known)
     except (OSError, ValueError):
         return None
-
-
-@contextlib.contextmanager
-def _all_written(due: Sequence[Results]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for results in due:
-            stack.enter_context(written_results(results))
-        yield

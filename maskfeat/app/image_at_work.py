@@ -18,6 +18,7 @@ from maskfeat.segment.tree import PartitionTree
 
 MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
+_THUMBNAIL_MEGAPIXELS = 0.04
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,24 @@ def read_at_work(
         ValueError: If it cannot be read.
     """
     rgb = read_image(path, MAX_MEGAPIXELS, read_as)
-    file = io.BytesIO()
-    shown = Image.fromarray(reduced(rgb, _SHOWN_MEGAPIXELS))
-    shown.save(file, "JPEG", quality=92, subsampling=0)
     small, identity = reduced(rgb, max_megapixels), identity_of(path, rgb)
-    return ImageAtWork(rgb.shape[:2], small, file.getvalue(), identity)
+    return ImageAtWork(rgb.shape[:2], small, _jpeg(rgb, _SHOWN_MEGAPIXELS), identity)
+
+
+def thumbnail(path: Path, read_as: ReadAs) -> bytes:
+    """An image as a small JPEG.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    return _jpeg(read_image(path, MAX_MEGAPIXELS, read_as), _THUMBNAIL_MEGAPIXELS)
+
+
+def _jpeg(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> bytes:
+    file = io.BytesIO()
+    shown = Image.fromarray(reduced(rgb, max_megapixels))
+    shown.save(file, "JPEG", quality=92, subsampling=0)
+    return file.getvalue()
 
 
 def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
-from maskfeat.app.annotation_json import JsonDict
-from maskfeat.app.image_at_work import partition_bytes, read_at_work
+from maskfeat.app.image_at_work import partition_bytes, read_at_work, thumbnail
+from maskfeat.app.prompt_json import JsonDict
 from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker
@@ -132,6 +132,11 @@ class LabelViews:
         """An image as the page shows it."""
         self._check_number(number)
         return read_at_work(self.labeler.paths[number], 1, self.labeler.store.read_as).jpeg
+
+    def thumbnail(self, number: int) -> bytes:
+        """An image in the overview."""
+        self._check_number(number)
+        return thumbnail(self.labeler.paths[number], self.labeler.store.read_as)
 
     def partition(self, number: int) -> bytes:
         """The tree of an image that is prepared, see `partition_bytes`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
@@ -12,28 +12,32 @@ from typing import ClassVar
 
 import numpy as np
 
-from maskfeat.app.annotation import (
-    OBJECT,
-    AddPrompt,
-    Annotation,
-    ChooseMask,
-    ChosenMask,
-    FinishObject,
-    MaskRuns,
-    ReopenObject,
-    SetDone,
-    State,
-    described,
-)
-from maskfeat.app.annotation_json import JsonDict, prompt_to_json, step_from_json
+from maskfeat.app.annotation import Annotation
+from maskfeat.app.annotation_json import step_from_json
 from maskfeat.app.annotation_masks import (
     candidate_masks,
     click_radius_on,
     label_map,
     object_mask,
 )
+from maskfeat.app.annotation_state import OBJECT, ChosenMask, FinishedObject, MaskRuns, State
+from maskfeat.app.annotation_steps import (
+    AddPrompt,
+    ChooseMask,
+    FinishObject,
+    ReopenObject,
+    SetDone,
+    described,
+)
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork, partition_bytes
+from maskfeat.app.prompt_json import (
+    JsonDict,
+    description_to_json,
+    mask_to_json,
+    name_from_json,
+    prompt_to_json,
+)
 from maskfeat.app.revisions import check_revision
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.image_identity import ImageIdentity
@@ -96,7 +100,7 @@ class OpenImage:
         if self.segmenter.done():
             self.segmenter.result()  # errors are raised here
         with self._lock:
-            return self._view(self._loaded(), with_finished=True)
+            return self._view(self._loaded())
 
     def partition(self) -> bytes:
         """The tree that the page cuts, see `partition_bytes`."""
@@ -113,13 +117,15 @@ class OpenImage:
         A prompt made before the features are there is saved, and answered without masks.
 
         Args:
-            request: A step, see `step_from_json`, but that "finish" comes without a mask, and that
-                a prompt's click radius is found here; or `{"do": "candidate"}`, the next mask that
+            request: A step, see `step_from_json`, but that "finish" comes without a mask (it,
+                "reopen" and "done" may have the `"class"` of the object at hand), and that a
+                prompt's click radius is found here; or `{"do": "candidate"}`, the next mask that
                 the prompts may stand for; or `{"do": "undo" | "redo" | "save"}`. With `"revision"`,
                 that of the view it was decided upon.
 
         Returns:
-            As `view`, the finished objects only if they changed.
+            As `view`, the finished objects only if they changed, and of these only masks that
+            did.
 
         Raises:
             StaleError: If the view has another revision by now.
@@ -137,9 +143,7 @@ class OpenImage:
             if after is not before:  # who goes on has read it
                 self._store.notices.pop(self.number, None)
             try:
-                view = self._view(
-                    after, with_finished=before.state.finished != after.state.finished
-                )
+                view = self._view(after, before.state)
                 if after.position > before.position and "problem" in view:
                     raise ValueError(view["problem"])
             except Exception:  # too little memory, say: what fails is not saved
@@ -169,15 +173,18 @@ class OpenImage:
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
         if before.state.mode != "object":
             raise ValueError("labels are not finished one by one; call the image done")
-        mask = self._open_mask(before.state)
+        state = before.state
+        mask = self._open_mask(state)
         if not mask.any():
             raise ValueError("the object has no pixels yet; left click it first")
-        return before.with_step(FinishObject(_runs_of(mask)))
+        # What was read from a file and is not corrected stays as it is, at full size.
+        runs = state.chosen.mask if state.chosen and not state.open_prompts else _runs_of(mask)
+        return before.with_step(FinishObject(runs, name_from_json(request, "class")))
 
     def _with_object_reopened(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         assert isinstance(step, ReopenObject)
-        if before.state.open_prompts:
+        if before.state.has_open:
             before = self._with_object_finished(before, request)
         return before.with_step(step)
 
@@ -187,9 +194,9 @@ class OpenImage:
         state = before.state
         if not step.is_done:
             return before.with_step(SetDone(False))
-        if state.mode == "object" and state.open_prompts:
+        if state.mode == "object" and state.has_open:
             before = self._with_object_finished(before, request)
-        elif state.open_prompts and (mask := self._open_mask(state)).any():  # left for the labels
+        elif state.has_open and (mask := self._open_mask(state)).any():  # left for the labels
             before = before.with_step(FinishObject(_runs_of(mask)))
         return before.with_step(SetDone(True, self._labels(state)))
 
@@ -233,7 +240,8 @@ class OpenImage:
             self._prompts_revision = self._store.revision(self.number)
         self._annotation = annotation
 
-    def _view(self, annotation: Annotation, with_finished: bool) -> JsonDict:
+    def _view(self, annotation: Annotation, known: State | None = None) -> JsonDict:
+        """What the page shows; of finished objects only what is another than in a known state."""
         state = annotation.state
         is_ready = self._is_ready()
         view: JsonDict = {
@@ -249,15 +257,16 @@ class OpenImage:
             "can_redo": annotation.can_redo,
             "undo": described(annotation.last_step) if annotation.last_step else None,
             "prompts": [prompt_to_json(prompt) for prompt in state.prompts],
+            "review": state.review,
+            "has_open": state.has_open,
             "open_number": state.open_number or state.next_number,
+            "description": description_to_json(state.description),
             "chosen": _number_of(state.chosen),
             "masks": [],
         }
-        if with_finished:
-            view["finished"] = [
-                {"number": one.number, "size": list(one.mask.size), "counts": one.mask.counts}
-                for one in state.finished
-            ]
+        if known is None or (known.finished, known.order) != (state.finished, state.order):
+            masks = {one.number: one.mask for one in known.finished} if known else {}
+            view["finished"] = [_finished_to_json(one, masks) for one in state.in_order]
         if self.number in self._store.notices:
             view["notice"] = self._store.notices[self.number]
         if is_ready:
@@ -299,6 +308,13 @@ class OpenImage:
     @property
     def _path(self) -> Path:
         return self._store.paths[self.number]
+
+
+def _finished_to_json(one: FinishedObject, known: Mapping[int, MaskRuns]) -> JsonDict:
+    """A finished object, its mask left out if it is known."""
+    is_known = known.get(one.number) == one.mask
+    mask = {} if is_known else mask_to_json(one.mask)
+    return {"number": one.number, **description_to_json(one.description), **mask}
 
 
 def _number_of(chosen: ChosenMask | None) -> JsonDict | None:

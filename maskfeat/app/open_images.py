@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.annotation_store import AnnotationStore
-from maskfeat.app.image_at_work import MAX_MEGAPIXELS, read_at_work
+from maskfeat.app.image_at_work import MAX_MEGAPIXELS, read_at_work, thumbnail
 from maskfeat.app.open_image import OpenImage
+from maskfeat.app.prompt_json import JsonDict
 from maskfeat.app.worker import Worker
 from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -57,6 +57,7 @@ class OpenImages:
         return {
             "names": [path.name for path in store.paths],
             "is_done": [store.is_done(number) for number in range(len(store.paths))],
+            "review": [store.review(number) for number in range(len(store.paths))],
             "first": store.next_not_done(0) or 0,
             "out": str(store.folder),
         }
@@ -73,6 +74,11 @@ class OpenImages:
         """An image as the page shows it."""
         with self.hold(number) as image:
             return image.image.result().jpeg
+
+    def thumbnail(self, number: int) -> bytes:
+        """An image in the overview."""
+        self._check_number(number)
+        return thumbnail(self.store.paths[number], self.store.read_as)
 
     def partition(self, number: int) -> bytes:
         """See `OpenImage.partition`."""
@@ -91,8 +97,7 @@ class OpenImages:
         Raises:
             ValueError: If there is no image of that number.
         """
-        if not 0 <= number < len(self.store.paths):
-            raise ValueError(f"there is no image {number} among {len(self.store.paths)}")
+        self._check_number(number)
         with self._lock:
             image = self._opened(number, is_ahead=False)
             self._open.move_to_end(number)
@@ -124,6 +129,10 @@ class OpenImages:
         """Begin nothing more; what is being computed ends first."""
         self._reader.close()
         self._computer.close()
+
+    def _check_number(self, number: int) -> None:
+        if not 0 <= number < len(self.store.paths):
+            raise ValueError(f"there is no image {number} among {len(self.store.paths)}")
 
     def _opened(self, number: int, is_ahead: bool) -> OpenImage:
         found = self._open.get(number)

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.own_page import Json, OwnPageOnly, own_names
+from maskfeat.app.prompt_json import JsonDict
 from maskfeat.app.revisions import StaleError
 
 _MAX_REQUEST_BYTES = 1_000_000
@@ -59,6 +59,9 @@ class Backend(Protocol):
 
     def jpeg(self, number: int) -> bytes:
         """The image."""
+
+    def thumbnail(self, number: int) -> bytes:
+        """The image, small."""
 
     def partition(self, number: int) -> bytes:
         """The tree that the page cuts, see `partition_bytes`."""
@@ -115,6 +118,9 @@ def _image_routes(backend: Backend) -> list[Route]:
     def image(request: Request) -> Response:
         return Response(backend.jpeg(request.path_params["number"]), media_type="image/jpeg")
 
+    def thumbnail(request: Request) -> Response:
+        return Response(backend.thumbnail(request.path_params["number"]), media_type="image/jpeg")
+
     def partition(request: Request) -> Response:
         content = backend.partition(request.path_params["number"])
         return Response(content, media_type="application/octet-stream")
@@ -127,6 +133,7 @@ def _image_routes(backend: Backend) -> list[Route]:
     return [
         Route(at, view),
         Route(f"{at}/image", image),
+        Route(f"{at}/thumbnail", thumbnail),
         Route(f"{at}/partition", partition, middleware=packed),
         Route(f"{at}/actions", act, methods=["POST"]),
     ]

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, disc, square, write_images
 from PIL import Image
-from served_pages import annotate_app, opened, running, served
+from served_pages import (
+    annotate_app,
+    opened,
+    refuse_from_the_first_step_on,
+    running,
+    served,
+)
 
 
 @pytest.fixture
@@ -203,24 +209,19 @@ def test_the_help_names_the_keys_and_a_dead_server_is_said(page, out) -> None:
     page.text("#key-help").to_contain_text("undo")
     page.press("Escape")
     page.text("#help").to_be_hidden()
-    page.page.route("**/api/a*", lambda route: route.abort())  # alive and actions alike
-    page.page.route("**/actions", lambda route: route.abort())
+    refuse_from_the_first_step_on(page.page)
     page.click(ON_DISC)
-    page.click(ON_GROUND, button="right")
-    page.text("#message.error").to_contain_text("cannot be reached: the last")
+    page.text("#message.error").to_contain_text("cannot be reached")
     page.text("#done").to_be_disabled()
     page.press("d")
-    page.click(ON_SQUARE)
-    page.page.unroute("**/actions")
-    page.page.unroute("**/api/a*")
-    page.text("#message").to_contain_text("the server is back; the last")
+    page.click(ON_SQUARE)  # nothing can be pressed meanwhile
+    page.page.unroute("**/api/**")
+    page.wait_for_message("the server is back")
     page.problems.clear()  # the browser says so too
     page.wait()
     page.text("#done").to_be_enabled()
-    page.click(ON_DISC)
-    page.text("#open-area").to_contain_text("no. 1")
-    page.text("#message").to_be_hidden()
-    assert len(prompts_in(out)) == 1
+    page.text("#open-area").to_contain_text("no. 1")  # what did not arrive was made anew
+    assert [prompt["points_yx"] for prompt in prompts_in(out)] == [[ON_DISC]]
 
 
 def test_an_open_page_goes_on_when_the_server_was_killed_and_started_again(

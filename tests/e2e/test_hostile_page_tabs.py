@@ -7,7 +7,7 @@ import json
 import numpy as np
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, drawn
 from PIL import Image
-from served_pages import opened, served
+from served_pages import opened, refuse_from_the_first_step_on, served
 
 from maskfeat import Labeler
 from maskfeat.app.label_views import LabelViews
@@ -85,21 +85,6 @@ def test_an_image_replaced_while_the_page_is_open_is_shown_anew(browser, url, pa
         assert len(list(out.glob("set_aside/*/p0.prompts.json"))) == 1
 
 
-def refuse_from_the_first_step_on(tab) -> None:
-    """Let no request through, but those that ask for news before the first step was sent."""
-    steps = []
-
-    def answer(route) -> None:
-        if route.request.method == "POST":
-            steps.append(route.request.url)
-        if steps:
-            route.abort()
-        else:
-            route.continue_()
-
-    tab.route("**/api/**", answer)
-
-
 def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, paths, out) -> None:
     labeler = Labeler(paths, ["ground", "disc"], model_of("lab"), out)
     with (
@@ -113,13 +98,12 @@ def test_the_page_of_classes_waits_for_its_server_and_sees_other_tabs(browser, p
         page.text("#done").to_be_disabled()
         page.press("d")
         page.page.unroute("**/api/**")
-        page.text("#message").to_contain_text("the server is back; the last step is not saved")
+        page.wait_for_message("the server is back")
         page.wait()
         page.problems.clear()  # the browser says that nobody answered
         page.text("#name").to_have_text("p0.png")
         page.text("#done").to_be_enabled()
-        page.click(ON_DISC)
-        page.wait("fresh")
+        page.text("#num-clicks").to_have_text("1 click")  # what did not arrive was made anew
         other.text("#undo").to_be_enabled()
         other.text("#num-clicks").to_have_text("1 click")
         assert len(labeler.clicks) == 1

@@ -260,7 +260,7 @@ def test_without_clicks_and_with_segments_there_is_no_other_mask(client) -> None
     assert "click one first" in refusal(refused)
     act(client, click(ON_DISC, kind="segment", granularity=0.5))
     refused = client.post("/api/images/0/actions", json={"do": "candidate"})
-    assert "segments taken whole have none" in refusal(refused)
+    assert "segments taken whole, boxes and paint have none" in refusal(refused)
 
 
 def test_labels_color_the_image_and_are_named_in_the_json(client, out) -> None:
@@ -402,9 +402,15 @@ def test_masks_of_other_programs_are_finished_objects(paths, out, tmp_path) -> N
         view = ready_view(client)
         assert [one["number"] for one in view["finished"]] == [1, 2]
         assert iou(mask_of(view["finished"][1]), disc()) == 1
-        assert "no clicks" in refusal(
-            client.post("/api/images/0/actions", json={"do": "reopen", "number": 1})
-        )
+        opened = act(client, {"do": "reopen", "number": 1})
+        assert iou(mask_of(opened["masks"][0]), square()) == 1
+        refused = client.post("/api/images/0/actions", json={"do": "candidate"})
+        assert "read from a file" in refusal(refused)
+        corrected = mask_of(act(client, click([45, 90], 0))["masks"][0])
+        assert not corrected[45, 90]
+        assert corrected.any()
+        again = act(client, {"do": "finish"})["finished"][0]
+        np.testing.assert_array_equal(mask_of(again), corrected)
         act(client, {"do": "delete", "number": 1})
         act(client, click(ON_SQUARE))
         act(client, {"do": "done", "is_done": True})

@@ -13,18 +13,13 @@ from drawn_images import SIZE, disc, drawn, square, write_images
 from PIL import Image
 from pycocotools import mask as coco
 
-from maskfeat.app.annotation import (
-    AddPrompt,
-    Annotation,
-    FinishObject,
-    MaskRuns,
-    Prompt,
-    SetDone,
-    SetMode,
-)
+from maskfeat.app.annotation import Annotation
 from maskfeat.app.annotation_results import Results, written_results
+from maskfeat.app.annotation_state import MaskRuns, Prompt
+from maskfeat.app.annotation_steps import AddPrompt, FinishObject, SetDone, SetMode
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work
+from maskfeat.app.label_map import LabelMapPainter
 from maskfeat.app.revisions import StaleError
 from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.read_as import ReadAs
@@ -76,7 +71,9 @@ def ids(path: Path) -> list[int]:
 
 def write(folder: Path, size, masks: dict[int, np.ndarray], are_labels: bool) -> None:
     runs = {number: MaskRuns(mask.shape, encode(mask)) for number, mask in masks.items()}
-    with written_results(Results(folder, folder / "a.jpg", 3, size, runs, are_labels)):
+    with written_results(
+        Results(folder, folder / "a.jpg", 3, size, runs, are_labels), LabelMapPainter()
+    ):
         pass
 
 

@@ -59,7 +59,7 @@ function kept(view) {
 }
 
 let last = Promise.resolve();
-let numLost = 0; // actions in a row that did not reach the server
+let unsent = []; // steps that did not reach the server: {number, action, revision}
 let era = 0; // rises when what the actions were decided upon is gone
 
 // Actions reach the server in the order in which they were made.
@@ -68,34 +68,58 @@ export function act(number, action) {
   const send = () => {
     // Made before the page could show that something else had come before it.
     if (made !== era) throw Object.assign(new Error("not made"), { isDropped: true });
-    return post(`${at(number)}/actions`, { ...action, revision: views.get(number)?.revision });
+    return make(number, action, views.get(number)?.revision);
   };
-  const answered = last.then(send).then(reached, lost);
+  const answered = last.then(send).catch((error) => {
+    if (error.isStale) era += 1;
+    throw error;
+  });
   last = answered.catch(() => {});
   return answered;
 }
 
-// The server is another one: answers of the former one are ignored. How many steps it did not get.
-export function beginAnew() {
-  const num = numLost;
-  numLost = 0;
+async function make(number, action, revision) {
+  try {
+    return kept(await post(`${at(number)}/actions`, { ...action, revision }));
+  } catch (error) {
+    if (error.isUnreachable) unsent.push({ number, action, revision });
+    throw error;
+  }
+}
+
+// The server is back: the steps that it did not get are made now, unless something else has come
+// before them. Answers of the former server are ignored. Gives how many could not be made.
+export async function resend() {
+  const steps = unsent;
+  unsent = [];
   era += 1;
   views.clear();
-  return num;
+  let num = 0; // made, or saved before though the answer never came
+  try {
+    for (const { number, action, revision } of steps) {
+      let now = await getView(number);
+      while (!now.is_ready) now = await getView(number, { isWaiting: true });
+      const isFirst = num === 0;
+      if (!isFirst || now.revision === revision) await make(number, action, now.revision);
+      else if (!isLast(now, action)) break;
+      num += 1;
+    }
+  } catch (error) {
+    if (!error.isUnreachable) return steps.length - num;
+    // Lost again: what follows is made after it.
+    const rest = steps.slice(num + unsent.length);
+    unsent.push(...rest.map((one) => ({ ...one, revision: views.get(one.number)?.revision ?? one.revision })));
+    throw error;
+  }
+  return steps.length - num;
 }
 
-function reached(content) {
-  numLost = 0;
-  return kept(content);
+// Whether an image shows a prompt, or a click for a class, as its last.
+function isLast({ prompts, clicks }, { prompt, at_yx: place, class: number }) {
+  const [shown, made] = [prompts?.at(-1), clicks?.at(-1)];
+  if (prompt && shown) return ["kind", "label", "points_yx"].every((key) => String(shown[key]) === String(prompt[key]));
+  return Boolean(place && made) && String(made.at_yx) === String(place) && made.class === number;
 }
 
-function lost(error) {
-  if (error.isDropped) throw error;
-  if (error.isStale) era += 1;
-  numLost = error.isUnreachable ? numLost + 1 : 0;
-  if (numLost) error.message += `: ${unsaved(numLost)}, those before are`;
-  throw error;
-}
-
-export const unsaved = (num) =>
-  num === 1 ? "the last step is not saved" : `the last ${num} steps are not saved`;
+export const notMade = (num) =>
+  `${num === 1 ? "the last step" : `the last ${num} steps`} could not be made; all that is shown is saved`;

@@ -5,7 +5,7 @@ let isLost = false;
 let on = { lost() {}, back() {} };
 
 export const isUp = () => !isLost;
-export const LOST = "the server cannot be reached; this page goes on when it is back";
+export const LOST = "the server cannot be reached; this page goes on when it is back, and nothing is lost";
 export const listen = (lost, back) => (on = { lost, back });
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 

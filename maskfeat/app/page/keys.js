@@ -4,17 +4,25 @@ import { isUp } from "./connection.js";
 
 // [keys, description, name of the action]; keys as `named` spells them.
 const TABLE = [
-  [["Enter", "n"], "finish the object, begin the next", "finish"],
+  [["Enter", "n"], "finish the object, or edit the selected one", "finish"],
   [["Tab"], "another mask for the clicks: whole, part", "candidate"],
   [["d"], "image done, on to the next that is not", "done"],
   [["Ctrl+z", "u"], "undo", "undo"],
   [["Ctrl+Shift+z", "Ctrl+y"], "redo", "redo"],
-  [["Delete", "Backspace"], "clear the prompts at hand", "clear"],
+  [["Delete", "Backspace"], "clear the prompts at hand, else delete the selected object", "clear"],
+  [["c", "Escape"], "click and scribble", "click"],
+  [["b"], "brush: paint what belongs to the object", "brush"],
+  [["e"], "eraser: paint what does not", "eraser"],
+  [["x"], "draw a box around the object", "box"],
+  [["v"], "select finished objects", "select"],
+  [["t"], "swap object and background (for pens and fingers)", "background"],
+  [["["], "smaller brush, else coarser partition", "less"],
+  [["]"], "larger brush, else finer partition", "more"],
   [["m"], "objects or labels", "mode"],
   [["g"], "show or hide the partition", "togglePartition"],
-  [["["], "coarser partition", "coarser"],
-  [["]"], "finer partition", "finer"],
   [["h"], "show or hide masks", "toggleMasks"],
+  [["r"], "image is to be checked, or not", "check"],
+  [["o"], "overview of all images", "overview"],
   [["f", "0"], "fit the image", "fit"],
   [["+", "="], "zoom in", "zoomIn"],
   [["-"], "zoom out", "zoomOut"],
@@ -29,9 +37,12 @@ const MOUSE = [
   ["right click, drag", "background (or choose the label there)"],
   ["Shift + click", "take in the segment under the cursor"],
   ["Shift + right click", "take it out"],
-  ["wheel", "zoom"],
+  ["Ctrl + click", "select the finished object there"],
+  ["Ctrl + drag", "draw a box around the object"],
+  ["wheel", "zoom; with a brush its size (then Ctrl + wheel zooms)"],
   ["Space + drag, middle button", "move the image"],
-  ["1 ... 9", "choose a label"],
+  ["two fingers", "move and zoom the image"],
+  ["1 ... 9", "choose a class (or a label)"],
 ];
 
 export const LABEL_TABLE = [
@@ -70,6 +81,10 @@ export function listen(actions, chooseLabel, table = TABLE) {
     const { target } = event;
     if (event.altKey || document.querySelector("dialog[open]") || !isUp()) return;
     if (target.type === "range" && event.key.startsWith("Arrow")) return;
+    if (target.type === "text") { // what is typed there is no command
+      if (event.key === "Enter" || event.key === "Escape") target.blur();
+      return;
+    }
     const isButton = target.tagName === "BUTTON";
     if (event.code === "Space" && !isButton) event.preventDefault(); // no scrolling
     if (event.key === "Enter" && isButton) return;

@@ -129,7 +129,7 @@ async function act(action) {
     if (number === at && !error.isDropped) {
       if (error.isStale) await open(at, true);
       else if (!error.isUnreachable) await api.getView(at).then(take, () => {});
-      say(error.message, true);
+      if (!error.isUnreachable) say(error.message, true);
     }
     return false;
   }
@@ -262,14 +262,16 @@ async function look() {
 }
 
 async function reconnect() {
-  const num = api.beginAnew();
-  const found = await api.getFolder().catch((error) => say(error.message, true));
-  if (!found) return;
-  if (!areSame(found, folder)) return location.reload();
-  folder = found;
-  side.showProgress(folder.progress);
-  await open(number);
-  if (view) say(num ? `the server is back; ${api.unsaved(num)}` : "the server is back", num > 0);
+  try {
+    if (!areSame(await api.getFolder(), folder)) return location.reload();
+    const num = await api.resend();
+    folder = await api.getFolder();
+    side.showProgress(folder.progress);
+    await open(number);
+    if (view) say(num ? `the server is back; ${api.notMade(num)}` : "the server is back", num > 0);
+  } catch (error) {
+    if (!error.isUnreachable) say(error.message, true);
+  }
 }
 
 const actions = {

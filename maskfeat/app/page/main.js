@@ -1,14 +1,19 @@
 // The page: what is done with mouse and keys goes to the server, and its answers to the canvas.
 
 import * as api from "./api.js";
+import * as classes from "./classes.js";
 import * as connection from "./connection.js";
 import { Partition } from "./partition.js";
 import * as images from "./folder.js";
 import * as keys from "./keys.js";
-import { OPEN_COLOR, colorOf, maskLayer } from "./masks.js";
+import { OPEN_COLOR, colorOf, covers, maskLayer } from "./masks.js";
+import * as objects from "./objects.js";
+import * as overview from "./overview.js";
 import * as panel from "./panel.js";
 import * as pointer from "./pointer.js";
 import { Stage } from "./stage.js";
+import { choose as chooseTool, isPainting, tools } from "./tools.js";
+import * as toolbar from "./tools.js";
 
 const { element } = panel;
 const stage = new Stage(element("canvas"));
@@ -18,16 +23,14 @@ let number = -1; // of the image that is shown
 let turning = new AbortController(); // ends what was asked of the image before
 let view = null; // the server's last word on it
 let masks = []; // layers of what is at hand
-let objects = new Map(); // layers of finished objects by number
 let pending = []; // prompts that the server has not answered yet
-let draft = null; // a scribble that is being drawn
+let draft = null; // what is being drawn
 let partition = null;
 let label = 1;
 let areMasksShown = true;
 let left = null; // the image that was called done last, until something else is done
 let numActing = 0; // actions that the server has not answered yet
 const unreadable = new Set(); // images that the server could not read
-const hidden = new Set(); // objects that are not shown
 
 async function open(next) {
   if (next < 0 || next >= folder.names.length) return;
@@ -36,9 +39,9 @@ async function open(next) {
   const { signal } = turning;
   number = next;
   view = partition = draft = null;
-  [masks, pending, objects] = [[], [], new Map()];
-  hidden.clear();
+  [masks, pending] = [[], []];
   stage.setImage(null, [1, 1]);
+  objects.clear();
   panel.say("");
   panel.showBusy("reading the image");
   panel.showProgress(folder, number);
@@ -75,42 +78,32 @@ function take(answer) {
   if (answer.number !== number || (view && answer.moment < view.moment)) return;
   view = answer;
   folder.is_done[number] = view.is_done;
+  folder.review[number] = view.review;
   const isLabels = view.mode === "labels";
   masks = view.masks.map((mask) =>
     maskLayer(mask, isLabels ? colorOf(mask.label) : OPEN_COLOR, isLabels ? 0.5 : 0.38));
-  if (view.finished) {
-    objects = new Map(
-      view.finished.map((one) => [one.number, maskLayer(one, colorOf(one.number), 0.3)]));
-  }
+  if (view.finished && !objects.take(view.finished)) api.getView(number).then(take, () => {});
+  classes.learn(objects.classNames());
+  toolbar.showMode(view.mode);
   panel.showProgress(folder, number);
   panel.showView(view, label);
   panel.showOpenArea(view, masks);
-  showObjects();
   if (view.problem) panel.say(view.problem, true);
   show();
 }
 
 function show() {
   const isLabels = view?.mode === "labels";
-  const shown = [...objects].filter(([one]) => !hidden.has(one)).map(([, layer]) => layer);
   stage.mode = view?.mode ?? "object";
-  stage.layers = areMasksShown ? [...(isLabels ? [] : shown), ...masks] : [];
+  stage.layers = areMasksShown ? [...(isLabels ? [] : objects.shownLayers()), ...masks] : [];
+  stage.highlights = areMasksShown && !isLabels ? objects.highlights() : [];
+  stage.opacity = Number(element("opacity").value);
   const isPartitionShown = partition && element("partition-on").checked;
   stage.shades = isPartitionShown ? [partition.hover, partition.borders] : [];
-  stage.prompts = [...(view?.prompts ?? []), ...pending, ...(draft ? [draft] : [])];
+  // Paint is seen in the mask that it has changed.
+  const isSeen = (prompt) => prompt.kind !== "brush" || !view.is_ready;
+  stage.prompts = [...(view?.prompts.filter(isSeen) ?? []), ...pending, ...(draft ? [draft] : [])];
   stage.redraw();
-}
-
-function showObjects() {
-  panel.showObjects(objects, hidden, view.size, {
-    show(one) {
-      hidden.has(one) ? hidden.delete(one) : hidden.add(one);
-      showObjects();
-      show();
-    },
-    reopen: (one) => act({ do: "reopen", number: one }),
-    delete: (one) => act({ do: "delete", number: one }),
-  });
 }
 
 // Says whether it went well.
@@ -136,7 +129,8 @@ async function act(action) {
     if (number === at) {
       show();
       if (!error.isStale && !error.isUnreachable) await api.getView(at).then(take, () => {});
-      panel.say(view?.notice ?? error.message, true);
+      // What did not reach the server is made when it is back, and the page shows that already.
+      if (!error.isUnreachable) panel.say(view?.notice ?? error.message, true);
     }
     return false;
   } finally {
@@ -166,13 +160,15 @@ async function look() {
 }
 
 async function reconnect() {
-  const num = api.beginAnew();
-  const found = await api.getFolder().catch((error) => panel.say(error.message, true));
-  if (!found) return;
-  if (!images.areSame(found, folder)) return location.reload();
-  folder = found;
-  await open(number);
-  if (view) panel.say(num ? `the server is back; ${api.unsaved(num)}` : "the server is back", num > 0);
+  try {
+    if (!images.areSame(await api.getFolder(), folder)) return location.reload();
+    const num = await api.resend();
+    folder = await api.getFolder();
+    await open(number);
+    if (view) panel.say(num ? `the server is back; ${api.notMade(num)}` : "the server is back", num > 0);
+  } catch (error) {
+    if (!error.isUnreachable) panel.say(error.message, true);
+  }
 }
 
 let isWaitingAgain = false;
@@ -190,57 +186,94 @@ async function waitAgain() {
   if (!signal.aborted) panel.showBusy("");
 }
 
-function addMark(kind, points_yx, event, extra = {}) {
+function addPrompt(prompt, event) {
   if (!view) return;
-  const isRight = event.button === 2;
-  if (view.mode === "labels" && isRight) {
-    chooseLabel(labelAt(points_yx[0]));
-    return;
-  }
-  const own = view.mode === "labels" ? label : isRight ? 0 : 1;
-  act({ do: "prompt", prompt: { kind, points_yx, label: own, ...extra } });
+  const isLabels = view.mode === "labels";
+  if (isLabels && event.button === 2) chooseLabel(labelAt(prompt.points_yx[0]));
+  else act({ do: "prompt", prompt });
 }
 
-function labelAt([y, x]) {
-  const isThere = ({ mask: { pixels, height, width } }) => {
-    const row = Math.floor(((y + 0.5) * height) / view.size[0]);
-    return pixels[row * width + Math.floor(((x + 0.5) * width) / view.size[1])];
-  };
-  return view.masks[masks.findIndex(isThere)]?.label ?? label;
-}
+const labelOf = (event) => (view?.mode === "labels" ? label : toolbar.sideOf(event));
+const labelAt = (pixel) =>
+  view.masks[masks.findIndex(({ mask }) => covers(mask, pixel, view.size))]?.label ?? label;
 
 function chooseLabel(chosen) {
   label = chosen;
   if (view) panel.showView(view, label);
 }
 
+// With a key of a digit: a label, or the class of the selected object, else of new ones.
+function chooseNumber(digit) {
+  if (view?.mode === "labels") chooseLabel(digit);
+  else if (classes.nameOfKey(digit)) chooseClass(classes.nameOfKey(digit));
+}
+
+const chooseClass = (name) => (objects.selected === null ? classes.choose(name) : objects.classify(name));
+
+const isDrawing = (event) => tools.name !== "select" || event.ctrlKey || event.metaKey;
+
+// What a drag draws at this moment, with what is held down.
+function kindOf(event) {
+  if (view?.mode !== "labels" && (tools.name === "box" || event.ctrlKey || event.metaKey)) return "box";
+  return isPainting() || event.button === 5 ? "brush" : "scribble";
+}
+
+function drawn(kind, pixels, event) {
+  const prompt = { kind, points_yx: pixels, label: kind === "box" ? 1 : labelOf(event) };
+  if (kind === "box") prompt.points_yx = inside([pixels[0], pixels[pixels.length - 1]]);
+  if (kind === "scribble") prompt.points_yx = inside(pixels);
+  if (kind === "brush") prompt.radius_px = brushRadius();
+  return prompt;
+}
+
+const brushRadius = () => Math.max(0.5, Math.round((10 * tools.radius) / stage.scale) / 10);
+const inside = (pixels) => pixels.map(([y, x]) => [
+  Math.min(stage.size[0] - 1, Math.max(0, y)), Math.min(stage.size[1] - 1, Math.max(0, x))]);
+
 pointer.listen(stage, {
+  isLine: (event) => kindOf(event) === "brush",
   click(pixel, event) {
-    if (!event.shiftKey) addMark("click", [pixel], event);
+    const isObject = view?.mode === "object";
+    if (isObject && (tools.name === "select" || event.ctrlKey || event.metaKey)) {
+      objects.select(objects.at(pixel));
+    } else if (tools.name === "select" || tools.name === "box") return;
+    else if (!event.shiftKey) addPrompt(drawn("click", [pixel], event), event);
     else if (partition && element("partition-on").checked) {
-      addMark("segment", [pixel], event, { granularity: Number(element("granularity").value) });
+      const granularity = Number(element("granularity").value);
+      addPrompt({ ...drawn("segment", [pixel], event), granularity }, event);
     } else showPartition(true);
   },
   draft(pixels, event) {
-    const own = view?.mode === "labels" ? label : event?.button === 2 ? 0 : 1;
-    draft = pixels && { kind: "scribble", points_yx: pixels, label: own };
+    draft = pixels && isDrawing(event) ? drawn(kindOf(event), pixels, event) : null;
+    if (pixels) moveCursor(pixels[pixels.length - 1], event);
     show();
   },
   scribble(pixels, event) {
     draft = null;
-    const [height, width] = stage.size;
-    const inside = pixels.map(([y, x]) => [
-      Math.min(height - 1, Math.max(0, y)), Math.min(width - 1, Math.max(0, x))]);
-    addMark("scribble", inside, event);
+    if (isDrawing(event)) addPrompt(drawn(kindOf(event), pixels, event), event);
     show();
   },
-  hover([y, x]) {
+  wheel(event) {
+    if (isPainting()) toolbar.resize(Math.exp(-0.0015 * event.deltaY));
+    return isPainting();
+  },
+  hover(pixel, event) {
+    moveCursor(pixel, event);
+    const isSelecting = tools.name === "select" || event.ctrlKey || event.metaKey || !view?.has_open;
+    objects.hover(view?.mode === "object" && isSelecting && !isPainting() ? objects.at(pixel) : null);
     if (!partition || !element("partition-on").checked) return;
+    const [y, x] = pixel;
     const row = Math.floor(((y + 0.5) * partition.height) / stage.size[0]);
     const column = Math.floor(((x + 0.5) * partition.width) / stage.size[1]);
     if (partition.hoverAt(row, column)) stage.redraw();
   },
 });
+
+function moveCursor(pixel, event) {
+  const isShown = isPainting() && pixel[0] >= 0;
+  stage.cursor = isShown ? { at_yx: pixel, radius_px: brushRadius(), label: labelOf(event) } : null;
+  stage.redraw();
+}
 
 async function loadPartition() {
   const { signal } = turning;
@@ -277,7 +310,8 @@ function changeGranularity(step) {
 async function finishImage() {
   const at = number;
   const isLeftOut = unreadable.has(at);
-  if (!isLeftOut && (!(await act({ do: "done", is_done: true })) || number !== at)) return;
+  const done = { do: "done", is_done: true, class: classes.current() };
+  if (!isLeftOut && (!(await act(done)) || number !== at)) return;
   const next = firstNotDone(at + 1);
   const rest = unreadable.size ? `, but ${unreadable.size} that cannot be read` : "";
   if (next === null) panel.say(`all images are done${rest}`);
@@ -293,18 +327,45 @@ function turnTo(next) {
 }
 const firstNotDone = (start) => images.firstNotDone(folder, unreadable, start);
 
+// Enter: the object at hand is finished; without one the selected object is opened again.
+function finish() {
+  if (view?.mode !== "object") return;
+  if (!view.has_open && objects.selected !== null) act({ do: "reopen", number: objects.selected });
+  else act({ do: "finish", class: classes.current() });
+}
+
+function clear() {
+  if (view?.prompts.length || (view?.has_open && view.mode === "object")) act({ do: "clear" });
+  else objects.remove();
+}
+
+function escape() {
+  objects.select(null);
+  chooseTool("click");
+}
+
+const change = (step) => (isPainting() ? toolbar.resize(step > 0 ? 1.25 : 0.8) : changeGranularity(step));
+
 const actions = {
   candidate: () => view?.mode === "object" && view.prompts.length && act({ do: "candidate" }),
-  finish: () => view?.mode === "object" && act({ do: "finish" }),
+  finish,
   done: finishImage,
   undo,
   redo: () => act({ do: "redo" }),
-  clear: () => view?.prompts.length && act({ do: "clear" }),
+  clear,
+  check: () => view && act({ do: "check", is_to_check: view.review !== "check" }),
+  overview: () => overview.show(folder, number, turnTo),
+  click: escape,
+  brush: () => chooseTool("brush"),
+  eraser: () => view?.mode === "object" && chooseTool("eraser"),
+  box: () => view?.mode === "object" && chooseTool("box"),
+  select: () => view?.mode === "object" && chooseTool("select"),
+  background: toolbar.toggleBackground,
   mode: () => act({ do: "mode", mode: view?.mode === "labels" ? "object" : "labels" }),
   save: async () => (await act({ do: "save" })) && panel.say(`written to ${folder.out}`),
   togglePartition: () => showPartition(!element("partition-on").checked),
-  coarser: () => changeGranularity(-0.02),
-  finer: () => changeGranularity(0.02),
+  less: () => change(-0.02),
+  more: () => change(0.02),
   toggleMasks() {
     areMasksShown = !areMasksShown;
     show();
@@ -319,7 +380,8 @@ const actions = {
 };
 
 function wire() {
-  for (const name of ["previous", "next", "jump", "undo", "redo", "clear", "finish", "done"]) {
+  const buttons = "previous next jump undo redo clear check finish done".split(" ");
+  for (const name of buttons) {
     element(name).addEventListener("click", () => actions[name]());
   }
   element("help-button").addEventListener("click", actions.help);
@@ -328,8 +390,16 @@ function wire() {
   }
   element("partition-on").addEventListener("change", (event) => showPartition(event.target.checked));
   element("granularity").addEventListener("input", () => changeGranularity(0));
+  element("overview-button").addEventListener("click", actions.overview);
+  element("opacity").addEventListener("input", show);
+  element("sheet").addEventListener("click", () => panel.showSheet());
+  objects.wire(stage, { act, changed: show });
+  toolbar.wire(() => {
+    stage.cursor = null;
+    show();
+  });
   panel.makeLabels(chooseLabel);
-  keys.listen(actions, chooseLabel);
+  keys.listen(actions, chooseNumber);
   keys.fillHelp(element("mouse-help"), element("key-help"));
 }
 
@@ -342,6 +412,7 @@ async function start() {
     panel.say(error.message, true);
     return;
   }
+  classes.wire(`classes of ${folder.out}`, chooseClass);
   // A reloaded page shows the image it had shown.
   const asked = Number(location.hash.slice(1)) - 1;
   open(folder.names[asked] === undefined ? folder.first : asked);

@@ -4,7 +4,7 @@ import { colorOf, css } from "./masks.js";
 
 export const element = (id) => document.getElementById(id);
 const HINTS = {
-  object: "Left click the object, right click what is not. Drag to scribble. Tab: another mask.",
+  object: "Left click the object, right click what is not. Drag to scribble. Ctrl+click selects a finished object.",
   labels: "Click or scribble with a label; each pixel gets the label it is most like.",
 };
 
@@ -28,7 +28,10 @@ export function showProgress(folder, number) {
   element("progress").max = num;
   element("progress").value = numDone;
   element("num-done").textContent = `${numDone} of ${num} done`;
-  element("done-badge").hidden = !folder.is_done[number];
+  const review = folder.review[number];
+  element("done-badge").hidden = review === "open";
+  element("done-badge").textContent = review === "check" ? "to check" : review;
+  element("done-badge").dataset.review = review;
   element("previous").disabled = number === 0;
   element("next").disabled = number === num - 1;
   element("jump").disabled = numDone === num;
@@ -48,8 +51,9 @@ export function showView(view, label) {
   element("undo").disabled = !view.can_undo;
   element("undo").title = `${view.undo ? `Undo ${view.undo}` : "Undo"} (Ctrl+Z or U)`;
   element("redo").disabled = !view.can_redo;
-  element("clear").disabled = view.prompts.length === 0;
-  element("finish").hidden = isLabels;
+  element("clear").disabled = view.prompts.length === 0 && !(view.has_open && !isLabels);
+  element("check").classList.toggle("chosen", view.review === "check");
+  element("finish").hidden = element("new-objects").hidden = isLabels;
   element("finish").disabled = view.masks.length === 0;
   element("objects-title").hidden = isLabels;
   element("objects").hidden = isLabels;
@@ -58,28 +62,17 @@ export function showView(view, label) {
 // The object at hand, as the layers show it.
 export function showOpenArea(view, layers) {
   const layer = view.mode === "object" ? layers[0] : null;
-  const scale = layer ? (view.size[0] * view.size[1]) / layer.mask.pixels.length : 0;
+  const scale = layer ? (view.size[0] * view.size[1]) / (layer.mask.height * layer.mask.width) : 0;
   element("open-area").textContent = layer
     ? `at hand: no. ${view.open_number}, ${inPixels(layer.mask.area * scale)}` : "";
   const { number, num_masks } = view.chosen ?? {};
   element("chosen-mask").textContent = number ? `mask ${number + 1} of ${num_masks}` : "";
 }
 
-export function showObjects(layers, hidden, size, on) {
-  const rows = [...layers].map(([number, { mask }]) => {
-    const row = element("object-row").content.cloneNode(true).firstElementChild;
-    row.querySelector(".swatch").style.background = css(colorOf(number));
-    row.querySelector(".title").textContent = `Object ${number}`;
-    const scale = (size[0] * size[1]) / mask.pixels.length;
-    row.querySelector(".area").textContent = inPixels(mask.area * scale);
-    row.classList.toggle("hidden", hidden.has(number));
-    row.dataset.number = number;
-    for (const name of ["show", "reopen", "delete"]) {
-      row.querySelector(`.${name}`).addEventListener("click", () => on[name](number));
-    }
-    return row;
-  });
-  element("objects").replaceChildren(...rows);
+// On a small screen the panel is a sheet below the image, mostly closed.
+export function showSheet() {
+  const isOpen = document.body.classList.toggle("sheet-open");
+  element("sheet").setAttribute("aria-expanded", isOpen);
 }
 
 export function showBusy(text) {
@@ -98,4 +91,4 @@ export function say(text, isError = false) {
   if (text && !isError) timer = setTimeout(() => say(""), 4000);
 }
 
-const inPixels = (number) => `${Math.round(number).toLocaleString("en")} px`;
+export const inPixels = (number) => `${Math.round(number).toLocaleString("en")} px`;

@@ -12,6 +12,9 @@ export class Stage {
     this.left = 0; // where the image's corner is on the canvas
     this.top = 0;
     this.layers = []; // see maskLayer
+    this.highlights = []; // layers with a bright outline
+    this.opacity = 1; // of the insides of layers, times their own
+    this.cursor = null; // {at_yx, radius_px, label} of a brush
     this.shades = []; // canvases without outline: borders, the segment under the cursor
     this.prompts = [];
     this.mode = "object";
@@ -22,7 +25,8 @@ export class Stage {
 
   setImage(bitmap, size) {
     this.bitmap?.close();
-    Object.assign(this, { bitmap, size, layers: [], shades: [], prompts: [] });
+    const empty = { layers: [], highlights: [], shades: [], prompts: [], cursor: null };
+    Object.assign(this, { bitmap, size, ...empty });
     this.fit();
   }
 
@@ -93,23 +97,32 @@ export class Stage {
     context.imageSmoothingQuality = "high";
     const [height, width] = this.size;
     context.drawImage(bitmap, 0, 0, width, height);
-    for (const layer of this.layers) context.drawImage(layer.canvas, 0, 0, width, height);
+    for (const layer of this.layers) this.drawInside(layer);
+    context.globalAlpha = 1;
     for (const shade of this.shades) context.drawImage(shade, 0, 0, width, height);
-    for (const layer of this.layers) this.drawOutline(layer);
+    for (const layer of this.layers) this.drawOutline(layer, layer.color);
+    for (const layer of this.highlights) this.drawOutline(layer, [255, 255, 255], 2);
     for (const prompt of this.prompts) this.drawPrompt(prompt);
+    if (this.cursor) this.drawCursor(this.cursor);
   }
 
-  drawOutline({ mask, path, color }) {
+  drawInside({ mask, canvas, alpha }) {
+    const [y, x] = [this.size[0] / mask.height, this.size[1] / mask.width];
+    this.context.globalAlpha = Math.min(1, alpha * this.opacity);
+    this.context.drawImage(canvas, mask.left * x, mask.top * y, canvas.width * x, canvas.height * y);
+  }
+
+  drawOutline({ mask, path }, color, width = 1.6) {
     const { context } = this;
     context.save();
     context.scale(this.size[1] / mask.width, this.size[0] / mask.height);
     const unit = mask.width / this.size[1] / this.scale; // one screen pixel
     context.lineCap = "square";
     context.strokeStyle = "rgba(0, 0, 0, 0.55)";
-    context.lineWidth = 3.5 * unit;
+    context.lineWidth = (width + 1.9) * unit;
     context.stroke(path);
     context.strokeStyle = css(color);
-    context.lineWidth = 1.6 * unit;
+    context.lineWidth = width * unit;
     context.stroke(path);
     context.restore();
   }
@@ -121,6 +134,14 @@ export class Stage {
     const points = prompt.points_yx.map(([y, x]) => [x + 0.5, y + 0.5]);
     context.lineJoin = context.lineCap = "round";
     context.beginPath();
+    if (prompt.kind === "brush") {
+      this.drawBrush(points, 2 * prompt.radius_px, css(this.colorOfPrompt(prompt.label), 0.55));
+      return;
+    }
+    if (prompt.kind === "box") {
+      this.drawBox(prompt.points_yx, color);
+      return;
+    }
     if (prompt.kind === "scribble") {
       context.moveTo(...points[0]);
       for (const point of points) context.lineTo(...point);
@@ -146,6 +167,41 @@ export class Stage {
     context.beginPath();
     if (prompt.kind === "click") context.arc(x, y, radius + 1.5 * unit, 0, 2 * Math.PI);
     else context.rect(x - radius - 1.5 * unit, y - radius - 1.5 * unit, 15 * unit, 15 * unit);
+    context.stroke();
+  }
+
+  drawBrush(points, width, color) {
+    const { context } = this;
+    context.moveTo(...points[0]);
+    for (const point of points) context.lineTo(...point);
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.stroke();
+  }
+
+  drawBox([[y0, x0], [y1, x1]], color) {
+    const { context } = this;
+    const [top, left] = [Math.min(y0, y1), Math.min(x0, x1)];
+    context.rect(left, top, Math.abs(x1 - x0) + 1, Math.abs(y1 - y0) + 1);
+    context.strokeStyle = "rgba(10, 12, 15, 0.75)";
+    context.lineWidth = 4 / this.scale;
+    context.stroke();
+    context.setLineDash([7 / this.scale, 6 / this.scale]);
+    context.strokeStyle = color;
+    context.lineWidth = 2 / this.scale;
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  drawCursor({ at_yx: [y, x], radius_px: radius, label }) {
+    const { context } = this;
+    context.beginPath();
+    context.arc(x + 0.5, y + 0.5, radius, 0, 2 * Math.PI);
+    context.strokeStyle = "rgba(10, 12, 15, 0.75)";
+    context.lineWidth = 3 / this.scale;
+    context.stroke();
+    context.strokeStyle = css(this.colorOfPrompt(label));
+    context.lineWidth = 1.5 / this.scale;
     context.stroke();
   }
 

@@ -1,0 +1,71 @@
+"""A label map that is painted on where masks come, instead of anew from all masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskfeat.app.annotation_state import MaskRuns
+from maskfeat.arrays import BoolArray
+from maskfeat.data.annotations.painting import decode_annotations
+from maskfeat.segment.resizing import enlarged
+
+Layer = tuple[int, MaskRuns]  # the number of a mask, and its pixels
+UInt16Array = npt.NDArray[np.uint16]
+
+
+class LabelMapPainter:
+    """Paints masks over one another, and keeps the last map.
+
+    So the hundredth object of an image costs as much as the first. A map that lost a mask, or
+    another image's, is painted anew. Threads can share one.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Path, tuple[Layer, ...], UInt16Array] | None = None
+
+    def painted(self, file: Path, layers: Sequence[Layer], size: tuple[int, int]) -> UInt16Array:
+        """Paint the label map of a file.
+
+        Args:
+            file: Where it goes to, the name of the map.
+            layers: Numbers from 1 to 65,535, each once, with masks of sizes not above `size`, which
+                are enlarged to it; a later one lies on top.
+            size: Height and width, pixels.
+
+        Returns:
+            The number of the topmost mask of each pixel, 0 where there is none; not to be changed.
+        """
+        known, labels = self._start(file, layers, size)
+        places = np.full(max((number for number, _ in layers), default=0) + 1, -1)
+        for place, (number, _) in enumerate(layers):
+            places[number] = place
+        for place, (number, runs) in enumerate(layers):
+            if number not in known:
+                inside = np.nonzero(enlarged(decoded(runs), size))
+                is_top = places[labels[inside]] < place
+                labels[inside] = np.where(is_top, number, labels[inside])
+        self._last = file, tuple(layers), labels
+        return labels
+
+    def _start(
+        self, file: Path, layers: Sequence[Layer], size: tuple[int, int]
+    ) -> tuple[set[int], UInt16Array]:
+        """Numbers that are painted already, and the map of these."""
+        if self._last is not None:
+            last_file, known, labels = self._last
+            rest = iter(layers)
+            # Whether it lost no mask, and the others lie in the same order.
+            is_begun = all(layer in rest for layer in known)
+            if last_file == file and labels.shape == size and is_begun:
+                return {number for number, _ in known}, labels.copy()
+        return set(), np.zeros(size, np.uint16)
+
+
+def decoded(runs: MaskRuns) -> BoolArray:
+    """The pixels of a mask, bool, shape (h, w)."""
+    mask: BoolArray = decode_annotations([runs.counts], runs.size)[0]
+    return mask
