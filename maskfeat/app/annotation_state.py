@@ -19,12 +19,12 @@ OBJECT, BACKGROUND = 1, 0  # labels of prompts while one object is cut out
 
 @dataclass(frozen=True)
 class Prompt:
-    """One click, scribble, brush stroke or box, or one segment of a partition taken whole.
+    """One click, scribble, painted line or box, or one segment of a partition taken whole.
 
     Attributes:
         kind: What was drawn.
         points_yx: Pixels of the image (row, column): of a click and a segment the one under the
-            cursor, of a scribble and a brush stroke the corners of its line, of a box two opposite
+            cursor, of a scribble and a brush the corners of its line, of a box two opposite
             corners, both inside it.
         label: 1 object or 0 background while an object is cut out, else 1 to 9; 1 of a box.
         granularity: Of the partition whose segment is meant, in (0, 1); None for other kinds.

@@ -271,7 +271,7 @@ def described(step: Step) -> str:
     """What a step did, to say that it is taken back."""
     match step:
         case AddPrompt(prompt):
-            return f"a {'brush stroke' if prompt.kind == 'brush' else prompt.kind}"
+            return f"a {'painted line' if prompt.kind == 'brush' else prompt.kind}"
         case ClearPrompts():
             return "clearing the prompts"
         case ChooseMask():

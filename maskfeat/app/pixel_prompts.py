@@ -81,7 +81,7 @@ class PixelPrompts:
         return is_painted, labels
 
     def _brushed(self, prompt: Prompt) -> tuple[tuple[slice, slice], BoolArray]:
-        """A window of the image, and which of its pixels a brush stroke covers."""
+        """A window of the image, and which of its pixels are painted."""
         assert prompt.radius_px is not None
         line, radius = self._pixels(prompt), prompt.radius_px * self.shrinkage
         if not len(line):  # beside the image

@@ -107,7 +107,7 @@ def test_brush_and_eraser_change_what_they_cover_and_the_wheel_their_size(page, 
     page.page.mouse.wheel(0, -300)
     page.press("[")
     page.drag([45, 20], [45, 60])
-    page.text("#undo").to_have_attribute("title", re.compile("Undo a brush stroke"))
+    page.text("#undo").to_have_attribute("title", re.compile("Undo a painted line"))
     page.press("b")
     page.drag([10, 90], [10, 110])
     page.press("Escape")
