@@ -265,8 +265,8 @@ class OpenImage:
             "masks": [],
         }
         if known is None or (known.finished, known.order) != (state.finished, state.order):
-            masks = {one.number: one.mask for one in known.finished} if known else {}
-            view["finished"] = [_finished_to_json(one, masks) for one in state.in_order]
+            known_masks = {one.number: one.mask for one in known.finished} if known else {}
+            view["finished"] = [_finished_to_json(one, known_masks) for one in state.in_order]
         if self.number in self._store.notices:
             view["notice"] = self._store.notices[self.number]
         if is_ready:
