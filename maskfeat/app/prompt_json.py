@@ -141,8 +141,9 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
 
 
 def _brush_radius_from_json(entry: JsonDict) -> float:
-    radius = entry.get("radius_px")
-    if type(radius) in (int, float) and 0.5 <= radius <= _LARGEST_BRUSH:
+    radius: Any = entry.get("radius_px")
+    is_number = isinstance(radius, int | float) and type(radius) is not bool
+    if is_number and 0.5 <= radius <= _LARGEST_BRUSH:
         return float(radius)
     raise ValueError(
         f"the radius of a brush lies in 0.5 to {_LARGEST_BRUSH} pixels, got {str(radius)[:80]}"
