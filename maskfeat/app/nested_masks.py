@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ import higra as hg
 import numpy as np
 from scipy import ndimage
 
-from maskfeat.arrays import IntArray
+from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.data.annotations import rle
 from maskfeat.data.annotations.counts import write_counts
 from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.resizing import nearest_cells
+
+_STRIP_PX = 512
+_MOST_CELLS = 8_000_000  # of a label map in which depths are measured
 
 
 @dataclass(frozen=True)
@@ -122,15 +126,11 @@ def _segment_regions(labels: IntArray, size: tuple[int, int]) -> list[_Region]:
     """The segments of a label map, (h, w), enlarged."""
     height, width = size
     rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
-    pixels_of_cells = np.outer(np.bincount(rows), np.bincount(columns))
-    areas = np.bincount(labels.ravel(), weights=pixels_of_cells.ravel())
-    depth = depth_inside(labels).ravel()
-    order = np.argsort(depth)
-    deepest = np.empty(len(areas), np.int64)
-    deepest[labels.ravel()[order]] = order  # what is written last, the deepest, remains
+    areas = _areas(labels, np.bincount(rows), np.bincount(columns))
+    deepest, depth = _deepest(labels, len(areas))
     ends = _run_ends(labels, rows, columns)
     regions = []
-    for number, (down, right) in enumerate(ndimage.find_objects(labels + 1)):
+    for number, (down, right) in enumerate(ndimage.find_objects(labels.astype(np.int32) + 1)):
         top, bottom = np.searchsorted(rows, [down.start, down.stop]).tolist()
         left, end = np.searchsorted(columns, [right.start, right.stop]).tolist()
         y, x = divmod(int(deepest[number]), labels.shape[1])
@@ -144,11 +144,42 @@ def _segment_regions(labels: IntArray, size: tuple[int, int]) -> list[_Region]:
                 area_px=int(areas[number]),
                 box_yxyx=(top, left, bottom, end),
                 point_yx=point,
-                depth=float(depth[deepest[number]]),
+                depth=float(depth[number]),
                 ends=ends[number],
             )
         )
     return regions
+
+
+def _areas(labels: IntArray, heights: IntArray, widths: IntArray) -> IntArray:
+    """Pixels of each segment of a label map whose cells are so high and wide, by strips of it."""
+    areas = np.zeros(int(labels.max()) + 1)
+    for top in range(0, len(labels), _STRIP_PX):
+        strip = labels[top : top + _STRIP_PX]
+        pixels = np.outer(heights[top : top + _STRIP_PX], widths)
+        areas += np.bincount(strip.ravel(), pixels.ravel(), len(areas))
+    return areas.astype(np.int64)
+
+
+def _deepest(labels: IntArray, num_segments: int) -> tuple[IntArray, Float64Array]:
+    """The cell of each segment that lies furthest inside, flat (K,), and how far.
+
+    Of a large map only every n-th row and column are looked at, and of what is too thin for these
+    the last cell.
+    """
+    step = math.ceil(math.sqrt(labels.size / _MOST_CELLS))
+    sampled = labels[::step, ::step]
+    deepest, depth = np.zeros(num_segments, np.int64), np.zeros(num_segments)
+    if step > 1:
+        for row, line in enumerate(labels):
+            deepest[line] = np.arange(row * labels.shape[1], (row + 1) * labels.shape[1])
+    inside = depth_inside(sampled).ravel()
+    order = np.argsort(inside)
+    places = sampled.ravel()[order]
+    y, x = np.divmod(order, sampled.shape[1])
+    deepest[places] = y * step * labels.shape[1] + x * step  # the deepest comes last, and remains
+    depth[places] = inside[order] * step
+    return deepest, depth
 
 
 def _run_ends(labels: IntArray, rows: IntArray, columns: IntArray) -> list[IntArray]:

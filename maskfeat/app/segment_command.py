@@ -37,6 +37,7 @@ def segment(
     model: str = "maskfeat-b0",
     out: str = "segments",
     max_megapixels: float = 2.0,
+    tile: bool = False,
     skip_existing: bool = False,
     recursive: bool = False,
     outputs: str = "labels,overlay,contours",
@@ -85,6 +86,9 @@ def segment(
             the color of pixels alone.
         out: Folder to write to, made if it is not there; not that of the images.
         max_megapixels: Size to work with, millions of pixels.
+        tile: Segment larger images at full resolution by overlapping tiles instead, with one tree
+            of at most 400,000 superpixels: what is smaller than a thing of the reduced image is
+            found, too. It takes longer, in proportion to the pixels, and more memory.
         skip_existing: Pass over images whose KEY.json is there already and was made of the same
             image by the same model, settings and version; others are made anew.
         recursive: Take the images in folders within folders, too; `out` gets the same folders.
@@ -118,6 +122,8 @@ def segment(
     _check_out(placed, folder)
     settings = {"version": __version__, **origin_of_model(model), **cut}
     settings["max_megapixels"] = max_megapixels
+    if tile:
+        settings["tile"] = True
     if read_as.to_json():
         settings["read_as"] = read_as.to_json()
     results = [placed[path] / f"{path.stem}.json" for path in paths]
@@ -128,7 +134,7 @@ def segment(
     tasks = [Task(p, number, placed[p]) for number, p in enumerate(paths) if is_waiting[number]]
     num_changed = sum(results[task.number].exists() for task in tasks)
     is_one = len(paths) == 1 and not Path(images[0]).is_dir()
-    work = Work(model, device, cut, settings, wanted, read_as, max_megapixels)
+    work = Work(model, device, cut, settings, wanted, read_as, max_megapixels, tile)
     done = _segment_all(tasks, work, folder, workers or num_cores(), is_one)
     num_left_out = len(tasks) - done
     if num_left_out == len(paths):

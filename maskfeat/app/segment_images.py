@@ -20,13 +20,15 @@ from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import image_entry, json_bytes
-from maskfeat.segment.hierarchy import hierarchy
+from maskfeat.segment.hierarchy import Hierarchy, hierarchy, superpixel_hierarchy
 from maskfeat.segment.resizing import enlarged, reduced
+from maskfeat.segment.tiles import superpixels_by_tiles
 
 # What a hierarchy is built from.
 Encoder = Callable[[RgbImage], Features | RgbImage]
 
 MAX_SEGMENTS = 2**16  # numbers of 16 bits
+_STRIP_PX = 512
 
 
 def encoder_of(model: str, device: str) -> Encoder:
@@ -54,21 +56,22 @@ def segment_image(
         ValueError: If it has more than 65,536 segments.
     """
     path, folder = task.path, task.folder
-    tree = hierarchy(encoder(_reduced(rgb, work.max_megapixels, path)))
-    labels = tree.cut(**work.cut)
-    num_segments = int(labels.max()) + 1
+    tree = _hierarchy(rgb, encoder, work, path)
+    segments = tree.segments_of_superpixels(**work.cut)
+    num_segments = int(segments.max()) + 1
     if num_segments > MAX_SEGMENTS:
         raise ValueError(
             f"'{path}' has {num_segments} segments, and 16 bits number {MAX_SEGMENTS}; "
             "ask for fewer"
         )
+    labels = segments.astype(np.uint16)[tree.superpixel_labels]
     key, size = path.stem, rgb.shape[:2]
     for former in (f"{key}.json", *(f"{key}_{name}.png" for name in OUTPUTS)):
         (folder / former).unlink(missing_ok=True)
     if "labels" in work.outputs:
-        _write_png(folder / f"{key}_labels.png", enlarged(labels.astype(np.uint16), size))
+        _write_png(folder / f"{key}_labels.png", enlarged(labels, size))
     if "contours" in work.outputs:
-        _write_png(folder / f"{key}_contours.png", enlarged(contour_image(tree.ucm()), size))
+        _write_png(folder / f"{key}_contours.png", enlarged(_contours(tree), size))
     if "overlay" in work.outputs:
         # An image gets hardly smaller at the usual 6, which takes three times as long.
         _write_png(folder / f"{key}_overlay.png", overlay_labels(rgb, labels), compress_level=3)
@@ -77,6 +80,25 @@ def segment_image(
     content = {"image": image, KEY: origin, "annotations": annotations}
     with whole_file(folder / f"{key}.json") as file:
         file.write(json_bytes(content))
+
+
+def _hierarchy(rgb: RgbImage, encoder: Encoder, work: Work, path: Path) -> Hierarchy:
+    """The tree of an image: at full resolution by tiles, or reduced if it is too large."""
+    if not work.tile or rgb.shape[0] * rgb.shape[1] <= work.max_megapixels * 1e6:
+        return hierarchy(encoder(_reduced(rgb, work.max_megapixels, path)))
+    graph = superpixels_by_tiles(rgb, encoder)
+    return superpixel_hierarchy(graph, merge_classifier=None if work.model == "lab" else "default")
+
+
+def _contours(tree: Hierarchy) -> npt.NDArray[np.uint8]:
+    """`contour_image`, by strips: that of a large image in floats takes gigabytes."""
+    labels = tree.superpixel_labels
+    drawn = np.empty(labels.shape, np.uint8)
+    for top in range(0, len(labels), _STRIP_PX):
+        first = max(0, top - 1)  # sides above and below a strip belong to it
+        strip = Hierarchy(labels[first : top + _STRIP_PX + 1], tree.tree)
+        drawn[top : top + _STRIP_PX] = contour_image(strip.ucm())[top - first :][:_STRIP_PX]
+    return drawn
 
 
 def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:

@@ -38,6 +38,7 @@ class Work:
         outputs: Which images to write beside KEY.json, of `OUTPUTS`.
         read_as: How images are read.
         max_megapixels: Larger images are reduced to it before their features are taken.
+        tile: They are not reduced, but their features taken tile by tile.
     """
 
     model: str
@@ -47,3 +48,4 @@ class Work:
     outputs: frozenset[str]
     read_as: ReadAs
     max_megapixels: float
+    tile: bool = False

@@ -190,14 +190,15 @@ def overlay_labels(
     """
     height, width = image.shape[:2]
     rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
-    tint = label_colors(np.arange(labels.max() + 1))[labels]
-    is_border = border_pixels(np.asarray(labels, dtype=np.int64))
+    tints = label_colors(np.arange(int(labels.max()) + 1))
     drawn = np.empty_like(image)
     for top in range(0, height, 256):  # by strips: a large image in floats takes gigabytes
         strip_rows = slice(top, top + 256)
-        places = np.ix_(rows[strip_rows], columns)
-        mixed = (1 - alpha) * image[strip_rows].astype(np.float32) + alpha * tint[places]
-        mixed[is_border[places]] = color
+        first, last = rows[strip_rows][[0, -1]]
+        part = labels[first : last + 2].astype(np.int64)  # a border depends on the row below
+        places = np.ix_(rows[strip_rows] - first, columns)
+        mixed = (1 - alpha) * image[strip_rows].astype(np.float32) + alpha * tints[part[places]]
+        mixed[border_pixels(part)[places]] = color
         drawn[strip_rows] = mixed.round()
     return drawn
 

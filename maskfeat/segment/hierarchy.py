@@ -25,7 +25,7 @@ from maskfeat.segment.merge_classifier import (
     reagglomerated,
 )
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import PartitionTree, in_reading_order
+from maskfeat.segment.tree import PartitionTree
 
 Linkage = Literal["nearest", "average", "ward"]
 
@@ -86,6 +86,14 @@ class Hierarchy:
         Raises:
             ValueError: If not exactly one of the two is given, or it is out of range.
         """
+        return self.segments_of_superpixels(num_segments, granularity=granularity)[
+            self.superpixel_labels
+        ]
+
+    def segments_of_superpixels(
+        self, num_segments: int | None = None, *, granularity: float | None = None
+    ) -> IntArray:
+        """As `cut`: the segment of each superpixel, int64, shape (K,)."""
         if (num_segments is None) == (granularity is None):
             raise ValueError(
                 "give num_segments or granularity, one of the two, "
@@ -96,7 +104,10 @@ class Hierarchy:
         else:
             count = checked_num_segments(num_segments)
             groups = self.tree.groups(min(count, self.tree.num_leaves))
-        return in_reading_order(groups[self.superpixel_labels])
+        firsts = np.full(int(groups.max()) + 1, self.superpixel_labels.size)
+        np.minimum.at(firsts, groups, _first_pixels(self.superpixel_labels, len(groups)))
+        number: IntArray = np.argsort(np.argsort(firsts))
+        return number[groups]
 
     def ucm(self) -> FloatArray:
         """The ultrametric contour map: the altitude up to which each boundary survives.
@@ -139,6 +150,15 @@ class Hierarchy:
         """The former name of `ucm`."""
         warn_renamed("saliency()", "ucm()")
         return self.ucm()
+
+
+def _first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
+    """The first pixel of each region of a label map in reading order, flat, (K,)."""
+    height, width = labels.shape
+    firsts = np.empty(num_regions, np.int64)
+    for row in reversed(range(height)):  # what is written last remains
+        firsts[labels[row, ::-1]] = np.arange((row + 1) * width - 1, row * width - 1, -1)
+    return firsts
 
 
 @renamed_argument("judge", "merge_classifier")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import higra as hg
 import numpy as np
@@ -102,40 +104,82 @@ def superpixels(
         of watershed cuts, ISMM 2011.
         Najman, Cousty, Perret: Playing with Kruskal, ISMM 2013 (the total order of the edges).
     """
-    per_megapixel = checked_number("per_megapixel", per_megapixel, above=0, most=1e6)
-    height, width = features.size
-    num_pixels = height * width
-    num_superpixels = min(num_pixels, max(MIN_SUPERPIXELS, round(per_megapixel * num_pixels / 1e6)))
+    num_superpixels = num_superpixels_of(features.size, per_megapixel)
     distances = neighbor_distances or features.neighbor_distances()
     followed = neighbor_distances or features.followed_distances(distances)
-    labels = _tiled_watershed(*_slopes(*followed), num_superpixels)
+    labels = _tiled_watershed(*slopes_of(*followed), num_superpixels)
     return graph_of_labels(features, labels, distances)
 
 
-def _tiled_watershed(right: FloatArray, below: FloatArray, num_superpixels: int) -> IntArray:
-    """Watersheds by area of equal tiles, int64 (H, W); superpixels in proportion to area."""
-    height, width = right.shape[0], below.shape[1]
-    labels = np.empty((height, width), np.int64)
+def num_superpixels_of(size: tuple[int, int], per_megapixel: float) -> int:
+    """How many superpixels an image of this size gets, see `superpixels`.
+
+    Raises:
+        ValueError: If `per_megapixel` is not a number above 0 and up to a million.
+    """
+    per_megapixel = checked_number("per_megapixel", per_megapixel, above=0, most=1e6)
+    num_pixels = size[0] * size[1]
+    return min(num_pixels, max(MIN_SUPERPIXELS, round(per_megapixel * num_pixels / 1e6)))
+
+
+class Tile(NamedTuple):
+    """A part of an image that is cut into superpixels by itself.
+
+    Attributes:
+        rows: Of the image.
+        columns: Of the image.
+        first: Number of its first superpixel.
+        count: How many it has.
+    """
+
+    rows: slice
+    columns: slice
+    first: int
+    count: int
+
+
+def tiles_of(size: tuple[int, int], num_superpixels: int) -> list[list[Tile]]:
+    """Equal tiles of at most `TILE_PX` a side, by rows; superpixels in proportion to area."""
     edges_y, edges_x = (
-        np.linspace(0, side, math.ceil(side / TILE_PX) + 1).round().astype(int)
-        for side in (height, width)
+        np.linspace(0, side, math.ceil(side / TILE_PX) + 1).round().astype(int).tolist()
+        for side in size
     )
     done_superpixels = done_pixels = 0
+    tiles: list[list[Tile]] = []
     for top, bottom in itertools.pairwise(edges_y):
+        tiles.append([])
         for left, end in itertools.pairwise(edges_x):
-            area = int((bottom - top) * (end - left))
+            area = (bottom - top) * (end - left)
             done_pixels += area
-            share = max(1, round(num_superpixels * done_pixels / labels.size) - done_superpixels)
-            share = min(share, area)
-            tile = _watershed_by_area(
-                right[top:bottom, left : end - 1], below[top : bottom - 1, left:end], share
-            )
-            labels[top:bottom, left:end] = tile.reshape(bottom - top, -1) + done_superpixels
+            wanted = round(num_superpixels * done_pixels / (size[0] * size[1]))
+            share = min(max(1, wanted - done_superpixels), area)
+            tiles[-1].append(Tile(slice(top, bottom), slice(left, end), done_superpixels, share))
             done_superpixels += share
+    return tiles
+
+
+def _tiled_watershed(right: FloatArray, below: FloatArray, num_superpixels: int) -> IntArray:
+    """Watersheds by area of equal tiles, int64 (H, W)."""
+    labels = np.empty((right.shape[0], below.shape[1]), np.int64)
+    for tile in itertools.chain(*tiles_of((right.shape[0], below.shape[1]), num_superpixels)):
+        found = watershed_of_tile(right, below, tile.rows, tile.columns, tile.count)
+        labels[tile.rows, tile.columns] = found + tile.first
     return labels
 
 
-def _slopes(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
+def watershed_of_tile(
+    right: FloatArray, below: FloatArray, rows: slice, columns: slice, count: int
+) -> IntArray:
+    """Superpixels of a part of an image, from the slopes of the whole, int64, from 0."""
+    found = _watershed_by_area(
+        right[rows, columns.start : columns.stop - 1],
+        below[rows.start : rows.stop - 1, columns],
+        count,
+    )
+    return found.reshape(rows.stop - rows.start, -1)
+
+
+def slopes_of(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Squared distances to the neighbors become slopes, same shapes.
 
     A tenth of the distance itself is added, or the corner of a flat region would be on neither
@@ -276,14 +320,27 @@ def border_graph(
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
     first = np.concatenate([labels[:, :-1][across], labels[:-1][down]]).astype(np.int64)
     second = np.concatenate([labels[:, 1:][across], labels[1:][down]]).astype(np.int64)
-    num_regions = int(labels.max()) + 1
+    values = [np.concatenate([right[across], below[down]]) for right, below in sides]
+    return grouped_borders(first, second, int(labels.max()) + 1, values)
+
+
+def grouped_borders(
+    first: IntArray, second: IntArray, num_regions: int, values: Sequence[FloatArray]
+) -> tuple[Int32Array, FloatArray, list[FloatArray]]:
+    """As `border_graph`, for the pixel sides of all borders.
+
+    Args:
+        first: Region on one side, int64, shape (N,).
+        second: Another region, on the other side.
+        num_regions: More than any number of a region.
+        values: Of each side, shapes (N,).
+    """
     keys = np.minimum(first, second) * num_regions + np.maximum(first, second)
     unique, inverse = np.unique(keys, return_inverse=True)
     lengths = np.bincount(inverse, minlength=len(unique))
     means: list[FloatArray] = []
-    for right, below in sides:
-        values = np.concatenate([right[across], below[down]])
-        sums = np.bincount(inverse, values, minlength=len(unique))
+    for of_sides in values:
+        sums = np.bincount(inverse, of_sides, minlength=len(unique))
         means.append((sums / lengths).astype(np.float32))
     edges = np.stack(np.divmod(unique, num_regions), axis=1).astype(np.int32)
     return edges, lengths.astype(np.float32), means

@@ -294,6 +294,33 @@ def test_a_large_image_is_reduced_and_its_segments_are_enlarged(net, tmp_path, c
     assert read_back(jpg, tmp_path / "out/a.json").runs.size == (151, 203)
 
 
+def test_a_large_image_is_segmented_whole_by_tiles(tmp_path, monkeypatch):
+    """Colors depend on near pixels alone: by tiles all is as without."""
+    path = image(tmp_path / "photos/a.png", 150, 210)
+    monkeypatch.setattr("maskfeat.segment.superpixels.TILE_PX", 48)
+    monkeypatch.setattr("maskfeat.app.segment_images._STRIP_PX", 40)
+    monkeypatch.setattr("maskfeat.app.nested_masks._STRIP_PX", 40)
+    segment(path, "--model=lab", "--out", tmp_path / "whole")
+    words = ["--model=lab", "--max_megapixels=0.01", "--tile"]
+    segment(path, *words, "--out", tmp_path / "tiles")
+    for ending in ("_labels.png", "_overlay.png", "_contours.png"):
+        one, other = (tmp_path / f"{out}/a{ending}" for out in ("whole", "tiles"))
+        assert one.read_bytes() == other.read_bytes(), ending
+    (whole, masks), (tiled, others) = (
+        masks_of(tmp_path / f"{o}/a.json") for o in ("whole", "tiles")
+    )
+    assert np.array_equal(masks, others)
+    assert [one["point_coords"] for one in whole] == [one["point_coords"] for one in tiled]
+
+
+def test_points_of_large_maps_lie_in_their_masks(monkeypatch):
+    monkeypatch.setattr("maskfeat.app.nested_masks._MOST_CELLS", 200)
+    tree = maskfeat.hierarchy(scene(48, 64))
+    for one in annotate_cut(tree, tree.cut(20), (48, 64)):
+        ((column, row),) = one["point_coords"]
+        assert coco.decode(one["segmentation"])[int(row), int(column)]
+
+
 def test_an_image_within_the_limit_is_not_reduced(tmp_path, capsys):
     path = image(tmp_path / "photos/a.png", 30, 40)
     segment(path, "--max_megapixels=0.0012", "--model=lab", "--out", tmp_path / "out")
