@@ -9,6 +9,7 @@ from typing import Any
 
 import higra as hg
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from maskfeat.arrays import Float64Array, IntArray
@@ -18,6 +19,7 @@ from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.resizing import nearest_cells
 
+LabelMap = npt.NDArray[np.integer[Any]]
 _STRIP_PX = 512
 _MOST_CELLS = 8_000_000  # of a label map in which depths are measured
 
@@ -42,7 +44,7 @@ class _Region:
 
 
 def annotate_cut(
-    hierarchy: Hierarchy, labels: IntArray, size: tuple[int, int]
+    hierarchy: Hierarchy, labels: LabelMap, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Describe the segments of a cut and the merges above it as annotations in SA-1B's layout.
 
@@ -98,7 +100,7 @@ def annotate_cut(
     return found
 
 
-def _nodes_of_segments(hierarchy: Hierarchy, labels: IntArray) -> IntArray:
+def _nodes_of_segments(hierarchy: Hierarchy, labels: LabelMap) -> IntArray:
     """The node of each segment: the largest whose superpixels all lie in that segment, (K,)."""
     tree = hierarchy.tree
     segments = np.empty(tree.num_leaves)
@@ -122,7 +124,7 @@ def _nodes_above(hierarchy: Hierarchy, nodes: IntArray) -> IntArray:
     return np.flatnonzero(is_above[:-1])
 
 
-def _segment_regions(labels: IntArray, size: tuple[int, int]) -> list[_Region]:
+def _segment_regions(labels: LabelMap, size: tuple[int, int]) -> list[_Region]:
     """The segments of a label map, (h, w), enlarged."""
     height, width = size
     rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
@@ -151,7 +153,7 @@ def _segment_regions(labels: IntArray, size: tuple[int, int]) -> list[_Region]:
     return regions
 
 
-def _areas(labels: IntArray, heights: IntArray, widths: IntArray) -> IntArray:
+def _areas(labels: LabelMap, heights: IntArray, widths: IntArray) -> IntArray:
     """Pixels of each segment of a label map whose cells are so high and wide, by strips of it."""
     areas = np.zeros(int(labels.max()) + 1)
     for top in range(0, len(labels), _STRIP_PX):
@@ -161,7 +163,7 @@ def _areas(labels: IntArray, heights: IntArray, widths: IntArray) -> IntArray:
     return areas.astype(np.int64)
 
 
-def _deepest(labels: IntArray, num_segments: int) -> tuple[IntArray, Float64Array]:
+def _deepest(labels: LabelMap, num_segments: int) -> tuple[IntArray, Float64Array]:
     """The cell of each segment that lies furthest inside, flat (K,), and how far.
 
     Of a large map only every n-th row and column are looked at, and of what is too thin for these
@@ -182,7 +184,7 @@ def _deepest(labels: IntArray, num_segments: int) -> tuple[IntArray, Float64Arra
     return deepest, depth
 
 
-def _run_ends(labels: IntArray, rows: IntArray, columns: IntArray) -> list[IntArray]:
+def _run_ends(labels: LabelMap, rows: IntArray, columns: IntArray) -> list[IntArray]:
     """Where the runs of each segment of an enlarged label map begin and end."""
     # One pass over the image for all segments.
     small = labels.astype(np.min_scalar_type(int(labels.max()))).T

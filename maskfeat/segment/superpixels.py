@@ -129,13 +129,13 @@ class Tile(NamedTuple):
         rows: Of the image.
         columns: Of the image.
         first: Number of its first superpixel.
-        count: How many it has.
+        num: How many it has.
     """
 
     rows: slice
     columns: slice
     first: int
-    count: int
+    num: int
 
 
 def tiles_of(size: tuple[int, int], num_superpixels: int) -> list[list[Tile]]:
@@ -162,7 +162,7 @@ def _tiled_watershed(right: FloatArray, below: FloatArray, num_superpixels: int)
     """Watersheds by area of equal tiles, int64 (H, W)."""
     labels = np.empty((right.shape[0], below.shape[1]), np.int64)
     for tile in itertools.chain(*tiles_of((right.shape[0], below.shape[1]), num_superpixels)):
-        found = watershed_of_tile(right, below, tile.rows, tile.columns, tile.count)
+        found = watershed_of_tile(right, below, tile.rows, tile.columns, tile.num)
         labels[tile.rows, tile.columns] = found + tile.first
     return labels
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskfeat.arrays import FloatArray, Int32Array, IntArray, RgbImage
 from maskfeat.features.reading import Features
-from maskfeat.segment.inputs import FeatureSource, features_of
+from maskfeat.segment.inputs import FeatureSource, as_features
 from maskfeat.segment.superpixels import (
     RegionGraph,
     Tile,
@@ -65,14 +65,14 @@ def superpixels_by_tiles(
 
     Args:
         rgb: The image, uint8, shape (H, W, 3).
-        encode: Gives what `features_of` takes, of crops.
+        encode: Gives what `as_features` takes, of crops.
         per_megapixel: See `superpixels`; there are at most `MOST_SUPERPIXELS`.
         margin_px: How far crops reach beyond their tiles, at least.
     """
     size = (rgb.shape[0], rgb.shape[1])
     count = min(num_superpixels_of(size, per_megapixel), MOST_SUPERPIXELS)
     tiles = tiles_of(size, count)
-    count = tiles[-1][-1].first + tiles[-1][-1].count
+    count = tiles[-1][-1].first + tiles[-1][-1].num
     found = _Found(
         np.empty(size, np.int32), np.empty(count, np.float32), np.empty((count, 2), np.float32)
     )
@@ -80,7 +80,7 @@ def superpixels_by_tiles(
         rows = slice(block[0].rows.start, block[-1].rows.stop)
         columns = slice(block[0].columns.start, block[-1].columns.stop)
         crop = _with_margin(rows, size[0], margin_px), _with_margin(columns, size[1], margin_px)
-        features = features_of(encode(np.ascontiguousarray(rgb[crop])))
+        features = as_features(encode(np.ascontiguousarray(rgb[crop])))
         _add_block(found, features, block, (rows, columns), crop)
     return _graph(found)
 
@@ -113,7 +113,7 @@ def _add_block(
     )
     distances, predicted = features.neighbor_distances(), features.boundary_probabilities()
     slopes = slopes_of(*features.followed_distances(distances))
-    count = sum(tile.count for tile in block)
+    count = sum(tile.num for tile in block)
     # Numbers within the block; those of the margin are one more.
     numbers, names, done = np.full(features.size, count, np.int32), np.empty(count, np.int64), 0
     for tile in block:
@@ -121,9 +121,9 @@ def _add_block(
             slice(part.start - around.start, part.stop - around.start)
             for part, around in zip((tile.rows, tile.columns), crop, strict=True)
         )
-        numbers[rows, columns] = watershed_of_tile(*slopes, rows, columns, tile.count) + done
-        names[done : done + tile.count] = np.arange(tile.first, tile.first + tile.count)
-        done += tile.count
+        numbers[rows, columns] = watershed_of_tile(*slopes, rows, columns, tile.num) + done
+        names[done : done + tile.num] = np.arange(tile.first, tile.first + tile.num)
+        done += tile.num
     own = numbers[inner]
     _add_regions(found, features.region_means(numbers, count + 1)[:count], own, names, place)
     found.scale = features.scale
