@@ -22,7 +22,7 @@ from waiting import wait_until
 
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.engines import EXECUTORS, engine_of
-from maskfeat.data.convert.parts import Engine, run_parts
+from maskfeat.data.convert.parts import Engine, InThisProcess, run_parts
 from maskfeat.data.convert.sample import Record, Shrunk
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.verify import verify_folder
@@ -154,6 +154,19 @@ def test_what_the_work_raises_is_raised_at_once_and_not_repeated(tmp_path: Path)
     with pytest.raises(ValueError, match="a fault of the input"):
         run_parts(raise_once_more, [tmp_path], processes())
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def run_out_of_time(tries: Path) -> int:
+    num = len(list(tries.iterdir()))
+    (tries / str(num)).touch()
+    if num < 2:
+        raise TimeoutError
+    return num
+
+
+def test_what_an_engine_raises_within_the_work_is_repeated(tmp_path: Path) -> None:
+    engine = Engine(InThisProcess, lost=(TimeoutError,))
+    assert run_parts(run_out_of_time, [tmp_path], engine) == [2]
 
 
 def test_workers_that_always_die_end_the_run_in_one_sentence() -> None:

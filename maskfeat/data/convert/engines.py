@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ P = ParamSpec("P")
 
 EXECUTORS = ("processes", "dask", "submitit", "ray")
 _TASK_OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "scheduling_strategy")  # of Ray
+_TIMEOUT_MIN = 24 * 60  # of a job, where nothing else is asked for; submitit's own is 5
 _POLL_S = 1.0  # between looks at the jobs of Slurm
 
 
@@ -52,7 +54,8 @@ def engine_of(
         return Engine(lambda: _dask(distributed, options), num_parts, 0)
     if name == "submitit":
         submitit = _imported("submitit", name)
-        return Engine(lambda: _submitit(submitit, folder, options), num_parts)
+        lost = (BrokenExecutor, submitit.core.utils.UncompletedJobError)
+        return Engine(lambda: _submitit(submitit, folder, options), num_parts, lost=lost)
     ray = _imported("ray", name)
     return Engine(lambda: _ray(ray, options), num_parts, 0)
 
@@ -81,9 +84,26 @@ def _submitit(submitit: Any, folder: Path, options: dict[str, Any]) -> Iterator[
     of_executor = {"folder": str(folder / ".submitit"), "cluster": None}
     of_executor |= {name: options[name] for name in of_executor.keys() & options.keys()}
     executor = submitit.AutoExecutor(**of_executor)
-    executor.update_parameters(**{n: v for n, v in options.items() if n not in of_executor})
+    others = {name: value for name, value in options.items() if name not in of_executor}
+    executor.update_parameters(**{"timeout_min": _TIMEOUT_MIN, **others})
     with _Jobs(executor.submit) as jobs:
         yield jobs
+
+
+@dataclass(frozen=True)
+class _Resumable:
+    """Work that Slurm may stop, at the time limit or for others, and start again."""
+
+    work: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:  # noqa: ANN401 - any work
+        return self.work(*args)
+
+    def checkpoint(self, *args: Any) -> Any:  # noqa: ANN401 - as submitit asks
+        """What to submit in its place: the same, which goes on where it was."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *args)
 
 
 class _Jobs(Executor):
@@ -103,7 +123,7 @@ class _Jobs(Executor):
     def submit(self, fn: Callable[P, Out], /, *args: P.args, **kwargs: P.kwargs) -> Future[Out]:
         """Submit a job."""
         future: Future[Out] = Future()
-        self._jobs[future] = self._start(fn, *args, **kwargs)
+        self._jobs[future] = self._start(_Resumable(fn), *args, **kwargs)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

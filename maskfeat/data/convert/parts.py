@@ -31,11 +31,14 @@ class Engine:
         num_parts: How many parts to make of the work; None makes as many as there are pieces.
         num_repeats: How often a part is repeated whose worker has died. Dask and Ray do it
             themselves, as often as `NUM_REPEATS`.
+        lost: What is raised within the work where a process of its worker has died, or where its
+            time is over.
     """
 
     open: Callable[[], AbstractContextManager[Executor]]
     num_parts: int | None = None
     num_repeats: int = NUM_REPEATS
+    lost: tuple[type[Exception], ...] = (BrokenExecutor,)
 
     def shares(self, pieces: Sequence[In]) -> list[Sequence[In]]:
         """Pieces of work dealt out to the parts."""
@@ -67,6 +70,7 @@ def run_parts(
     """
     results: dict[int, Out] = {}
     lost: dict[int, Exception] = {}
+    guarded = _Guarded(work, engine.lost)
     for attempt in range(engine.num_repeats + 1):
         if attempt:
             _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
@@ -74,7 +78,7 @@ def run_parts(
         waiting = [number for number in range(len(parts)) if number not in results]
         with engine.open() as executor, _canceled_in_the_end() as futures:
             for number in waiting:
-                futures[_submitted(executor, _Guarded(work), parts[number])] = number
+                futures[_submitted(executor, guarded, parts[number])] = number
             for future in as_completed(futures):
                 try:
                     found = future.result()
@@ -107,11 +111,12 @@ class _Guarded:
     """Work that gives what it raises, so that all else is the engine's."""
 
     work: Callable[[Any], Any]
+    lost: tuple[type[Exception], ...]
 
     def __call__(self, part: Any) -> Any:  # noqa: ANN401 - any work
         try:
             return self.work(part)
-        except BrokenExecutor:  # a process of this worker has died
+        except self.lost:
             raise
         except Exception as error:
             return _Raised(error)
