@@ -170,6 +170,16 @@ def test_a_stack_says_which_page_is_taken_and_lets_choose(
         read_image(path, read_as=ReadAs(page=3))
 
 
+def test_any_of_five_pages_can_be_chosen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pages = np.stack([FLAT // (n + 1) for n in range(5)])
+    tif(tmp_path / "a.tif", pages)
+    for number in range(1, 6):
+        chosen = read_image(tmp_path / "a.tif", read_as=ReadAs(page=number))
+        assert np.array_equal(chosen, pages[number - 1])
+    read_image(tmp_path / "a.tif")
+    assert "of its 5 pages the first is taken (--page)" in caplog.text
+
+
 def test_a_page_of_deep_values_is_checked_by_its_own_header(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as file:
