@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from maskfeat.app.annotation_state import Description, MaskRuns
-from maskfeat.app.label_map import LabelMapPainter, Layer, decoded
+from maskfeat.app.label_map import LabelMapPainter, Layer, decoded, png_bytes
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import whole_file
-from maskfeat.formats.sa1b import annotation, image_entry, json_bytes, way_to
+from maskfeat.formats.sa1b import annotation, image_entry, way_to
 from maskfeat.interactive.geometry import window_of
 from maskfeat.segment.resizing import enlarged
 
@@ -76,13 +71,13 @@ class Results:
     @cached_property
     def made_of(self) -> str:
         """A short name of what they are made of, hexadecimal."""
-        masks = [[n, *vars(mask).values()] for n, mask in sorted(self.masks.items())]
-        image = way_to(self.image, self.folder)
-        content = [image, self.size, masks, self.are_labels]
+        masks = ", ".join(_text_of(n, mask) for n, mask in sorted(self.masks.items()))
+        image = json.dumps(way_to(self.image, self.folder))
+        content = f"[{image}, {json.dumps(self.size)}, [{masks}], {json.dumps(self.are_labels)}"
         words = {n: vars(one) for n, one in self.descriptions.items() if one != Description()}
         if words or self.order:
-            content.append([dict(sorted(words.items())), self.order])
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+            content += f", {json.dumps([dict(sorted(words.items())), self.order])}"
+        return hashlib.sha256(f"{content}]".encode()).hexdigest()[:16]
 
     @property
     def are_on_disk(self) -> bool:
@@ -121,23 +116,25 @@ def written_results(results: Results, painter: LabelMapPainter) -> Iterator[None
         ValueError: If a mask's runs are malformed.
     """
     entries = {number: _entry(runs, results.size) for number, runs in results.masks.items()}
-    content = {
-        "image": image_entry(
-            results.image_id, results.size, results.image, results.folder, results.read_as
-        ),
-        "annotations": _annotations(entries, results),
-    }
-    png = io.BytesIO()
-    labels = painter.painted(results.label_map, _layers(entries, results), results.size)
-    Image.fromarray(labels).save(png, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    rest = json_bytes(content)[1:]
-    digest = _digest(rest, png.getvalue())
+    image = json.dumps(
+        image_entry(results.image_id, results.size, results.image, results.folder, results.read_as),
+        separators=(",", ":"),
+    )
+    annotations = ",".join(_annotations(entries, results))
+    rest = f'"image":{image},"annotations":[{annotations}]}}'.encode()
+    png = png_bytes(painter.painted(results.label_map, _layers(entries, results), results.size))
+    digest = _digest(rest, png)
     with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
-        png_file.write(png.getvalue())
+        png_file.write(png)
         json_file.write(f'{{"made_of":"{results.made_of}","digest":"{digest}",'.encode() + rest)
         png_file.flush()
         json_file.flush()
         yield
+
+
+@lru_cache(maxsize=2048)
+def _text_of(number: int, mask: MaskRuns) -> str:
+    return json.dumps([number, mask.size, mask.counts])
 
 
 def _read(path: Path) -> bytes:
@@ -160,11 +157,11 @@ class _Entry:
 
     Attributes:
         share: Of the pixels that were decided upon, in (0, 1].
-        annotation: In the layout of SA-1B, its number left out; not to be changed.
+        text: In the layout of SA-1B as JSON, its number left out.
     """
 
     share: float
-    annotation: Mapping[str, Any]
+    text: str
 
 
 @lru_cache(maxsize=2048)  # an image is written anew with each object: its others are known
@@ -184,7 +181,7 @@ def _entry(runs: MaskRuns, size: Size) -> _Entry | None:
         point_yx=_point_inside(small, size),
     )
     del found["id"]
-    return _Entry(float(small.mean()), MappingProxyType(found))
+    return _Entry(float(small.mean()), json.dumps(found, separators=(",", ":")))
 
 
 def _layers(entries: Mapping[int, _Entry | None], results: Results) -> list[Layer]:
@@ -201,15 +198,16 @@ def _places(results: Results) -> dict[int, int]:
     return {number: place for place, number in enumerate((*results.order, *rest))}
 
 
-def _annotations(entries: Mapping[int, _Entry | None], results: Results) -> list[dict[str, Any]]:
+def _annotations(entries: Mapping[int, _Entry | None], results: Results) -> list[str]:
     """What is written of the masks that are not empty, ordered."""
     places, annotations = _places(results), []
     for number in sorted(entries, key=lambda one: places[one]):
         entry = entries[number]
         if entry is not None:
             words = _words_of(results.descriptions.get(number, Description()))
-            label = {"label": number} if results.are_labels else words
-            annotations.append({"id": number, **entry.annotation, **label})
+            label: dict[str, object] = {"label": number} if results.are_labels else {**words}
+            rest = f",{json.dumps(label)[1:]}" if label else "}"
+            annotations.append(f'{{"id":{number},{entry.text[1:-1]}{rest}')
     return annotations
 
 

@@ -13,6 +13,7 @@ from drawn_images import SIZE, disc, drawn, square, write_images
 from PIL import Image
 from pycocotools import mask as coco
 
+from maskfeat.app import annotation_results
 from maskfeat.app.annotation import Annotation
 from maskfeat.app.annotation_results import Results, written_results
 from maskfeat.app.annotation_state import MaskRuns, Prompt
@@ -234,7 +235,7 @@ def test_a_disk_that_is_full_changes_neither_prompts_nor_results(paths, out, mon
         raise OSError(28, "No space left on device")
 
     identity, more = read_at_work(paths[0], 1).identity, after(*DONE, GREEN, FinishObject(SQUARE))
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(annotation_results, "png_bytes", full)
     with pytest.raises(OSError, match="No space"):
         store.save(0, SIZE, identity, more, store.revision(0))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -24,6 +24,7 @@ from maskfeat.app.annotation_steps import (
     SetDone,
     SetToCheck,
 )
+from maskfeat.app.label_map import LabelMapPainter, png_bytes
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -171,9 +172,15 @@ def test_classes_go_out_and_come_in_again_and_the_order_says_what_is_on_top(clie
     np.testing.assert_array_equal(np.array(Image.open(out / "p0_mask.png")), labels)
 
 
-def test_a_map_painted_on_is_the_map_painted_anew(tmp_path) -> None:
-    from maskfeat.app.label_map import LabelMapPainter
+def test_a_label_map_is_the_same_read_back(tmp_path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2**16, (37, 53), dtype=np.uint16)
+    (tmp_path / "map.png").write_bytes(png_bytes(labels))
+    found = Image.open(tmp_path / "map.png")
+    assert found.mode == "I;16"
+    np.testing.assert_array_equal(np.array(found), labels)
 
+
+def test_a_map_painted_on_is_the_map_painted_anew(tmp_path) -> None:
     random = np.random.default_rng(0)
     layers = []
     for number in range(1, 9):
