@@ -136,7 +136,6 @@ def disturbed(work: Path, name: str, log: Path) -> dict:
     return {
         "executor": name,
         "first_shard_s": round(first_s, 1),
-        "killed_worker": worker,
         "images_done_at_kill": done,
         "to_the_end_s": round(time.monotonic() - again_at, 1),
         "total_s": round(time.monotonic() - began, 1),

@@ -2,7 +2,7 @@
 
     python experiments/scale/segment_cost.py PHOTOS --out experiments/scale
 
-PHOTOS is a folder of photographs as SA-1B has them. `segment_cost.json` keeps what was measured,
+PHOTOS is a folder of images of the size that SA-1B has. `segment_cost.json` keeps what was measured,
 `segment_cost.md` the table.
 """
 
@@ -46,7 +46,7 @@ def measured(photos: Path) -> dict:
     began = time.process_time()
     made = [recipe.make(record.key, 1, record) for record in records]
     return {
-        "photographs": len(made),
+        "images": len(made),
         "size_px": recipe.size,
         "cpu_s_per_image": round((time.process_time() - began) / len(made), 3),
         "jpg_kb": round(sum(len(one.jpg) for one in made) / len(made) / 1e3, 1),
