@@ -2,8 +2,8 @@
 
     python experiments/scale/segment_cost.py PHOTOS --out experiments/scale
 
-PHOTOS is a folder of images of the size that SA-1B has. `segment_cost.json` keeps what was measured,
-`segment_cost.md` the table.
+PHOTOS is a folder of images of the size that SA-1B has. `segment_cost.json` keeps what was
+measured, `segment_cost.md` the table.
 """
 
 from __future__ import annotations
