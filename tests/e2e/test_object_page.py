@@ -163,6 +163,10 @@ def test_a_finger_marks_both_sides_and_two_fingers_move_the_image(browser, url, 
     with opened(window, url) as page:
         box = page.page.locator("#canvas").bounding_box()
         assert box["width"] * box["height"] > 0.7 * 390 * 844
+        page.page.locator("#sheet").tap()
+        page.text("#modes").to_be_visible()
+        page.page.locator("#sheet").tap()
+        page.text("#modes").to_be_hidden()
         page.page.touchscreen.tap(*page.spot(ON_DISC))
         page.text("#undo").to_be_enabled()
         page.page.locator("#background").tap()
@@ -183,8 +187,6 @@ def test_a_finger_marks_both_sides_and_two_fingers_move_the_image(browser, url, 
         touch("touchMove", (x - 90, y - 200), (x + 10, y - 200))
         touch("touchEnd")
         assert np.abs(page.color_at(ON_SQUARE) - before).max() > 20  # it is elsewhere
-        page.page.locator("#sheet").tap()
-        page.text("#modes").to_be_visible()
     window.close()
     assert [prompt["label"] for prompt in prompts_in(out)] == [1, 0]
 
