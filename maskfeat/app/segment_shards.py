@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,8 @@ def segment(
         num_workers: Processes, each with one thread and about 1 GB of memory; 0 works in this one.
             Default: one for each core. Of dask, submitit and ray, those in each of their workers;
             default 0, and dask allows no other.
-        device: Where the network runs: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
+        device: Where the network runs: cpu, cuda, cuda:1, mps; auto takes a GPU, in all workers,
+            if the machine that starts the run has one. OUT is made on devices of one kind.
         executor: Who does it: processes of this machine, dask, submitit (Slurm) or ray. Each of
             the last three is an extra to install. A worker that dies is replaced three times.
         executor_options: JSON of options: of dask.distributed.Client (address; without it this
@@ -90,7 +91,8 @@ def segment(
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     cut = cut_settings(num_segments, granularity)
     recipe = SegmentRecipe(model, device, cut, max_megapixels, size, jpg_quality, shard_mb)
-    share, engine = parse_part(part), engine_of(executor, executor_options, parts, Path(out))
+    share = parse_part(part)
+    engine = engine_of(executor, executor_options, parts, Path(out), num_workers)
     inputs = find_inputs(sources, IMAGES, limits=limits)
     print_summary(convert_inputs(inputs, out, recipe, share, num_workers, True, engine))
 
@@ -101,14 +103,18 @@ class SegmentRecipe:
 
     Args:
         model: A file, a name, or "lab".
-        device: Where its network runs.
+        device: Where its network runs; "auto" is decided where the recipe is made.
         cut: What to cut hierarchies with, see `Hierarchy.cut`.
         max_megapixels: Larger images are reduced to it before their features are taken.
         size: Short side of the images, pixels.
         jpg_quality: Of images that are encoded anew.
         shard_mb: Size of a shard, 10^6 bytes.
 
+    Attributes:
+        origin: What tells the model from others, see `origin_of_model`; no worker takes another.
+
     Raises:
+        FileNotFoundError: If there is no such model.
         ValueError: If a setting is out of range.
     """
 
@@ -119,13 +125,20 @@ class SegmentRecipe:
     size: int = 512
     jpg_quality: int = 90
     shard_mb: float = 256.0
+    origin: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         check_output(self.size, self.jpg_quality, self.shard_mb)
+        object.__setattr__(self, "origin", origin_of_model(self.model))
+        if self.device == "auto":
+            from maskfeat.features.device import device_of
+
+            object.__setattr__(self, "device", str(device_of(self.device)))
 
     def described(self) -> dict[str, Any]:
-        """The settings, and what tells the model from others."""
-        made_by = {"command": "segment", "version": __version__, **origin_of_model(self.model)}
+        """The settings, what tells the model from others, and the kind of device, which rounds."""
+        made_by = {"command": "segment", "version": __version__, **self.origin}
+        made_by["device"] = self.device.partition(":")[0]
         numbers = ("max_megapixels", "size", "jpg_quality", "shard_mb")
         return {**made_by, **self.cut, **{name: getattr(self, name) for name in numbers}}
 
@@ -135,18 +148,20 @@ class SegmentRecipe:
         Raises:
             SampleError: As `reduced_jpg`; "not segmented" with the reason; "no masks" of an image
                 of one pixel.
+            FileNotFoundError: If the model is not there.
+            ValueError: If it cannot be loaded, is another one by now, or the device is not there.
         """
         from maskfeat.app.nested_masks import annotate_cut
         from maskfeat.segment.hierarchy import hierarchy
         from maskfeat.segment.resizing import reduced
 
+        encoder = _encoder(self.model, self.device, self.origin.get("model_digest"))
         sample = record.read()
         size = reduced_size(sample.size, self.size)
         jpg = reduced_jpg(sample, size, self.jpg_quality)
         rgb = np.asarray(decode_image(jpg, size))
         try:
-            features = _encoder(self.model, self.device)(reduced(rgb, self.max_megapixels))
-            tree = hierarchy(features)
+            tree = hierarchy(encoder(reduced(rgb, self.max_megapixels)))
             found = annotate_cut(tree, tree.cut(**self.cut), size)
         except ValueError as error:
             raise SampleError("not segmented", str(error)) from error
@@ -159,11 +174,12 @@ class SegmentRecipe:
         return Shrunk(jpg, json_bytes(content), len(annotations), left_out)
 
 
-@cache
-def _encoder(model: str, device: str) -> Encoder:
+@lru_cache(1)
+def _encoder(model: str, device: str, digest: str | None) -> Encoder:
     """A model, loaded once in a process, whose libraries take one thread from now on.
 
-    Processes share out the cores; and more threads could add up numbers in another order.
+    Processes share out the cores; and more threads could add up numbers in another order. Workers
+    of a cluster live longer than a run, so the content of the file is part of the key.
     """
     import torch
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
@@ -172,4 +188,10 @@ def _encoder(model: str, device: str) -> Encoder:
 
     torch.set_num_threads(1)
     threadpool_limits(1, "blas")
-    return encoder_of(model, device)
+    encoder = encoder_of(model, device)
+    if origin_of_model(model).get("model_digest") != digest:
+        raise ValueError(
+            f"the model '{model}' is not the one that this run was begun with; give all workers "
+            "the same file, and choose another folder for other weights"
+        )
+    return encoder

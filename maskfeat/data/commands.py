@@ -148,7 +148,8 @@ def convert(
     from maskfeat.data.convert.report import print_summary
 
     settings = Settings(size, min_area_px, jpg_quality, shard_mb, keep_crowds, void_label)
-    share, engine = parse_part(part), engine_of(executor, executor_options, parts, Path(out))
+    share = parse_part(part)
+    engine = engine_of(executor, executor_options, parts, Path(out), num_workers)
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got '{format}'")
     inputs = find_inputs(sources, format, images_dir, index_dir, limits)
@@ -188,7 +189,8 @@ def verify(
     from maskfeat.data.convert.report import print_problems
     from maskfeat.data.convert.verify import verify_folder
 
-    engine, share = engine_of(executor, executor_options, parts, Path(folder)), parse_part(part)
+    share = parse_part(part)
+    engine = engine_of(executor, executor_options, parts, Path(folder), num_workers)
     report, num_shards = verify_folder(folder, num_workers, True, limits, share, engine)
     if report.problems:
         print_problems(report.problems)

@@ -20,6 +20,8 @@ from shard_factory import write_shard
 from test_segment_shards import files_of
 from waiting import wait_until
 
+from maskfeat.app.segment_shards import segment
+from maskfeat.data.commands import convert, verify
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.engines import EXECUTORS, engine_of
 from maskfeat.data.convert.parts import Engine, InThisProcess, run_parts
@@ -188,6 +190,12 @@ def test_engines_that_are_none_or_not_installed_are_refused(tmp_path: Path, monk
         engine_of("threads", None, None, tmp_path)
     with pytest.raises(ValueError, match="are for dask, submitit and ray"):
         engine_of("processes", None, 4, tmp_path)
+    with pytest.raises(ValueError, match=r"dask, got 2; give it more workers"):
+        convert(["in"], str(tmp_path), executor="dask", num_workers=2)
+    with pytest.raises(ValueError, match=r"dask, got 2; give it more workers"):
+        segment(["in"], str(tmp_path), executor="dask", num_workers=2)
+    with pytest.raises(ValueError, match=r"dask, got 2; give it more workers"):
+        verify(str(tmp_path), executor="dask", num_workers=2)
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(ValueError, match=r"ray, which is not installed; pip install 'maskfeat\["):
         engine_of("ray", None, None, tmp_path)

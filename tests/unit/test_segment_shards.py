@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ from maskfeat.data.convert import convert_inputs, find_inputs
 from maskfeat.data.convert.sources import IMAGES
 from maskfeat.data.convert.verify import verify_folder
 from maskfeat.data.shards.indexed import IndexedShards
+from maskfeat.features.device import device_of
+from maskfeat.features.pyramid import FeaturePyramid
+from maskfeat.features.weights import save
 
 LAB = SegmentRecipe("lab", "cpu", {"granularity": 0.4}, shard_mb=0.02)
 
@@ -94,6 +98,48 @@ def test_tars_folders_and_urls_give_the_same_masks(tmp_path: Path) -> None:
     assert list(tmp_path.glob("url/.convert/*.fetched")) == []
 
 
+def test_no_copy_of_a_url_stays_of_a_bad_tar_or_of_an_earlier_measure(tmp_path: Path) -> None:
+    write_members(tmp_path / "in/photos.tar", [("readme.txt", b"no image")])
+    former = tmp_path / "out/.convert/photos.0123456789abcdef.fetched"
+    former.parent.mkdir(parents=True)
+    former.touch()
+    with bad_server(tmp_path / "in") as server:
+        found = convert(f"{server.url}/photos.tar", tmp_path / "out")
+    assert found["skipped"] == {"bad tar": 1}
+    assert list(former.parent.glob("*.fetched")) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "why"),
+    [("own.safetensors", "cpu", "own.safetensors"), ("maskfeat-b0", "cuda:99", "device must be")],
+)
+def test_a_model_that_cannot_be_loaded_ends_the_run_and_no_input_is_done(
+    model: str, device: str, why: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").write_bytes(b"no weights")
+    tar = write_tar(tmp_path / "photos.tar", 2)
+    with pytest.raises(ValueError, match=why):
+        convert(tar, tmp_path / "out", SegmentRecipe(model, device, LAB.cut))
+    assert list(tmp_path.glob("out/.convert/*.done.json")) == []
+    assert list(tmp_path.glob("out/*.tar")) == []
+
+
+def test_weights_that_were_written_anew_are_loaded_anew(tmp_path: Path) -> None:
+    """In one process: workers of a cluster serve run after run."""
+    tar, model = write_tar(tmp_path / "photos.tar", 2), tmp_path / "own.safetensors"
+    recipes = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save(FeaturePyramid("test_resnet", levels=[0, 1], width=8, boundary=True), model)
+        recipes.append(SegmentRecipe(str(model), "cpu", {"num_segments": 12}))
+        convert(tar, tmp_path / f"of_{seed}", recipes[-1])
+    shards = [(tmp_path / f"of_{seed}/photos-000000.tar").read_bytes() for seed in (0, 1)]
+    assert shards[0] != shards[1]
+    with pytest.raises(ValueError, match="not the one that this run was begun with"):
+        convert(tar, tmp_path / "again", recipes[0])
+
+
 def test_what_cannot_be_segmented_is_counted_by_reason(tmp_path: Path, caplog) -> None:
     point = io.BytesIO()
     Image.new("RGB", (1, 1)).save(point, "PNG")
@@ -156,10 +202,16 @@ def test_a_source_that_has_changed_and_other_settings_are_noticed(tmp_path: Path
     convert(tar, tmp_path / "out")
     with pytest.raises(ValueError, match="begun with size 512 and not 80"):
         convert(tar, tmp_path / "out", SegmentRecipe("lab", "cpu", LAB.cut, size=80, shard_mb=0.02))
+    with pytest.raises(ValueError, match="begun with device cpu and not cuda"):
+        convert(tar, tmp_path / "out", replace(LAB, device="cuda:1"))
     os.utime(tar, (0, 0))
     problems = [problem.what for problem in verify_folder(tmp_path / "out", 0)[0].problems]
     assert problems == ["its source has changed since; run shards segment again"]
     assert verify_folder(tmp_path / "out", 0, part=(1, 2))[0].problems == []
+
+
+def test_the_device_auto_is_decided_once_for_all_workers() -> None:
+    assert replace(LAB, device="auto").device == str(device_of("auto"))
 
 
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,11 @@ _POLL_S = 1.0  # between looks at the jobs of Slurm
 
 
 def engine_of(
-    name: str, options: dict[str, Any] | None, num_parts: int | None, folder: Path
+    name: str,
+    options: dict[str, Any] | None,
+    num_parts: int | None,
+    folder: Path,
+    num_workers: int | None = None,
 ) -> Engine | None:
     """An engine by its name.
 
@@ -33,12 +37,14 @@ def engine_of(
             and its `update_parameters`; to the tasks of Ray (`num_gpus`, ...) and `ray.init`.
         num_parts: See `Engine`.
         folder: The logs of submitit go to `.submitit` in it.
+        num_workers: Processes that each worker is to have.
 
     Returns:
         None for "processes": the work is shared out to processes sample by sample, not by parts.
 
     Raises:
-        ValueError: If there is none of this name, or its package is not installed.
+        ValueError: If there is none of this name, its package is not installed, or it cannot do as
+            it is told.
     """
     if name not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got '{name}'")
@@ -50,6 +56,10 @@ def engine_of(
             raise ValueError("executor_options and parts are for dask, submitit and ray")
         return None
     if name == "dask":
+        if num_workers:  # its workers are daemons, which may have no processes of their own
+            raise ValueError(
+                f"num_workers must be 0 with dask, got {num_workers}; give it more workers instead"
+            )
         distributed = _imported("distributed", name)
         return Engine(lambda: _dask(distributed, options), num_parts, 0)
     if name == "submitit":

@@ -81,15 +81,25 @@ class Input:
     def records(self, folder: Path) -> Iterator[Sequence[Record]]:
         """Its samples; what lies at a url is copied to a folder for as long as they are read.
 
-        The copy of a run that was stopped is used again.
+        The copy of a run that was stopped is used again, unless the source has changed since.
+
+        Raises:
+            ValueError: If the samples cannot be listed.
         """
         if not is_url(self.source):
             yield self.list_records()
             return
         copy = folder / f"{self.name}.{digest(self.measure.encode())}.fetched"
+        for other in set(folder.glob(f"{self.name}.*.fetched")) - {copy}:
+            other.unlink()
         if not copy.is_file():
             fetch(self.source, copy)
-        yield self.list_records(copy)
+        try:
+            records = self.list_records(copy)
+        except ValueError:
+            copy.unlink()
+            raise
+        yield records
         copy.unlink()
 
 
