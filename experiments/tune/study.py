@@ -5,15 +5,17 @@
 Some images of a set, the same in all runs, are clicked on before and after. From the others each
 run draws its annotated images, by its seed, and `maskfeat tune` holds out one in five of these.
 What is drawn is tuned as the command does it, without its last step: a tuned model counts here
-even where the command would keep the one it began from. Every run is written as soon as it is done:
-the same command goes on where it was stopped.
+even where the command would keep the one it began from. Every run is written as soon as it is done,
+with all settings: the same command goes on where it was stopped, one of other settings adds rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
+import subprocess
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.own_images import score_on
 from maskfeat.features.model_file import find_model
 from maskfeat.features.weights import save
+from maskfeat.files import file_digest
 from maskfeat.interactive.decoder_file import load_decoder, packed
 from maskfeat.packaged import packaged_folder
 
@@ -47,12 +50,38 @@ def only(source: Input, name: str, records: list[Any]) -> Input:
     return replace(source, name=name, measure=keys, list_records=partial(list, records))
 
 
-def tuned(source: Input, drawn: list[Any], args: argparse.Namespace, seed: int) -> Path:
+def settings_of(args: argparse.Namespace, number: int, seed: int) -> dict[str, Any]:
+    """What decides the row of a run, and its folder."""
+    return {
+        "set": args.name,
+        "images": number,
+        "seed": seed,
+        "epochs": args.epochs if number else 0,
+        "num_scored": args.num_scored,
+        "known_shards": args.known,
+        "model": args.model,
+        "weights": file_digest(find_model(args.model)),
+    }
+
+
+def is_done(settings: dict[str, Any], out: Path) -> bool:
+    """Whether a file of results has a row of these settings."""
+    lines = out.read_text().splitlines() if out.exists() else []
+    return any(settings.items() <= json.loads(line).items() for line in lines)
+
+
+def folder_of(settings: dict[str, Any], work: Path) -> Path:
+    """Where a run works: another place for other settings."""
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+    return work / f"{settings['set']}-{settings['images']}-{settings['seed']}-{digest}"
+
+
+def tuned(source: Input, drawn: list[Any], state: Path, settings: dict[str, Any]) -> Path:
     """The file of a model that was tuned to the images drawn."""
-    state = args.work / f"{args.name}-{len(drawn)}-{seed}"
+    seed = settings["seed"]
     write_shards(split_samples([only(source, "drawn", drawn)], 0.2, seed), state / "own")
-    start = find_model(args.model)
-    found = train_decoder(state, start, args.epochs, seed, packaged_folder("data_shards"))
+    start = find_model(settings["model"])
+    found = train_decoder(state, start, settings["epochs"], seed, packaged_folder("data_shards"))
     decoder = load_decoder(found)
     assert decoder is not None
     path = state.with_suffix(".safetensors")
@@ -80,26 +109,25 @@ def main() -> None:
     (source,) = find_inputs(args.shards)
     scored, others = pools(source, args.num_scored)
     args.work.mkdir(parents=True, exist_ok=True)
-    shards = args.work / f"{args.name}-scored"
+    shards = args.work / f"{args.name}-scored-{args.num_scored}"
     write_shards(split_samples([only(source, "scored", scored)], 0.2, 0), shards)
     images = ShardImages(str(shards / "*.tar"))
-    rows = (
-        [json.loads(line) for line in args.out.read_text().splitlines()]
-        if args.out.exists()
-        else []
-    )
-    done = {(row["set"], row["images"], row["seed"]) for row in rows}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     runs = [(0, 0), *((number, seed) for seed in args.seeds for number in args.numbers)]
     for number, seed in runs:
-        if (args.name, number, seed) in done:
+        settings = settings_of(args, number, seed)
+        if is_done(settings, args.out):
             continue
-        drawn = np.random.default_rng(seed + 1).permutation(len(others))[:number]
-        model = tuned(source, [others[i] for i in drawn], args, seed) if number else args.model
+        drawn = [others[i] for i in np.random.default_rng(seed + 1).permutation(len(others))]
+        state = folder_of(settings, args.work)
+        model = tuned(source, drawn[:number], state, settings) if number else args.model
         scores = asdict(score_on(model, images, args.num_scored))
         if args.known and seed == 0:
             known = score_on(model, ShardImages(args.known, args.num_scored), args.num_scored)
             scores["known"] = asdict(known)
-        row = {"set": args.name, "images": number, "seed": seed, "epochs": args.epochs, **scores}
+        row = {**settings, "commit": commit, **scores}
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

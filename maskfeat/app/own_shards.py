@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.sample import is_crowd
 from maskfeat.data.convert import Settings, convert_inputs
+from maskfeat.data.convert.files import digest
 from maskfeat.data.convert.sample import Record
 from maskfeat.data.convert.sources import Input
 from maskfeat.data.shards.indexed import IndexedShards
 
 # Short side, pixels: about that of a megapixel, which `annotate` works with.
 _SIZE = 864
+_LOG = logging.getLogger("maskfeat")
 
 
 @dataclass(frozen=True)
@@ -35,27 +40,55 @@ class OwnSamples:
 
 
 def split_samples(inputs: Sequence[Input], held_out_share: float, seed: int) -> OwnSamples:
-    """Hold out a random share of all samples, at least one.
+    """Hold out a random share of all annotated images, at least one.
+
+    What has no masks, or cannot be read, is no sample. An image that several samples show (of two
+    folders of masks, say) is held out with all of them, or with none.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two images.
     """
-    samples = [(number, r) for number, one in enumerate(inputs) for r in one.list_records()]
-    if len(samples) < 2:
+    images = _samples_of_images(inputs)
+    if len(images) < 2:
         raise ValueError(
-            f"at least 2 annotated images are needed, as some are held out, got {len(samples)}; "
+            f"at least 2 annotated images are needed, as some are held out, got {len(images)}; "
             "annotate more (maskfeat annotate)"
         )
-    order = np.random.default_rng(seed).permutation(len(samples))
-    num_held_out = max(1, min(len(samples) - 1, round(held_out_share * len(samples))))
-    chosen = [[samples[i] for i in sorted(some)] for some in np.split(order, [num_held_out])]
+    order = np.random.default_rng(seed).permutation(len(images))
+    num_held_out = max(1, min(len(images) - 1, round(held_out_share * len(images))))
     held_out, train = (
-        _of_kind(inputs, kind, some) for kind, some in zip(("val", "train"), chosen, strict=True)
+        _of_kind(inputs, kind, [sample for i in sorted(some) for sample in images[i]])
+        for kind, some in zip(("val", "train"), np.split(order, [num_held_out]), strict=True)
     )
-    names = [one.measure for one in inputs] + [
-        r.key for one in held_out for r in one.list_records()
-    ]
-    return OwnSamples(train, held_out, hashlib.sha256(repr(names).encode()).hexdigest())
+    described = [(one.name, one.measure) for one in (*held_out, *train)]
+    return OwnSamples(train, held_out, hashlib.sha256(repr(described).encode()).hexdigest())
+
+
+def _samples_of_images(inputs: Sequence[Input]) -> list[list[tuple[int, Record]]]:
+    """Samples with masks, each with the number of its input, those of one image together."""
+    of_image: dict[str, list[tuple[int, Record]]] = {}
+    left_out: dict[str, list[SampleError]] = {}
+    for number, one in enumerate(inputs):
+        for record in one.list_records():
+            try:
+                of_image.setdefault(_image_of(record), []).append((number, record))
+            except SampleError as error:
+                left_out.setdefault(error.reason, []).append(error)
+    for errors in left_out.values():
+        _LOG.warning("left out of the images: %d, e.g. %s", len(errors), errors[0])
+    return list(of_image.values())
+
+
+def _image_of(record: Record) -> str:
+    """Digest of the file of an image with masks.
+
+    Raises:
+        SampleError: If it has none, or cannot be read.
+    """
+    sample = record.read()
+    if all(map(is_crowd, sample.entries)):
+        raise SampleError("no masks", f"{record.key} has none")
+    return digest(sample.encoded)
 
 
 def _of_kind(

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskfeat import __version__
 from maskfeat.data.convert.sources import find_inputs
 from maskfeat.features.model_file import find_model
-from maskfeat.files import check_writable, file_digest
+from maskfeat.files import check_writable, file_digest, whole_file
 from maskfeat.folder_lock import held_folder
 from maskfeat.packaged import packaged_folder, resolve_data_root
 
+if TYPE_CHECKING:
+    from maskfeat.batch import HeldOutImage
+
 CONFIGS = ["clicks", "own"]  # of the fit, the latter over the former
 _LOG = logging.getLogger("maskfeat")
+_NOTE = "made_of.json"  # in the folder of the state: of which settings and images it is
 
 
 def tune(
@@ -34,13 +39,14 @@ def tune(
     """Tune a model to your own images: it needs fewer clicks on others of their kind.
 
     The click decoder of the model is trained on with simulated users, who click the masks of your
-    images; 10 annotated images and a few minutes on two cores are enough to gain. Every fourth
-    image of a step is of `mix`, so that what the model knew is kept. The features stay as they are,
-    and with them segments and trees.
+    images. Every fourth image of a step is of `mix`, so that what the model knew is kept. The
+    features stay as they are, and with them segments and trees. experiments/tune has what was
+    gained on the sets that were tried.
 
     Some images are held out, chosen by the seed: training ends when they gain no more, and on them
     the model is compared before and after: the IoU of the best segment of the tree for each mask,
-    and the clicks that a simulated user needs. If the tuned model is no better there, `out` holds
+    and the clicks that a simulated user needs. As they also stop training, the table is a little
+    kind. If the tuned model is no better there, `out` holds
     the one it began from. Ends in one file for --model of segment and annotate, and
     `maskfeat.InteractiveSegmenter`; the table stands in its card, too (`maskfeat.read_card`).
 
@@ -77,28 +83,59 @@ def tune(
     inputs = find_inputs(masks, format, images_dir)
     check_writable(path.parent)
     from maskfeat.app.own_shards import split_samples, write_shards
+    from maskfeat.data.heldout import ShardImages
+    from maskfeat.evaluate.own_images import check_clickable
 
     samples = split_samples(inputs, held_out, seed)
     made_of = [__version__, file_digest(start), samples.digest, epochs, seed, str(mixed.resolve())]
     state = path.with_suffix(".tuning")
-    with held_folder(state, "maskfeat tune"):
+    with held_folder(state, "maskfeat tune", beside=True):
         _begin(state, made_of)
         num_train, names = write_shards(samples, state / "own")
         _LOG.info("%d images to train on; held out: %s", num_train, ", ".join(names))
+        images = ShardImages(str(state / "own/val-*.tar"))
+        check_clickable(images)
         tuned = train_decoder(state, start, epochs, seed, mixed)
-        report = _keep_the_better(start, tuned, state, path)
-    shutil.rmtree(state)
+        report = _keep_the_better(start, tuned, images, state, path)
+        _empty(state)
+        shutil.rmtree(state)
     print(report)
 
 
 def _begin(state: Path, made_of: list[Any]) -> None:
-    """Empty the folder of the state, unless it is that of the same run."""
-    note = state / "made_of.json"
-    if note.exists() and json.loads(note.read_text()) == made_of:
+    """Empty the folder of the state, unless it is that of the same run.
+
+    Raises:
+        ValueError: If it holds what is not ours.
+    """
+    state.mkdir(exist_ok=True)
+    note = state / _NOTE
+    if not note.exists():
+        # Of a note that was never finished, a part may lie there.
+        if not all(path.name.startswith(f".{_NOTE}") for path in state.iterdir()):
+            raise ValueError(f"'{state}' holds no run of tune; remove it, or choose another --out")
+    elif _read(note) == made_of:
         return
-    for name in ("own", "checkpoints", "prepared"):
-        shutil.rmtree(state / name, ignore_errors=True)
-    note.write_text(json.dumps(made_of))
+    _empty(state)
+    with whole_file(note) as file:
+        file.write(json.dumps(made_of).encode())
+
+
+def _read(note: Path) -> object:
+    """What a note says; None if it is damaged."""
+    try:
+        return json.loads(note.read_bytes())
+    except ValueError:
+        return None
+
+
+def _empty(state: Path) -> None:
+    """Remove all but the note, without which the rest would count as somebody else's."""
+    for path in state.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _NOTE:
+            path.unlink()
 
 
 def train_decoder(state: Path, start: Path, epochs: int, seed: int, mixed: Path) -> Path:
@@ -145,18 +182,18 @@ def train_decoder(state: Path, start: Path, epochs: int, seed: int, mixed: Path)
     return next(checkpoints.glob("best*.ckpt"))
 
 
-def _keep_the_better(start: Path, tuned: Path, state: Path, out: Path) -> str:
+def _keep_the_better(
+    start: Path, tuned: Path, images: Sequence[HeldOutImage], state: Path, out: Path
+) -> str:
     """Compare on the held-out images, write the better model, and say what is in it."""
     import torch
     from rich.console import Console
     from rich.progress import track
 
-    from maskfeat.data.heldout import ShardImages
     from maskfeat.evaluate.own_images import score_on, table
     from maskfeat.features.weights import load, read_card, save
     from maskfeat.interactive.decoder_file import load_decoder, packed
 
-    images = ShardImages(str(state / "own/val-*.tar"))
     net, scores, decoders = load(start), [], []
     for title, file in (("before", start), ("after", tuned)):
         decoder = load_decoder(file)
@@ -170,6 +207,7 @@ def _keep_the_better(start: Path, tuned: Path, state: Path, out: Path) -> str:
     is_better = after.serves_better(before)
     counted = f"{len(images)} held-out {'image' if len(images) == 1 else 'images'}"
     report = f"{table(before, after)}\n\n{counted}, {before.num_objects} objects. "
+    report += "They also stop training, so the table is a little kind. "
     report += (
         f"'{out}' is the tuned model."
         if is_better

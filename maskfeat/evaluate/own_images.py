@@ -48,6 +48,19 @@ class OwnScores:
         return self.iou_mean > other.iou_mean and self.noc_85 <= other.noc_85
 
 
+def check_clickable(images: Iterable[HeldOutImage]) -> None:
+    """Refuse images without an object that `score_on` could click.
+
+    Raises:
+        ValueError: If no image has an object of 0.1 to 60 % of its pixels.
+    """
+    if all(pick_target(image, shares=_SHARES) is None for image in images):
+        raise ValueError(
+            "no held-out image has an object of 0.1 to 60 % of its pixels to click; "
+            "hold out more, or others by another seed"
+        )
+
+
 def score_on(
     model: FeatureModel | str | os.PathLike[str],
     images: Sequence[HeldOutImage],
@@ -65,8 +78,9 @@ def score_on(
         tracked: Goes through the images, e.g. with a progress bar.
 
     Raises:
-        ValueError: If no image has an object of 0.1 to 60 % of its pixels.
+        ValueError: As `check_clickable`.
     """
+    check_clickable(images)
     segmenter = InteractiveSegmenter(model)
     clicked, found, best = ClicksWithRadius(segmenter), [], []
     for image in tracked(images):
@@ -77,8 +91,6 @@ def score_on(
         assert segmenter.model is not None
         tree = hierarchy(segmenter.model.features(image.image))
         best.append(best_node_ious(tree.tree, tree.superpixel_labels, image.masks).mean())
-    if not found:
-        raise ValueError("no held-out image has an object of 0.1 to 60 % of its pixels to click")
     names = [name for name in OwnScores.__dataclass_fields__ if name in found[0]]
     means = {name: float(np.mean([scores[name] for scores in found])) for name in names}
     return OwnScores(float(np.mean(best)), num_objects=len(found), **means)

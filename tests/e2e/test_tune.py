@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,7 @@ def test_a_tuned_model_is_one_file_that_reads_clicks(command, tmp_path, capsys) 
     command("tune", "masks", "--epochs=1", "--out=own.safetensors")
     shown = capsys.readouterr().out
     assert "| clicks to IoU 0.85 |" in shown
-    assert "1 held-out image, 2 objects" in shown
+    assert "1 held-out image, 2 objects. They also stop training" in shown
     table = shown[shown.index("| held-out images") :].strip()
     assert table in maskfeat.read_card(tmp_path / "own.safetensors")
     assert not (tmp_path / "own.tuning").exists()
@@ -99,14 +101,44 @@ def test_what_was_stopped_goes_on_and_other_settings_begin_anew(
     with pytest.raises(SystemExit):
         command("tune", "masks", "--epochs=1")
     monkeypatch.setattr(tune_command, "_keep_the_better", keep)
-    (tmp_path / "own.tuning/made_of.json").write_text("[]")  # as if of another seed
+    note = tmp_path / "own.tuning/made_of.json"
     monkeypatch.setattr(tune_command, "_keep_the_better", stop)
-    with pytest.raises(SystemExit):
-        command("tune", "masks", "--epochs=1")
+    # As if of another seed, and cut in half.
+    for other in ("[]", note.read_text()[:9]):
+        note.write_text(other)
+        with pytest.raises(SystemExit):
+            command("tune", "masks", "--epochs=1")
     monkeypatch.setattr(tune_command, "_keep_the_better", keep)
     command("tune", "masks", "--epochs=1")
-    assert trained == [False, False, True]
+    assert trained == [False, False, False, True]
     assert (tmp_path / "own.safetensors").exists()
+
+
+def test_the_folder_of_the_state_is_held_until_it_is_gone(
+    command, tmp_path, scored, monkeypatch
+) -> None:
+    annotated(tmp_path / "masks", 2)
+    locks = []
+    remove = shutil.rmtree
+
+    def rmtree(path, **options):
+        if Path(path).suffix == ".tuning":
+            locks.extend(file.name for file in tmp_path.glob(".*.lock"))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    command("tune", "masks", "--epochs=1")
+    assert locks == [".own.tuning.lock"]
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_a_folder_of_somebody_else_is_not_emptied(command, tmp_path) -> None:
+    annotated(tmp_path / "masks", 2)
+    (tmp_path / "own.tuning/own").mkdir(parents=True)
+    (tmp_path / "own.tuning/own/thesis.txt").write_text("years")
+    with pytest.raises(SystemExit, match=r"'own\.tuning' holds no run of tune"):
+        command("tune", "masks", "--epochs=1")
+    assert (tmp_path / "own.tuning/own/thesis.txt").read_text() == "years"
 
 
 def test_one_in_five_is_held_out_by_the_seed(tmp_path) -> None:
@@ -129,11 +161,57 @@ def test_one_in_five_is_held_out_by_the_seed(tmp_path) -> None:
     assert len(one.list_records()) == 1
 
 
+def test_one_photograph_of_two_folders_is_on_one_side(tmp_path) -> None:
+    """By its file: segment and annotate write masks of the same photographs."""
+    folders = [annotated(tmp_path / "segments", 6), annotated(tmp_path / "clicked", 6)]
+    inputs = find_inputs([str(folder) for folder in folders])
+    for seed in range(5):
+        split = split_samples(inputs, 0.34, seed)
+        kinds = (split.train, split.held_out)
+        train, held_out = ([r.key for one in kind for r in one.list_records()] for kind in kinds)
+        assert (len(train), len(held_out)) == (8, 4)
+        assert not set(train) & set(held_out)
+        assert sorted(train + held_out) == sorted(2 * [f"s{n}" for n in range(6)])
+
+
+def test_an_image_without_masks_is_no_sample(tmp_path, caplog) -> None:
+    images = []
+    for number in range(10):
+        name = f"{number}.png"
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / name)
+        images.append({"id": number, "file_name": name, "width": 40, "height": 30})
+    box = [[5, 5, 20, 5, 20, 20]]
+    drawn = [
+        {"id": n, "image_id": n, "category_id": 1, "segmentation": box, "iscrowd": int(n == 4)}
+        for n in range(5)
+    ]
+    content = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    split = split_samples(find_inputs([str(tmp_path / "coco.json")]), 0.5, 0)
+    keys = [r.key for one in (*split.train, *split.held_out) for r in one.list_records()]
+    assert sorted(keys) == ["0", "1", "2", "3"]
+    assert "left out of the images: 6, e.g. no masks" in caplog.text
+
+
+def test_what_cannot_be_clicked_is_refused_before_the_training(
+    command, tmp_path, monkeypatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(tune_command, "train_decoder", lambda *_: trained.append(1))
+    (tmp_path / "masks").mkdir()
+    for name, color in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (40, 30), color).save(tmp_path / f"masks/{name}.jpg")
+        Image.new("L", (40, 30), 1).save(tmp_path / f"masks/{name}.png")  # one mask, all pixels
+    with pytest.raises(SystemExit, match=r"no held-out image has an object of 0\.1 to 60 %"):
+        command("tune", "masks", "--epochs=1")
+    assert not trained
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["none"], "no source 'none'"),
-        (["photos"], "none of the images to train on in 'photos' has masks that can be read"),
+        (["photos"], "at least 2 annotated images are needed.* got 0"),
         (["one"], "at least 2 annotated images are needed.* got 1"),
         (["two", "--out=own.pt"], "out must end in .safetensors"),
         (["two", "--epochs=0"], "epochs must be at least 1"),
