@@ -32,7 +32,8 @@ from maskfeat.app.label_views import LabelViews
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
 from maskfeat.cli import main
-from maskfeat.segment.inputs import model_of
+from maskfeat.features.reading import Features
+from maskfeat.segment.inputs import as_features, model_of
 
 
 def client_of(app: Starlette) -> TestClient:
@@ -57,6 +58,17 @@ def label_app(
 ) -> Starlette:
     """The page of classes on images, by the color of their pixels; settings of `Labeler`."""
     return create_app(LabelViews(Labeler(paths, classes, "lab", out, **settings)))
+
+
+class Slow:
+    """Gives features when it is let."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def features(self, rgb: np.ndarray) -> Features:
+        assert self.go.wait(PATIENCE_S)
+        return as_features(rgb)
 
 
 def act(client: TestClient, action: dict, number: int = 0) -> dict:

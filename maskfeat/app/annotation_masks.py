@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.interactive.click_by_click import shown_mask
 from maskfeat.interactive.geometry import click_radius_of
+from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.resizing import resized
 
@@ -53,13 +56,26 @@ def object_mask(
     predict = partial(segmenter.predict, box_yxyx=placed.box)
     if start is None and placed.box is not None:  # clicks correct what is in the box
         start = predict((), ()), 0
-    cut = shown_mask(predict, placed.kept, start)
+    kept = _without_radii_on_paint(placed.kept) if start is None else placed.kept
+    cut = shown_mask(predict, kept, start)
     mask = np.zeros(placed.small, bool) if cut is None else cut.copy()
     for segment in placed.segments:
         mask[_decided_by(segmenter, segment, placed)] = segment.label == OBJECT
     is_painted, labels = placed.painted()
     mask[is_painted] = labels[is_painted] == OBJECT
     return mask
+
+
+def _without_radii_on_paint(kept: Sequence[PixelPrompt]) -> list[PixelPrompt]:
+    """The prompts, as made on nothing up to the first one on the object.
+
+    What was shown to these was paint and segments, and the cut has no such mask to correct.
+    """
+    nums_before = accumulate((prompt.is_object for prompt in kept), initial=0)
+    return [
+        prompt if num_before else replace(prompt, click_radius=np.inf)
+        for prompt, num_before in zip(kept, nums_before, strict=False)
+    ]
 
 
 def candidate_masks(

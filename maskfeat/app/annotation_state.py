@@ -153,9 +153,16 @@ class State:
     @property
     def in_order(self) -> tuple[FinishedObject, ...]:
         """Finished objects as a person ordered them; those that came later by number at the end."""
+        finished = {one.number: one for one in self.finished}
+        return tuple(finished[number] for number in self.all_in_order if number in finished)
+
+    @property
+    def all_in_order(self) -> list[int]:
+        """Numbers of `in_order`, and at its place that of the object that was opened again."""
         places = {number: place for place, number in enumerate(self.order)}
-        last = len(places)
-        return tuple(sorted(self.finished, key=lambda one: places.get(one.number, last)))
+        opened = [] if self.open_number is None else [self.open_number]
+        numbers = sorted([*opened, *(one.number for one in self.finished)])
+        return sorted(numbers, key=lambda number: places.get(number, len(places)))
 
     @property
     def review(self) -> Review:

@@ -178,6 +178,8 @@ class MoveObject:
         if not 0 <= self.place <= len(numbers):
             raise ValueError(f"an object's place lies in 0 to {len(numbers)}, got {self.place}")
         numbers.insert(self.place, self.number)
+        if state.open_number is not None:  # it comes back at its place among all
+            numbers.insert(state.all_in_order.index(state.open_number), state.open_number)
         return replace(state, order=tuple(numbers))
 
 

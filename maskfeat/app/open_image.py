@@ -154,6 +154,11 @@ class OpenImage:
     def _with_step(self, before: Annotation, request: JsonDict) -> Annotation:
         step = step_from_json(request, self.size)
         if isinstance(step, AddPrompt):
+            if step.prompt.kind == "box" and before.state.chosen is not None:
+                raise ValueError(
+                    "a box begins an object, and this one has a mask already; correct it with "
+                    "clicks, scribbles and paint, or clear it"
+                )
             radius = None  # of labels, and before the features are there
             if before.state.mode == "object" and self._is_ready():
                 radius = click_radius_on(self._open_mask(before.state), step.prompt, self.size)
@@ -173,12 +178,9 @@ class OpenImage:
     def _with_object_finished(self, before: Annotation, request: JsonDict) -> Annotation:
         if before.state.mode != "object":
             raise ValueError("labels are not finished one by one; call the image done")
-        state = before.state
-        mask = self._open_mask(state)
-        if not mask.any():
+        runs = self._open_runs(before.state)
+        if runs is None:
             raise ValueError("the object has no pixels yet; left click it first")
-        # What was read from a file and is not corrected stays as it is, at full size.
-        runs = state.chosen.mask if state.chosen and not state.open_prompts else _runs_of(mask)
         return before.with_step(FinishObject(runs, name_from_json(request, "class")))
 
     def _with_object_reopened(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -196,8 +198,8 @@ class OpenImage:
             return before.with_step(SetDone(False))
         if state.mode == "object" and state.has_open:
             before = self._with_object_finished(before, request)
-        elif state.has_open and (mask := self._open_mask(state)).any():  # left for the labels
-            before = before.with_step(FinishObject(_runs_of(mask)))
+        elif state.has_open and (runs := self._open_runs(state)):  # left for the labels
+            before = before.with_step(FinishObject(runs, name_from_json(request, "class")))
         return before.with_step(SetDone(True, self._labels(state)))
 
     def _with_results_written(self, before: Annotation, request: JsonDict) -> Annotation:
@@ -288,6 +290,14 @@ class OpenImage:
     def _open_mask(self, state: State) -> BoolArray:
         prompts = state.open_prompts
         return object_mask(self.segmenter.result(), prompts, self.size, state.chosen)
+
+    def _open_runs(self, state: State) -> MaskRuns | None:
+        """The pixels that the object at hand would be finished with, None if it has none."""
+        mask = self._open_mask(state)
+        if not mask.any():
+            return None
+        # What was read from a file and is not corrected stays as it is, at full size.
+        return state.chosen.mask if state.chosen and not state.open_prompts else _runs_of(mask)
 
     def _label_masks(self, state: State) -> dict[int, BoolArray]:
         labels = label_map(self.segmenter.result(), state.label_prompts, self.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -210,20 +211,28 @@ def shown_mask(
         predict: See `PromptHistory`.
         prompts: As they were made, one after another, each with its click radius.
         chosen: A mask to correct, bool, shape (H, W), and the number of the first prompts that it
-            was chosen for: 0 for one to begin with, more for a candidate. The others correct it.
+            was chosen for: 0 for one to begin with, more for a candidate. The others correct it;
+            those of click radius inf, made before it could be shown, are measured on what it has
+            become by then.
 
     Returns:
         bool, shape (H, W); None if nothing is chosen and no prompt is on the object.
     """
+    prompts = list(prompts)
     if chosen is None and not any(prompt.is_object for prompt in prompts):
         return None
     start, known = (None, 0) if chosen is None else chosen
     # The masks before the last prompt that could add to the object do not matter.
     first, least = len(prompts), 1 if chosen is None else known
-    while first > least and prompts[first - 1].cannot_grow_object:
+    is_unknown = chosen is not None and any(np.isinf(one.click_radius) for one in prompts[known:])
+    while first > least and (is_unknown or prompts[first - 1].cannot_grow_object):
         first -= 1
     mask = start if first == known else None
     for count in range(max(first, known + 1), len(prompts) + 1):
+        last = prompts[count - 1]
+        if is_unknown and mask is not None and np.isinf(last.click_radius):
+            radius = click_radius_of(mask, last.pixels_yx, last.is_object)
+            prompts[count - 1] = replace(last, click_radius=radius)
         mask = _mask_of(predict, prompts[:count], mask, chosen)
     return mask
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -21,15 +20,23 @@ from drawn_images import (
     write_images,
 )
 from PIL import Image
-from served_pages import act, annotate_app, client_of, ready_view, refusal, refused_start, running
-from waiting import PATIENCE_S, wait_until
+from served_pages import (
+    Slow,
+    act,
+    annotate_app,
+    client_of,
+    ready_view,
+    refusal,
+    refused_start,
+    running,
+)
+from waiting import wait_until
 
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.data.convert.mask_sets import list_masks
-from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import as_features, model_of
 
@@ -42,17 +49,6 @@ def distance_to_outline(mask: np.ndarray, place: list[int]) -> float:
     """To the nearest pixel of the other label."""
     others = np.argwhere(mask != mask[tuple(place)])
     return float(np.hypot(*(others - place).T).min())
-
-
-class Slow:
-    """Gives features when it is let."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-
-    def features(self, rgb: np.ndarray) -> Features:
-        assert self.go.wait(PATIENCE_S)
-        return as_features(rgb)
 
 
 def test_a_click_a_finished_object_and_a_done_image_end_in_files(client, out) -> None:

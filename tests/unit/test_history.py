@@ -65,7 +65,9 @@ def test_undo_shows_what_was_shown() -> None:
     assert segmenter.undo() is None
 
 
-def growing(clicks_yx, is_positive, *, scribbles, click_radius_px, within) -> np.ndarray:
+def growing(
+    clicks_yx, is_positive, *, scribbles, click_radius_px, within, box_yxyx=None
+) -> np.ndarray:
     """One column more for every prompt."""
     mask = np.zeros((1, 8), bool)
     mask[0, : len(scribbles)] = True

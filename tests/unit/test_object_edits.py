@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, click, disc, drawn, iou, square
 from PIL import Image
-from served_pages import act, ready_view, refusal
+from served_pages import Slow, act, annotate_app, client_of, ready_view, refusal
 
 from maskfeat.app.annotation import Annotation
 from maskfeat.app.annotation_json import annotation_from_json, annotation_text
@@ -96,6 +96,23 @@ def test_an_object_opened_again_keeps_words_and_place() -> None:
         MoveObject(2, 3).after(state)
 
 
+@pytest.mark.parametrize(
+    ("former", "moved", "place", "expected"),
+    [((3, 0), 1, 1, [3, 2, 1]), ((1, 0), 2, 0, [2, 1, 3]), ((3, 1), 1, 1, [2, 3, 1])],
+)
+def test_an_opened_object_keeps_its_place_while_others_are_moved(
+    former: tuple[int, int], moved: int, place: int, expected: list[int]
+) -> None:
+    state = after(
+        AddObjects((MASK, MASK, MASK)),
+        MoveObject(*former),
+        ReopenObject(3),
+        MoveObject(moved, place),
+        FinishObject(MASK),
+    ).state
+    assert [one.number for one in state.in_order] == expected
+
+
 def test_what_is_done_was_checked_and_what_is_to_be_checked_is_not_done() -> None:
     state = after(SetDone(True), SetToCheck(True)).state
     assert (state.is_done, state.review) == (False, "check")
@@ -133,6 +150,63 @@ def test_paint_alone_is_an_object_and_a_stroke_has_no_gaps(client) -> None:
     assert "radius of a brush" in refusal(
         client.post("/api/images/0/actions", json=brush([1, 1], radius_px=0))
     )
+
+
+@pytest.mark.parametrize(
+    "first", [brush([45, 40]), click([45, 40], kind="segment", granularity=0.9)]
+)
+def test_a_click_on_what_was_painted_or_taken_whole_before_cuts_the_object_out(
+    client, first
+) -> None:
+    ready_view(client)
+    act(client, first)
+    act(client, click(ON_GROUND, 0))
+    mask = open_mask(act(client, click(ON_DISC)))
+    assert iou(mask, disc()) > 0.9
+    assert iou(open_mask(act(client, click(ON_SQUARE))), disc() | square()) > 0.9
+
+
+def opened_from_file(client) -> np.ndarray:
+    """A mask with outlines of its own, as if read from a file, at hand."""
+    mask = np.zeros(SIZE, bool)
+    mask[65:85, 70:125] = True
+    runs = {"size": list(SIZE), "counts": encode(mask)}
+    act(client, {"do": "add", "masks": [runs]})
+    act(client, {"do": "reopen", "number": 1})
+    return mask
+
+
+def test_a_click_before_the_features_are_there_corrects_the_mask_from_a_file(paths, out) -> None:
+    with client_of(annotate_app(paths, out)) as client:
+        mask = opened_from_file(client)
+    model = Slow()
+    with client_of(annotate_app(paths, out, model)) as client:
+        act(client, click([64, 100]))
+        act(client, click([66, 72], 0))
+        model.go.set()
+        found = open_mask(ready_view(client))
+        assert (found[64, 100], found[66, 72]) == (True, False)
+        assert iou(found, mask) > 0.8
+
+
+def test_a_box_is_refused_where_a_mask_is_there_already(client) -> None:
+    opened_from_file(client)
+    box = {"kind": "box", "points_yx": [[10, 10], [80, 80]], "label": 1}
+    post = client.post("/api/images/0/actions", json={"do": "prompt", "prompt": box})
+    assert "mask already" in refusal(post)
+    assert ready_view(client)["prompts"] == []
+
+
+def test_an_object_left_for_labels_keeps_its_pixels_and_gets_the_class(paths, out) -> None:
+    quarter = SIZE[0] * SIZE[1] / 4e6
+    with client_of(annotate_app(paths, out, max_megapixels=quarter)) as client:
+        ready_view(client)
+        mask = opened_from_file(client)
+        act(client, {"do": "mode", "mode": "labels"})
+        act(client, {"do": "done", "is_done": True, "class": "disc"})
+        (one,) = ready_view(client)["finished"]
+        assert one["class"] == "disc"
+        np.testing.assert_array_equal(mask_of(one), mask)
 
 
 def test_a_box_gives_the_object_in_it_and_clicks_correct_that(segmenter) -> None:
