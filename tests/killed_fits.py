@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from maskfeat.data.datamodule import ShardDataModule
+from maskfeat.running.run_folder import SaveLastStep
 
 # Hooks of training at which a fit can be killed, in mid-epoch and around its end.
 _HOOKS = (
@@ -81,21 +82,28 @@ def live(
     folder: Path,
     data: ShardDataModule,
     when: Callable[[str, int, int], bool] = lambda *_: False,
+    every: int = 1,
     **settings: Any,
 ) -> tuple[Regression, bool]:
-    """Train from the last checkpoint in a folder, or from the start; a checkpoint at each step.
+    """Train from the last checkpoint in a folder, or from the start.
+
+    A checkpoint is saved every N steps, 1 by default, and at the end.
 
     Returns:
         The task, and whether it came to the end.
     """
     last = folder / "last.ckpt"
     saver = ModelCheckpoint(
-        folder, save_last=True, save_top_k=0, every_n_train_steps=1, enable_version_counter=False
+        folder,
+        save_last=True,
+        save_top_k=0,
+        every_n_train_steps=every,
+        enable_version_counter=False,
     )
     settings = {"max_epochs": 3, "limit_val_batches": 1, "logger": False, **settings}
     trainer = L.Trainer(
         accelerator="cpu",
-        callbacks=[Killer(when), saver],
+        callbacks=[Killer(when), SaveLastStep(), saver],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

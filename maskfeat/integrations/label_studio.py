@@ -37,7 +37,7 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import mask_polygons
-from maskfeat.integrations.prompted_image import Click, PromptedImages
+from maskfeat.integrations.prompted_image import BAD_REQUEST, Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 10_000_000
 _VERSION = f"maskfeat {__version__}"
@@ -173,7 +173,7 @@ def _guarded(
             return Json({"error": "the password is missing or wrong"}, 401)
         try:
             return await answer(request)
-        except (ValueError, KeyError, TypeError) as error:
+        except BAD_REQUEST as error:
             return Json({"error": f"the request cannot be answered: {error}"}, 400)
 
     return run

@@ -9,6 +9,7 @@ it in milliseconds. Segments go to a labels layer, where napari's tools can edit
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ _KEPT_TREES = 4
 class SegmentsWidget(Container):  # type: ignore[misc]
     """Chooses an image layer and a granularity; the segments follow.
 
+    What was edited by hand is left as it is, and the next granularity goes to a new layer.
+
     Args:
         viewer: Gets a labels layer for each image layer.
         model: Gives features; None is maskfeat-b0.
@@ -36,6 +39,8 @@ class SegmentsWidget(Container):  # type: ignore[misc]
     def __init__(self, viewer: Viewer, model: FeatureModel | None = None) -> None:
         self._viewer, self._model = viewer, model
         self._trees: Recent[tuple[Any, Hierarchy]] = Recent(_KEPT_TREES)
+        # Layer of segments -> what was written to it last.
+        self._written = WeakKeyDictionary[Any, npt.NDArray[Any]]()
         self.layer = create_widget(annotation=Image, label="image")
         self.granularity = FloatSlider(label="granularity", value=0.4, min=0.01, max=0.99)
         super().__init__(widgets=[self.layer, self.granularity])
@@ -56,10 +61,15 @@ class SegmentsWidget(Container):  # type: ignore[misc]
         _, tree = self._trees.get(id(pixels), lambda: (pixels, self._tree(pixels)))
         labels = tree.cut(granularity=self.granularity.value) + 1  # 0 is napari's background
         name = f"{layer.name} segments"
-        if name in self._viewer.layers:
-            self._viewer.layers[name].data = labels
-        else:
-            self._viewer.add_labels(labels, name=name, scale=layer.scale[-2:], opacity=0.5)
+        for shown, last in list(self._written.items()):
+            if shown in self._viewer.layers and shown.name == name:
+                if np.array_equal(shown.data, last):
+                    shown.data, self._written[shown] = labels, labels.copy()
+                    return
+                del self._written[shown]  # it was edited
+        place = {"scale": layer.scale[-2:], "translate": layer.translate[-2:]}
+        shown = self._viewer.add_labels(labels, name=name, opacity=0.5, **place)
+        self._written[shown] = labels.copy()
 
     def _tree(self, pixels: npt.NDArray[Any]) -> Hierarchy:
         if self._model is None:

@@ -19,7 +19,7 @@ import shapely
 from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.coverage import mask_polygons
-from maskfeat.integrations.prompted_image import Click, PromptedImages
+from maskfeat.integrations.prompted_image import BAD_REQUEST, Click, PromptedImages
 
 
 def init_context(context: Any) -> None:  # noqa: ANN401 - Nuclio's own
@@ -32,7 +32,9 @@ def handler(context: Any, event: Any) -> Any:  # noqa: ANN401 - Nuclio's own
     """The mask of a request; status 400 and a sentence for a request that cannot be answered."""
     try:
         answer, status = mask_of(context.user_data.images, event.body), 200
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        answer, status = {"error": f"the request has no {error}"}, 400
+    except BAD_REQUEST as error:
         answer, status = {"error": f"the request cannot be answered: {error}"}, 400
     return context.Response(
         body=json.dumps(answer), headers={}, content_type="application/json", status_code=status
@@ -45,7 +47,7 @@ def mask_of(images: PromptedImages, body: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If the image cannot be read, no prompt shows an object, or prompts contradict
             each other.
-        KeyError, TypeError: If the body is no request of CVAT's.
+        BAD_REQUEST: If the body is no request of CVAT's.
     """
     content = base64.b64decode(body["image"])
     image = images.get(sha256(content).hexdigest(), lambda: read_image_bytes(content))

@@ -17,6 +17,8 @@ from maskfeat.recent import Recent
 from maskfeat.segment.resizing import enlarged_labels
 
 _KEPT_IMAGES = 4  # of 60 to 250 MB each
+# What reading a request raises that is of another form than the tool's.
+BAD_REQUEST = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class Click(NamedTuple):
@@ -74,8 +76,12 @@ class PromptedImage:
             bool, shape (H, W); None if there is no click on the object and no box.
 
         Raises:
-            ValueError: If a pixel is clicked as both, or a click on the object is outside the box.
+            ValueError: If a pixel is clicked as both, a click on the object is outside the box, or
+                a number is not finite.
         """
+        numbers = [*(box_xyxy or ()), *(one for click in clicks for one in click[:2])]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"clicks and boxes must be finite numbers, got {numbers}")
         box = None if box_xyxy is None else self._whole_box(box_xyxy)
         with self._lock:
             ordered = [click for click in self._clicks if click in clicks]
@@ -105,8 +111,10 @@ class PromptedImage:
     def _begin(self, box: tuple[int, int, int, int] | None) -> None:
         """Forget all clicks; the first one corrects the mask of the box, if there is one."""
         self._segmenter.reset()
-        self._mask = None if box is None else self._segmenter.start(box_yxyx=box)
-        self._box, self._clicks = box, []
+        self._box, self._clicks, self._mask = None, [], None  # also if the box is refused
+        if box is not None:
+            self._mask = self._segmenter.start(box_yxyx=box)
+            self._box = box
 
     def _pixel(self, click: Click) -> tuple[int, int]:
         """Row and column of a click; tools click on the very edge of the image, too."""

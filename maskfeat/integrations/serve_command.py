@@ -49,6 +49,8 @@ def serve(
     port = _PORTS[tool] if port is None else port
     if not 0 <= port < 2**16:
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
+    if token == "":  # as a variable of the shell that is not set gives it
+        raise ValueError("token must not be empty; leave it out for none")
     if not max_megapixels > 0:
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     try:

@@ -30,7 +30,7 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import Rings, label_polygons, mask_polygons
-from maskfeat.integrations.prompted_image import Click, PromptedImages
+from maskfeat.integrations.prompted_image import BAD_REQUEST, Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 200_000_000
 # What X-AnyLabeling calls an object whose class the user chooses when it is finished.
@@ -114,9 +114,10 @@ def _guarded(
             if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
                 raise _Refused("UNAUTHORIZED", "the header Token is missing or wrong")
             return await answer(request)
-        except ValueError as error:
+        except BAD_REQUEST as error:
             code = getattr(error, "code", "INFERENCE_ERROR")
-            return Json({"success": False, "error": {"code": code, "message": str(error)}})
+            message = f"the request cannot be answered: {error}"
+            return Json({"success": False, "error": {"code": code, "message": message}})
 
     return run
 

@@ -132,11 +132,24 @@ class SaveLastStep(Callback):
     """Makes `last.ckpt` hold the last step of a fit that ended by itself.
 
     A ModelCheckpoint that saves every N steps leaves out the steps after the last multiple:
-    those in which the learning rate is lowest.
+    those in which the learning rate is lowest. It is saved in the hooks of ModelCheckpoint's own,
+    so that a fit which goes on with more steps or epochs begins at the right sample: at the end of
+    training Lightning has called an epoch complete that ended in its middle.
     """
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save it where the user asked for a last checkpoint."""
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        """Save the last of a number of steps."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last of a number of epochs."""
+        is_ended = 0 < trainer.max_steps <= trainer.global_step
+        if not is_ended and trainer.current_epoch + 1 == trainer.max_epochs:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save where the user asked for a last checkpoint."""
         for saver in trainer.checkpoint_callbacks:
             if not isinstance(saver, ModelCheckpoint) or not saver.save_last:
                 continue

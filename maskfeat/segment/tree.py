@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.deprecation import warn_renamed
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class PartitionTree:
     def higra_tree(self) -> Any:  # noqa: ANN401 - higra has no types
         """The `higra.Tree`."""
         return hg.Tree(self.parents)
+
+    @property
+    def tree(self) -> Any:  # noqa: ANN401
+        """The former name of `higra_tree`."""
+        warn_renamed("PartitionTree.tree", "higra_tree")
+        return self.higra_tree
 
     @property
     def num_leaves(self) -> int:

@@ -39,7 +39,7 @@ ROOMS = [
     ],
 ]
 ROOMS[0] += ["tensor_file", "recent", "onnx_file"]
-ROOMS[-1] += ["parser_errors", "packaged", "tasks", "integrations"]
+ROOMS[-1] += ["parser_errors", "packaged", "tasks"]
 # Rooms across the order.
 ALSO = {
     # Layouts of masks: built on run-length masks alone, used by whoever writes them.

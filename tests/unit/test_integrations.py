@@ -106,6 +106,15 @@ class TestPromptedImage:
             image.mask([Click(30, 20, True), Click(30.2, 20.2, False)])
         assert iou(image.mask([Click(30, 20, True)]), square) == 1
 
+    @pytest.mark.parametrize("box", [(200, 200, 210, 210), (20, 8, 20, 42), (0, 0, np.inf, 9)])
+    def test_a_box_that_is_refused_loses_no_click(self, image, box) -> None:
+        clicks = [Click(30, 20, True), Click(5, 5, False), Click(65, 55, True)]
+        image.mask(clicks[:2])
+        with pytest.raises(ValueError, match="box"):
+            image.mask(clicks[:2], box)
+        mask = image.mask(clicks)
+        assert [bool(mask[int(c.y), int(c.x)]) for c in clicks] == [True, False, True]
+
     def test_few_images_are_kept(self, rgb) -> None:
         images, reads = PromptedImages("lab"), []
 
@@ -181,7 +190,7 @@ class TestCvat:
     @pytest.mark.parametrize(
         ("body", "expected"),
         [
-            ({}, "image"),
+            ({}, "has no 'image'"),
             ({"image": "AAAA", "pos_points": [[1, 1]]}, "cannot be read"),
             ({"image": None, "pos_points": []}, "answered"),
         ],
@@ -211,10 +220,10 @@ class TestXAnyLabeling:
 
     @pytest.fixture
     def predict(self, tool, png):
-        data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        self.data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
         def predict(model, **params):
-            body = {"model": model, "image": data, "params": params}
+            body = {"model": model, "image": self.data, "params": params}
             return tool.post("/v1/predict", json=body).json()
 
         return predict
@@ -257,6 +266,12 @@ class TestXAnyLabeling:
         assert error["code"] == "INVALID_IMAGE"
         error = predict("maskfeat_clicks", marks=[{"type": "point", "data": [1]}])["error"]
         assert (error["code"], "marks must be" in error["message"]) == ("INFERENCE_ERROR", True)
+        for params in ({"marks": 5}, {"marks": [{"type": "point", "data": [np.inf, 1]}]}):
+            body = json.dumps({"model": "maskfeat_clicks", "image": self.data, "params": params})
+            answer = tool.post(
+                "/v1/predict", content=body, headers={"Content-Type": "application/json"}
+            ).json()
+            assert answer["error"]["code"] == "INFERENCE_ERROR"
         refused = tool.get("/v1/models", headers={"Token": "guess"}).json()
         assert refused["error"]["code"] == "UNAUTHORIZED"
 
@@ -384,6 +399,11 @@ class TestNapari:
             counts.append(viewer.layers["scene segments"].data.max())
         assert counts[0] < counts[1]
         assert len(viewer.layers) == 2
+        edited = viewer.layers["scene segments"]
+        edited.data[0, 0] = 77
+        segments.granularity.value = 0.5
+        assert edited.data[0, 0] == 77  # the next granularity went to another layer
+        assert len(viewer.layers) == 3
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
     def test_layers_of_many_kinds_become_8_bits(self, widget, dtype) -> None:

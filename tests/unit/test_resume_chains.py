@@ -85,6 +85,22 @@ def test_fourteen_random_kills_change_nothing(shards: Path, mode: str, limit: di
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["indexed", "streaming"])
+@pytest.mark.parametrize(
+    "first", [{"max_epochs": -1, "max_steps": 14}, {"max_epochs": 2}, {"max_epochs": 1}]
+)
+def test_a_fit_that_ended_goes_on_where_it_ended(shards: Path, mode: str, first: dict) -> None:
+    whole, _ = live(shards / "whole", data_of(shards, mode))
+    lives = [
+        live(shards / "broken", data_of(shards, mode), every=8, **limit)[0]
+        for limit in (first, {"max_epochs": 3})
+    ]
+    assert sum(len(task.seen) for task in lives) == 30  # no step was done again
+    assert history(lives) == history([whole])
+    assert torch.equal(lives[-1].net.weight, whole.net.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["indexed", "streaming"])
 def test_an_exact_resume_is_not_called_unreliable(
     shards: Path, mode: str, recwarn: pytest.WarningsRecorder
 ) -> None:
