@@ -16,6 +16,8 @@ export function listen(stage, on) {
   window.addEventListener("keyup", (event) => (isSpaceDown &&= event.code !== "Space"));
   window.addEventListener("blur", () => (isSpaceDown = false));
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  // Else two quick fingers are a fling to Chromium, and a tap elsewhere only ends it: no click.
+  canvas.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     if (!event.ctrlKey && on.wheel?.(event)) return;
