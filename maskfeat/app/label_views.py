@@ -14,6 +14,7 @@ from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker
 from maskfeat.files import file_stamp
+from maskfeat.labeling.click_log import IGNORED
 from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.labeler import Labeler
 from maskfeat.labeling.prepared import PreparedImage
@@ -151,9 +152,10 @@ class LabelViews:
 
         Args:
             number: Of the image that is shown.
-            request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`,
-                `{"do": "undo" | "redo"}` or `{"do": "done", "is_done": true | false}`. With
-                `"revision"`, that of the view it was decided upon.
+            request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`
+                with class -1 for a region to be ignored, `{"do": "undo" | "redo"}` or
+                `{"do": "done", "is_done": true | false}`. With `"revision"`, that of the view it
+                was decided upon.
 
         Returns:
             What `view` says but for the classes, of the image that changed: the last click may
@@ -176,12 +178,13 @@ class LabelViews:
         if what == "click":
             row, column = _numbers(request.get("at_yx"), 2, "at_yx")
             (place,) = _numbers([request.get("class")], 1, "class")
-            if not 0 <= place < len(labeler.classes):
+            if not IGNORED <= place < len(labeler.classes):
                 raise ValueError(f"there is no class {place} among {len(labeler.classes)}")
             size = request.get("granularity")
             if type(size) not in (int, float):
                 raise ValueError(f"granularity must be a number, got {str(size)[:80]}")
-            labeler.click(number, (row, column), labeler.classes[place], granularity=size)
+            name = None if place == IGNORED else labeler.classes[place]
+            labeler.click(number, (row, column), name, granularity=size)
         elif what in ("undo", "redo"):
             number = labeler.undo() if what == "undo" else labeler.redo()
         elif what == "done":

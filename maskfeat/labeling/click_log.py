@@ -14,7 +14,9 @@ from maskfeat.files import file_stamp, whole_file
 _LOG = logging.getLogger("maskfeat")
 # What odd values of a file lead to; int(1e400) is an OverflowError.
 _BAD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-_VERSION = 2  # 1 had no digests of the images
+_VERSION = 3  # 1 had no digests of the images, 2 no ignored regions
+# Stands in the file and in label maps where a class would be.
+IGNORED = -1
 
 
 class Click(NamedTuple):
@@ -24,7 +26,7 @@ class Click(NamedTuple):
         image: Number of the image.
         row: Clicked pixel of the image.
         column: Clicked pixel of the image.
-        class_number: What the region there is.
+        class_number: What the region there is; `IGNORED` if that is not to be known.
         granularity: How large that region may be, in (0, 1), see `PreparedImage.region`; or None,
             and `num_segments` says it.
         num_segments: How large it may be, at least 1; or None.
@@ -192,7 +194,7 @@ class ClickFile:
             self._check(version, known)
             aside = [r for one in self.aside for r in _clicks_aside(one)]
             for row in [*rows, *undone, *aside]:
-                if not 0 <= _parsed(row)[3] < len(known):
+                if not IGNORED <= _parsed(row)[3] < len(known):
                     raise ValueError(f"a click has class {row[3]}, and there are {len(known)}")
         except _BAD as error:
             if isinstance(error, _ForeignFileError):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from maskfeat.labeling.click_log import Click
+from maskfeat.labeling.click_log import IGNORED, Click
 from maskfeat.labeling.prepared import PreparedImage
 
 # How sure a click is of a superpixel: the probability that both are one segment, to this power.
@@ -22,7 +22,7 @@ class LabeledSuperpixels(NamedTuple):
 
     Attributes:
         is_fixed: Which superpixels lie in the region of a click, bool, shape (K,).
-        classes: Their classes, int64, shape (K,), 0 elsewhere.
+        classes: Their classes, int64, shape (K,), `IGNORED` in ignored regions, 0 elsewhere.
         regions: The superpixels of each region, one for each superpixel that was clicked, N.
         region_classes: Their classes, int64, shape (N,).
         credence: How sure each of these clicks is of each superpixel, beyond its region as well:
@@ -34,6 +34,12 @@ class LabeledSuperpixels(NamedTuple):
     regions: list[IntArray]
     region_classes: IntArray
     credence: Float64Array
+
+    @property
+    def is_ignored(self) -> BoolArray:
+        """Which superpixels lie in an ignored region, bool, shape (K,)."""
+        is_ignored: BoolArray = self.classes == IGNORED
+        return is_ignored
 
 
 class Examples(NamedTuple):
@@ -88,7 +94,8 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
         p_c = (1 - max r) s_c  +  max r * o_c / sum o,    o_c = r_c / (1 - r_c):
 
     where one class is near, its click counts as far as it is sure, and the classifier for the
-    rest; where several are, r / (1 - r) decides.
+    rest; where several are, r / (1 - r) decides. An ignored region says nothing of what
+    is around it.
 
     Args:
         chances: Of the classifier, shape (K, L), rows of sum 1.
@@ -99,7 +106,8 @@ def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) 
     """
     surest = np.zeros(chances.shape)
     for number, credence in zip(labeled.region_classes, labeled.credence, strict=True):
-        np.maximum(surest[:, number], credence, out=surest[:, number])
+        if number != IGNORED:
+            np.maximum(surest[:, number], credence, out=surest[:, number])
     most = surest.max(axis=1, keepdims=True)
     ratios = surest / np.maximum(1 - surest, 1e-3)
     shares = ratios / np.maximum(ratios.sum(axis=1, keepdims=True), 1e-12)
@@ -120,10 +128,12 @@ def examples_of(
     """Some superpixels of each region; together they weigh as the root of the region's superpixels.
 
     Not as all of them, or a click on the sky would count for a hundred on a pole; and not all
-    alike, or a narrow strip would count as much as a house.
+    alike, or a narrow strip would count as much as a house. Ignored regions teach nothing.
     """
     chosen, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for region in labeled.regions:
+    for region, number in zip(labeled.regions, labeled.region_classes, strict=True):
+        if number == IGNORED:
+            continue
         count = min(len(region), most_per_region)
         chosen.append(region[evenly(len(region), count)])  # in reading order: no dice
         weights.append(np.full(count, np.sqrt(len(region)) / count))

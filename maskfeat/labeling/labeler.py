@@ -26,7 +26,7 @@ from maskfeat.labeling.checks import (
     checked_size,
 )
 from maskfeat.labeling.classifier import RegionClassifier
-from maskfeat.labeling.click_log import Click, ClickFile
+from maskfeat.labeling.click_log import IGNORED, Click, ClickFile
 from maskfeat.labeling.descriptors import FeatureExtractor, default_extractor
 from maskfeat.labeling.examples import superpixel_at
 from maskfeat.labeling.export import Format, export_labels
@@ -59,6 +59,7 @@ class Labeler:
         image = labeler.next()
         proposal = labeler.proposal(image)
         proposal = labeler.correct(image, (120, 200), "car")
+        proposal = labeler.correct(image, (10, 10), None)  # the region there is ignored
         labeler.set_done(image)
         labeler.export("exported")
 
@@ -66,7 +67,8 @@ class Labeler:
     learns from the regions of all clicks of all images (`RegionClassifier`), and an image's labels
     are the cut of its probabilities along the borders of the features with hard constraints at the
     clicked regions (`segment.score_cut.class_cut`); beyond its region a click counts as far as the
-    tree believes it (`evidence.with_clicks`). Every click is in the file `OUT/clicks.json` before
+    tree believes it (`evidence.with_clicks`). An ignored region is label -1, is in no export, and
+    nothing is learned from it. Every click is in the file `OUT/clicks.json` before
     it is answered; a new Labeler on the same folder goes on where the last one ended. Clicks on an
     image that is gone or was replaced are set aside in that file, see `ClickFile`. One process at a
     time works in the folder; `close` lets go of it.
@@ -308,7 +310,7 @@ class Labeler:
         self,
         image: int,
         click_yx: tuple[int, int],
-        class_name: str,
+        class_name: str | None,
         granularity: float | None = None,
         num_segments: int | None = None,
     ) -> Proposal:
@@ -320,7 +322,7 @@ class Labeler:
         self,
         image: int,
         click_yx: tuple[int, int],
-        class_name: str,
+        class_name: str | None,
         granularity: float | None = None,
         num_segments: int | None = None,
     ) -> None:
@@ -329,7 +331,7 @@ class Labeler:
         Args:
             image: Number of the image.
             click_yx: Row and column, pixels of the image.
-            class_name: One of `classes`.
+            class_name: One of `classes`, or None: the region is ignored.
             granularity: Of this click.
             num_segments: Of this click; None of both is as the Labeler was made.
 
@@ -339,10 +341,11 @@ class Labeler:
         """
         with self._lock:
             row, column = self._checked_click(image, click_yx)
-            if class_name not in self.classes:
+            if class_name is not None and class_name not in self.classes:
                 raise ValueError(f"the class must be one of {self.classes}, got {class_name!r}")
             size = checked_size(granularity, num_segments, self._size)
-            click = Click(image, row, column, self.classes.index(class_name), *size)
+            number = IGNORED if class_name is None else self.classes.index(class_name)
+            click = Click(image, row, column, number, *size)
             with self._kept.withdrawn(image):
                 self._clicks.add(click)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.labeling.classifier import RegionClassifier
-from maskfeat.labeling.click_log import Click, ClickFile
+from maskfeat.labeling.click_log import IGNORED, Click, ClickFile
 from maskfeat.labeling.examples import (
     Examples,
     LabeledSuperpixels,
@@ -39,7 +39,7 @@ class SuperpixelLabels(NamedTuple):
     """What the superpixels of an image may be.
 
     Attributes:
-        classes: int64, shape (K,).
+        classes: int64, shape (K,); `IGNORED` in ignored regions.
         is_fixed: Which lie in the region of a click, bool, shape (K,).
         confidence: Probability of that class, see `with_clicks`; 1 in regions of clicks, (K,).
         energy: Of the cut, nats for each pixel.
@@ -90,6 +90,8 @@ class Learner:
     def labels(self, image: int) -> SuperpixelLabels:
         """The cut of the probabilities, with hard constraints at the clicked regions.
 
+        What is ignored takes part in the cut as if it had not been clicked.
+
         Raises:
             ValueError: If the image cannot be read.
         """
@@ -100,13 +102,14 @@ class Learner:
             prepared.graph,
             prepared.costs,
             self.pairwise_weight,
-            clicked.is_fixed,
+            clicked.is_fixed & ~clicked.is_ignored,
             clicked.classes,
         )
         confidence = chances[np.arange(len(chances)), cut.labels]
         confidence[clicked.is_fixed] = 1
+        classes = np.where(clicked.is_ignored, IGNORED, cut.labels)
         energy = cut.energies[-1] / prepared.graph.labels.size
-        return SuperpixelLabels(cut.labels, clicked.is_fixed, confidence, energy)
+        return SuperpixelLabels(classes, clicked.is_fixed, confidence, energy)
 
     def clicked(self, image: int) -> LabeledSuperpixels:
         """What the clicks on an image say of its superpixels; asked for twice with every click."""
@@ -169,11 +172,16 @@ class Learner:
         )
 
     def _readable_examples(self) -> dict[int, Examples]:
-        """What each clicked image teaches; one that cannot be read any more teaches nothing."""
+        """What each clicked image teaches; those that teach nothing are left out.
+
+        They cannot be read any more, or all their clicks are on what is ignored.
+        """
         found = {}
         for image in self._clicks.images:
             try:
-                found[image] = self._examples_of(image)
+                examples = self._examples_of(image)
+                if len(examples.classes):
+                    found[image] = examples
             except ValueError:
                 if image not in self._store.failed:
                     raise

@@ -16,7 +16,7 @@ class Proposal(NamedTuple):
     """What an image may be.
 
     Attributes:
-        labels: Class of each pixel, int64, shape (H, W), 0 to L - 1.
+        labels: Class of each pixel, int64, shape (H, W), 0 to L - 1; -1 where ignored.
         confidence: Probability of that class by the classifier, float32, shape (H, W); 1 in the
             regions of clicks.
         energy: Of the cut, nats for each pixel: the higher, the less classifier, borders and

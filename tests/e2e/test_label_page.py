@@ -48,7 +48,7 @@ def click_all(page) -> None:
 
 
 def test_click_see_the_tint_change_undo_done_next_reload(page, out) -> None:
-    page.text("#legend li").to_have_count(3)
+    page.text("#legend .title").to_have_text([*CLASSES, "ignore"])
     page.text("#name").to_have_text("p0.png")
     plain = page.color_at(BESIDE)
     click_all(page)
@@ -165,6 +165,33 @@ def test_what_is_under_the_cursor_lights_up_and_a_right_click_chooses(page) -> N
     page.page.locator("#granularity").fill("0.98")
     page.press("]")
     assert page.number("#num-segments") > coarse
+
+
+def test_a_region_is_ignored_by_key_or_button(page, out) -> None:
+    click_all(page)
+    square = page.color_at([55, 110])
+    page.press("0")
+    page.text('#legend [data-class="-1"] button').to_have_class("chosen")
+    page.click(ON_SQUARE)
+    page.text("#num-clicks").to_have_text("4 clicks")
+    page.wait("fresh")
+    gray = page.color_at([55, 110])
+    assert np.abs(gray - square).max() > 20
+    page.text('#legend [data-class="-1"] .area').to_contain_text("%")
+    page.press("2")
+    page.click(ON_SQUARE, button="right")  # what is there is chosen
+    page.text('#legend [data-class="-1"] button').to_have_class("chosen")
+    page.press("2")
+    page.page.click('#legend [data-class="-1"] button')
+    page.text('#legend [data-class="-1"] button').to_have_class("chosen")
+    page.press("d")
+    page.text("#num-done").to_have_text("1 of 4 done")
+    page.wait()
+    assert [row[3] for row in clicks_in(out)] == [0, 1, 2, -1]
+    assert np.array(Image.open(out / "labels/p0.png"))[tuple(ON_SQUARE)] == 0
+    page.press("ArrowLeft")
+    page.wait()
+    np.testing.assert_allclose(page.color_at([55, 110]), gray, atol=2)
 
 
 def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:

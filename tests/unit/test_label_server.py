@@ -126,6 +126,7 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
         (click([90, 0], 0), r"lies outside the image"),
         (click([1.5, 0], 0), "must be whole numbers"),
         (click([1, 1], 3), "no class 3 among 3"),
+        (click([1, 1], -2), "no class -2 among 3"),
         (
             click([1, 1], 0, granularity=1),
             "granularity must be a finite number above 0",

@@ -83,6 +83,38 @@ def test_a_click_gives_its_whole_region_the_class(photos, out) -> None:
     assert proposal.confidence[tuple(ON_DISC)] == 1
 
 
+def test_an_ignored_region_is_kept_and_is_in_no_export_and_teaches_nothing(photos, out) -> None:
+    one = labeler(photos, out)
+    one.correct(1, tuple(ON_DISC), None)  # alone it teaches nothing at all
+    assert (one.knows_classes, one.is_fresh) == (False, True)
+    click_all(one, 0)
+    before = one.proposal(2)
+    num_examples = one.num_examples
+    proposal = one.correct(0, tuple(ON_SQUARE), None)  # the later of two clicks on one region
+    assert one.num_examples < num_examples
+    assert iou(proposal.labels == -1, square()) > 0.95
+    assert set(np.unique(proposal.labels)) == {-1, 0, 1}
+    assert (before.labels == 2).any()
+    assert not (one.proposal(2).labels == 2).any()  # nobody says any more what a square is
+    one.set_done(0)
+
+    one.close()
+    one = labeler(photos, out)
+    np.testing.assert_array_equal(one.proposal(0).labels, proposal.labels)
+    assert one.export(out / "exported") == 1
+    written = np.array(Image.open(out / "exported/p0_classes.png"))
+    np.testing.assert_array_equal(written, proposal.labels + 1)
+    sa1b = json.loads((out / "exported/p0.json").read_text())
+    assert {annotation["label"] for annotation in sa1b["annotations"]} == {"ground", "disc"}
+    coco = json.loads((out / "exported/coco.json").read_text())
+    assert {annotation["category_id"] for annotation in coco["annotations"]} == {1, 2}
+    counts = [annotation["segmentation"]["counts"] for annotation in sa1b["annotations"]]
+    row, column = ON_SQUARE
+    assert not decode_annotations(counts, SIZE)[:, row, column].any()
+    one.undo()
+    assert (one.proposal(0).labels == 2)[tuple(ON_SQUARE)]
+
+
 def test_clicks_on_a_page_count_for_no_other_page(tmp_path) -> None:
     (tmp_path / "photos").mkdir()
     pages = [Image.fromarray(image(number)) for number in range(2)]
@@ -614,11 +646,13 @@ def test_labels_of_an_image_that_is_not_done_any_more_are_gone(photos, out, what
 def test_a_file_of_a_newer_version_is_left_alone(photos, out) -> None:
     labeler(photos, out).click(0, (1, 1), "ground")
     content = json.loads((out / "clicks.json").read_text())
-    newer = json.dumps({**content, "version": 3})
+    newer = json.dumps({**content, "version": 4})
     (out / "clicks.json").write_text(newer)
-    with pytest.raises(ValueError, match=r"newer maskfeat \(version 3 of the file, this one"):
+    with pytest.raises(ValueError, match=r"newer maskfeat \(version 4 of the file, this one"):
         labeler(photos, out)
     assert (out / "clicks.json").read_text() == newer
+    (out / "clicks.json").write_text(json.dumps({**content, "version": 2}))
+    assert len(labeler(photos, out).clicks) == 1
     del content["images"], content["aside"]  # as version 1 was
     (out / "clicks.json").write_text(json.dumps({**content, "version": 1}))
     assert len(labeler(photos, out).clicks) == 1
@@ -628,7 +662,7 @@ def test_a_file_of_a_newer_version_is_left_alone(photos, out) -> None:
     ("part", "value"),
     [
         ("clicks", '[["p0.png", 1, 1, 99, 0.5]]'),  # there are fewer classes
-        ("clicks", '[["p0.png", 1, 1, -1, 0.5]]'),
+        ("clicks", '[["p0.png", 1, 1, -2, 0.5]]'),
         ("clicks", '[["p0.png", 1, 1, 0, 1e400]]'),
         ("undone", '[["p0.png", 1e400, 1, 0, 0.5]]'),
         ("version", "1e400"),

@@ -55,7 +55,9 @@ export const LABEL_TABLE = [
   [["]"], "a click takes less", "finer"],
   [["g"], "show or hide all segments", "toggleBorders"],
   [["h"], "show or hide the classes", "toggleTints"],
-  ...TABLE.filter(([, , action]) => "fit zoomIn zoomOut previous next".split(" ").includes(action)),
+  [["0"], "what is clicked next is ignored: no class, nothing to learn from", "ignore"],
+  [["f"], "fit the image", "fit"],
+  ...TABLE.filter(([, , action]) => "zoomIn zoomOut previous next".split(" ").includes(action)),
   [["Ctrl+s"], "export what is done (clicks are always saved)", "export"],
   [["?"], "this help", "help"],
 ];
@@ -64,7 +66,7 @@ export const LABEL_MOUSE = [
   ["right click", "choose the class that is there"],
   ["wheel", "zoom"],
   ["Space + drag, middle button", "move the image"],
-  ["1 ... 9", "choose a class"],
+  ["1 ... 9, 0", "choose a class, or to ignore"],
 ];
 
 function named(event) {

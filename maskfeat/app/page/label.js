@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import * as connection from "./connection.js";
 import { areSame } from "./folder.js";
 import * as keys from "./keys.js";
-import { ClassLayer, classColor } from "./label_layers.js";
+import { ClassLayer, IGNORED, classColor } from "./label_layers.js";
 import * as side from "./label_panel.js";
 import { element, say, showBusy } from "./panel.js";
 import * as pointer from "./pointer.js";
@@ -179,7 +179,7 @@ function changeGranularity(step) {
 }
 
 function choose(one) {
-  if (one < 0 || one >= folder.classes.length) return;
+  if (one < IGNORED || one >= folder.classes.length) return;
   chosen = one;
   side.showChosen(chosen);
   cut();
@@ -285,6 +285,7 @@ const actions = {
   back: () => past.length && turnTo(past.pop(), true),
   reopen: () => view?.is_done && act({ do: "done", is_done: false }),
   export: () => exportAll(),
+  ignore: () => choose(IGNORED),
   toggleBorders() {
     element("borders-on").checked = !element("borders-on").checked;
     cut();

@@ -6,12 +6,15 @@ const PALETTE = [
   [74, 168, 255], [178, 112, 255], [255, 92, 87], [255, 194, 61], [53, 199, 89], [64, 224, 208],
   [255, 120, 200], [214, 160, 110], [190, 230, 70], [255, 140, 60], [120, 130, 255], [225, 228, 235],
 ];
+export const IGNORED = -1; // among the numbers of classes
+const GRAY = [128, 128, 128];
 const PROPOSED = 0.42; // how strong tints are
 const FIXED = 0.68;
 const BORDER = 0.95;
 
 // Of a class by number from 0; beyond the palette, hues a golden angle apart.
 export function classColor(number) {
+  if (number === IGNORED) return GRAY;
   if (number < PALETTE.length) return PALETTE[number];
   const hue = (number * 137.5) % 360;
   return [0, 8, 4].map((n) => {
@@ -53,7 +56,7 @@ export class ClassLayer {
 
   draw() {
     const { width, height, superpixels, numSuperpixels } = this.partition;
-    // What each superpixel shows: class plus 1, or 0 for nothing; the color of its inside and its border.
+    // What each superpixel shows: class plus 2, or 0 for nothing; the color of its inside and its border.
     const shown = new Uint16Array(numSuperpixels);
     const inside = new Uint32Array(numSuperpixels);
     const border = new Uint32Array(numSuperpixels);
@@ -61,7 +64,7 @@ export class ClassLayer {
       if (!this.isKnown && !this.isFixed[superpixel]) continue;
       const [r, g, b] = classColor(this.classes[superpixel]);
       const word = (alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
-      shown[superpixel] = this.classes[superpixel] + 1;
+      shown[superpixel] = this.classes[superpixel] + 2;
       inside[superpixel] = word(this.isFixed[superpixel] ? FIXED : PROPOSED);
       border[superpixel] = word(BORDER);
     }
@@ -79,13 +82,14 @@ export class ClassLayer {
     context.putImageData(image, 0, 0);
   }
 
-  // The share of the image that each class has.
+  // The share of the image that each class has, and last what is ignored.
   shares(count) {
-    const sums = new Float64Array(count);
+    const sums = new Float64Array(count + 1);
     let total = 0;
     this.sizes.forEach((size, superpixel) => {
       total += size;
-      sums[this.classes[superpixel]] += size;
+      const number = this.classes[superpixel];
+      sums[number === IGNORED ? count : number] += size;
     });
     return [...sums].map((sum) => (this.isKnown ? sum / total : 0));
   }

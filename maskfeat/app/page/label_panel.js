@@ -1,11 +1,13 @@
 // What stands beside the image in labeling mode: legend, progress, what was left out.
 
-import { classColor } from "./label_layers.js";
+import { IGNORED, classColor } from "./label_layers.js";
 import { css } from "./masks.js";
 import { element } from "./panel.js";
 
 export function makeLegend(names, choose) {
-  const rows = names.map((name, number) => {
+  const numbers = [...names.keys(), IGNORED];
+  const rows = numbers.map((number) => {
+    const name = names[number] ?? "ignore";
     const row = element("legend-row").content.cloneNode(true).firstElementChild;
     row.querySelector(".swatch").style.background = css(classColor(number));
     row.querySelector("kbd").textContent = number < 9 ? number + 1 : "";
