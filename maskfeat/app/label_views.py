@@ -56,6 +56,7 @@ class LabelViews:
             "names": [path.name for path in labeler.paths],
             "classes": labeler.classes,
             "is_done": [labeler.is_done(number) for number in numbers],
+            "review": [labeler.review(number) for number in numbers],
             "first": labeler.next(),
             "granularity": GRANULARITY,
             "out": str(labeler.out),
@@ -98,7 +99,7 @@ class LabelViews:
         """Of one image and its clicks: two people may label different images at a time."""
         if not 0 <= number < len(self.labeler.paths):
             return None
-        state = self.labeler.clicks_on(number), self.labeler.is_done(number)
+        state = self.labeler.clicks_on(number), self.labeler.review(number)
         return revision_of(repr((state, file_stamp(self.labeler.paths[number]))).encode())
 
     def _state(self, number: int) -> JsonDict:
@@ -115,6 +116,7 @@ class LabelViews:
             "size": list(prepared.size),
             "is_fresh": is_fresh,
             "is_done": labeler.is_done(number),
+            "review": labeler.review(number),
             "can_undo": bool(labeler.clicks),
             "can_redo": labeler.num_undone > 0,
             "num_set_aside": labeler.set_aside.get(labeler.paths[number].name, 0),
@@ -153,9 +155,9 @@ class LabelViews:
         Args:
             number: Of the image that is shown.
             request: `{"do": "click", "at_yx": [row, column], "class": number, "granularity": g}`
-                with class -1 for a region to be ignored, `{"do": "undo" | "redo"}` or
-                `{"do": "done", "is_done": true | false}`. With `"revision"`, that of the view it
-                was decided upon.
+                with class -1 for a region to be ignored, `{"do": "undo" | "redo"}`,
+                `{"do": "done", "is_done": true | false}` or `{"do": "check", "is_to_check": true |
+                false}`. With `"revision"`, that of the view it was decided upon.
 
         Returns:
             What `view` says but for the classes, of the image that changed: the last click may
@@ -190,8 +192,10 @@ class LabelViews:
         elif what == "done":
             # The labels that were seen are kept: not those of what is learned at this moment.
             labeler.set_done(number, request.get("is_done") is True, learn=False)
+        elif what == "check":
+            labeler.set_to_check(number, request.get("is_to_check") is True)
         else:
-            raise ValueError(f"an action must be click, undo, redo or done, got {what!r}")
+            raise ValueError(f"an action must be click, undo, redo, done or check, got {what!r}")
         return number
 
     def export(self, request: JsonDict) -> JsonDict:

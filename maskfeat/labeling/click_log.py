@@ -42,7 +42,7 @@ class Click(NamedTuple):
 
 @dataclass
 class ClickFile:
-    """All clicks, first to last, and which images are done.
+    """All clicks, first to last, and which images are done or to be checked.
 
     The whole file is written anew and renamed with each change: a few milliseconds for some
     thousand clicks. A change that cannot be written raises, and is none.
@@ -57,6 +57,8 @@ class ClickFile:
         digest_of: Digest of an image's content, by its number; None where it cannot be read.
 
     Attributes:
+        done: Numbers of the images that are done.
+        to_check: Of those that a person wants to look at again; none is both.
         aside: What was set aside: name and digest of the image, and rows of the file.
 
     Raises:
@@ -72,7 +74,7 @@ class ClickFile:
     def __post_init__(self) -> None:
         self.aside: list[dict[str, Any]] = []
         self._digests: dict[int, str | None] = {}  # of the images with clicks
-        self._know([], [], set())
+        self._know([], [], set(), set())
         self._stamp = file_stamp(self.path)
         if self._stamp is not None:
             self._read()
@@ -112,6 +114,15 @@ class ClickFile:
         done = self.done | {image} if is_done else self.done - {image}
         self._save(self.clicks, self.undone, done)
 
+    def set_to_check(self, image: int, is_to_check: bool) -> None:
+        """Say that somebody should look at an image again, which is not done then; or not."""
+        self._digests.setdefault(image, self.digest_of(image))
+        others = self.to_check - {image}
+        if is_to_check:
+            self._save(self.clicks, self.undone, self.done - {image}, others | {image})
+        else:
+            self._save(self.clicks, self.undone, self.done, others)
+
     def set_aside_if_changed(self, image: int) -> bool:
         """Set the clicks on an image aside if it is not the one that they were made on.
 
@@ -126,7 +137,7 @@ class ClickFile:
         kept, undone = (
             [click for click in some if click.image != image] for some in (self.clicks, self.undone)
         )
-        self._save(kept, undone, self.done - {image})
+        self._save(kept, undone, self.done - {image}, self.to_check - {image})
         return True
 
     def of_image(self, image: int) -> list[Click]:
@@ -149,28 +160,41 @@ class ClickFile:
         if rows:
             self.aside.append({"name": name, "digest": digest, "clicks": rows})
 
-    def _save(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
+    def _save(
+        self,
+        clicks: list[Click],
+        undone: list[Click],
+        done: set[int],
+        to_check: set[int] | None = None,
+    ) -> None:
         """Write what is known from now on, and know it only when it is written."""
         if file_stamp(self.path) != self._stamp:
             raise ValueError(
                 f"'{self.path}' was changed by another program; end both and start one again"
             )
-        self._write(clicks, undone, done)
-        self._know(clicks, undone, done)
+        to_check = (self.to_check if to_check is None else to_check) - done
+        self._write(clicks, undone, done, to_check)
+        self._know(clicks, undone, done, to_check)
 
-    def _know(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
+    def _know(
+        self, clicks: list[Click], undone: list[Click], done: set[int], to_check: set[int]
+    ) -> None:
         of_image: dict[int, list[Click]] = {}
         for click in clicks:
             of_image.setdefault(click.image, []).append(click)
-        self.clicks, self.undone, self.done, self._of_image = clicks, undone, done, of_image
+        self.clicks, self.undone, self._of_image = clicks, undone, of_image
+        self.done, self.to_check = done, to_check
 
-    def _write(self, clicks: list[Click], undone: list[Click], done: set[int]) -> None:
+    def _write(
+        self, clicks: list[Click], undone: list[Click], done: set[int], to_check: set[int]
+    ) -> None:
         content = {
             "version": _VERSION,
             "classes": self.classes,
             "clicks": [self._row(click) for click in clicks],
             "undone": [self._row(click) for click in undone],
             "done": sorted(self.names[image] for image in done),
+            "check": sorted(self.names[image] for image in to_check),
             "images": {self.names[image]: digest for image, digest in self._digests.items()},
             "aside": self.aside,
         }
@@ -189,6 +213,7 @@ class ClickFile:
             known = [str(name) for name in content["classes"]]
             rows, undone = (list(content.get(part, [])) for part in ("clicks", "undone"))
             done = [str(name) for name in content["done"]]
+            to_check = [str(name) for name in content.get("check", [])]
             digests: dict[str, str | None] = dict(content.get("images", {}))
             self.aside = list(content.get("aside", []))
             self._check(version, known)
@@ -202,7 +227,7 @@ class ClickFile:
             raise ValueError(
                 f"'{self.path}' cannot be read: {error}; move it away to begin anew"
             ) from error
-        self._take(rows, undone, done, digests)
+        self._take(rows, undone, done, to_check, digests)
 
     def _check(self, version: int, known: list[str]) -> None:
         if version > _VERSION:
@@ -221,11 +246,12 @@ class ClickFile:
         rows: list[Any],
         undone: list[Any],
         done: list[str],
+        to_check: list[str],
         digests: dict[str, str | None],
     ) -> None:
         """Know what a file says, but for images that are gone or have changed."""
         number = {name: place for place, name in enumerate(self.names)}
-        named = {str(row[0]) for row in [*rows, *undone]} | set(done)
+        named = {str(row[0]) for row in [*rows, *undone]} | {*done, *to_check}
         for name in sorted(named):
             now = self.digest_of(number[name]) if name in number else None
             then = digests.get(name)
@@ -250,7 +276,11 @@ class ClickFile:
             ]
             for some in (rows, undone)
         )
-        self._know(kept, taken_back, {number[n] for n in done if number.get(n) in self._digests})
+        reviewed = (
+            {number[name] for name in some if number.get(name) in self._digests}
+            for some in (done, to_check)
+        )
+        self._know(kept, taken_back, *reviewed)
 
 
 class _ForeignFileError(ValueError):

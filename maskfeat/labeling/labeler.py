@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -213,6 +214,12 @@ class Labeler:
         """Whether an image was called done."""
         return image in self._clicks.done
 
+    def review(self, image: int) -> Literal["open", "check", "done"]:
+        """How far an image is."""
+        if image in self._clicks.to_check:
+            return "check"
+        return "done" if self.is_done(image) else "open"
+
     def learn(self) -> None:
         """Learn from new clicks, if there are any; other calls go on meanwhile with what was known.
 
@@ -231,6 +238,8 @@ class Labeler:
     def next(self, after: int | None = None) -> int | None:
         """The image that should be looked at next; None if all are done.
 
+        Those to be checked come when no other is left.
+
         Args:
             after: The image at hand, which is not proposed if there is another.
         """
@@ -240,6 +249,7 @@ class Labeler:
             numbers = from_there_on(len(self.paths), after)
             left = [n for n in numbers if n not in done and n not in failed]
             others = [n for n in left if n != after] or left
+            others = [n for n in others if n not in self._clicks.to_check] or others
             if not others:
                 return None
             if self.acquisition == "given":
@@ -386,6 +396,20 @@ class Labeler:
                 self._kept.keep(image, self._labels(image))
             else:
                 self._kept.drop(image)
+
+    def set_to_check(self, image: int, is_to_check: bool = True) -> None:
+        """Say that somebody should look at an image again, or take that back.
+
+        An image that is to be checked is not done; calling it done ends the check.
+
+        Raises:
+            ValueError: If there is no such image.
+        """
+        with self._lock:
+            self._check_image(image)
+            reopens = is_to_check and self.is_done(image)
+            with self._kept.withdrawn(image) if reopens else contextlib.nullcontext():
+                self._clicks.set_to_check(image, is_to_check)
 
     def export(
         self,

@@ -194,6 +194,27 @@ def test_a_region_is_ignored_by_key_or_button(page, out) -> None:
     np.testing.assert_allclose(page.color_at([55, 110]), gray, atol=2)
 
 
+def test_review_is_seen_in_the_overview_which_leads_to_each_image(page, out) -> None:
+    page.press("r")
+    page.text("#done-badge").to_have_text("to check")
+    page.text("#check").to_have_class("chosen")
+    page.press("s")
+    page.text("#name").to_have_text("p1.png")
+    page.wait()
+    page.press("d")
+    page.text("#name").to_have_text("p2.png")
+    page.wait()
+    page.press("o")
+    page.text("#overview-images i").to_have_text(["to check", "done", "", ""])
+    page.page.locator("#overview-images button").first.click()
+    page.text("#name").to_have_text("p0.png")
+    page.wait()
+    page.page.click("#check")
+    page.text("#done-badge").to_be_hidden()
+    content = json.loads((out / "clicks.json").read_text())
+    assert (content["check"], content["done"]) == ([], ["p1.png"])
+
+
 def test_no_click_of_many_is_lost_and_none_overtakes_another(page, out) -> None:
     places = [[y, x] for y in (4, 84) for x in range(10, 130, 20)]
     for place in places:

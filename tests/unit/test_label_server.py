@@ -132,7 +132,7 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(paths, out) -> None:
             "granularity must be a finite number above 0",
         ),
         (click([1, 1], 0, granularity="x"), "granularity must be a number"),
-        ({"do": "fly"}, "an action must be click, undo, redo or done, got 'fly'"),
+        ({"do": "fly"}, "an action must be click, undo, redo, done or check, got 'fly'"),
         ({"do": "undo"}, "no click to take back"),
     ],
 )

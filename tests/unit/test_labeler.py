@@ -115,6 +115,29 @@ def test_an_ignored_region_is_kept_and_is_in_no_export_and_teaches_nothing(photo
     assert (one.proposal(0).labels == 2)[tuple(ON_SQUARE)]
 
 
+def test_what_is_to_be_checked_is_kept_is_not_done_and_comes_last(photos, out) -> None:
+    one = labeler(photos, out)
+    one.set_done(1)
+    for number in (0, 1):
+        one.set_to_check(number)
+    assert [one.review(number) for number in range(4)] == ["check", "check", "open", "open"]
+    assert not list((out / "labels").iterdir())
+    one.set_done(2)
+    one.close()
+    one = labeler(photos, out)
+    assert [one.review(number) for number in range(4)] == ["check", "check", "done", "open"]
+    assert one.next() == 3
+    one.set_done(3)
+    one.set_to_check(3, False)  # it was not asked for
+    assert (one.review(3), one.next()) == ("done", 0)
+    assert (out / "labels/p3.png").is_file()
+    one.click(0, tuple(ON_DISC), "disc")
+    assert one.review(0) == "check"
+    one.set_done(0)
+    one.set_to_check(1, False)
+    assert [one.review(number) for number in range(4)] == ["done", "open", "done", "done"]
+
+
 def test_clicks_on_a_page_count_for_no_other_page(tmp_path) -> None:
     (tmp_path / "photos").mkdir()
     pages = [Image.fromarray(image(number)) for number in range(2)]

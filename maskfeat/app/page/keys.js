@@ -57,7 +57,7 @@ export const LABEL_TABLE = [
   [["h"], "show or hide the classes", "toggleTints"],
   [["0"], "what is clicked next is ignored: no class, nothing to learn from", "ignore"],
   [["f"], "fit the image", "fit"],
-  ...TABLE.filter(([, , action]) => "zoomIn zoomOut previous next".split(" ").includes(action)),
+  ...TABLE.filter(([, , action]) => "check overview zoomIn zoomOut previous next".split(" ").includes(action)),
   [["Ctrl+s"], "export what is done (clicks are always saved)", "export"],
   [["?"], "this help", "help"],
 ];

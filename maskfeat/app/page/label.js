@@ -6,6 +6,7 @@ import { areSame } from "./folder.js";
 import * as keys from "./keys.js";
 import { ClassLayer, IGNORED, classColor } from "./label_layers.js";
 import * as side from "./label_panel.js";
+import * as overview from "./overview.js";
 import { element, say, showBusy } from "./panel.js";
 import * as pointer from "./pointer.js";
 import { Stage } from "./stage.js";
@@ -75,6 +76,7 @@ function take(answer) {
   if (answer.number !== number || !layer || (view && answer.moment < view.moment)) return;
   view = { ...view, ...answer };
   folder.is_done[number] = view.is_done;
+  folder.review[number] = view.review;
   if (answer.classes) layer.take(view);
   for (const { region, ...click } of pending) layer.paint(region, click.class);
   document.body.dataset.fresh = view.is_fresh;
@@ -139,6 +141,7 @@ async function act(action) {
 async function goWhere(what, answer) {
   const wasDone = folder.is_done[answer.number];
   folder.is_done[answer.number] = answer.is_done;
+  folder.review[answer.number] = answer.review;
   const done = what === "undo" ? "taken back" : "given again";
   const rest = wasDone && !answer.is_done ? "; it is no longer done" : "";
   await open(answer.number, false, `the last click, on ${folder.names[answer.number]}, was ${done}${rest}`);
@@ -284,6 +287,8 @@ const actions = {
   redo: () => view?.can_redo && act({ do: "redo" }),
   back: () => past.length && turnTo(past.pop(), true),
   reopen: () => view?.is_done && act({ do: "done", is_done: false }),
+  check: () => view && act({ do: "check", is_to_check: view.review !== "check" }),
+  overview: () => overview.show(folder, number, turnTo),
   export: () => exportAll(),
   ignore: () => choose(IGNORED),
   toggleBorders() {
@@ -305,9 +310,10 @@ const actions = {
 };
 
 function wire() {
-  const buttons = "previous next undo redo back export skip reopen done".split(" ");
+  const buttons = "previous next undo redo back export skip check reopen done".split(" ");
   for (const name of buttons) element(name).addEventListener("click", () => actions[name]());
   element("help-button").addEventListener("click", actions.help);
+  element("overview-button").addEventListener("click", actions.overview);
   element("borders-on").addEventListener("change", cut);
   element("granularity").addEventListener("input", cut);
   pointer.listen(stage, {

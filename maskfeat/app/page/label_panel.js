@@ -2,7 +2,7 @@
 
 import { IGNORED, classColor } from "./label_layers.js";
 import { css } from "./masks.js";
-import { element } from "./panel.js";
+import { element, showReview } from "./panel.js";
 
 export function makeLegend(names, choose) {
   const numbers = [...names.keys(), IGNORED];
@@ -39,7 +39,8 @@ export function showPlace(folder, number) {
   element("place").textContent = `${number + 1} / ${folder.names.length}`;
   element("previous").disabled = number === 0;
   element("next").disabled = number === folder.names.length - 1;
-  element("done-badge").hidden = element("reopen").hidden = !folder.is_done[number];
+  showReview(folder.review[number]);
+  element("reopen").hidden = !folder.is_done[number];
   document.title = `${name} \u2013 maskfeat`;
 }
 

@@ -28,14 +28,18 @@ export function showProgress(folder, number) {
   element("progress").max = num;
   element("progress").value = numDone;
   element("num-done").textContent = `${numDone} of ${num} done`;
-  const review = folder.review[number];
-  element("done-badge").hidden = review === "open";
-  element("done-badge").textContent = review === "check" ? "to check" : review;
-  element("done-badge").dataset.review = review;
+  showReview(folder.review[number]);
   element("previous").disabled = number === 0;
   element("next").disabled = number === num - 1;
   element("jump").disabled = numDone === num;
   document.title = `${folder.names[number]} \u2013 maskfeat`;
+}
+
+export function showReview(review) {
+  element("done-badge").hidden = review === "open";
+  element("done-badge").textContent = review === "check" ? "to check" : review;
+  element("done-badge").dataset.review = review;
+  element("check").classList.toggle("chosen", review === "check");
 }
 
 export function showView(view, label) {
@@ -52,7 +56,6 @@ export function showView(view, label) {
   element("undo").title = `${view.undo ? `Undo ${view.undo}` : "Undo"} (Ctrl+Z or U)`;
   element("redo").disabled = !view.can_redo;
   element("clear").disabled = view.prompts.length === 0 && !(view.has_open && !isLabels);
-  element("check").classList.toggle("chosen", view.review === "check");
   element("finish").hidden = element("new-objects").hidden = isLabels;
   element("finish").disabled = view.masks.length === 0;
   element("objects-title").hidden = isLabels;
