@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -225,3 +226,9 @@ def write_shard(
         members.sort(key=lambda member: member[0].endswith("json"))
     write_members(path, members)
     return scenes
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Checksums of the files of a folder, by name."""
+    paths = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from maskfeat.arguments import ImageLike, checked_number, rgb_of
+from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.features.reading import Features
 
 # Squared distances of Lab / 100 become probabilities by this factor: it minimizes
@@ -50,6 +50,7 @@ class LabEncoder:
             lab = ndimage.gaussian_filter(lab, (self.sigma, self.sigma, 0))
         return Features.from_dense(lab, self.scale)
 
-    def features_batch(self, images: Sequence[ImageLike]) -> list[Features]:
-        """Features of several images, one after the other, see `features`."""
+    def features_batch(self, images: Sequence[ImageLike], batch_size: int = 8) -> list[Features]:
+        """Features of several images, in turn whatever the `batch_size`; see `features`."""
+        checked_count("batch_size", batch_size)
         return [self.features(image) for image in images]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskfeat.arguments import ImageLike, checked_number, rgb_of
+from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.color import color_distances
 from maskfeat.features.model_file import find_model
@@ -106,8 +106,9 @@ class OnnxEncoder:
         size = (rgb.shape[0], rgb.shape[1])
         return Features(pyramid, self.strides, size, self.scale, logits, color)
 
-    def features_batch(self, images: Sequence[ImageLike]) -> list[Features]:
-        """Features of several images, one after the other, see `features`."""
+    def features_batch(self, images: Sequence[ImageLike], batch_size: int = 8) -> list[Features]:
+        """Features of several images, in turn whatever the `batch_size`; see `features`."""
+        checked_count("batch_size", batch_size)
         return [self.features(image) for image in images]
 
 

@@ -32,7 +32,7 @@ def save_pretrained(
       all that is read back.
     - config.json: what is in it, to be read by people: the settings of both networks, and which
       merge classifier of the package builds its trees.
-    - README.md: the card, if there is one.
+    - README.md: the card, if there is one; else the file goes.
 
     Args:
         model: A network, with the click decoder of the file it was loaded from; or its file, or
@@ -64,6 +64,7 @@ def save_pretrained(
     }
     with whole_file(place / CONFIG_NAME) as file:
         file.write(json.dumps(config, indent=2).encode() + b"\n")
+    (place / CARD_NAME).unlink(missing_ok=True)  # that of another model says nothing of this one
     if card:
         with whole_file(place / CARD_NAME) as file:
             file.write(card.encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +15,7 @@ import pytest
 from fits import CHECKPOINTS, TWO_STEPS
 from forked_python import Started
 from PIL import Image
+from shard_factory import write_members
 
 import maskfeat
 from maskfeat.app import tune_command
@@ -30,8 +33,9 @@ def blocks(repository, language: str, *pages: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), flags=re.DOTALL)
 
 
-def commands(repository, *pages: str) -> list[list[str]]:
-    lines = [line for block in blocks(repository, "bash", *pages) for line in block.splitlines()]
+def commands(repository, *pages: str, language: str = "bash") -> list[list[str]]:
+    texts = [block.replace("\\\n", " ") for block in blocks(repository, language, *pages)]
+    lines = [line for text in texts for line in text.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
@@ -117,6 +121,21 @@ def test_the_shell_commands_run_one_after_the_other(
     assert (tmp_path / "coco/annotations.json").exists()
     assert (tmp_path / "predictions/a.npz").exists()
     assert (tmp_path / "scenes/train-000000.tar.index").exists()
+
+
+def test_the_bulk_commands_run_on_a_tar_of_this_machine(repository, command, tmp_path) -> None:
+    pytest.importorskip("submitit")
+    image = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(image, "JPEG")
+    write_members(tmp_path / "tars/images-000.tar", [("a.jpg", image.getvalue())])
+    ran = commands(repository, "docs/guides/segment.md", language="sh")
+    for words in ran:
+        command(*("tars" if "://" in word else word for word in words[1:]))
+    assert [words[:3] for words in ran] == [
+        ["maskfeat", "shards", what] for what in ("segment", "segment", "verify")
+    ]
+    assert json.loads((tmp_path / "segmented/index.json").read_bytes())["samples"] == 1
 
 
 def test_the_python_lines_run(repository, monkeypatch, tmp_path) -> None:

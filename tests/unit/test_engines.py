@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shard_factory import write_shard
-from test_segment_shards import files_of
+from shard_factory import files_of, write_shard
 from waiting import wait_until
 
 from maskfeat.app.segment_shards import segment
 from maskfeat.data.commands import convert, verify
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
-from maskfeat.data.convert.engines import EXECUTORS, engine_of
+from maskfeat.data.convert.engines import EXECUTORS, _Jobs, engine_of
 from maskfeat.data.convert.parts import Engine, InThisProcess, run_parts
 from maskfeat.data.convert.sample import Record, Shrunk
 from maskfeat.data.convert.state import ConvertState
@@ -52,6 +53,8 @@ def engine(request, tmp_path: Path, monkeypatch) -> Engine:
     if importlib.util.find_spec(PACKAGES[name]) is None:
         pytest.skip(f"{name} is not installed: pip install 'maskfeat[{name}]'")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    if name == "submitit":  # which waits for the results of dead jobs as for a slow file system
+        monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     found = engine_of(name, OPTIONS[name], None, tmp_path)
     assert found is not None
     return found
@@ -156,6 +159,54 @@ def test_what_the_work_raises_is_raised_at_once_and_not_repeated(tmp_path: Path)
     with pytest.raises(ValueError, match="a fault of the input"):
         run_parts(raise_once_more, [tmp_path], processes())
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_sent_is_raised_at_once() -> None:
+    engines = [processes()]  # each opened once
+    with pytest.raises((pickle.PicklingError, AttributeError), match="pickle"):
+        run_parts(add_up, [[lambda: 1]], Engine(lambda: engines.pop().open()))
+
+
+class Unknown:
+    """A part that workers cannot read, as where they have no maskfeat, or another one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("maskfeat_of_tomorrow",)
+
+
+@pytest.mark.parametrize("engine", list(PACKAGES), indirect=True)
+def test_what_workers_lack_is_raised_at_once_and_no_loss_of_workers(engine: Engine, caplog) -> None:
+    with pytest.raises(Exception, match=r"(?s)^(?!the workers)") as raised:
+        run_parts(die, [Unknown()], engine)
+    chain = [raised.value, raised.value.__cause__]
+    assert any("maskfeat_of_tomorrow" in str(error) for error in chain)
+    assert "are repeated" not in caplog.text
+
+
+def test_dask_says_itself_how_often_a_worker_died(monkeypatch, tmp_path: Path) -> None:
+    dask = pytest.importorskip("dask")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    engine = engine_of("dask", OPTIONS["dask"], None, tmp_path)
+    assert engine is not None
+    told = r"of 1 parts died \(KilledWorker: .* on 1 different workers"
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(RuntimeError, match=told),
+    ):
+        run_parts(die, [None], engine)
+
+
+class Unreachable:
+    """A job whose state cannot be asked for."""
+
+    def done(self) -> bool:
+        raise OSError("the folder of the jobs is gone")
+
+
+def test_a_job_that_cannot_be_asked_for_ends_the_run() -> None:
+    engine = Engine(lambda: _Jobs(lambda *_: Unreachable(), RuntimeError))
+    with pytest.raises(OSError, match="is gone"):
+        run_parts(add_up, [[1]], engine)
 
 
 def run_out_of_time(tries: Path) -> int:

@@ -61,6 +61,16 @@ def test_features_are_those_of_pytorch_at_any_size(folder, size) -> None:
     np.testing.assert_array_equal(*cuts)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "lab"])
+def test_every_encoder_takes_batches_of_a_size(folder, name: str) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 40, 56, 3), dtype=np.uint8)
+    model = maskfeat.load(name if name == "lab" else folder / name)
+    for found, image in zip(model.features_batch(images, batch_size=2), images, strict=True):
+        np.testing.assert_allclose(found.dense(), model.features(image).dense(), atol=1e-5)
+    with pytest.raises(ValueError, match="batch_size"):
+        model.features_batch(images, batch_size=0)
+
+
 def test_a_graph_takes_many_images_at_once(folder) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, 40, 56, 3), dtype=np.uint8)
     import onnxruntime

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import maskfeat
 from maskfeat.features.model_file import find_model
+from maskfeat.features.pyramid import FeaturePyramid
 
 
 def test_a_folder_gives_back_features_decoder_and_card(tmp_path: Path) -> None:
@@ -50,6 +51,14 @@ def test_the_config_says_what_is_in_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine"
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         assert "maskfeat_crc32" in file.metadata()
+
+
+def test_the_card_of_a_former_model_goes(tmp_path: Path) -> None:
+    net = FeaturePyramid("test_resnet", levels=[0, 1], width=8)
+    maskfeat.save_pretrained(net, tmp_path, card="of the former")
+    maskfeat.save_pretrained(net, tmp_path)
+    assert not (tmp_path / "README.md").exists()
+    assert maskfeat.read_card(tmp_path) == ""
 
 
 def test_a_repository_of_the_hub_gives_its_one_file(tmp_path: Path, monkeypatch) -> None:

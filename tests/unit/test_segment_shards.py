@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import torch
 from bad_server import bad_server
 from drawn_images import drawn
 from PIL import Image
-from shard_factory import write_members
+from shard_factory import files_of, write_members
 from waiting import is_gone, wait_until
 
 from maskfeat.app.segment_command import segment as segment_files
@@ -47,11 +46,6 @@ def write_tar(path: Path, num: int = 6) -> Path:
     """Images and what else a tar may hold, in no order."""
     files = {f"photos/p{number}.jpg": jpg(number) for number in reversed(range(num))}
     return write_members(path, [*files.items(), ("photos/p1.json", b"{}"), ("LICENSE", b"free")])
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    paths = [path for path in folder.iterdir() if path.is_file()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def convert(source: str | Path, out: Path, recipe: SegmentRecipe = LAB, num_workers: int = 0):

@@ -61,13 +61,17 @@ def engine_of(
                 f"num_workers must be 0 with dask, got {num_workers}; give it more workers instead"
             )
         distributed = _imported("distributed", name)
-        return Engine(lambda: _dask(distributed, options), num_parts, 0)
+        return Engine(
+            lambda: _dask(distributed, options), num_parts, 0, (distributed.KilledWorker,)
+        )
     if name == "submitit":
         submitit = _imported("submitit", name)
         lost = (BrokenExecutor, submitit.core.utils.UncompletedJobError)
         return Engine(lambda: _submitit(submitit, folder, options), num_parts, lost=lost)
     ray = _imported("ray", name)
-    return Engine(lambda: _ray(ray, options), num_parts, 0)
+    of_ray = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+    crashed = tuple(getattr(ray.exceptions, error) for error in of_ray)
+    return Engine(lambda: _ray(ray, options), num_parts, 0, (BrokenExecutor, *crashed))
 
 
 def _imported(module: str, extra: str) -> Any:  # noqa: ANN401 - a module
@@ -96,7 +100,7 @@ def _submitit(submitit: Any, folder: Path, options: dict[str, Any]) -> Iterator[
     executor = submitit.AutoExecutor(**of_executor)
     others = {name: value for name, value in options.items() if name not in of_executor}
     executor.update_parameters(**{"timeout_min": _TIMEOUT_MIN, **others})
-    with _Jobs(executor.submit) as jobs:
+    with _Jobs(executor.submit, submitit.core.utils.FailedJobError) as jobs:
         yield jobs
 
 
@@ -121,10 +125,12 @@ class _Jobs(Executor):
 
     Args:
         start: `submitit.Executor.submit`.
+        failed: What submitit raises of a job that did not get as far as the work, or could not
+            give its result. It is a kind of the error of a job that died, which this is not.
     """
 
-    def __init__(self, start: Callable[..., Any]) -> None:
-        self._start = start
+    def __init__(self, start: Callable[..., Any], failed: type[Exception]) -> None:
+        self._start, self._failed = start, failed
         self._jobs: dict[Future[Any], Any] = {}
         self._is_over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -147,11 +153,14 @@ class _Jobs(Executor):
     def _watch(self) -> None:
         while not self._is_over.wait(_POLL_S):
             for future, job in list(self._jobs.items()):
-                if future.done() or not job.done():
+                if future.done():
                     continue
                 try:
-                    future.set_result(job.result())
-                except Exception as error:  # submitit's, of a job that died
+                    if job.done():
+                        future.set_result(job.result())
+                except self._failed as error:
+                    future.set_exception(RuntimeError(str(error)))
+                except Exception as error:  # of a job that died, or of asking for it
                     future.set_exception(error)
 
 

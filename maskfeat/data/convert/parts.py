@@ -31,8 +31,8 @@ class Engine:
         num_parts: How many parts to make of the work; None makes as many as there are pieces.
         num_repeats: How often a part is repeated whose worker has died. Dask and Ray do it
             themselves, as often as `NUM_REPEATS`.
-        lost: What is raised within the work where a process of its worker has died, or where its
-            time is over.
+        lost: What tells that a worker, or a process of it, has died, or that its time is over:
+            raised by the engine, or within the work. All else is raised to the caller.
     """
 
     open: Callable[[], AbstractContextManager[Executor]]
@@ -66,11 +66,12 @@ def run_parts(
 
     Raises:
         RuntimeError: If the workers of a part died more than `engine.num_repeats` times.
-        Exception: What `work` raises; parts that have not begun are canceled then.
+        Exception: What `work` raises, or the engine where it cannot work on a part at all; parts
+            that have not begun are canceled then.
     """
     results: dict[int, Out] = {}
     lost: dict[int, Exception] = {}
-    guarded = _Guarded(work, engine.lost)
+    guarded = _Guarded(work)
     for attempt in range(engine.num_repeats + 1):
         if attempt:
             _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
@@ -82,18 +83,20 @@ def run_parts(
             for future in as_completed(futures):
                 try:
                     found = future.result()
-                except Exception as error:  # each engine has its own for a worker that died
+                    if isinstance(found, _Raised):
+                        raise found.error
+                except engine.lost as error:
                     lost[futures[future]] = error
-                    continue
-                if isinstance(found, _Raised):
-                    raise found.error
-                results[futures[future]] = found
-                on_done()
+                else:
+                    results[futures[future]] = found
+                    on_done()
         if not lost:
             return [results[number] for number in range(len(parts))]
     cause = next(iter(lost.values()))
+    # How often an engine repeats parts itself is its own to say.
+    times = f", each {engine.num_repeats + 1} times" if engine.num_repeats else ""
     raise RuntimeError(
-        f"the workers of {len(lost)} parts died, each {engine.num_repeats + 1} times "
+        f"the workers of {len(lost)} parts died{times} "
         f"({type(cause).__name__}: {cause}); give them more memory, and call the same again: "
         "what is done is not done again"
     ) from cause
@@ -101,23 +104,20 @@ def run_parts(
 
 @dataclass
 class _Raised:
-    """What the work itself raised: to repeat it would not help."""
+    """What the work itself raised."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class _Guarded:
-    """Work that gives what it raises, so that all else is the engine's."""
+    """Work that gives what it raises as it is; engines make their own of it, or repeat it."""
 
     work: Callable[[Any], Any]
-    lost: tuple[type[Exception], ...]
 
     def __call__(self, part: Any) -> Any:  # noqa: ANN401 - any work
         try:
             return self.work(part)
-        except self.lost:
-            raise
         except Exception as error:
             return _Raised(error)
 
