@@ -43,8 +43,8 @@ def engine_of(
         None for "processes": the work is shared out to processes sample by sample, not by parts.
 
     Raises:
-        ValueError: If there is none of this name, its package is not installed, or it cannot do as
-            it is told.
+        ValueError: If there is none of this name, its package is not installed, or it has no
+            such workers.
     """
     if name not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got '{name}'")
