@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from functools import lru_cache
 from typing import Any
 
 from maskfeat.app.annotation import Annotation
@@ -63,9 +63,14 @@ def annotation_text(annotation: Annotation) -> str:
     return f'{{"position":{annotation.position},"steps":[{steps}]}}'
 
 
-@lru_cache(maxsize=4096)
 def _step_text(step: Step) -> str:
-    return json.dumps({"do": _NAMES[type(step)], **_fields(step)}, separators=(",", ":"))
+    """The JSON of a step. It stays with the step, which never changes, and goes with it."""
+    known = vars(step)
+    if "_text" not in known:
+        content = {"do": _NAMES[type(step)], **_fields(step)}
+        known["_text"] = json.dumps(content, separators=(",", ":"))
+    text: str = known["_text"]
+    return text
 
 
 def annotation_from_json(content: JsonDict, size: tuple[int, int]) -> Annotation:
@@ -179,4 +184,4 @@ def _fields(step: Step) -> JsonDict:
             return {"is_done": is_done, "labels": named}
         case SetDone(is_done):
             return {"is_done": is_done}
-    return dict(vars(step))
+    return {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}

@@ -268,11 +268,11 @@ def test_each_click_and_scribble_goes_to_the_segmenter_with_its_own_click_radius
     outside = Prompt("scribble", ((-9, 3), (-9, 50)), 0, click_radius=30.0)
     drawn = Prompt("scribble", ((45, 69), (45, 72)), 1, click_radius=6.0)
     prompts = [
+        prompt(ON_DISC),
         outside,
         prompt(ON_GROUND, 0),
         prompt([30, 40], 0, click_radius=9.0),
         drawn,
-        prompt(ON_DISC),
     ]
     expected = segmenter.predict(
         [ON_DISC, ON_GROUND, [30, 40]],

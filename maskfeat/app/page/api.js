@@ -9,7 +9,7 @@ async function answer(path, options) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     connection.lose();
-    throw Object.assign(new Error("the server cannot be reached"), { isUnreachable: true });
+    throw unreachable();
   }
   if (!response.ok) {
     const content = await response.json().catch(() => ({}));
@@ -18,6 +18,9 @@ async function answer(path, options) {
   }
   return response;
 }
+
+const unreachable = () =>
+  Object.assign(new Error("the server cannot be reached"), { isUnreachable: true });
 
 const at = (number) => `/api/images/${number}`;
 
@@ -66,9 +69,14 @@ let era = 0; // rises when what the actions were decided upon is gone
 export function act(number, action) {
   const made = era;
   const send = () => {
+    const revision = views.get(number)?.revision;
+    if (unsent.length) { // it belongs after these, also where the server is back meanwhile
+      unsent.push({ number, action, revision });
+      throw unreachable();
+    }
     // Made before the page could show that something else had come before it.
     if (made !== era) throw Object.assign(new Error("not made"), { isDropped: true });
-    return make(number, action, views.get(number)?.revision);
+    return make(number, action, revision);
   };
   const answered = last.then(send).catch((error) => {
     if (error.isStale) era += 1;
@@ -88,29 +96,40 @@ async function make(number, action, revision) {
 }
 
 // The server is back: the steps that it did not get are made now, unless something else has come
-// before them. Answers of the former server are ignored. Gives how many could not be made.
-export async function resend() {
+// before them, and all that is done meanwhile after them. Answers of the former server are ignored.
+// Gives how many could not be made.
+export function resend() {
+  const made = last.then(resendNow);
+  last = made.catch(() => {});
+  return made;
+}
+
+async function resendNow() {
   const steps = unsent;
   unsent = [];
-  era += 1;
   views.clear();
+  const begun = new Set(); // images
   let num = 0; // made, or saved before though the answer never came
   try {
     for (const { number, action, revision } of steps) {
       let now = await getView(number);
       while (!now.is_ready) now = await getView(number, { isWaiting: true });
-      const isFirst = num === 0;
-      if (!isFirst || now.revision === revision) await make(number, action, now.revision);
+      if (begun.has(number) || now.revision === revision) await make(number, action, now.revision);
       else if (!isLast(now, action)) break;
+      begun.add(number);
       num += 1;
     }
   } catch (error) {
-    if (!error.isUnreachable) return steps.length - num;
+    if (!error.isUnreachable) {
+      era += 1;
+      return steps.length - num;
+    }
     // Lost again: what follows is made after it.
     const rest = steps.slice(num + unsent.length);
     unsent.push(...rest.map((one) => ({ ...one, revision: views.get(one.number)?.revision ?? one.revision })));
     throw error;
   }
+  if (num < steps.length) era += 1;
   return steps.length - num;
 }
 

@@ -226,7 +226,9 @@ function drawn(kind, pixels, event) {
   return prompt;
 }
 
-const brushRadius = () => Math.max(0.5, Math.round((10 * tools.radius) / stage.scale) / 10);
+const LARGEST_BRUSH = 1000; // radius, pixels of the image: the server takes no larger one
+const brushRadius = () =>
+  Math.min(LARGEST_BRUSH, Math.max(0.5, Math.round((10 * tools.radius) / stage.scale) / 10));
 const inside = (pixels) => pixels.map(([y, x]) => [
   Math.min(stage.size[0] - 1, Math.max(0, y)), Math.min(stage.size[1] - 1, Math.max(0, x))]);
 
@@ -330,7 +332,7 @@ const firstNotDone = (start) => images.firstNotDone(folder, unreadable, start);
 // Enter: the object at hand is finished; without one the selected object is opened again.
 function finish() {
   if (view?.mode !== "object") return;
-  if (!view.has_open && objects.selected !== null) act({ do: "reopen", number: objects.selected });
+  if (!view.has_open && objects.selected !== null) objects.edit(objects.selected);
   else act({ do: "finish", class: classes.current() });
 }
 

@@ -1,5 +1,6 @@
 // The finished objects: their layers, the list of them, and the card of the one that is selected.
 
+import * as classes from "./classes.js";
 import { colorOf, covers, css, hex, inColor, maskLayer, ofHex } from "./masks.js";
 import { element, inPixels } from "./panel.js";
 
@@ -23,7 +24,7 @@ export function wire(onStage, callbacks) {
   for (const [name, step] of [["earlier", -1], ["later", 1]]) {
     element(name).addEventListener("click", () => move(step));
   }
-  element("edit").addEventListener("click", () => on.act({ do: "reopen", number: selected }));
+  element("edit").addEventListener("click", () => edit(selected));
 }
 
 export function clear() {
@@ -82,6 +83,11 @@ export function select(number) {
 
 export const classify = (name) => send({ class: name });
 
+// Takes it in hand; an object that is at hand is finished with the class of new ones.
+export function edit(number) {
+  on.act({ do: "reopen", number, class: classes.current() });
+}
+
 export function remove() {
   if (selected !== null) on.act({ do: "delete", number: selected });
 }
@@ -122,9 +128,12 @@ function render() {
   element("object-card").hidden = !one;
   if (!one) return;
   element("object-name").placeholder = `Object ${one.number}`;
-  element("object-name").value = one.name;
-  element("object-class").value = one.class;
-  element("object-color").value = hex(layers.get(one.number).color);
+  const values = { name: one.name, class: one.class, color: hex(layers.get(one.number).color) };
+  for (const [name, value] of Object.entries(values)) {
+    const field = element(`object-${name}`);
+    if (field !== document.activeElement || field.dataset.number !== String(one.number)) field.value = value;
+    field.dataset.number = one.number; // words that are being typed stay
+  }
   element("earlier").disabled = one === entries[0];
   element("later").disabled = one === entries[entries.length - 1];
 }
@@ -143,8 +152,9 @@ function rowOf(one) {
   row.classList.toggle("hidden", hidden.has(number));
   row.classList.toggle("selected", number === selected);
   row.dataset.number = number;
-  const wired = { show: () => toggle(number) };
-  for (const what of ["reopen", "delete"]) wired[what] = () => on.act({ do: what, number });
+  const wired = {
+    show: () => toggle(number), reopen: () => edit(number), delete: () => on.act({ do: "delete", number }),
+  };
   for (const [what, press] of Object.entries(wired)) {
     row.querySelector(`.${what}`).addEventListener("click", (event) => {
       event.stopPropagation();
