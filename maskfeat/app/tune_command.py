@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONFIGS = ["clicks", "own"]  # of the fit, the latter over the former
 _LOG = logging.getLogger("maskfeat")
-_NOTE = "made_of.json"  # in the folder of the state: of which settings and images it is
+_NOTE = "made_of.json"  # in the folder of the state: its settings and images
 
 
 def tune(
