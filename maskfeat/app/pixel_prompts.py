@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
@@ -68,7 +69,7 @@ class PixelPrompts:
         pixels = {id(prompt): points for prompt, points in self._placed}
         for prompt in self._all:
             if prompt.kind == "brush":
-                window, is_covered = self._brushed(prompt)
+                window, is_covered = _brushed(prompt, self._size, self.small)
                 is_painted[window] |= is_covered
                 labels[window][is_covered] = prompt.label
             elif id(prompt) in pixels:
@@ -80,8 +81,8 @@ class PixelPrompts:
                     )
         return is_painted, labels
 
-    def _brushed(self, prompt: Prompt) -> tuple[tuple[slice, slice], BoolArray]:
-        """A window of the image, and which of its pixels are painted."""
+    def brushed(self, prompt: Prompt) -> tuple[tuple[slice, slice], BoolArray]:
+        """A window of the image, and which of its pixels a brush paints."""
         assert prompt.radius_px is not None
         line, radius = self._pixels(prompt), prompt.radius_px * self.shrinkage
         if not len(line):  # beside the image
@@ -158,6 +159,11 @@ class PixelPrompts:
         centers = np.array(prompt.points_yx) + 0.5
         pixels: IntArray = np.floor(centers * self._scale).astype(np.int64)
         return pixels
+
+
+@lru_cache(maxsize=100)  # every action asks for all strokes again
+def _brushed(prompt: Prompt, size: Size, small: Size) -> tuple[tuple[slice, slice], BoolArray]:
+    return PixelPrompts((), size, small).brushed(prompt)
 
 
 def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntArray:

@@ -86,6 +86,23 @@ def test_an_object_is_selected_described_moved_edited_and_deleted(page, out) -> 
     page.text("#objects .title").to_have_text(["Object 2", "the red one"])
 
 
+def test_an_object_finished_by_opening_another_gets_the_class_and_typed_words_stay(page) -> None:
+    cut_out(page, ON_DISC)
+    page.page.fill("#new-class", "shape")
+    page.press("Enter")
+    page.text("#classes .chosen").to_have_text("1shape")
+    page.click(ON_SQUARE)
+    page.text("#open-area").to_contain_text("no. 2")
+    page.page.locator("#objects .reopen").click()
+    page.text("#open-area").to_contain_text("no. 1")
+    page.text("#objects .class").to_have_text(["shape"])
+    control_click(page, ON_SQUARE)
+    page.page.locator("#object-name").press_sequentially("half a na")
+    page.page.evaluate("document.querySelector('#objects .show').click()")  # lists all anew
+    page.text("#objects .hidden").to_have_count(1)
+    assert page.page.input_value("#object-name") == "half a na"
+
+
 def test_the_object_under_the_cursor_is_shown_in_the_list_and_on_the_image(page) -> None:
     cut_out(page, ON_DISC, ON_SQUARE)
     page.point_at(ON_SQUARE)
@@ -163,6 +180,10 @@ def test_a_finger_marks_both_sides_and_two_fingers_move_the_image(browser, url, 
     with opened(window, url) as page:
         box = page.page.locator("#canvas").bounding_box()
         assert box["width"] * box["height"] > 0.7 * 390 * 844
+        page.page.locator("#sheet").tap()
+        page.text("#modes").to_be_visible()
+        page.page.locator("#sheet").tap()
+        page.text("#modes").to_be_hidden()
         page.page.touchscreen.tap(*page.spot(ON_DISC))
         page.text("#undo").to_be_enabled()
         page.page.locator("#background").tap()
@@ -183,14 +204,6 @@ def test_a_finger_marks_both_sides_and_two_fingers_move_the_image(browser, url, 
         touch("touchMove", (x - 90, y - 200), (x + 10, y - 200))
         touch("touchEnd")
         assert np.abs(page.color_at(ON_SQUARE) - before).max() > 20  # it is elsewhere
-        for _ in range(3):  # the fingers are gone: taps are clicks
-            touch("touchStart", (x, y), (x + 40, y))
-            touch("touchMove", (x - 90, y - 200), (x + 10, y - 200))
-            touch("touchEnd")
-            page.page.locator("#sheet").tap()
-            page.text("#modes").to_be_visible()
-            page.page.locator("#sheet").tap()
-            page.text("#modes").to_be_hidden()
     window.close()
     assert [prompt["label"] for prompt in prompts_in(out)] == [1, 0]
 

@@ -25,6 +25,7 @@ from maskfeat.app.annotation_steps import (
     SetToCheck,
 )
 from maskfeat.app.label_map import LabelMapPainter, png_bytes
+from maskfeat.app.pixel_prompts import PixelPrompts
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
@@ -244,6 +245,13 @@ def test_classes_go_out_and_come_in_again_and_the_order_says_what_is_on_top(clie
     assert np.array(Image.open(out / "p0_mask.png"))[tuple(ON_DISC)] == 2  # the later one
     act(client, {"do": "undo"})
     np.testing.assert_array_equal(np.array(Image.open(out / "p0_mask.png")), labels)
+
+
+def test_a_stroke_is_worked_out_once(monkeypatch) -> None:
+    stroke = Prompt("brush", ((20, 20), (20, 81)), 1, radius_px=3.25)
+    expected = PixelPrompts([stroke], SIZE, SIZE).painted()
+    monkeypatch.delattr("scipy.ndimage.distance_transform_edt")
+    np.testing.assert_array_equal(PixelPrompts([stroke], SIZE, SIZE).painted(), expected)
 
 
 def test_a_label_map_is_the_same_read_back(tmp_path) -> None:
