@@ -598,7 +598,8 @@ def test_what_is_no_command_is_told_all_of_them(capsys, words, got) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
-    commands = "fit, validate, test, predict, segment, annotate, convert, export, configs, shards"
+    commands = "fit, validate, test, predict, segment, annotate, tune, convert, serve, export, "
+    commands += "configs, shards"
     said = f"error: expected one of the commands {commands}, got {got}; see maskfeat --help\n"
     assert capsys.readouterr().err == said
 
@@ -754,7 +755,7 @@ def test_the_literal_command_exits_with_success(tmp_path, repository) -> None:
         assert "fit" in done.stdout
         assert "maskfeat shards synth" in done.stdout
         own = [line for line in done.stdout.splitlines() if line.startswith("  maskfeat ")]
-        assert len(own) == 14  # a line each
+        assert len(own) == 17  # a line each
     for name in ("conf", "data_shards"):
         (tmp_path / name).symlink_to(repository / name)
     words = ["fit", "--config", "conf/base.yaml", *TWO_STEPS, *CHECKPOINTS]

@@ -279,7 +279,7 @@ def test_memory_that_does_not_suffice_is_a_fault_of_the_sample(
         raise MemoryError
 
     for place, attempt in (
-        ("maskfeat.data.shards.indexed._content_at", lambda: shards[0]),
+        ("maskfeat.data.shards.indexed.content_at", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.json.loads", lambda: shards[0]),
         ("maskfeat.data.annotations.sample.runs_from_counts", lambda: shards[0]),
         ("maskfeat.data.heldout.paint", lambda: to_held_out(sample)),
@@ -305,7 +305,7 @@ def test_memory_that_does_not_suffice_costs_a_conversion_the_sample_alone(
             raise MemoryError
         return shrink(key, *args)
 
-    monkeypatch.setattr("maskfeat.data.convert.run.shrink", fail_for_one)
+    monkeypatch.setattr("maskfeat.data.convert.sample.shrink", fail_for_one)
     main(["shards", "convert", str(tmp_path / "a.tar"), f"--out={tmp_path}/out", "--num_workers=0"])
     told = json.loads((tmp_path / "out/index.json").read_bytes())
     assert (told["samples"], told["skipped"]) == (2, {"too large": 1})

@@ -125,7 +125,7 @@ def test_a_full_disk_in_done_leaves_the_image_not_done(client, out, monkeypatch)
     act(client, click(ON_DISC))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", full)
+        patch.setattr("maskfeat.app.annotation_results.png_bytes", full)
         done = client.post("/api/images/0/actions", json={"do": "done", "is_done": True})
     assert "No space left" in refusal(done, 500)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
