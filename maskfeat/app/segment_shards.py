@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,6 @@ from maskfeat.data.convert.report import print_summary
 from maskfeat.data.convert.sample import Record, Shrunk, check_output, reduced_jpg
 from maskfeat.data.convert.sources import IMAGES
 from maskfeat.formats.sa1b import image_entry, json_bytes
-
-if TYPE_CHECKING:
-    from maskfeat.app.segment_images import Encoder
 
 _LEAST_PX = 2  # masks of one pixel are read by nobody
 
@@ -175,7 +173,7 @@ class SegmentRecipe:
 
 
 @lru_cache(1)
-def _encoder(model: str, device: str, digest: str | None) -> Encoder:
+def _encoder(model: str, device: str, digest: str | None) -> Callable[..., Any]:
     """A model, loaded once in a process, whose libraries take one thread from now on.
 
     Processes share out the cores; and more threads could add up numbers in another order. Workers
