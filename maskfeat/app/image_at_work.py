@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,14 @@ from PIL import Image
 from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import read_image
+from maskfeat.files import file_stamp
 from maskfeat.segment.resizing import reduced
 from maskfeat.segment.tree import PartitionTree
 
 MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
 _THUMBNAIL_MEGAPIXELS = 0.04
+_DECODING = threading.Semaphore(2)  # whole photographs in memory, while an overview asks for many
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,13 @@ def thumbnail(path: Path, read_as: ReadAs) -> bytes:
     Raises:
         ValueError: If it cannot be read.
     """
+    with _DECODING:
+        return _thumbnail(path, file_stamp(path), read_as)
+
+
+@lru_cache(maxsize=2000)  # a few kilobytes each
+def _thumbnail(path: Path, stamp: tuple[int, int, int] | None, read_as: ReadAs) -> bytes:
+    """Of the file of that stamp, see `file_stamp`."""
     return _jpeg(read_image(path, MAX_MEGAPIXELS, read_as), _THUMBNAIL_MEGAPIXELS)
 
 

@@ -32,6 +32,7 @@ from served_pages import (
 )
 from waiting import wait_until
 
+from maskfeat.app import image_at_work
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
@@ -415,3 +416,17 @@ def test_masks_of_other_programs_are_finished_objects(paths, out, tmp_path) -> N
     assert [one["id"] for one in content["annotations"]] == [2, 3]
     again = AnnotationStore(out, paths, masks=begun)
     assert again.is_done(0)
+
+
+def test_a_small_image_is_decoded_once_until_its_file_is_another(
+    client, paths, monkeypatch
+) -> None:
+    num_read = []
+    read = image_at_work.read_image
+    monkeypatch.setattr(
+        image_at_work, "read_image", lambda *args: num_read.append(1) or read(*args)
+    )
+    first, again = (client.get("/api/images/0/thumbnail").content for _ in range(2))
+    assert (again, len(num_read)) == (first, 1)
+    Image.fromarray(255 - np.array(Image.open(paths[0]))).save(paths[0])
+    assert client.get("/api/images/0/thumbnail").content != first
