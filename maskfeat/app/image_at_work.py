@@ -22,7 +22,7 @@ from maskfeat.segment.tree import PartitionTree
 MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
 _THUMBNAIL_MEGAPIXELS = 0.04
-_DECODING = threading.Semaphore(2)  # whole photographs in memory, while an overview asks for many
+_DECODING = threading.Semaphore(2)  # whole images in memory, while an overview asks for many
 
 
 @dataclass(frozen=True)

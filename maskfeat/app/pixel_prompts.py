@@ -161,7 +161,7 @@ class PixelPrompts:
         return pixels
 
 
-@lru_cache(maxsize=100)  # every action asks for all strokes again
+@lru_cache(maxsize=100)  # every action asks for all painted lines again
 def _brushed(prompt: Prompt, size: Size, small: Size) -> tuple[tuple[slice, slice], BoolArray]:
     return PixelPrompts((), size, small).brushed(prompt)
 
