@@ -81,9 +81,9 @@ def test_the_shell_commands_run_one_after_the_other(
     monkeypatch.setattr(tune_command, "CONFIGS", [*tune_command.CONFIGS, str(few.with_suffix(""))])
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
-        tmp_path / "photos/a.jpg"
-    )
+    for key in ("a", "b"):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{key}.jpg")
     ran = list[list[str]]()
     for words in commands(repository, README, *GUIDES):
         if words[0] not in ("lightning", "maskfeat"):
@@ -94,9 +94,7 @@ def test_the_shell_commands_run_one_after_the_other(
         ran.append(words)
         if words[1] == "tune":  # nobody has clicked on a page: the segments are the masks
             for key in ("a", "b"):
-                shutil.copy(
-                    tmp_path / "segments/a.json", tmp_path / f"photos_annotations/{key}.json"
-                )
+                shutil.copy(tmp_path / f"segments/{key}.json", tmp_path / "photos_annotations")
             words = [*words, "--epochs=1"]
         if words[1] == "annotate":
             assert "<canvas" in answer_of([*words[1:], "--open-browser=false"], tmp_path)
