@@ -36,7 +36,7 @@ class PixelPrompts:
         self.segments = [prompt for prompt in prompts if prompt.kind == "segment"]
         lines = [prompt for prompt in prompts if prompt.kind in ("click", "scribble")]
         # A scribble that never touches the image says nothing.
-        pixels = [(prompt, self._pixels(prompt)) for prompt in lines]
+        pixels = [(prompt, _pixels(prompt, size, self.small)) for prompt in lines]
         self._placed = [(prompt, points) for prompt, points in pixels if len(points)]
         clicks = [(prompt, points) for prompt, points in self._placed if prompt.kind == "click"]
         self.clicks_yx = np.concatenate([np.empty((0, 2), np.int64), *(p for _, p in clicks)])
@@ -81,18 +81,6 @@ class PixelPrompts:
                     )
         return is_painted, labels
 
-    def brushed(self, prompt: Prompt) -> tuple[tuple[slice, slice], BoolArray]:
-        """A window of the image, and which of its pixels a brush paints."""
-        assert prompt.radius_px is not None
-        line, radius = self._pixels(prompt), prompt.radius_px * self.shrinkage
-        if not len(line):  # beside the image
-            return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
-        window = grown(window_around(line), int(np.ceil(radius)), whole(self.small))
-        is_apart = np.ones([side.stop - side.start for side in window], bool)
-        is_apart[tuple((line - [side.start for side in window]).T)] = False
-        is_covered: BoolArray = ndimage.distance_transform_edt(is_apart) <= max(radius, 0.5)
-        return window, is_covered
-
     @property
     def kept(self) -> list[PixelPrompt]:
         """Clicks and lines in the order of the prompts, click radius inf where there is none."""
@@ -134,7 +122,7 @@ class PixelPrompts:
 
     def pixel(self, prompt: Prompt) -> IntArray:
         """Where a click or a segment was labeled, shape (2,)."""
-        first: IntArray = self._scaled(prompt)[0]
+        first: IntArray = _scaled(prompt, self._size, self.small)[0]
         return first
 
     def pixels_with_other_label(self, label: int) -> IntArray:
@@ -142,28 +130,41 @@ class PixelPrompts:
         others = [points for points, own in self.lines if own != label]
         return np.concatenate([self.clicks_yx[self.click_labels != label], *others])
 
-    def _pixels(self, prompt: Prompt) -> IntArray:
-        """The pixels of a click or scribble inside the image, each once, shape (M, 2)."""
-        corners = self._scaled(prompt)
-        if prompt.kind == "click":
-            return corners[:1]
-        # On a canvas: a scribble may cross the image thousands of times.
-        is_drawn = np.zeros(self.small, bool)
-        for start, end in itertools.pairwise([corners[0], *corners]):
-            pixels = _line_inside(start, end, self.small)
-            is_drawn[pixels[:, 0], pixels[:, 1]] = True
-        inside: IntArray = np.argwhere(is_drawn)
-        return inside
-
-    def _scaled(self, prompt: Prompt) -> IntArray:
-        centers = np.array(prompt.points_yx) + 0.5
-        pixels: IntArray = np.floor(centers * self._scale).astype(np.int64)
-        return pixels
-
 
 @lru_cache(maxsize=100)  # every action asks for all painted lines again
 def _brushed(prompt: Prompt, size: Size, small: Size) -> tuple[tuple[slice, slice], BoolArray]:
-    return PixelPrompts((), size, small).brushed(prompt)
+    """A window of the image, and which of its pixels a brush paints."""
+    assert prompt.radius_px is not None
+    line = _pixels(prompt, size, small)
+    radius = prompt.radius_px * float(np.sqrt(np.prod(np.array(small) / np.array(size))))
+    if not len(line):  # beside the image
+        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
+    window = grown(window_around(line), int(np.ceil(radius)), whole(small))
+    is_apart = np.ones([side.stop - side.start for side in window], bool)
+    is_apart[tuple((line - [side.start for side in window]).T)] = False
+    is_covered: BoolArray = ndimage.distance_transform_edt(is_apart) <= max(radius, 0.5)
+    return window, is_covered
+
+
+def _pixels(prompt: Prompt, size: Size, small: Size) -> IntArray:
+    """The pixels of a click or line inside the image, each once, shape (M, 2)."""
+    corners = _scaled(prompt, size, small)
+    if prompt.kind == "click":
+        return corners[:1]
+    # On a canvas: a scribble may cross the image thousands of times.
+    is_drawn = np.zeros(small, bool)
+    for start, end in itertools.pairwise([corners[0], *corners]):
+        pixels = _line_inside(start, end, small)
+        is_drawn[pixels[:, 0], pixels[:, 1]] = True
+    inside: IntArray = np.argwhere(is_drawn)
+    return inside
+
+
+def _scaled(prompt: Prompt, size: Size, small: Size) -> IntArray:
+    """The points of a prompt in pixels of the small image."""
+    centers = np.array(prompt.points_yx) + 0.5
+    pixels: IntArray = np.floor(centers * (np.array(small) / np.array(size))).astype(np.int64)
+    return pixels
 
 
 def _line_inside(start: IntArray, end: IntArray, size: tuple[int, ...]) -> IntArray:
