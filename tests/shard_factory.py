@@ -232,3 +232,24 @@ def files_of(folder: Path) -> dict[str, str]:
     """Checksums of the files of a folder, by name."""
     paths = [path for path in folder.iterdir() if path.is_file()]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def killed_after(shard: str) -> str:
+    """A program as maskfeat that names its children after a shard, then ends as by kill -9."""
+    return f"""
+import os, signal
+from pathlib import Path
+from maskfeat.cli import main
+from maskfeat.data.convert.state import ConvertState
+note_shard = ConvertState.note_shard
+
+def note_and_die(self, note):
+    note_shard(self, note)
+    if note["shard"] == {shard!r}:
+        for listed in Path("/proc/self/task").glob("*/children"):
+            print(listed.read_text(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ConvertState.note_shard = note_and_die
+main()
+"""

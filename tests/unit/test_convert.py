@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -27,7 +26,9 @@ from shard_factory import (
     Scene,
     annotation_of,
     draw_scene,
+    files_of,
     jpg_bytes,
+    killed_after,
     sample_files,
     write_members,
     write_shard,
@@ -58,15 +59,6 @@ def convert(
     state = convert_inputs(inputs, out, how, **{"num_workers": 0, **options})
     assert isinstance(state, ConvertState)
     return state.summary()
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    """What a user sees of a folder: checksums by name."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.is_file()
-    }
 
 
 def read_all(folder: Path) -> list[tuple[AnnotatedImage, dict[str, Any]]]:
@@ -311,26 +303,6 @@ def test_the_parts_of_an_array_give_what_one_run_gives(tmp_path: Path) -> None:
     assert files_of(tmp_path / "one") == files_of(tmp_path / "lost")
 
 
-# Names its children, then ends as by kill -9.
-KILLED_AT_THE_SECOND_SHARD = """
-import os, signal
-from pathlib import Path
-from maskfeat.cli import main
-from maskfeat.data.convert.state import ConvertState
-note_shard = ConvertState.note_shard
-
-def note_and_die(self, note):
-    note_shard(self, note)
-    if note["shard"] == "sa_000000-000001.tar":
-        for listed in Path("/proc/self/task").glob("*/children"):
-            print(listed.read_text(), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ConvertState.note_shard = note_and_die
-main()
-"""
-
-
 def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> None:
     faults = {5: "bad json", 20: "truncated jpg", 59: "missing jpg"}
     write_shard(tmp_path / "in/sa_000000.tar", 60, order="random", size=(300, 400), faults=faults)
@@ -339,7 +311,7 @@ def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> No
     convert([tmp_path / "in"], whole, how)
 
     words = ["in", "--size=150", "--shard-mb=0.06", "--num-workers=1", "--out=broken"]
-    run = [sys.executable, "-c", KILLED_AT_THE_SECOND_SHARD, "shards", "convert", *words]
+    run = [sys.executable, "-c", killed_after("sa_000000-000001.tar"), "shards", "convert", *words]
     killed = subprocess.run(run, cwd=tmp_path, stdout=-1, stderr=-3, check=False)
     assert killed.returncode == -signal.SIGKILL
     children = killed.stdout.split()

@@ -16,7 +16,7 @@ import torch
 from bad_server import bad_server
 from drawn_images import drawn
 from PIL import Image
-from shard_factory import files_of, write_members
+from shard_factory import files_of, killed_after, write_members
 from waiting import is_gone, wait_until
 
 from maskfeat.app.segment_command import segment as segment_files
@@ -154,31 +154,11 @@ def test_threads_and_processes_do_not_change_a_byte(tmp_path: Path) -> None:
     assert files_of(tmp_path / "one") == files_of(tmp_path / "other")
 
 
-# Names its children, then ends as by kill -9.
-KILLED_AT_THE_SECOND_SHARD = """
-import os, signal
-from pathlib import Path
-from maskfeat.cli import main
-from maskfeat.data.convert.state import ConvertState
-note_shard = ConvertState.note_shard
-
-def note_and_die(self, note):
-    note_shard(self, note)
-    if note["shard"] == "photos-000001.tar":
-        for listed in Path("/proc/self/task").glob("*/children"):
-            print(listed.read_text(), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ConvertState.note_shard = note_and_die
-main()
-"""
-
-
 def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "photos.tar", 8)
     convert(tar, tmp_path / "whole")
     words = ["photos.tar", "--out=broken", "--model=lab", "--shard-mb=0.02", "--num-workers=1"]
-    run = [sys.executable, "-c", KILLED_AT_THE_SECOND_SHARD, "shards", "segment", *words]
+    run = [sys.executable, "-c", killed_after("photos-000001.tar"), "shards", "segment", *words]
     killed = subprocess.run(run, cwd=tmp_path, stdout=-1, stderr=-3, check=False)
     assert killed.returncode == -signal.SIGKILL
     children = killed.stdout.split()
