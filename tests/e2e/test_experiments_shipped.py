@@ -102,7 +102,7 @@ def test_a_slice_goes_on_from_the_checkpoint_that_is_there(tmp_path) -> None:
 
 
 def test_a_slice_that_is_over_is_told_to_save_and_says_so(tmp_path) -> None:
-    waits = "trap 'echo saved; exit 143' TERM; sleep 30 & wait"
+    waits = "trap 'echo saved; kill $!; exit 143' TERM; sleep 30 & wait"
     done = slice_of(tmp_path, waits, 1)
     assert done.stdout == "saved\n"
     assert done.returncode == 124
