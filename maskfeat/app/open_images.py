@@ -18,15 +18,17 @@ from maskfeat.app.worker import Worker
 from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
-# What may be held at once besides the image at hand and the one computed ahead.
+# What may be held at once; the image at hand and the next one may be beyond it.
 _MOST_OPEN = 6
 _MOST_PIXELS = 3_000_000
+_MOST_AHEAD = 3
 
 
 class OpenImages:
     """The backend of the page of objects, see `server.Backend`.
 
-    It opens images, keeps the last few, and reads and computes the next one ahead.
+    It opens images, keeps the last few, and reads and computes the next ones ahead: three, fewer
+    where they are large.
 
     Args:
         store: The images and their prompts.
@@ -63,7 +65,7 @@ class OpenImages:
         }
 
     def view(self, number: int, timeout_s: float = 0, learn: bool = False) -> JsonDict:
-        """See `OpenImage.view`; when it is ready the next image is begun. `learn` has no effect."""
+        """See `OpenImage.view`; when it is ready the next ones are begun. `learn` has no effect."""
         with self.hold(number) as image:
             view = image.view(timeout_s)
         if view["is_ready"]:
@@ -110,12 +112,18 @@ class OpenImages:
                 self._num_users[number] -= 1
 
     def prepare_next(self, number: int) -> None:
-        """Begin with the image that comes after this one, if any is left to be done."""
-        following = self.store.next_not_done(number + 1)
-        if following is not None and following != number:
-            with self._lock:
-                self._opened(following, is_ahead=True)
-                self._close_oldest()
+        """Begin with the images that come after this one, of those that are left to be done."""
+        with self._lock:
+            at_hand = self._open.get(number)
+            if at_hand is None:  # others were opened in the meantime
+                return
+            num_fitting = _MOST_PIXELS // (at_hand.image.result().rgb.size // 3) - 1
+            following = self._not_done_after(number, min(max(num_fitting, 1), _MOST_AHEAD))
+            for one in following:
+                self._opened(one, is_ahead=True)
+            for one in [*reversed(following), number]:  # what is wanted last is closed first
+                self._open.move_to_end(one)
+            self._close_oldest()
 
     def revision(self, number: int) -> str | None:
         """Of an image that is open and was shown, else None; "replaced" if its file changed."""
@@ -133,6 +141,16 @@ class OpenImages:
     def _check_number(self, number: int) -> None:
         if not 0 <= number < len(self.store.paths):
             raise ValueError(f"there is no image {number} among {len(self.store.paths)}")
+
+    def _not_done_after(self, number: int, most: int) -> list[int]:
+        """Images to be done that come after one of them, from the beginning after the last."""
+        found: list[int] = []
+        while len(found) < most:
+            one = self.store.next_not_done((found or [number])[-1] + 1)
+            if one is None or one == number or one in found:
+                break
+            found.append(one)
+        return found
 
     def _opened(self, number: int, is_ahead: bool) -> OpenImage:
         found = self._open.get(number)

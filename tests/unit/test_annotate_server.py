@@ -32,7 +32,7 @@ from served_pages import (
 )
 from waiting import wait_until
 
-from maskfeat.app import image_at_work
+from maskfeat.app import image_at_work, open_images
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.open_images import OpenImages
 from maskfeat.app.server import create_app
@@ -334,6 +334,38 @@ def test_a_large_image_is_worked_on_reduced_and_its_masks_enlarged(paths, out) -
         annotate_app(paths, out)
     ) as client:  # worked on whole the next time: the mask is the same
         assert ready_view(client)["finished"][0]["size"] == [SIZE[0] // 2, SIZE[1] // 2]
+
+
+def ready_ahead(images: OpenImages) -> set[int]:
+    """The images whose features are there."""
+    return {number for number, image in images._open.items() if image.segmenter.done()}
+
+
+def test_features_of_the_next_images_to_be_done_are_computed_ahead(tmp_path, out) -> None:
+    images = OpenImages(
+        AnnotationStore(out, write_images(tmp_path / "many", 6)), model_of("lab"), 2.0
+    )
+    with client_of(create_app(images)) as client:
+        ready_view(client, 2)
+        act(client, {"do": "done", "is_done": True}, 2)
+        ready_view(client, 1)
+        wait_until(lambda: ready_ahead(images) == {1, 2, 3, 4, 5})
+        ready_view(client, 5)  # after the last come the first
+        wait_until(lambda: {5, 0, 1, 3} <= ready_ahead(images))
+
+
+def test_fewer_large_images_are_computed_ahead(tmp_path, out, monkeypatch) -> None:
+    monkeypatch.setattr(open_images, "_MOST_PIXELS", 3 * SIZE[0] * SIZE[1])
+    images = OpenImages(
+        AnnotationStore(out, write_images(tmp_path / "many", 6)), model_of("lab"), 2.0
+    )
+    with client_of(create_app(images)) as client:
+        for number in range(3):
+            ready_view(client, number)
+            wanted = {number, number + 1, number + 2}
+            wait_until(lambda wanted=wanted: ready_ahead(images) >= wanted)
+            assert number + 3 not in images._open
+            assert len(images._open) <= 4  # one that was looked at, until the next was read
 
 
 def test_only_a_few_of_many_images_are_open_and_the_next_is_ready(tmp_path, out) -> None:
