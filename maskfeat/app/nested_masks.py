@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.data.annotations import rle
-from maskfeat.data.annotations.counts import write_counts
+from maskfeat.data.annotations.rle import write_counts
 from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.resizing import nearest_cells

@@ -29,8 +29,7 @@ from scipy.io.matlab import MatReadError
 
 from maskfeat.arrays import RgbImage
 from maskfeat.batch import ClickTarget
-from maskfeat.data.annotations.image_files import without_alpha
-from maskfeat.data.folder import read_image
+from maskfeat.data.folder import read_image, without_alpha
 from maskfeat.data.order.schedule import evenly_spaced
 
 Target = npt.NDArray[np.int8]

@@ -1,26 +1,38 @@
-"""Images in a folder, to be predicted on or segmented. Torch is not needed here."""
+"""Images in folders: which files are taken, how they are read, what is passed over. No torch."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from maskfeat.data.annotations.image_file import ImageFile, is_deep, turn_of
-from maskfeat.data.annotations.image_files import (
-    ENDINGS,
-    listed_entries,
-    say_passed_over,
-    say_reader,
-)
+from maskfeat.data.annotations.image import ImageFile, is_deep, known_formats, turned
 from maskfeat.data.annotations.read_as import ReadAs
+
+# By these a file in a folder counts as an image.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp"),
+    *(".tif", ".tiff", ".gif", ".avif", ".jp2", ".heic", ".heif"),
+)
+# What reads the formats that not every Pillow reads.
+_READERS = {
+    ".heic": "pip install 'maskfeat[images]'",
+    ".heif": "pip install 'maskfeat[images]'",
+    ".avif": "Pillow 11.3 or later",
+    ".webp": "a Pillow with WebP",
+    ".jp2": "a Pillow with OpenJPEG",
+}
+_NAMED = 5
+_LOG = logging.getLogger("maskfeat")
 
 
 def read_image(
@@ -81,8 +93,7 @@ def _upright(
         if width * height > max_megapixels * 1e6:
             raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
         rgb = file.rgb()
-        turn = turn_of(file.orientation)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return np.array(turned(rgb, file.orientation))
 
 
 def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -165,3 +176,67 @@ def _without_pillows_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def say_reader(path: Path) -> str:
+    """What it takes to read a file that could not be read, by its ending; empty if nothing more."""
+    ending = path.suffix.lower()
+    formats = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF", ".webp": "WEBP"}
+    name = formats.get(ending, "JPEG2000" if ending == ".jp2" else "")
+    if not name or name in known_formats():
+        return ""
+    return f"; reading {ending} takes {_READERS[ending]}"
+
+
+def without_alpha(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The numbers of a mask with an alpha channel: those of the color, or alpha where it says all.
+
+    Args:
+        values: Gray or color with alpha, shape (H, W, 2) or (H, W, 4).
+
+    Returns:
+        Shape (H, W) or (H, W, 3): alpha where it varies and the color does not; else the color.
+
+    Raises:
+        ValueError: If both vary, and what is transparent is not black.
+    """
+    color, alpha = values[..., :-1], values[..., -1]
+    flat = color[..., 0] if color.shape[-1] == 1 else color
+    if (alpha == alpha.flat[0]).all():
+        return flat
+    if (color == color[:1, :1]).all():
+        return alpha
+    if not color[alpha == 0].any():
+        return flat
+    raise ValueError("its color and its alpha tell different masks; save the mask without alpha")
+
+
+def say_passed_over(folder: Path, entries: Iterable[Path]) -> None:
+    """Name in the log, once, what is not read of a folder.
+
+    Args:
+        folder: The folder.
+        entries: Files and folders in it.
+    """
+    listed = listed_entries(entries)
+    if listed:
+        place = str(folder).encode(errors="backslashreplace").decode()
+        _say_once(f"passed over in '{place}', as no images by their endings: {listed}")
+
+
+def listed_entries(entries: Iterable[Path]) -> str:
+    """Count entries of a folder and name some, hidden ones aside; empty if there are none."""
+    visible = sorted(path for path in entries if not path.name.startswith("."))
+    folders = [f"{path.name}/" for path in visible if path.is_dir()]
+    files = [path.name for path in visible if not path.is_dir()]
+    kinds = [(len(files), "file"), (len(folders), "folder")]
+    counts = " and ".join(f"{num} {kind}{'s' * (num > 1)}" for num, kind in kinds if num)
+    # Names that are not UTF-8 could not be printed.
+    names = [name.encode(errors="backslashreplace").decode() for name in (*files, *folders)]
+    dots = ", ..." if len(names) > _NAMED else ""
+    return f"{counts} ({', '.join(names[:_NAMED])}{dots})" if names else ""
+
+
+@cache
+def _say_once(message: str) -> None:
+    _LOG.warning(message)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.data.annotations.counts import Counts
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.data.annotations.rle import Counts
 from maskfeat.formats.coverage import Rings, mask_polygons
 
 

@@ -22,11 +22,10 @@ from shard_factory import jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
-from maskfeat.data.annotations.counts import write_counts
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.painting import encode
-from maskfeat.data.annotations.rle import runs_from_counts, sample_border_points
+from maskfeat.data.annotations.rle import runs_from_counts, sample_border_points, write_counts
 from maskfeat.data.annotations.sample import read_sample
 from maskfeat.data.convert.sample import shrink
 from maskfeat.data.convert.stats import count_up, find_places

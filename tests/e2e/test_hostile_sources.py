@@ -17,8 +17,7 @@ import tifffile
 from PIL import Image
 from source_layouts import SIZE, save, write_coco, write_jpg
 
-from maskfeat.data.annotations.image import SampleError, decode_image
-from maskfeat.data.annotations.image_files import known_formats
+from maskfeat.data.annotations.image import SampleError, decode_image, known_formats
 from maskfeat.data.convert import Settings, find_inputs
 from maskfeat.data.convert.files import read_png
 from maskfeat.data.convert.sample import shrink

@@ -15,7 +15,7 @@ from fits import CHECKPOINTS, TWO_STEPS
 from PIL import Image
 from served_pages import act, annotate_app, client_of, ready_view
 
-from maskfeat.data.annotations.image_files import known_formats
+from maskfeat.data.annotations.image import known_formats
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import find_images, read_image
 from maskfeat.data.heldout import ShardImages

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 from source_layouts import save, write_jpg
 
-from maskfeat.data.annotations import image_files
+from maskfeat.data import folder as image_files
 from maskfeat.data.annotations.image import SampleError, check_image, decode_image
 from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.data.annotations.sample import read_sample

@@ -12,9 +12,14 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 from skimage.measure import label
 
-from maskfeat.data.annotations.counts import parse_counts
 from maskfeat.data.annotations.painting import decode, decode_annotations, encode
-from maskfeat.data.annotations.rle import Runs, membership, runs_from_counts, sample_border_points
+from maskfeat.data.annotations.rle import (
+    Runs,
+    membership,
+    parse_counts,
+    runs_from_counts,
+    sample_border_points,
+)
 
 quick = settings(deadline=None, max_examples=60)
 SA1B = Path(__file__).parents[3] / "shared" / "data" / "sa1b_sample" / "sa_1.json"

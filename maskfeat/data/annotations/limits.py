@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 MB = 1e6  # bytes
+MAX_PIXELS = 2**26  # 67 megapixels: what one image may have
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskfeat.arrays import BoolArray, Int32Array, IntArray
-from maskfeat.data.annotations.counts import Counts, parse_counts, write_counts
-from maskfeat.data.annotations.rle import Runs
+from maskfeat.data.annotations.rle import Counts, Runs, parse_counts, write_counts
 
 
 def decode(runs: Runs) -> BoolArray:

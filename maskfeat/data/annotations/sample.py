@@ -24,6 +24,7 @@ from maskfeat.data.annotations.rle import Runs, part_runs, runs_from_counts
 
 # What pixels in no mask are, see `maskfeat.data.training_set.sets_of`.
 UNMARKED = ("unknown", "background", "everything")
+_AS_IT_IS = ReadAs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +139,10 @@ def how_to_read(content: Mapping[str, Any]) -> ReadAs:
         SampleError: "bad json".
     """
     image = content.get("image")
+    if not isinstance(image, dict) or "read_as" not in image:
+        return _AS_IT_IS
     try:
-        return read_as_from_json(image.get("read_as") if isinstance(image, dict) else None)
+        return read_as_from_json(image["read_as"])
     except (TypeError, ValueError, OverflowError) as error:
         raise SampleError("bad json", f"read_as of its image: {error}") from error
 

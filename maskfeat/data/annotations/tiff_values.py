@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _NOT_WHOLE = 0b101  # bits of the kind of a page: a thumbnail, a mask
+_BITS, _SAMPLES, _TEXT, _KIND, _EXTRA = 258, 277, 270, 254, 338  # tags
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -88,6 +89,32 @@ def is_tiff(file: IO[bytes]) -> bool:
     head = file.read(4)
     file.seek(0)
     return head in _HEADS
+
+
+def bits_of(image: Any) -> int:  # noqa: ANN401 - Pillow's TIFF
+    """Most bits of a channel."""
+    return max(image.tag_v2.get(_BITS, (8,)))
+
+
+def whole_frames(image: Any) -> list[int]:  # noqa: ANN401 - Pillow's TIFF
+    """Numbers of the frames that are pages, no thumbnails or masks; it stands at another then."""
+    found = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        if not int(image.tag_v2.get(_KIND, 0)) & _NOT_WHOLE:
+            found.append(number)
+    return found
+
+
+def needs_stack(image: Any) -> bool:  # noqa: ANN401 - Pillow's TIFF
+    """Whether a TIFF is more than Pillow reads right."""
+    tags = image.tag_v2
+    num = int(tags.get(_SAMPLES, 1))
+    extra = tags.get(_EXTRA, ())
+    extra = extra if isinstance(extra, tuple) else (extra,)
+    text = str(tags.get(_TEXT, ""))
+    has_channel_pages = "channels=" in text or "<OME" in text
+    return (num > 1 and bits_of(image) > 8) or num == 2 or 0 in extra or has_channel_pages
 
 
 def _channels_last(page: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - tifffile's page

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
-from maskfeat.data.annotations.counts import MAX_PIXELS, parse_counts
 from maskfeat.data.annotations.image import SampleError, is_turned_sideways
+from maskfeat.data.annotations.limits import MAX_PIXELS
+from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.convert.files import one_number, read_file, read_png
 from maskfeat.data.convert.runs import RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, FileRecord, Settings, SourceSample

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.arrays import IntArray
-from maskfeat.data.annotations.counts import MAX_PIXELS
-from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_file import is_deep
-from maskfeat.data.annotations.image_files import without_alpha
+from maskfeat.data.annotations.image import SampleError, is_deep
+from maskfeat.data.annotations.limits import MAX_PIXELS
+from maskfeat.data.folder import without_alpha
 
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # of formats without loss
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")

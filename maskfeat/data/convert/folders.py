@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_files import ENDINGS, listed_entries, say_passed_over
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import (
@@ -22,6 +21,7 @@ from maskfeat.data.convert.sample import (
     Settings,
     SourceSample,
 )
+from maskfeat.data.folder import ENDINGS, listed_entries, say_passed_over
 
 _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 

@@ -10,12 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from maskfeat.data.annotations.image import upright_size
-from maskfeat.data.annotations.image_files import ENDINGS
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import check_sizes
 from maskfeat.data.convert.files import digest, file_size, keys_of, read_file
 from maskfeat.data.convert.sample import DEFAULTS, FileRecord, Record, Settings, SourceSample
-from maskfeat.data.folder import find_images
+from maskfeat.data.folder import ENDINGS, find_images
 from maskfeat.data.shards.indexed import content_at
 from maskfeat.data.shards.remote import RemoteStream, ShardSource
 from maskfeat.data.shards.tar import Member, TarWalk, compression_of

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.data.annotations.counts import MAX_PIXELS
 from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.limits import MAX_PIXELS
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.annotations.sample import is_crowd

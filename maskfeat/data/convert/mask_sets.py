@@ -11,11 +11,9 @@ from typing import Any
 
 import yaml
 
-from maskfeat.data.annotations.counts import parse_counts
-from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_file import SWAPS_SIDES, ImageFile
-from maskfeat.data.annotations.image_files import ENDINGS
+from maskfeat.data.annotations.image import SWAPS_SIDES, ImageFile, SampleError
 from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.annotations.sample import how_to_read, parse_annotations
 from maskfeat.data.convert.coco import read_size
 from maskfeat.data.convert.coco_json import annotations_of, by_id
@@ -32,6 +30,7 @@ from maskfeat.data.convert.mask_files import (
     read_json,
 )
 from maskfeat.data.convert.sample import DEFAULTS, Settings, SourceSample
+from maskfeat.data.folder import ENDINGS
 from maskfeat.data.shards.sample_folder import find_image, is_sample_json
 
 # Of whole folders or files, in the order in which they are looked for.

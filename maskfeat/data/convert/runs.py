@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, Int32Array, IntArray
-from maskfeat.data.annotations.counts import write_all_counts
-from maskfeat.data.annotations.rle import Runs
+from maskfeat.data.annotations.rle import Runs, write_all_counts
 
-# Starts, stops and annotation of runs, as `maskfeat.data.annotations.counts.parse_counts` gives
+# Starts, stops and annotation of runs, as `maskfeat.data.annotations.rle.parse_counts` gives
 # them.
 RawRuns = tuple[IntArray, IntArray, Int32Array]
 

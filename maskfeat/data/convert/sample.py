@@ -99,7 +99,7 @@ class SourceSample:
     """A sample as a source holds it.
 
     Attributes:
-        encoded: A file of one of `maskfeat.data.annotations.image_files.FORMATS`.
+        encoded: A file of one of `maskfeat.data.annotations.image.FORMATS`.
         size: Height and width of its masks, pixels; the image is turned to lie as they do.
         runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
         entries: What else is known of each annotation, for the json.

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.image_files import ENDINGS, say_passed_over
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import check_sizes
+from maskfeat.data.folder import ENDINGS, say_passed_over
 
 _LOG = logging.getLogger("maskfeat")
 # Folders that `annotate` makes beside its masks: other views of the same images.
