@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from maskfeat.batch import HeldOutImage, collate, normalize_images
+from maskfeat.batch import Example, HeldOutImage, SkippedSample, collate
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.augment import ExampleMaker
-from maskfeat.data.fixed_sets import HeldOutExamples, PredictionImages
-from maskfeat.data.folder import find_images
+from maskfeat.data.folder import find_images, read_image
 from maskfeat.data.heldout import ShardImages
-from maskfeat.data.order.loaders import MakeExample, ResumableLoader, TrainerWatch
+from maskfeat.data.order.loaders import CountedBatches, MakeExample, TrainerWatch, first_readable
 from maskfeat.data.order.schedule import evenly_spaced
-from maskfeat.data.order.skips import SkipLedger
 from maskfeat.data.order.state import State, go_on, state_of
 from maskfeat.data.order.streaming import as_it_is
 from maskfeat.data.order.workers import prepare_worker
@@ -28,13 +29,14 @@ from maskfeat.data.settings import (
     StreamSettings,
     check_least,
 )
+from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.data.shards.remote import ShardSettings, ShardSource
 from maskfeat.data.training_set import OpenSets, Training
 from maskfeat.deprecation import grouped_arguments
 from maskfeat.files import check_stems
 
 
-class ShardDataModule(L.LightningDataModule):
+class ShardDataModule(CountedBatches):
     """Training, held-out and prediction data.
 
     Shards are tars in SA-1B's layout: KEY.jpg with KEY.json, the latter with "image" and
@@ -95,7 +97,7 @@ class ShardDataModule(L.LightningDataModule):
         shards: ShardSettings = ShardSettings(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
     ) -> None:
-        super().__init__()
+        super().__init__(limits.max_skipped_share)
         check_least(1, batch_size=batch_size, epoch_images=epoch_images)
         check_least(1, num_train_images=num_train_images, num_val_images=num_val_images)
         check_least(0, num_workers=num_workers)
@@ -105,13 +107,8 @@ class ShardDataModule(L.LightningDataModule):
         self.num_workers, self.start_method, self.seed = num_workers, start_method, seed
         self.examples, self.streaming = examples, streaming
         self.source = ShardSource(**vars(shards), limits=limits)
-        self.skips = SkipLedger(max_share=limits.max_skipped_share)
         self._sets = OpenSets(self.source, examples.keep_crowds)
-        self._num_read = 0
-        self._num_train_batches = 0  # of this process
-        self._logged: dict[str, float] = {}
         self._resume: State | None = None
-        self._train_loader: ResumableLoader | None = None
 
     def setup(self, stage: str) -> None:
         """Look at the shards, so that a missing or empty one is an error before anything starts.
@@ -188,41 +185,6 @@ class ShardDataModule(L.LightningDataModule):
             self.source.limits,
         )
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Count the skipped samples and the crowds, and stop when too much was skipped."""
-        if "skipped" not in batch:
-            return batch
-        self._num_read += len(batch["keys"])
-        for skipped in batch["skipped"]:
-            self.skips.add(skipped)
-        for crowds in batch["crowds"]:
-            self.skips.add_crowds(crowds)
-        if self.skips.counts:
-            self.skips.check(self._num_read)
-        if self.trainer is not None and self.trainer.training:
-            self._log_skips()
-        return batch
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Normalize images where they are used."""
-        if "images" in batch:
-            batch["images"] = normalize_images(batch["images"])
-        return batch
-
-    def _log_skips(self) -> None:
-        """Count and log over all ranks, at steps that are the same on all of them."""
-        loader, trainer = self._train_loader, self.trainer
-        assert trainer is not None
-        is_last = loader is not None and loader.progress.num_batches == len(loader)
-        every = max(1, getattr(trainer, "log_every_n_steps", 1))
-        if self._num_train_batches % every == 0 or is_last:
-            self.skips.share()
-            counts = self.skips.metrics()  # with zeros, so that a run without any shows them
-            if trainer.logger is not None and counts != self._logged:
-                trainer.logger.log_metrics(counts, step=trainer.global_step)
-                self._logged = counts
-        self._num_train_batches += 1
-
     def _training(self) -> Training:
         return Training(
             self.train,
@@ -265,3 +227,55 @@ class ShardDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+class HeldOutExamples(Dataset[Any]):
+    """The middle crop of held-out images, always the same.
+
+    Args:
+        shards: The images.
+        indices: Which of them.
+        make_example: Cuts an example out of one.
+    """
+
+    def __init__(
+        self, shards: IndexedShards, indices: Sequence[int], make_example: MakeExample
+    ) -> None:
+        self.shards = shards
+        self.indices = indices
+        self.make_example = make_example
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> list[Example | SkippedSample]:
+        """The example; where it cannot be read, the next one that can be."""
+        rotated = itertools.chain(self.indices[item:], self.indices[:item])
+        return first_readable(
+            self.shards,
+            rotated,
+            lambda s: self.make_example(s, np.random.default_rng(self.indices[item])),
+        )
+
+
+class PredictionImages(IterableDataset[dict[str, Any]]):
+    """Images one after another; one that cannot be read is named in the log and left out.
+
+    Args:
+        paths: Files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        """Images at most; a progress bar has an end then."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """{"key": name without ending, "rgb": uint8 (H, W, 3)} for each image."""
+        for path in self.paths:
+            try:
+                yield {"key": path.stem, "rgb": read_image(path)}
+            except ValueError as error:
+                logging.getLogger("maskfeat").warning("left out: %s", error)

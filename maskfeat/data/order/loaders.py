@@ -1,38 +1,32 @@
-"""What both loaders share, and the loader of indexed mode: its batches, counted and resumable."""
+"""The way of a batch from an example to the task: indexed examples, loaders that count, hooks.
+
+Streaming mode has a loader of its own, see `maskfeat.data.order.streaming`.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from maskfeat.batch import Example, SkippedSample
+from maskfeat.batch import Example, SkippedSample, normalize_images
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.sample import AnnotatedImage, as_marked
-from maskfeat.data.augment import Donor
 from maskfeat.data.order.run_order import RunOrder, SetOrder
 from maskfeat.data.order.schedule import Mixture, indices_of, sample_at
+from maskfeat.data.order.skips import SkipLedger
 from maskfeat.data.shards.indexed import IndexedShards
 
 # This number of unreadable samples in a row means that the set, not the sample, is broken.
 MAX_TRIES = 50
-
-
-class MakeExample(Protocol):
-    """Makes an example of an image: an `Example`, or what the loader's own `collate_fn` takes.
-
-    All randomness comes from the generator.
-    """
-
-    def __call__(
-        self, sample: AnnotatedImage, rng: np.random.Generator, donor: Donor | None = None, /
-    ) -> Any:  # noqa: ANN401
-        """Make one; `donor` gives another image to paste objects of."""
+# Makes an example of (an image, the generator of all randomness, a `Donor` or nothing): an
+# `Example`, or what the loader's own `collate_fn` takes.
+MakeExample = Callable[..., Any]
 
 
 class Progress(NamedTuple):
@@ -267,6 +261,60 @@ class ScheduledExamples(Dataset[Any]):
             return self.sets[which][index]
         except SampleError:
             return None
+
+
+class CountedBatches(L.LightningDataModule):
+    """Hooks of a data module for what its loaders give: skipped samples are counted and logged.
+
+    Args:
+        max_skipped_share: Of the samples; more end training.
+
+    Attributes:
+        skips: What was skipped.
+    """
+
+    def __init__(self, max_skipped_share: float) -> None:
+        super().__init__()
+        self.skips = SkipLedger(max_share=max_skipped_share)
+        self._train_loader: ResumableLoader | None = None
+        self._num_read = 0
+        self._num_train_batches = 0  # of this process
+        self._logged: dict[str, float] = {}
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Count the skipped samples and the crowds, and stop when too much was skipped."""
+        if "skipped" not in batch:
+            return batch
+        self._num_read += len(batch["keys"])
+        for skipped in batch["skipped"]:
+            self.skips.add(skipped)
+        for crowds in batch["crowds"]:
+            self.skips.add_crowds(crowds)
+        if self.skips.counts:
+            self.skips.check(self._num_read)
+        if self.trainer is not None and self.trainer.training:
+            self._log_skips()
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Normalize images where they are used."""
+        if "images" in batch:
+            batch["images"] = normalize_images(batch["images"])
+        return batch
+
+    def _log_skips(self) -> None:
+        """Count and log over all ranks, at steps that are the same on all of them."""
+        loader, trainer = self._train_loader, self.trainer
+        assert trainer is not None
+        is_last = loader is not None and loader.progress.num_batches == len(loader)
+        every = max(1, getattr(trainer, "log_every_n_steps", 1))
+        if self._num_train_batches % every == 0 or is_last:
+            self.skips.share()
+            counts = self.skips.metrics()  # with zeros, so that a run without any shows them
+            if trainer.logger is not None and counts != self._logged:
+                trainer.logger.log_metrics(counts, step=trainer.global_step)
+                self._logged = counts
+        self._num_train_batches += 1
 
 
 def first_readable(
