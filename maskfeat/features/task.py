@@ -80,53 +80,36 @@ class FeatureTask(L.LightningModule):
         trained: Literal["everything", "boundaries"] = "everything",
     ) -> None:
         super().__init__()
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
-        if backbone_rate <= 0:
-            raise ValueError(f"backbone_rate must be positive, got {backbone_rate}")
-        if not learning_rate >= 0:
-            raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
-        if not (local_weight >= 0 and boundary_weight >= 0):
-            raise ValueError(
-                "local_weight and boundary_weight must not be negative, got "
-                f"{local_weight} and {boundary_weight}"
-            )
-        if not 0 <= boundary_consensus <= 1:
-            raise ValueError(f"boundary_consensus must lie in [0, 1], got {boundary_consensus}")
-        if boundary_weight and not getattr(net, "boundary_heads", None):
-            raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
-        if trained == "boundaries" and not boundary_weight:
-            raise ValueError("trained: boundaries needs boundary_weight above 0, got 0")
+        _check_rates(learning_rate, backbone_rate, ema_decay)
+        _check_weights(local_weight, boundary_weight, boundary_consensus, trained, net)
         self.save_hyperparameters(ignore=["net", "loss"])
         checked = checked_network(net, needs_backbone=backbone_rate != 1)
         if start_from is not None:  # before the average begins
             weights.start_from(checked, start_from, has_new_head=trained == "boundaries")
-        self.trained = trained
         if trained == "boundaries":
             checked.freeze_features()
         self.net = checked.to(memory_format=torch.channels_last)
         self.loss = loss if loss is not None else MaskConsistencyLoss()
-        self.learning_rate = learning_rate
-        self.backbone_rate = backbone_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.final_share = final_share
-        self.untrained_seed = untrained_seed
-        self.local_weight = local_weight
-        self.boundary_weight = boundary_weight
-        self.boundary_consensus = boundary_consensus
+        self.trained, self.untrained_seed = trained, untrained_seed
+        self.learning_rate, self.backbone_rate = learning_rate, backbone_rate
+        self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
+        self.final_share, self.local_weight = final_share, local_weight
+        self.boundary_weight, self.boundary_consensus = boundary_weight, boundary_consensus
         self._gradients: Any = None  # of a checkpoint, until training starts
         self.averaged = averaged_copy(self.net, ema_decay) if ema_decay else None
         if compile_backend is not None:  # after the copy, which is to stay as it is
-            known = torch.compiler.list_backends(exclude_tags=())
-            if compile_backend not in known:
-                raise ValueError(
-                    f"compile_backend must be one of {', '.join(known)} or null, got "
-                    f"{compile_backend!r}"
-                )
-            self.net.compile(backend=compile_backend)
-            if self.objective.needs_boundaries:
-                self.net.maps = torch.compile(self.net.maps, backend=compile_backend)  # type: ignore[method-assign]
+            self._compile(compile_backend)
+
+    def _compile(self, backend: str) -> None:
+        """Let training run a compiled network."""
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend not in known:
+            raise ValueError(
+                f"compile_backend must be one of {', '.join(known)} or null, got {backend!r}"
+            )
+        self.net.compile(backend=backend)
+        if self.objective.needs_boundaries:
+            self.net.maps = torch.compile(self.net.maps, backend=backend)  # type: ignore[method-assign]
 
     def setup(self, stage: str) -> None:
         """Refuse what `check_precision` does, in whichever way the trainer was made."""
@@ -287,3 +270,29 @@ def check_precision(precision: str | int | None) -> None:
             f"trainer.precision must be 32-true, bf16-mixed or 16-mixed, got {precision}: weights "
             "and their average have 32 bits here, as fewer would lose the small steps of training"
         )
+
+
+def _check_rates(learning_rate: float, backbone_rate: float, ema_decay: float) -> None:
+    """Refuse rates that are out of range."""
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
+    if backbone_rate <= 0:
+        raise ValueError(f"backbone_rate must be positive, got {backbone_rate}")
+    if not learning_rate >= 0:
+        raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+
+
+def _check_weights(
+    local: float, boundary: float, consensus: float, trained: str, net: nn.Module
+) -> None:
+    """Refuse weights of losses that are out of range, or that the network cannot have."""
+    if not (local >= 0 and boundary >= 0):
+        raise ValueError(
+            f"local_weight and boundary_weight must not be negative, got {local} and {boundary}"
+        )
+    if not 0 <= consensus <= 1:
+        raise ValueError(f"boundary_consensus must lie in [0, 1], got {consensus}")
+    if boundary and not getattr(net, "boundary_heads", None):
+        raise ValueError("boundary_weight needs model.net.init_args.boundary: true")
+    if trained == "boundaries" and not boundary:
+        raise ValueError("trained: boundaries needs boundary_weight above 0, got 0")

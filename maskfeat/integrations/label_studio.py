@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,7 +38,8 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import mask_polygons
-from maskfeat.integrations.prompted_image import BAD_REQUEST, Click, PromptedImages
+from maskfeat.integrations.no_browsers import RefusedError, guarded
+from maskfeat.integrations.prompted_image import Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 10_000_000
 _VERSION = f"maskfeat {__version__}"
@@ -68,13 +70,14 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
     async def webhook(request: Request) -> Response:
         return Json({}, 201)  # nothing is learned from annotations
 
+    check = partial(_check_password, token=token)
     return Starlette(
         routes=[
             Route("/", health),
             Route("/health", health),
-            Route("/setup", _guarded(setup, token), methods=["POST"]),
-            Route("/predict", _guarded(predict, token), methods=["POST"]),
-            Route("/webhook", _guarded(webhook, token), methods=["POST"]),
+            Route("/setup", guarded(setup, check, _refusal), methods=["POST"]),
+            Route("/predict", guarded(predict, check, _refusal), methods=["POST"]),
+            Route("/webhook", guarded(webhook, check, _refusal), methods=["POST"]),
         ]
     )
 
@@ -163,20 +166,13 @@ def _polygons(mask: BoolArray) -> list[dict[str, Any]]:
     return [{"points": (line * percent).tolist(), "closed": True} for line in lines]
 
 
-def _guarded(
-    answer: Callable[[Request], Awaitable[Response]], token: str | None
-) -> Callable[[Request], Awaitable[Response]]:
-    """Check the password, and answer errors by a sentence."""
+def _refusal(code: str, message: str) -> Response:
+    return Json({"error": message}, int(code or 400))
 
-    async def run(request: Request) -> Response:
-        if token is not None and not _has_password(request, token):
-            return Json({"error": "the password is missing or wrong"}, 401)
-        try:
-            return await answer(request)
-        except BAD_REQUEST as error:
-            return Json({"error": f"the request cannot be answered: {error}"}, 400)
 
-    return run
+def _check_password(request: Request, token: str | None) -> None:
+    if token is not None and not _has_password(request, token):
+        raise RefusedError("401", "the password is missing or wrong")
 
 
 def _has_password(request: Request, token: str) -> bool:

@@ -1,11 +1,18 @@
-"""What keeps web pages away from a server for other tools."""
+"""What the servers for other tools have in common: no web pages, and errors as sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from maskfeat.app.own_page import Json
+from maskfeat.integrations.prompted_image import BAD_REQUEST
+
+Answer = Callable[[Request], Awaitable[Response]]
 
 
 class NoBrowsers:
@@ -29,3 +36,40 @@ class NoBrowsers:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class RefusedError(ValueError):
+    """A request that a protocol has a code for.
+
+    Args:
+        code: That code.
+        message: One sentence.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def guarded(
+    answer: Answer,
+    check: Callable[[Request], None],
+    refusal: Callable[[str, str], Response],
+) -> Answer:
+    """Let a request be checked, and errors be answered by a sentence.
+
+    Args:
+        answer: Answers it.
+        check: Raises `RefusedError`, as for a password that is wrong.
+        refusal: The answer for a code and a sentence; "" is the code of all other errors.
+    """
+
+    async def run(request: Request) -> Response:
+        try:
+            check(request)
+            return await answer(request)
+        except BAD_REQUEST as error:
+            code = error.code if isinstance(error, RefusedError) else ""
+            return refusal(code, f"the request cannot be answered: {error}")
+
+    return run

@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -30,7 +31,8 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import Rings, label_polygons, mask_polygons
-from maskfeat.integrations.prompted_image import BAD_REQUEST, Click, PromptedImages
+from maskfeat.integrations.no_browsers import RefusedError, guarded
+from maskfeat.integrations.prompted_image import Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 200_000_000
 # What X-AnyLabeling calls an object whose class the user chooses when it is finished.
@@ -85,41 +87,26 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
         body = await json_of(request, _MAX_REQUEST_BYTES)
         return _answer(await run_in_threadpool(_predict, images, body))
 
+    check = partial(_check_token, token=token)
     return Starlette(
         routes=[
             Route("/health", health),
-            Route("/v1/models", _guarded(models, token)),
-            Route("/v1/models/{model}/info", _guarded(info, token)),
-            Route("/v1/predict", _guarded(predict, token), methods=["POST"]),
+            Route("/v1/models", guarded(models, check, _refusal)),
+            Route("/v1/models/{model}/info", guarded(info, check, _refusal)),
+            Route("/v1/predict", guarded(predict, check, _refusal), methods=["POST"]),
         ]
     )
 
 
-class _Refused(ValueError):
-    """A request that the protocol has a code for."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+def _check_token(request: Request, token: str | None) -> None:
+    given = request.headers.get("token", "")
+    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+        raise RefusedError("UNAUTHORIZED", "the header Token is missing or wrong")
 
 
-def _guarded(
-    answer: Callable[[Request], Awaitable[Response]], token: str | None
-) -> Callable[[Request], Awaitable[Response]]:
-    """Check the token, and answer errors as the protocol has it."""
-
-    async def run(request: Request) -> Response:
-        try:
-            given = request.headers.get("token", "")
-            if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-                raise _Refused("UNAUTHORIZED", "the header Token is missing or wrong")
-            return await answer(request)
-        except BAD_REQUEST as error:
-            code = getattr(error, "code", "INFERENCE_ERROR")
-            message = f"the request cannot be answered: {error}"
-            return Json({"success": False, "error": {"code": code, "message": message}})
-
-    return run
+def _refusal(code: str, message: str) -> Response:
+    error = {"code": code or "INFERENCE_ERROR", "message": message}
+    return Json({"success": False, "error": error})
 
 
 def _answer(data: Any) -> Response:  # noqa: ANN401 - JSON
@@ -128,7 +115,7 @@ def _answer(data: Any) -> Response:  # noqa: ANN401 - JSON
 
 def _known(model: str) -> dict[str, Any]:
     if model not in _MODELS:
-        raise _Refused("MODEL_NOT_FOUND", f"the models are {', '.join(_MODELS)}, got {model!r}")
+        raise RefusedError("MODEL_NOT_FOUND", f"the models are {', '.join(_MODELS)}, got {model!r}")
     return _MODELS[model]
 
 
@@ -140,7 +127,7 @@ def _predict(images: PromptedImages, body: dict[str, Any]) -> dict[str, Any]:
         content = base64.b64decode(str(body.get("image", "")).rpartition(",")[2], validate=True)
         image = images.get(sha256(content).hexdigest(), lambda: read_image_bytes(content))
     except (binascii.Error, ValueError) as error:
-        raise _Refused("INVALID_IMAGE", f"image must be a file in base64: {error}") from error
+        raise RefusedError("INVALID_IMAGE", f"image must be a file in base64: {error}") from error
     if model == _SEGMENTS:
         labels = image.segments(float(params.get("conf_threshold", 0.4)))
         found = list(label_polygons(labels).values())
