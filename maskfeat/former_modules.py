@@ -57,7 +57,7 @@ FORMER = {
     "evaluate.throughput": "running.throughput",
     "failed_start": "running.run_folder",
     "failures": "running.failures",
-    "hill.answers": "labeling.proposal",
+    "hill.answers": "labeling.learner",
     "hill.checks": "labeling.checks",
     "hill.classifier": "labeling.classifier",
     "hill.clicks": "labeling.click_log",

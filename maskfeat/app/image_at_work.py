@@ -14,12 +14,11 @@ from PIL import Image
 
 from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
 from maskfeat.data.annotations.read_as import ReadAs
-from maskfeat.data.folder import read_image
+from maskfeat.data.folder import MAX_MEGAPIXELS, read_image
 from maskfeat.files import file_stamp
 from maskfeat.segment.resizing import reduced
 from maskfeat.segment.tree import PartitionTree
 
-MAX_MEGAPIXELS = 400.0  # of an image at all, as in `maskfeat segment`
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show
 _THUMBNAIL_MEGAPIXELS = 0.04
 _DECODING = threading.Semaphore(2)  # whole images in memory, while an overview asks for many

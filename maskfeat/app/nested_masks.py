@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.data.annotations import rle
+from maskfeat.data.annotations.painting import label_runs
 from maskfeat.data.annotations.rle import write_counts
 from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
@@ -188,14 +189,10 @@ def _run_ends(labels: LabelMap, rows: IntArray, columns: IntArray) -> list[IntAr
     """Where the runs of each segment of an enlarged label map begin and end."""
     # One pass over the image for all segments.
     small = labels.astype(np.min_scalar_type(int(labels.max()))).T
-    flat = small[np.ix_(columns, rows)].ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    stops = np.append(starts[1:], flat.size)
-    owner = flat[starts]
-    order = np.argsort(owner, kind="stable")
-    ends = np.stack([starts[order], stops[order]], axis=1)
-    parts = np.split(ends, np.searchsorted(owner[order], np.arange(1, int(labels.max()) + 1)))
-    return [part.ravel() for part in parts]
+    numbers = np.arange(int(labels.max()) + 1)
+    starts, stops, owner = label_runs(small[np.ix_(columns, rows)].T, numbers)
+    ends = np.stack([starts, stops], axis=1)
+    return [part.ravel() for part in np.split(ends, np.searchsorted(owner, numbers[1:]))]
 
 
 def _joined(first: _Region, second: _Region) -> _Region:

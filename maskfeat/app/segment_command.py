@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from maskfeat import __version__
-from maskfeat.app.result_origin import is_current
 from maskfeat.app.segment_run import ImageRun, in_processes
-from maskfeat.app.segment_task import OUTPUTS, Task, Work
+from maskfeat.app.segment_task import OUTPUTS, Task, Work, is_current
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING
 from maskfeat.data.annotations.read_as import read_as_of_words
 from maskfeat.data.convert.pool import num_cores

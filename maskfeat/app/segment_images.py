@@ -12,8 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskfeat.app.nested_masks import annotate_cut
-from maskfeat.app.result_origin import KEY
-from maskfeat.app.segment_task import OUTPUTS, Task, Work
+from maskfeat.app.segment_task import KEY, OUTPUTS, Task, Work
 from maskfeat.arrays import RgbImage
 from maskfeat.evaluate.drawing import contour_image, overlay_labels
 from maskfeat.features.reading import Features
@@ -48,7 +47,7 @@ def segment_image(
     Args:
         rgb: The image, uint8, shape (H, W, 3).
         task: Where it comes from, and where its results go.
-        origin: What the results are made of, see `result_origin`.
+        origin: What the results are made of, see `origin_of`.
         encoder: Gives its features.
         work: How it is cut, and what is written.
 

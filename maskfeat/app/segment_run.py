@@ -13,15 +13,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
 
-from maskfeat.app.result_origin import origin_of
-from maskfeat.app.segment_task import Task, Work
+from maskfeat.app.segment_task import Task, Work, origin_of
 from maskfeat.data.convert.pool import num_cores, prepare_worker
-from maskfeat.data.folder import read_image
+from maskfeat.data.folder import MAX_MEGAPIXELS, read_image
 
 if TYPE_CHECKING:
     from maskfeat.app.segment_images import Encoder
 
-MAX_MEGAPIXELS = 400.0  # of an image at all: above, a broken header is likelier than a camera
 _AHEAD = 2  # images for each process that are waiting or at work
 _LOG = logging.getLogger("maskfeat")
 
@@ -137,27 +135,8 @@ def _until_one_dies(
     suspects += flying.values()
 
 
-class _Worker:
-    """What a worker keeps between images.
-
-    Args:
-        work: What is the same for all of them.
-    """
-
-    def __init__(self, work: Work) -> None:
-        self._run = ImageRun(work)
-        self._kept = _KeptLog()
-        _LOG.handlers, _LOG.propagate = [self._kept], False
-        _LOG.setLevel(logging.INFO)
-
-    def segment(self, task: Task) -> Done:
-        """Segment one image; the log goes with the result, to where the progress bar is."""
-        self._kept.messages = []
-        return Done(self._run(task), self._kept.messages)
-
-
 class _KeptLog(logging.Handler):
-    """Keeps messages."""
+    """Keeps messages; they go with a result, to where the progress bar is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +147,7 @@ class _KeptLog(logging.Handler):
         self.messages.append((record.levelno, record.getMessage()))
 
 
-_WORKERS: list[_Worker] = []  # that of this process
+_WORKER: list[tuple[ImageRun, _KeptLog]] = []  # of this process
 
 
 def _start_worker(work: Work, num_threads: int) -> None:
@@ -176,8 +155,13 @@ def _start_worker(work: Work, num_threads: int) -> None:
     import torch
 
     torch.set_num_threads(num_threads)
-    _WORKERS.append(_Worker(work))
+    kept = _KeptLog()
+    _LOG.handlers, _LOG.propagate = [kept], False
+    _LOG.setLevel(logging.INFO)
+    _WORKER.append((ImageRun(work), kept))
 
 
 def _segment(task: Task) -> Done:
-    return _WORKERS[0].segment(task)
+    (run, kept), *_ = _WORKER
+    kept.messages = []
+    return Done(run(task), kept.messages)

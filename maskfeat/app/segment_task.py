@@ -1,12 +1,18 @@
-"""What `maskfeat segment` does: to one image, and to all of a run."""
+"""What `maskfeat segment` does to one image and to all of a run, and what results were made of.
+
+A result keeps that inside it: a result of something else is made anew.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.files import file_digest
 
 OUTPUTS = ("labels", "overlay", "contours")  # images that may be written beside KEY.json
 
@@ -34,7 +40,7 @@ class Work:
         model: A file, a name, or "lab".
         device: Where its network runs, see `maskfeat.load`.
         cut: What to cut hierarchies with, see `Hierarchy.cut`.
-        settings: What results are made of beside the image, see `result_origin`.
+        settings: What results are made of beside the image, see `origin_of`.
         outputs: Which images to write beside KEY.json, of `OUTPUTS`.
         read_as: How images are read.
         max_megapixels: Larger images are reduced to it before their features are taken.
@@ -49,3 +55,49 @@ class Work:
     read_as: ReadAs
     max_megapixels: float
     tile: bool = False
+
+
+KEY = "made_of"
+
+
+def origin_of(image: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result is made of: the image's file as it is now, and the settings.
+
+    Args:
+        image: The file.
+        settings: All that the result depends on beside the image, as JSON has it.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    status = image.stat()
+    return {
+        "settings": dict(settings),
+        "num_bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "digest": file_digest(image),
+    }
+
+
+def is_current(result: Path, image: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a result is there that was made of this image, with these settings.
+
+    Equal size and time of the image are believed; a copy with another time is compared by
+    content.
+
+    Args:
+        result: A JSON file that holds `origin_of` under `KEY`; any other is not current.
+        image: The image's file.
+        settings: See `origin_of`.
+    """
+    try:
+        content = json.loads(result.read_bytes())
+    except (FileNotFoundError, ValueError):  # ValueError: no JSON
+        return False
+    origin = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(origin, dict) or origin.get("settings") != dict(settings):
+        return False
+    status = image.stat()
+    if (origin.get("num_bytes"), origin.get("mtime_ns")) == (status.st_size, status.st_mtime_ns):
+        return True
+    return bool(origin.get("digest") == file_digest(image))

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from maskfeat.arrays import BoolArray, IntArray, RgbImage
+from maskfeat.data.annotations.painting import join_runs, mask_runs
 from maskfeat.data.annotations.rle import Runs, part_runs
 
 # Luminance of sRGB (ITU-R BT.601).
@@ -68,14 +69,5 @@ def runs_of(masks: BoolArray, min_area_px: int = 2) -> Runs:
 
     Masks that were cut in pieces become several.
     """
-    num_masks, height, width = masks.shape
-    flat = np.pad(masks.transpose(0, 2, 1).reshape(num_masks, -1), ((0, 0), (1, 1)))
-    owner, ends = np.nonzero(flat[:, 1:] != flat[:, :-1])
-    return part_runs(
-        ends[0::2].astype(np.int64),
-        ends[1::2].astype(np.int64),
-        owner[0::2].astype(np.int32),
-        (height, width),
-        min_area_px,
-        max_runs=masks.size,
-    )
+    runs = join_runs([mask_runs(mask) for mask in masks])
+    return part_runs(*runs, masks.shape[1:], min_area_px, max_runs=masks.size)

@@ -31,6 +31,8 @@ _READERS = {
     ".webp": "a Pillow with WebP",
     ".jp2": "a Pillow with OpenJPEG",
 }
+# Of an image that a command reads: above, a broken header is likelier than a camera.
+MAX_MEGAPIXELS = 400.0
 _NAMED = 5
 _LOG = logging.getLogger("maskfeat")
 

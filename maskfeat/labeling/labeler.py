@@ -36,11 +36,14 @@ from maskfeat.labeling.kept_labels import KeptLabels
 from maskfeat.labeling.learner import (
     Acquisition,
     Learner,
+    Progress,
+    Proposal,
     SuperpixelLabels,
     from_there_on,
     most_wanted,
+    on_pixels,
+    on_superpixels,
 )
-from maskfeat.labeling.proposal import Progress, Proposal, on_pixels, on_superpixels
 from maskfeat.segment.inputs import model_of
 from maskfeat.segment.score_cut import CLASS_PAIRWISE_WEIGHT
 

@@ -15,17 +15,17 @@ from shard_factory import draw_scene, jpg_bytes, write_shard
 from source_layouts import SIZE, ade_map, blocks, save, write_bsds, write_coco, write_jpg
 
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.painting import decode
-from maskfeat.data.annotations.rle import part_runs
-from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
-from maskfeat.data.convert.coco import fill_polygons
-from maskfeat.data.convert.runs import (
+from maskfeat.data.annotations.painting import (
     boxes_xywh,
+    decode,
     encode_runs,
     join_runs,
     label_runs,
     mask_runs,
 )
+from maskfeat.data.annotations.rle import part_runs
+from maskfeat.data.convert import Settings, convert_inputs, find_inputs, sources
+from maskfeat.data.convert.coco import fill_polygons
 from maskfeat.data.convert.sample import Record, SourceSample
 from maskfeat.formats.sa1b import label_components
 

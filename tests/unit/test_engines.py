@@ -25,7 +25,7 @@ from maskfeat.app.segment_shards import segment
 from maskfeat.data.commands import convert, verify
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.engines import EXECUTORS, _Jobs, engine_of
-from maskfeat.data.convert.parts import Engine, InThisProcess, run_parts
+from maskfeat.data.convert.pool import Engine, InThisProcess, run_parts
 from maskfeat.data.convert.sample import Record, Shrunk
 from maskfeat.data.convert.state import ConvertState
 from maskfeat.data.convert.verify import verify_folder

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.data.folder import read_image
+from maskfeat.data.folder import MAX_MEGAPIXELS, read_image
 from maskfeat.files import file_digest
-
-_MAX_MEGAPIXELS = 400.0  # of what any command reads
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def holds_image(path: Path, known: ImageIdentity) -> bool:
         return True
     if file_digest(path) == known.file_digest:
         return True
-    return _pixel_digest(read_image(path, _MAX_MEGAPIXELS)) == known.pixel_digest
+    return _pixel_digest(read_image(path, MAX_MEGAPIXELS)) == known.pixel_digest
 
 
 def _pixel_digest(rgb: npt.NDArray[np.uint8]) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
 from maskfeat.data.annotations.image import SampleError, is_turned_sideways
 from maskfeat.data.annotations.limits import MAX_PIXELS
+from maskfeat.data.annotations.painting import RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.convert.files import one_number, read_file, read_png
-from maskfeat.data.convert.runs import RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import DEFAULTS, FileRecord, Settings, SourceSample
 
 Json = dict[str, Any]

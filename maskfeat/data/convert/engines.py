@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from maskfeat.data.convert.parts import NUM_REPEATS, Engine
+from maskfeat.data.convert.pool import NUM_REPEATS, Engine
 
 Out = TypeVar("Out")
 P = ParamSpec("P")

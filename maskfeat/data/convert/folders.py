@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from maskfeat.data.annotations.image import SampleError
+from maskfeat.data.annotations.painting import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
-from maskfeat.data.convert.runs import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.sample import (
     DEFAULTS,
     FileRecord,

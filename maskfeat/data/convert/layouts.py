@@ -12,10 +12,10 @@ import numpy as np
 
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.painting import join_labels
 from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.annotations.sample import check_sizes, how_to_read, parse_annotations
 from maskfeat.data.convert.files import file_size, read_file, read_png
-from maskfeat.data.convert.runs import join_labels
 from maskfeat.data.convert.sample import (
     DEFAULTS,
     FileRecord,

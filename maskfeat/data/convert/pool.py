@@ -1,21 +1,33 @@
-"""Work shared out to processes, its results taken in order, and a bar that shows how far it is."""
+"""Work shared out: to processes item by item, or to any executor part by part; and a bar.
+
+For executors see `maskfeat.data.convert.engines`. A part is idempotent: what is done of it is not
+done again. So a part whose worker dies is given to another one, and a driver that is killed is
+called again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 from rich import progress
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+P = ParamSpec("P")
 
+_LOG = logging.getLogger("maskfeat")
+NUM_REPEATS = 3  # of a part whose worker has died, beside the first try
 # Results may be a megabyte each; a few for each process hide the waits of an uneven load.
 _AHEAD = 3
 
@@ -125,3 +137,139 @@ class Progress:
         self._bar.advance(self._task)
         speed = self._bar.tasks[0].speed
         self._bar.update(self._task, rate=f"{speed:.1f}/s" if speed else "")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where parts are worked on.
+
+    Attributes:
+        open: Gives an executor, in a `with` block; called again where all its workers have died.
+        num_parts: How many parts to make of the work; None makes as many as there are pieces.
+        num_repeats: How often a part is repeated whose worker has died. Dask and Ray do it
+            themselves, as often as `NUM_REPEATS`.
+        lost: What tells that a worker, or a process of it, has died, or that its time is over:
+            raised by the engine, or within the work. All else is raised to the caller.
+    """
+
+    open: Callable[[], AbstractContextManager[Executor]]
+    num_parts: int | None = None
+    num_repeats: int = NUM_REPEATS
+    lost: tuple[type[Exception], ...] = (BrokenExecutor,)
+
+    def shares(self, pieces: Sequence[In]) -> list[Sequence[In]]:
+        """Pieces of work dealt out to the parts."""
+        num = min(self.num_parts or len(pieces), len(pieces))
+        return [pieces[number::num] for number in range(num)]
+
+
+def run_parts(
+    work: Callable[[In], Out],
+    parts: Sequence[In],
+    engine: Engine,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[Out]:
+    """Work on all parts; where a worker dies, as by kill -9, its part is repeated.
+
+    Args:
+        work: Does one part, and may be repeated. It goes to other processes, as its argument and
+            its result do.
+        parts: What to call it with.
+        engine: Where.
+        on_done: Called after each part.
+
+    Returns:
+        Results, in the order of the parts.
+
+    Raises:
+        RuntimeError: If the workers of a part died more than `engine.num_repeats` times.
+        Exception: What `work` raises, or the engine where it cannot work on a part at all; parts
+            that have not begun are canceled then.
+    """
+    results: dict[int, Out] = {}
+    lost: dict[int, Exception] = {}
+    guarded = _Guarded(work)
+    for attempt in range(engine.num_repeats + 1):
+        if attempt:
+            _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
+        lost = {}
+        waiting = [number for number in range(len(parts)) if number not in results]
+        with engine.open() as executor, _canceled_in_the_end() as futures:
+            for number in waiting:
+                futures[_submitted(executor, guarded, parts[number])] = number
+            for future in as_completed(futures):
+                try:
+                    found = future.result()
+                    if isinstance(found, _Raised):
+                        raise found.error
+                except engine.lost as error:
+                    lost[futures[future]] = error
+                else:
+                    results[futures[future]] = found
+                    on_done()
+        if not lost:
+            return [results[number] for number in range(len(parts))]
+    cause = next(iter(lost.values()))
+    # How often an engine repeats parts itself is its own to say.
+    times = f", each {engine.num_repeats + 1} times" if engine.num_repeats else ""
+    raise RuntimeError(
+        f"the workers of {len(lost)} parts died{times} "
+        f"({type(cause).__name__}: {cause}); give them more memory, and call the same again: "
+        "what is done is not done again"
+    ) from cause
+
+
+@dataclass
+class _Raised:
+    """What the work itself raised."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Work that gives what it raises as it is; engines make their own of it, or repeat it."""
+
+    work: Callable[[Any], Any]
+
+    def __call__(self, part: Any) -> Any:  # noqa: ANN401 - any work
+        try:
+            return self.work(part)
+        except Exception as error:
+            return _Raised(error)
+
+
+def _submitted(executor: Executor, work: Callable[[In], Out], part: In) -> Future[Out]:
+    """A future of the work, also where the executor is broken already."""
+    try:
+        return executor.submit(work, part)
+    except BrokenExecutor as error:
+        future: Future[Out] = Future()
+        future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def _canceled_in_the_end() -> Iterator[dict[Future[Any], int]]:
+    futures: dict[Future[Any], int] = {}
+    try:
+        yield futures
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+class InThisProcess(Executor):
+    """Does what is submitted at once, in the process that submits it."""
+
+    def submit(self, fn: Callable[P, Out], /, *args: P.args, **kwargs: P.kwargs) -> Future[Out]:
+        """Call the function; KeyboardInterrupt comes through."""
+        future: Future[Out] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+HERE = Engine(InThisProcess)

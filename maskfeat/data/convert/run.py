@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskfeat.data.annotations.image import SampleError, within_memory
-from maskfeat.data.convert.parts import HERE, Engine, run_parts
-from maskfeat.data.convert.pool import OrderedPool, Progress
+from maskfeat.data.convert.pool import HERE, Engine, OrderedPool, Progress, run_parts
 from maskfeat.data.convert.sample import Recipe, Record, Shrunk
 from maskfeat.data.convert.sources import Input, clean_keys
 from maskfeat.data.convert.state import ConvertState

@@ -15,16 +15,17 @@ from PIL import Image
 
 from maskfeat.data.annotations.image import SampleError, decode_image
 from maskfeat.data.annotations.limits import Limits
-from maskfeat.data.annotations.painting import reduce_runs, reduced_size
-from maskfeat.data.annotations.read_as import ReadAs
-from maskfeat.data.annotations.rle import Runs, membership, part_runs
-from maskfeat.data.annotations.sample import is_crowd
-from maskfeat.data.convert.runs import (
+from maskfeat.data.annotations.painting import (
     RawRuns,
     boxes_xywh,
     encode_runs,
     middles_yx,
+    reduce_runs,
+    reduced_size,
 )
+from maskfeat.data.annotations.read_as import ReadAs
+from maskfeat.data.annotations.rle import Runs, membership, part_runs
+from maskfeat.data.annotations.sample import is_crowd
 from maskfeat.formats.sa1b import json_bytes
 
 # What is worked out anew for each mask; anything else that an annotation holds is kept.
@@ -101,7 +102,7 @@ class SourceSample:
     Attributes:
         encoded: A file of one of `maskfeat.data.annotations.image.FORMATS`.
         size: Height and width of its masks, pixels; the image is turned to lie as they do.
-        runs: The masks, see `maskfeat.data.convert.runs.RawRuns`.
+        runs: The masks, see `maskfeat.data.annotations.painting.RawRuns`.
         entries: What else is known of each annotation, for the json.
         image: What is known of the image.
         left_out: How many masks could not be taken, by reason.

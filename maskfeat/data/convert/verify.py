@@ -15,10 +15,9 @@ import numpy as np
 
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.annotations.painting import boxes_xywh
 from maskfeat.data.annotations.sample import AnnotatedImage, read_sample
-from maskfeat.data.convert.parts import Engine, run_parts
-from maskfeat.data.convert.pool import OrderedPool, Progress
-from maskfeat.data.convert.runs import boxes_xywh
+from maskfeat.data.convert.pool import Engine, OrderedPool, Progress, run_parts
 from maskfeat.data.convert.sources import find_inputs
 from maskfeat.data.convert.state import INDEX_NAME, PLAN_VERSION, ConvertState, read_json
 from maskfeat.data.shards.index import scan_shard

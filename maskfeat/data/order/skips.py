@@ -6,9 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import torch.distributed
-
 from maskfeat.batch import LeftOutCrowds, SkippedSample
+from maskfeat.data.shards.count import gathered
 
 _LOG = logging.getLogger("maskfeat")
 _CROWD = "crowd"
@@ -114,12 +113,8 @@ class SkipLedger:
         All ranks must call it at the same step. Samples of other ranks are counted, but not logged
         again, and do not stop training here: the other rank does that.
         """
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
         news, self._news = self._news, []
-        found: list[list[Entry]] = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(found, news)
-        self.restore(entry for entries in found for entry in entries)
+        self.restore(entry for entries in gathered(news) for entry in entries)
 
     def entries(self) -> list[Entry]:
         """All counted samples, for a checkpoint."""

@@ -9,12 +9,11 @@ import logging
 import warnings
 from typing import Any
 
-import torch.distributed
-
 from maskfeat.data.order.loaders import Progress, ResumableLoader, TrainerWatch
 from maskfeat.data.order.readers import Cursor, ReaderState
 from maskfeat.data.order.run_order import RunOrder, carried_over
 from maskfeat.data.order.streaming import StreamLoader
+from maskfeat.data.shards.count import gathered, is_in_job
 
 _LOG = logging.getLogger("maskfeat")
 State = dict[str, Any]
@@ -46,8 +45,12 @@ def state_of(loader: ResumableLoader | None) -> State:
         if own is not None:
             listed = [[one.num_items, *map(list, one.cursors)] for one in own]
         state["fingerprint"] = loader.plan.fingerprint
-        is_together = num_batches == loader.progress.num_batches
-        state["reader_states"] = _gathered(listed, is_together)
+        if num_batches == loader.progress.num_batches or not is_in_job():
+            state["reader_states"] = gathered(listed)
+        else:  # in mid-step, at a signal: waiting for the others could be for ever
+            plan = loader.plan
+            others = [None] * (plan.world_size - plan.rank - 1)
+            state["reader_states"] = [*[None] * plan.rank, listed, *others]
     return state
 
 
@@ -143,15 +146,3 @@ def _go_on_streaming(loader: StreamLoader, state: State, changes: list[str]) -> 
         )
         return False
     return True
-
-
-def _gathered(own: list[Any] | None, is_together: bool) -> list[Any]:
-    """The states of all ranks; None for the others where they may not call this, too."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [own]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    if is_together:
-        torch.distributed.all_gather_object(found, own)
-    else:  # in mid-step, at a signal: waiting for the others could be for ever
-        found[torch.distributed.get_rank()] = own
-    return found

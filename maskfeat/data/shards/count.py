@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch.distributed as dist
 
@@ -19,6 +19,7 @@ from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
 
 _LOG = logging.getLogger("maskfeat")
+T = TypeVar("T")
 # What `maskfeat shards convert` writes beside its shards.
 _INDEX = "index.json"
 
@@ -87,8 +88,7 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
 
     If one fails, all raise its error, so that no process waits for it.
     """
-    is_in_job = dist.is_available() and dist.is_initialized()
-    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if is_in_job else (0, 1)
+    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if is_in_job() else (0, 1)
 
     def read(some: Sequence[str]) -> dict[str, int]:
         return {url: sum(1 for _ in raw_samples(url, source)) for url in some}
@@ -98,16 +98,27 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
         own = read(urls[rank::num_ranks])
     except (OSError, ValueError) as error:
         own = error
-    shared: list[Any] = [own] * num_ranks
-    if is_in_job:
-        dist.all_gather_object(shared, own)
     counts: dict[str, int] = {}
-    for of_one in shared:
+    for of_one in gathered(own):
         if isinstance(of_one, Exception):
             raise of_one
         counts |= of_one
     # Nothing is left, unless a process saw an index that another could not reach.
     return counts | read([url for url in urls if url not in counts])
+
+
+def is_in_job() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def gathered(own: T) -> list[T]:
+    """What each process of a job has; all of them must call this at once."""
+    if not is_in_job():
+        return [own]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
 
 
 def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:

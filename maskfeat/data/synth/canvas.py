@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IndexArray, Int32Array
-from maskfeat.data.synth.splits import random_subparts
+from maskfeat.data.synth.shapes import random_subparts
 from maskfeat.data.synth.textures import (
     NoiseBank,
     paint_surface,

@@ -26,8 +26,7 @@ from scipy import ndimage
 from maskfeat.arrays import FloatArray, Int32Array
 from maskfeat.data.shards.write import ShardWriter
 from maskfeat.data.synth.canvas import Canvas
-from maskfeat.data.synth.shapes import REACH, random_form
-from maskfeat.data.synth.splits import random_bands, random_cells
+from maskfeat.data.synth.shapes import REACH, random_bands, random_cells, random_form
 from maskfeat.formats.sa1b import annotate_levels, image_entry
 
 
