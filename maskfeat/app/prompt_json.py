@@ -79,13 +79,16 @@ def prompt_from_json(entry: JsonDict, size: tuple[int, int]) -> Prompt:
     if kind == "segment":
         return Prompt(kind, points, label, granularity)
     if kind == "brush":
-        return Prompt(kind, points, label, radius_px=_brush_radius_from_json(entry))
+        brush = entry.get("radius_px"), "the radius of a brush", 0.5, _LARGEST_BRUSH
+        return Prompt(kind, points, label, radius_px=_pixels_from_json(*brush))
     if kind == "box":
         if len(points) != 2 or label != OBJECT:
             raise ValueError("a box is two corners around an object, of label 1")
         return Prompt(kind, points, label)
     radius = entry.get("click_radius", entry.get("reach"))  # the name of 0.1
-    return Prompt(kind, points, label, click_radius=_click_radius_from_json(radius))
+    if radius is not None:  # prompts of older files have none
+        radius = _pixels_from_json(radius, "a click radius", 0, _FARTHEST)
+    return Prompt(kind, points, label, click_radius=radius)
 
 
 def prompt_to_json(prompt: Prompt) -> JsonDict:
@@ -140,23 +143,11 @@ def _points_from_json(entry: object) -> tuple[tuple[int, int], ...]:
     return tuple((y, x) for y, x in entry)
 
 
-def _brush_radius_from_json(entry: JsonDict) -> float:
-    radius: Any = entry.get("radius_px")
-    is_number = isinstance(radius, int | float) and type(radius) is not bool
-    if is_number and 0.5 <= radius <= _LARGEST_BRUSH:
-        return float(radius)
-    raise ValueError(
-        f"the radius of a brush lies in 0.5 to {_LARGEST_BRUSH} pixels, got {str(radius)[:80]}"
-    )
-
-
-def _click_radius_from_json(entry: object) -> float | None:
-    if entry is None:  # prompts of older files have none
-        return None
+def _pixels_from_json(entry: object, name: str, low: float, high: int) -> float:
     # True and False are numbers to Python, which reads NaN and Infinity as JSON.
-    if isinstance(entry, int | float) and type(entry) is not bool and 0 <= entry <= _FARTHEST:
+    if isinstance(entry, int | float) and type(entry) is not bool and low <= entry <= high:
         return float(entry)
-    raise ValueError(f"a click radius lies in 0 to {_FARTHEST} pixels, got {str(entry)[:80]}")
+    raise ValueError(f"{name} lies in {low} to {high} pixels, got {str(entry)[:80]}")
 
 
 def is_int(value: object, low: int, high: int) -> bool:

@@ -85,9 +85,12 @@ def list_coco(
             *(path, sum(map(len, strays.values())), len(content["annotations"]), counts),
         )
     files = [str(one["file_name"]) for one in images.values()]
+    name, count = (Counter(files).most_common(1) or [("", 1)])[0]
+    if count > 1:
+        raise ValueError(f"'{path}' has {count} images of the file name '{name}'")
     folder = _images_folder(path, images_dir, files[:1])
     records: list[Record] = []
-    for key, name, (number, image) in zip(_keys(files, path), files, images.items(), strict=True):
+    for key, name, (number, image) in zip(keys_of(files), files, images.items(), strict=True):
         place, mine = str(folder / name), by_image.get(number, [])
         if is_segments:
             records.append(_panoptic_record(key, place, path, image, mine, names))
@@ -95,14 +98,6 @@ def list_coco(
             labels = [label_of(names, one) for one in mine]
             records.append(InstancesRecord(key, (place,), image, mine, labels))
     return records, {f"annotation {reason}": len(ids) for reason, ids in strays.items()}
-
-
-def _keys(files: Sequence[str], path: Path) -> list[str]:
-    """Names of images: without ending, but where two would have one name."""
-    for name, count in Counter(files).items():
-        if count > 1:
-            raise ValueError(f"'{path}' has {count} images of the file name '{name}'")
-    return keys_of(files)
 
 
 def _panoptic_record(

@@ -113,8 +113,7 @@ def list_files(folder: str, limits: Limits = Limits()) -> list[Record]:  # noqa:
     records: list[Record] = [
         PairRecord(key, (image, json_file), limits) for key, image, json_file in found.samples
     ]
-    too_large = [Missing(key, detail, "too large") for key, detail in found.too_large]
-    return [*records, *(Missing(key, detail) for key, detail in found.incomplete), *too_large]
+    return records + [Missing(key, error.detail, error.reason) for key, error in found.left_out]
 
 
 @dataclass(frozen=True)

@@ -261,11 +261,7 @@ def _list_files(
         image = image or find(named) or find(path.stem)
         reading = partial(_geojson, path, image) if load is None else partial(load, path)
         file_name = image.name if image else named if Path(named).suffix else f"{named}.jpg"
-        found.append(
-            MaskRecord(
-                path.stem, file_name, None if image is None else str(image), str(path), reading
-            )
-        )
+        found.append(_record(file_name, image, path, reading, path.stem))
     return found
 
 
@@ -295,11 +291,14 @@ def _sa1b(path: Path) -> NamedMasks:
 
 
 def _record(
-    name: str, image: Path | None, source: Path, load: Callable[[], NamedMasks]
+    name: str,
+    image: Path | None,
+    source: Path,
+    load: Callable[[], NamedMasks],
+    key: str | None = None,
 ) -> MaskRecord:
-    return MaskRecord(
-        Path(name).stem, Path(name).name, None if image is None else str(image), str(source), load
-    )
+    place = None if image is None else str(image)
+    return MaskRecord(key or Path(name).stem, Path(name).name, place, str(source), load)
 
 
 def _folders_of_images(root: Path, images_dir: str | Path | None) -> list[Path]:

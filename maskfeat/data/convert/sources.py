@@ -184,7 +184,9 @@ def _inputs_of(
 ) -> list[Input]:
     path = Path(source).expanduser()
     if kind == IMAGES and is_url(source):
-        return [_of_url(url, limits) for url in expand_shards(source)]
+        list_copy = partial(list_image_tar, limits=limits)
+        urls = [(_name(Path(urlsplit(url).path).stem), url) for url in expand_shards(source)]
+        return [Input(name, url, measure_url(url), list_copy, kind) for name, url in urls]
     tars = _tars(source)
     if kind == IMAGES and tars:
         return [_of_tar(tar, partial(list_image_tar, tar, limits), kind) for tar in tars]
@@ -230,12 +232,11 @@ def _inputs_of(
 
 
 def _of_tar(tar: Path, list_records: Callable[[], Sequence[Record]], kind: str) -> Input:
-    return Input(_name(tar.stem), str(tar), _measure_tar(tar), list_records, kind)
-
-
-def _of_url(url: str, limits: Limits) -> Input:
-    list_copy = partial(list_image_tar, limits=limits)
-    return Input(_name(Path(urlsplit(url).path).stem), url, measure_url(url), list_copy, IMAGES)
+    """The input of a tar; it is measured by its size, time of the last change and first headers."""
+    status = tar.stat()
+    with tar.open("rb") as file:
+        measure = f"{status.st_size} bytes, {status.st_mtime_ns}, {digest(file.read(HEAD))}"
+    return Input(_name(tar.stem), str(tar), measure, list_records, kind)
 
 
 def _of_files(source: Path, folder: str, limits: Limits) -> list[Input]:
@@ -289,14 +290,6 @@ def _cut(
         list_some: Callable[[], Sequence[Record]] = partial(list, some)
         inputs.append(Input(_name(numbered), str(source), measure, list_some, kind, images_dir))
     return inputs
-
-
-def _measure_tar(path: Path) -> str:
-    """Size, time of the last change and first headers of a tar."""
-    status = path.stat()
-    with path.open("rb") as file:
-        head = digest(file.read(HEAD))
-    return f"{status.st_size} bytes, {status.st_mtime_ns}, {head}"
 
 
 def _measure_records(records: Sequence[Record], basis: str = "") -> str:

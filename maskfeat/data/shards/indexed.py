@@ -19,7 +19,7 @@ from maskfeat.data.annotations.sample import AnnotatedImage, check_sizes, read_s
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import KeptTable, Span, decode_key
 from maskfeat.data.shards.names import expand_shards, is_url
-from maskfeat.data.shards.sample_folder import FileSample, SampleFolder, list_samples
+from maskfeat.data.shards.sample_folder import FileSample, list_samples
 from maskfeat.data.shards.tar import BLOCK
 
 if TYPE_CHECKING:  # it needs torch, seconds that processes which only read need not wait for
@@ -131,30 +131,26 @@ class IndexedShards(Sequence[AnnotatedImage]):
                     f"the indexed mode reads local tars, got '{path}'; "
                     "download it or set data.mode to streaming"
                 )
-            is_folder = os.path.isdir(path)
-            index = list_samples(path, limits) if is_folder else index_shard(path, index_dir)
-            wrong = {"incomplete": index.incomplete}
-            if isinstance(index, SampleFolder):
-                wrong["too large"] = index.too_large
-            left_out = [
-                SkippedSample(reason, path, key, detail)
-                for reason, samples in wrong.items()
-                for key, detail in samples
-            ]
-            self.incomplete += left_out
-            if isinstance(index, SampleFolder) and index.samples:
-                self._shards.append(_Folder(path, index.samples))
-                continue
-            if isinstance(index, SampleFolder) or not len(index):
-                why = f": {left_out[0].detail}" if left_out else ""
+            shard: _Tar | _Folder
+            if os.path.isdir(path):
+                folder = list_samples(path, limits)
+                shard = _Folder(path, folder.samples)
+                wrong = [(key, one.reason, one.detail) for key, one in folder.left_out]
+            else:
+                index = index_shard(path, index_dir)
+                num_bytes += index.table.nbytes
+                is_left = num_bytes > _MOST_BYTES and index.kept is not None
+                table = None if is_left else index.table
+                shard = _Tar(path, index_dir, len(index), index.digest, index.kept, table)
+                wrong = [(key, "incomplete", detail) for key, detail in index.incomplete]
+            if not shard.num_samples:
+                why = f": {wrong[0][2]}" if wrong else ""
                 raise ValueError(
                     f"shard '{path}' has no complete sample; "
                     f"it should hold KEY.jpg with KEY.json, as in SA-1B{why}"
                 )
-            num_bytes += index.table.nbytes
-            is_left = num_bytes > _MOST_BYTES and index.kept is not None
-            table = None if is_left else index.table
-            self._shards.append(_Tar(path, index_dir, len(index), index.digest, index.kept, table))
+            self._shards.append(shard)
+            self.incomplete += [SkippedSample(why, path, key, text) for key, why, text in wrong]
         if self.incomplete:
             _LOG.warning(
                 "%d samples are incomplete, e.g. '%s' in %s: %s",

@@ -41,14 +41,13 @@ class SampleFolder:
     Attributes:
         path: The folder.
         samples: Images with masks, sorted by key.
-        incomplete: (key, what is wrong) of the others.
-        too_large: (key, how large) of JSONs beyond the limits, which are not read.
+        left_out: (key, error) of the others: "incomplete", or of JSONs beyond the limits, which
+            are not read, "too large".
     """
 
     path: str
     samples: tuple[FileSample, ...]
-    incomplete: tuple[tuple[str, str], ...]
-    too_large: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, SampleError], ...]
 
 
 def is_sample_json(path: Path) -> bool:
@@ -91,26 +90,25 @@ def list_samples(
     """
     folder = Path(folder)
     samples, others = list[FileSample](), list[Path]()
-    incomplete, too_large = list[tuple[str, str]](), list[tuple[str, str]]()
-    num_empty = 0
+    left_out, num_empty = list[tuple[str, SampleError]](), 0
     for path, content in _contents(folder, limits):
         if isinstance(content, SampleError):
-            kind = too_large if content.reason == "too large" else incomplete
-            kind.append((path.stem, content.detail))
+            left_out.append((path.stem, content))
         elif not _is_of_image(content):
             others.append(path)
         elif not content["annotations"]:
             num_empty += 1
         else:
             image = find_image(path, content["image"])
-            if image is None:
-                incomplete.append((path.stem, _say_missing(path, content["image"])))
-            else:
+            if image is not None:
                 samples.append(FileSample(path.stem, str(image), str(path)))
+                continue
+            missing = SampleError("incomplete", _say_missing(path, content["image"]))
+            left_out.append((path.stem, missing))
     if num_empty:
         _LOG.info("%d images in '%s' have no masks and are left out", num_empty, folder)
     say_passed_over(folder, others)
-    return SampleFolder(str(folder), tuple(samples), tuple(incomplete), tuple(too_large))
+    return SampleFolder(str(folder), tuple(samples), tuple(left_out))
 
 
 def find_image(path: Path, image: dict[str, Any]) -> Path | None:

@@ -86,7 +86,7 @@ def raw_samples(
             if len(halves) < 2:
                 continue
             if is_next_wanted():
-                yield len(keys), _paired(key, url, halves["jpg"], halves["json"])
+                yield len(keys), _sample(key, url, halves)
             keys.add(key)
             key, halves = "", {}
             if len(keys) >= wanted.stop:
@@ -105,14 +105,14 @@ def raw_samples(
             yield number, SkippedSample("incomplete", url, key, detail)
 
 
-def _paired(
-    key: str, url: str, jpg: bytes | SampleError, text: bytes | SampleError
+def _sample(
+    key: str, url: str, halves: dict[str, bytes | SampleError]
 ) -> RawSample | SkippedSample:
-    if isinstance(jpg, bytes) and isinstance(text, bytes):
-        return RawSample(key, url, jpg, text)
-    error = jpg if isinstance(jpg, SampleError) else text
-    assert isinstance(error, SampleError)
-    return SkippedSample(error.reason, url, key, error.detail)
+    jpg, text = halves["jpg"], halves["json"]
+    for half in (jpg, text):
+        if isinstance(half, SampleError):
+            return SkippedSample(half.reason, url, key, half.detail)
+    return RawSample(key, url, jpg, text)  # type: ignore[arg-type]
 
 
 def _members(
