@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.data.annotations.image import SampleError
+from maskfeat.arrays import BoolArray
+from maskfeat.data.annotations.image import SWAPS_SIDES, ImageFile, SampleError
 from maskfeat.data.annotations.limits import MAX_PIXELS
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.annotations.read_as import ReadAs
-from maskfeat.data.annotations.sample import is_crowd
+from maskfeat.data.annotations.sample import how_to_read, is_crowd, parse_annotations
 from maskfeat.data.convert.coco import fill_polygons, read_polygons, read_size
 from maskfeat.data.convert.coco_json import label_of
 from maskfeat.data.convert.files import read_labels
@@ -49,31 +49,41 @@ class NamedMasks:
 
 
 def of_coco(
-    annotations: Sequence[Mapping[str, Any]], names: Mapping[Any, str], size: Size
+    annotations: Sequence[Mapping[str, Any]], names: Mapping[Any, str], image: Mapping[str, Any]
 ) -> NamedMasks:
-    """Instances of one image: polygons, or COCO counts of either kind; crowds are left out."""
+    """Instances of one image: polygons, or COCO counts of either kind; crowds are left out.
+
+    Args:
+        annotations: Of the image.
+        names: Of the classes, by their ids.
+        image: Its entry in the JSON.
+    """
+    size = read_size(image.get("height"), image.get("width"))
     found = ((label_of(names, one) or UNNAMED, _mask_of_instance(one, size)) for one in annotations)
     return _named(found, size)
 
 
-def of_yolo(text: str, names: Mapping[int, str], size: Size) -> NamedMasks:
+def of_yolo(path: Path, names: Mapping[int, str], image: Path | None) -> NamedMasks:
     """Lines of Ultralytics' YOLO for segmentation; those of boxes alone are left out.
 
     Raises:
-        SampleError: "bad polygon" if a line holds no numbers.
+        SampleError: "bad polygon" if a line holds no numbers; "incomplete" without the image.
     """
-    lines = filter(None, map(str.strip, text.splitlines()))
+    size = _size_of(image, path)
+    lines = filter(None, map(str.strip, path.read_text().splitlines()))
     return _named((_of_yolo_line(line, names, size) for line in lines), size)
 
 
-def of_voc(objects: IntArray, classes: IntArray | None, names: Sequence[str]) -> NamedMasks:
+def of_voc(path: Path, path_of_classes: Path | None, names: Sequence[str]) -> NamedMasks:
     """The PNGs of PASCAL VOC: a number for each object, and for each class; 255 is void.
 
     Args:
-        objects: Shape (H, W), 0 where there is none.
-        classes: The same shape, or None.
+        path: Of the objects, 0 where there is none.
+        path_of_classes: Of their classes, of the same size, or None.
         names: Of class 1, 2, ...
     """
+    objects = read_labels(str(path), "none")[0]
+    classes = None if path_of_classes is None else read_labels(str(path_of_classes), "none")[0]
 
     def found() -> Iterator[Named]:
         for number in np.unique(objects[(objects > 0) & (objects != _VOID)]).tolist():
@@ -95,8 +105,9 @@ def of_label_map(path: Path) -> NamedMasks:
     return _named(((UNNAMED, labels == value) for value in values), size)
 
 
-def of_labelme(content: Mapping[str, Any]) -> NamedMasks:
+def of_labelme(path: Path) -> NamedMasks:
     """A file of LabelMe: polygons, rectangles, circles and masks; shapes of one group are one."""
+    content = read_json(path)
     size = read_size(content.get("imageHeight"), content.get("imageWidth"))
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for number, shape in enumerate(content["shapes"]):
@@ -107,8 +118,14 @@ def of_labelme(content: Mapping[str, Any]) -> NamedMasks:
     return _named(found, size)
 
 
-def of_geojson(content: Mapping[str, Any], size: Size) -> NamedMasks:
+def of_geojson(path: Path, image: Path | None) -> NamedMasks:
     """Features of polygons in pixels, named by `classification` (of QuPath) or `name`."""
+    content = read_json(path)
+    known = content.get("image")
+    if isinstance(known, dict):
+        size = read_size(known.get("height"), known.get("width"))
+    else:
+        size = _size_of(image, path)
 
     def found() -> Iterator[Named]:
         for feature in content["features"]:
@@ -118,6 +135,20 @@ def of_geojson(content: Mapping[str, Any], size: Size) -> NamedMasks:
             yield str(name or UNNAMED), _mask_of_feature(feature.get("geometry") or {}, size)
 
     return _named(found(), size)
+
+
+def of_sa1b(path: Path) -> NamedMasks:
+    """A KEY.json in the layout of SA-1B, named by `label`, or else `level`."""
+    content = read_json(path)
+    known = content.get("image")
+    if isinstance(known, dict) and content["annotations"] == []:  # done, without an object
+        size = read_size(known.get("height"), known.get("width"))
+        return NamedMasks(size, (), (), read_as=how_to_read(content))
+    _, annotations, size = parse_annotations(path.read_bytes())
+    names = tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations)
+    # Lists and strings alike are checked, and become strings.
+    masks = (decode_annotations([one["segmentation"]["counts"]], size)[0] for one in annotations)
+    return NamedMasks(size, tuple(map(encode, masks)), names, read_as=how_to_read(content))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -230,3 +261,16 @@ def _pasted_mask(text: str, points: Any, size: Size) -> BoolArray:  # noqa: ANN4
     box = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
     box[...] = inside[: box.shape[0], : box.shape[1]]
     return mask
+
+
+def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
+    """Height and width of an image as a viewer shows it; its masks do not tell them."""
+    if image is None:
+        raise SampleError(
+            "incomplete", f"'{source}' does not tell a size, and its image is not there"
+        )
+    with image.open("rb") as opened:
+        file = ImageFile(opened)
+        is_turned = file.orientation in SWAPS_SIDES
+        width, height = file.size[::-1] if is_turned else file.size
+    return read_size(height, width)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from maskfeat.data.annotations.image import SWAPS_SIDES, ImageFile, SampleError
-from maskfeat.data.annotations.painting import decode_annotations, encode
+from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.rle import parse_counts
-from maskfeat.data.annotations.sample import how_to_read, parse_annotations
-from maskfeat.data.convert.coco import read_size
 from maskfeat.data.convert.coco_json import annotations_of, by_id
-from maskfeat.data.convert.files import MASK_ENDINGS, read_file, read_labels
+from maskfeat.data.convert.files import MASK_ENDINGS, read_file
 from maskfeat.data.convert.mask_files import (
-    UNNAMED,
     NamedMasks,
     of_coco,
     of_geojson,
     of_label_map,
     of_labelme,
+    of_sa1b,
     of_voc,
     of_yolo,
     read_json,
@@ -125,9 +121,9 @@ def list_masks(
         "coco": _list_coco,
         "yolo": _list_yolo,
         "voc": _list_voc,
-        "labelme": partial(_list_files, ending=".json", load=_labelme, name="imagePath"),
+        "labelme": partial(_list_files, ending=".json", load=of_labelme, name="imagePath"),
         "geojson": partial(_list_files, ending=".geojson", load=None, name="file_name"),
-        "sa1b": partial(_list_files, ending=".json", load=_sa1b, name="image"),
+        "sa1b": partial(_list_files, ending=".json", load=of_sa1b, name="image"),
         "png": _list_pngs,
     }
     if known not in listers:
@@ -182,17 +178,9 @@ def _list_coco(place: Path, find: Find) -> list[MaskRecord]:
         by_image, _ = annotations_of(content, images)
         for number, image in images.items():
             name = str(image["file_name"])
-            load = partial(_coco, by_image.get(number, []), names, image)
+            load = partial(of_coco, by_image.get(number, []), names, image)
             found.append(_record(name, find(name), path, load))
     return found
-
-
-def _coco(
-    annotations: Sequence[Mapping[str, Any]],
-    names: Mapping[Hashable, str],
-    image: Mapping[str, Any],
-) -> NamedMasks:
-    return of_coco(annotations, names, read_size(image.get("height"), image.get("width")))
 
 
 def _list_yolo(place: Path, find: Find) -> list[MaskRecord]:
@@ -202,13 +190,9 @@ def _list_yolo(place: Path, find: Find) -> list[MaskRecord]:
     found = []
     for path in sorted((place / "labels").glob("*.txt")):
         image = find(path.stem)
-        load = partial(_yolo, path, names, image)
+        load = partial(of_yolo, path, names, image)
         found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
     return found
-
-
-def _yolo(path: Path, names: dict[int, str], image: Path | None) -> NamedMasks:
-    return of_yolo(path.read_text(), names, _size_of(image, path))
 
 
 def _list_voc(place: Path, find: Find) -> list[MaskRecord]:
@@ -217,15 +201,10 @@ def _list_voc(place: Path, find: Find) -> list[MaskRecord]:
     found = []
     for path in sorted((place / "SegmentationObject").glob("*.png")):
         classes = place / "SegmentationClass" / path.name
-        load = partial(_voc, path, classes if classes.is_file() else None, names)
+        load = partial(of_voc, path, classes if classes.is_file() else None, names)
         image = find(path.stem)
         found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
     return found
-
-
-def _voc(objects: Path, classes: Path | None, names: Sequence[str]) -> NamedMasks:
-    of_class = None if classes is None else read_labels(str(classes), "none")[0]
-    return of_voc(read_labels(str(objects), "none")[0], of_class, names)
 
 
 def _list_pngs(place: Path, find: Find) -> list[MaskRecord]:
@@ -259,35 +238,10 @@ def _list_files(
         named = Path(named.replace("\\", "/")).name
         image = find_image(path, known) if name == "image" else None
         image = image or find(named) or find(path.stem)
-        reading = partial(_geojson, path, image) if load is None else partial(load, path)
+        reading = partial(of_geojson, path, image) if load is None else partial(load, path)
         file_name = image.name if image else named if Path(named).suffix else f"{named}.jpg"
         found.append(_record(file_name, image, path, reading, path.stem))
     return found
-
-
-def _labelme(path: Path) -> NamedMasks:
-    return of_labelme(read_json(path))
-
-
-def _geojson(path: Path, image: Path | None) -> NamedMasks:
-    content = read_json(path)
-    known = content.get("image")
-    if isinstance(known, dict):
-        return of_geojson(content, read_size(known.get("height"), known.get("width")))
-    return of_geojson(content, _size_of(image, path))
-
-
-def _sa1b(path: Path) -> NamedMasks:
-    content = read_json(path)
-    known = content.get("image")
-    if isinstance(known, dict) and content["annotations"] == []:  # done, without an object
-        size = read_size(known.get("height"), known.get("width"))
-        return NamedMasks(size, (), (), read_as=how_to_read(content))
-    _, annotations, size = parse_annotations(path.read_bytes())
-    names = tuple(str(one.get("label", one.get("level", UNNAMED))) for one in annotations)
-    # Lists and strings alike are checked, and become strings.
-    masks = (decode_annotations([one["segmentation"]["counts"]], size)[0] for one in annotations)
-    return NamedMasks(size, tuple(map(encode, masks)), names, read_as=how_to_read(content))
 
 
 def _record(
@@ -316,16 +270,3 @@ def _find_image(folders: Sequence[Path], name: str) -> Path | None:
     names += [f"{Path(name).stem if names else name}{ending}" for ending in ENDINGS]
     places = (folder / one for folder in folders for one in names)
     return next((place for place in places if os.path.isfile(place)), None)
-
-
-def _size_of(image: Path | None, source: Path) -> tuple[int, int]:
-    """Height and width of an image as a viewer shows it; its masks do not tell them."""
-    if image is None:
-        raise SampleError(
-            "incomplete", f"'{source}' does not tell a size, and its image is not there"
-        )
-    with image.open("rb") as opened:
-        file = ImageFile(opened)
-        is_turned = file.orientation in SWAPS_SIDES
-        width, height = file.size[::-1] if is_turned else file.size
-    return read_size(height, width)
