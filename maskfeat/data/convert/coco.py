@@ -15,7 +15,7 @@ from maskfeat.data.annotations.limits import MAX_PIXELS
 from maskfeat.data.annotations.painting import RawRuns, join_runs, label_runs, mask_runs
 from maskfeat.data.annotations.rle import parse_counts
 from maskfeat.data.convert.files import one_number, read_file, read_png
-from maskfeat.data.convert.sample import DEFAULTS, FileRecord, Settings, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Record, Settings, SourceSample
 
 Json = dict[str, Any]
 Corners = Float64Array  # of a polygon, (x, y), shape (n, 2)
@@ -27,7 +27,7 @@ _SLACK_PX = 2.0  # so far corners may lie beyond the border by rounding
 
 
 @dataclass(frozen=True)
-class CocoRecord(FileRecord):
+class CocoRecord(Record):
     """An image of COCO: an entry of the JSON's images, and the annotations that belong to it.
 
     Attributes:

@@ -15,7 +15,6 @@ from maskfeat.data.annotations.painting import join_runs, label_runs, mask_runs
 from maskfeat.data.convert.files import MASK_ENDINGS, one_number, read_file, read_labels, read_png
 from maskfeat.data.convert.sample import (
     DEFAULTS,
-    FileRecord,
     Missing,
     Record,
     Settings,
@@ -27,7 +26,7 @@ _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclass(frozen=True)
-class LabelMapRecord(FileRecord):
+class LabelMapRecord(Record):
     """An image and a label map, where 0 (or black) belongs to no mask."""
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
@@ -42,7 +41,7 @@ class LabelMapRecord(FileRecord):
 
 
 @dataclass(frozen=True)
-class BinaryMasksRecord(FileRecord):
+class BinaryMasksRecord(Record):
     """An image, and a file for each of its masks, which is whatever is not 0 there."""
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:

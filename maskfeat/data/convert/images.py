@@ -13,7 +13,7 @@ from maskfeat.data.annotations.image import upright_size
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import check_sizes
 from maskfeat.data.convert.files import digest, file_size, keys_of, read_file
-from maskfeat.data.convert.sample import DEFAULTS, FileRecord, Record, Settings, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Record, Settings, SourceSample
 from maskfeat.data.folder import ENDINGS, find_images
 from maskfeat.data.shards.indexed import content_at
 from maskfeat.data.shards.remote import RemoteStream, ShardSource
@@ -25,7 +25,7 @@ _LOG = logging.getLogger("maskfeat")
 
 
 @dataclass(frozen=True)
-class ImageRecord(FileRecord):
+class ImageRecord(Record):
     """An image, as a file or in a tar.
 
     Attributes:

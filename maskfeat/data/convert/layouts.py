@@ -18,7 +18,6 @@ from maskfeat.data.annotations.sample import check_sizes, how_to_read, parse_ann
 from maskfeat.data.convert.files import file_size, read_file, read_png
 from maskfeat.data.convert.sample import (
     DEFAULTS,
-    FileRecord,
     Missing,
     Record,
     Settings,
@@ -33,7 +32,7 @@ _LEVELS = ("object", "part", "subpart")  # of ADE20K
 
 
 @dataclass(frozen=True)
-class TarRecord(FileRecord):
+class TarRecord(Record):
     """A JPEG and a JSON somewhere in a tar.
 
     Attributes:
@@ -51,7 +50,7 @@ class TarRecord(FileRecord):
 
 
 @dataclass(frozen=True)
-class PairRecord(FileRecord):
+class PairRecord(Record):
     """An image in any usual format and a JSON in the layout of SA-1B, as files.
 
     Attributes:
@@ -117,7 +116,7 @@ def list_files(folder: str, limits: Limits = Limits()) -> list[Record]:  # noqa:
 
 
 @dataclass(frozen=True)
-class BsdsRecord(FileRecord):
+class BsdsRecord(Record):
     """An image of BSDS500, and its partitions in a .mat; annotators are numbered from 0."""
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
@@ -177,7 +176,7 @@ def list_bsds500(folder: Path) -> list[Record]:
 
 
 @dataclass(frozen=True)
-class AdeRecord(FileRecord):
+class AdeRecord(Record):
     """An image of ADE20K with its objects, their parts and the parts of these.
 
     In its PNGs red / 10 * 256 + green is the class, 0 where there is none, and blue the instance

@@ -25,7 +25,7 @@ from maskfeat.data.convert.mask_files import (
     of_yolo,
     read_json,
 )
-from maskfeat.data.convert.sample import DEFAULTS, Settings, SourceSample
+from maskfeat.data.convert.sample import DEFAULTS, Record, Settings, SourceSample
 from maskfeat.data.folder import ENDINGS
 from maskfeat.data.shards.sample_folder import find_image, is_sample_json
 
@@ -39,27 +39,20 @@ Find = Callable[[str], Path | None]
 
 
 @dataclass(frozen=True)
-class MaskRecord:
-    """The masks of one image in a format of another tool; a `Record` of `shards convert`, too.
+class MaskRecord(Record):
+    """The masks of one image in a format of another tool, for `shards convert` and others.
 
     Attributes:
-        key: Name of the image without its ending.
         file_name: Of the image.
         image: The image; None if it was not found.
         source: The file that holds the masks.
         load: Reads them.
     """
 
-    key: str
     file_name: str
     image: str | None
     source: str
     load: Callable[[], NamedMasks]
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What it is read from."""
-        return (self.source,) if self.image is None else (self.image, self.source)
 
     def masks(self) -> NamedMasks:
         """Read the masks.
@@ -76,7 +69,7 @@ class MaskRecord:
             raise SampleError("bad mask", detail) from error
 
     def read(self, settings: Settings = DEFAULTS) -> SourceSample:
-        """Read it, see `maskfeat.data.convert.sample.Record`."""
+        """Read image and masks."""
         if self.image is None:
             raise SampleError("incomplete", f"the image '{self.file_name}' is not there")
         found, data = self.masks(), read_file(self.image, "image")
@@ -252,7 +245,8 @@ def _record(
     key: str | None = None,
 ) -> MaskRecord:
     place = None if image is None else str(image)
-    return MaskRecord(key or Path(name).stem, Path(name).name, place, str(source), load)
+    files = (str(source),) if place is None else (place, str(source))
+    return MaskRecord(key or Path(name).stem, files, Path(name).name, place, str(source), load)
 
 
 def _folders_of_images(root: Path, images_dir: str | Path | None) -> list[Path]:

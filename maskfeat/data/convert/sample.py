@@ -159,24 +159,9 @@ class Recipe(Protocol):
         """
 
 
-class Record(Protocol):
-    """Where a sample lies: small, and fit to be sent to another process."""
-
-    @property
-    def key(self) -> str:
-        """Its name in the source."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that it is read from; it has changed where one of them has."""
-
-    def read(self, settings: Settings = DEFAULTS) -> SourceSample:
-        """Read it, see `FileRecord`."""
-
-
 @dataclass(frozen=True)
-class FileRecord(ABC):
-    """A `Record` that is read from files alone.
+class Record(ABC):
+    """Where a sample lies: small, and fit to be sent to another process.
 
     Attributes:
         key: Its name in the source.
@@ -199,7 +184,7 @@ class FileRecord(ABC):
 
 
 @dataclass(frozen=True)
-class Missing(FileRecord):
+class Missing(Record):
     """A sample that is not whole, and so is reported when its turn comes.
 
     It has no files: it counts as changed when it becomes whole.
