@@ -101,13 +101,9 @@ def in_processes(
 def _until_one_dies(
     work: Work, waiting: deque[Task], num_workers: int, suspects: list[Task]
 ) -> Iterator[ValueError | None]:
-    """Segment waiting images until all are done, or a process dies: then say which were in flight.
+    """Segment images from the left of `waiting` until all are done, or a process dies.
 
-    Args:
-        work: What is the same for all of them.
-        waiting: Images are taken from its left.
-        num_workers: Processes.
-        suspects: Gets the images that were in flight.
+    Then `suspects` gets the images that were in flight.
     """
     context = get_context("spawn")  # fork is unsafe beside threads
     threads = max(1, num_cores() // num_workers)

@@ -97,16 +97,11 @@ def segment(
 
 @dataclass(frozen=True)
 class SegmentRecipe:
-    """Segments images for shards, a `Recipe`; see `segment` for the arguments.
+    """Segments images for shards, a `Recipe`.
 
     Args:
-        model: A file, a name, or "lab".
-        device: Where its network runs; "auto" is decided where the recipe is made.
-        cut: What to cut hierarchies with, see `Hierarchy.cut`.
-        max_megapixels: Larger images are reduced to it before their features are taken.
-        size: Short side of the images, pixels.
-        jpg_quality: Of images that are encoded anew.
-        shard_mb: Size of a shard, 10^6 bytes.
+        cut: What to cut hierarchies with, see `Hierarchy.cut`; for the others see `segment`. The
+            device "auto" is decided where the recipe is made.
 
     Attributes:
         origin: What tells the model from others, see `origin_of_model`; no worker takes another.

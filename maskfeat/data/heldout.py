@@ -148,16 +148,7 @@ def to_held_out(
 
 
 def _check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limits) -> None:
-    """Check what the decoded masks of a sample will take, before they are decoded.
-
-    Args:
-        sample: The sample.
-        short_side: As in `to_held_out`.
-        limits: What it may take.
-
-    Raises:
-        SampleError: "too large".
-    """
+    """Raise `SampleError` if the masks of a sample, decoded, will take more than the limits say."""
     size, num_masks = sample.runs.size, sample.runs.num_masks
     height, width = reduced_size(size, short_side) if short_side else size
     num_partitions = len(_painting_orders(sample))

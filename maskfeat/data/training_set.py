@@ -125,16 +125,8 @@ class Training:
     """What one rank trains on.
 
     Args:
-        train: As `data.train`.
-        mode: "indexed" or "streaming".
         sets: Opens the shards.
-        streaming: How shards are streamed.
-        batch_size: Images of one rank in a step.
-        epoch_images: Images in an epoch, all ranks together; None is one pass over all sets.
-        num_train_images: Most images of each set, in indexed mode; None takes all.
-        seed: Of order and augmentation.
-        rank: This process.
-        world_size: Number of processes.
+        rank: This process, of `world_size`; the others are settings of `ShardDataModule`.
     """
 
     train: Train

@@ -111,10 +111,7 @@ def _remove_others(
 ) -> None:
     """Remove what an earlier export wrote of images that this one leaves out, and keep the list.
 
-    Args:
-        folder: Of the exports.
-        before: Name of the image and digest of the content, by name of the file.
-        written: The same of this export.
+    Both lists hold the name of the image and the digest of the content, by name of the file.
     """
     images = {image for image, _ in written.values()}
     kept = {name: one for name, one in before.items() if one[0] in images and name not in written}

@@ -177,12 +177,7 @@ def _open_image(data: bytes, read_as: ReadAs = ReadAs()) -> ImageFile:  # noqa: 
 
 
 def _turn_to(stored: tuple[int, int], orientation: int, size: tuple[int, int]) -> bool:
-    """Whether an image is to be turned by its EXIF tag to lie as `size` (height, width) says.
-
-    Args:
-        stored: Its width and height as stored.
-        orientation: Its EXIF tag.
-        size: That of its masks.
+    """Whether an image stored as (width, height) is to be turned to lie as `size` says.
 
     Raises:
         SampleError: "size mismatch".

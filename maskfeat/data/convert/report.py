@@ -137,16 +137,7 @@ def draw_sheet(places: Sequence[stats.Place], num: int = 12, seed: int = 0) -> R
 
 
 def _paint_masks(rgb: RgbImage, runs: Runs, seed: int = 0) -> RgbImage:
-    """Tint each mask, small ones over large ones, and darken its border.
-
-    Args:
-        rgb: The image, uint8, shape (H, W, 3).
-        runs: Its masks.
-        seed: Of the colors.
-
-    Returns:
-        RGB, uint8, same shape.
-    """
+    """Tint each mask of an image, small ones over large ones, and darken its border."""
     colors = np.random.default_rng(seed).uniform(30, 255, (runs.num_masks, 3))
     top = np.full(runs.size[0] * runs.size[1], -1, np.int64)  # column by column, as runs are
     bounds = np.searchsorted(runs.mask_of_run, np.arange(runs.num_masks + 1))

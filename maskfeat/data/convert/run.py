@@ -81,16 +81,10 @@ def _convert_all(
     waits: bool,
     inputs: Sequence[Input],
 ) -> None:
-    """Make the shards of some inputs.
+    """Make the shards of some inputs in a folder that was made for them, see `convert_inputs`.
 
-    Args:
-        folder: Their folder, made for these inputs.
-        recipe: As in `convert_inputs`, as are the next two.
-        num_workers: Processes.
-        show_progress: Whether to show a bar.
-        waits: Whether to wait for an input that another process writes, as one of a run that was
-            killed may do on; else it is left out.
-        inputs: The inputs.
+    What another process writes, as one of a run that was killed may do on, is waited for if
+    `waits`, else left out.
     """
     state = ConvertState(folder)
     with OrderedPool(num_workers) as pool, Progress(show_progress, len(inputs)) as progress:

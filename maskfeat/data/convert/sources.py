@@ -293,15 +293,10 @@ def _cut(
 
 
 def _measure_records(records: Sequence[Record], basis: str = "") -> str:
-    """Names of samples, and the files that each is read from.
+    """Words that differ where a file of some samples was added, removed, or written anew.
 
-    Args:
-        records: The samples.
-        basis: What else they are read from, as a digest.
-
-    Returns:
-        Words that differ where a file was added, removed, or written anew. Folders do not count,
-        so a source that is moved with its times stays the same.
+    Folders do not count, so a source that is moved with its times stays the same. `basis` is a
+    digest of what else they are read from.
     """
     total = hashlib.sha256(basis.encode())
     for record in records:

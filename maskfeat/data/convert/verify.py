@@ -129,12 +129,9 @@ def _verify_all(
 def _problems_of_folder(
     folder: Path, names: Set[str], promised: dict[str, Json] | None
 ) -> list[Problem]:
-    """What is wrong with a folder, but for what is in its shards.
+    """What is wrong with a folder of tars of these names, but for what is in them.
 
-    Args:
-        folder: The folder.
-        names: Of its tars.
-        promised: The notes of its index on each; None if there is none that can be read.
+    `promised` are the notes of its index on each; None if there is none that can be read.
     """
     problems = _unfinished(folder, promised is not None) + _stale(folder)
     notes = promised or {}

@@ -184,15 +184,9 @@ class ShardCache:
 
 
 def _check_tar(file: IO[bytes], url: str, is_whole: bool) -> None:
-    """Refuse what is no tar, and leave the file at its start.
+    """Refuse what is no tar (a login page, say), and leave the file at its start.
 
-    Args:
-        file: What was fetched.
-        url: From where.
-        is_whole: Whether the server gave its length; if not, its end is checked.
-
-    Raises:
-        ValueError: If it is no tar (a login page, say), or one that is cut short.
+    Unless the server gave its length (`is_whole`), one that is cut short is refused, too.
     """
     head = file.read(64)
     file.seek(0)

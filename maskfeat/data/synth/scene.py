@@ -223,15 +223,7 @@ def _add_regions(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _take_image(light: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Image a scene with a random lens, exposure and sensor.
-
-    Args:
-        light: Linear RGB, about 0..1, float32, shape (H, W, 3). Brighter light saturates.
-        rng: Source of all choices.
-
-    Returns:
-        RGB in the sRGB encoding, uint8, shape (H, W, 3).
-    """
+    """Image linear light, about 0..1, shape (H, W, 3), with a random lens, exposure and sensor."""
     blur = rng.uniform(0.15, 0.5) * np.exp(rng.normal(0, 0.15, 2))  # pixels, down and right
     exposure = np.exp(rng.normal(0.1, 0.2)) * np.exp(rng.normal(0, 0.05, 3))  # and white balance
     seen = ndimage.gaussian_filter(light, (*blur, 0), truncate=3)
