@@ -170,6 +170,6 @@ def test_an_image_of_a_name_that_no_file_can_have_is_not_there(
     write_json(tmp_path / "e.json", sa1b([18, 3, 43]) | {"image": of_image})
     assert list_masks(tmp_path)[0].image is None
     found = list_samples(tmp_path)
-    assert [key for key, _ in found.incomplete] == ["e"]
+    assert [(key, one.reason) for key, one in found.left_out] == [("e", "incomplete")]
     place = write_json(tmp_path / "e.json", coco({}, {"file_name": "x" * 300 + ".jpg"}))
     assert {record.image for record in list_masks(place)} == {None}

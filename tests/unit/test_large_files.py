@@ -44,8 +44,8 @@ def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_long_json_is_listed_as_too_large_and_not_read(folder: Path, read_names) -> None:
     found = list_samples(folder, LIMITS)
     assert [one.key for one in found.samples] == ["short"]
-    assert [key for key, _ in found.too_large] == ["long"]
-    assert "limits.json_mb" in found.too_large[0][1]
+    assert [(key, one.reason) for key, one in found.left_out] == [("long", "too large")]
+    assert "limits.json_mb" in found.left_out[0][1].detail
     assert read_names == ["short.json"]
     assert [one.key for one in list_samples(folder).samples] == ["long", "short"]
 
