@@ -93,7 +93,7 @@ def is_tiff(file: IO[bytes]) -> bool:
 
 def bits_of(image: Any) -> int:  # noqa: ANN401 - Pillow's TIFF
     """Most bits of a channel."""
-    return max(image.tag_v2.get(_BITS, (8,)))
+    return int(max(image.tag_v2.get(_BITS, (8,))))
 
 
 def whole_frames(image: Any) -> list[int]:  # noqa: ANN401 - Pillow's TIFF
