@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class Look:
         middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
         return cls(middle_y - rows * cell / 2, middle_x - columns * cell / 2, cell, rows, columns)
 
+    @cached_property
     def centers(self) -> tuple[Tensor, Tensor]:
         """Middles of the cells, rows (h,) and columns (w,), pixels; that of pixel 0 is 0."""
         rows = self.top + (torch.arange(self.rows) + 0.5) * self.cell_px - 0.5
@@ -69,7 +71,7 @@ class Look:
 
     def filled(self, box_yxyx: Sequence[float]) -> Tensor:
         """1 for cells whose middle lies in a box (top, left, bottom, right; pixels), (h, w)."""
-        rows, columns = self.centers()
+        rows, columns = self.centers
         top, left, bottom, right = box_yxyx
         in_rows = (rows >= top - 0.5) & (rows < bottom - 0.5)
         in_columns = (columns >= left - 0.5) & (columns < right - 0.5)
@@ -79,7 +81,7 @@ class Look:
         """Rows (h, 1) and columns (1, w) of the pixels at the cells' middles, inside the image."""
         rows, columns = (
             np.clip(np.round(places.numpy()), 0, side - 1).astype(np.int64)
-            for places, side in zip(self.centers(), size, strict=True)
+            for places, side in zip(self.centers, size, strict=True)
         )
         return rows[:, None], columns[None, :]
 
@@ -100,6 +102,11 @@ class Look:
         right = min(size[1], math.floor(self.left + self.columns * self.cell_px + 1e-6))
         found = beyond.clone()
         if top >= bottom or left >= right:
+            return found
+        if self.cell_px == 1 and self.top == int(self.top) and self.left == int(self.left):
+            first, start = top - int(self.top), left - int(self.left)
+            own = cells[first : first + bottom - top, start : start + right - left]
+            found[top:bottom, left:right] = own
             return found
         rows = _blending(top, bottom, self.top, self.cell_px, self.rows)
         columns = _blending(left, right, self.left, self.cell_px, self.columns)
@@ -124,8 +131,7 @@ class MapReader:
     @classmethod
     def of_mask(cls, mask: BoolArray) -> MapReader:
         """Reads a mask (H, W): 1 object, -1 background."""
-        signs = torch.from_numpy(np.where(mask, np.float32(1), np.float32(-1)))
-        return cls(signs.unsqueeze(0), 1)
+        return cls(torch.from_numpy(mask).float().mul_(2).sub_(1).unsqueeze(0), 1)
 
     def read(self, look: Look) -> Tensor:
         """The map on a grid, (C, rows, columns); beyond the map its border goes on."""
@@ -134,10 +140,10 @@ class MapReader:
             self._levels.append(_halved(self._levels[-1]))
         octave = min(octave, len(self._levels) - 1)
         level, stride = self._levels[octave], self._stride * 2**octave
-        corner = look.top / stride, look.left / stride
-        if look.cell_px == stride and corner == (int(corner[0]), int(corner[1])):
-            return _cut_out(level, int(corner[0]), int(corner[1]), look.rows, look.columns)
-        rows, columns = look.centers()
+        top, left = look.top / stride, look.left / stride
+        if look.cell_px == stride and top == int(top) and left == int(left):
+            return _cut_out(level, int(top), int(left), look.rows, look.columns)
+        rows, columns = look.centers
         height, width = level.shape[1:]
         y = 2 * (rows + 0.5) / (height * stride) - 1
         x = 2 * (columns + 0.5) / (width * stride) - 1

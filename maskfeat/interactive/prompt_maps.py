@@ -8,6 +8,7 @@ distances in feature space and in the tree.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -45,12 +46,12 @@ class PixelsOfSign(NamedTuple):
     Attributes:
         places_yx: float32, (N, 2).
         radii: Their click radii, pixels; 0 where they are not known; float32, (N,).
-        levels: Features of each level, and color, at them, each (N, C_l).
+        features: Features of all levels, and color, at them, (N, sum of C_l).
     """
 
     places_yx: Tensor
     radii: Tensor
-    levels: Sequence[Tensor]
+    features: Tensor
 
 
 class ReadPrompts(NamedTuple):
@@ -119,16 +120,16 @@ class ImageMaps:
             own = [_pixels_of([p for p in prompts if p.is_object == s]) for s in (True, False)]
             superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
             of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
-            signs = self._at(*own[0]), self._at(*own[1])
-            self._last_read = key, ReadPrompts(signs, of_tree)
+            pixels = np.concatenate([pixels for pixels, _ in own])
+            colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
+            at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
+            counts = [len(pixels) for pixels, _ in own]
+            signs = [
+                PixelsOfSign(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
+                for (places, radii), features in zip(own, torch.split(at, counts), strict=True)
+            ]
+            self._last_read = key, ReadPrompts((signs[0], signs[1]), of_tree)
         return self._last_read[1]
-
-    def _at(self, pixels: IntArray, radii: FloatArray) -> PixelsOfSign:
-        own = torch.from_numpy(self.features.at(pixels))
-        sizes = [level.shape[0] for level in self.features.pyramid]
-        colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
-        levels = [*torch.split(own, sizes, dim=1), colors]
-        return PixelsOfSign(torch.from_numpy(pixels).float(), torch.from_numpy(radii), levels)
 
 
 class LookMaps:
@@ -146,20 +147,14 @@ class LookMaps:
     ) -> None:
         self.look = look
         self._image = image
-        self._levels, self._inner = levels, inner
+        inside = look.filled((0, 0, *image.features.size)).unsqueeze(0)
+        # Features, color, 1 for cells in the image, and inner maps, (num_image_channels, h, w).
+        self.image_maps = torch.cat([*levels, inside, *inner])
         self._superpixels = image.labels[look.nearest(image.features.size)]
-        # A factor for each level, so that exp(-d2) is near 0 for what differs.
+        # Channels of each level, and a factor, so that exp(-d2) is near 0 for what differs.
+        ends = np.cumsum([len(level) for level in levels]).tolist()
+        self._channels = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
         self._scales = [image.features.scale] * (len(levels) - 1) + [COLOR_SCALE]
-
-    @cached_property
-    def inside(self) -> Tensor:
-        """1 for cells in the image, 0 beyond it, (1, h, w)."""
-        return self.look.filled((0, 0, *self._image.features.size)).unsqueeze(0)
-
-    @cached_property
-    def image_maps(self) -> Tensor:
-        """Features, color, `inside` and inner maps, (num_image_channels, h, w)."""
-        return torch.cat([*self._levels, self.inside, *self._inner])
 
     def prompt_maps(
         self,
@@ -196,10 +191,10 @@ class LookMaps:
 
     def _nearness(self, pixels: PixelsOfSign) -> Tensor:
         """Nearness of each cell to the nearest of some pixels, in (0, 1]; 0 without any."""
-        shape = (_NEARNESS_MAPS + len(self._levels), self.look.rows, self.look.columns)
+        shape = (_NEARNESS_MAPS + len(self._scales), self.look.rows, self.look.columns)
         if not len(pixels.places_yx):
             return torch.zeros(shape)
-        (rows, columns), cell = self._centers, self.look.cell_px
+        (rows, columns), cell = self.look.centers, self.look.cell_px
         squared = (
             (rows - pixels.places_yx[:, 0, None]).square()[:, :, None]
             + (columns - pixels.places_yx[:, 1, None]).square()[:, None, :]
@@ -213,23 +208,20 @@ class LookMaps:
 
     def _feature_d2(self, pixels: PixelsOfSign) -> list[Tensor]:
         """Scaled squared distance of each cell to the nearest pixel, by level, each (h, w)."""
-        found = []
-        for level, norms, at, scale in zip(
-            self._levels, self._norms, pixels.levels, self._scales, strict=True
-        ):
+        found, vectors = [], self.image_maps.flatten(1)
+        shape = self.look.rows, self.look.columns
+        for channels, norms, scale in zip(self._channels, self._norms, self._scales, strict=True):
+            at = pixels.features[:, channels]
             own = at.square().sum(dim=1, keepdim=True)
-            d2 = torch.addmm(own, at, level.flatten(1), alpha=-2).amin(dim=0)
-            found.append(scale * (d2 + norms).clamp_(min=0).reshape(level.shape[1:]))
+            d2 = torch.addmm(own, at, vectors[channels], alpha=-2).amin(dim=0)
+            found.append(d2.add_(norms).clamp_(min=0).mul_(scale).reshape(shape))
         return found
-
-    @cached_property
-    def _centers(self) -> tuple[Tensor, Tensor]:
-        return self.look.centers()
 
     @cached_property
     def _norms(self) -> list[Tensor]:
         """Squared length of the vector of each cell, by level, each (h * w,)."""
-        return [level.flatten(1).square().sum(dim=0) for level in self._levels]
+        squares = self.image_maps.flatten(1).square()
+        return [squares[channels].sum(dim=0) for channels in self._channels]
 
 
 def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:
@@ -242,6 +234,8 @@ def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:
     radii = np.where(np.isfinite(radii), radii, 0).astype(np.float32)
     order = np.lexsort((-radii, pixels[:, 1], pixels[:, 0]))
     pixels, radii = pixels[order], radii[order]
-    unique, first = np.unique(pixels, axis=0, return_index=True)
-    kept = some_of(np.arange(len(unique)), _MOST_PIXELS)
-    return unique[kept], radii[first][kept]
+    is_first = np.ones(len(pixels), bool)
+    is_first[1:] = (pixels[1:] != pixels[:-1]).any(axis=1)
+    pixels, radii = pixels[is_first], radii[is_first]
+    kept = some_of(np.arange(len(pixels)), _MOST_PIXELS)
+    return pixels[kept], radii[kept]

@@ -60,7 +60,7 @@ def test_a_map_that_is_linear_in_place_is_read_exactly_at_all_scales() -> None:
     plane = torch.arange(64.0)[:, None] + 2 * torch.arange(80.0)
     for box in ((10, 10, 26, 26), (0, 8, 64, 72), (4, 4, 12, 12)):
         look = Look.around(box, cells=8)
-        rows, columns = look.centers()
+        rows, columns = look.centers
 
         read = MapReader(plane.unsqueeze(0), stride=1).read(look)[0]
 
@@ -79,7 +79,7 @@ def test_a_coarse_look_reads_means_and_misses_nothing_thin() -> None:
 
 def test_values_of_a_grid_return_to_the_pixels_of_its_window_alone() -> None:
     look = Look.around((8, 16, 24, 32), cells=8)
-    rows, columns = look.centers()
+    rows, columns = look.centers
     beyond = torch.full(SIZE, -1.0)
 
     found = look.at_pixels(rows[:, None] + 3 * columns, SIZE, beyond)
@@ -125,7 +125,7 @@ def test_nearness_is_a_maximum_over_the_prompts_of_a_sign(maps: ImageMaps) -> No
     alone = torch.stack([look.prompt_maps([p])[:count] for p in own]).amax(dim=0)
 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    rows, columns = look.look.centers()
+    rows, columns = look.look.centers
     squared = ((rows[:, None] - 20) ** 2 + (columns - 25) ** 2) / look.look.cell_px**2
     torch.testing.assert_close(look.prompt_maps([CLICKS[0]])[0], torch.exp(-squared / 8))
 
