@@ -86,16 +86,16 @@ FORMER = {
     "segment.interactive": "interactive.segmenter",
     "segment.judge": "segment.merge_classifier",
     "segment.layers": "interactive.update",
-    "segment.mark_cutter": "interactive.prompted_masks",
+    "segment.mark_cutter": "interactive.update",
     "segment.marks": "interactive.prompts",
     "segment.merging": "segment.agglomeration",
     "segment.monotone": "segment.mlp",
-    "segment.reach": "interactive.geometry",
+    "segment.reach": "interactive.prompts",
     "segment.remerging": "segment.merge_classifier",
     "segment.score_maps": "segment.inputs",
     "segment.scene": "interactive.image",
     "segment.small_net": "segment.mlp",
-    "segment.windows": "interactive.geometry",
+    "segment.windows": "interactive.prompts",
 }
 
 

@@ -14,8 +14,8 @@ from maskfeat.app.pixel_prompts import PixelPrompts, Size
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.interactive.click_by_click import shown_mask
-from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
+from maskfeat.interactive.prompts import click_radius_of
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.resizing import resized
 
@@ -53,11 +53,11 @@ def object_mask(
     if chosen is not None:
         found = decode_annotations([chosen.mask.counts], chosen.mask.size)[0]
         start = resized(found, placed.small), placed.count_among(chosen.num_prompts)
-    predict = partial(segmenter.predict, box_yxyx=placed.box)
+    mask_of = partial(segmenter.mask_of, box=placed.box)
     if start is None and placed.box is not None:  # clicks correct what is in the box
-        start = predict((), ()), 0
+        start = mask_of(()), 0
     kept = _without_radii_on_paint(placed.kept) if start is None else placed.kept
-    cut = shown_mask(predict, kept, start)
+    cut = shown_mask(mask_of, kept, start)
     mask = np.zeros(placed.small, bool) if cut is None else cut.copy()
     for segment in placed.segments:
         mask[_decided_by(segmenter, segment, placed)] = segment.label == OBJECT

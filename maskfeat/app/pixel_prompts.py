@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from maskfeat.app.annotation_state import OBJECT, Prompt
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.geometry import Box, grown, whole, window_around
+from maskfeat.interactive.prompt_checks import in_order
+from maskfeat.interactive.prompts import Box, grown, whole, window_around
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
-from maskfeat.interactive.prompts import in_order
 from maskfeat.segment.resizing import scaled_box
 
 Size = tuple[int, int]
@@ -86,7 +86,7 @@ class PixelPrompts:
         """Clicks and lines in the order of the prompts, click radius inf where there is none."""
         return [
             PixelPrompt(
-                points,
+                np.unique(points, axis=0),
                 prompt.label == OBJECT,
                 np.inf if prompt.click_radius is None else prompt.click_radius * self.shrinkage,
             )

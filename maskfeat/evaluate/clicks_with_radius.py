@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.geometry import click_radius_of
+from maskfeat.interactive.prompts import click_radius_of
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Click = tuple[int, int, bool]

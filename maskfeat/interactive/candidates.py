@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.special import expit
 
 from maskfeat.arguments import checked_count
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from maskfeat.interactive.prompts import LabeledPixels
+from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.resizing import resized, scaled
 
@@ -31,7 +32,7 @@ class Candidate(NamedTuple):
 def candidates(
     hierarchy: Hierarchy,
     mask: BoolArray,
-    pixels: LabeledPixels,
+    prompts: Sequence[Prompt],
     num_masks: int,
     logits: FloatArray | None = None,
 ) -> list[Candidate]:
@@ -47,7 +48,7 @@ def candidates(
     Args:
         hierarchy: Of the image, or of a smaller one made from it.
         mask: The mask of the clicks, (H, W); always one of the candidates.
-        pixels: The clicks, at least one with label 1 (object); no segment with a click of label 0
+        prompts: The clicks, at least one on the object; no segment with a click on the background
             is a candidate.
         num_masks: At most this many.
         logits: Of "object" by a click decoder, of each pixel of the image of the hierarchy.
@@ -59,8 +60,10 @@ def candidates(
     labels, tree = hierarchy.superpixel_labels, hierarchy.tree
     size, small = mask.shape, (labels.shape[0], labels.shape[1])
     inside, outside = (
-        labels[tuple(scaled(pixels.of(label), (size[0], size[1]), small).T)].astype(np.int64)
-        for label in (1, 0)
+        labels[tuple(scaled(pixels_of(prompts, is_object), (size[0], size[1]), small).T)].astype(
+            np.int64
+        )
+        for is_object in (True, False)
     )
     nodes = _nodes_around(hierarchy, inside, outside)
     if not len(nodes):

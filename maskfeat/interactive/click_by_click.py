@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -11,28 +12,45 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arguments import is_whole, shown
-from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.arrays import BoolArray
 from maskfeat.deprecation import warn_renamed
-from maskfeat.interactive.geometry import click_radius_of
 from maskfeat.interactive.image import ImageState
-from maskfeat.interactive.prompt_checks import checked_mask, clicks_and_scribbles
-from maskfeat.interactive.prompts import Prompt, pixels_of
+from maskfeat.interactive.prompt_checks import checked_box, checked_mask, prompts_of
+from maskfeat.interactive.prompts import Box, Prompt, click_radius_of, pixels_of
 from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.superpixels import RegionGraph
 
-# `InteractiveSegmenter.predict`, which is called with scribbles, click_radius_px and within.
-Predict = Callable[..., BoolArray]
+# `ClickByClick.mask_of`.
+MaskOf = Callable[..., BoolArray]
 
 
-class ClickByClick:
-    """The part of `InteractiveSegmenter` that adds one prompt, or takes it back."""
+class ClickByClick(ABC):
+    """The part of `InteractiveSegmenter` that holds the image and the prompts made on it.
 
-    _lock: AbstractContextManager[object]
-    _history: PromptHistory
-    _state: ImageState | None = None
-    _size: tuple[int, int] = (0, 0)
-    predict: Predict
+    It adds one prompt, or takes it back; how a mask is made is up to `mask_of`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._state: ImageState | None = None
+        self._size = 0, 0
+        self._history = PromptHistory(self.mask_of)
+
+    @abstractmethod
+    def mask_of(
+        self,
+        prompts: Sequence[Prompt],
+        box: Box | None = None,
+        mask: BoolArray | None = None,
+        keep_all: bool = False,
+        within: BoolArray | None = None,
+    ) -> BoolArray:
+        """As `InteractiveSegmenter.predict`, for arguments that are checked each by itself.
+
+        Raises:
+            ValueError: If the prompts contradict one another, or there is no object.
+        """
 
     def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
         """Add a click.
@@ -64,11 +82,10 @@ class ClickByClick:
             ValueError: As `predict`; the scribble is not added then.
         """
         with self._lock:
-            _, size = self._ready()
-            points = clicks_and_scribbles((), (), [(points_yx, is_positive)], size).pixels_yx
-            if not len(points):
+            prompts = prompts_of((), (), [(points_yx, is_positive)], None, self._ready()[1])
+            if not prompts:
                 raise ValueError("a scribble must have at least one pixel, got none")
-            return self._history.add(points, bool(is_positive))
+            return self._history.add(prompts[0])
 
     def start(
         self, mask: npt.ArrayLike | None = None, *, box_yxyx: npt.ArrayLike | None = None
@@ -88,11 +105,10 @@ class ClickByClick:
         if (mask is None) == (box_yxyx is None):
             raise ValueError("start with a mask or with a box, one of the two")
         with self._lock:
-            if mask is None:
-                shown = self.predict((), (), box_yxyx=box_yxyx)
-            else:
-                shown = checked_mask(mask, self._ready()[1]).copy()
-            self._history.begin(shown, box_yxyx)
+            size = self._ready()[1]
+            box = None if box_yxyx is None else checked_box(box_yxyx, size)
+            shown = self.mask_of((), box) if mask is None else checked_mask(mask, size).copy()
+            self._history.begin(shown, box)
             return shown.copy()
 
     def undo(self) -> BoolArray | None:
@@ -151,35 +167,29 @@ class PromptHistory:
     object does not grow beyond the shown mask until the next prompt on the object.
 
     Args:
-        predict: Gives the mask of some prompts.
+        mask_of: Gives the mask of some prompts, see `ClickByClick.mask_of`.
     """
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
+    def __init__(self, mask_of: MaskOf) -> None:
+        self._mask_of = mask_of
         self.begin()
 
-    def begin(self, start: BoolArray | None = None, box_yxyx: npt.ArrayLike | None = None) -> None:
+    def begin(self, start: BoolArray | None = None, box: Box | None = None) -> None:
         """Forget all prompts.
 
         Args:
             start: A mask that the next prompts correct, (H, W).
-            box_yxyx: Holds the object of the next prompts.
+            box: Holds the object of the next prompts.
         """
         self._start = None if start is None else (start, 0)
-        self._cut = partial(self._predict, box_yxyx=box_yxyx)
+        self._cut = self._mask_of if box is None else partial(self._mask_of, box=box)
         self._prompts: list[Prompt] = []
         self._shown = start
 
-    def add(self, points_yx: IntArray, is_positive: bool) -> BoolArray:
-        """The mask with one more prompt, which is kept unless this raises.
-
-        Args:
-            points_yx: Pixels, shape (N, 2), at least one.
-            is_positive: Whether the prompt is on the object.
-        """
+    def add(self, prompt: Prompt) -> BoolArray:
+        """The mask with one more prompt, which is kept unless this raises."""
         shown = self._shown
-        radius = np.inf if shown is None else click_radius_of(shown, points_yx, is_positive)
-        prompts = [*self._prompts, Prompt(points_yx, is_positive, radius)]
+        prompts = [*self._prompts, _made_on(shown, prompt)]
         mask = _mask_of(self._cut, prompts, shown, self._start)
         self._prompts, self._shown = prompts, mask
         return mask.copy()
@@ -203,12 +213,12 @@ class PromptHistory:
 
 
 def shown_mask(
-    predict: Predict, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
+    mask_of: MaskOf, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
 ) -> BoolArray | None:
     """The mask that was shown after some prompts.
 
     Args:
-        predict: See `PromptHistory`.
+        mask_of: See `PromptHistory`.
         prompts: As they were made, one after another, each with its click radius.
         chosen: A mask to correct, bool, shape (H, W), and the number of the first prompts that it
             was chosen for: 0 for one to begin with, more for a candidate. The others correct it;
@@ -231,14 +241,21 @@ def shown_mask(
     for count in range(max(first, known + 1), len(prompts) + 1):
         last = prompts[count - 1]
         if is_unknown and mask is not None and np.isinf(last.click_radius):
-            radius = click_radius_of(mask, last.pixels_yx, last.is_object)
-            prompts[count - 1] = replace(last, click_radius=radius)
-        mask = _mask_of(predict, prompts[:count], mask, chosen)
+            prompts[count - 1] = _made_on(mask, last)
+        mask = _mask_of(mask_of, prompts[:count], mask, chosen)
     return mask
 
 
+def _made_on(shown: BoolArray | None, prompt: Prompt) -> Prompt:
+    """A prompt with the click radius that it has on the mask shown when it was made."""
+    if shown is None:
+        return prompt
+    radius = click_radius_of(shown, prompt.pixels_yx, prompt.is_object)
+    return replace(prompt, click_radius=radius)
+
+
 def _mask_of(
-    predict: Predict,
+    mask_of: MaskOf,
     prompts: Sequence[Prompt],
     shown: BoolArray | None,
     chosen: tuple[BoolArray, int] | None = None,
@@ -252,13 +269,11 @@ def _mask_of(
         # On the page, a segment taken whole can cover an earlier object prompt.
         for prompt in prompts:
             within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
-    scribbles = [(prompt.pixels_yx, prompt.is_object) for prompt in prompts]
-    radii = [prompt.click_radius for prompt in prompts]
     if chosen is None:
-        return predict((), (), scribbles=scribbles, click_radius_px=radii, within=within)
+        return mask_of(prompts, within=within)
     start, known = chosen
-    radii[:known] = [0.0] * known  # the chosen mask satisfies them
-    settings = {"mask": start, "keep_all": True, "within": within}
-    mask = predict((), (), scribbles=scribbles, click_radius_px=radii, **settings)
+    # The chosen mask satisfies the prompts that it was chosen for.
+    corrections = [replace(one, click_radius=0.0) for one in prompts[:known]] + [*prompts[known:]]
+    mask = mask_of(corrections, mask=start, keep_all=True, within=within)
     pixels = pixels_of(prompts, True), pixels_of(prompts, False)
     return enforce_hard_constraints(mask, *pixels, keep_all=not known)

@@ -16,8 +16,7 @@ from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
 from maskfeat.features.weights import load, net_entry
 from maskfeat.interactive.click_data import SessionBatch
-from maskfeat.interactive.decoded_image import coarse_at, maps_of
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import ClickDecoder, coarse_at, maps_of
 from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.training_session import TrainingSession

@@ -6,10 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
-from maskfeat.interactive.geometry import Box, Window, distances_in_radii, filled
-from maskfeat.interactive.prompt_maps import COLOR_SCALE
-from maskfeat.interactive.prompts import Prompt, PromptSet, superpixels_of
-from maskfeat.interactive.tree_maps import TreeMaps
+from maskfeat.interactive.prompt_maps import COLOR_SCALE, TreeMaps
+from maskfeat.interactive.prompts import (
+    Box,
+    Prompt,
+    PromptSet,
+    Window,
+    distances_in_radii,
+    filled,
+    superpixels_of,
+)
 from maskfeat.recent import Recent
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import PartitionTree

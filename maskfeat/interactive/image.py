@@ -13,14 +13,11 @@ from skimage.color import rgb2lab
 from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.features.lab import LAB_SCALE
 from maskfeat.features.reading import Features
-from maskfeat.interactive.cut import PAIRWISE_WEIGHT, SuperpixelCutter
-from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import PromptDecoder
+from maskfeat.interactive.cut import PAIRWISE_WEIGHT, OutlineCutter, SuperpixelCutter
+from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
 from maskfeat.interactive.feature_unary import FeatureUnary
-from maskfeat.interactive.geometry import Window, whole
-from maskfeat.interactive.outline_cut import OutlineCutter
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels
-from maskfeat.interactive.prompts import Prompt, PromptSet
+from maskfeat.interactive.prompts import Prompt, PromptSet, Window, whole
 from maskfeat.recent import Recent
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree

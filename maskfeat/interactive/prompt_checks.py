@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from maskfeat.arguments import array_of, is_whole, shown
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.geometry import Box
-from maskfeat.interactive.prompts import LabeledPixels, Prompt, in_order
+from maskfeat.interactive.prompts import Box, Prompt, pixels_of
 
 
 def check_former(method: object, networks: object) -> None:
@@ -32,27 +31,30 @@ def check_former(method: object, networks: object) -> None:
         )
 
 
-def clicks_and_scribbles(
+def prompts_of(
     clicks_yx: npt.ArrayLike,
     is_positive: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
+    click_radius_px: npt.ArrayLike | None,
     size: tuple[int, int],
-) -> LabeledPixels:
-    """Pixels of an object and its background.
+) -> list[Prompt]:
+    """One prompt for each click and scribble, each checked by itself.
 
     Args:
         clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
         is_positive: True or 1 for a click on the object, False or 0 for one on the background,
             shape (N,).
-        scribbles: Pixels as in clicks_yx, each with True or 1 for the object.
+        scribbles: Pixels as in clicks_yx, each with True or 1 for the object; one without pixels
+            is left out.
+        click_radius_px: One for each click, then one for each scribble, pixels, not negative,
+            shape (N + M,); None is inf for all.
         size: Height and width of the image.
 
     Raises:
-        ValueError: If a shape or type is wrong, a pixel lies outside the image, or a pixel is both
-            object and background.
+        ValueError: If a shape or type is wrong, a pixel lies outside the image, or a radius is
+            negative or NaN.
     """
-    pairs = _checked_scribbles(scribbles)
-    signs = array_of("is_positive", is_positive)
+    pairs, signs = _checked_scribbles(scribbles), array_of("is_positive", is_positive)
     wrong = (
         [] if signs.dtype == np.bool_ else [s for s in signs.ravel().tolist() if s not in (0, 1)]
     )
@@ -64,13 +66,61 @@ def clicks_and_scribbles(
             "is_positive must be True or 1 for the object, False or 0 for the background, "
             f"got {shown(wrong[0])}; compare with 0"
         )
-    return labeled_pixels(
-        clicks_yx,
-        signs.astype(np.int64),
-        [(points, int(sign)) for points, sign in pairs],
-        size,
-        ("background", "object"),
-    )
+    clicks = _clicks(clicks_yx, signs, size)
+    groups = [(pixel[None], bool(sign)) for pixel, sign in zip(clicks, signs, strict=True)]
+    groups += [(np.unique(_pixels(p, size), axis=0), bool(sign)) for p, sign in pairs]
+    radii = np.full(len(groups), np.inf)
+    if click_radius_px is not None:
+        radii = array_of("click_radius_px", click_radius_px).astype(np.float64)
+    if radii.shape != (len(groups),) or not (radii >= 0).all():
+        raise ValueError(
+            "click_radius_px must be one number of pixels, not negative, for each click and "
+            f"scribble ({len(groups)}), got {shown(click_radius_px)}"
+        )
+    return [
+        Prompt(pixels, is_object, radius)
+        for (pixels, is_object), radius in zip(groups, radii.tolist(), strict=True)
+        if len(pixels)
+    ]
+
+
+def check_together(
+    prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, within: BoolArray | None
+) -> None:
+    """Check that prompts do not contradict one another, and that there can be an object.
+
+    Args:
+        prompts: Their pixels inside the image.
+        box: Holds the whole object.
+        mask: A first mask, (H, W).
+        within: What the object can cover at most, (H, W).
+
+    Raises:
+        ValueError: If a pixel is both object and background; there is no object prompt, no box and
+            no mask with a pixel; or an object prompt lies outside the box or `within`.
+    """
+    inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
+    is_object = np.repeat([1, 0], [len(inside), len(outside)])
+    _apart(np.concatenate([inside, outside]), is_object, ("background", "object"))
+    if not len(inside) and box is None and (mask is None or not mask.any()):
+        raise ValueError(
+            "at least one click must be positive, got none; click the object first, or give a box "
+            "or a mask that is not empty"
+        )
+    if box is not None:
+        beyond = inside[((inside < box[:2]) | (inside >= box[2:])).any(axis=1)]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                f"the box {box}; enlarge the box, or take the click back"
+            )
+    if within is not None:
+        beyond = inside[~within[tuple(inside.T)]]
+        if len(beyond):
+            raise ValueError(
+                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
+                "`within`; leave `within` out, or take the click back"
+            )
 
 
 def labeled_pixels(
@@ -78,8 +128,7 @@ def labeled_pixels(
     labels: npt.ArrayLike,
     scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
     size: tuple[int, int],
-    names: Sequence[str] = (),
-) -> LabeledPixels:
+) -> tuple[IntArray, IntArray]:
     """Pixels with any labels.
 
     Args:
@@ -87,18 +136,16 @@ def labeled_pixels(
         labels: Label of each click, integers, not negative, shape (N,).
         scribbles: Pixels as in clicks_yx, each with a label.
         size: Height and width of the image.
-        names: Names of the labels in error messages.
+
+    Returns:
+        All pixels, each once, in reading order, int64, shape (M, 2), and their labels, (M,).
 
     Raises:
         ValueError: If a shape or type is wrong, a label is negative, a pixel lies outside the
             image, or a pixel has two labels.
     """
-    clicks, numbers = _pixels(clicks_yx, size), array_of("labels", labels)
-    if numbers.shape != clicks.shape[:1]:
-        raise ValueError(
-            "there must be one label or sign for each click, "
-            f"got {numbers.shape} for clicks of shape {clicks.shape}"
-        )
+    numbers = array_of("labels", labels)
+    clicks = _clicks(clicks_yx, numbers, size)
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {numbers.dtype}")
     pairs = [(_pixels(points, size), label) for points, label in _checked_scribbles(scribbles)]
@@ -111,54 +158,48 @@ def labeled_pixels(
     )
     if (all_labels < 0).any():
         raise ValueError(f"labels must not be negative, got {all_labels.min()}")
-    pixels, all_labels, repeats, twice = in_order(pixels, all_labels)
+    return _apart(pixels, all_labels)
+
+
+def _apart(
+    pixels: IntArray, labels: IntArray, names: Sequence[str] = ()
+) -> tuple[IntArray, IntArray]:
+    """Pixels and labels, each pixel once, in reading order; refused if one has two labels.
+
+    Args:
+        pixels: (N, 2).
+        labels: Of each, (N,).
+        names: Names of the labels in the error message.
+    """
+    pixels, labels, repeats, twice = in_order(pixels, labels)
     if twice is not None:
-        both = [names[n] if names else str(n) for n in all_labels[twice - 1 : twice + 1]]
+        both = [names[n] if names else str(n) for n in labels[twice - 1 : twice + 1]]
         raise ValueError(
             f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is labeled as {both[0]} "
             f"and as {both[1]}; take one of the two back"
         )
-    return LabeledPixels(pixels[~repeats], all_labels[~repeats])
+    return pixels[~repeats], labels[~repeats]
 
 
-def prompts_with_radius(
-    clicks_yx: npt.ArrayLike,
-    scribbles: Sequence[tuple[npt.ArrayLike, bool]] | None,
-    is_positive: npt.ArrayLike,
-    click_radius_px: npt.ArrayLike | None,
-    size: tuple[int, int],
-) -> list[Prompt]:
-    """One prompt for each click and scribble that `clicks_and_scribbles` has checked.
+def in_order(
+    pixels_yx: IntArray, labels: IntArray
+) -> tuple[IntArray, IntArray, BoolArray, int | None]:
+    """Sort pixels in reading order, those of one pixel by label.
 
     Args:
-        clicks_yx: See there.
-        scribbles: See there.
-        is_positive: See there.
-        click_radius_px: One for each click, then one for each scribble, pixels, not negative,
-            shape (N + M,); None is inf for all.
-        size: Height and width of the image.
+        pixels_yx: (row, column), shape (N, 2).
+        labels: Of each, shape (N,).
 
-    Raises:
-        ValueError: If click_radius_px has another shape, or one is negative or NaN.
+    Returns:
+        Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the index
+        of the first that does so with another label, or None.
     """
-    clicks = _pixels(clicks_yx, size)
-    signs = [bool(sign) for sign in array_of("is_positive", is_positive)]
-    groups = [*zip(clicks[:, None], signs, strict=True)]
-    groups += [(_pixels(points, size), bool(s)) for points, s in _checked_scribbles(scribbles)]
-    groups = [(np.unique(p, axis=0) if len(p) > 1 else p, sign) for p, sign in groups]
-    radii = np.full(len(groups), np.inf)
-    if click_radius_px is not None:
-        radii = array_of("click_radius_px", click_radius_px).astype(np.float64)
-    if radii.shape != (len(groups),) or not (radii >= 0).all():
-        raise ValueError(
-            "click_radius_px must be one number of pixels, not negative, for each click and "
-            f"scribble ({len(groups)}), got {shown(click_radius_px)}"
-        )
-    return [
-        Prompt(pixels, sign, float(radius))
-        for (pixels, sign), radius in zip(groups, radii, strict=True)
-        if len(pixels)
-    ]
+    order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
+    pixels_yx, labels = pixels_yx[order], labels[order]
+    repeats = np.zeros(len(labels), bool)
+    repeats[1:] = (pixels_yx[1:] == pixels_yx[:-1]).all(axis=1)
+    twice = np.flatnonzero(repeats & (labels != np.roll(labels, 1)))
+    return pixels_yx, labels, repeats, int(twice[0]) if twice.size else None
 
 
 def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> Box:
@@ -197,42 +238,6 @@ def checked_mask(mask: npt.ArrayLike, size: tuple[int, int], name: str = "mask")
     return values
 
 
-def check_object(
-    inside: IntArray, box: Box | None, mask: BoolArray | None, within: BoolArray | None
-) -> None:
-    """Check that prompts give an object, and that it can hold all object prompts.
-
-    Args:
-        inside: Pixels of object prompts, (N, 2).
-        box: Holds the whole object.
-        mask: A first mask, (H, W).
-        within: What the object can cover at most, (H, W).
-
-    Raises:
-        ValueError: If there is no object prompt, no box and no mask with a pixel, or an object
-            prompt lies outside the box or `within`.
-    """
-    if not len(inside) and box is None and (mask is None or not mask.any()):
-        raise ValueError(
-            "at least one click must be positive, got none; click the object first, or give a box "
-            "or a mask that is not empty"
-        )
-    if box is not None:
-        beyond = inside[((inside < box[:2]) | (inside >= box[2:])).any(axis=1)]
-        if len(beyond):
-            raise ValueError(
-                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
-                f"the box {box}; enlarge the box, or take the click back"
-            )
-    if within is not None:
-        beyond = inside[~within[tuple(inside.T)]]
-        if len(beyond):
-            raise ValueError(
-                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
-                "`within`; leave `within` out, or take the click back"
-            )
-
-
 def _checked_scribbles(
     scribbles: Sequence[tuple[npt.ArrayLike, Any]] | None,
 ) -> list[tuple[npt.ArrayLike, Any]]:
@@ -244,6 +249,17 @@ def _checked_scribbles(
             "scribbles must be pairs of pixels and a sign or label, [(pixels_yx, True), ...], "
             f"got {shown(scribbles)}"
         ) from None
+
+
+def _clicks(clicks_yx: npt.ArrayLike, labels: npt.NDArray[Any], size: tuple[int, int]) -> IntArray:
+    """Clicked pixels, with one label or sign for each."""
+    clicks = _pixels(clicks_yx, size)
+    if labels.shape != clicks.shape[:1]:
+        raise ValueError(
+            "there must be one label or sign for each click, "
+            f"got {labels.shape} for clicks of shape {clicks.shape}"
+        )
+    return clicks
 
 
 def _pixels(points_yx: npt.ArrayLike, size: tuple[int, int]) -> IntArray:

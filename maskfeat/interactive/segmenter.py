@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -20,25 +19,21 @@ from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
-from maskfeat.interactive.click_by_click import ClickByClick, PromptHistory
+from maskfeat.interactive.click_by_click import ClickByClick
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
-from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import PromptDecoder
+from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
 from maskfeat.interactive.decoder_file import decoder_for
-from maskfeat.interactive.geometry import Box, filled
 from maskfeat.interactive.image import ImageState, reads
 from maskfeat.interactive.prompt_checks import (
     check_former,
-    check_object,
+    check_together,
     checked_box,
     checked_mask,
-    clicks_and_scribbles,
     labeled_pixels,
-    prompts_with_radius,
+    prompts_of,
 )
-from maskfeat.interactive.prompted_masks import PromptedMasks
-from maskfeat.interactive.prompts import Prompt, PromptSet
-from maskfeat.interactive.update import ProgressiveMerge, enforce_hard_constraints
+from maskfeat.interactive.prompts import Box, Prompt, PromptSet, filled, pixels_of
+from maskfeat.interactive.update import ProgressiveMerge, PromptedMasks, enforce_hard_constraints
 from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
 from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
 
@@ -63,14 +58,14 @@ class InteractiveSegmenter(ClickByClick):
     2. The click radius is the distance of a click from the outline of the mask shown when it was
        made. A prompt is broad if it has none, or one of at least 0.2 sqrt(area of the mask)
        (`update.BROAD_SHARE`). In `predict` all are broad unless `click_radius_px` is given.
-    3. Broad prompts are read together (`prompted_masks.PromptedMasks.whole`):
+    3. Broad prompts are read together (`update.PromptedMasks.whole`):
        a. The unary term is a logit of "object" for each pixel, from a click decoder
-          (`decoded_image.DecodedImage`), or from the distances of features to the prompts and from
+          (`decoder.DecodedImage`), or from the distances of features to the prompts and from
           the tree (`feature_unary.FeatureUnary`).
        b. An exact minimum cut labels the superpixels by their mean logits
           (`cut.SuperpixelCutter`); clicked ones are hard constraints. Without a prompt on the
           object, the superpixel of the highest logit is one.
-       c. A second minimum cut labels the pixels near its outline (`outline_cut.OutlineCutter`).
+       c. A second minimum cut labels the pixels near its outline (`cut.OutlineCutter`).
     4. The other prompts correct this mask, from the largest radius to the smallest
        (`update.ProgressiveMerge`): each cuts a window around it, and changes pixels to its own
        label only, in a part connected to it (`PromptedMasks.change`).
@@ -111,6 +106,7 @@ class InteractiveSegmenter(ClickByClick):
         networks: object = None,
         decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None = None,
     ) -> None:
+        super().__init__()
         check_former(method, networks)
         self.model = None if model is None else model_of(model)
         self.per_megapixel = checked_per_megapixel(per_megapixel)
@@ -123,9 +119,7 @@ class InteractiveSegmenter(ClickByClick):
         self._cache = None
         if cache_dir is not None:
             self._cache = FeatureCache(cache_dir, self.model, self._inner_strides)
-        self._lock = threading.RLock()
         self._merge = ProgressiveMerge()
-        self._history = PromptHistory(self.predict)
 
     def set_image(self, rgb: ImageLike) -> None:
         """Set the image of the next prompts.
@@ -204,27 +198,42 @@ class InteractiveSegmenter(ClickByClick):
                 or `within`, or there is no object prompt, box or mask. Nothing changes then.
         """
         with self._lock:
-            image_state, size = self._ready()
+            size = self._ready()[1]
             keep_all = checked_flag("keep_all", keep_all)
-            pixels = clicks_and_scribbles(clicks_yx, is_positive, scribbles, size)
+            prompts = prompts_of(clicks_yx, is_positive, scribbles, click_radius_px, size)
             box = None if box_yxyx is None else checked_box(box_yxyx, size)
             mask_prompt = None if mask is None else checked_mask(mask, size)
             allowed = None if within is None else checked_mask(within, size, "within")
-            check_object(pixels.of(1), box, mask_prompt, allowed)
-            prompts = prompts_with_radius(clicks_yx, scribbles, is_positive, click_radius_px, size)
-            to = image_state.features.size
-            scaled_prompts = [prompt.scaled(size, to) for prompt in prompts]
-            scaled_mask = self._mask_at_feature_size(
-                scaled_prompts, scaled_box(box, size, to), mask_prompt, keep_all
+            return self.mask_of(prompts, box, mask_prompt, keep_all, allowed)
+
+    def mask_of(
+        self,
+        prompts: Sequence[Prompt],
+        box: Box | None = None,
+        mask: BoolArray | None = None,
+        keep_all: bool = False,
+        within: BoolArray | None = None,
+    ) -> BoolArray:
+        """See `ClickByClick.mask_of`."""
+        with self._lock:
+            state, size = self._ready()
+            check_together(prompts, box, mask, within)
+            to = state.features.size
+            found = self._mask_at_feature_size(
+                [prompt.scaled(size, to) for prompt in prompts],
+                scaled_box(box, size, to),
+                None if mask is None else resized(mask, to),
+                keep_all,
             )
-            if to == size and allowed is None:
-                return scaled_mask.copy()
-            cut = scaled_mask.copy() if to == size else resized(scaled_mask, size)
-            if box is not None:  # pixels of the reduced image can cross its sides
+            cut = found.copy() if to == size else resized(found, size)
+            if box is not None and to != size:  # pixels of the reduced image can cross its sides
                 cut &= filled(box, size)
-            if allowed is not None:
-                cut &= allowed
-            return enforce_hard_constraints(cut, pixels.of(1), pixels.of(0), keep_all)
+            if within is not None:
+                cut &= within
+            if to == size and within is None:
+                return cut
+            inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
+            return enforce_hard_constraints(cut, inside, outside, keep_all)
 
     def predict_candidates(
         self,
@@ -250,28 +259,27 @@ class InteractiveSegmenter(ClickByClick):
             ValueError: As `predict`, or num_masks is not at least 1.
         """
         with self._lock:
-            shown = self.predict(clicks_yx, is_positive) if mask is None else mask
             state, size = self._ready()
-            pixels = clicks_and_scribbles(clicks_yx, is_positive, (), size)
+            prompts = prompts_of(clicks_yx, is_positive, (), None, size)
+            check_together(prompts, None, None, None)
+            shown = self.mask_of(prompts) if mask is None else checked_mask(mask, size).copy()
             logits = None
             if isinstance(state.unary, DecodedImage):
-                prompts = prompts_with_radius(clicks_yx, (), is_positive, None, size)
                 small = [prompt.scaled(size, state.features.size) for prompt in prompts]
                 logits = state.unary.whole(PromptSet(small))
-            shown = checked_mask(shown, size).copy()
-            found = candidates(state.hierarchy, shown, pixels, num_masks, logits)
+            found = candidates(state.hierarchy, shown, prompts, num_masks, logits)
             for one in found:
-                enforce_hard_constraints(one.mask, pixels.of(1), pixels.of(0))
+                inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
+                enforce_hard_constraints(one.mask, inside, outside)
             return found
 
     def _mask_at_feature_size(
         self, prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, keep_all: bool
     ) -> BoolArray:
-        """The mask at the size of the features, not to be changed; a mask prompt at any size."""
-        size = self.image_state.features.size
-        mask = None if mask is None else resized(mask, size)
-        masks = PromptedMasks(self.image_state, box, mask)
-        start = np.zeros(size, bool)
+        """The mask at the size of the features, not to be changed."""
+        state = self.image_state
+        masks = PromptedMasks(state, box, mask)
+        start = np.zeros(state.features.size, bool)
         has_object = box is not None if mask is None else mask.any()
         # If every prompt has a click radius, the mask prompt, or the mask of the box, was shown
         # before the first of them, so they correct it. Else those without one begin a new mask.
@@ -304,14 +312,12 @@ class InteractiveSegmenter(ClickByClick):
         """
         with self._lock:
             image_state, size = self._ready()
-            pixels = labeled_pixels(clicks_yx, labels, scribbles, size)
-            if not pixels.labels.size:
+            pixels_yx, own = labeled_pixels(clicks_yx, labels, scribbles, size)
+            if not own.size:
                 raise ValueError("at least one prompt is needed, got none; click something first")
-            small_yx = scaled(pixels.pixels_yx, size, image_state.features.size)
-            enlarged = enlarged_labels(
-                image_state.labels_by_watershed(small_yx, pixels.labels), size
-            )
-            enlarged[tuple(pixels.pixels_yx.T)] = pixels.labels
+            small_yx = scaled(pixels_yx, size, image_state.features.size)
+            enlarged = enlarged_labels(image_state.labels_by_watershed(small_yx, own), size)
+            enlarged[tuple(pixels_yx.T)] = own
             return enlarged
 
     def _prepare(

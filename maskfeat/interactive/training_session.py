@@ -13,9 +13,14 @@ from skimage.color import lab2rgb
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.decoded_image import CELLS, look_at, object_window
-from maskfeat.interactive.geometry import (
+from maskfeat.interactive.cut import BAND_PX, OutlineCutter
+from maskfeat.interactive.decoder import CELLS, look_at, object_window
+from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
+from maskfeat.interactive.prompts import (
     Box,
+    Prompt,
+    PromptSet,
     Window,
     distance_to_outline,
     grown,
@@ -23,11 +28,8 @@ from maskfeat.interactive.geometry import (
     parts_with,
     whole,
     window_of,
+    window_of_change,
 )
-from maskfeat.interactive.look import Look, MapReader
-from maskfeat.interactive.outline_cut import BAND_PX, OutlineCutter
-from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
-from maskfeat.interactive.prompts import Prompt, PromptSet, window_of_change
 
 # How sessions start, by chance; the rest starts with a click.
 _BOX, _MASK, _SCRIBBLE, _MANY = 0.10, 0.06, 0.10, 0.10
@@ -127,7 +129,7 @@ class TrainingSession:
         return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
 
     def correct(self, correction: Correction, logits: Tensor) -> None:
-        """Take a correction, as `prompted_masks.PromptedMasks` does.
+        """Take a correction, as `update.PromptedMasks` does.
 
         Args:
             correction: The last one.

@@ -8,7 +8,7 @@ import pytest
 import maskfeat
 from maskfeat.features.reading import Features
 from maskfeat.interactive.candidates import candidates
-from maskfeat.interactive.prompts import LabeledPixels
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.tree import PartitionTree
 
@@ -22,8 +22,8 @@ def nested_hierarchy() -> Hierarchy:
     return Hierarchy(labels, PartitionTree.of_merges(parents, altitudes, sizes))
 
 
-def clicks(pixels: list[list[int]], labels: list[int]) -> LabeledPixels:
-    return LabeledPixels(np.array(pixels), np.array(labels))
+def clicks(pixels: list[list[int]], labels: list[int]) -> list[Prompt]:
+    return [Prompt(np.array([p]), label == 1) for p, label in zip(pixels, labels, strict=True)]
 
 
 def test_the_predicted_iou_is_the_expectation_over_granularities() -> None:

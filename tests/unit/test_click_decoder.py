@@ -10,13 +10,16 @@ import torch
 from click_maps import maps_of_a_rectangle
 
 from maskfeat.features.reading import Features
-from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import ClickDecoder, DecodedImage
 from maskfeat.interactive.look import Look, MapReader
-from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels, num_prompt_channels
+from maskfeat.interactive.prompt_maps import (
+    ImageMaps,
+    TreeMaps,
+    num_image_channels,
+    num_prompt_channels,
+)
 from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.tree_maps import TreeMaps
 from maskfeat.segment.tree import PartitionTree
 
 SIZE = (40, 56)

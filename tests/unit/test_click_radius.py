@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maskfeat.interactive.geometry import (
+from maskfeat.interactive.prompts import (
+    Prompt,
     Window,
     click_radius_of,
     distance_to_outline,
     grown,
     parts_with,
+    pixels_of,
     whole,
     window_around,
 )
-from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.interactive.update import ProgressiveMerge
 
 SIZE = (24, 30)

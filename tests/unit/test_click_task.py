@@ -18,12 +18,16 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.weights import save
 from maskfeat.interactive.click_callbacks import SessionCheckpoint
-from maskfeat.interactive.click_data import ClickDataModule, SessionMaker, lie_in_another
+from maskfeat.interactive.click_data import (
+    ClickDataModule,
+    PreparedImages,
+    SessionMaker,
+    lie_in_another,
+)
 from maskfeat.interactive.click_task import ClickTask, look_loss
-from maskfeat.interactive.decoded_image import look_at
+from maskfeat.interactive.cut import OutlineCutter
+from maskfeat.interactive.decoder import look_at
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
-from maskfeat.interactive.outline_cut import OutlineCutter
-from maskfeat.interactive.prepared_images import PreparedImages
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.training_session import TrainingSession

@@ -12,8 +12,7 @@ import maskfeat
 from maskfeat.features import weights
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.interactive.decoded_image import DecodedImage
-from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder import ClickDecoder, DecodedImage
 from maskfeat.interactive.decoder_file import save_with_decoder
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.prompt_maps import num_image_channels, num_prompt_channels

@@ -65,12 +65,10 @@ def test_undo_shows_what_was_shown() -> None:
     assert segmenter.undo() is None
 
 
-def growing(
-    clicks_yx, is_positive, *, scribbles, click_radius_px, within, box_yxyx=None
-) -> np.ndarray:
+def growing(prompts, *, within) -> np.ndarray:
     """One column more for every prompt."""
     mask = np.zeros((1, 8), bool)
-    mask[0, : len(scribbles)] = True
+    mask[0, : len(prompts)] = True
     return mask if within is None else mask & within
 
 
@@ -82,7 +80,7 @@ def test_what_grows_for_a_background_prompt_comes_with_the_next_on_the_object() 
     for point, is_positive, click_radius, count in zip(
         points, signs, (np.inf, 1, 0, 3, 4), (1, 1, 1, 4, 4), strict=True
     ):
-        assert history.add(point, is_positive).sum() == count
+        assert history.add(Prompt(point, is_positive)).sum() == count
         prompts.append(Prompt(point, is_positive, click_radius))
         assert shown_mask(growing, prompts).sum() == count
     assert shown_mask(growing, prompts[1:2]) is None

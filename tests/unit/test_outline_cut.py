@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.interactive.outline_cut import PIXEL_PAIRWISE_WEIGHT, OutlineCutter
+from maskfeat.interactive.cut import PIXEL_PAIRWISE_WEIGHT, OutlineCutter
 
 
 def energy(labels: np.ndarray, unary: np.ndarray, right: np.ndarray, below: np.ndarray) -> float:

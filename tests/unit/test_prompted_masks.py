@@ -9,8 +9,8 @@ from skimage.color import rgb2lab
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.image import ImageState
-from maskfeat.interactive.prompted_masks import PromptedMasks
 from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.update import PromptedMasks
 
 
 def squares() -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.interactive.prompt_checks import (
+    check_together,
     checked_box,
     checked_mask,
-    clicks_and_scribbles,
     labeled_pixels,
+    prompts_of,
 )
-from maskfeat.interactive.prompts import some_of
+from maskfeat.interactive.prompt_maps import some_of
+from maskfeat.interactive.prompts import pixels_of
 
 SIZE = (20, 30)
 
@@ -20,18 +22,18 @@ SIZE = (20, 30)
 def test_prompts_forget_which_came_first(order: list[int]) -> None:
     clicks = np.array([[3, 4], [0, 29], [19, 0], [3, 5], [3, 4], [7, 7]])[order]
     labels = np.array([1, 0, 2, 1, 1, 0])[order]
-    prompts = labeled_pixels(clicks, labels, [([[9, 9], [9, 10]], 4)], SIZE)
-    assert prompts.pixels_yx.tolist() == [[0, 29], [3, 4], [3, 5], [7, 7], [9, 9], [9, 10], [19, 0]]
-    assert prompts.labels.tolist() == [0, 1, 1, 0, 4, 4, 2]
+    pixels, own = labeled_pixels(clicks, labels, [([[9, 9], [9, 10]], 4)], SIZE)
+    assert pixels.tolist() == [[0, 29], [3, 4], [3, 5], [7, 7], [9, 9], [9, 10], [19, 0]]
+    assert own.tolist() == [0, 1, 1, 0, 4, 4, 2]
 
 
 def test_scribbles_are_as_good_as_clicks() -> None:
     line = [[5, x] for x in range(4)]
-    drawn = clicks_and_scribbles(np.zeros((0, 2), int), np.zeros(0, bool), [(line, True)], SIZE)
-    clicked = clicks_and_scribbles(line, [True] * 4, [], SIZE)
-    np.testing.assert_array_equal(drawn.pixels_yx, clicked.pixels_yx)
-    np.testing.assert_array_equal(drawn.of(1), line)
-    assert len(drawn.of(0)) == 0
+    drawn = prompts_of(np.zeros((0, 2), int), np.zeros(0, bool), [(line[::-1], True)], None, SIZE)
+    clicked = prompts_of(line, [True] * 4, [], None, SIZE)
+    for prompts in (drawn, clicked):
+        np.testing.assert_array_equal(pixels_of(prompts, True), line)
+        assert not len(pixels_of(prompts, False))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_scribbles_are_as_good_as_clicks() -> None:
 )
 def test_bad_prompts_are_refused_in_one_sentence(clicks, signs, scribbles, message) -> None:
     with pytest.raises(ValueError, match=message):
-        clicks_and_scribbles(clicks, signs, scribbles, SIZE)
+        check_together(prompts_of(clicks, signs, scribbles, None, SIZE), None, None, None)
 
 
 def test_labels_must_be_whole_and_not_negative() -> None:

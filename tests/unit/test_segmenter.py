@@ -12,7 +12,7 @@ from skimage.measure import label
 
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.interactive.geometry import distance_to_outline
+from maskfeat.interactive.prompts import distance_to_outline
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 
