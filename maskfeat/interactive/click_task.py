@@ -189,7 +189,7 @@ class ClickTask(L.LightningModule):
                     s.first,
                     maps_of(s.given, s.first),
                     s.target(s.first.look),
-                    s.first.inside[0],
+                    s.first.inside,
                     s.is_flipped,
                 )
                 for s in sessions
@@ -201,7 +201,7 @@ class ClickTask(L.LightningModule):
             look = s.second(coarse)
             prompts = maps_of(s.given, look, coarse_at(s.first.look, coarse, look.look))
             target = s.target(look.look)
-            examples.append(Example(look, prompts, target, look.inside[0], s.is_flipped))
+            examples.append(Example(look, prompts, target, look.inside, s.is_flipped))
         second = self._look(examples, decoder)
         looks = [example.look.look for example in examples]
         for s, seen, fine, coarse in zip(sessions, looks, second.logits, first.logits, strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -21,7 +19,6 @@ _MEDIAN_BORDER_PROBABILITY = 0.8
 # Chosen on objects of train splits (experiments/interactive).
 PIXEL_PAIRWISE_WEIGHT = 4.0
 BAND_PX = 4  # from the outline of a mask; pixels there are decided again, one by one
-Part = tuple[slice, slice]  # rows and columns, open on some sides
 _NO_NODES: IntArray = np.zeros(0, np.int64)
 
 
@@ -220,49 +217,32 @@ class OutlineCutter:
         rows, columns = window
         right = self._right[rows, columns.start : max(columns.start, columns.stop - 1)]
         below = self._below[rows.start : max(rows.start, rows.stop - 1), columns]
+        sides = (np.s_[:, :-1], np.s_[:, 1:], right), (np.s_[:-1, :], np.s_[1:, :], below)
         # A pixel whose logit outweighs all its neighbors needs no cut.
         pull = np.zeros(mask.shape)
-        pull[:, 1:] += right
-        pull[:, :-1] += right
-        pull[1:] += below
-        pull[:-1] += below
+        for one, other, cost in sides:
+            pull[other] += cost
+            pull[one] += cost
         is_sure = is_free & (np.abs(unary) > pull)
         found: BoolArray = np.where(is_sure, unary > 0, mask)
         is_open = is_free & ~is_sure
-        if is_open.any():
-            sides = ((np.s_[:, :-1], np.s_[:, 1:], right), (np.s_[:-1, :], np.s_[1:, :], below))
-            found[is_open] = _minimum_cut(found, unary, is_open, sides)
+        count = int(np.count_nonzero(is_open))
+        if not count:
+            return found
+        number = np.full(mask.shape, -1, np.int32)
+        number[is_open] = np.arange(count, dtype=np.int32)
+        # Of each pixel, with what its neighbors that are not open add to it.
+        unaries = unary.astype(np.float64)
+        signs = np.where(is_open, 0, np.where(found, 1, -1)).astype(np.float32)
+        edges, costs = [], []
+        for one, other, cost in sides:
+            unaries[one] += signs[other] * cost
+            unaries[other] += signs[one] * cost
+            both = is_open[one] & is_open[other]
+            edges.append(np.stack([number[one][both], number[other][both]], axis=1))
+            costs.append(cost[both])
+        own = unaries[is_open]
+        total = float(np.abs(own).sum())
+        flow = FlowGraph(count, np.concatenate(edges), np.concatenate(costs), total)
+        found[is_open] = flow.cut(own, _NO_NODES, _NO_NODES)
         return found
-
-
-def _minimum_cut(
-    mask: BoolArray,
-    unary: FloatArray,
-    is_open: BoolArray,
-    sides: Sequence[tuple[Part, Part, FloatArray]],
-) -> BoolArray:
-    """Labels of the open pixels, (N,).
-
-    Args:
-        mask: Labels of all others, (h, w).
-        unary: See `OutlineCutter.cut`.
-        is_open: (h, w), at least one.
-        sides: For each direction, two views of the window that lay neighbors over each other, and
-            the costs of parting them.
-    """
-    count = int(np.count_nonzero(is_open))
-    number = np.full(mask.shape, -1)
-    number[is_open] = np.arange(count)
-    own_unary: Float64Array = unary[is_open].astype(np.float64)
-    edges, costs = [], []
-    for one, other, cost in sides:
-        both = is_open[one] & is_open[other]
-        edges.append(np.stack([number[one][both], number[other][both]], axis=1))
-        costs.append(cost[both])
-        for own, beyond in ((one, other), (other, one)):
-            rim = is_open[own] & ~is_open[beyond]
-            pulls = np.where(mask[beyond][rim], cost[rim], -cost[rim])
-            own_unary += np.bincount(number[own][rim], pulls, count)
-    total = float(np.abs(own_unary).sum())
-    flow = FlowGraph(count, np.concatenate(edges), np.concatenate(costs), total)
-    return flow.cut(own_unary, _NO_NODES, _NO_NODES)

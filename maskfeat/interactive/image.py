@@ -17,7 +17,7 @@ from maskfeat.interactive.cut import PAIRWISE_WEIGHT, OutlineCutter, SuperpixelC
 from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels
-from maskfeat.interactive.prompts import Prompt, PromptSet, Window, whole
+from maskfeat.interactive.prompts import Prompt, PromptSet, Window
 from maskfeat.recent import Recent
 from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
@@ -128,13 +128,19 @@ class ImageState:
         Returns:
             float32, shape (K,).
         """
-        labels = self.graph.labels[window or whole(values.shape)].ravel()
         count = self.graph.num_superpixels
-        sums = np.bincount(labels, values.ravel(), count)
-        means: FloatArray = (sums / np.maximum(np.bincount(labels, minlength=count), 1)).astype(
-            np.float32
-        )
-        return means
+        if window is None:
+            labels, sizes = self._flat_labels, self.graph.sizes
+        else:
+            labels = self.graph.labels[window].ravel()
+            sizes = np.maximum(np.bincount(labels, minlength=count), 1)
+        means = np.bincount(labels, values.ravel(), count) / sizes
+        return means.astype(np.float32)
+
+    @cached_property
+    def _flat_labels(self) -> IntArray:
+        """Superpixel of each pixel, (H * W,), in the type that numpy counts in."""
+        return self.graph.labels.ravel().astype(np.int64)
 
     def labels_by_watershed(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.

@@ -147,9 +147,10 @@ class LookMaps:
     ) -> None:
         self.look = look
         self._image = image
-        inside = look.filled((0, 0, *image.features.size)).unsqueeze(0)
-        # Features, color, 1 for cells in the image, and inner maps, (num_image_channels, h, w).
-        self.image_maps = torch.cat([*levels, inside, *inner])
+        # 1 for cells in the image, 0 beyond it, (h, w).
+        self.inside = look.filled((0, 0, *image.features.size))
+        # Features, color, `inside` and inner maps, (num_image_channels, h, w).
+        self.image_maps = torch.cat([*levels, self.inside[None], *inner])
         self._superpixels = image.labels[look.nearest(image.features.size)]
         # Channels of each level, and a factor, so that exp(-d2) is near 0 for what differs.
         ends = np.cumsum([len(level) for level in levels]).tolist()

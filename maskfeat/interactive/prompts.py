@@ -24,7 +24,7 @@ _STEPS_PER_OCTAVE = 2
 _FARTHEST = 2.0**20  # pixels; no image is larger
 # Pixels around a prompt that it can change: times its click radius, and at least. Chosen on objects
 # of train splits (experiments/interactive).
-_WINDOW_RADII, _LEAST_WINDOW_PX = 4.0, 24
+_WINDOW_RADII, _LEAST_WINDOW_PX = 4.0, 19
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def window_of_change(prompt: Prompt, size: tuple[int, ...]) -> Window:
     """The pixels of an image of a size that a prompt can change."""
     if math.isinf(prompt.click_radius):
         return whole(size)
+    # One less than a multiple of 4: the window of a click fills a look at pixels, see `look_at`.
     length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
+    length += -(length + 1) % 4 if length < 32 else 0
     return grown(window_around(prompt.pixels_yx), length, whole(size))
 
 

@@ -125,7 +125,7 @@ class TrainingSession:
         before = self.pred.copy()
         look = self._maps.look(as_square(look_at(window)))
         signs = MapReader.of_mask(before).read(look.look)[0]
-        can_change = look.inside[0] * ((signs < 0) if prompt.is_object else (signs > 0))
+        can_change = look.inside * ((signs < 0) if prompt.is_object else (signs > 0))
         return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
 
     def correct(self, correction: Correction, logits: Tensor) -> None:

@@ -51,11 +51,12 @@ class FlowGraph:
         # the same step: rounding never makes the object of a greater unary term smaller.
         self._step = _CAPACITY_BUDGET / total if total > 0 else 1.0
         self._sides = np.floor(pairwise * self._step).astype(np.int32)
-        nodes = np.arange(num_nodes)
-        source, sink = np.full(num_nodes, num_nodes), np.full(num_nodes, num_nodes + 1)
+        nodes = np.arange(num_nodes, dtype=np.int32)  # 32 bits are what scipy works with
+        source, sink = np.full_like(nodes, num_nodes), np.full_like(nodes, num_nodes + 1)
+        first, second = edges.T.astype(np.int32)
         # Every edge is stored in both directions, so that the flow has the same sparsity.
-        tails = np.concatenate([edges[:, 0], edges[:, 1], source, nodes, nodes, sink])
-        heads = np.concatenate([edges[:, 1], edges[:, 0], nodes, source, sink, nodes])
+        tails = np.concatenate([first, second, source, nodes, nodes, sink])
+        heads = np.concatenate([second, first, nodes, source, sink, nodes])
         entries = np.arange(1, len(tails) + 1, dtype=np.int32)
         layout = sparse.csr_matrix((entries, (tails, heads)), (num_nodes + 2,) * 2)
         layout.sort_indices()

@@ -162,7 +162,7 @@ def test_the_target_of_a_look_is_the_share_of_object(maps: ImageMaps, mask: np.n
     session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(0))
     look = session.first.look
 
-    area = session.target(look).mul(session.first.inside[0]).sum() * look.cell_px**2
+    area = session.target(look).mul(session.first.inside).sum() * look.cell_px**2
 
     assert float(area) == pytest.approx(mask.sum(), rel=0.1)
 
