@@ -27,7 +27,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics import best_node_ious
 from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import FeatureModel
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.superpixels import superpixels
 
@@ -69,10 +69,10 @@ def scores(
     ours = superpixels(model.features(rgb))
     lab = superpixels(LabEncoder(sigma=1.0).features(rgb))
     trees = [
-        superpixel_hierarchy(ours, merge_classifier=classifier),
-        superpixel_hierarchy(ours),
-        superpixel_hierarchy(ours, linkage="ward"),
-        superpixel_hierarchy(lab, linkage="ward"),
+        hierarchy(ours, merge_classifier=classifier),
+        hierarchy(ours, merge_classifier=None),
+        hierarchy(ours, linkage="ward", merge_classifier=None),
+        hierarchy(lab, linkage="ward", merge_classifier=None),
     ]
     return [
         float(best_node_ious(one.tree, one.superpixel_labels, image.masks).mean()) for one in trees

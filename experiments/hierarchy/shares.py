@@ -29,7 +29,7 @@ from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.features.color import color_distances
 from maskfeat.features.reading import COLOR_SHARE, Features
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import MergeClassifier
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
@@ -94,7 +94,7 @@ def scores(
     found: dict[str, list[float]] = {"best IoU": [], "ASA@25": [], "ASA@100": []}
     for image, features in images:
         graph = mixed_graph(features, mix)
-        tree = superpixel_hierarchy(graph, merge_classifier=classifier).tree
+        tree = hierarchy(graph, merge_classifier=classifier).tree
         curves.update(score_tree(tree, graph.labels, image, THRESHOLDS).curves["covering"])
         counts.append(tree_boundary_counts(tree, graph.labels, image, THRESHOLDS[2:22:2]))
         best = metrics.best_node_ious(tree, graph.labels, image.masks)

@@ -29,7 +29,7 @@ from maskfeat.labeling.examples import (
     with_clicks,
 )
 from maskfeat.labeling.prepared import PreparedImage
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.score_cut import class_cut, cut_costs
 from maskfeat.segment.superpixels import superpixels
@@ -97,9 +97,7 @@ def open_patches(scene: Scene, model: maskfeat.FeaturePyramid) -> Patches:
     graphs = {}
     for name, space in (("ours", features), ("color", color)):
         graph = superpixels(space, PER_MEGAPIXEL)
-        tree = superpixel_hierarchy(
-            graph, merge_classifier="default" if name == "ours" else None
-        ).tree
+        tree = hierarchy(graph, merge_classifier="default" if name == "ours" else None).tree
         found = np.zeros((0, 0))
         if name == "ours":
             found = describe(maps, RegionReader(graph.labels, graph.num_superpixels))

@@ -38,7 +38,7 @@ from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.evaluate.protocol import num_components
-from maskfeat.segment.hierarchy import superpixel_hierarchy, superpixel_tree
+from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.partition import EVEN_POWER, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -80,10 +80,10 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     superpixel_time = time.process_time() - started
     shown = {"encoder": encoder, "superpixels": superpixel_time}
 
-    def hierarchy() -> tuple[np.ndarray, PartitionTree]:
-        return graph.labels, superpixel_hierarchy(graph, merge_classifier="default").tree
+    def calibrated() -> tuple[np.ndarray, PartitionTree]:
+        return graph.labels, hierarchy(graph).tree
 
-    rows["maskfeat tree"] = _tree(hierarchy, image, numbers, PROBABLE_THRESHOLDS) | shown
+    rows["maskfeat tree"] = _tree(calibrated, image, numbers, PROBABLE_THRESHOLDS) | shown
     others = {
         "maskfeat partition": lambda: (graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)),
         "maskfeat tree, not calibrated": lambda: (graph.labels, superpixel_tree(graph)),

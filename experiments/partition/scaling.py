@@ -23,7 +23,7 @@ from skimage.segmentation import slic
 
 import maskfeat
 from maskfeat.data.heldout import ShardImages
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.partition import partition_superpixels
 from maskfeat.segment.superpixels import superpixels
 
@@ -62,7 +62,7 @@ def main() -> None:
             "pixels": side * side,
             "superpixels": cpu_seconds(lambda f=features: superpixels(f), args.repeats),
             "hierarchy": cpu_seconds(
-                lambda g=graph: superpixel_hierarchy(g, merge_classifier="default").cut(100),
+                lambda g=graph: hierarchy(g).cut(100),
                 args.repeats,
             ),
             "k-means": cpu_seconds(lambda g=graph: partition_superpixels(g, 100), args.repeats),

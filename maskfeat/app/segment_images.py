@@ -19,7 +19,7 @@ from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import image_entry, json_bytes
-from maskfeat.segment.hierarchy import Hierarchy, hierarchy, superpixel_hierarchy
+from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 from maskfeat.segment.resizing import enlarged, reduced
 from maskfeat.segment.tiles import superpixels_by_tiles
 
@@ -86,7 +86,7 @@ def _hierarchy(rgb: RgbImage, encoder: Encoder, work: Work, path: Path) -> Hiera
     if not work.tile or rgb.shape[0] * rgb.shape[1] <= work.max_megapixels * 1e6:
         return hierarchy(encoder(_reduced(rgb, work.max_megapixels, path)))
     graph = superpixels_by_tiles(rgb, encoder)
-    return superpixel_hierarchy(graph, merge_classifier=None if work.model == "lab" else "default")
+    return hierarchy(graph, merge_classifier=None if work.model == "lab" else "default")
 
 
 def _contours(tree: Hierarchy) -> npt.NDArray[np.uint8]:

@@ -29,7 +29,7 @@ from maskfeat.interactive.cut import OutlineCutter
 from maskfeat.interactive.image import distances_with_color
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.training_session import TrainingSession
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tree import PartitionTree
@@ -257,7 +257,7 @@ class PreparedImages:
         colors = (rgb2lab(image.image) / 100).astype(np.float32)
         distances = distances_with_color(features.neighbor_distances(), colors, features.scale)
         graph = superpixels(features, _PER_MEGAPIXEL, distances)
-        tree = superpixel_hierarchy(graph, merge_classifier="default").tree
+        tree = hierarchy(graph).tree
         return {
             **arrays_of(features),
             "colors": colors.astype(np.float16),

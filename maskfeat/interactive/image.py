@@ -19,7 +19,7 @@ from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels
 from maskfeat.interactive.prompts import Prompt, PromptSet, Window
 from maskfeat.recent import Recent
-from maskfeat.segment.hierarchy import Hierarchy, superpixel_hierarchy
+from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 from maskfeat.segment.seeded_watershed import SeededWatershed, split_by_seeds, steps_of_tree
 from maskfeat.segment.superpixels import RegionGraph, border_graph, superpixels
 
@@ -95,7 +95,7 @@ class ImageState:
         if colors is not None:
             self._distances = distances_with_color(self._distances, colors, features.scale)
         self.graph: RegionGraph = superpixels(features, per_megapixel, self._distances)
-        self.hierarchy: Hierarchy = superpixel_hierarchy(self.graph, merge_classifier="default")
+        self.hierarchy: Hierarchy = hierarchy(self.graph)
         self.cutter = SuperpixelCutter(self.graph, pairwise_weight)
         self.outline = OutlineCutter(*self._distances)
         self.changes: Recent[BoolArray] = Recent(_KEPT_CHANGES)

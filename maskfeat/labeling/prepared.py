@@ -14,7 +14,7 @@ from maskfeat.arrays import BoolArray, Float64Array
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, describe
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.score_cut import cut_costs
 from maskfeat.segment.superpixels import RegionGraph, superpixels
@@ -105,7 +105,7 @@ def prepare(
         per_megapixel: Superpixels for a million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)
-    tree = superpixel_hierarchy(graph, merge_classifier="default").tree
+    tree = hierarchy(graph).tree
     reader = RegionReader(graph.labels, graph.num_superpixels)
     descriptors = describe(extractor(rgb, features), reader)
     limit = float(np.finfo(np.float16).max)

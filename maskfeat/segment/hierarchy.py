@@ -13,10 +13,10 @@ from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import Features
 from maskfeat.segment.agglomeration import Borders, merge_nearest, ward_tree
 from maskfeat.segment.inputs import (
-    FeatureSource,
-    as_features,
+    GraphSource,
     checked_granularity,
     checked_num_segments,
+    graph_of,
 )
 from maskfeat.segment.merge_classifier import (
     MergeClassifier,
@@ -24,7 +24,7 @@ from maskfeat.segment.merge_classifier import (
     default_merge_classifier,
     reagglomerated,
 )
-from maskfeat.segment.superpixels import RegionGraph, superpixels
+from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import PartitionTree
 
 Linkage = Literal["nearest", "average", "ward"]
@@ -163,7 +163,7 @@ def _first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
 
 @renamed_argument("judge", "merge_classifier")
 def hierarchy(
-    features: FeatureSource,
+    features: GraphSource,
     *,
     per_megapixel: float = 26_000,
     linkage: Linkage = "nearest",
@@ -188,14 +188,14 @@ def hierarchy(
     Args:
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of an image,
-            for its Lab color.
+            for its Lab color; or superpixels, as the `RegionGraph` of `superpixels`.
         per_megapixel: Superpixels for a million pixels, see
             `maskfeat.segment.superpixels.superpixels`.
         linkage: See `superpixel_tree`.
         border_weight: See `superpixel_tree`.
         size_power: See `superpixel_tree`.
-        merge_classifier: For steps 3 and 4. "default" is the packaged one if `features` is a
-            `Features` (that which reads boundaries, if the network predicts them), else None. None
+        merge_classifier: For steps 3 and 4. "default" is the packaged one for `Features` and
+            superpixels (that which reads boundaries, if the network predicts them), else None. None
             leaves out both steps, and derives probabilities from the costs of step 2 as the
             network's loss does from distances,
             p = 2 / (1 + exp(scale * distance^2)).
@@ -213,30 +213,11 @@ def hierarchy(
             'merge_classifier must be a MergeClassifier, "default" or None, '
             f"got {shown(merge_classifier)}"
         )
-    if is_default and not isinstance(features, Features):
-        merge_classifier = None
-    return superpixel_hierarchy(
-        superpixels(as_features(features), per_megapixel),
-        linkage=linkage,
-        border_weight=border_weight,
-        size_power=size_power,
-        merge_classifier=merge_classifier,
-    )
-
-
-def superpixel_hierarchy(
-    graph: RegionGraph,
-    *,
-    linkage: Linkage = "nearest",
-    border_weight: float = BORDER_WEIGHT,
-    size_power: float = SIZE_POWER,
-    merge_classifier: MergeClassifier | Literal["default"] | None = None,
-) -> Hierarchy:
-    """Steps 2 to 4 of `hierarchy`, for given superpixels."""
+    graph = graph_of(features, per_megapixel)
     tree = superpixel_tree(graph, linkage, border_weight, size_power)
-    if merge_classifier == "default":
+    if is_default and isinstance(features, Features | RegionGraph):
         merge_classifier = default_merge_classifier(graph.boundary_probabilities is not None)
-    if merge_classifier is None:
+    if not isinstance(merge_classifier, MergeClassifier):
         exponents = np.minimum(graph.scale * tree.altitudes**2, _MAX_EXPONENT)
         probabilities = 2 / (1 + np.exp(exponents))
         tree = PartitionTree(tree.parents, 1 - probabilities, tree.sizes)

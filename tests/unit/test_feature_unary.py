@@ -7,9 +7,9 @@ from click_scenes import GRAPH, TRUTH, VALUES
 
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.prompts import Prompt, PromptSet
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 
-TREE = superpixel_hierarchy(GRAPH).tree
+TREE = hierarchy(GRAPH, merge_classifier=None).tree
 
 
 def click(row: int, column: int, is_object: bool, radius: float = np.inf) -> Prompt:

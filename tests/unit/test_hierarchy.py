@@ -17,7 +17,7 @@ from skimage.measure import label
 import maskfeat
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
-from maskfeat.segment.hierarchy import hierarchy, superpixel_hierarchy, superpixel_tree
+from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.merge_classifier import (
     MergeClassifier,
     calibrated,
@@ -328,7 +328,5 @@ def test_the_contour_map_is_the_one_that_higra_draws(pixels) -> None:
 
 def test_superpixels_at_hand_give_the_same_hierarchy() -> None:
     features = Features.from_dense(smooth_noise(), scale=5)
-    from_superpixels = superpixel_hierarchy(
-        superpixels(features), merge_classifier=default_merge_classifier()
-    )
+    from_superpixels = hierarchy(superpixels(features), merge_classifier=default_merge_classifier())
     np.testing.assert_array_equal(from_superpixels.cut(30), hierarchy(features).cut(30))

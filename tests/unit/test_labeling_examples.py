@@ -12,12 +12,12 @@ from maskfeat.labeling.examples import (
     with_clicks,
 )
 from maskfeat.labeling.prepared import PreparedImage
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.score_cut import cut_costs
 
 DESCRIPTORS = np.zeros((GRAPH.num_superpixels, 1), np.float16)
 IMAGE = PreparedImage(
-    GRAPH, cut_costs(GRAPH), superpixel_hierarchy(GRAPH).tree, DESCRIPTORS, (60, 100)
+    GRAPH, cut_costs(GRAPH), hierarchy(GRAPH, merge_classifier=None).tree, DESCRIPTORS, (60, 100)
 )
 
 

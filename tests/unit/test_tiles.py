@@ -12,7 +12,7 @@ from maskfeat.features.lab import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.segment import tiles as tiles_module
-from maskfeat.segment.hierarchy import superpixel_hierarchy
+from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.superpixels import superpixels
 from maskfeat.segment.tiles import superpixels_by_tiles
 
@@ -67,7 +67,7 @@ def test_features_of_a_network_give_nearly_the_same_segments(
         return encode(part)
 
     trees = [
-        superpixel_hierarchy(graph, merge_classifier="default")
+        hierarchy(graph)
         for graph in (superpixels(encode(large)), superpixels_by_tiles(large, encode_part))
     ]
     assert len(parts) == 4
