@@ -182,7 +182,7 @@ class PromptHistory:
             box: Holds the object of the next prompts.
         """
         self._start = None if start is None else (start, 0)
-        self._cut = self._mask_of if box is None else partial(self._mask_of, box=box)
+        self._cut: MaskOf = self._mask_of if box is None else partial(self._mask_of, box=box)
         self._prompts: list[Prompt] = []
         self._shown = start
 

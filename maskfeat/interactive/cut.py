@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from maskfeat.arguments import checked_number
@@ -65,26 +64,23 @@ class SuperpixelCutter:
     def cut(
         self,
         logits: FloatArray,
-        object_superpixels: npt.ArrayLike,
-        background_superpixels: npt.ArrayLike,
-        excluded_superpixels: npt.ArrayLike = (),
+        inside: IntArray,
+        outside: IntArray,
+        excluded: IntArray = _NO_NODES,
     ) -> BoolArray:
         """Cut the whole image.
 
         Args:
             logits: Logit of "object" of each superpixel by itself, shape (K,).
-            object_superpixels: Superpixels of object clicks, integers, shape (N,).
-            background_superpixels: Superpixels of background clicks, integers, shape (M,).
-            excluded_superpixels: Superpixels fixed to the background without a click, shape (B,);
-                one that is clicked as object is object.
+            inside: Superpixels of object clicks, shape (N,).
+            outside: Superpixels of background clicks, shape (M,).
+            excluded: Superpixels fixed to the background without a click, shape (B,); one that is
+                clicked as object is object.
 
         Returns:
             Whether each superpixel is the object, bool, shape (K,).
-
-        Raises:
-            ValueError: If a superpixel does not exist.
         """
-        fixed = self._fixed(object_superpixels, background_superpixels, excluded_superpixels)
+        fixed = _fixed(inside, outside, excluded)
         return self._flow.cut(_clipped(logits) * self.graph.sizes, *fixed)
 
     def cut_within(
@@ -92,25 +88,19 @@ class SuperpixelCutter:
         is_free: BoolArray,
         labels: BoolArray,
         logits: FloatArray,
-        object_superpixels: npt.ArrayLike,
-        background_superpixels: npt.ArrayLike,
-        excluded_superpixels: npt.ArrayLike = (),
+        inside: IntArray,
+        outside: IntArray,
+        excluded: IntArray = _NO_NODES,
     ) -> BoolArray:
-        """Cut some superpixels; the others keep their labels, as hard constraints.
+        """As `cut` for some superpixels; the others keep their labels, as hard constraints.
 
         Args:
             is_free: The superpixels to cut, bool, shape (K,).
             labels: Labels of all others, bool, shape (K,).
-            logits: See `cut`.
-            object_superpixels: See `cut`.
-            background_superpixels: See `cut`.
-            excluded_superpixels: See `cut`.
-
-        Returns:
-            See `cut`.
-
-        Raises:
-            ValueError: If a superpixel does not exist.
+            logits: See `cut`, as are the next three.
+            inside: See there.
+            outside: See there.
+            excluded: See there.
         """
         free = np.flatnonzero(is_free)
         number = np.full(len(labels), -1)
@@ -124,38 +114,16 @@ class SuperpixelCutter:
         within = np.flatnonzero(is_free[one] & is_free[other])
         edges = number[self.graph.edges[within]]
         flow = FlowGraph(len(free), edges, self._costs[within], float(np.abs(unary).sum()))
-        fixed = self._fixed(object_superpixels, background_superpixels, excluded_superpixels)
+        fixed = (number[ids][is_free[ids]] for ids in _fixed(inside, outside, excluded))
         found = labels.copy()
-        found[free] = flow.cut(unary, *(number[ids][is_free[ids]] for ids in fixed))
+        found[free] = flow.cut(unary, *fixed)
         return found
 
-    def _fixed(
-        self,
-        object_superpixels: npt.ArrayLike,
-        background_superpixels: npt.ArrayLike,
-        excluded_superpixels: npt.ArrayLike,
-    ) -> tuple[IntArray, IntArray]:
-        """The hard constraints of both kinds, object and background; each once, rising."""
-        inside = self._checked(object_superpixels, "object_superpixels")
-        outside = self._checked(background_superpixels, "background_superpixels")
-        excluded = self._checked(excluded_superpixels, "excluded_superpixels")
-        conflicting = np.intersect1d(inside, outside)
-        return (
-            np.setdiff1d(inside, conflicting),
-            np.setdiff1d(np.union1d(outside, excluded), inside),
-        )
 
-    def _checked(self, superpixels: npt.ArrayLike, name: str) -> IntArray:
-        ids = np.asarray(superpixels)
-        if ids.size and not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"{name} must be integers, got {ids.dtype}")
-        unique = np.unique(ids.astype(np.int64))
-        if unique.size and (unique[0] < 0 or unique[-1] >= self.graph.num_superpixels):
-            raise ValueError(
-                f"{name} must lie in 0 to {self.graph.num_superpixels - 1}, "
-                f"got {unique[0]} to {unique[-1]}"
-            )
-        return unique
+def _fixed(inside: IntArray, outside: IntArray, excluded: IntArray) -> tuple[IntArray, IntArray]:
+    """The hard constraints, object and background; each superpixel once, rising."""
+    only_inside = np.setdiff1d(inside, outside)
+    return only_inside, np.setdiff1d(np.union1d(outside, excluded), inside)
 
 
 def _clipped(logits: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """The click decoder: feature maps, the tree and all prompts of an image -> logits of "object".
 
 The image half is computed once for each look, the prompt half for each set of prompts. Prompts are
-maps on the grid, each a maximum over the prompts of one sign, so the answer is a function of the
+maps on the grid, each a maximum over the prompts of one label, so the answer is a function of the
 set of prompts. Taken from the field: clicks as maps beside the image (Xu et al., CVPR 2016,
 arXiv:1603.04042), disks and a coarser mask as inputs (RITM, arXiv:2102.06583), a coarse look and a
 focus crop (FocalClick, arXiv:2204.02574), prompts that meet encoded image features late

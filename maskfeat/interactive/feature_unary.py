@@ -72,7 +72,9 @@ class FeatureUnary:
     def whole(self, given: PromptSet) -> FloatArray:
         """See `image.Unary`; the same for all pixels of a superpixel."""
         labels = self._graph.labels
-        inside, outside = (superpixels_of(given.prompts, kind, labels) for kind in (True, False))
+        inside, outside = (
+            superpixels_of(given.prompts, is_object, labels) for is_object in (True, False)
+        )
         logits = np.zeros(self._graph.num_superpixels, np.float32)
         if len(inside):
             logits += self._logits(inside)

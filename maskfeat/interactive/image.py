@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -129,13 +129,14 @@ class ImageState:
             float32, shape (K,).
         """
         count = self.graph.num_superpixels
-        if window is None:
-            labels, sizes = self._flat_labels, self.graph.sizes
-        else:
-            labels = self.graph.labels[window].ravel()
+        labels = self._flat_labels
+        sizes: npt.NDArray[Any] = self.graph.sizes
+        if window is not None:
+            labels = self.graph.labels[window].ravel().astype(np.int64)
             sizes = np.maximum(np.bincount(labels, minlength=count), 1)
-        means = np.bincount(labels, values.ravel(), count) / sizes
-        return means.astype(np.float32)
+        sums = np.bincount(labels, values.ravel(), count)
+        means: FloatArray = (sums / sizes).astype(np.float32)
+        return means
 
     @cached_property
     def _flat_labels(self) -> IntArray:

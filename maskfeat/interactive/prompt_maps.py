@@ -1,6 +1,6 @@
 """Image and prompts as maps on the grid of a look: what the click decoder reads.
 
-Every map is a maximum over the prompts of one sign, so the maps are a function of the *set* of
+Every map is a maximum over the prompts of one label, so the maps are a function of the *set* of
 prompts. Clicks as distance maps beside the image: Xu et al., Deep interactive object selection,
 CVPR 2016 (arXiv:1603.04042); disks and a coarser mask as input: RITM (arXiv:2102.06583). New are
 distances in feature space and in the tree.
@@ -27,7 +27,7 @@ from maskfeat.segment.tree import PartitionTree
 COLOR_SCALE = 30.0  # of squared distances of L*a*b* / 100
 _NEARNESS_MAPS = 4  # by distance in the image; one more by each level, and by color
 _LEAST_RADIUS_CELLS = 0.7
-_MOST_PIXELS = 256  # of all prompts of one sign
+_MOST_PIXELS = 256  # of all prompts on the object, and of all on the background
 
 
 def num_image_channels(channels: Sequence[int], inner_channels: Sequence[int] = ()) -> int:
@@ -40,8 +40,8 @@ def num_prompt_channels(num_levels: int) -> int:
     return 2 * (_NEARNESS_MAPS + num_levels + 1) + TreeMaps.CHANNELS + 5
 
 
-class PixelsOfSign(NamedTuple):
-    """The pixels of all prompts of one sign.
+class PromptPixels(NamedTuple):
+    """The pixels of all prompts on the object, or of all on the background.
 
     Attributes:
         places_yx: float32, (N, 2).
@@ -58,11 +58,13 @@ class ReadPrompts(NamedTuple):
     """Maps of a set of prompts on any grid.
 
     Attributes:
-        signs: Of the prompts on the object, and on the background.
+        inside: Of the prompts on the object.
+        outside: Of the prompts on the background.
         of_tree: See `TreeMaps.maps`, (6, K).
     """
 
-    signs: tuple[PixelsOfSign, PixelsOfSign]
+    inside: PromptPixels
+    outside: PromptPixels
     of_tree: FloatArray
 
 
@@ -117,18 +119,21 @@ class ImageMaps:
         """Read a set of prompts, once for the looks at it that come one after another."""
         key = tuple((prompt.key, prompt.click_radius) for prompt in prompts)
         if self._last_read is None or self._last_read[0] != key:
-            own = [_pixels_of([p for p in prompts if p.is_object == s]) for s in (True, False)]
+            own = [
+                _pixels_of([prompt for prompt in prompts if prompt.is_object == is_object])
+                for is_object in (True, False)
+            ]
             superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
             of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
             pixels = np.concatenate([pixels for pixels, _ in own])
             colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
             at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
             counts = [len(pixels) for pixels, _ in own]
-            signs = [
-                PixelsOfSign(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
+            inside, outside = (
+                PromptPixels(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
                 for (places, radii), features in zip(own, torch.split(at, counts), strict=True)
-            ]
-            self._last_read = key, ReadPrompts((signs[0], signs[1]), of_tree)
+            )
+            self._last_read = key, ReadPrompts(inside, outside, of_tree)
         return self._last_read[1]
 
 
@@ -154,7 +159,7 @@ class LookMaps:
         self._superpixels = image.labels[look.nearest(image.features.size)]
         # Channels of each level, and a factor, so that exp(-d2) is near 0 for what differs.
         ends = np.cumsum([len(level) for level in levels]).tolist()
-        self._channels = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
+        self._channels = [slice(first, last) for first, last in itertools.pairwise([0, *ends])]
         self._scales = [image.features.scale] * (len(levels) - 1) + [COLOR_SCALE]
 
     def prompt_maps(
@@ -177,7 +182,7 @@ class LookMaps:
             prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
         """
         read = self._image.read(prompts)
-        maps = [self._nearness(pixels) for pixels in read.signs]
+        maps = [self._nearness(pixels) for pixels in (read.inside, read.outside)]
         maps.append(torch.from_numpy(read.of_tree[:, self._superpixels]))
         others = torch.zeros(5, self.look.rows, self.look.columns)
         if box_yxyx is not None:
@@ -190,7 +195,7 @@ class LookMaps:
         others[4] = float(np.log2(self.look.cell_px)) / 4
         return torch.cat([*maps, others])
 
-    def _nearness(self, pixels: PixelsOfSign) -> Tensor:
+    def _nearness(self, pixels: PromptPixels) -> Tensor:
         """Nearness of each cell to the nearest of some pixels, in (0, 1]; 0 without any."""
         shape = (_NEARNESS_MAPS + len(self._scales), self.look.rows, self.look.columns)
         if not len(pixels.places_yx):
@@ -207,7 +212,7 @@ class LookMaps:
         d2 = [squared / 8, distance / 8, distance / 32, in_radii, *self._feature_d2(pixels)]
         return torch.stack(d2).neg_().exp_()
 
-    def _feature_d2(self, pixels: PixelsOfSign) -> list[Tensor]:
+    def _feature_d2(self, pixels: PromptPixels) -> list[Tensor]:
         """Scaled squared distance of each cell to the nearest pixel, by level, each (h, w)."""
         found, vectors = [], self.image_maps.flatten(1)
         shape = self.look.rows, self.look.columns
@@ -286,7 +291,7 @@ class TreeMaps:
             outside: Superpixels of background clicks, (M,).
 
         Returns:
-            float32, shape (6, K); 0 where there is no click of the sign:
+            float32, shape (6, K); 0 where there is no such click:
             0, 1: probability and log size of the meeting node with the object clicks;
             2: probability of that child of it that holds the click;
             3, 4: as 0 and 1, for the background clicks;

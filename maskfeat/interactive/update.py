@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from maskfeat.arrays import BoolArray, FloatArray, IntArray
+from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.interactive.cut import BAND_PX
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.prompts import (
@@ -210,6 +210,11 @@ def _keys(prompts: Sequence[Prompt]) -> tuple[Hashable, ...]:
     return tuple(prompt.key for prompt in prompts)
 
 
+def _superpixels(prompts: Sequence[Prompt], labels: Int32Array) -> tuple[IntArray, IntArray]:
+    """Superpixels of object prompts and of background prompts, (N,) and (M,)."""
+    return superpixels_of(prompts, True, labels), superpixels_of(prompts, False, labels)
+
+
 def _pixels(prompts: Sequence[Prompt]) -> tuple[IntArray, IntArray]:
     """Pixels of object prompts and of background prompts, (N, 2) and (M, 2)."""
     return pixels_of(prompts, True), pixels_of(prompts, False)
@@ -237,7 +242,7 @@ class PromptedMasks:
         state, labels = self._state, self._state.graph.labels
         unary = state.unary.whole(PromptSet(prompts, self._box, self._mask))
         logits = state.superpixel_means(unary)
-        inside, outside = (superpixels_of(prompts, kind, labels) for kind in (True, False))
+        inside, outside = _superpixels(prompts, labels)
         if not len(inside):  # a box or a mask holds an object
             inside = np.array([int(logits.argmax())], np.int64)
         is_object = state.cutter.cut(logits, inside, outside, self._excluded())
@@ -310,12 +315,13 @@ class PromptedMasks:
         is_free[labels[window]] = True
         is_free &= before != prompt.is_object
         is_free[own] = True
-        clicked = {kind: superpixels_of(near, kind, labels) for kind in (True, False)}
-        other = not prompt.is_object
-        clicked[other] = np.setdiff1d(clicked[other], own)  # of both kinds: this prompt counts
-        after = state.cutter.cut_within(
-            is_free, before, logits, clicked[True], clicked[False], self._excluded()
-        )
+        inside, outside = _superpixels(near, labels)
+        # Of a superpixel with both, this prompt counts.
+        if prompt.is_object:
+            outside = np.setdiff1d(outside, own)
+        else:
+            inside = np.setdiff1d(inside, own)
+        after = state.cutter.cut_within(is_free, before, logits, inside, outside, self._excluded())
         is_changed = after[labels[window]] == prompt.is_object
         return np.where(is_changed, prompt.is_object, mask[window])
 
