@@ -1,4 +1,4 @@
-"""Modules by the paths they had in 0.1: imports, class paths in configs. They go with 0.3."""
+"""Modules by the paths they had in 0.1 and 0.2: imports, class paths in configs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 # Path within the package -> path of today.
 FORMER = {
-    "hill": "labeling",
     "app.annotate_server": "app.server",
     "app.label_server": "app.server",
+    "app.result_origin": "app.segment_task",
+    "data.annotations.counts": "data.annotations.rle",
+    "data.annotations.image_files": "data.folder",
     "data.cache": "data.shards.cache",
+    "data.convert.runs": "data.annotations.painting",
     "data.counts": "data.annotations.rle",
     "data.examples": "data.order.loaders",
     "data.http_stream": "data.shards.http_stream",
@@ -39,13 +42,14 @@ FORMER = {
     "data.sizes": "data.shards.count",
     "data.skips": "data.order.skips",
     "data.stream": "data.shards.stream",
+    "data.synth.splits": "data.synth.shapes",
     "data.tar": "data.shards.tar",
     "data.training": "data.training_set",
     "data.workers": "data.order.workers",
     "data.write": "data.shards.write",
+    "evaluate.baselines": "features.lab",
     "evaluate.net_summary": "running.net_summary",
     "evaluate.pictures": "evaluate.drawing",
-    "evaluate.baselines": "features.lab",
     "evaluate.predictions": "running.predictions",
     "evaluate.rank_watch": "running.rank_watch",
     "evaluate.reaching": "evaluate.clicks_with_radius",
@@ -57,6 +61,7 @@ FORMER = {
     "evaluate.throughput": "running.throughput",
     "failed_start": "running.run_folder",
     "failures": "running.failures",
+    "hill": "labeling",
     "hill.answers": "labeling.learner",
     "hill.checks": "labeling.checks",
     "hill.classifier": "labeling.classifier",
@@ -70,6 +75,7 @@ FORMER = {
     "hill.order": "labeling.learner",
     "hill.prepared": "labeling.prepared",
     "hill.sources": "labeling.descriptors",
+    "labeling.proposal": "labeling.learner",
     "run_folder": "running.run_folder",
     "running.failed_start": "running.run_folder",
     "running.run_summary": "running.tensorboard",
@@ -92,8 +98,8 @@ FORMER = {
     "segment.monotone": "segment.mlp",
     "segment.reach": "interactive.prompts",
     "segment.remerging": "segment.merge_classifier",
-    "segment.score_maps": "segment.inputs",
     "segment.scene": "interactive.image",
+    "segment.score_maps": "segment.inputs",
     "segment.small_net": "segment.mlp",
     "segment.windows": "interactive.prompts",
 }
