@@ -24,8 +24,8 @@ _HOMES = {
     "hierarchy": "maskfeat.segment.hierarchy",
     "Hierarchy": "maskfeat.segment.hierarchy",
     "InteractiveSegmenter": "maskfeat.interactive.segmenter",
-    "save_pretrained": "maskfeat.interactive.pretrained",
-    "from_pretrained": "maskfeat.interactive.pretrained",
+    "save_pretrained": "maskfeat.interactive.decoder_file",
+    "from_pretrained": "maskfeat.interactive.decoder_file",
     "score_cut": "maskfeat.segment.score_cut",
     "Labeler": "maskfeat.labeling.labeler",
 }
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from maskfeat.features.pyramid import FeaturePyramid
     from maskfeat.features.reading import Features
     from maskfeat.features.weights import load, read_card
-    from maskfeat.interactive.pretrained import from_pretrained, save_pretrained
+    from maskfeat.interactive.decoder_file import from_pretrained, save_pretrained
     from maskfeat.interactive.segmenter import InteractiveSegmenter
     from maskfeat.labeling.labeler import Labeler
     from maskfeat.segment.hierarchy import Hierarchy, hierarchy

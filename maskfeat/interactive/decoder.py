@@ -14,7 +14,6 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -201,6 +200,9 @@ class DecodedImage:
         self._decoder = decoder
         self._maps = maps
         self._kept: Recent[Encoded] = Recent(_KEPT_LOOKS)
+        whole_image = Look.around((0, 0, *maps.features.size), CELLS, decoder.multiple)
+        with torch.inference_mode():
+            self._first = self._encode(whole_image)
 
     @torch.inference_mode()
     def whole(self, given: PromptSet) -> FloatArray:
@@ -238,12 +240,6 @@ class DecodedImage:
         maps, of_image = encoded
         logits: Tensor = self._decoder(of_image, maps_of(given, maps, previous).unsqueeze(0))
         return logits[0]
-
-    @cached_property
-    def _first(self) -> Encoded:
-        """The look at the whole image."""
-        box = (0, 0, *self._maps.features.size)
-        return self._encode(Look.around(box, CELLS, self._decoder.multiple))
 
     def _encoded(self, look: Look) -> Encoded:
         return self._kept.get(look, lambda: self._encode(look))
