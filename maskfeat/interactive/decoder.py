@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from maskfeat.arrays import FloatArray
-from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.look import Look, MapReader, mask_on
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
 from maskfeat.interactive.prompts import Prompt, PromptSet, Window, distances_in_radii
 from maskfeat.recent import Recent
@@ -251,7 +251,7 @@ class DecodedImage:
 
 def maps_of(given: PromptSet, look: LookMaps, previous: Tensor | None = None) -> Tensor:
     """All that a user gave, as maps on the grid of a look, see `LookMaps.prompt_maps`."""
-    start = None if given.mask is None else MapReader.of_mask(given.mask).read(look.look)[0]
+    start = None if given.mask is None else mask_on(look.look, given.mask)
     return look.prompt_maps(given.prompts, given.box, start, previous)
 
 

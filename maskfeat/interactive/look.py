@@ -69,6 +69,10 @@ class Look:
         columns = self.left + (torch.arange(self.columns) + 0.5) * self.cell_px - 0.5
         return rows, columns
 
+    def lies_on(self, stride: float) -> bool:
+        """Whether its cells are those of a map with so many pixels per cell."""
+        return self.cell_px == stride and self.top % stride == 0 and self.left % stride == 0
+
     def filled(self, box_yxyx: Sequence[float]) -> Tensor:
         """1 for cells whose middle lies in a box (top, left, bottom, right; pixels), (h, w)."""
         rows, columns = self.centers
@@ -103,7 +107,7 @@ class Look:
         found = beyond.clone()
         if top >= bottom or left >= right:
             return found
-        if self.cell_px == 1 and self.top == int(self.top) and self.left == int(self.left):
+        if self.lies_on(1):
             first, start = top - int(self.top), left - int(self.left)
             own = cells[first : first + bottom - top, start : start + right - left]
             found[top:bottom, left:right] = own
@@ -128,11 +132,6 @@ class MapReader:
         self._levels = [level]
         self._stride = stride
 
-    @classmethod
-    def of_mask(cls, mask: BoolArray) -> MapReader:
-        """Reads a mask (H, W): 1 object, -1 background."""
-        return cls(torch.from_numpy(mask).float().mul_(2).sub_(1).unsqueeze(0), 1)
-
     def read(self, look: Look) -> Tensor:
         """The map on a grid, (C, rows, columns); beyond the map its border goes on."""
         octave = max(0, math.floor(math.log2(look.cell_px / self._stride) + 1e-6))
@@ -140,14 +139,23 @@ class MapReader:
             self._levels.append(_halved(self._levels[-1]))
         octave = min(octave, len(self._levels) - 1)
         level, stride = self._levels[octave], self._stride * 2**octave
-        top, left = look.top / stride, look.left / stride
-        if look.cell_px == stride and top == int(top) and left == int(left):
-            return _cut_out(level, int(top), int(left), look.rows, look.columns)
+        if look.lies_on(stride):
+            top, left = int(look.top / stride), int(look.left / stride)
+            return _cut_out(level, top, left, look.rows, look.columns)
         rows, columns = look.centers
         height, width = level.shape[1:]
         y = 2 * (rows + 0.5) / (height * stride) - 1
         x = 2 * (columns + 0.5) / (width * stride) - 1
         return _sampled(level, y, x)
+
+
+def mask_on(look: Look, mask: BoolArray) -> Tensor:
+    """A mask (H, W) on the grid of a look: 1 object, -1 background, (rows, columns)."""
+    values = torch.from_numpy(mask).unsqueeze(0)
+    if look.lies_on(1):  # cut out first: a tenth of the time
+        values = _cut_out(values, int(look.top), int(look.left), look.rows, look.columns)
+        return values[0].float().mul_(2).sub_(1)
+    return MapReader(values.float().mul_(2).sub_(1), 1).read(look)[0]
 
 
 def _halved(level: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.cut import BAND_PX, OutlineCutter
 from maskfeat.interactive.decoder import CELLS, look_at, object_window
-from maskfeat.interactive.look import Look, MapReader
+from maskfeat.interactive.look import Look, MapReader, mask_on
 from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
 from maskfeat.interactive.prompts import (
     Box,
@@ -124,7 +124,7 @@ class TrainingSession:
         near = [one for one in self.given.prompts if lies_in(one.pixels_yx, window).any()]
         before = self.pred.copy()
         look = self._maps.look(as_square(look_at(window)))
-        signs = MapReader.of_mask(before).read(look.look)[0]
+        signs = mask_on(look.look, before)
         can_change = look.inside * ((signs < 0) if prompt.is_object else (signs > 0))
         return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
 
