@@ -27,7 +27,6 @@ from maskfeat.segment.tree import PartitionTree
 COLOR_SCALE = 30.0  # of squared distances of L*a*b* / 100
 _NEARNESS_MAPS = 4  # by distance in the image; one more by each level, and by color
 _LEAST_RADIUS_CELLS = 0.7
-_KEPT_PIXELS = 10_000  # 400 bytes each
 _MOST_PIXELS = 256  # of all prompts on the object, and of all on the background
 
 
@@ -108,7 +107,6 @@ class ImageMaps:
             )
         self._inner = [MapReader(features.inner[s].cpu(), s) for s in inner_strides]
         self._last_read: tuple[Hashable, ReadPrompts] | None = None
-        self._read_pixels: dict[int, Tensor] = {}  # features at pixels of prompts, by flat number
 
     def look(self, look: Look) -> LookMaps:
         """The maps on the grid of a look."""
@@ -127,7 +125,9 @@ class ImageMaps:
             ]
             superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
             of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
-            at = self._features_at(np.concatenate([pixels for pixels, _ in own]))
+            pixels = np.concatenate([pixels for pixels, _ in own])
+            colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
+            at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
             counts = [len(pixels) for pixels, _ in own]
             inside, outside = (
                 PromptPixels(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
@@ -135,21 +135,6 @@ class ImageMaps:
             )
             self._last_read = key, ReadPrompts(inside, outside, of_tree)
         return self._last_read[1]
-
-    def _features_at(self, pixels_yx: IntArray) -> Tensor:
-        """Features of all levels and color at pixels (N, 2), each read once, (N, sum of C_l)."""
-        flat = (pixels_yx @ (self.labels.shape[1], 1)).tolist()
-        new = [index for index, number in enumerate(flat) if number not in self._read_pixels]
-        if new:
-            if len(self._read_pixels) > _KEPT_PIXELS:
-                self._read_pixels, new = {}, list(range(len(flat)))
-            pixels = pixels_yx[new]
-            colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
-            at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
-            self._read_pixels.update(zip((flat[index] for index in new), at, strict=True))
-        if not flat:
-            return torch.zeros(0, self.features.num_channels + len(self.colors))
-        return torch.stack([self._read_pixels[number] for number in flat])
 
 
 class LookMaps:
