@@ -70,7 +70,7 @@ class Look:
         return rows, columns
 
     def lies_on(self, stride: float) -> bool:
-        """Whether its cells are those of a map with so many pixels per cell."""
+        """Whether its cells are those of a map of this stride, pixels per cell."""
         return self.cell_px == stride and self.top % stride == 0 and self.left % stride == 0
 
     def filled(self, box_yxyx: Sequence[float]) -> Tensor:
