@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,21 @@ def pytest_collection_finish() -> None:
 def _log_is_heard(monkeypatch):
     """`caplog` listens above the package's logger, which a command run before has cut off."""
     monkeypatch.setattr(logging.getLogger("maskfeat"), "propagate", True)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Processes that the package spawns are forks of a server that has imported torch."""
+    from forked_python import start_server
+
+    start_server()
+    get_context = multiprocessing.get_context
+
+    def get_forking(method=None):
+        return get_context("forkserver" if method == "spawn" else method)
+
+    monkeypatch.setattr(multiprocessing, "get_context", get_forking)
+    monkeypatch.setattr("maskfeat.app.segment_run.get_context", get_forking)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ def segment(photos: Path, out: Path, *words: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_workers_write_the_bytes_of_one(photos, tmp_path, capsys) -> None:
     model = str(tmp_path / "net.safetensors")
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from data_settings import data_module
+from forked_python import start_server
 from shard_factory import annotation_of, jpg_bytes, write_members, write_shard
 
 from maskfeat.batch import SkippedSample, collate
@@ -77,6 +78,7 @@ def test_a_batch_holds_what_it_says(shards) -> None:
 
 
 def test_two_ranks_read_each_sample_once_whatever_the_workers(shards) -> None:
+    start_server()  # whose forks have imported torch
     expected = None
     for num_workers, start in ((0, None), (2, "fork"), (1, "spawn"), (1, "forkserver")):
         seen = []

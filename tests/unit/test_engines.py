@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 from shard_factory import files_of, write_shard
 from waiting import wait_until
@@ -40,8 +41,8 @@ PACKAGES = {"dask": "distributed", "submitit": "submitit", "ray": "ray"}
 
 
 def processes(num: int = 1) -> Engine:
-    spawn = multiprocessing.get_context("spawn")
-    return Engine(partial(ProcessPoolExecutor, num, spawn))
+    forked_python.start_server()  # whose forks have imported what the workers need
+    return Engine(partial(ProcessPoolExecutor, num, multiprocessing.get_context("forkserver")))
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -105,6 +106,7 @@ def test_a_part_whose_worker_dies_is_repeated_and_gives_the_same_bytes(
     assert report.problems == []
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_process_of_the_pool_that_dies_is_replaced(tmp_path: Path) -> None:
     inputs = find_inputs([str(write_tars(tmp_path / "in", 1))])
     convert_inputs(inputs, tmp_path / "whole", SMALL, num_workers=0)

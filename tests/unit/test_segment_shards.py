@@ -6,11 +6,10 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked_python
 import pytest
 import torch
 from bad_server import bad_server
@@ -146,6 +145,7 @@ def test_what_cannot_be_segmented_is_counted_by_reason(tmp_path: Path, caplog) -
     assert "skipped sample 'b'" in caplog.text
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_threads_and_processes_do_not_change_a_byte(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "photos.tar", 3)
     recipe = SegmentRecipe("maskfeat-b0", "cpu", {"num_segments": 12})
@@ -158,8 +158,8 @@ def test_a_run_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> No
     tar = write_tar(tmp_path / "photos.tar", 8)
     convert(tar, tmp_path / "whole")
     words = ["photos.tar", "--out=broken", "--model=lab", "--shard-mb=0.02", "--num-workers=1"]
-    run = [sys.executable, "-c", killed_after("photos-000001.tar"), "shards", "segment", *words]
-    killed = subprocess.run(run, cwd=tmp_path, stdout=-1, stderr=-3, check=False)
+    run = ["-c", killed_after("photos-000001.tar"), "shards", "segment", *words]
+    killed = forked_python.run(run, tmp_path)
     assert killed.returncode == -signal.SIGKILL
     children = killed.stdout.split()
     wait_until(lambda: all(is_gone(int(child)) for child in children))
