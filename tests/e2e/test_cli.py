@@ -192,7 +192,7 @@ def holding_shipped_weights(path: Path) -> FeaturePyramid:
     return trained
 
 
-def test_all_further_goes_on_from_shipped_weights_and_their_head(
+def test_further_training_goes_on_from_shipped_weights_and_their_head(
     command, tmp_path, repository
 ) -> None:
     drawn_stand_ins(repository / "conf/all.yaml", tmp_path / "data")
@@ -202,13 +202,14 @@ def test_all_further_goes_on_from_shipped_weights_and_their_head(
         "--config=conf/all.yaml",
         "--config=conf/borders.yaml",
         "--config=conf/all_further.yaml",
+        "--config=conf/margins.yaml",
         "--data_root=data",
         "--model.learning_rate=1e-9",
         *OF_SHIPPED_NET,
         "--trainer.limit_val_batches=0",
         *CHECKPOINTS,
     )
-    (last,) = tmp_path.glob("runs/all_further/**/last.ckpt")
+    (last,) = tmp_path.glob("runs/margins/**/last.ckpt")
     assert holding_shipped_weights(last).boundary_heads
 
 
