@@ -1,6 +1,6 @@
 """`maskfeat shards segment` under each executor: a worker and the driver die, bytes are compared.
 
-    python experiments/scale/executors.py DATA --out experiments/scale --num 120 --side 64
+    python experiments/scale/executors.py DATA --out experiments/scale --num 2000 --side 64
 
 DATA holds folders of tars of photographs. NUM of them, reduced to a short side of SIDE pixels, are
 put into 8 tars. They are segmented once without disturbance, then under each executor: a worker is
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--num", type=int, default=120)
+    parser.add_argument("--num", type=int, default=2000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--executors", nargs="+", default=list(OPTIONS))
