@@ -1,4 +1,4 @@
-"""Modules by the paths they had in 0.1 and 0.2: imports, class paths in configs."""
+"""Modules by the paths they had in 0.1, and most of 0.2: imports, class paths in configs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FORMER = {
     "app.result_origin": "app.segment_task",
     "data.annotations.counts": "data.annotations.rle",
     "data.annotations.image_files": "data.folder",
+    "data.annotations.reduce": "data.annotations.painting",
     "data.cache": "data.shards.cache",
+    "data.convert.parts": "data.convert.pool",
     "data.convert.runs": "data.annotations.painting",
     "data.counts": "data.annotations.rle",
     "data.examples": "data.order.loaders",
@@ -29,6 +31,8 @@ FORMER = {
     "data.limits": "data.annotations.limits",
     "data.loaders": "data.order.loaders",
     "data.mixture": "data.order.schedule",
+    "data.order.examples": "data.order.loaders",
+    "data.order.mixture": "data.order.schedule",
     "data.orders": "data.order.run_order",
     "data.picture": "data.annotations.image",
     "data.picture_files": "data.folder",
@@ -75,6 +79,12 @@ FORMER = {
     "hill.order": "labeling.learner",
     "hill.prepared": "labeling.prepared",
     "hill.sources": "labeling.descriptors",
+    "interactive.click_radius": "interactive.prompts",
+    "interactive.history": "interactive.click_by_click",
+    "interactive.monotone": "segment.mlp",
+    "interactive.small_net": "segment.mlp",
+    "interactive.windows": "interactive.prompts",
+    "labeling.acquisition": "labeling.learner",
     "labeling.proposal": "labeling.learner",
     "run_folder": "running.run_folder",
     "running.failed_start": "running.run_folder",

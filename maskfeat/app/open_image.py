@@ -81,6 +81,12 @@ class OpenImage:
         return self.image.result().size
 
     @property
+    def is_read(self) -> bool:
+        """Whether the image is there, so that nobody waits for it."""
+        image = self.image
+        return image.done() and not image.cancelled() and image.exception() is None
+
+    @property
     def is_replaced(self) -> bool:
         """Whether the file has changed since it was opened."""
         return file_stamp(self._path) != self._stamp

@@ -116,7 +116,7 @@ class OpenImages:
         """Begin with the images that come after this one, of those that are left to be done."""
         with self._lock:
             at_hand = self._open.get(number)
-            if at_hand is None:  # others were opened in the meantime
+            if at_hand is None or not at_hand.is_read:  # others were opened, or its file replaced
                 return
             num_fitting = _MOST_PIXELS // (at_hand.image.result().rgb.size // 3) - 1
             following = self._not_done_after(number, min(max(num_fitting, 1), _MOST_AHEAD))
@@ -195,9 +195,8 @@ class OpenImages:
             closed.image.cancel()
 
     def _num_pixels(self) -> int:
-        read = [one.image for one in self._open.values()]
-        done = [one for one in read if one.done() and not one.cancelled() and not one.exception()]
-        return sum(one.result().rgb.size // 3 for one in done)
+        read = [one.image.result() for one in self._open.values() if one.is_read]
+        return sum(image.rgb.size // 3 for image in read)
 
 
 def _return_free_memory() -> None:

@@ -38,7 +38,7 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import mask_polygons
-from maskfeat.integrations.no_browsers import RefusedError, guarded
+from maskfeat.integrations.no_browsers import RequestError, guarded
 from maskfeat.integrations.prompted_image import Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 10_000_000
@@ -167,12 +167,13 @@ def _polygons(mask: BoolArray) -> list[dict[str, Any]]:
 
 
 def _refusal(code: str, message: str) -> Response:
-    return Json({"error": message}, int(code or 400))
+    sentence = message if code else f"the request cannot be answered: {message}"
+    return Json({"error": sentence}, int(code or 400))
 
 
 def _check_password(request: Request, token: str | None) -> None:
     if token is not None and not _has_password(request, token):
-        raise RefusedError("401", "the password is missing or wrong")
+        raise RequestError("401", "the password is missing or wrong")
 
 
 def _has_password(request: Request, token: str) -> bool:

@@ -38,7 +38,7 @@ class NoBrowsers:
         await self._app(scope, receive, send)
 
 
-class RefusedError(ValueError):
+class RequestError(ValueError):
     """A request that a protocol has a code for.
 
     Args:
@@ -60,8 +60,8 @@ def guarded(
 
     Args:
         answer: Answers it.
-        check: Raises `RefusedError`, as for a password that is wrong.
-        refusal: The answer for a code and a sentence; "" is the code of all other errors.
+        check: Raises `RequestError`, as for a password that is wrong.
+        refusal: The answer for a code and what is wrong; "" is the code of all other errors.
     """
 
     async def run(request: Request) -> Response:
@@ -69,7 +69,7 @@ def guarded(
             check(request)
             return await answer(request)
         except BAD_REQUEST as error:
-            code = error.code if isinstance(error, RefusedError) else ""
-            return refusal(code, f"the request cannot be answered: {error}")
+            code = error.code if isinstance(error, RequestError) else ""
+            return refusal(code, str(error))
 
     return run

@@ -31,7 +31,7 @@ from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import Rings, label_polygons, mask_polygons
-from maskfeat.integrations.no_browsers import RefusedError, guarded
+from maskfeat.integrations.no_browsers import RequestError, guarded
 from maskfeat.integrations.prompted_image import Click, PromptedImages
 
 _MAX_REQUEST_BYTES = 200_000_000
@@ -101,11 +101,12 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
 def _check_token(request: Request, token: str | None) -> None:
     given = request.headers.get("token", "")
     if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-        raise RefusedError("UNAUTHORIZED", "the header Token is missing or wrong")
+        raise RequestError("UNAUTHORIZED", "the header Token is missing or wrong")
 
 
 def _refusal(code: str, message: str) -> Response:
-    error = {"code": code or "INFERENCE_ERROR", "message": message}
+    sentence = f"the request cannot be answered: {message}"
+    error = {"code": code or "INFERENCE_ERROR", "message": sentence}
     return Json({"success": False, "error": error})
 
 
@@ -115,7 +116,7 @@ def _answer(data: Any) -> Response:  # noqa: ANN401 - JSON
 
 def _known(model: str) -> dict[str, Any]:
     if model not in _MODELS:
-        raise RefusedError("MODEL_NOT_FOUND", f"the models are {', '.join(_MODELS)}, got {model!r}")
+        raise RequestError("MODEL_NOT_FOUND", f"the models are {', '.join(_MODELS)}, got {model!r}")
     return _MODELS[model]
 
 
@@ -127,7 +128,7 @@ def _predict(images: PromptedImages, body: dict[str, Any]) -> dict[str, Any]:
         content = base64.b64decode(str(body.get("image", "")).rpartition(",")[2], validate=True)
         image = images.get(sha256(content).hexdigest(), lambda: read_image_bytes(content))
     except (binascii.Error, ValueError) as error:
-        raise RefusedError("INVALID_IMAGE", f"image must be a file in base64: {error}") from error
+        raise RequestError("INVALID_IMAGE", f"image must be a file in base64: {error}") from error
     if model == _SEGMENTS:
         labels = image.segments(float(params.get("conf_threshold", 0.4)))
         found = list(label_polygons(labels).values())

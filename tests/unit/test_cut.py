@@ -165,7 +165,7 @@ def test_the_lowest_common_node_of_two_leaves_gives_their_meeting_altitude() -> 
         assert under.dot(GRAPH.sizes) == tree.sizes[min(shared)]
 
 
-def test_bad_input_is_refused_in_one_sentence() -> None:
+def test_a_bad_pairwise_weight_is_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match="pairwise_weight must be a finite number of at least 0"):
         SuperpixelCutter(GRAPH, pairwise_weight=-1)
 

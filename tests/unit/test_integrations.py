@@ -366,7 +366,9 @@ class TestLabelStudio:
 
     def test_a_password_is_checked(self, backend) -> None:
         tool = TestClient(backend.create_app(PromptedImages("lab"), "secret"))
-        assert tool.post("/setup", json={}).status_code == 401
+        refused = tool.post("/setup", json={})
+        assert refused.status_code == 401
+        assert refused.json() == {"error": "the password is missing or wrong"}
         assert tool.post("/setup", json={}, auth=("any", "guess")).status_code == 401
         assert tool.post("/setup", json={}, auth=("any", "secret")).status_code == 200
 

@@ -1,4 +1,4 @@
-"""Masks of one image in the formats of other tools: COCO, YOLO, VOC, LabelMe, GeoJSON, PNG."""
+"""Masks of one image in the formats of other tools: COCO, YOLO, VOC, LabelMe, GeoJSON, and more."""
 
 from __future__ import annotations
 
