@@ -82,6 +82,7 @@ FORMER = {
     "interactive.click_radius": "interactive.prompts",
     "interactive.history": "interactive.click_by_click",
     "interactive.monotone": "segment.mlp",
+    "interactive.prompt_cutter": "interactive.update",
     "interactive.small_net": "segment.mlp",
     "interactive.windows": "interactive.prompts",
     "labeling.acquisition": "labeling.learner",

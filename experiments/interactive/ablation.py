@@ -44,7 +44,7 @@ class NoTree(FeatureUnary):
 WITHOUT: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "progressive merge": lambda: patch(ROOM + "update.BROAD_SHARE", 0.0),
-    "cut of pixels": lambda: patch(ROOM + "outline_cut.BAND_PX", 0),
+    "cut of pixels": lambda: patch(ROOM + "cut.BAND_PX", 0),
     "tree": lambda: patch(ROOM + "image.FeatureUnary", NoTree),
 }
 ROWS = (

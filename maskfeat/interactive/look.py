@@ -151,7 +151,8 @@ class MapReader:
 
 def mask_on(look: Look, mask: BoolArray) -> Tensor:
     """A mask (H, W) on the grid of a look: 1 object, -1 background, (rows, columns)."""
-    values = torch.from_numpy(mask).unsqueeze(0)
+    # A user's mask may be mirrored or not writable, which torch takes no view of.
+    values = torch.from_numpy(np.require(mask, requirements=["C", "W"])).unsqueeze(0)
     if look.lies_on(1):  # cut out first: a tenth of the time
         values = _cut_out(values, int(look.top), int(look.left), look.rows, look.columns)
         return values[0].float().mul_(2).sub_(1)

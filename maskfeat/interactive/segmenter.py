@@ -214,7 +214,7 @@ class InteractiveSegmenter(ClickByClick):
         keep_all: bool = False,
         within: BoolArray | None = None,
     ) -> BoolArray:
-        """See `ClickByClick.mask_of`."""
+        """See `ClickByClick.mask_of`; box and mask are not checked, as `predict` checks them."""
         with self._lock:
             state, size = self._ready()
             check_together(prompts, box, mask, within)

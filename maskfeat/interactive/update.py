@@ -10,6 +10,7 @@ import numpy as np
 
 from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.interactive.cut import BAND_PX
+from maskfeat.interactive.decoder import CELLS
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.prompts import (
     Box,
@@ -83,7 +84,8 @@ class ProgressiveMerge:
         Returns:
             bool, shape (H, W), not to be changed.
         """
-        unique = {prompt.key: prompt for prompt in prompts}
+        by_radius = sorted(prompts, key=lambda prompt: prompt.click_radius)
+        unique = {prompt.key: prompt for prompt in by_radius}  # of equal keys the widest counts
         prompts = [unique[key] for key in sorted(unique)]
         satisfied = [prompt for prompt in prompts if prompt.rounded_radius == 0]
         others = prompts[: len(prompts) - len(satisfied)]
@@ -207,7 +209,7 @@ def _is_wrong(mask: BoolArray, prompt: Prompt) -> bool:
 
 
 def _keys(prompts: Sequence[Prompt]) -> tuple[Hashable, ...]:
-    return tuple(prompt.key for prompt in prompts)
+    return tuple((prompt.key, prompt.click_radius) for prompt in prompts)
 
 
 def _superpixels(prompts: Sequence[Prompt], labels: Int32Array) -> tuple[IntArray, IntArray]:
@@ -268,14 +270,10 @@ class PromptedMasks:
         """
         window = window_of_change(prompt, mask.shape)
         near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]
-        before = mask[window]
-        key = (
-            prompt.key,
-            prompt.click_radius,
-            self._box,
-            before.tobytes(),
-            *((p.key, p.click_radius) for p in near),
-        )
+        # The look of the decoder reads the mask beyond the window: some of its cells on each side.
+        margin = 9 * max(1, math.ceil(max(mask[window].shape) / CELLS)) + 1
+        read = mask[grown(window, margin, whole(mask.shape))]
+        key = (*_keys([prompt]), self._box, read.tobytes(), *_keys(near))
         changes = self._state.changes
         return window, changes.get(key, lambda: self._changed(prompt, mask, near, window))
 

@@ -189,7 +189,7 @@ def hierarchy(
         features: Of the image: `Features`; or any per-pixel numbers, float, shape (H, W, C);
             or the image itself, RGB, uint8, shape (H, W, 3), a PIL image or the path of an image,
             for its Lab color; or superpixels, as the `RegionGraph` of `superpixels`.
-        per_megapixel: Superpixels for a million pixels, see
+        per_megapixel: Superpixels for a million pixels (not read for superpixels), see
             `maskfeat.segment.superpixels.superpixels`.
         linkage: See `superpixel_tree`.
         border_weight: See `superpixel_tree`.

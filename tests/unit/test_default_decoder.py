@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,45 @@ def test_features_that_the_decoder_cannot_read_are_cut_without_it(
 def test_networks_of_clicks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"networks must be None, got .*give a click decoder"):
         InteractiveSegmenter(networks="clicks.safetensors")
+
+
+@pytest.fixture
+def decoded(files: tuple[Path, Path]) -> InteractiveSegmenter:
+    """A segmenter with a decoder, and an image."""
+    segmenter = InteractiveSegmenter(files[1])
+    segmenter.set_image(RGB)
+    return segmenter
+
+
+def test_a_mask_to_start_from_may_be_mirrored_or_read_only(decoded: InteractiveSegmenter) -> None:
+    mask = np.zeros(RGB.shape[:2], bool)
+    mask[10:30, 20:40] = True
+    clicks = [[20, 30], [25, 45]], [True, True]
+    expected = decoded.predict(*clicks, mask=mask, click_radius_px=[np.inf, 6.0])
+    for same in (mask[::-1].copy()[::-1], mask[:, ::-1].copy()[:, ::-1], np.asfortranarray(mask)):
+        same.flags.writeable = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            decoded.set_image(RGB)  # nothing is kept
+            found = decoded.predict(*clicks, mask=same, click_radius_px=[np.inf, 6.0])
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_predicted_before_changes_no_mask(
+    decoded: InteractiveSegmenter, files: tuple[Path, Path], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    clicks = np.stack([rng.integers(0, 48, 4), rng.integers(0, 64, 4)], 1)
+    signs = [True, True, False, True]
+    for radius in (5.2, 6.6):  # rounded both are the same
+        radii = [np.inf, np.inf, radius, radius]
+        fresh = InteractiveSegmenter(files[1])
+        fresh.set_image(RGB)
+        for shuffled in (range(4), rng.permutation(4)):
+            order = list(shuffled)
+            found = decoded.predict(
+                clicks[order], [signs[i] for i in order], click_radius_px=[radii[i] for i in order]
+            )
+            expected = fresh.predict(clicks, signs, click_radius_px=radii)
+            np.testing.assert_array_equal(found, expected)
