@@ -18,6 +18,7 @@ from served_pages import (
     running,
     served,
 )
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -173,9 +174,12 @@ def test_labels_are_chosen_by_key_and_by_right_click(page, out) -> None:
         page.click(place)
     page.text('#labels [data-label="1"]').to_have_class("chosen")
     page.text("#clear").to_be_enabled()
-    page.page.wait_for_timeout(200)
-    page.click([50, 105], button="right")
-    page.text('#labels [data-label="5"]').to_have_class("chosen")
+
+    def is_chosen_by_right_click() -> bool:
+        page.click([50, 105], button="right")
+        return page.page.locator('#labels [data-label="5"].chosen').count() == 1
+
+    wait_until(is_chosen_by_right_click, pause_s=0.3)  # when the labels are shown
     assert [prompt["label"] for prompt in prompts_in(out)] == [3, 5, 1]
     page.page.locator("#done").click()
     page.text("#name").to_have_text("p1.png")
