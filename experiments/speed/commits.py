@@ -1,6 +1,6 @@
 """CPU seconds of two checkouts of maskfeat, side by side: cold commands, then steps on one image.
 
-    python experiments/speed/compare.py OLD NEW --turns 3
+    python experiments/speed/commits.py OLD NEW --turns 3
 
 OLD and NEW are folders with a checkout each, e.g. made by `git worktree add ../old COMMIT`; the
 packages are those of the Python that runs this. The two take turns at every step, so that a
@@ -69,8 +69,11 @@ def serve(image: Path) -> None:
     from PIL import Image
 
     import maskfeat
-    from maskfeat.segment.hierarchy import superpixel_hierarchy
+    from maskfeat.segment import hierarchy
     from maskfeat.segment.superpixels import superpixels
+
+    # Up to 9fbdbfb a tree of superpixels had a function of its own.
+    of_superpixels = getattr(hierarchy, "superpixel_hierarchy", hierarchy.hierarchy)
 
     rgb, model, found = np.asarray(Image.open(image)), maskfeat.load(), dict[str, Any]()
     segmenter = maskfeat.InteractiveSegmenter(model)
@@ -83,7 +86,7 @@ def serve(image: Path) -> None:
     steps: dict[str, Callable[[], Any]] = {
         "encoder": lambda: model.features(rgb),
         "superpixels": lambda: superpixels(found["encoder"]),
-        "tree": lambda: superpixel_hierarchy(found["superpixels"], merge_classifier="default"),
+        "tree": lambda: of_superpixels(found["superpixels"], merge_classifier="default"),
         "ten cuts": lambda: [found["tree"].cut(granularity=0.05 + n / 10) for n in range(10)],
         "set_image": lambda: segmenter.set_image(rgb),
         "four clicks": click,
