@@ -82,7 +82,8 @@ def test_the_shell_commands_run_one_after_the_other(
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for key in ("a", "b"):
-        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 60, (80, 100, 3), dtype=np.uint8)
+        pixels[20:60, 30:70] += np.uint8([190, 120, 0])  # an object that any weights find
         Image.fromarray(pixels).save(tmp_path / f"photos/{key}.jpg")
     ran = list[list[str]]()
     for words in commands(repository, README, *GUIDES):
