@@ -90,9 +90,13 @@ class AnnotationStore:
         return self._reviews[number]
 
     def next_not_done(self, start: int) -> int | None:
-        """The first image that is not done, from `start` to the end, then from the beginning."""
+        """The first image of `not_done`."""
+        return next(self.not_done(start), None)
+
+    def not_done(self, start: int) -> Iterator[int]:
+        """The images that are not done, from `start` to the end, then from the beginning."""
         num = len(self.paths)
-        return next((n % num for n in range(start, start + num) if not self.is_done(n % num)), None)
+        return (n % num for n in range(start, start + num) if not self.is_done(n % num))
 
     def revision(self, number: int) -> str:
         """Of the prompts of an image that was loaded, see `revision_of`."""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 
 from maskfeat.app.annotation_store import AnnotationStore
@@ -119,7 +120,8 @@ class OpenImages:
             if at_hand is None or not at_hand.is_read:  # others were opened, or its file replaced
                 return
             num_fitting = _MOST_PIXELS // (at_hand.image.result().rgb.size // 3) - 1
-            following = self._not_done_after(number, min(max(num_fitting, 1), _MOST_AHEAD))
+            others = (n for n in self.store.not_done(number + 1) if n != number)
+            following = list(islice(others, min(max(num_fitting, 1), _MOST_AHEAD)))
             for one in following:
                 self._opened(one, is_ahead=True)
             for one in [*reversed(following), number]:  # what is wanted last is closed first
@@ -142,16 +144,6 @@ class OpenImages:
     def _check_number(self, number: int) -> None:
         if not 0 <= number < len(self.store.paths):
             raise ValueError(f"there is no image {number} among {len(self.store.paths)}")
-
-    def _not_done_after(self, number: int, most: int) -> list[int]:
-        """Images to be done that come after one of them, from the beginning after the last."""
-        found: list[int] = []
-        while len(found) < most:
-            one = self.store.next_not_done((found or [number])[-1] + 1)
-            if one is None or one == number or one in found:
-                break
-            found.append(one)
-        return found
 
     def _opened(self, number: int, is_ahead: bool) -> OpenImage:
         found = self._open.get(number)
