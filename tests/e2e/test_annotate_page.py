@@ -228,15 +228,8 @@ def test_the_help_names_the_keys_and_a_dead_server_is_said(page, out) -> None:
     assert [prompt["points_yx"] for prompt in prompts_in(out)] == [[ON_DISC]]
 
 
-def test_steps_that_did_not_arrive_are_made_in_order_on_all_images(page, out) -> None:
-    held = []
-    page.page.route("**/actions", lambda route: held.append(route))
-    page.click(ON_DISC)
-    page.click(ON_GROUND, button="right")
-    page.press("ArrowRight")
-    page.text("#name").to_have_text("p1.png")
-    page.wait()
-    page.click(ON_SQUARE)
+def lose_the_server(page, held: list) -> None:
+    """Abort the first step that is held, and all that follows until the page has said so."""
     page.page.route("**/api/**", lambda route: route.abort())
     held[0].abort()
     page.text("#message.error").to_contain_text("cannot be reached")
@@ -246,6 +239,18 @@ def test_steps_that_did_not_arrive_are_made_in_order_on_all_images(page, out) ->
     page.problems.clear()
     page.wait()
     page.text("#open-area").to_contain_text("no. 1")
+
+
+def test_steps_that_did_not_arrive_are_made_in_order_on_all_images(page, out) -> None:
+    held = []
+    page.page.route("**/actions", lambda route: held.append(route))
+    page.click(ON_DISC)
+    page.click(ON_GROUND, button="right")
+    page.press("ArrowRight")
+    page.text("#name").to_have_text("p1.png")
+    page.wait()
+    page.click(ON_SQUARE)
+    lose_the_server(page, held)
     page.text("#message").not_to_contain_text("could not be made")
     assert [prompt["points_yx"] for prompt in prompts_in(out)] == [[ON_DISC], [ON_GROUND]]
     assert [prompt["points_yx"] for prompt in prompts_in(out, "p1")] == [[ON_SQUARE]]
@@ -258,15 +263,7 @@ def test_a_step_that_was_saved_though_its_answer_was_lost_is_not_made_twice(page
     page.click(ON_GROUND, button="right")
     page.page.wait_for_timeout(200)
     held[0].fetch()
-    page.page.route("**/api/**", lambda route: route.abort())
-    held[0].abort()
-    page.text("#message.error").to_contain_text("cannot be reached")
-    page.page.unroute("**/api/**")
-    page.page.unroute("**/actions")
-    page.wait_for_message("the server is back")
-    page.problems.clear()
-    page.wait()
-    page.text("#open-area").to_contain_text("no. 1")
+    lose_the_server(page, held)
     assert [prompt["points_yx"] for prompt in prompts_in(out)] == [[ON_DISC], [ON_GROUND]]
 
 
