@@ -19,7 +19,6 @@ from typing import Any
 
 from maskfeat import __version__
 from maskfeat.console import raise_at_ctrl_c
-from maskfeat.deprecation import current_command, current_options
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
@@ -63,8 +62,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run_words(words: list[str], is_typed: bool) -> None:
     """Run the command that the first words name; the program's own words need not be handed on."""
-    if words[:1] == ["shards"]:
-        words = [*words[:2], *current_options(" ".join(words[:2]), words[2:])]
     if words[:1] == ["--version"]:
         print(f"maskfeat {__version__}")
         return
@@ -83,10 +80,8 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     if words and words[0] in _ON_FILES:
         module, parameters = _ON_FILES[words[0]]
         function = getattr(importlib.import_module(module), words[0])
-        _on_bare_words(parameters, words[0], function, current_options(words[0], words[1:]))
+        _on_bare_words(parameters, words[0], function, words[1:])
         return
-    if words[:1] == ["clicks"]:
-        words, is_typed = current_command(words), False
     _check_command(words)
     quiet_libraries()
     # So that configs can name classes of modules in the working folder, as `python -m` lets them.

@@ -22,7 +22,6 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from maskfeat.data.datamodule import ShardDataModule
 from maskfeat.features.checkpoint import WholeFileCheckpointIO
 from maskfeat.features.task import check_precision
-from maskfeat.former_settings import FormerSettings
 from maskfeat.help_text import DESCRIPTIONS, ShortLists
 from maskfeat.packaged import resolve_data_root, uses_packaged_scenes
 from maskfeat.parser_errors import OneLineErrors
@@ -49,7 +48,7 @@ jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 register_type(torch.device, str, torch.device)
 
 
-class _Parser(FormerSettings, OneLineErrors, LightningArgumentParser):
+class _Parser(OneLineErrors, LightningArgumentParser):
     """Prints errors without 80 lines of usage before them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's

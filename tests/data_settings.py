@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.datamodule import ShardDataModule
-from maskfeat.data.settings import GROUP_OF_FORMER_SETTING, ExampleSettings, StreamSettings
+from maskfeat.data.settings import ExampleSettings, StreamSettings
 from maskfeat.data.shards.remote import ShardSettings
 
 DEFAULTS = {
@@ -16,13 +16,14 @@ DEFAULTS = {
     "shards": ShardSettings(),
     "limits": Limits(),
 }
+GROUP_OF = {one.name: group for group, known in DEFAULTS.items() for one in fields(known)}
 
 
 def data_module(**flat: Any) -> ShardDataModule:
     """A data module whose settings are given without their groups."""
     settings: dict[str, Any] = {}
     for name, value in flat.items():
-        group = GROUP_OF_FORMER_SETTING.get(name)
+        group = GROUP_OF.get(name)
         if group is None:
             settings[name] = value
         else:

@@ -23,7 +23,6 @@ from maskfeat.data.order.state import State, go_on, state_of
 from maskfeat.data.order.streaming import as_it_is
 from maskfeat.data.order.workers import prepare_worker
 from maskfeat.data.settings import (
-    GROUP_OF_FORMER_SETTING,
     Augmentation,
     ExampleSettings,
     StreamSettings,
@@ -32,7 +31,6 @@ from maskfeat.data.settings import (
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.data.shards.remote import ShardSettings, ShardSource
 from maskfeat.data.training_set import OpenSets, Training
-from maskfeat.deprecation import grouped_arguments
 from maskfeat.files import check_stems
 
 
@@ -77,7 +75,6 @@ class ShardDataModule(CountedBatches):
         ValueError: If a number is out of its range; names the setting.
     """
 
-    @grouped_arguments(GROUP_OF_FORMER_SETTING)
     def __init__(
         self,
         train: dict[str, Any] | list[str] | str = "data_shards/train-*.tar",

@@ -147,15 +147,3 @@ def check_least(least: int, group: str = "", **settings: int | None) -> None:
     for name, value in settings.items():
         if value is not None and value < least:
             raise ValueError(f"data.{group}{name} must be at least {least}, got {value}")
-
-
-# Settings that version 0.1 had at the top of `data`, and the group that each is in now.
-GROUP_OF_FORMER_SETTING = {
-    **dict.fromkeys(("crop_size", "short_side", "num_points", "border_share"), "examples"),
-    **dict.fromkeys(("max_masks", "keep_crowds", "augmentation"), "examples"),
-    **dict.fromkeys(("num_pairs", "pair_radius", "boundaries"), "examples"),
-    **dict.fromkeys(("shuffle_buffer", "shuffle_buffer_mb", "num_readers"), "streaming"),
-    **dict.fromkeys(("index_dir", "cache_dir", "cache_gb", "allow_pipe"), "shards"),
-    **dict.fromkeys(("url_attempts", "url_wait_s", "url_timeout_s", "url_min_bytes_s"), "shards"),
-    "max_skipped_share": "limits",
-}

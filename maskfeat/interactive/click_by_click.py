@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from maskfeat.arguments import is_whole, shown
 from maskfeat.arrays import BoolArray
-from maskfeat.deprecation import warn_renamed
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.prompt_checks import checked_box, checked_mask, prompts_of
 from maskfeat.interactive.prompts import Box, Prompt, click_radius_of, pixels_of
@@ -137,12 +136,6 @@ class ClickByClick(ABC):
             ValueError: If no image is set.
         """
         return self._ready()[0]
-
-    @property
-    def scene(self) -> ImageState:
-        """The former name of `image_state`."""
-        warn_renamed("InteractiveSegmenter.scene", "image_state")
-        return self.image_state
 
     @property
     def graph(self) -> RegionGraph:

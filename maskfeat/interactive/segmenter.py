@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from maskfeat.arguments import ImageLike, checked_flag, checked_number, rgb_of
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.deprecation import renamed_argument
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
@@ -93,7 +92,6 @@ class InteractiveSegmenter(ClickByClick):
             takes that in the file of `model`, for features that it can read; False takes none.
     """
 
-    @renamed_argument("smoothness", "pairwise_weight")
     def __init__(
         self,
         model: FeatureModel | str | os.PathLike[str] | None = None,
@@ -155,7 +153,6 @@ class InteractiveSegmenter(ClickByClick):
         with self._lock:
             self._prepare(checked_features(features), image, features.size)
 
-    @renamed_argument("reach_px", "click_radius_px")
     def predict(
         self,
         clicks_yx: npt.ArrayLike,

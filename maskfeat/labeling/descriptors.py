@@ -19,7 +19,6 @@ from skimage.color import rgb2lab
 from torch import nn
 
 from maskfeat.batch import normalize_images
-from maskfeat.deprecation import warn_renamed
 from maskfeat.features.backbone import backbone_maps, build_backbone
 from maskfeat.features.cache import model_digest
 from maskfeat.features.pyramid import FeaturePyramid
@@ -182,20 +181,6 @@ def default_extractor(model: object) -> FeatureExtractor:
     """What works offline: the backbone of the model where it has one, its features, and color."""
     own = [BackboneMaps(model)] if isinstance(model, FeaturePyramid) else []
     return Joined([*own, PyramidLevels(), ColorAndTexture()])
-
-
-_FORMER = {
-    "Source": "FeatureExtractor",
-    "default_source": "default_extractor",
-    "source_key": "extractor_key",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _FORMER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_renamed(name, _FORMER[name])
-    return globals()[_FORMER[name]]
 
 
 def describe(maps: Sequence[FloatArray], reader: RegionReader) -> npt.NDArray[np.float32]:

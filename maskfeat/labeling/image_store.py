@@ -186,7 +186,6 @@ class ImageStore:
             sampled = image.descriptors[chosen]
             with whole_file(_sampled_path(self._path(number))) as file:
                 np.savez(file, allow_pickle=False, descriptors=sampled)
-            self._path(number).with_suffix(".sketch.npz").unlink(missing_ok=True)  # its former name
             with self._lock:
                 self._sampled[number] = sampled
             self.failed.pop(number, None)  # it may have been mended

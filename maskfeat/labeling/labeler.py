@@ -16,7 +16,6 @@ import numpy as np
 from maskfeat.arguments import is_whole
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.read_as import ReadAs
-from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import FeatureModel
 from maskfeat.folder_lock import held_folder
 from maskfeat.labeling.checks import (
@@ -108,9 +107,6 @@ class Labeler:
             works there (`FolderInUseError`).
     """
 
-    @renamed_argument("source", "extractor")
-    @renamed_argument("order", "acquisition")
-    @renamed_argument("smoothness", "pairwise_weight")
     def __init__(
         self,
         images: str | Path | Sequence[str | Path],
@@ -165,12 +161,6 @@ class Labeler:
     def paths(self) -> list[Path]:
         """The images; an image is named by its number in this list."""
         return self.store.paths
-
-    @property
-    def order(self) -> Acquisition:
-        """The former name of `acquisition`."""
-        warn_renamed("Labeler.order", "Labeler.acquisition")
-        return self.acquisition
 
     @property
     def progress(self) -> Progress:

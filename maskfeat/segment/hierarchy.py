@@ -9,7 +9,6 @@ import numpy as np
 
 from maskfeat.arguments import checked_choice, checked_number, shown
 from maskfeat.arrays import Float64Array, FloatArray, Int32Array, IntArray
-from maskfeat.deprecation import renamed_argument, warn_renamed
 from maskfeat.features.reading import Features
 from maskfeat.segment.agglomeration import Borders, merge_nearest, ward_tree
 from maskfeat.segment.inputs import (
@@ -52,12 +51,6 @@ class Hierarchy:
 
     superpixel_labels: Int32Array
     tree: PartitionTree
-
-    @property
-    def atom_labels(self) -> Int32Array:
-        """The former name of `superpixel_labels`."""
-        warn_renamed("atom_labels", "superpixel_labels")
-        return self.superpixel_labels
 
     @property
     def parents(self) -> IntArray:
@@ -146,11 +139,6 @@ class Hierarchy:
         grid[::2, ::2] = np.max(beside, axis=0)
         return grid
 
-    def saliency(self) -> FloatArray:
-        """The former name of `ucm`."""
-        warn_renamed("saliency()", "ucm()")
-        return self.ucm()
-
 
 def _first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
     """The first pixel of each region of a label map in reading order, flat, (K,)."""
@@ -161,7 +149,6 @@ def _first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
     return firsts
 
 
-@renamed_argument("judge", "merge_classifier")
 def hierarchy(
     features: GraphSource,
     *,

@@ -8,7 +8,6 @@ that a cut at one probability means the same in all images.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import Float64Array, IntArray
-from maskfeat.deprecation import warn_renamed
 from maskfeat.segment.agglomeration import TreeBuilder, joined_numbers, mutually_nearest
 from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.regions import (
-    NUM_WITHOUT_BOUNDARIES,
     PAIR_FEATURES,
     PairSums,
     Regions,
@@ -59,25 +56,12 @@ class MergeClassifier:
 
     @classmethod
     def load(cls, path: str | Path) -> MergeClassifier:
-        """Read what `save` wrote, or the .json of version 0.1.
+        """Read what `save` wrote.
 
         Raises:
             ValueError: If it was fitted to other features than this version has.
         """
-        if Path(path).suffix == ".json":
-            warn_renamed(f"'{path}'", "a .safetensors file; save it again")
-            return cls(_network_of_json(path))
         return cls(Mlp.load(path, PAIR_FEATURES))
-
-
-def _network_of_json(path: str | Path) -> Mlp:
-    content = json.loads(Path(path).read_bytes())
-    if tuple(content["measures"]) != PAIR_FEATURES[:NUM_WITHOUT_BOUNDARIES]:
-        raise ValueError(f"'{path}' was fitted to other features than this version has; refit it")
-    weights = tuple(np.array(values).T for values in content["weights"])
-    biases = tuple(np.array(values) for values in content["biases"])
-    mean, std = np.array(content["mean"]), np.array(content["spread"])
-    return Mlp(tuple(content["measures"]), mean, std, weights, biases, content["origin"])
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,6 @@ from sklearn.cluster import kmeans_plusplus
 
 from maskfeat.arguments import checked_count, checked_number
 from maskfeat.arrays import BoolArray, Float64Array, IntArray
-from maskfeat.deprecation import renamed_argument
 from maskfeat.segment.inputs import (
     MAX_SCORE,
     GraphSource,
@@ -52,7 +51,6 @@ class ScoreCut(NamedTuple):
     energies: list[float]
 
 
-@renamed_argument("smoothness", "pairwise_weight")
 def score_cut(
     scores: npt.ArrayLike,
     features: GraphSource,

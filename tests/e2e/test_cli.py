@@ -110,11 +110,6 @@ def test_clicks_trains_two_steps_and_is_exported_with_its_features(command, tmp_
     assert not mask[5, 5]
 
 
-def test_the_former_words_of_clicks_are_understood(command, tmp_path) -> None:
-    with pytest.warns(FutureWarning, match="maskfeat fit --config clicks"):
-        command("clicks", "fit", *CLICKS, "--trainer.fast_dev_run=1")
-
-
 @pytest.mark.real
 def test_bsds500_trains_two_steps_on_images(command, tmp_path, shared_data) -> None:
     command(

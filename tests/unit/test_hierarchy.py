@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import higra as hg
@@ -289,27 +288,6 @@ def test_a_merge_classifier_comes_back_from_its_file_as_it_was(
     (tmp_path / "none.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"'.*none.safetensors' cannot be used"):
         MergeClassifier.load(tmp_path / "none.safetensors")
-
-
-def test_a_merge_classifier_of_a_former_version_is_read_with_a_warning(tmp_path) -> None:
-    network = default_merge_classifier().network
-    content = {
-        "origin": network.origin,
-        "measures": network.inputs,
-        "mean": network.mean.tolist(),
-        "spread": network.std.tolist(),
-        "weights": [weight.T.tolist() for weight in network.weights],
-        "biases": [bias.tolist() for bias in network.biases],
-    }
-    path = tmp_path / "merge_classifier.json"
-    path.write_text(json.dumps(content))
-    features = np.random.default_rng(0).normal(size=(len(PAIR_FEATURES), 9))
-    with pytest.warns(FutureWarning, match="save it again"):
-        found = MergeClassifier.load(path)
-    np.testing.assert_allclose(found(features), default_merge_classifier()(features), rtol=1e-12)
-    path.write_text(json.dumps(content | {"measures": network.inputs[1:]}))
-    with pytest.warns(FutureWarning), pytest.raises(ValueError, match="other features"):
-        MergeClassifier.load(path)
 
 
 @pytest.mark.parametrize("pixels", [(1, 1), (1, 7), (12, 9)])

@@ -34,7 +34,6 @@ ROOMS = [
         "__main__",
         "console",
         "lightning_cli",
-        "former_settings",
         "help_text",
     ],
 ]

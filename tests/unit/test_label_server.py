@@ -174,7 +174,7 @@ def test_two_programs_do_not_write_over_each_other(client, paths, out) -> None:
 @pytest.mark.slow
 def test_a_click_answered_is_there_after_a_kill_and_the_next_start_goes_on(tmp_path) -> None:
     write_images(tmp_path / "photos", 2)
-    words = ("--classes", ",".join(CLASSES), "--order", "given")  # the former name of --acquisition
+    words = ("--classes", ",".join(CLASSES), "--acquisition", "given")
     with running(tmp_path / "photos", *words) as server:
         assert "0 of 2 images done" in server.said
         server.ask("images/0/actions", click(ON_DISC, 1))

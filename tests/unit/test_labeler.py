@@ -16,7 +16,6 @@ from maskfeat import Labeler, ReadAs
 from maskfeat.data.annotations.painting import decode_annotations
 from maskfeat.features.lab import LabEncoder
 from maskfeat.files import file_digest
-from maskfeat.labeling import descriptors
 from maskfeat.labeling.image_store import _MOST_OPEN
 
 CLASSES = ["ground", "disc", "square"]
@@ -495,18 +494,6 @@ def test_a_slash_is_part_of_the_name_of_a_class(photos, out, tmp_path) -> None:
     assert one.export(tmp_path / "exported") == 1
     assert (tmp_path / "exported" / "classes.txt").read_text() == "sky/clouds\n../road\n"
     one.close()
-
-
-def test_former_names_of_the_labeler_are_taken_with_a_warning(photos, out) -> None:
-    with pytest.warns(FutureWarning, match=r"Labeler\(order=...\) is now acquisition"):
-        one = Labeler(photos, CLASSES, LabEncoder(), out, order="given")
-    with pytest.warns(FutureWarning, match="Labeler.order is now Labeler.acquisition"):
-        assert one.order == "given"
-    one.close()
-    with pytest.warns(FutureWarning, match="default_source is now default_extractor"):
-        former = descriptors.default_source
-    with pytest.warns(FutureWarning, match=r"Labeler\(source=...\) is now extractor"):
-        Labeler(photos, CLASSES, LabEncoder(), out, source=former(None)).close()
 
 
 def test_numbers_of_numpy_are_numbers(photos, out) -> None:

@@ -426,14 +426,6 @@ def test_clicks_with_click_radius_give_one_mask_in_any_order() -> None:
     np.testing.assert_array_equal(whole, SEGMENTER.predict(clicks, signs))
 
 
-def test_the_click_radius_is_taken_by_its_former_name() -> None:
-    clicks = [[32, 30], [5, 5]], [True, False]
-    expected = SEGMENTER.predict(*clicks, click_radius_px=[np.inf, 3])
-    with pytest.warns(FutureWarning, match="reach_px=.* is now click_radius_px="):
-        mask = SEGMENTER.predict(*clicks, reach_px=[np.inf, 3])
-    np.testing.assert_array_equal(mask, expected)
-
-
 def test_a_prompt_said_twice_is_said_once() -> None:
     rng = np.random.default_rng(3)
     for _ in range(8):

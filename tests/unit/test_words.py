@@ -12,12 +12,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENDINGS = (".py", ".js", ".html", ".css", ".md")
 # They list former names, so that these go on working.
-NAMES_OF_BEFORE = ("former_modules.py", "deprecation.py")
+NAMES_OF_BEFORE = ("former_modules.py",)
 
-# Not former words: aliases for a release, files of 0.1, titles, a tag of TensorBoard.
+# Not former words: files of 0.1, titles, a tag of TensorBoard.
 KEPT = re.compile(
-    r"def (atom_labels|saliency|scene)\b|content\[.spread.\]|.do.: .mark.|['\"]marks?['\"]"
-    r"|\.marks\.json|['\"](default_)?[Ss]ource(_key)?['\"]|(forests and|model of) saliency"
+    r".do.: .mark.|['\"]marks?['\"]|\.marks\.json|(forests and|model of) saliency"
     r"|told_apart"
 )
 

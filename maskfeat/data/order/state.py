@@ -17,7 +17,6 @@ from maskfeat.data.shards.count import gathered, is_in_job
 
 _LOG = logging.getLogger("maskfeat")
 State = dict[str, Any]
-_FORMER_KEYS = {"deal": "fingerprint", "standings": "reader_states"}  # of version 0.1
 
 
 def state_of(loader: ResumableLoader | None) -> State:
@@ -65,7 +64,6 @@ def go_on(loader: ResumableLoader, state: State) -> None:
     """
     # Lightning warns of every loader; what is not exact is logged here.
     warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
-    state = {_FORMER_KEYS.get(name, name): value for name, value in state.items()}
     seed, now = loader.order.seed, loader.order.global_batch
     num_batches, before = state["num_batches"], state.get("global_batch", now)
     if before != now:
