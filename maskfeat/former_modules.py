@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 # Path within the package -> path of today.
 FORMER = {
     "app.annotate_server": "app.server",
+    "app.annotation_steps": "app.annotation",
     "app.label_server": "app.server",
+    "app.own_page": "app.server",
+    "app.pixel_prompts": "app.annotation_masks",
+    "app.prompt_json": "app.annotation_json",
     "app.result_origin": "app.segment_task",
     "data.annotations.counts": "data.annotations.rle",
     "data.annotations.image_files": "data.folder",

@@ -216,8 +216,7 @@ def _label_backend(
 def _serve(backend: Backend, greeting: str, host: str, port: int, open_browser: bool) -> None:
     import uvicorn
 
-    from maskfeat.app.own_page import is_loopback
-    from maskfeat.app.server import create_app
+    from maskfeat.app.server import create_app, is_loopback
 
     app = create_app(backend, host)
 

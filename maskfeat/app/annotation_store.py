@@ -10,13 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from maskfeat.app.annotation import Annotation
-from maskfeat.app.annotation_json import annotation_from_json, annotation_text
+from maskfeat.app.annotation import AddObjects, Annotation
+from maskfeat.app.annotation_json import annotation_from_json, annotation_text, as_name
 from maskfeat.app.annotation_results import LABELS_FOLDER, Results, written_results
 from maskfeat.app.annotation_state import MaskRuns, Review, State
-from maskfeat.app.annotation_steps import AddObjects
 from maskfeat.app.label_map import LabelMapPainter
-from maskfeat.app.prompt_json import as_name
 from maskfeat.app.revisions import StaleError, revision_of
 from maskfeat.app.set_aside import ENDING, FORMER_ENDING, SetAside, adopt
 from maskfeat.data.annotations.image import SampleError

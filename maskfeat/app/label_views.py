@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
+from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.image_at_work import partition_bytes, read_at_work, thumbnail
-from maskfeat.app.prompt_json import JsonDict
 from maskfeat.app.revisions import check_revision, revision_of
 from maskfeat.app.server import number_of
 from maskfeat.app.worker import Worker

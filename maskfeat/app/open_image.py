@@ -12,8 +12,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from maskfeat.app.annotation import Annotation
-from maskfeat.app.annotation_json import step_from_json
+from maskfeat.app.annotation import (
+    AddPrompt,
+    Annotation,
+    ChooseMask,
+    FinishObject,
+    ReopenObject,
+    SetDone,
+    described,
+)
+from maskfeat.app.annotation_json import (
+    JsonDict,
+    description_to_json,
+    mask_to_json,
+    name_from_json,
+    prompt_to_json,
+    step_from_json,
+)
 from maskfeat.app.annotation_masks import (
     candidate_masks,
     click_radius_on,
@@ -21,23 +36,8 @@ from maskfeat.app.annotation_masks import (
     object_mask,
 )
 from maskfeat.app.annotation_state import OBJECT, ChosenMask, FinishedObject, MaskRuns, State
-from maskfeat.app.annotation_steps import (
-    AddPrompt,
-    ChooseMask,
-    FinishObject,
-    ReopenObject,
-    SetDone,
-    described,
-)
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import ImageAtWork, partition_bytes
-from maskfeat.app.prompt_json import (
-    JsonDict,
-    description_to_json,
-    mask_to_json,
-    name_from_json,
-    prompt_to_json,
-)
 from maskfeat.app.revisions import check_revision
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.image_identity import ImageIdentity

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
 
+from maskfeat.app.annotation_json import JsonDict
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work, thumbnail
 from maskfeat.app.open_image import OpenImage
-from maskfeat.app.prompt_json import JsonDict
 from maskfeat.app.worker import Worker
 from maskfeat.data.folder import MAX_MEGAPIXELS
 from maskfeat.features.reading import FeatureModel

@@ -32,8 +32,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from maskfeat import __version__
-from maskfeat.app.own_page import Json
-from maskfeat.app.server import json_of
+from maskfeat.app.server import Json, json_of
 from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image
 from maskfeat.formats.bridges import as_one_line

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from maskfeat.app.own_page import Json
+from maskfeat.app.server import Json
 from maskfeat.integrations.prompted_image import BAD_REQUEST
 
 Answer = Callable[[Request], Awaitable[Response]]

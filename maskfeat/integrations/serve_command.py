@@ -42,7 +42,7 @@ def serve(
     """
     import uvicorn
 
-    from maskfeat.app.own_page import is_loopback
+    from maskfeat.app.server import is_loopback
 
     if tool not in _PORTS:
         raise ValueError(f"tool must be {' or '.join(_PORTS)}, got {tool!r}")

@@ -25,8 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from maskfeat.app.own_page import Json
-from maskfeat.app.server import json_of
+from maskfeat.app.server import Json, json_of
 from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.bridges import as_one_line

@@ -20,7 +20,7 @@ from served_pages import (
     running,
 )
 
-from maskfeat.app import annotation_masks, open_image, pixel_prompts
+from maskfeat.app import annotation_masks, open_image
 from maskfeat.app.annotation_state import Prompt
 
 
@@ -45,7 +45,7 @@ def test_a_line_clipped_is_the_part_inside_of_the_whole_line() -> None:
         whole = np.rint(np.linspace(*corners, num_steps + 1)).astype(int)
         expected = whole[((whole >= 0) & (whole < SIZE)).all(axis=1)]
         num_touching += len(expected) > 0
-        np.testing.assert_array_equal(pixel_prompts._line_inside(*corners, SIZE), expected)
+        np.testing.assert_array_equal(annotation_masks._line_inside(*corners, SIZE), expected)
     assert num_touching > 50
 
 

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, disc, drawn, iou, square
 
-from maskfeat.app.annotation import Annotation
-from maskfeat.app.annotation_json import annotation_from_json, annotation_text, step_from_json
-from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
-from maskfeat.app.annotation_state import MaskRuns, Prompt
-from maskfeat.app.annotation_steps import (
+from maskfeat.app.annotation import (
     AddPrompt,
+    Annotation,
     ClearPrompts,
     DeleteObject,
     FinishObject,
@@ -22,6 +19,9 @@ from maskfeat.app.annotation_steps import (
     SetDone,
     SetMode,
 )
+from maskfeat.app.annotation_json import annotation_from_json, annotation_text, step_from_json
+from maskfeat.app.annotation_masks import click_radius_on, label_map, object_mask
+from maskfeat.app.annotation_state import MaskRuns, Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.segment.inputs import model_of
 

@@ -14,10 +14,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from maskfeat.app import annotation_results
-from maskfeat.app.annotation import Annotation
+from maskfeat.app.annotation import AddPrompt, Annotation, FinishObject, SetDone, SetMode
 from maskfeat.app.annotation_results import Results, written_results
 from maskfeat.app.annotation_state import MaskRuns, Prompt
-from maskfeat.app.annotation_steps import AddPrompt, FinishObject, SetDone, SetMode
 from maskfeat.app.annotation_store import AnnotationStore
 from maskfeat.app.image_at_work import read_at_work
 from maskfeat.app.label_map import LabelMapPainter

@@ -10,13 +10,10 @@ from drawn_images import ON_DISC, ON_GROUND, ON_SQUARE, SIZE, click, disc, drawn
 from PIL import Image
 from served_pages import Slow, act, annotate_app, client_of, ready_view, refusal
 
-from maskfeat.app.annotation import Annotation
-from maskfeat.app.annotation_json import annotation_from_json, annotation_text
-from maskfeat.app.annotation_masks import object_mask
-from maskfeat.app.annotation_state import Description, MaskRuns, Prompt
-from maskfeat.app.annotation_steps import (
+from maskfeat.app.annotation import (
     AddObjects,
     AddPrompt,
+    Annotation,
     DescribeObject,
     FinishObject,
     MoveObject,
@@ -24,8 +21,10 @@ from maskfeat.app.annotation_steps import (
     SetDone,
     SetToCheck,
 )
+from maskfeat.app.annotation_json import annotation_from_json, annotation_text
+from maskfeat.app.annotation_masks import PixelPrompts, object_mask
+from maskfeat.app.annotation_state import Description, MaskRuns, Prompt
 from maskfeat.app.label_map import LabelMapPainter, png_bytes
-from maskfeat.app.pixel_prompts import PixelPrompts
 from maskfeat.data.annotations.painting import decode_annotations, encode
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.interactive.segmenter import InteractiveSegmenter
