@@ -20,8 +20,8 @@ _CLASSES: dict[TaskName, tuple[str, str]] = {
         "maskfeat.data.datamodule.ShardDataModule",
     ),
     "clicks": (
-        "maskfeat.interactive.click_task.ClickTask",
-        "maskfeat.interactive.click_data.ClickDataModule",
+        "maskfeat.interactive.training.task.ClickTask",
+        "maskfeat.interactive.training.data.ClickDataModule",
     ),
 }
 

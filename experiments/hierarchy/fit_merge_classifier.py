@@ -35,13 +35,14 @@ from maskfeat.data.settings import Augmentation
 from maskfeat.evaluate.metrics.nested import NestedOverlap
 from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.merge_classifier import (
+    CLIP,
     NUM_REGIONS,
     MergeClassifier,
+    Mlp,
     merge_by_classifier,
     merge_features,
     reagglomerated,
 )
-from maskfeat.segment.mlp import CLIP, Mlp
 from maskfeat.segment.regions import NUM_WITHOUT_BOUNDARIES, PAIR_FEATURES, Regions
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 from maskfeat.segment.tree import PartitionTree

@@ -19,11 +19,10 @@ from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 
 from maskfeat.features.reading import Features
-from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.hierarchy import superpixel_tree
 from maskfeat.segment.partition import EVEN_POWER
 from maskfeat.segment.superpixels import RegionGraph, graph_of_labels, superpixels
-from maskfeat.segment.tree import PartitionTree
+from maskfeat.segment.tree import PartitionTree, ward_tree
 
 Partition = Callable[[np.ndarray, int], np.ndarray]
 Tree = Callable[[np.ndarray], tuple[np.ndarray, PartitionTree]]

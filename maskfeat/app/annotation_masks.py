@@ -18,7 +18,7 @@ from maskfeat.interactive.prompt_checks import in_order
 from maskfeat.interactive.prompts import Box, click_radius_of, grown, whole, window_around
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.segment.resizing import resized, scaled_box
+from maskfeat.segment.inputs import resized, scaled_box
 
 _NUM_CANDIDATES = 4
 Size = tuple[int, int]

@@ -22,7 +22,7 @@ from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import annotation, image_entry, way_to
 from maskfeat.interactive.prompts import window_of
-from maskfeat.segment.resizing import enlarged
+from maskfeat.segment.inputs import enlarged
 
 Size = tuple[int, int]
 

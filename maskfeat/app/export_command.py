@@ -89,8 +89,7 @@ def _write_safetensors(source: Path, path: Path, card: str, full: bool) -> list[
 def _write_onnx(source: Path, path: Path, card: str, full: bool) -> list[Path]:
     from maskfeat.features.onnx_encoder import write_encoder
     from maskfeat.features.weights import load
-    from maskfeat.interactive.decoder_file import load_decoder
-    from maskfeat.interactive.onnx_decoder import remove_decoder, write_decoder
+    from maskfeat.interactive.decoder_file import load_decoder, remove_decoder, write_decoder
     from maskfeat.onnx_file import origin_of
 
     net, decoder = load(source), load_decoder(source)

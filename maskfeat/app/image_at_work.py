@@ -16,7 +16,7 @@ from maskfeat.data.annotations.image_identity import ImageIdentity, identity_of
 from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.folder import MAX_MEGAPIXELS, read_image
 from maskfeat.files import file_stamp
-from maskfeat.segment.resizing import reduced
+from maskfeat.segment.inputs import reduced
 from maskfeat.segment.tree import PartitionTree
 
 _SHOWN_MEGAPIXELS = 12.0  # more than a screen can show

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from maskfeat.app.annotation_state import MaskRuns
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import decode_annotations
-from maskfeat.segment.resizing import enlarged
+from maskfeat.segment.inputs import enlarged
 
 Layer = tuple[int, MaskRuns]  # the number of a mask, and its pixels
 UInt16Array = npt.NDArray[np.uint16]

@@ -18,7 +18,7 @@ from maskfeat.data.annotations.painting import label_runs
 from maskfeat.data.annotations.rle import write_counts
 from maskfeat.formats.sa1b import annotation, depth_inside
 from maskfeat.segment.hierarchy import Hierarchy
-from maskfeat.segment.resizing import nearest_cells
+from maskfeat.segment.inputs import nearest_cells
 
 LabelMap = npt.NDArray[np.integer[Any]]
 _STRIP_PX = 512

@@ -20,7 +20,7 @@ from maskfeat.features.weights import load
 from maskfeat.files import whole_file
 from maskfeat.formats.sa1b import image_entry, json_bytes
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
-from maskfeat.segment.resizing import enlarged, reduced
+from maskfeat.segment.inputs import enlarged, reduced
 from maskfeat.segment.tiles import superpixels_by_tiles
 
 # What a hierarchy is built from.

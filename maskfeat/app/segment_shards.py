@@ -146,7 +146,7 @@ class SegmentRecipe:
         """
         from maskfeat.app.nested_masks import annotate_cut
         from maskfeat.segment.hierarchy import hierarchy
-        from maskfeat.segment.resizing import reduced
+        from maskfeat.segment.inputs import reduced
 
         encoder = _encoder(self.model, self.device, self.origin.get("model_digest"))
         sample = record.read()

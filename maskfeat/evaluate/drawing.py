@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from maskfeat.arrays import BoolArray, FloatArray, RgbImage
 from maskfeat.evaluate.metrics.boundaries import border_pixels
 from maskfeat.features.reading import Features
-from maskfeat.segment.resizing import nearest_cells
+from maskfeat.segment.inputs import nearest_cells
 
 GREEN = (40, 200, 60)
 RED = (235, 50, 40)

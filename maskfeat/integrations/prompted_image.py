@@ -14,7 +14,7 @@ from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.recent import Recent
-from maskfeat.segment.resizing import enlarged_labels
+from maskfeat.segment.inputs import enlarged_labels
 
 _KEPT_IMAGES = 4  # of 60 to 250 MB each
 # What reading a request raises that is of another form than the tool's.

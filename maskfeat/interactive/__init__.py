@@ -9,9 +9,8 @@ One click, from the page to the mask, passes through these files:
    the whole image, or of a window around one prompt;
 5. `decoder`: logits of "object" per pixel by the click decoder, in two looks; `feature_unary`: or
    from distances of features, where there is no decoder;
-6. `prompt_maps`: the maps of image, prompts and tree that the decoder reads, on a grid (`look`);
+6. `prompt_maps`: the maps of image, prompts and tree that the decoder reads, on a grid;
 7. `cut`: the minimum cuts of superpixels, and of the pixels near the outline.
 
-`image` holds what is computed once for an image. `click_task`, `click_data` and `training_session`
-train the decoder.
+`image` holds what is computed once for an image. The room `training` trains the decoder.
 """

@@ -12,7 +12,7 @@ from maskfeat.arguments import checked_count
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.prompts import Prompt, pixels_of
 from maskfeat.segment.hierarchy import Hierarchy
-from maskfeat.segment.resizing import resized, scaled
+from maskfeat.segment.inputs import resized, scaled
 
 _MOST_ALIKE = 0.8  # IoU of two candidates
 

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from maskfeat.arrays import FloatArray
-from maskfeat.interactive.look import Look, MapReader, mask_on
-from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
+from maskfeat.interactive.prompt_maps import ImageMaps, Look, LookMaps, MapReader, mask_on
 from maskfeat.interactive.prompts import Prompt, PromptSet, Window, distances_in_radii
 from maskfeat.recent import Recent
 

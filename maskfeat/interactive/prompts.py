@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
-from maskfeat.segment.resizing import scaled
+from maskfeat.segment.inputs import scaled
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
 Window = tuple[slice, slice]  # rows and columns, both with start and stop

@@ -33,8 +33,16 @@ from maskfeat.interactive.prompt_checks import (
 )
 from maskfeat.interactive.prompts import Box, Prompt, PromptSet, filled, pixels_of
 from maskfeat.interactive.update import ProgressiveMerge, PromptedMasks, enforce_hard_constraints
-from maskfeat.segment.inputs import checked_features, checked_per_megapixel, model_of
-from maskfeat.segment.resizing import enlarged_labels, reduced, resized, scaled, scaled_box
+from maskfeat.segment.inputs import (
+    checked_features,
+    checked_per_megapixel,
+    enlarged_labels,
+    model_of,
+    reduced,
+    resized,
+    scaled,
+    scaled_box,
+)
 
 
 class InteractiveSegmenter(ClickByClick):

@@ -22,7 +22,7 @@ from maskfeat.features.reading import FeatureModel
 from maskfeat.files import file_digest, whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, extractor_key, weights_key
 from maskfeat.labeling.prepared import PreparedImage, load_prepared, prepare, save_prepared
-from maskfeat.segment.resizing import reduced
+from maskfeat.segment.inputs import reduced
 
 _LOG = logging.getLogger("maskfeat")
 # Some megabytes each: 3 at 640 x 480.

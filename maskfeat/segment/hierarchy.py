@@ -10,7 +10,6 @@ import numpy as np
 from maskfeat.arguments import checked_choice, checked_number, shown
 from maskfeat.arrays import Float64Array, FloatArray, Int32Array, IntArray
 from maskfeat.features.reading import Features
-from maskfeat.segment.agglomeration import Borders, merge_nearest, ward_tree
 from maskfeat.segment.inputs import (
     GraphSource,
     checked_granularity,
@@ -24,7 +23,7 @@ from maskfeat.segment.merge_classifier import (
     reagglomerated,
 )
 from maskfeat.segment.superpixels import RegionGraph
-from maskfeat.segment.tree import PartitionTree
+from maskfeat.segment.tree import Borders, PartitionTree, merge_nearest, ward_tree
 
 Linkage = Literal["nearest", "average", "ward"]
 

@@ -13,7 +13,6 @@ from sklearn.cluster import KMeans
 
 from maskfeat.arguments import checked_choice, checked_number
 from maskfeat.arrays import FloatArray, IntArray
-from maskfeat.segment.agglomeration import Borders, merge_nearest, simple_edges, ward_tree
 from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.inputs import (
     FeatureSource,
@@ -22,7 +21,7 @@ from maskfeat.segment.inputs import (
     checked_per_megapixel,
 )
 from maskfeat.segment.superpixels import RegionGraph, superpixels
-from maskfeat.segment.tree import in_reading_order
+from maskfeat.segment.tree import Borders, in_reading_order, merge_nearest, simple_edges, ward_tree
 
 Method = Literal["tree", "k-means"]
 

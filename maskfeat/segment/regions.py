@@ -10,8 +10,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from maskfeat.arrays import Float64Array, IntArray
-from maskfeat.segment.agglomeration import simple_edges
 from maskfeat.segment.superpixels import RegionGraph
+from maskfeat.segment.tree import simple_edges
 
 # What `pair_features` gives, in order. "Small" and "large" are the two regions by size.
 PAIR_FEATURES = (

@@ -28,8 +28,8 @@ import targets  # noqa: E402
 from maskfeat.batch import ClickTarget  # noqa: E402
 from maskfeat.evaluate.metrics import iou  # noqa: E402
 from maskfeat.features.lab import LabEncoder  # noqa: E402
-from maskfeat.segment.agglomeration import ward_tree  # noqa: E402
 from maskfeat.segment.superpixels import superpixels  # noqa: E402
+from maskfeat.segment.tree import ward_tree  # noqa: E402
 
 PEERS = {
     "grabcut": peers.GrabCut,

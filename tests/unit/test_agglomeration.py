@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfeat.segment.agglomeration import Borders, merge_nearest
+from maskfeat.segment.tree import Borders, merge_nearest
 
 
 def naive(means, sizes, edges, power, lengths, squares, weight):

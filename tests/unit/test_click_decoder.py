@@ -11,9 +11,10 @@ from click_maps import maps_of_a_rectangle
 
 from maskfeat.features.reading import Features
 from maskfeat.interactive.decoder import ClickDecoder, DecodedImage
-from maskfeat.interactive.look import Look, MapReader
 from maskfeat.interactive.prompt_maps import (
     ImageMaps,
+    Look,
+    MapReader,
     TreeMaps,
     num_image_channels,
     num_prompt_channels,

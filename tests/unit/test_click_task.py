@@ -17,20 +17,19 @@ from maskfeat.app.export_command import export
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.weights import save
-from maskfeat.interactive.click_callbacks import SessionCheckpoint
-from maskfeat.interactive.click_data import (
-    ClickDataModule,
-    PreparedImages,
-    SessionMaker,
-    lie_in_another,
-)
-from maskfeat.interactive.click_task import ClickTask, look_loss
 from maskfeat.interactive.cut import OutlineCutter
 from maskfeat.interactive.decoder import look_at
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
 from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.prompts import Prompt, PromptSet
-from maskfeat.interactive.training_session import TrainingSession
+from maskfeat.interactive.training.data import (
+    ClickDataModule,
+    PreparedImages,
+    SessionMaker,
+    lie_in_another,
+)
+from maskfeat.interactive.training.session import TrainingSession
+from maskfeat.interactive.training.task import ClickTask, SessionCheckpoint, look_loss
 
 SIZE = (48, 64)
 OUTLINE = OutlineCutter(np.zeros((48, 63)), np.zeros((47, 64)))  # all pixels alike

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfeat.interactive.cut import SuperpixelCutter
-from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.potts import FlowGraph
+from maskfeat.segment.tree import ward_tree
 
 NONE = np.zeros(0, int)
 

@@ -19,11 +19,11 @@ from maskfeat.features.reading import Features
 from maskfeat.segment.hierarchy import hierarchy, superpixel_tree
 from maskfeat.segment.merge_classifier import (
     MergeClassifier,
+    Mlp,
     calibrated,
     default_merge_classifier,
     merge_features,
 )
-from maskfeat.segment.mlp import Mlp
 from maskfeat.segment.regions import PAIR_FEATURES
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskfeat.segment.mlp import Mlp
+from maskfeat.segment.merge_classifier import Mlp
 
 INPUTS = ("area", "distance", "strength")
 

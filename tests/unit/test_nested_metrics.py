@@ -15,8 +15,7 @@ from maskfeat.evaluate.metrics import (
     probabilistic_rand_index,
     variation_of_information,
 )
-from maskfeat.segment.agglomeration import merge_nearest
-from maskfeat.segment.tree import PartitionTree
+from maskfeat.segment.tree import PartitionTree, merge_nearest
 
 SHAPE = (9, 11)
 NUM_LEAVES = 12

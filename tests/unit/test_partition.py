@@ -11,10 +11,10 @@ from sklearn.base import clone
 
 from maskfeat.evaluate.metrics.nested import nestedness
 from maskfeat.features.reading import Features
-from maskfeat.segment.agglomeration import ward_tree
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.partition import Partition, partition, partition_superpixels
 from maskfeat.segment.superpixels import superpixels
+from maskfeat.segment.tree import ward_tree
 
 
 def four_quadrants(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from maskfeat.files import whole_file
 from maskfeat.interactive.cut import OutlineCutter
 from maskfeat.interactive.image import distances_with_color
 from maskfeat.interactive.prompt_maps import ImageMaps
-from maskfeat.interactive.training_session import TrainingSession
+from maskfeat.interactive.training.session import TrainingSession
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier
 from maskfeat.segment.superpixels import superpixels

@@ -15,8 +15,7 @@ from torch import Tensor
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.cut import BAND_PX, OutlineCutter
 from maskfeat.interactive.decoder import CELLS, look_at, object_window
-from maskfeat.interactive.look import Look, MapReader, mask_on
-from maskfeat.interactive.prompt_maps import ImageMaps, LookMaps
+from maskfeat.interactive.prompt_maps import ImageMaps, Look, LookMaps, MapReader, mask_on
 from maskfeat.interactive.prompts import (
     Box,
     Prompt,

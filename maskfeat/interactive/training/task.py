@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,17 +10,18 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from maskfeat.arrays import Float64Array
 from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
 from maskfeat.features.weights import load, net_entry
-from maskfeat.interactive.click_data import SessionBatch
 from maskfeat.interactive.decoder import ClickDecoder, coarse_at, maps_of
 from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
 from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
-from maskfeat.interactive.training_session import TrainingSession
+from maskfeat.interactive.training.data import SessionBatch
+from maskfeat.interactive.training.session import TrainingSession
 
 
 class Example(NamedTuple):
@@ -292,3 +294,53 @@ def look_loss(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     both = (probability * target * counted).sum(dim=(1, 2))
     either = ((probability + target) * counted).sum(dim=(1, 2))
     return focal + 1 - (2 * both + 1) / (either + 1)
+
+
+class SessionCheckpoint(ModelCheckpoint):
+    """Saves last.ckpt after a number of batches, and at the end of an epoch.
+
+    Lightning's own counts steps. As a batch takes several, it would seldom meet the number.
+
+    Args:
+        every_n_batches: How often.
+        dirpath: Where; null is the folder of the run.
+    """
+
+    def __init__(self, every_n_batches: int = 100, dirpath: str | None = None) -> None:
+        super().__init__(dirpath, save_last=True, save_top_k=0, enable_version_counter=False)
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Save, whole or not at all."""
+        if (trainer.fit_loop.total_batch_idx + 1) % self.every_n_batches == 0:
+            assert self.dirpath is not None  # since the start of the fit
+            name = f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+            trainer.save_checkpoint(os.path.join(self.dirpath, name))
+
+
+class SessionStrips(L.Callback):
+    """Draws the sessions of a step: the mask after the last click with all clicks, the true mask.
+
+    Args:
+        every_n_batches: How often.
+        num_sessions: Rows of a strip.
+    """
+
+    def __init__(self, every_n_batches: int = 100, num_sessions: int = 4) -> None:
+        self.every_n_batches, self.num_sessions = every_n_batches, num_sessions
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: SessionBatch,
+        batch_idx: int,
+    ) -> None:
+        """Add a strip to TensorBoard."""
+        add_image = getattr(getattr(trainer.logger, "experiment", None), "add_image", None)
+        if add_image is None or not trainer.is_global_zero or batch_idx % self.every_n_batches:
+            return
+        for row, session in enumerate(batch["sessions"][: self.num_sessions]):
+            strip = session.drawn()
+            add_image(f"train/session_{row}", strip, trainer.global_step, dataformats="HWC")
