@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from maskfeat.arrays import BoolArray, FloatArray, RgbImage
-from maskfeat.evaluate.metrics.boundaries import border_pixels
 from maskfeat.features.reading import Features
 from maskfeat.segment.inputs import nearest_cells
+from maskfeat.segment.superpixels import border_pixels
 
 GREEN = (40, 200, 60)
 RED = (235, 50, 40)

@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from maskfeat.arguments import checked_number
-from maskfeat.arrays import FloatArray, Int32Array, IntArray
+from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.features.reading import Features
 
 # Small images get at least this number, if they have as many pixels.
@@ -344,3 +344,23 @@ def grouped_borders(
         means.append((sums / lengths).astype(np.float32))
     edges = np.stack(np.divmod(unique, num_regions), axis=1).astype(np.int32)
     return edges, lengths.astype(np.float32), means
+
+
+def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArray:
+    """Mark the left or upper pixel of every two neighbors that lie in different segments.
+
+    Args:
+        labels: Label map, int64, shape (H, W).
+        counted: Where given, both neighbors must be True here, bool, shape (H, W).
+
+    Returns:
+        bool, shape (H, W).
+    """
+    right, below = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    if counted is not None:
+        right &= counted[:, 1:] & counted[:, :-1]
+        below &= counted[1:] & counted[:-1]
+    border = np.zeros(labels.shape, dtype=bool)
+    border[:, :-1] |= right
+    border[:-1] |= below
+    return border

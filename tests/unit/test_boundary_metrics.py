@@ -15,7 +15,7 @@ from maskfeat.evaluate.metrics import (
     boundary_precision,
     num_matched,
 )
-from maskfeat.evaluate.metrics.boundaries import border_pixels
+from maskfeat.segment.superpixels import border_pixels
 
 SHAPE = (5, 6)
 label_maps = hnp.arrays(np.int64, SHAPE, elements=st.integers(0, 3))

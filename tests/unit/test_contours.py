@@ -21,9 +21,10 @@ from maskfeat.evaluate.metrics import (
     boundary_f,
     boundary_fs,
 )
-from maskfeat.evaluate.metrics.boundaries import border_pixels, matched, num_matched
+from maskfeat.evaluate.metrics.boundaries import matched, num_matched
 from maskfeat.features.lab import LabEncoder
 from maskfeat.segment.hierarchy import hierarchy
+from maskfeat.segment.superpixels import border_pixels
 
 
 def columns(*edges: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps
+from maskfeat.segment.superpixels import border_pixels
 
 
 def boundary_recall(labels: LabelMap, target: LabelMap, tolerance: float = 0.0075) -> float:
@@ -144,26 +145,6 @@ def matched(first: BoolArray, second: BoolArray, radius: float) -> IntArray:
     is_matched = flow[[source]].toarray()[0, : len(places)] > 0
     pixels: IntArray = places[is_matched]
     return pixels
-
-
-def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArray:
-    """Mark the left or upper pixel of every two neighbors that lie in different segments.
-
-    Args:
-        labels: Label map, int64, shape (H, W).
-        counted: Where given, both neighbors must be True here, bool, shape (H, W).
-
-    Returns:
-        bool, shape (H, W).
-    """
-    right, below = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-    if counted is not None:
-        right &= counted[:, 1:] & counted[:, :-1]
-        below &= counted[1:] & counted[:-1]
-    border = np.zeros(labels.shape, dtype=bool)
-    border[:, :-1] |= right
-    border[:-1] |= below
-    return border
 
 
 def _one_to_one(found: IntArray, true: IntArray, tolerance: float) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from maskfeat.arrays import Float64Array
-from maskfeat.evaluate.metrics.boundaries import border_pixels, matched, within
+from maskfeat.evaluate.metrics.boundaries import matched, within
 from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps
+from maskfeat.segment.superpixels import border_pixels
 
 
 class BoundaryFs(NamedTuple):
