@@ -13,11 +13,10 @@ from scipy import ndimage
 from maskfeat.app.annotation_state import OBJECT, ChosenMask, Prompt
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
-from maskfeat.interactive.click_by_click import shown_mask
-from maskfeat.interactive.prompt_checks import in_order
-from maskfeat.interactive.prompts import Box, click_radius_of, grown, whole, window_around
+from maskfeat.interactive.prompts import Box, click_radius_of, grown, in_order, whole, window_around
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.update import shown_mask
 from maskfeat.segment.inputs import resized, scaled_box
 
 _NUM_CANDIDATES = 4

@@ -2,15 +2,15 @@
 
 One click, from the page to the mask, passes through these files:
 
-1. `click_by_click`: the click gets its click radius on the mask that was shown;
-2. `segmenter`: `InteractiveSegmenter` checks all prompts together (`prompt_checks`), scales them;
-3. `prompts`: what a prompt is, and the pixels that it can change;
-4. `update`: which prompts are read together, and which correct the mask one after another: a cut of
-   the whole image, or of a window around one prompt;
-5. `decoder`: logits of "object" per pixel by the click decoder, in two looks; `feature_unary`: or
+1. `segmenter`: `InteractiveSegmenter` checks all prompts together, and scales them;
+2. `prompts`: what a prompt is, and the pixels that it can change;
+3. `update`: the click radius on the mask that was shown; which prompts are read together, and which
+   correct the mask one after another: a cut of the whole image, or of a window around one prompt;
+4. `decoder`: logits of "object" per pixel by the click decoder, in two looks; `feature_unary`: or
    from distances of features, where there is no decoder;
-6. `prompt_maps`: the maps of image, prompts and tree that the decoder reads, on a grid;
-7. `cut`: the minimum cuts of superpixels, and of the pixels near the outline.
+5. `prompt_maps`: the maps of image, prompts and tree that the decoder reads, on a grid;
+6. `cut`: the minimum cuts of superpixels, and of the pixels near the outline.
 
-`image` holds what is computed once for an image. The room `training` trains the decoder.
+`image` holds what is computed once for an image, `prompt_checks` what `predict` refuses. The room
+`training` trains the decoder.
 """

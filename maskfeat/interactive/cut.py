@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from maskfeat.arguments import checked_number
@@ -60,6 +64,36 @@ class SuperpixelCutter:
         self._costs: Float64Array = weight * graph.border_lengths * w
         total = MAX_LOGIT * graph.labels.size
         self._flow = FlowGraph(graph.num_superpixels, graph.edges, self._costs, total)
+
+    @cached_property
+    def first_pixels(self) -> IntArray:
+        """The first pixel of each superpixel, numbered in reading order, (K,)."""
+        return np.unique(self.graph.labels, return_index=True)[1]
+
+    def means(self, values: FloatArray, window: Window | None = None) -> FloatArray:
+        """Mean of the pixels of each superpixel that lie in a window; 0 for others.
+
+        Args:
+            values: Shape (h, w).
+            window: Rows and columns; None for the whole image.
+
+        Returns:
+            float32, shape (K,).
+        """
+        count = self.graph.num_superpixels
+        labels = self._flat_labels
+        sizes: npt.NDArray[Any] = self.graph.sizes
+        if window is not None:
+            labels = self.graph.labels[window].ravel().astype(np.int64)
+            sizes = np.maximum(np.bincount(labels, minlength=count), 1)
+        sums = np.bincount(labels, values.ravel(), count)
+        means: FloatArray = (sums / sizes).astype(np.float32)
+        return means
+
+    @cached_property
+    def _flat_labels(self) -> IntArray:
+        """Superpixel of each pixel, (H * W,), in the type that numpy counts in."""
+        return self.graph.labels.ravel().astype(np.int64)
 
     def cut(
         self,

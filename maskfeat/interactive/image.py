@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -112,36 +112,6 @@ class ImageState:
                     f"features of {features.num_channels} channels; take that of these features"
                 )
             self.unary = DecodedImage(decoder, maps)
-
-    @cached_property
-    def first_pixels(self) -> IntArray:
-        """The first pixel of each superpixel, numbered in reading order, (K,)."""
-        return np.unique(self.graph.labels, return_index=True)[1]
-
-    def superpixel_means(self, values: FloatArray, window: Window | None = None) -> FloatArray:
-        """Mean of the pixels of each superpixel that lie in a window; 0 for others.
-
-        Args:
-            values: Shape (h, w).
-            window: Rows and columns; None for the whole image.
-
-        Returns:
-            float32, shape (K,).
-        """
-        count = self.graph.num_superpixels
-        labels = self._flat_labels
-        sizes: npt.NDArray[Any] = self.graph.sizes
-        if window is not None:
-            labels = self.graph.labels[window].ravel().astype(np.int64)
-            sizes = np.maximum(np.bincount(labels, minlength=count), 1)
-        sums = np.bincount(labels, values.ravel(), count)
-        means: FloatArray = (sums / sizes).astype(np.float32)
-        return means
-
-    @cached_property
-    def _flat_labels(self) -> IntArray:
-        """Superpixel of each pixel, (H * W,), in the type that numpy counts in."""
-        return self.graph.labels.ravel().astype(np.int64)
 
     def labels_by_watershed(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
         """A label for every pixel, by `SeededWatershed` on the hierarchy.

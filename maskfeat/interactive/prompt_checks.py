@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maskfeat.arguments import array_of, is_whole, shown
 from maskfeat.arrays import BoolArray, IntArray
-from maskfeat.interactive.prompts import Box, Prompt, pixels_of
+from maskfeat.interactive.prompts import Box, Prompt, apart
 
 
 def check_former(method: object, networks: object) -> None:
@@ -84,45 +84,6 @@ def prompts_of(
     ]
 
 
-def check_together(
-    prompts: Sequence[Prompt], box: Box | None, mask: BoolArray | None, within: BoolArray | None
-) -> None:
-    """Check that prompts do not contradict one another, and that there can be an object.
-
-    Args:
-        prompts: Their pixels inside the image.
-        box: Holds the whole object.
-        mask: A first mask, (H, W).
-        within: What the object can cover at most, (H, W).
-
-    Raises:
-        ValueError: If a pixel is both object and background; there is no object prompt, no box and
-            no mask with a pixel; or an object prompt lies outside the box or `within`.
-    """
-    inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
-    is_object = np.repeat([1, 0], [len(inside), len(outside)])
-    _apart(np.concatenate([inside, outside]), is_object, ("background", "object"))
-    if not len(inside) and box is None and (mask is None or not mask.any()):
-        raise ValueError(
-            "at least one click must be positive, got none; click the object first, or give a box "
-            "or a mask that is not empty"
-        )
-    if box is not None:
-        beyond = inside[((inside < box[:2]) | (inside >= box[2:])).any(axis=1)]
-        if len(beyond):
-            raise ValueError(
-                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
-                f"the box {box}; enlarge the box, or take the click back"
-            )
-    if within is not None:
-        beyond = inside[~within[tuple(inside.T)]]
-        if len(beyond):
-            raise ValueError(
-                f"the positive click (row, column) = {tuple(beyond[0].tolist())} lies outside "
-                "`within`; leave `within` out, or take the click back"
-            )
-
-
 def labeled_pixels(
     clicks_yx: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -158,48 +119,7 @@ def labeled_pixels(
     )
     if (all_labels < 0).any():
         raise ValueError(f"labels must not be negative, got {all_labels.min()}")
-    return _apart(pixels, all_labels)
-
-
-def _apart(
-    pixels: IntArray, labels: IntArray, names: Sequence[str] = ()
-) -> tuple[IntArray, IntArray]:
-    """Pixels and labels, each pixel once, in reading order; refused if one has two labels.
-
-    Args:
-        pixels: (N, 2).
-        labels: Of each, (N,).
-        names: Names of the labels in the error message.
-    """
-    pixels, labels, repeats, twice = in_order(pixels, labels)
-    if twice is not None:
-        both = [names[n] if names else str(n) for n in labels[twice - 1 : twice + 1]]
-        raise ValueError(
-            f"the pixel (row, column) = {tuple(pixels[twice].tolist())} is labeled as {both[0]} "
-            f"and as {both[1]}; take one of the two back"
-        )
-    return pixels[~repeats], labels[~repeats]
-
-
-def in_order(
-    pixels_yx: IntArray, labels: IntArray
-) -> tuple[IntArray, IntArray, BoolArray, int | None]:
-    """Sort pixels in reading order, those of one pixel by label.
-
-    Args:
-        pixels_yx: (row, column), shape (N, 2).
-        labels: Of each, shape (N,).
-
-    Returns:
-        Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the index
-        of the first that does so with another label, or None.
-    """
-    order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
-    pixels_yx, labels = pixels_yx[order], labels[order]
-    repeats = np.zeros(len(labels), bool)
-    repeats[1:] = (pixels_yx[1:] == pixels_yx[:-1]).all(axis=1)
-    twice = np.flatnonzero(repeats & (labels != np.roll(labels, 1)))
-    return pixels_yx, labels, repeats, int(twice[0]) if twice.size else None
+    return apart(pixels, all_labels)
 
 
 def checked_box(box_yxyx: npt.ArrayLike, size: tuple[int, int]) -> Box:

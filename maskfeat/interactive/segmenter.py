@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -13,26 +15,32 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskfeat.arguments import ImageLike, checked_flag, checked_number, rgb_of
+from maskfeat.arguments import ImageLike, checked_flag, checked_number, is_whole, rgb_of, shown
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
-from maskfeat.interactive.click_by_click import ClickByClick
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
 from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
 from maskfeat.interactive.decoder_file import decoder_for
 from maskfeat.interactive.image import ImageState, reads
 from maskfeat.interactive.prompt_checks import (
     check_former,
-    check_together,
     checked_box,
     checked_mask,
     labeled_pixels,
     prompts_of,
 )
-from maskfeat.interactive.prompts import Box, Prompt, PromptSet, filled, pixels_of
-from maskfeat.interactive.update import ProgressiveMerge, PromptedMasks, enforce_hard_constraints
+from maskfeat.interactive.prompts import Box, Prompt, PromptSet, check_together, filled, pixels_of
+from maskfeat.interactive.update import (
+    ProgressiveMerge,
+    PromptedMasks,
+    enforce_hard_constraints,
+    made_on,
+    next_mask,
+    shown_mask,
+)
+from maskfeat.segment.hierarchy import Hierarchy
 from maskfeat.segment.inputs import (
     checked_features,
     checked_per_megapixel,
@@ -43,16 +51,17 @@ from maskfeat.segment.inputs import (
     scaled,
     scaled_box,
 )
+from maskfeat.segment.superpixels import RegionGraph
 
 
-class InteractiveSegmenter(ClickByClick):
+class InteractiveSegmenter:
     """Segments an object by clicks, scribbles, a box, or a first mask.
 
         segmenter = InteractiveSegmenter(model)
         segmenter.set_image(rgb)
         mask = segmenter.predict([[120, 200], [30, 40]], [True, False])
 
-    or click by click (`ClickByClick` has `click`, `scribble`, `undo`, `reset`, `start`):
+    or click by click (also `scribble`, `reset`, `start`):
 
         mask = segmenter.click(120, 200)
         mask = segmenter.click(30, 40, is_positive=False)
@@ -112,7 +121,6 @@ class InteractiveSegmenter(ClickByClick):
         networks: object = None,
         decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None = None,
     ) -> None:
-        super().__init__()
         check_former(method, networks)
         self.model = None if model is None else model_of(model)
         self.per_megapixel = checked_per_megapixel(per_megapixel)
@@ -126,6 +134,10 @@ class InteractiveSegmenter(ClickByClick):
         if cache_dir is not None:
             self._cache = FeatureCache(cache_dir, self.model, self._inner_strides)
         self._merge = ProgressiveMerge()
+        self._lock = threading.RLock()
+        self._state: ImageState | None = None
+        self._size = 0, 0
+        self._begin()
 
     def set_image(self, rgb: ImageLike) -> None:
         """Set the image of the next prompts.
@@ -219,7 +231,7 @@ class InteractiveSegmenter(ClickByClick):
         keep_all: bool = False,
         within: BoolArray | None = None,
     ) -> BoolArray:
-        """See `ClickByClick.mask_of`; box and mask are not checked, as `predict` checks them."""
+        """As `predict`, for arguments that are checked each by itself."""
         with self._lock:
             state, size = self._ready()
             check_together(prompts, box, mask, within)
@@ -267,12 +279,12 @@ class InteractiveSegmenter(ClickByClick):
             state, size = self._ready()
             prompts = prompts_of(clicks_yx, is_positive, (), None, size)
             check_together(prompts, None, None, None)
-            shown = self.mask_of(prompts) if mask is None else checked_mask(mask, size).copy()
+            first = self.mask_of(prompts) if mask is None else checked_mask(mask, size).copy()
             logits = None
             if isinstance(state.unary, DecodedImage):
                 small = [prompt.scaled(size, state.features.size) for prompt in prompts]
                 logits = state.unary.whole(PromptSet(small))
-            found = candidates(state.hierarchy, shown, prompts, num_masks, logits)
+            found = candidates(state.hierarchy, first, prompts, num_masks, logits)
             for one in found:
                 inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
                 enforce_hard_constraints(one.mask, inside, outside)
@@ -325,6 +337,121 @@ class InteractiveSegmenter(ClickByClick):
             enlarged[tuple(pixels_yx.T)] = own
             return enlarged
 
+    def click(self, row: int, column: int, is_positive: bool = True) -> BoolArray:
+        """Add a click.
+
+        Returns:
+            The mask of all clicks and scribbles since `set_image` or `reset`.
+
+        Raises:
+            ValueError: As `predict`; the click is not added then.
+        """
+        if not (is_whole(row) and is_whole(column)):  # numpy makes True a 1
+            raise ValueError(
+                "row and column of a click must be whole numbers, "
+                f"got {shown(row)} and {shown(column)}"
+            )
+        return self.scribble([(row, column)], is_positive)
+
+    def scribble(self, points_yx: npt.ArrayLike, is_positive: bool = True) -> BoolArray:
+        """Add a scribble.
+
+        Args:
+            points_yx: Its pixels (row, column), integers, shape (N, 2), at least one.
+            is_positive: Whether it is on the object.
+
+        Returns:
+            As `click`.
+
+        Raises:
+            ValueError: As `predict`; the scribble is not added then.
+        """
+        with self._lock:
+            prompts = prompts_of((), (), [(points_yx, is_positive)], None, self._ready()[1])
+            if not prompts:
+                raise ValueError("a scribble must have at least one pixel, got none")
+            made = [*self._made, made_on(self._shown, prompts[0])]
+            mask = next_mask(self._cut, made, self._shown, self._start)
+            self._made, self._shown = made, mask
+            return mask.copy()
+
+    def start(
+        self, mask: npt.ArrayLike | None = None, *, box_yxyx: npt.ArrayLike | None = None
+    ) -> BoolArray:
+        """Begin with a mask or a box; the clicks and scribbles that follow correct it.
+
+        Args:
+            mask: bool, shape (H, W), e.g. one made elsewhere; far from the clicks it stays.
+            box_yxyx: Holds the whole object, see `predict`.
+
+        Returns:
+            The mask that is shown first, bool, shape (H, W): the one given, or that of the box.
+
+        Raises:
+            ValueError: If both are given or neither, or as `predict`. Nothing changes then.
+        """
+        if (mask is None) == (box_yxyx is None):
+            raise ValueError("start with a mask or with a box, one of the two")
+        with self._lock:
+            size = self._ready()[1]
+            box = None if box_yxyx is None else checked_box(box_yxyx, size)
+            first = self.mask_of((), box) if mask is None else checked_mask(mask, size).copy()
+            self._begin(first, box)
+            return first.copy()
+
+    def undo(self) -> BoolArray | None:
+        """Remove the last click or scribble.
+
+        Returns:
+            The mask of the rest, or what `start` began with; None if none of the rest is on the
+            object.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        with self._lock:
+            if not self._made:
+                raise ValueError("there is no click to take back")
+            mask = shown_mask(self._cut, self._made[:-1], self._start)
+            self._made, self._shown = self._made[:-1], mask
+            return None if mask is None else mask.copy()
+
+    def reset(self) -> None:
+        """Remove all clicks, scribbles, and what `start` began with; the image stays."""
+        with self._lock:
+            self._begin()
+
+    def _begin(self, start: BoolArray | None = None, box: Box | None = None) -> None:
+        """Forget all prompts; the next ones correct a mask (H, W), their object lies in a box."""
+        self._start = None if start is None else (start, 0)
+        self._cut = self.mask_of if box is None else partial(self.mask_of, box=box)
+        self._made: list[Prompt] = []
+        self._shown = start
+
+    @property
+    def image_state(self) -> ImageState:
+        """What was computed for the image, at the size that cuts work on.
+
+        Raises:
+            ValueError: If no image is set.
+        """
+        return self._ready()[0]
+
+    @property
+    def graph(self) -> RegionGraph:
+        """The superpixels of the image, see `image_state`."""
+        return self.image_state.graph
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """All nested partitions of the image; with color in it, see `ImageState.hierarchy`."""
+        return self.image_state.hierarchy
+
+    def _ready(self) -> tuple[ImageState, tuple[int, int]]:
+        if self._state is None:
+            raise ValueError("no image is set; call set_image or set_features first")
+        return self._state, self._size
+
     def _prepare(
         self, features: Features, rgb: npt.NDArray[np.uint8] | None, size: tuple[int, int]
     ) -> None:
@@ -341,4 +468,4 @@ class InteractiveSegmenter(ClickByClick):
         self._state = ImageState(features, rgb, *weights, decoder)
         self._size = size
         self._merge = ProgressiveMerge()
-        self._history.begin()
+        self._begin()

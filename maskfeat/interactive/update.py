@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from maskfeat.interactive.prompts import (
     Prompt,
     PromptSet,
     Window,
+    click_radius_of,
     distance_to_outline,
     filled,
     grown,
@@ -38,6 +39,75 @@ BROAD_SHARE = 0.2
 _MOST_PIXELS_SIDE = 80  # windows up to this side are cut as pixels, larger ones as superpixels
 _CERTAIN = 1e3  # logit of a pixel of a prompt
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
+
+MaskOf = Callable[..., BoolArray]  # `InteractiveSegmenter.mask_of`
+
+
+def shown_mask(
+    mask_of: MaskOf, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
+) -> BoolArray | None:
+    """The mask that was shown after some prompts.
+
+    Args:
+        mask_of: Gives the mask of some prompts, see `InteractiveSegmenter.mask_of`.
+        prompts: As they were made, one after another, each with its click radius.
+        chosen: A mask to correct, bool, shape (H, W), and the number of the first prompts that it
+            was chosen for: 0 for one to begin with, more for a candidate. The others correct it;
+            those of click radius inf, made before it could be shown, are measured on what it has
+            become by then.
+
+    Returns:
+        bool, shape (H, W); None if nothing is chosen and no prompt is on the object.
+    """
+    prompts = list(prompts)
+    if chosen is None and not any(prompt.is_object for prompt in prompts):
+        return None
+    start, known = (None, 0) if chosen is None else chosen
+    # The masks before the last prompt that could add to the object do not matter.
+    first, least = len(prompts), 1 if chosen is None else known
+    is_unknown = chosen is not None and any(np.isinf(one.click_radius) for one in prompts[known:])
+    while first > least and (is_unknown or prompts[first - 1].cannot_grow_object):
+        first -= 1
+    mask = start if first == known else None
+    for count in range(max(first, known + 1), len(prompts) + 1):
+        last = prompts[count - 1]
+        if is_unknown and mask is not None and np.isinf(last.click_radius):
+            prompts[count - 1] = made_on(mask, last)
+        mask = next_mask(mask_of, prompts[:count], mask, chosen)
+    return mask
+
+
+def made_on(shown: BoolArray | None, prompt: Prompt) -> Prompt:
+    """A prompt with the click radius that it has on the mask shown when it was made."""
+    if shown is None:
+        return prompt
+    radius = click_radius_of(shown, prompt.pixels_yx, prompt.is_object)
+    return replace(prompt, click_radius=radius)
+
+
+def next_mask(
+    mask_of: MaskOf,
+    prompts: Sequence[Prompt],
+    shown: BoolArray | None,
+    chosen: tuple[BoolArray, int] | None = None,
+) -> BoolArray:
+    """The mask of some prompts, the last of them made on the shown mask."""
+    if prompts[-1].click_radius == 0 and shown is not None:
+        return shown
+    within = None
+    if prompts[-1].cannot_grow_object and shown is not None:
+        within = shown.copy()
+        # On the page, a segment taken whole can cover an earlier object prompt.
+        for prompt in prompts:
+            within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
+    if chosen is None:
+        return mask_of(prompts, within=within)
+    start, known = chosen
+    # The chosen mask satisfies the prompts that it was chosen for.
+    corrections = [replace(one, click_radius=0.0) for one in prompts[:known]] + [*prompts[known:]]
+    mask = mask_of(corrections, mask=start, keep_all=True, within=within)
+    pixels = pixels_of(prompts, True), pixels_of(prompts, False)
+    return enforce_hard_constraints(mask, *pixels, keep_all=not known)
 
 
 class ProgressiveMerge:
@@ -243,7 +313,7 @@ class PromptedMasks:
         """The mask of the minimum cut of the whole image, (H, W)."""
         state, labels = self._state, self._state.graph.labels
         unary = state.unary.whole(PromptSet(prompts, self._box, self._mask))
-        logits = state.superpixel_means(unary)
+        logits = state.cutter.means(unary)
         inside, outside = _superpixels(prompts, labels)
         if not len(inside):  # a box or a mask holds an object
             inside = np.array([int(logits.argmax())], np.int64)
@@ -306,8 +376,8 @@ class PromptedMasks:
     ) -> BoolArray:
         """The window cut superpixel by superpixel, (h, w)."""
         state, labels = self._state, self._state.graph.labels
-        logits = state.superpixel_means(unary, window)
-        before = mask.ravel()[state.first_pixels]
+        logits = state.cutter.means(unary, window)
+        before = mask.ravel()[state.cutter.first_pixels]
         own = superpixels_of([prompt], prompt.is_object, labels)
         is_free = np.zeros(len(before), bool)
         is_free[labels[window]] = True

@@ -12,9 +12,9 @@ from PIL import Image
 
 import maskfeat
 from maskfeat.features.reading import Features
-from maskfeat.interactive.click_by_click import PromptHistory, shown_mask
 from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.interactive.update import made_on, next_mask, shown_mask
 
 SCRIBBLES = Path("../shared/data/iis/voc_scribbles")
 HEIGHT, WIDTH = VALUES.shape[:2]
@@ -75,12 +75,14 @@ def growing(prompts, *, within) -> np.ndarray:
 def test_what_grows_for_a_background_prompt_comes_with_the_next_on_the_object() -> None:
     columns, signs = (0, 0, 7, 3, 0), (True, False, False, True, False)
     points = [np.array([[0, column]]) for column in columns]
-    history = PromptHistory(growing)
+    mask, made = None, []
     prompts: list[Prompt] = []
     for point, is_positive, click_radius, count in zip(
         points, signs, (np.inf, 1, 0, 3, 4), (1, 1, 1, 4, 4), strict=True
     ):
-        assert history.add(Prompt(point, is_positive)).sum() == count
+        made.append(made_on(mask, Prompt(point, is_positive)))
+        mask = next_mask(growing, made, mask)
+        assert mask.sum() == count
         prompts.append(Prompt(point, is_positive, click_radius))
         assert shown_mask(growing, prompts).sum() == count
     assert shown_mask(growing, prompts[1:2]) is None
