@@ -33,6 +33,7 @@ from maskfeat.interactive.prompt_checks import (
 )
 from maskfeat.interactive.prompts import Box, Prompt, PromptSet, check_together, filled, pixels_of
 from maskfeat.interactive.update import (
+    MaskOf,
     ProgressiveMerge,
     PromptedMasks,
     enforce_hard_constraints,
@@ -137,6 +138,11 @@ class InteractiveSegmenter:
         self._lock = threading.RLock()
         self._state: ImageState | None = None
         self._size = 0, 0
+        # What `click`, `scribble` and `start` build on, see `_begin`.
+        self._start: tuple[BoolArray, int] | None
+        self._cut: MaskOf
+        self._made: list[Prompt]
+        self._shown: BoolArray | None
         self._begin()
 
     def set_image(self, rgb: ImageLike) -> None:
@@ -425,7 +431,7 @@ class InteractiveSegmenter:
         """Forget all prompts; the next ones correct a mask (H, W), their object lies in a box."""
         self._start = None if start is None else (start, 0)
         self._cut = self.mask_of if box is None else partial(self.mask_of, box=box)
-        self._made: list[Prompt] = []
+        self._made = []
         self._shown = start
 
     @property
