@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from click_sets import Berkeley, CocoMVal, Davis, GrabCut, Sbd
+
 from maskfeat.batch import ClickTarget
-from maskfeat.data.click_sets import Berkeley, CocoMVal, Davis, GrabCut, Sbd
 from maskfeat.data.heldout import ClickFolder, ShardImages
 from maskfeat.evaluate.clicking import pick_target
 

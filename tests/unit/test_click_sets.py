@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from maskfeat.data.click_sets import Berkeley, CocoMVal, Davis, GrabCut, MaskFolders, Sbd
 from maskfeat.evaluate.clicking import session_ious
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "interactive"))
+from click_sets import Berkeley, CocoMVal, Davis, GrabCut, MaskFolders, Sbd
 
 SIZE = (6, 8)
 
