@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskfeat.arrays import BoolArray, Float64Array, IntArray
+from maskfeat.arrays import BoolArray, Float64Array
 from maskfeat.data.annotations.image import SampleError, is_turned_sideways
 from maskfeat.data.annotations.limits import MAX_PIXELS
 from maskfeat.data.annotations.painting import RawRuns, join_runs, label_runs, mask_runs
@@ -73,7 +73,16 @@ class InstancesRecord(CocoRecord):
                 left_out["no segmentation"] += 1
                 continue
             if isinstance(segmentation, dict):
-                masks.append(_counted_runs(segmentation, size))
+                if segmentation.get("size") != list(size):
+                    raise SampleError(
+                        "size mismatch",
+                        f"a mask has size {str(segmentation.get('size'))[:80]}, its image "
+                        f"{list(size)}",
+                    )
+                try:
+                    masks.append(parse_counts([segmentation["counts"]], size)[:2])
+                except _WRONG as error:
+                    raise SampleError("bad rle", str(error)) from error
             else:
                 polygons, num_lines = read_polygons(segmentation)
                 left_out["polygon of fewer than 3 corners"] += num_lines
@@ -114,20 +123,6 @@ class PanopticRecord(CocoRecord):
         size = (labels.shape[0], labels.shape[1])
         jpg = read_file(path, "image")
         return SourceSample(jpg, size, runs, self.entries(), self.known())
-
-
-def _counted_runs(segmentation: Json, size: tuple[int, int]) -> tuple[IntArray, IntArray]:
-    """Runs of one instance from COCO counts."""
-    if segmentation.get("size") != list(size):
-        raise SampleError(
-            "size mismatch",
-            f"a mask has size {str(segmentation.get('size'))[:80]}, its image {list(size)}",
-        )
-    try:
-        starts, stops, _ = parse_counts([segmentation["counts"]], size)
-    except _WRONG as error:
-        raise SampleError("bad rle", str(error)) from error
-    return starts, stops
 
 
 def read_polygons(segmentation: object) -> tuple[list[Corners], int]:

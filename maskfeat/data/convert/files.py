@@ -52,11 +52,11 @@ def _named_faults(path: str, what: str) -> Iterator[None]:
     """Take it for a fault of the sample where a file is not there, see `read_file`."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise SampleError("incomplete", f"the {what} '{path}' is not there") from error
     except ValueError as error:  # a zero byte or half a character in the name
         raise SampleError("incomplete", f"no file can have the name {path!r}") from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+            raise SampleError("incomplete", f"the {what} '{path}' is not there") from error
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
             raise SampleError("incomplete", f"the {what} cannot be read: {error}") from error
         raise

@@ -59,8 +59,20 @@ def of_coco(
         image: Its entry in the JSON.
     """
     size = read_size(image.get("height"), image.get("width"))
-    found = ((label_of(names, one) or UNNAMED, _mask_of_instance(one, size)) for one in annotations)
-    return _named(found, size)
+
+    def found() -> Iterator[Named]:
+        for one in annotations:
+            name, segmentation = label_of(names, one) or UNNAMED, one.get("segmentation")
+            if not segmentation or is_crowd(one):  # of the former only a box is known
+                yield name, None
+            elif not isinstance(segmentation, dict):
+                yield name, fill_polygons(read_polygons(segmentation)[0], size)
+            elif list(segmentation.get("size", [])) != list(size):
+                raise SampleError("size mismatch", f"a mask has not the size {list(size)}")
+            else:
+                yield name, decode_annotations([segmentation["counts"]], size)[0]
+
+    return _named(found(), size)
 
 
 def of_yolo(path: Path, names: Mapping[int, str], image: Path | None) -> NamedMasks:
@@ -70,8 +82,22 @@ def of_yolo(path: Path, names: Mapping[int, str], image: Path | None) -> NamedMa
         SampleError: "bad polygon" if a line holds no numbers; "incomplete" without the image.
     """
     size = _size_of(image, path)
-    lines = filter(None, map(str.strip, path.read_text().splitlines()))
-    return _named((_of_yolo_line(line, names, size) for line in lines), size)
+
+    def found() -> Iterator[Named]:
+        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+            try:
+                number, *shares = map(float, line.split())
+            except ValueError as error:
+                fault = f"a line holds no numbers: {line[:80]}"
+                raise SampleError("bad polygon", fault) from error
+            name = names.get(int(number), f"class {int(number)}")
+            if len(shares) < 6 or len(shares) % 2:
+                yield name, None
+            else:
+                corners = np.array(shares).reshape(-1, 2) * size[::-1]
+                yield name, fill_polygons([corners], size)
+
+    return _named(found(), size)
 
 
 def of_voc(path: Path, path_of_classes: Path | None, names: Sequence[str]) -> NamedMasks:
@@ -114,8 +140,13 @@ def of_labelme(path: Path) -> NamedMasks:
         group, name = shape.get("group_id"), str(shape.get("label") or UNNAMED)
         key = ("alone", number, name) if group is None else ("group", group, name)
         groups.setdefault(key, []).append(shape)
-    found = ((name, _mask_of_group(group, size)) for (*_, name), group in groups.items())
-    return _named(found, size)
+
+    def found() -> Iterator[Named]:
+        for (*_, name), group in groups.items():
+            parts = [mask for one in group if (mask := _mask_of_shape(one, size)) is not None]
+            yield name, np.any(parts, axis=0) if parts else None
+
+    return _named(found(), size)
 
 
 def of_geojson(path: Path, image: Path | None) -> NamedMasks:
@@ -132,7 +163,7 @@ def of_geojson(path: Path, image: Path | None) -> NamedMasks:
             known = feature.get("properties") or {}
             named = known.get("classification")
             name = (named if isinstance(named, dict) else known).get("name")
-            yield str(name or UNNAMED), _mask_of_feature(feature.get("geometry") or {}, size)
+            yield str(name or UNNAMED), _mask_of_geometry(feature.get("geometry") or {}, size)
 
     return _named(found(), size)
 
@@ -178,33 +209,8 @@ def _named(found: Iterable[Named], size: Size) -> NamedMasks:
     return NamedMasks(size, tuple(counts), tuple(names), left_out)
 
 
-def _mask_of_instance(one: Mapping[str, Any], size: Size) -> BoolArray | None:
-    """The pixels of an annotation of COCO; None of a crowd, or if only a box is known."""
-    segmentation = one.get("segmentation")
-    if not segmentation or is_crowd(one):
-        return None
-    if not isinstance(segmentation, dict):
-        return fill_polygons(read_polygons(segmentation)[0], size)
-    if list(segmentation.get("size", [])) != list(size):
-        raise SampleError("size mismatch", f"a mask has not the size {list(size)}")
-    mask: BoolArray = decode_annotations([segmentation["counts"]], size)[0]
-    return mask
-
-
-def _of_yolo_line(line: str, names: Mapping[int, str], size: Size) -> Named:
-    try:
-        number, *shares = map(float, line.split())
-    except ValueError as error:
-        raise SampleError("bad polygon", f"a line holds no numbers: {line[:80]}") from error
-    name = names.get(int(number), f"class {int(number)}")
-    if len(shares) < 6 or len(shares) % 2:
-        return name, None
-    corners = np.array(shares).reshape(-1, 2) * size[::-1]
-    return name, fill_polygons([corners], size)
-
-
-def _mask_of_feature(geometry: Mapping[str, Any], size: Size) -> BoolArray | None:
-    """The pixels of a feature of GeoJSON; None if it is no polygon."""
+def _mask_of_geometry(geometry: Mapping[str, Any], size: Size) -> BoolArray | None:
+    """The pixels of a geometry of GeoJSON; None if it is no polygon."""
     kind = geometry.get("type")
     if kind not in ("Polygon", "MultiPolygon"):
         return None
@@ -215,16 +221,6 @@ def _mask_of_feature(geometry: Mapping[str, Any], size: Size) -> BoolArray | Non
             part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
         mask |= part
     return mask
-
-
-def _mask_of_group(shapes: Iterable[Mapping[str, Any]], size: Size) -> BoolArray | None:
-    """The pixels of shapes of LabelMe that are one object; None if none of them has any."""
-    whole = None
-    for shape in shapes:
-        mask = _mask_of_shape(shape, size)
-        if mask is not None:
-            whole = mask if whole is None else whole | mask
-    return whole
 
 
 def _mask_of_shape(shape: Mapping[str, Any], size: Size) -> BoolArray | None:

@@ -121,7 +121,12 @@ def list_masks(
     }
     if known not in listers:
         raise ValueError(f"the format must be auto or one of {', '.join(listers)}, got '{known}'")
-    find = partial(_find_image, _folders_of_images(root, images_dir))
+    folders = [root, root / "images", root / "JPEGImages", root.parent, root.parent / "images"]
+    if images_dir is not None:
+        if not Path(images_dir).is_dir():
+            raise FileNotFoundError(f"no folder of images '{images_dir}'")
+        folders = [Path(images_dir)]
+    find = partial(_find_image, folders)
     found = listers[known](place, find)
     if not found:
         raise ValueError(f"'{place}' holds no masks in the format {known}")
@@ -183,8 +188,7 @@ def _list_yolo(place: Path, find: Find) -> list[MaskRecord]:
     found = []
     for path in sorted((place / "labels").glob("*.txt")):
         image = find(path.stem)
-        load = partial(of_yolo, path, names, image)
-        found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
+        found.append(_record(None, image, path, partial(of_yolo, path, names, image)))
     return found
 
 
@@ -195,8 +199,7 @@ def _list_voc(place: Path, find: Find) -> list[MaskRecord]:
     for path in sorted((place / "SegmentationObject").glob("*.png")):
         classes = place / "SegmentationClass" / path.name
         load = partial(of_voc, path, classes if classes.is_file() else None, names)
-        image = find(path.stem)
-        found.append(_record(image.name if image else f"{path.stem}.jpg", image, path, load))
+        found.append(_record(None, find(path.stem), path, load))
     return found
 
 
@@ -207,8 +210,7 @@ def _list_pngs(place: Path, find: Find) -> list[MaskRecord]:
         if path.suffix.lower() in MASK_ENDINGS and not path.name.startswith("."):
             image = find(path.stem)
             image = None if image == path else image
-            name = image.name if image else f"{path.stem}.jpg"
-            found.append(_record(name, image, path, partial(of_label_map, path)))
+            found.append(_record(None, image, path, partial(of_label_map, path)))
     return found
 
 
@@ -238,23 +240,17 @@ def _list_files(
 
 
 def _record(
-    name: str,
+    name: str | None,
     image: Path | None,
     source: Path,
     load: Callable[[], NamedMasks],
     key: str | None = None,
 ) -> MaskRecord:
+    """The record of an image, by its name where a file tells it."""
+    name = name or (image.name if image else f"{source.stem}.jpg")
     place = None if image is None else str(image)
     files = (str(source),) if place is None else (place, str(source))
     return MaskRecord(key or Path(name).stem, files, Path(name).name, place, str(source), load)
-
-
-def _folders_of_images(root: Path, images_dir: str | Path | None) -> list[Path]:
-    if images_dir is not None:
-        if not Path(images_dir).is_dir():
-            raise FileNotFoundError(f"no folder of images '{images_dir}'")
-        return [Path(images_dir)]
-    return [root, root / "images", root / "JPEGImages", root.parent, root.parent / "images"]
 
 
 def _find_image(folders: Sequence[Path], name: str) -> Path | None:

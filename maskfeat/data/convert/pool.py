@@ -7,7 +7,6 @@ called again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -193,20 +192,27 @@ def run_parts(
         if attempt:
             _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
         lost = {}
-        waiting = [number for number in range(len(parts)) if number not in results]
-        with engine.open() as executor, _canceled_in_the_end() as futures:
-            for number in waiting:
-                futures[_submitted(executor, guarded, parts[number])] = number
-            for future in as_completed(futures):
-                try:
-                    found = future.result()
-                    if isinstance(found, _Raised):
-                        raise found.error
-                except engine.lost as error:
-                    lost[futures[future]] = error
-                else:
-                    results[futures[future]] = found
-                    on_done()
+        futures: dict[Future[Any], int] = {}
+        with engine.open() as executor:
+            try:
+                for number in (n for n in range(len(parts)) if n not in results):
+                    try:
+                        futures[executor.submit(guarded, parts[number])] = number
+                    except engine.lost as error:  # the executor is broken already
+                        lost[number] = error
+                for future in as_completed(futures):
+                    try:
+                        found, raised = future.result()
+                        if raised is not None:
+                            raise raised
+                    except engine.lost as error:
+                        lost[futures[future]] = error
+                    else:
+                        results[futures[future]] = found
+                        on_done()
+            finally:
+                for future in futures:
+                    future.cancel()
         if not lost:
             return [results[number] for number in range(len(parts))]
     cause = next(iter(lost.values()))
@@ -219,44 +225,17 @@ def run_parts(
     ) from cause
 
 
-@dataclass
-class _Raised:
-    """What the work itself raised."""
-
-    error: Exception
-
-
 @dataclass(frozen=True)
 class _Guarded:
-    """Work that gives what it raises as it is; engines make their own of it, or repeat it."""
+    """Work that returns what it raises; engines make their own errors of it, or repeat it."""
 
     work: Callable[[Any], Any]
 
-    def __call__(self, part: Any) -> Any:  # noqa: ANN401 - any work
+    def __call__(self, part: Any) -> tuple[Any, Exception | None]:  # noqa: ANN401 - any work
         try:
-            return self.work(part)
+            return self.work(part), None
         except Exception as error:
-            return _Raised(error)
-
-
-def _submitted(executor: Executor, work: Callable[[In], Out], part: In) -> Future[Out]:
-    """A future of the work, also where the executor is broken already."""
-    try:
-        return executor.submit(work, part)
-    except BrokenExecutor as error:
-        future: Future[Out] = Future()
-        future.set_exception(error)
-        return future
-
-
-@contextlib.contextmanager
-def _canceled_in_the_end() -> Iterator[dict[Future[Any], int]]:
-    futures: dict[Future[Any], int] = {}
-    try:
-        yield futures
-    finally:
-        for future in futures:
-            future.cancel()
+            return None, error
 
 
 class InThisProcess(Executor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from maskfeat.arrays import RgbImage
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.rle import Runs
+from maskfeat.data.annotations.painting import paint
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.convert import stats
 from maskfeat.data.convert.state import INDEX_NAME, ConvertState
@@ -85,14 +86,10 @@ def print_stats(found: dict[str, Any]) -> None:
     for name, values in counted.items():
         if isinstance(values, dict) and "0.5" in values:
             percent = 100 if name.endswith("share") else 1
-            row = [_short(percent * values[quantile]) for quantile, _ in _SHOWN]
-            text = name.replace("_", " ").replace("share", "% of image")
-            quantiles.add_row(text, *row)
+            numbers_shown = [percent * values[quantile] for quantile, _ in _SHOWN]
+            row = [f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in numbers_shown]
+            quantiles.add_row(name.replace("_", " ").replace("share", "% of image"), *row)
     Console().print(numbers, quantiles)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _table(*heads: str) -> Table:
@@ -117,15 +114,12 @@ def draw_sheet(places: Sequence[stats.Place], num: int = 12, seed: int = 0) -> R
     Raises:
         ValueError: If no sample can be read.
     """
-    order = np.random.default_rng(seed).permutation(len(places))
     cells: list[Image.Image] = []
-    for number in order:
+    for number in np.random.default_rng(seed).permutation(len(places)):
+        with contextlib.suppress(SampleError):
+            cells.append(_cell(stats.read_place(places[number]), seed))
         if len(cells) == num:
             break
-        try:
-            cells.append(_cell(stats.read_place(places[number]), seed))
-        except SampleError:
-            continue
     if not cells:
         raise ValueError("there is no sample that can be read, and so none to be drawn")
     width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
@@ -136,16 +130,15 @@ def draw_sheet(places: Sequence[stats.Place], num: int = 12, seed: int = 0) -> R
     return np.asarray(sheet)
 
 
-def _paint_masks(rgb: RgbImage, runs: Runs, seed: int = 0) -> RgbImage:
-    """Tint each mask of an image, small ones over large ones, and darken its border."""
+def _cell(sample: AnnotatedImage, seed: int) -> Image.Image:
+    """A sample beside itself, tinted by its masks, small ones over large ones, borders darkened."""
+    rgb, runs = sample.decode(), sample.runs
     colors = np.random.default_rng(seed).uniform(30, 255, (runs.num_masks, 3))
-    top = np.full(runs.size[0] * runs.size[1], -1, np.int64)  # column by column, as runs are
-    bounds = np.searchsorted(runs.mask_of_run, np.arange(runs.num_masks + 1))
-    for mask in np.argsort(-runs.areas, kind="stable"):
-        mine = slice(bounds[mask], bounds[mask + 1])
-        for start, stop in zip(runs.starts[mine], runs.stops[mine], strict=True):
-            top[start:stop] = mask
-    labels = top.reshape(runs.size[1], runs.size[0]).T
+    labels = np.full(runs.size, -1)
+    for number in np.argsort(-runs.areas, kind="stable"):
+        mine = runs.mask_of_run == number
+        owner = np.zeros(int(mine.sum()), np.int32)
+        labels[paint(runs.starts[mine], runs.stops[mine], owner, 1, runs.size)[0]] = number
     tinted = np.where(
         (labels >= 0)[..., None], 0.4 * rgb + 0.6 * colors[labels], 0.4 * rgb.astype(float)
     )
@@ -153,19 +146,13 @@ def _paint_masks(rgb: RgbImage, runs: Runs, seed: int = 0) -> RgbImage:
     is_border[1:] |= labels[1:] != labels[:-1]
     is_border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     tinted[is_border] *= 0.3
-    return tinted.astype(np.uint8)
-
-
-def _cell(sample: AnnotatedImage, seed: int) -> Image.Image:
-    rgb = sample.decode()
-    images = [Image.fromarray(one) for one in (rgb, _paint_masks(rgb, sample.runs, seed))]
+    images = [Image.fromarray(one) for one in (rgb, tinted.astype(np.uint8))]
     for image in images:
         image.thumbnail((_CELL, _CELL))
     width, height = images[0].size
     cell = Image.new("RGB", (2 * width + 2 * _GAP, height + _LINE + _GAP), "white")
     for number, image in enumerate(images):
         cell.paste(image, (number * (width + _GAP // 2), 0))
-    size = f"{sample.runs.size[1]} x {sample.runs.size[0]}"
-    text = f"{sample.key[:40]}  {size}, {sample.runs.num_masks} masks"
+    text = f"{sample.key[:40]}  {runs.size[1]} x {runs.size[0]}, {runs.num_masks} masks"
     ImageDraw.Draw(cell).text((2, height + 1), text, fill="black")
     return cell

@@ -115,11 +115,12 @@ def _convert(
             raise
         except ValueError as error:  # a tar that is none, among a thousand
             _LOG.warning("skipped all of %s (bad tar): %s", one.source, error)
+            num_shards = 0
             skipped = [{"key": "*", "reason": "bad tar", "detail": str(error)}]
-            done = {"made_of": one.measure, "shards": 0, "skipped": skipped}
-            state.note_done(one.name, done)
-            return
-        _write_shards(one, records, notes, state, recipe, pool, progress)
+        else:
+            num_shards, skipped = _write_shards(one, records, notes, state, recipe, pool, progress)
+        note = {"made_of": one.measure, "shards": num_shards, "skipped": skipped}
+        state.note_done(one.name, note)
 
 
 def _write_shards(
@@ -130,8 +131,12 @@ def _write_shards(
     recipe: Recipe,
     pool: OrderedPool,
     progress: Progress,
-) -> None:
-    """Write the shards of an input after those that are finished, which notes tell."""
+) -> tuple[int, list[dict[str, str]]]:
+    """Write the shards of an input after those that are finished, which notes tell.
+
+    Returns:
+        The number of all its shards, and what was skipped after the last sample.
+    """
     after = notes[-1]["last_key"] if notes else ""
     by_key = {record.key: record for record in records}
     names = clean_keys(by_key)
@@ -139,15 +144,14 @@ def _write_shards(
     tasks = [_Task(names[key], number, by_key[key]) for number, key in enumerate(ordered, 1)]
     tally = _Tally(one)
     todo = [task for task in tasks if task.key > after]
-    writer = ShardWriter(
+    progress.start(one.name, len(tasks), len(tasks) - len(todo))
+    with ShardWriter(
         state.folder,
         one.name,
         max_mb=recipe.shard_mb,
         first_number=len(notes),
         on_finish=lambda path: state.note_shard(tally.close(path)),
-    )
-    progress.start(one.name, len(tasks), len(tasks) - len(todo))
-    with writer:
+    ) as writer:
         chunks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
         results = pool.map(partial(_make_all, recipe=recipe), chunks)
         for task, result in zip(todo, itertools.chain.from_iterable(results), strict=True):
@@ -157,8 +161,7 @@ def _write_shards(
             else:
                 tally.skip(task, result)
             progress.advance()
-    num_shards, skipped = len(notes) + len(writer.paths), list(tally.skipped.values())
-    state.note_done(one.name, {"made_of": one.measure, "shards": num_shards, "skipped": skipped})
+    return len(notes) + len(writer.paths), list(tally.skipped.values())
 
 
 def _make_all(tasks: Sequence[_Task], recipe: Recipe) -> list[Shrunk | SampleError]:

@@ -187,7 +187,11 @@ def _inputs_of(
         list_copy = partial(list_image_tar, limits=limits)
         urls = [(_name(Path(urlsplit(url).path).stem), url) for url in expand_shards(source)]
         return [Input(name, url, measure_url(url), list_copy, kind) for name, url in urls]
-    tars = _tars(source)
+    if path.is_dir():
+        named = list(path.glob("*.tar"))
+    else:
+        named = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
+    tars = sorted(name for name in named if name.suffix == ".tar" and name.is_file())
     if kind == IMAGES and tars:
         return [_of_tar(tar, partial(list_image_tar, tar, limits), kind) for tar in tars]
     if kind == IMAGES and path.is_dir():
@@ -195,9 +199,12 @@ def _inputs_of(
     if kind == IMAGES:
         raise FileNotFoundError(f"no tar or folder of images at '{source}'")
     if not tars and kind in ("sa1b", "auto") and path.is_dir():
-        folders = sample_folders(path, limits)
-        if folders:
-            return [one for folder in folders for one in _of_files(path, folder, limits)]
+        inputs = list[Input]()
+        for folder in sample_folders(path, limits):  # the source, or those that lie in it
+            name = "_".join([path.resolve().name, *Path(folder).relative_to(path).parts])
+            inputs += _cut(name, folder, list_files(folder, limits), "sa1b")
+        if inputs:
+            return inputs
     if kind == "sa1b" or (kind == "auto" and tars):
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
@@ -239,23 +246,6 @@ def _of_tar(tar: Path, list_records: Callable[[], Sequence[Record]], kind: str) 
     return Input(_name(tar.stem), str(tar), measure, list_records, kind)
 
 
-def _of_files(source: Path, folder: str, limits: Limits) -> list[Input]:
-    """The inputs of a folder of KEY.json, which is the source or lies in it."""
-    inside = Path(folder).relative_to(source).parts
-    name = "_".join([source.resolve().name, *inside])
-    return _cut(name, folder, list_files(folder, limits), "sa1b")
-
-
-def _tars(source: str) -> list[Path]:
-    """The tars that a name stands for: itself, those of a folder or a glob; else none."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        names = list(path.glob("*.tar"))
-    else:
-        names = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
-    return sorted(name for name in names if name.suffix == ".tar" and name.is_file())
-
-
 def _kind_of(path: Path) -> str:
     if path.is_file():
         if path.suffix == ".json":
@@ -279,36 +269,30 @@ def _cut(
     basis: str = "",
     images_dir: str | None = None,
 ) -> list[Input]:
-    """One input, or several if it is large."""
+    """One input, or several if it is large.
+
+    They are measured by the names, sizes and times of the files of their samples. Folders do not
+    count, so a source that is moved with its times stays the same. `basis` is a digest of what else
+    they are read from.
+    """
     records = sorted(records, key=lambda record: record.key)
     starts = range(0, max(1, len(records)), SAMPLES_PER_INPUT)
     inputs = []
     for number, start in enumerate(starts):
         some = records[start : start + SAMPLES_PER_INPUT]
         numbered = f"{name}_{number:03d}" if len(starts) > 1 else name
-        measure = _measure_records(some, basis)
+        total = hashlib.sha256(basis.encode())
+        for record in some:
+            lines = [record.key]
+            for path in record.files:
+                try:
+                    status = os.stat(path)
+                    state = f"{status.st_size} {status.st_mtime_ns}"
+                except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
+                    state = "-"
+                lines.append(f"{os.path.basename(path)} {state}")
+            total.update(("\n".join(lines) + "\0").encode(errors="surrogatepass"))
+        measure = f"{len(some)} samples {total.hexdigest()[:16]}"
         list_some: Callable[[], Sequence[Record]] = partial(list, some)
         inputs.append(Input(_name(numbered), str(source), measure, list_some, kind, images_dir))
     return inputs
-
-
-def _measure_records(records: Sequence[Record], basis: str = "") -> str:
-    """Words that differ where a file of some samples was added, removed, or written anew.
-
-    Folders do not count, so a source that is moved with its times stays the same. `basis` is a
-    digest of what else they are read from.
-    """
-    total = hashlib.sha256(basis.encode())
-    for record in records:
-        lines = [record.key, *(_state_of(path) for path in record.files)]
-        total.update(("\n".join(lines) + "\0").encode(errors="surrogatepass"))
-    return f"{len(records)} samples {total.hexdigest()[:16]}"
-
-
-def _state_of(path: str) -> str:
-    name = os.path.basename(path)
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
-        return f"{name} -"
-    return f"{name} {status.st_size} {status.st_mtime_ns}"

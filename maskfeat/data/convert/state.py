@@ -67,23 +67,33 @@ class ConvertState:
                 and is not the same, or if it holds tars of someone else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan, wanted = self.read_plan(), {"version": PLAN_VERSION, "settings": recipe.described()}
+        plan, settings = self.read_plan(), recipe.described()
         if plan is None:
             if any(self.folder.glob("*.tar")):
                 raise ValueError(
                     f"'{self.folder}' holds tars that this command did not write; "
                     "choose another folder"
                 )
-            plan = {**wanted, "inputs": {}}
-        _refuse_other_settings(self.folder, plan, wanted)
+            plan = {"version": PLAN_VERSION, "settings": settings, "inputs": {}}
+        if plan.get("version") != PLAN_VERSION:
+            raise ValueError(f"'{self.folder}' was begun by another version; choose another folder")
+        before = plan["settings"]
+        other = [
+            f"{n} {before.get(n)} and not {v}" for n, v in settings.items() if before.get(n) != v
+        ]
+        if other:
+            raise ValueError(
+                f"'{self.folder}' was begun with {', '.join(other)}; "
+                "use the same settings or choose another folder"
+            )
         known = dict(plan["inputs"])
         for one in inputs:
-            before = known.get(one.name)
-            if before is not None and before["measure"] != one.measure:
-                if before["place"] != one.place:
+            then = known.get(one.name)
+            if then is not None and then["measure"] != one.measure:
+                if then["place"] != one.place:
                     raise ValueError(
                         f"'{one.source}' is not what '{self.folder}' was begun with under the name "
-                        f"{one.name}, '{before['place']}'; choose another folder"
+                        f"{one.name}, '{then['place']}'; choose another folder"
                     )
                 _LOG.warning("%s has changed and is converted anew", one.source)
             known[one.name] = {
@@ -177,25 +187,18 @@ class ConvertState:
         """
         lock = self.notes / f"{name}.lock"
         with contextlib.ExitStack() as stack:
-            while not self._enter(stack, lock, name):
+            while True:
+                with _GUARD, contextlib.suppress(FolderInUseError):
+                    if lock not in _HELD:  # the lock of a file is that of a whole process
+                        stack.enter_context(held_lock(lock, self.folder, f"a conversion of {name}"))
+                        _HELD.add(lock)
+                        stack.callback(_HELD.discard, lock)
+                        break
                 if not waits:
                     yield False
                     return
                 time.sleep(_PAUSE_S)
             yield True
-
-    def _enter(self, stack: contextlib.ExitStack, lock: Path, name: str) -> bool:
-        """Hold a lock until a stack ends, unless somebody else holds it."""
-        with _GUARD:  # the lock of a file is that of a whole process
-            if lock in _HELD:
-                return False
-            try:
-                stack.enter_context(held_lock(lock, self.folder, f"a conversion of {name}"))
-            except FolderInUseError:
-                return False
-            _HELD.add(lock)
-            stack.callback(_HELD.discard, lock)
-        return True
 
     def write_index(self) -> Json | None:
         """Write `index.json` if all inputs are done.
@@ -270,18 +273,3 @@ def write_json(path: Path, content: Json) -> None:
     """Write a JSON file, whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
-
-
-def _refuse_other_settings(folder: Path, plan: Json, wanted: Json) -> None:
-    if plan.get("version") != wanted["version"]:
-        raise ValueError(f"'{folder}' was begun by another version; choose another folder")
-    before, now = plan["settings"], wanted["settings"]
-    other = [name for name in now if before.get(name) != now[name]]
-    if other:
-        other_settings = ", ".join(
-            f"{name} {before.get(name)} and not {now[name]}" for name in other
-        )
-        raise ValueError(
-            f"'{folder}' was begun with {other_settings}; "
-            "use the same settings or choose another folder"
-        )

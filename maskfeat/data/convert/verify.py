@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections import Counter, defaultdict
@@ -87,31 +88,21 @@ def verify_folder(
     if part[0] == 0:
         problems = _problems_of_folder(folder, tars.keys(), promised)
     jobs = [(path, notes.get(name), limits) for name, path in tars.items()][part[0] :: part[1]]
-    found = _reports(jobs, num_workers, show_progress, engine)
+    if engine is None:
+        found = _verify_all(num_workers, show_progress, jobs)
+    else:
+        shares = engine.shares(range(len(jobs)))
+        with Progress(show_progress, 1) as progress:
+            progress.start("parts", len(shares))
+            work = partial(_verify_all, num_workers or 0, False)
+            parts = [[jobs[number] for number in share] for share in shares]
+            reports = run_parts(work, parts, engine, progress.advance)
+        dealt = zip(itertools.chain(*shares), itertools.chain(*reports), strict=True)
+        found = [report for _, report in sorted(dealt, key=lambda pair: pair[0])]
     problems += [problem for report in found for problem in report.problems]
     num_samples = sum(report.num_samples for report in found)
     num_masks = sum(report.num_masks for report in found)
     return ShardReport(num_samples, num_masks, problems), len(jobs)
-
-
-def _reports(
-    jobs: Sequence[_Job], num_workers: int | None, show_progress: bool, engine: Engine | None
-) -> list[ShardReport]:
-    """Check shards, see `verify_folder`; in the order of the jobs."""
-    if engine is None:
-        return _verify_all(num_workers, show_progress, jobs)
-    shares = engine.shares(range(len(jobs)))
-    with Progress(show_progress, 1) as progress:
-        progress.start("parts", len(shares))
-        work = partial(_verify_all, num_workers or 0, False)
-        parts = [[jobs[number] for number in share] for share in shares]
-        found = run_parts(work, parts, engine, progress.advance)
-    by_number = {
-        number: report
-        for share, reports in zip(shares, found, strict=True)
-        for number, report in zip(share, reports, strict=True)
-    }
-    return [by_number[number] for number in range(len(jobs))]
 
 
 def _verify_all(
@@ -120,7 +111,7 @@ def _verify_all(
     with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
         progress.start("shards", len(jobs))
         reports = []
-        for report in pool.map(_verify_job, jobs):
+        for report in pool.map(verify_shard, jobs):
             reports.append(report)
             progress.advance()
     return reports
@@ -134,11 +125,11 @@ def _problems_of_folder(
     `promised` are the notes of its index on each; None if there is none that can be read.
     """
     problems = _unfinished(folder, promised is not None) + _stale(folder)
-    notes = promised or {}
-    problems += [Problem(name, "the shard is missing") for name in sorted(notes.keys() - names)]
     if promised is not None:
-        extra = sorted(names - notes.keys())
-        problems += [Problem(name, f"the shard is not in {INDEX_NAME}") for name in extra]
+        known = promised.keys()
+        problems += [Problem(name, "the shard is missing") for name in sorted(known - names)]
+        what = f"the shard is not in {INDEX_NAME}"
+        problems += [Problem(name, what) for name in sorted(names - known)]
     return problems
 
 
@@ -196,25 +187,9 @@ def _stale(folder: Path) -> list[Problem]:
     return [Problem(name, what, 1, place) for name, place in changed]
 
 
-def _verify_job(job: _Job) -> ShardReport:
-    return verify_shard(*job)
-
-
-def verify_shard(
-    path: Path,
-    note: Json | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> ShardReport:
-    """Check one shard.
-
-    Args:
-        path: The tar.
-        note: What the index says of it, if there is an index.
-        limits: What a sample may ask for.
-
-    Returns:
-        What was found; samples are those that can be read.
-    """
+def verify_shard(job: _Job) -> ShardReport:
+    """Check one shard; samples of the report are those that can be read."""
+    path, note, limits = job
     problems: list[Problem] = []
     if note is not None and path.stat().st_size != note["bytes"]:
         what = f"it has {path.stat().st_size} bytes, the index says {note['bytes']}"
