@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.folder_lock import held_folder
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from maskfeat.app.server import Backend
 
 _NUM_PORTS = 20
@@ -108,7 +110,11 @@ def annotate(
         raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}")
     if not 0 <= port < 2**16:
         raise ValueError(f"port must lie in 0 to 65,535, got {port}")
-    names = None if classes is None else _class_names(classes)
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
+    if names is not None and (len(names) < 2 or not all(names) or len(set(names)) < len(names)):
+        raise ValueError(
+            f"classes must be at least two different names with commas between, got {classes!r}"
+        )
     if acquisition not in _ACQUISITIONS:
         raise ValueError(f"acquisition must be uncertain, energy or given, got {acquisition!r}")
     from maskfeat.data.folder import find_images
@@ -127,7 +133,14 @@ def annotate(
     found = (path for place in images for path in find_images(place, recursive, folder))
     paths = list(dict.fromkeys(found))
     check_names(paths, folder)
-    with _held(folder):
+    with contextlib.ExitStack() as stack:
+        try:  # keeps other servers out, and finds out now whether it can be written to
+            stack.enter_context(held_folder(folder, "maskfeat annotate"))
+        except OSError as error:
+            raise ValueError(
+                f"out must be a folder that can be written to, but '{folder}' is none: "
+                f"{error.strerror}; choose another one with --out"
+            ) from error
         if names is None:
             backend, greeting = _object_backend(
                 paths, folder, model, max_megapixels, read_as, masks
@@ -137,30 +150,6 @@ def annotate(
                 paths, names, folder, model, acquisition, max_megapixels, read_as
             )
         _serve(backend, greeting, host, port, open_browser)
-
-
-def _class_names(text: str) -> list[str]:
-    """At least two different names with commas between."""
-    names = [name.strip() for name in text.split(",")]
-    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
-        raise ValueError(
-            f"classes must be at least two different names with commas between, got {text!r}"
-        )
-    return names
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other servers out of the folder, and find out now whether it can be written to."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(held_folder(folder, "maskfeat annotate"))
-        except OSError as error:
-            raise ValueError(
-                f"out must be a folder that can be written to, but '{folder}' is none: "
-                f"{error.strerror}; choose another one with --out"
-            ) from error
-        yield
 
 
 def _object_backend(
@@ -214,30 +203,42 @@ def _label_backend(
 
 
 def _serve(backend: Backend, greeting: str, host: str, port: int, open_browser: bool) -> None:
-    import uvicorn
-
     from maskfeat.app.server import create_app, is_loopback
 
-    app = create_app(backend, host)
-
-    with listening(host, port) as listener:
+    def announce(bound: int) -> None:
         named = f"[{host}]" if ":" in host else host
         named = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, named)
-        url = f"http://{named}:{listener.getsockname()[1]}/"
         if not is_loopback(host):
             logging.getLogger("maskfeat").warning(
                 "everyone who can reach %s can see and click on these images; there is no password",
                 host,
             )
         print(greeting)
-        print(f"open {url}  (Ctrl+C ends it)", flush=True)
-        if open_browser:
-            webbrowser.open(url)  # the socket listens already: the page waits for the server
+        print(f"open http://{named}:{bound}/  (Ctrl+C ends it)", flush=True)
+        if open_browser:  # the socket listens already: the page waits for the server
+            webbrowser.open(f"http://{named}:{bound}/")
+
+    run_server(create_app(backend, host), host, port, announce)
+    print("ended; all that was clicked is saved")
+
+
+def run_server(app: ASGIApp, host: str, port: int, announce: Callable[[int], None]) -> None:
+    """Answer requests until Ctrl+C.
+
+    Args:
+        app: Answers them.
+        host: Address to listen on.
+        port: Port to listen on, or one of the next 19 that is free.
+        announce: Called with the port when the server listens.
+    """
+    import uvicorn
+
+    with listening(host, port) as listener:
+        announce(listener.getsockname()[1])
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
         # By Ctrl+C it is meant to end, and uvicorn passes that on when it has ended.
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
-        print("ended; all that was clicked is saved")
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,16 +28,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from maskfeat import __version__
 from maskfeat.app.server import Json, json_of
-from maskfeat.arrays import BoolArray
+from maskfeat.arrays import RgbImage
 from maskfeat.data.folder import read_image
 from maskfeat.formats.bridges import as_one_line
 from maskfeat.formats.coverage import mask_polygons
-from maskfeat.integrations.no_browsers import RequestError, guarded
 from maskfeat.integrations.prompted_image import Click, PromptedImages
+from maskfeat.integrations.tool_server import RequestError, tool_server
 
 _MAX_REQUEST_BYTES = 10_000_000
 _VERSION = f"maskfeat {__version__}"
@@ -69,16 +67,23 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
     async def webhook(request: Request) -> Response:
         return Json({}, 201)  # nothing is learned from annotations
 
-    check = partial(_check_password, token=token)
-    return Starlette(
-        routes=[
-            Route("/", health),
-            Route("/health", health),
-            Route("/setup", guarded(setup, check, _refusal), methods=["POST"]),
-            Route("/predict", guarded(predict, check, _refusal), methods=["POST"]),
-            Route("/webhook", guarded(webhook, check, _refusal), methods=["POST"]),
-        ]
-    )
+    def check(request: Request) -> None:
+        kind, _, code = request.headers.get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(code).partition(b":")[2]
+        except ValueError:
+            given = b""
+        is_basic = kind.lower() == "basic"
+        if token is not None and not (is_basic and hmac.compare_digest(given, token.encode())):
+            raise RequestError("401", "the password is missing or wrong")
+
+    def refusal(code: str, message: str) -> Response:
+        sentence = message if code else f"the request cannot be answered: {message}"
+        return Json({"error": sentence}, int(code or 400))
+
+    answers = {"/setup": setup, "/predict": predict, "/webhook": webhook}
+    posts = {path: ("POST", answer) for path, answer in answers.items()}
+    return tool_server(posts, check, refusal, {"/": health, "/health": health})
 
 
 def predictions(images: PromptedImages, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,7 +106,15 @@ def predictions(images: PromptedImages, body: dict[str, Any]) -> list[dict[str, 
     form, from_name, to_name, value = _place_of_masks(str(body.get("label_config")))
     task = tasks[0]
     url = str((task.get("data") or {}).get(value, ""))
-    image = images.get(url, lambda: read_image(_fetched(url, task.get("id"))))
+
+    def read() -> RgbImage:
+        try:
+            path = Path(get_local_path(url, task_id=task.get("id")))
+        except Exception as error:  # requests, files, urls: the library raises what comes
+            raise ValueError(f"the image '{url}' cannot be fetched: {error}") from error
+        return read_image(path)
+
+    image = images.get(url, read)
     clicks, box, label = _prompts(context, image.size)
     mask = image.mask(clicks, box)
     if mask is None:
@@ -110,7 +123,13 @@ def predictions(images: PromptedImages, body: dict[str, Any]) -> list[dict[str, 
     common: dict[str, Any] = {"from_name": from_name, "to_name": to_name, "type": form}
     common |= {"original_width": width, "original_height": height, "image_rotation": 0}
     named = {form: [label]} if label is not None else {}
-    values = _brush(mask) if form == "brushlabels" else _polygons(mask)
+    values: list[dict[str, Any]]
+    if form == "brushlabels":
+        values = [{"format": "rle", "rle": mask2rle(mask * np.uint8(255))}]
+    else:  # in percent, one for each part; holes are joined to their outline
+        percent = 100 / np.array([width, height])
+        lines = [as_one_line([part]) for part in mask_polygons([mask])[0]]
+        values = [{"points": (line * percent).tolist(), "closed": True} for line in lines]
     result = [{"id": uuid4().hex[:10], **common, "value": {**one, **named}} for one in values]
     return [{"result": result, "model_version": _VERSION, "score": None}]
 
@@ -125,14 +144,6 @@ def _place_of_masks(config: str) -> tuple[str, str, str, str]:
             continue
         return control.lower(), from_name, to_name, value
     raise ValueError("the labeling config needs BrushLabels or PolygonLabels for an Image")
-
-
-def _fetched(url: str, task: int | None) -> Path:
-    """The file of an image, fetched as Label Studio's own backends do."""
-    try:
-        return Path(get_local_path(url, task_id=task))
-    except Exception as error:  # requests, files, urls: the library raises what comes
-        raise ValueError(f"the image '{url}' cannot be fetched: {error}") from error
 
 
 def _prompts(
@@ -151,36 +162,3 @@ def _prompts(
             right, bottom = x + value["width"] * width / 100, y + value["height"] * height / 100
             box = (x, y, right, bottom)
     return clicks, box, label
-
-
-def _brush(mask: BoolArray) -> list[dict[str, Any]]:
-    """A mask as Label Studio keeps those of brushes."""
-    return [{"format": "rle", "rle": mask2rle(mask * np.uint8(255))}]
-
-
-def _polygons(mask: BoolArray) -> list[dict[str, Any]]:
-    """A mask as polygons, one for each part, in percent; holes are joined to their outline."""
-    percent = 100 / np.array([mask.shape[1], mask.shape[0]])
-    lines = [as_one_line([part]) for part in mask_polygons([mask])[0]]
-    return [{"points": (line * percent).tolist(), "closed": True} for line in lines]
-
-
-def _refusal(code: str, message: str) -> Response:
-    sentence = message if code else f"the request cannot be answered: {message}"
-    return Json({"error": sentence}, int(code or 400))
-
-
-def _check_password(request: Request, token: str | None) -> None:
-    if token is not None and not _has_password(request, token):
-        raise RequestError("401", "the password is missing or wrong")
-
-
-def _has_password(request: Request, token: str) -> bool:
-    kind, _, code = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "basic":
-        return False
-    try:
-        given = base64.b64decode(code).partition(b":")[2]
-    except ValueError:
-        return False
-    return hmac.compare_digest(given, token.encode())

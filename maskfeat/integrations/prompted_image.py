@@ -82,7 +82,16 @@ class PromptedImage:
         numbers = [*(box_xyxy or ()), *(one for click in clicks for one in click[:2])]
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError(f"clicks and boxes must be finite numbers, got {numbers}")
-        box = None if box_xyxy is None else self._whole_box(box_xyxy)
+        height, width = self.size
+        box = None
+        if box_xyxy is not None:  # the pixels that it touches
+            left, top, right, bottom = box_xyxy
+            box = (
+                max(math.floor(min(top, bottom)), 0),
+                max(math.floor(min(left, right)), 0),
+                min(math.ceil(max(top, bottom)), height),
+                min(math.ceil(max(left, right)), width),
+            )
         with self._lock:
             ordered = [click for click in self._clicks if click in clicks]
             ordered += [click for click in dict.fromkeys(clicks) if click not in self._clicks]
@@ -95,7 +104,9 @@ class PromptedImage:
             if box != self._box or ordered[: len(self._clicks)] != self._clicks:
                 self._begin(box)
             for click in ordered[len(self._clicks) :]:
-                self._mask = self._segmenter.click(*self._pixel(click), click.is_positive)
+                # Tools click on the very edge of the image, too.
+                row, column = min(max(click.y, 0), height - 1), min(max(click.x, 0), width - 1)
+                self._mask = self._segmenter.click(int(row), int(column), click.is_positive)
                 self._clicks.append(click)
             return None if self._mask is None else self._mask.copy()
 
@@ -115,22 +126,6 @@ class PromptedImage:
         if box is not None:
             self._mask = self._segmenter.start(box_yxyx=box)
             self._box = box
-
-    def _pixel(self, click: Click) -> tuple[int, int]:
-        """Row and column of a click; tools click on the very edge of the image, too."""
-        height, width = self.size
-        return int(min(max(click.y, 0), height - 1)), int(min(max(click.x, 0), width - 1))
-
-    def _whole_box(self, box_xyxy: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-        """The pixels that a box touches: top, left, bottom, right, the last two exclusive."""
-        left, top, right, bottom = box_xyxy
-        height, width = self.size
-        return (
-            max(math.floor(min(top, bottom)), 0),
-            max(math.floor(min(left, right)), 0),
-            min(math.ceil(max(top, bottom)), height),
-            min(math.ceil(max(left, right)), width),
-        )
 
 
 class PromptedImages:

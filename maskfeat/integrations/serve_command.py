@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 
-from maskfeat.app.annotate_command import listening
+from maskfeat.app.annotate_command import run_server
 
 # The ports that the tools' own documentation has.
 _PORTS = {"label_studio": 9090, "x_anylabeling": 8000}
@@ -40,8 +39,6 @@ def serve(
             of its basic authentication.
         max_megapixels: Larger images are reduced to this size, millions of pixels.
     """
-    import uvicorn
-
     from maskfeat.app.server import is_loopback
 
     if tool not in _PORTS:
@@ -59,19 +56,15 @@ def serve(
         raise ValueError(
             f"serve {tool} needs {error.name}; run pip install 'maskfeat[label-studio]'"
         ) from error
-    from maskfeat.integrations.no_browsers import NoBrowsers
     from maskfeat.integrations.prompted_image import PromptedImages
     from maskfeat.segment.inputs import model_of
 
-    app = NoBrowsers(create_app(PromptedImages(model_of(model), max_megapixels), token))
-    with listening(host, port) as listener:
-        address = f"http://{host}:{listener.getsockname()[1]}"
+    def announce(bound: int) -> None:
         if not is_loopback(host) and token is None:
             logging.getLogger("maskfeat").warning(
                 "everyone who can reach %s can send requests; --token sets a password", host
             )
-        print(f"{tool} can be given {address}  (Ctrl+C ends it)", flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        # By Ctrl+C it is meant to end, and uvicorn passes that on when it has ended.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+        print(f"{tool} can be given http://{host}:{bound}  (Ctrl+C ends it)", flush=True)
+
+    app = create_app(PromptedImages(model_of(model), max_megapixels), token)
+    run_server(app, host, port, announce)

@@ -14,7 +14,6 @@ import binascii
 import hmac
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -23,15 +22,14 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from maskfeat.app.server import Json, json_of
 from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
 from maskfeat.formats.bridges import as_one_line
-from maskfeat.formats.coverage import Rings, label_polygons, mask_polygons
-from maskfeat.integrations.no_browsers import RequestError, guarded
+from maskfeat.formats.coverage import label_polygons, mask_polygons
 from maskfeat.integrations.prompted_image import Click, PromptedImages
+from maskfeat.integrations.tool_server import RequestError, tool_server
 
 _MAX_REQUEST_BYTES = 200_000_000
 # What X-AnyLabeling calls an object whose class the user chooses when it is finished.
@@ -71,7 +69,7 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
         `{"success": false, "error": {"code", "message"}}`.
     """
 
-    def health(request: Request) -> Response:
+    async def health(request: Request) -> Response:
         now = datetime.now(timezone.utc).isoformat()
         return Json({"status": "healthy", "models_loaded": len(_MODELS), "timestamp": now})
 
@@ -86,27 +84,22 @@ def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
         body = await json_of(request, _MAX_REQUEST_BYTES)
         return _answer(await run_in_threadpool(_predict, images, body))
 
-    check = partial(_check_token, token=token)
-    return Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/v1/models", guarded(models, check, _refusal)),
-            Route("/v1/models/{model}/info", guarded(info, check, _refusal)),
-            Route("/v1/predict", guarded(predict, check, _refusal), methods=["POST"]),
-        ]
-    )
+    def check(request: Request) -> None:
+        given = request.headers.get("token", "")
+        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+            raise RequestError("UNAUTHORIZED", "the header Token is missing or wrong")
 
+    def refusal(code: str, message: str) -> Response:
+        sentence = f"the request cannot be answered: {message}"
+        error = {"code": code or "INFERENCE_ERROR", "message": sentence}
+        return Json({"success": False, "error": error})
 
-def _check_token(request: Request, token: str | None) -> None:
-    given = request.headers.get("token", "")
-    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-        raise RequestError("UNAUTHORIZED", "the header Token is missing or wrong")
-
-
-def _refusal(code: str, message: str) -> Response:
-    sentence = f"the request cannot be answered: {message}"
-    error = {"code": code or "INFERENCE_ERROR", "message": sentence}
-    return Json({"success": False, "error": error})
+    answers = {
+        "/v1/models": ("GET", models),
+        "/v1/models/{model}/info": ("GET", info),
+        "/v1/predict": ("POST", predict),
+    }
+    return tool_server(answers, check, refusal, {"/health": health})
 
 
 def _answer(data: Any) -> Response:  # noqa: ANN401 - JSON
@@ -135,8 +128,15 @@ def _predict(images: PromptedImages, body: dict[str, Any]) -> dict[str, Any]:
         clicks, box = _prompts(params.get("marks") or ())
         mask: BoolArray | None = image.mask(clicks, box)
         found = [] if mask is None else mask_polygons([mask])
+    shapes = []
+    for number, parts in enumerate(found, 1):
+        for part in parts:  # those of one object share a group
+            shape: dict[str, Any] = {"label": _UNFINISHED, "shape_type": "polygon"}
+            shape["points"] = as_one_line([part]).tolist()
+            shape["group_id"] = number if len(parts) > 1 else None
+            shapes.append({**shape, "score": None, "attributes": {}, "flags": None})
     replace = {} if model == _SEGMENTS else {"replace": False}
-    return {"shapes": _shapes(found), "description": "", **replace}
+    return {"shapes": shapes, "description": "", **replace}
 
 
 def _prompts(
@@ -156,15 +156,3 @@ def _prompts(
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"marks must be points and rectangles, got {mark}") from error
     return clicks, box
-
-
-def _shapes(found: Sequence[list[Rings]]) -> list[dict[str, Any]]:
-    """Polygons as the protocol has them; the parts of one object share a group."""
-    shapes = []
-    for number, parts in enumerate(found, 1):
-        for part in parts:
-            shape: dict[str, Any] = {"label": _UNFINISHED, "shape_type": "polygon"}
-            shape["points"] = as_one_line([part]).tolist()
-            shape["group_id"] = number if len(parts) > 1 else None
-            shapes.append({**shape, "score": None, "attributes": {}, "flags": None})
-    return shapes

@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 
 from maskfeat.data.synth.scene import draw_scene
 from maskfeat.integrations import nuclio, x_anylabeling
-from maskfeat.integrations.no_browsers import NoBrowsers
 from maskfeat.integrations.prompted_image import Click, PromptedImage, PromptedImages
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
@@ -215,7 +214,7 @@ class TestXAnyLabeling:
 
     @pytest.fixture
     def tool(self):
-        app = NoBrowsers(x_anylabeling.create_app(PromptedImages("lab"), "secret"))
+        app = x_anylabeling.create_app(PromptedImages("lab"), "secret")
         return TestClient(app, headers={"Token": "secret"})
 
     @pytest.fixture
