@@ -21,14 +21,7 @@ def decode(runs: Runs) -> BoolArray:
 
 
 def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> BoolArray:
-    """Decode the annotations as they are, not parted into components.
-
-    Args:
-        counts: COCO counts of each of N annotations.
-        size: Height and width of the image, pixels.
-
-    Returns:
-        bool, shape (N, H, W).
+    """Decode N annotations as they are, not parted into components, bool, shape (N, H, W).
 
     Raises:
         ValueError: As `parse_counts`.
@@ -38,13 +31,7 @@ def decode_annotations(counts: Sequence[Counts], size: tuple[int, int]) -> BoolA
 
 
 def encode(mask: BoolArray) -> str:
-    """Write a mask as compressed COCO counts.
-
-    Args:
-        mask: bool, shape (H, W), not empty.
-
-    Returns:
-        The counts, as pycocotools writes them.
+    """Write a mask, bool, (H, W), not empty, as compressed COCO counts, as pycocotools writes them.
 
     Raises:
         ValueError: If `mask` has no two dimensions or no pixels.
@@ -154,12 +141,9 @@ def join_labels(
 ) -> tuple[RawRuns, list[npt.NDArray[np.integer]]]:
     """Read label maps of one image as runs, an annotation for each label of each map.
 
-    Args:
-        maps: Any integers, shape (H, W) each.
-        is_zero_void: Whether 0 is no label.
-
     Returns:
-        Their runs, map after map, sorted by (annotation, start); and the labels of each map.
+        Their runs, map after map, sorted by (annotation, start); and the labels of each map, but
+        for 0 if that is void.
     """
     runs, values = list[RawRuns](), list[npt.NDArray[np.integer]]()
     for labels in maps:

@@ -259,26 +259,17 @@ def sample_border_points(
 
 
 def write_counts(lengths: IntArray) -> bytes:
-    """Write run lengths as compressed COCO counts.
+    """Write run lengths as compressed COCO counts, as pycocotools writes them.
 
-    Args:
-        lengths: Pixels of background, mask, background, ..., int64, shape (n,).
-
-    Returns:
-        The counts, as pycocotools writes them; empty for no lengths.
+    They are pixels of background, mask, background, ..., int64, shape (n,); none give no text.
     """
     return write_all_counts(lengths, np.array([len(lengths)]))[0]
 
 
 def write_all_counts(lengths: IntArray, num_counts: IntArray) -> list[bytes]:
-    """Write the run lengths of many masks as compressed COCO counts.
+    """Write the run lengths of N masks, one after the other, as compressed COCO counts.
 
-    Args:
-        lengths: As in `write_counts`, one mask after the other, int64, shape (n,).
-        num_counts: How many of them each of N masks has, int64, shape (N,).
-
-    Returns:
-        The counts of each mask.
+    Mask i has `num_counts[i]` of the lengths; for these see `write_counts`.
     """
     rank = _ranges(np.zeros(len(num_counts), np.int64), num_counts)
     late = np.flatnonzero(rank >= 3)

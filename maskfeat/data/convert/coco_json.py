@@ -22,10 +22,7 @@ _LOG = logging.getLogger("maskfeat")
 
 
 def read_coco(path: Path) -> tuple[Json, str]:
-    """Read a JSON of COCO.
-
-    Returns:
-        Its content, and a digest of it.
+    """Read a JSON of COCO, and its digest.
 
     Raises:
         ValueError: If it is none.
@@ -141,15 +138,10 @@ def _images_folder(path: Path, images_dir: str | None, names: Sequence[str]) -> 
 
 
 def by_id(entries: Sequence[Json], what: str, name: str) -> dict[Hashable, Json]:
-    """Entries by id, in order; one that is there twice counts once.
-
-    Args:
-        entries: Images or categories.
-        what: What they are, for the message.
-        name: The key of their names.
+    """Entries (`what`: images or categories) by id, in order; one that is there twice counts once.
 
     Raises:
-        KeyError: If an entry has no id or name.
+        KeyError: If an entry has no id or `name`.
         ValueError: If two of different names have one id, or an id is none.
     """
     found: dict[Hashable, Json] = {}
@@ -167,11 +159,7 @@ def by_id(entries: Sequence[Json], what: str, name: str) -> dict[Hashable, Json]
 def annotations_of(
     content: Json, images: dict[Hashable, Json]
 ) -> tuple[dict[Hashable, list[Json]], dict[str, list[object]]]:
-    """Group the annotations by image.
-
-    Args:
-        content: A JSON of COCO.
-        images: Its images by id.
+    """Group the annotations of a JSON of COCO by image.
 
     Returns:
         The annotations of each image; and by reason the image_id of those that belong to none.

@@ -27,11 +27,7 @@ _VOC_COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (224, 224, 192)]  # of 0, 1,
 
 
 def read_file(path: str, what: str) -> bytes:
-    """Read a file whole.
-
-    Args:
-        path: The file.
-        what: Its part in the sample, for the report.
+    """Read a file whole; `what` is its part in the sample, for the report.
 
     Raises:
         SampleError: "incomplete" if it is not there or may not be read.
@@ -65,10 +61,6 @@ def _named_faults(path: str, what: str) -> Iterator[None]:
 def read_png(path: str, what: str) -> npt.NDArray[Any]:
     """Read an image of numbers, as they are: no color is looked up in a palette.
 
-    Args:
-        path: A file that Pillow reads without loss.
-        what: Its part in the sample, for the report.
-
     Returns:
         Integers, shape (H, W), or uint8, shape (H, W, 3). Alpha is dropped, but where it alone
         varies it is what is read.
@@ -80,11 +72,7 @@ def read_png(path: str, what: str) -> npt.NDArray[Any]:
 
 
 def read_labels(path: str, void_label: str) -> tuple[IntArray, bool]:
-    """Read a label map.
-
-    Args:
-        path: As in `read_png`.
-        void_label: As in `maskfeat.data.convert.sample.Settings`.
+    """Read a label map; for `void_label` see `maskfeat.data.convert.sample.Settings`.
 
     Returns:
         One number a pixel, int64, shape (H, W), 0 where there is no label; and whether some pixels
@@ -129,14 +117,7 @@ def _read_numbers(path: str, what: str) -> tuple[npt.NDArray[Any], bool]:
 
 
 def one_number(values: npt.NDArray[Any]) -> IntArray:
-    """Labels as one number a pixel: gray values as they are, colors as R + 256 G + 65536 B.
-
-    Args:
-        values: Integers, shape (H, W) or (H, W, 3).
-
-    Returns:
-        int64, shape (H, W).
-    """
+    """Labels as one number a pixel, int64, (H, W): gray as it is, colors as R + 256 G + 65536 B."""
     if values.ndim == 2:
         return values.astype(np.int64)
     red, green, blue = (values[..., channel].astype(np.int64) for channel in range(3))

@@ -57,11 +57,9 @@ class ImageRecord(Record):
 
 
 def list_image_tar(path: Path, limits: Limits = Limits()) -> list[Record]:  # noqa: B008 - frozen
-    """The images of a tar, by their endings; a sample is called as its file, with folders.
+    """The images of a plain tar, by their endings; a sample is called as its file, with folders.
 
-    Args:
-        path: A plain tar; of files of one name the first counts. What else it holds is passed over.
-        limits: What an image may ask for.
+    Of files of one name the first counts. What else it holds is passed over.
 
     Raises:
         ValueError: If it holds no image, or is no plain tar.

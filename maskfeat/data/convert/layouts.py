@@ -88,12 +88,7 @@ def list_tar(
     index_dir: str | Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> list[Record]:
-    """The samples of a tar, those with a missing half too.
-
-    Args:
-        path: A plain tar, members in any order.
-        index_dir: As in `maskfeat.data.shards.index.index_shard`.
-        limits: What a sample may ask for.
+    """The samples of a plain tar, those with a missing half too, see `index_shard`.
 
     Raises:
         FileNotFoundError: If there is no such tar.
@@ -153,10 +148,7 @@ def find_splits(place: Path) -> dict[str, Path]:
 
 
 def list_bsds500(folder: Path) -> list[Record]:
-    """The samples of one split: `images/SPLIT/KEY.jpg` with `groundTruth/SPLIT/KEY.mat`.
-
-    Args:
-        folder: The split's folder of .mat files, `.../groundTruth/SPLIT`.
+    """The samples of a split, `.../groundTruth/SPLIT`: its KEY.mat with `images/SPLIT/KEY.jpg`.
 
     Raises:
         FileNotFoundError: If the folder of images is missing.

@@ -53,10 +53,7 @@ def of_coco(
 ) -> NamedMasks:
     """Instances of one image: polygons, or COCO counts of either kind; crowds are left out.
 
-    Args:
-        annotations: Of the image.
-        names: Of the classes, by their ids.
-        image: Its entry in the JSON.
+    The classes have `names` by their ids; `image` is the entry in the JSON.
     """
     size = read_size(image.get("height"), image.get("width"))
 

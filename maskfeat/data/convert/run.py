@@ -40,7 +40,7 @@ def convert_inputs(
     Where a process dies, its part of the work is repeated, see `run_parts`.
 
     Args:
-        inputs: From `maskfeat.data.convert.sources.find_inputs`.
+        inputs: From `find_inputs`.
         out: Folder of the shards.
         recipe: Makes their samples and decides their bytes; nothing else does.
         part: (i, n) does every n-th input from the i-th on, counted from 0.

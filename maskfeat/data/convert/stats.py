@@ -108,14 +108,7 @@ def count_up(
 
 
 def summarize(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Counts and quantiles over samples.
-
-    Args:
-        facts: Of at least one sample.
-
-    Returns:
-        What the JSON file of the command holds.
-    """
+    """Counts and quantiles over the facts of at least one sample: the JSON file of the command."""
     areas = np.concatenate([one.areas for one in facts])
     shares = np.concatenate([one.areas / (one.size[0] * one.size[1]) for one in facts])
     depths = Counter(one.depth for one in facts)

@@ -95,11 +95,11 @@ def new_order(
     global_batch: int,
     num_samples: Sequence[int] | None = None,
 ) -> RunOrder:
-    """The order of a new run.
+    """The order of a new run; arguments as of `RunOrder`, but for two.
 
     Args:
         shards: Names and sizes of the shards of each set.
-        weights: As in `RunOrder`, like the next ones.
+        weights: Of each set.
         seed: Of all order.
         epoch_images: Images in an epoch, all ranks together.
         global_batch: Images in a step, all ranks together.

@@ -34,16 +34,7 @@ _CYCLE = 10_000
 
 
 def sample_at(index: int, num_samples: int, seed: int) -> int:
-    """The sample at one index of the endless order.
-
-    Args:
-        index: 0, 1, ...
-        num_samples: Samples of the set.
-        seed: Of the shuffling.
-
-    Returns:
-        A sample number in [0, num_samples).
-    """
+    """The number of the sample at an index (0, 1, ...) of the endless order of a shuffled set."""
     number, position = divmod(index, num_samples)
     return int(_shuffled(num_samples, seed, number)[position])
 
@@ -93,17 +84,9 @@ def seed_of_set(seed: int, number: int, num_sets: int) -> int:
 
 
 def indices_of(epoch: int, epoch_images: int, rank: int, world_size: int, batch_size: int) -> range:
-    """Indices that one rank reads in one epoch, in order.
+    """Indices that one rank reads in one epoch of `epoch_images` of all ranks, in order.
 
-    Args:
-        epoch: 0, 1, ...
-        epoch_images: Images in an epoch, all ranks together.
-        rank: This process.
-        world_size: Number of processes.
-        batch_size: Images in a batch of one rank.
-
-    Returns:
-        As many whole batches as every rank can have.
+    They are as many whole batches of `batch_size` as every rank can have.
     """
     num_steps = epoch_images // (batch_size * world_size)
     start = epoch * epoch_images
@@ -121,14 +104,7 @@ def slice_of(
 ) -> range:
     """Indices that one reader of a rank reads in one epoch, in streaming mode.
 
-    Args:
-        epoch: 0, 1, ...
-        epoch_images: Images in an epoch, all ranks together.
-        rank: This process.
-        world_size: Number of processes.
-        batch_size: Images in a batch of one rank.
-        reader: This reader of the rank.
-        num_readers: Readers of each rank.
+    For the first five arguments see `indices_of`.
 
     Returns:
         Indices without a gap, batch_size for each batch that the reader makes; there may be none.
@@ -154,16 +130,9 @@ def batches_of_worker(
     them, or the first batch is not that of the first reader, a worker has no batch to some of
     these requests.
 
-    Args:
-        worker: This worker.
-        num_workers: Workers of the rank; each gets the same number of requests.
-        num_readers: Virtual readers of the rank.
-        start: First batch, counted from the beginning of the epoch.
-        stop: The one after the last.
-
     Yields:
-        The number of a batch, or None for a request without one. Those of all workers, one after
-        another and without the Nones, are start, start + 1, ..., stop - 1.
+        The number of a batch in its epoch, or None for a request without one. Those of all workers,
+        one after another and without the Nones, are start, start + 1, ..., stop - 1.
     """
     if start >= stop:
         return
@@ -184,16 +153,10 @@ class Part(NamedTuple):
 
 
 def parts_of(sizes: Sequence[int], seed: int, start: int, stop: int) -> list[Part]:
-    """The parts of shards at some indices of the endless order.
+    """The parts of shards at indices `start` up to `stop` of the endless order, in order.
 
-    Args:
-        sizes: Samples in each shard of the set, one at least in all.
-        seed: Of the shuffling of shards, anew for each pass.
-        start: First index, 0 or above.
-        stop: The one after the last.
-
-    Returns:
-        Parts of shards, in order; over all indices of a pass each sample appears once.
+    Shards of `sizes` samples are shuffled anew for each pass; over all indices of a pass each
+    sample appears once.
     """
     total, parts = sum(sizes), list[Part]()
     for pass_number in range(start // total, -(-stop // total)):
@@ -207,16 +170,7 @@ def parts_of(sizes: Sequence[int], seed: int, start: int, stop: int) -> list[Par
 
 
 def block_order(size: int, seed: int, *where: int) -> np.ndarray:
-    """The order of the samples of a full shuffle buffer.
-
-    Args:
-        size: Samples in the buffer.
-        seed: Of the shuffling.
-        where: Numbers that identify the buffer.
-
-    Returns:
-        A permutation of 0..size-1.
-    """
+    """The order of the samples of a full shuffle buffer, identified by `where`: a permutation."""
     return np.random.default_rng([seed, *where]).permutation(size)
 
 

@@ -69,10 +69,7 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
 
 
 def member_key(name: str) -> tuple[str, str] | None:
-    """Part the name of a tar member into the key of its sample and what it is.
-
-    Args:
-        name: For instance `./photos/sa_1.5_0.jpg`.
+    """Part the name of a tar member, e.g. `./photos/sa_1.5_0.jpg`, into sample and kind.
 
     Returns:
         The name without folders and without its last extension, and "jpg" (an image, JPEG or PNG)
@@ -136,13 +133,7 @@ def warn_of_repeated(shard: str, num: int) -> None:
 
 
 def scan_shard(path: Path) -> ShardIndex:
-    """Index a tar by reading its headers, and nothing else.
-
-    Args:
-        path: A plain tar.
-
-    Returns:
-        The index.
+    """Index a plain tar by reading its headers, and nothing else.
 
     Raises:
         ValueError: As `index_shard`.

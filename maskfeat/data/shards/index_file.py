@@ -137,13 +137,7 @@ def home_of_index(path: Path, index_dir: str | Path | None) -> Path:
 
 
 def load_index(path: Path, home: Path, status: os.stat_result) -> ShardIndex | None:
-    """The kept index, if there is one and the tar has not changed since.
-
-    Args:
-        path: The tar.
-        home: Where its index is kept.
-        status: Of the tar.
-    """
+    """The index kept at `home`, if there is one and the tar, of this status, is still the same."""
     if not home.is_file():
         return None
     try:
@@ -169,7 +163,7 @@ def load_index(path: Path, home: Path, status: os.stat_result) -> ShardIndex | N
 
 
 def save_index(index: ShardIndex, home: Path, status: os.stat_result) -> ShardIndex:
-    """Keep an index, if that can be.
+    """Keep an index at `home`, if that can be.
 
     Args:
         index: What the scan has found.

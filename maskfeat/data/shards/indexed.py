@@ -203,15 +203,7 @@ class IndexedShards(Sequence[AnnotatedImage]):
 
 @within_memory("to read its files")
 def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
-    """Read the files of a sample, after a look whether they are still there.
-
-    Args:
-        path: The tar.
-        span: Where they lie.
-        limits: How large they may be.
-
-    Returns:
-        JPEG and JSON.
+    """Read the JPEG and the JSON of a sample, after a look whether they are still there.
 
     Raises:
         SampleError: "incomplete" if the tar has changed since, "too large" beyond the limits.
@@ -229,13 +221,7 @@ def read_pair(path: str, span: Span, limits: Limits) -> tuple[bytes, bytes]:
 
 
 def content_at(handle: int, offset: int, size: int, header: int) -> bytes:
-    """The content of a member of an open tar, after a look whether it is still there.
-
-    Args:
-        handle: Of the tar.
-        offset: Where the content begins, bytes.
-        size: Its bytes.
-        header: Checksum of the block before it, see `Member`.
+    """The content of a member of an open tar, after a look whether it is still there, see `Member`.
 
     Raises:
         SampleError: "incomplete" if the tar has changed since it was indexed.

@@ -66,15 +66,7 @@ class Canvas:
         self._ambient = _ambient(size, rng)
 
     def open_pixels(self, center_yx: Float64Array, reach: float) -> IndexArray:
-        """Samples without owner in a square.
-
-        Args:
-            center_yx: Middle of the square, pixels.
-            reach: Half its side, pixels.
-
-        Returns:
-            Their numbers, shape (N,).
-        """
+        """Samples without owner in a square of half side `reach` (pixels): numbers, (N,)."""
         low = np.maximum(np.floor(2 * (center_yx - reach)).astype(int), 0)
         high = np.minimum(np.ceil(2 * (center_yx + reach)).astype(int) + 2, self._shape)
         rows, columns = np.arange(low[0], high[0]), np.arange(low[1], high[1])
@@ -136,9 +128,8 @@ class Canvas:
     def cast_shadow(self, inside: BoolArray, radius: float) -> None:
         """Let a leaf darken what is added from now on.
 
-        Args:
-            inside: Cells of the shadow map that it covers.
-            radius: Of the leaf, pixels; it floats a third of it above what lies behind.
+        It covers the cells `inside` of the shadow map, and floats a third of its radius (pixels)
+        above what lies behind.
         """
         height = radius / 3 / SHADOW_STRIDE
         fallen = ndimage.shift(inside.astype(np.float32), self._sun * height, order=1)

@@ -53,16 +53,13 @@ def draw_scene(
     size: tuple[int, int] = (288, 384),
     jpg_quality: tuple[int, int] = (75, 95),
 ) -> Scene:
-    """Draw scene number `index` of an endless series.
+    """Draw scene number `index` of the endless series `seed`; it depends on the arguments alone.
 
     Args:
-        seed: Names the series, at least 0.
-        index: Place in the series, at least 0. A scene depends on nothing but the arguments.
+        seed: At least 0.
+        index: At least 0.
         size: Height and width, pixels, at least 32 each.
         jpg_quality: Lowest and highest JPEG quality, both included, in 1..95.
-
-    Returns:
-        The scene.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -86,13 +83,7 @@ def draw_scene(
 def scene_sample(
     index: int, seed: int, size: tuple[int, int], jpg_quality: tuple[int, int] = (75, 95)
 ) -> tuple[str, bytes, dict[str, Any]]:
-    """Draw one scene as a sample in the layout of SA-1B.
-
-    Args:
-        index: Place in the series.
-        seed: Names the series.
-        size: Height and width, pixels.
-        jpg_quality: Lowest and highest JPEG quality.
+    """Draw one scene as a sample in the layout of SA-1B; arguments as of `draw_scene`.
 
     Returns:
         Key such as `synth_000123_s7` (index, then seed), JPEG bytes, and the annotation.
@@ -122,11 +113,11 @@ def write_scenes(
         out: Folder of the shards; made if absent.
         num: How many scenes, at least 1.
         seed: Names the series; take another one for validation.
-        size: Height and width, pixels.
-        prefix: Shards are named PREFIX-000000.tar and so on.
-        samples_per_shard: Scenes per shard, or no such limit.
-        max_mb: Size of a shard, 10^6 bytes, or no such limit.
-        jpg_quality: Lowest and highest JPEG quality.
+        size: As of `draw_scene`.
+        prefix: As of `ShardWriter`, like the next two.
+        samples_per_shard: Or no such limit.
+        max_mb: Or no such limit.
+        jpg_quality: As of `draw_scene`.
         progress: Whether to show a bar in the terminal.
         num_workers: Processes that draw; 0 draws in this one. The shards are the same.
 

@@ -37,14 +37,9 @@ class Form:
 
 
 def random_form(rng: np.random.Generator, max_parts: int) -> Form:
-    """Draw a form: blob, polygon, superellipse or a body with limbs.
+    """Draw a form of 1 to `max_parts` parts, 5 at most.
 
-    Args:
-        rng: Source of all choices.
-        max_parts: Upper limit of the number of parts, at least 1.
-
-    Returns:
-        A form of at most `max_parts` parts, 5 at most.
+    It is a blob, a polygon, a superellipse or a body with limbs.
 
     Raises:
         ValueError: If `max_parts` is below 1.
@@ -196,15 +191,9 @@ def _to_bone(
 
 
 def random_cells(rng: np.random.Generator, sites_uv: npt.ArrayLike, bend: float) -> Split:
-    """Split a plane by the nearest of some sites, the borders bent by slow waves.
+    """Split a plane by the nearest of some sites, shape (K, 2), answers 0..K-1.
 
-    Args:
-        rng: Source of the waves.
-        sites_uv: One site per answer, shape (K, 2).
-        bend: How far the borders are bent, in units of the plane.
-
-    Returns:
-        The split, answers 0..K-1.
+    The borders are bent by slow waves up to `bend`, in units of the plane.
     """
     sites = np.asarray(sites_uv, np.float32)
     waves = _waves(rng, bend)
@@ -218,15 +207,10 @@ def random_cells(rng: np.random.Generator, sites_uv: npt.ArrayLike, bend: float)
 
 
 def random_bands(rng: np.random.Generator, cuts: npt.ArrayLike, bend: float) -> Split:
-    """Split a plane into bands across a random direction, bent by slow waves.
+    """Split a plane into bands across a random direction, answers 0..K-1.
 
-    Args:
-        rng: Source of direction and waves.
-        cuts: Where one band ends along the direction, increasing, shape (K - 1,).
-        bend: How far the borders are bent, in units of the plane.
-
-    Returns:
-        The split, answers 0..K-1.
+    A band ends at each of the increasing `cuts`, shape (K - 1,). The borders are bent as those of
+    `random_cells`.
     """
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))

@@ -52,14 +52,7 @@ class Surface:
 
 
 def random_palette(rng: np.random.Generator) -> FloatArray:
-    """Draw the few paints of a scene, around a common cast.
-
-    Args:
-        rng: Source of all choices.
-
-    Returns:
-        Oklab colors, float32, shape (K, 3), K in 3..6.
-    """
+    """Draw the 3 to 6 paints of a scene around a common cast, Oklab, float32, shape (K, 3)."""
     count = int(rng.integers(3, 7))
     hue, chroma = rng.uniform(0, 2 * np.pi, count), np.minimum(rng.gamma(1.6, 0.02, count), 0.13)
     lightness = 0.3 + 0.5 * rng.beta(1.6, 1.6, count)
@@ -75,9 +68,6 @@ def random_surface(rng: np.random.Generator, palette: FloatArray, size_px: float
         rng: Source of all choices.
         palette: Oklab colors to start from, shape (K, 3). Two surfaces may take the same.
         size_px: Radius of the thing that bears it, pixels; waves stay below about half of it.
-
-    Returns:
-        The surface.
     """
     color = palette[int(rng.integers(len(palette)))] + rng.normal(0, 1, 3) * [0.045, 0.015, 0.015]
     contrast = rng.gamma(2.5, 0.05)
@@ -101,13 +91,8 @@ def random_surface(rng: np.random.Generator, palette: FloatArray, size_px: float
 def vary_surface(surface: Surface, amount: float, rng: np.random.Generator) -> Surface:
     """Draw a relative of a surface: another color, or nearly the same color in another pattern.
 
-    Args:
-        surface: The parent.
-        amount: How far from it, 0..1: about 1 for siblings of an object, 0.5 for those of a part.
-        rng: Source of all choices.
-
-    Returns:
-        The relative. Never closer in all respects than an eye can tell, at full light.
+    It is never closer in all respects than an eye can tell, at full light. `amount` says how far it
+    is, 0..1: about 1 for siblings of an object, 0.5 for those of a part.
     """
     keeps_color = rng.random() < 0.3
     move = rng.normal(0, 1, 3) * np.array([0.085, 0.025, 0.025])
@@ -134,16 +119,13 @@ def vary_surface(surface: Surface, amount: float, rng: np.random.Generator) -> S
 
 
 def paint_surface(surface: Surface, y: FloatArray, x: FloatArray, bank: NoiseBank) -> FloatArray:
-    """Color of a surface at points of the plane.
+    """Color of a surface at points of the plane, Oklab, float32, shape (N, 3).
 
     Args:
         surface: What to paint.
         y: Rows, pixels, float32, shape (N,).
         x: Columns, likewise.
         bank: Noise of the scene.
-
-    Returns:
-        Oklab, float32, shape (N, 3); not limited to what a screen can show.
     """
     y, x = y + np.float32(surface.shift[0]), x + np.float32(surface.shift[1])
     along, across = surface.wavelength, surface.wavelength * surface.stretch
