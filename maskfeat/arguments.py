@@ -27,16 +27,10 @@ def is_whole(value: object) -> bool:
 
 
 def checked_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """A whole number, as one of Python, which does not overflow.
-
-    Args:
-        name: What it is called in the error.
-        value: What was passed.
-        least: The smallest that is allowed.
-        most: The largest that is allowed.
+    """A whole number from `least` to `most`, as one of Python, which does not overflow.
 
     Raises:
-        ValueError: If it is none, or out of range.
+        ValueError: If it is none, or out of range; says so of `name`.
     """
     if isinstance(value, Integral) and is_whole(value):
         found = int(value)
@@ -138,14 +132,10 @@ def array_of(name: str, values: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - what
 
 
 def rgb_of(image: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - whatever was passed
-    """An image as the library works on it.
+    """An image as the library works on it, uint8, shape (H, W, 3).
 
-    Args:
-        image: `ImageLike`: uint8, shape (H, W, 3), as it is; a PIL image or the path of an image
-            turned upright, as viewers show it, and converted to RGB.
-
-    Returns:
-        uint8, shape (H, W, 3).
+    Such an array stays as it is. A PIL image, or that at a path, is turned upright, as viewers show
+    it, and converted to RGB.
 
     Raises:
         ValueError: If it is something else, or a file that is no image.

@@ -11,15 +11,10 @@ import numpy.typing as npt
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]] | None:
-    """All arrays of an .npz file, whose checksums are compared.
+    """All arrays of an .npz file by name, whose checksums are compared.
 
-    Args:
-        path: What `numpy.savez` wrote, perhaps.
-        names: Of arrays that must be there.
-
-    Returns:
-        The arrays by name; None if the file is not there, is no such file, or is damaged: whoever
-        can make it does so again.
+    None if the file is not there, is none that `numpy.savez` wrote, lacks one of `names` or is
+    damaged: whoever can make it does so again.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:

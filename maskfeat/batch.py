@@ -130,10 +130,7 @@ class ClickTarget:
 
 
 def normalize_images(images: Tensor) -> Tensor:
-    """Bring RGB in 0..255 to the mean and std that the backbones expect.
-
-    Args:
-        images: RGB in 0..255, any dtype, shape (..., 3, H, W).
+    """Bring RGB in 0..255, any dtype, (..., 3, H, W), to the mean and std that backbones expect.
 
     Returns:
         float32, same shape: (rgb / 255 - RGB_MEAN) / RGB_STD.

@@ -95,11 +95,7 @@ def _is_alive(process: int) -> bool:
 
 
 def file_digest(path: Path, digest: Any = None) -> str:  # noqa: ANN401 - hashlib names no type
-    """A text that differs between contents, hexadecimal.
-
-    Args:
-        path: The file.
-        digest: One of `hashlib`, new; None takes blake2b of 16 bytes.
+    """A text that differs between contents, hexadecimal; by blake2b of 16 bytes, or `digest`, new.
 
     Raises:
         OSError: If the file cannot be read.

@@ -49,14 +49,9 @@ def held_folder(folder: Path, what: str, *, beside: bool = False) -> Iterator[No
 
 @contextlib.contextmanager
 def held_lock(lock: Path, folder: Path, what: str) -> Iterator[None]:
-    """Hold a part of a folder, as `held_folder` holds all of it.
+    """Hold a part of a folder, as `held_folder` holds all of it, by the file of its lock.
 
     On a file system without locks nothing is held; a warning says so once for each folder.
-
-    Args:
-        lock: The lock's file; folders are made. It is removed in the end.
-        folder: For sentences.
-        what: As for `held_folder`.
 
     Raises:
         FolderInUseError: If another process holds it.

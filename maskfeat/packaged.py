@@ -11,13 +11,9 @@ _SCENES = "data_shards"
 
 
 def packaged_folder(name: str) -> Path:
-    """Find a folder that travels with the package.
+    """Find a folder that travels with the package, "conf" or "data_shards".
 
-    Args:
-        name: "conf" or "data_shards".
-
-    Returns:
-        The folder: inside the package once installed, beside it in a checkout of the repository.
+    It lies inside the package once installed, beside it in a checkout of the repository.
     """
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
@@ -29,14 +25,10 @@ def config_names() -> list[str]:
 
 
 def resolve_config(value: str) -> str:
-    """Replace the bare name of a packaged config by its path.
+    """Replace the bare name of a packaged config, as a value of --config, by its path.
 
-    Args:
-        value: The value of --config: a file, a name such as "base", or settings themselves.
-
-    Returns:
-        The path of the packaged config, if the value is the name of one and no such file lies in
-        the working folder; else the value unchanged.
+    Other values (a file, settings themselves), and names of files in the working folder, are
+    returned unchanged.
     """
     is_name = re.fullmatch(r"\w+", value) is not None
     if is_name and not Path(value).exists() and value in config_names():
@@ -45,14 +37,7 @@ def resolve_config(value: str) -> str:
 
 
 def resolve_data_root(value: str) -> str:
-    """Replace the folder name "data_shards" by the packaged scenes, where no such folder exists.
-
-    Args:
-        value: The setting data_root.
-
-    Returns:
-        The path of the packaged scenes, or the value unchanged.
-    """
+    """Replace the folder "data_shards" by the packaged scenes, where no such folder exists."""
     if value.rstrip("/") == _SCENES and not Path(_SCENES).exists():
         return str(packaged_folder(_SCENES))
     return value

@@ -36,11 +36,8 @@ def task_and_data(name: TaskName) -> tuple[Any, str]:
 def named_task(words: Sequence[str]) -> TaskName:
     """The task that a command line asks for, before there is a parser: it depends on the task.
 
-    Args:
-        words: Of the command line. --task NAME counts, else the last config that has the key.
-
-    Returns:
-        "features" where no task is named, or one that the parser will refuse.
+    --task NAME counts, else the last config that has the key. It is "features" where no task is
+    named, or one that the parser will refuse.
     """
     words = resolve_configs(words)
     found: Any = _FEATURES

@@ -29,11 +29,7 @@ def with_checksum(
 
 
 def check_tensors(path: str | os.PathLike[str], metadata: Mapping[str, str] | None) -> None:
-    """Compare the content of a .safetensors file with its checksum, if it has one.
-
-    Args:
-        path: The file, whose header was read without an error.
-        metadata: Of the file.
+    """Compare the content of a .safetensors file with the checksum in its metadata, if any.
 
     Raises:
         ValueError: If they differ.

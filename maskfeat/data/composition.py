@@ -18,14 +18,10 @@ _PART_SHARE = 0.95
 
 
 def pasteable(masks: BoolArray, is_cut: BoolArray) -> IntArray:
-    """Which masks can be pasted: of fitting size, and not cut by the edge of their image.
+    """Numbers of the masks, bool, (M, S, S), that can be pasted, int64, shape (N,).
 
-    Args:
-        masks: Of the image that gives, bool, shape (M, S, S).
-        is_cut: Pixels at the edge of that image, or beyond it, bool, shape (S, S).
-
-    Returns:
-        Their numbers, int64, shape (N,).
+    They have a fitting size and are not cut by the edge of their image: hold no pixel of `is_cut`,
+    bool, (S, S).
     """
     shares = masks.mean(axis=(1, 2))
     fits = (shares >= MIN_SHARE) & (shares <= MAX_SHARE) & ~(masks & is_cut).any(axis=(1, 2))

@@ -67,18 +67,7 @@ def read_image(
 
 
 def read_image_bytes(content: bytes, max_megapixels: float = 180.0) -> npt.NDArray[np.uint8]:
-    """Read an image that came over a network, as `read_image` reads a file.
-
-    Args:
-        content: The bytes of an image file.
-        max_megapixels: See `read_image`.
-
-    Returns:
-        uint8, shape (H, W, 3).
-
-    Raises:
-        ValueError: As `read_image`.
-    """
+    """Read an image that came over a network, as `read_image` reads a file."""
     try:
         return _upright(io.BytesIO(content), "image", max_megapixels, ReadAs())
     except Exception as error:  # as above
@@ -191,13 +180,9 @@ def say_reader(path: Path) -> str:
 
 
 def without_alpha(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The numbers of a mask with an alpha channel: those of the color, or alpha where it says all.
+    """The numbers of a mask with an alpha channel, (H, W, 2) or (H, W, 4), as (H, W) or (H, W, 3).
 
-    Args:
-        values: Gray or color with alpha, shape (H, W, 2) or (H, W, 4).
-
-    Returns:
-        Shape (H, W) or (H, W, 3): alpha where it varies and the color does not; else the color.
+    That is alpha where it varies and the color does not; else the color.
 
     Raises:
         ValueError: If both vary, and what is transparent is not black.

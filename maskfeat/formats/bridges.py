@@ -12,15 +12,11 @@ from maskfeat.formats.coverage import Rings
 
 
 def as_one_line(parts: Sequence[Rings]) -> Float64Array:
-    """Join the outlines and holes of an object by bridges of no width.
+    """Join the outlines and holes of an object, closed, see `coverage`, by bridges of no width.
 
     A bridge leads from the line so far to the nearest corner of the next ring, and back after that
     ring; crossed twice, it holds no area. COCO's own polygons and Ultralytics'
     `merge_multi_segment` are written like this, too.
-
-    Args:
-        parts: One or several polygons, each an outline and its holes, closed, see
-            `maskfeat.formats.coverage`.
 
     Returns:
         Corners (x, y), shape (n, 2), not closed.

@@ -163,10 +163,7 @@ def annotate_levels(
 
 
 def label_components(labels: npt.NDArray[Any]) -> Int32Array:
-    """Number the connected components of equal labels, over the four neighbors.
-
-    Args:
-        labels: Any integers, shape (H, W).
+    """Number the connected components of equal labels, (H, W), over the four neighbors.
 
     Returns:
         Component of each pixel, int32 from 0, in the order of first pixels in row order.

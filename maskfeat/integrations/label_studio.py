@@ -43,15 +43,9 @@ _VERSION = f"maskfeat {__version__}"
 
 
 def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
-    """The application.
+    """The ASGI application; the token is the password of its "Basic Authentication", of any user.
 
-    Args:
-        images: Gives the masks.
-        token: The password of requests (in Label Studio: "Basic Authentication", any user).
-
-    Returns:
-        An ASGI application. A request that cannot be answered gets 400 and a sentence, which Label
-        Studio shows.
+    A request that cannot be answered gets 400 and a sentence, which Label Studio shows.
     """
 
     async def health(request: Request) -> Response:

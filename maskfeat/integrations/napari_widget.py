@@ -78,14 +78,10 @@ class SegmentsWidget(Container):  # type: ignore[misc]
 
 
 def rgb_of_layer(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """The pixels of an image layer as maskfeat takes them.
+    """The pixels of an image layer as maskfeat takes them, uint8, shape (H, W, 3).
 
-    Args:
-        pixels: Shape (H, W) or (H, W, 3 or 4); floats of colors lie in 0 to 1, other values are
-            scaled by their percentiles, as `read_image` does it.
-
-    Returns:
-        uint8, shape (H, W, 3).
+    They have shape (H, W) or (H, W, 3 or 4); floats of colors lie in 0 to 1, other values are
+    scaled by their percentiles, as `read_image` does it.
 
     Raises:
         ValueError: If it has another shape.

@@ -142,11 +142,7 @@ class PromptedImages:
         self._lock = threading.Lock()
 
     def get(self, key: str, read: Callable[[], npt.NDArray[np.uint8]]) -> PromptedImage:
-        """An image, read and prepared (about a second for 640 x 480) if it is not known.
-
-        Args:
-            key: Different for different images, e.g. a digest of the file.
-            read: Gives the image, uint8, shape (H, W, 3).
+        """An image, read and prepared (about a second for 640 x 480) if its key is not known.
 
         Raises:
             ValueError: As `read`, or if the model refuses the image.

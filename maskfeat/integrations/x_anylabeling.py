@@ -58,15 +58,10 @@ _MODELS: dict[str, dict[str, Any]] = {
 
 
 def create_app(images: PromptedImages, token: str | None = None) -> Starlette:
-    """The application.
+    """The ASGI application; requests must carry the token in the header `Token` (there: api_key).
 
-    Args:
-        images: Gives the masks.
-        token: What requests must carry in the header `Token` (in X-AnyLabeling: api_key).
-
-    Returns:
-        An ASGI application. As the protocol has it, errors are answered by 200 and
-        `{"success": false, "error": {"code", "message"}}`.
+    As the protocol has it, errors are answered by 200 and
+    `{"success": false, "error": {"code", "message"}}`.
     """
 
     async def health(request: Request) -> Response:

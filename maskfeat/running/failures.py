@@ -68,11 +68,7 @@ def is_debugging() -> bool:
 def sentence_of_run(error: RuntimeError) -> str | None:
     """A sentence for what can happen to a run without a mistake in the code.
 
-    Args:
-        error: As it was raised, with its traceback.
-
-    Returns:
-        None for what only a traceback explains.
+    None for what only a traceback explains; the error has the one that it was raised with.
     """
     text = str(error)
     of_worker = text.startswith("Caught ")  # which hands over its whole traceback as text

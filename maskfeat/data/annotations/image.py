@@ -101,16 +101,13 @@ def decode_image(
     at_least: float = 1.0,
     read_as: ReadAs = ReadAs(),  # noqa: B008 - frozen
 ) -> Image.Image:
-    """Decode an image to RGB, lying as `size` says (see the head of this file).
+    """Decode an image to RGB, loaded, lying as `size` says (see the head of this file).
 
     Args:
-        data: A file of one of `maskfeat.data.annotations.image.FORMATS`.
+        data: A file of one of `FORMATS`.
         size: Height and width that the image should have, pixels.
         at_least: As in `AnnotatedImage.decode`.
         read_as: What of the file is taken.
-
-    Returns:
-        An image of Pillow's, of mode RGB, loaded.
 
     Raises:
         SampleError: "bad jpg" for a broken file, "size mismatch" for one of another size.
@@ -251,13 +248,9 @@ class ImageFile:
         self._deep_tile = _deep_tile(self._image)
 
     def rgb(self, shrink: int = 1) -> Image.Image:
-        """Decode it.
+        """Decode it to mode RGB; a JPEG may be decoded smaller by 1, 2, 4 or 8, which is quicker.
 
-        Args:
-            shrink: A JPEG may be decoded smaller by 1, 2, 4 or 8, which is quicker.
-
-        Returns:
-            Mode RGB. A TIFF lies upright, and `orientation` is 1 from now on; others lie as stored.
+        A TIFF lies upright, and `orientation` is 1 from now on; others lie as stored.
         """
         if self._stack is not None:
             found = self._stack.read(self._page)

@@ -53,11 +53,7 @@ def identity_from_json(entry: object) -> ImageIdentity | None:
 
 
 def identity_of(path: Path, rgb: npt.NDArray[np.uint8]) -> ImageIdentity:
-    """What a file holds.
-
-    Args:
-        path: The file.
-        rgb: What `read_image` read from it, shape (H, W, 3).
+    """What a file holds, of which `read_image` read `rgb`, shape (H, W, 3).
 
     Raises:
         OSError: If the file cannot be read.

@@ -82,14 +82,10 @@ def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def reduce_runs(runs: Runs, size: tuple[int, int]) -> tuple[IntArray, IntArray, Int32Array]:
-    """Bring masks to a coarser grid: a new pixel belongs to what holds its center.
+    """Bring masks to a coarser grid of `size`: a new pixel belongs to what holds its center.
 
     So masks that nest still nest, and masks that part the image still part it, which would not be
     so if each were smoothed by itself. No mask is decoded.
-
-    Args:
-        runs: The masks; no run leaves its column.
-        size: New height and width, pixels, neither above the old.
 
     Returns:
         The runs on the new grid, the third being the mask of `runs`. Masks may lose all their

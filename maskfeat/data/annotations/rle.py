@@ -61,20 +61,8 @@ def runs_from_counts(
     """Read the counts of all annotations of an image and part them into connected components.
 
     Pixels are connected through their four sides, as in `skimage.measure.label(connectivity=1)`.
-    Components are numbered by annotation, then by their first pixel in column-major order.
-
-    Args:
-        counts: COCO counts of each annotation, compressed or as a list of lengths.
-        size: Height and width of the image, pixels.
-        min_area_px: Components of fewer pixels are left out.
-        max_runs: Of all masks together, see `part_runs`.
-
-    Returns:
-        The components as runs; there may be none.
-
-    Raises:
-        ValueError: If counts are malformed or do not fill `size` (see `parse_counts`), or if the
-            masks have too many runs.
+    Components are numbered by annotation, then by their first pixel in column-major order; there
+    may be none. For arguments and errors see `parse_counts` and `part_runs`.
     """
     starts, stops, owner = parse_counts(counts, size, max_runs)
     return part_runs(starts, stops, owner, size, min_area_px, max_runs)
@@ -195,7 +183,7 @@ def membership(runs: Runs, points_yx: npt.NDArray[np.integer]) -> BoolArray:
     """Tell which masks hold which points, by binary search, without decoding a mask.
 
     Args:
-        runs: The masks.
+        runs: The M masks.
         points_yx: Pixels, any integer dtype, shape (P, 2), inside the image.
 
     Returns:

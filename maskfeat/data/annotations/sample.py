@@ -170,14 +170,10 @@ def without_masks(sample: AnnotatedImage) -> AnnotatedImage:
 
 
 def with_background(sample: AnnotatedImage, min_area_px: int = 16) -> AnnotatedImage:
-    """Give what no mask holds masks of its own, one for each connected component.
+    """Give what no mask holds masks of its own, one for each component of `min_area_px` or more.
 
     For sets whose unmarked pixels are background. Else nothing is taught of them: pairs that no
     mask holds are not counted.
-
-    Args:
-        sample: The image.
-        min_area_px: Smaller components stay unmarked.
 
     Returns:
         The image with more masks, of one more annotation; the same one where all is marked.
@@ -228,10 +224,7 @@ def check_sizes(jpg_size: int, json_size: int, limits: Limits) -> None:
 def parse_annotations(
     json_bytes: bytes,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[int, int]]:
-    """Read the json of a sample; of the masks only their size.
-
-    Args:
-        json_bytes: As in `read_sample`.
+    """Read the json of a sample, see `read_sample`; of the masks only their size.
 
     Returns:
         All its content; its annotations that have a segmentation, at least one, each with "size"

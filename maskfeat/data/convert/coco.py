@@ -126,10 +126,7 @@ class PanopticRecord(CocoRecord):
 
 
 def read_polygons(segmentation: object) -> tuple[list[Corners], int]:
-    """Read the polygons of one instance.
-
-    Args:
-        segmentation: Lists of x, y, x, y, ..., or one such list by itself.
+    """Read the polygons of one instance: lists of x, y, x, y, ..., or one such list by itself.
 
     Returns:
         Corners (x, y), shape (n, 2), n of 3 or more, of each polygon; and how many polygons have
@@ -152,17 +149,11 @@ def read_polygons(segmentation: object) -> tuple[list[Corners], int]:
 
 
 def fill_polygons(polygons: Sequence[Corners], size: tuple[int, int]) -> BoolArray:
-    """The pixels whose centers lie in any of some polygons.
+    """The pixels whose centers lie in any of some polygons, bool, (H, W) of `size`.
 
-    By `skimage.draw.polygon`; pycocotools draws outlines on a grid five times finer instead, so
+    Polygons are corners (x, y), shape (n, 2) each; the first pixel reaches from 0 to 1. By
+    `skimage.draw.polygon`; pycocotools draws outlines on a grid five times finer instead, so
     that masks differ in some pixels at borders.
-
-    Args:
-        polygons: Corners (x, y), shape (n, 2) each; the first pixel reaches from 0 to 1.
-        size: Height and width of the image, pixels.
-
-    Returns:
-        bool, shape (H, W).
     """
     from skimage.draw import polygon
 

@@ -62,12 +62,10 @@ class BinaryMasksRecord(Record):
 def list_folder(folder: Path) -> list[Record]:
     """The images of a folder, in order of name.
 
-    What is taken neither as an image nor as a mask, by its name, is a sample that is skipped if it
-    is an image or a folder; of other files the log says how many there are.
-
-    Args:
-        folder: Holds KEY.jpg with either KEY.png, a label map, or a folder KEY of binary PNGs;
-            the masks may also lie in `masks` beside a folder `images` that holds the images.
+    The folder holds KEY.jpg with either KEY.png, a label map, or a folder KEY of binary PNGs; the
+    masks may also lie in `masks` beside a folder `images` that holds the images. What is taken
+    neither as an image nor as a mask, by its name, is a sample that is skipped if it is an image or
+    a folder; of other files the log says how many there are.
 
     Raises:
         ValueError: If there is no image, or two of one name.

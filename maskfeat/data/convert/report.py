@@ -101,15 +101,9 @@ def _table(*heads: str) -> Table:
 
 
 def draw_sheet(places: Sequence[stats.Place], num: int = 12, seed: int = 0) -> RgbImage:
-    """Draw random samples, each as it is and covered by its masks.
+    """Draw `num` random samples, each as it is and covered by its masks, two in a row; RGB, uint8.
 
-    Args:
-        places: The samples; those that cannot be read are passed over.
-        num: How many to draw.
-        seed: Of the choice and of the colors; the same one gives the same image.
-
-    Returns:
-        RGB, uint8, two samples in a row.
+    Those that cannot be read are passed over. The same seed gives the same choice and colors.
 
     Raises:
         ValueError: If no sample can be read.

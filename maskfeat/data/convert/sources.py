@@ -146,12 +146,9 @@ def find_inputs(
 def clean_keys(keys: Iterable[str]) -> dict[str, str]:
     """Names for samples that any reader of tars takes: no dots, no slashes, not too long.
 
-    Args:
-        keys: Names in the source, each once.
-
     Returns:
-        New name of each: what webdataset would stumble over becomes "_"; where two would become
-        one, those later in order of the old names are numbered.
+        The new name of each key: what webdataset would stumble over becomes "_"; where two would
+        become one, those later in order of the old names are numbered.
     """
     cleaned: dict[str, str] = {}
     taken: set[str] = set()

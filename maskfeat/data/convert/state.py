@@ -124,12 +124,7 @@ class ConvertState:
         return read_json(self._plan_path) if self._plan_path.is_file() else None
 
     def finished_shards(self, name: str, measure: str) -> list[Json]:
-        """Notes on the shards of an input that are whole, up to the first that is not.
-
-        Args:
-            name: The input.
-            measure: What it is now, see `Input.measure`.
-        """
+        """Notes on the whole shards of an input of this measure, up to the first that is not."""
         notes: list[Json] = []
         while (path := self.notes / f"{name}-{len(notes):06d}.json").is_file():
             note = read_json(path)
@@ -178,12 +173,8 @@ class ConvertState:
     def lock(self, name: str, waits: bool = False) -> Iterator[bool]:
         """Hold an input; a killed process holds nothing.
 
-        Args:
-            name: The input.
-            waits: Whether to wait for another process or thread that holds it.
-
         Yields:
-            Whether it is held; False if another one holds it.
+            Whether it is held; False if another process or thread holds it, and `waits` is False.
         """
         lock = self.notes / f"{name}.lock"
         with contextlib.ExitStack() as stack:

@@ -164,16 +164,11 @@ def _quantiles(values: npt.ArrayLike) -> dict[str, float]:
 
 
 def nesting_depths(runs: Runs, min_share: float = 0.95, max_iou: float = 0.7) -> IntArray:
-    """How many masks each mask lies in, along the longest chain, itself counted.
+    """How many masks each of M masks lies in, along the longest chain, itself counted.
 
-    A mask lies in another if at least `min_share` of its pixels do and their IoU is below
-    `max_iou`: two outlines of the same thing (SA-1B's own measure of that) are not nested. A
+    A mask lies in another if at least `min_share` (above 0.5) of its pixels do and their IoU is
+    below `max_iou`: two outlines of the same thing (SA-1B's own measure of that) are not nested. A
     chain is a row of masks that each lie in the next.
-
-    Args:
-        runs: The masks.
-        min_share: In (0.5, 1].
-        max_iou: In (0, 1].
 
     Returns:
         int64 from 1, shape (M,); its maximum is the nesting depth of the image.
@@ -191,16 +186,11 @@ def nesting_depths(runs: Runs, min_share: float = 0.95, max_iou: float = 0.7) ->
 
 
 def overlaps(runs: Runs) -> IntArray:
-    """How many pixels each two masks share, counted from their runs; no mask is decoded.
+    """How many pixels each two of M masks share, int64, shape (M, M); the diagonal holds the areas.
 
-    All ends of all runs cut the image into segments; each mask holds a segment whole or not at
-    all. The shared area is the summed length of the segments that both hold.
-
-    Args:
-        runs: The masks.
-
-    Returns:
-        int64, shape (M, M); the diagonal holds the areas.
+    It is counted from the runs; no mask is decoded. All ends of all runs cut the image into
+    segments; each mask holds a segment whole or not at all. The shared area is the summed length of
+    the segments that both hold.
 
     Raises:
         SampleError: "too large" if that would take gigabytes.

@@ -125,11 +125,8 @@ def carried_over(
 ) -> tuple[tuple[SetOrder, ...], list[str]]:
     """Let each set go on after its last sample.
 
-    Args:
-        before: Of the run that ended.
-        index_before: The index that it would have read next.
-        now: Of the run that goes on, of the same seed.
-        index_now: The index that it reads first.
+    The run before would have read `index_before` next; the run now, of the same seed, reads
+    `index_now` first.
 
     Returns:
         The order of each set of `now`: one whose shards are the same gives its next sample; one

@@ -82,25 +82,19 @@ class SkipLedger:
             self._news.append(entry)
 
     def add_known(self, skipped: Sequence[SkippedSample], num_sound: int) -> None:
-        """Count the samples that an index calls incomplete, before training.
-
-        Args:
-            skipped: Those samples; they are in the log already.
-            num_sound: Samples of the same set that are complete.
+        """Count what an index calls incomplete, before training; the log has it already.
 
         Raises:
-            RuntimeError: If their share is above `max_share`.
+            RuntimeError: If their share among these and the sound ones is above `max_share`.
         """
         for one in skipped:
             self._note((one.reason, one.shard, one.key, 0))
         self._check_share(Counter(one.reason for one in skipped), num_sound)
 
     def check(self, num_read: int) -> None:
-        """Stop when too large a share was skipped.
+        """Stop when too large a share was skipped of `num_read` samples that this process read.
 
-        Args:
-            num_read: Samples that this process read. Repeated reads count again, so the share is
-                never overestimated.
+        Repeated reads count again, so the share is never overestimated.
 
         Raises:
             RuntimeError: If the share is above `max_share`.

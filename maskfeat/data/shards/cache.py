@@ -64,11 +64,7 @@ class ShardCache:
         return self.folder / f"{digest}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[-80:]}"
 
     def open(self, url: str, fetch: Callable[[], Fetched]) -> IO[bytes]:
-        """Open a shard, after fetching it if it is not kept whole.
-
-        Args:
-            url: Its name.
-            fetch: Opens it where it comes from.
+        """Open the shard of a url, after fetching it from where it comes if it is not kept whole.
 
         Raises:
             ValueError: If it is larger than the bound, no tar, or cut short.

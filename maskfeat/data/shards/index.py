@@ -88,15 +88,10 @@ def is_png(name: str) -> bool:
 
 
 def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
-    """Which of two members is a half of a sample, in streams and indexes alike.
+    """Which of two members of a shard is a half of a sample, in streams and indexes alike.
 
-    The first counts: a stream does not know of the second when it reads the first. A file comes
-    before links to it, and a JPEG before a PNG, which then is a mask or the like.
-
-    Args:
-        first: What came before; None for nothing.
-        second: What follows, of the same key and kind.
-        shard: The tar, for the error.
+    The first counts, if there is one: a stream does not know of the second when it reads the first.
+    A file comes before links to it, and a JPEG before a PNG, which then is a mask or the like.
 
     Raises:
         ValueError: If they are files of two names, which are two samples of one key.
