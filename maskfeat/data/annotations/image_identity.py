@@ -53,7 +53,7 @@ def identity_from_json(entry: object) -> ImageIdentity | None:
 
 
 def identity_of(path: Path, rgb: npt.NDArray[np.uint8]) -> ImageIdentity:
-    """What a file holds, of which `read_image` read `rgb`, shape (H, W, 3).
+    """What a file holds; `rgb`, shape (H, W, 3), is what `read_image` read from it.
 
     Raises:
         OSError: If the file cannot be read.
