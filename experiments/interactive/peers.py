@@ -25,6 +25,7 @@ from skimage.graph import MCP_Geometric
 from skimage.transform import resize
 
 from maskfeat.features.reading import FeatureModel
+from maskfeat.interactive.prompts import Prompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 from maskfeat.interactive.update import enforce_hard_constraints
 from maskfeat.segment.hierarchy import Linkage, superpixel_tree
@@ -60,9 +61,8 @@ class Coloring:
             mask = np.logical_or.reduce(regions)[labels]
         else:
             mask = self._segmenter.predict_labels(clicks_yx, is_positive.astype(np.int64)) == 1
-        return enforce_hard_constraints(
-            mask, clicks_yx[is_positive], clicks_yx[~is_positive], keep_all=False
-        )
+        sides = (clicks_yx[is_positive], True), (clicks_yx[~is_positive], False)
+        return enforce_hard_constraints(mask, [Prompt(pixels, side) for pixels, side in sides])
 
 
 class GrabCut:

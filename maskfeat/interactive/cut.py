@@ -71,14 +71,9 @@ class SuperpixelCutter:
         return np.unique(self.graph.labels, return_index=True)[1]
 
     def means(self, values: FloatArray, window: Window | None = None) -> FloatArray:
-        """Mean of the pixels of each superpixel that lie in a window; 0 for others.
+        """Mean (K,) of values (h, w) over the pixels of each superpixel in a window; 0 for others.
 
-        Args:
-            values: Shape (h, w).
-            window: Rows and columns; None for the whole image.
-
-        Returns:
-            float32, shape (K,).
+        float32; the window None is the whole image.
         """
         count = self.graph.num_superpixels
         labels = self._flat_labels
@@ -126,16 +121,7 @@ class SuperpixelCutter:
         outside: IntArray,
         excluded: IntArray = _NO_NODES,
     ) -> BoolArray:
-        """As `cut` for some superpixels; the others keep their labels, as hard constraints.
-
-        Args:
-            is_free: The superpixels to cut, bool, shape (K,).
-            labels: Labels of all others, bool, shape (K,).
-            logits: See `cut`, as are the next three.
-            inside: See there.
-            outside: See there.
-            excluded: See there.
-        """
+        """As `cut`, for free superpixels; the others keep their labels, as hard constraints."""
         free = np.flatnonzero(is_free)
         number = np.full(len(labels), -1)
         number[free] = np.arange(len(free))
@@ -205,16 +191,13 @@ class OutlineCutter:
     def cut(
         self, mask: BoolArray, unary: FloatArray, is_free: BoolArray, window: Window
     ) -> BoolArray:
-        """The labels of a window.
+        """The labels of a window, bool, shape (h, w).
 
         Args:
-            mask: Labels of its pixels, bool, shape (h, w).
+            mask: Labels of its pixels before, bool, shape (h, w).
             unary: Logit of "object" of each pixel, shape (h, w).
             is_free: Which pixels can change, bool, shape (h, w).
             window: Rows and columns.
-
-        Returns:
-            bool, shape (h, w).
         """
         rows, columns = window
         right = self._right[rows, columns.start : max(columns.start, columns.stop - 1)]

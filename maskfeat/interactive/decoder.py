@@ -110,15 +110,7 @@ class ClickDecoder(nn.Module):
         return F.conv2d(self.image_half(image_maps), weight, self.stem.bias)
 
     def forward(self, encoded: Tensor, prompt_maps: Tensor) -> Tensor:
-        """Logits of "object".
-
-        Args:
-            encoded: What `encode` gave, (B, stages[0], h, w).
-            prompt_maps: Of the prompts, (B, prompt_channels, h, w).
-
-        Returns:
-            Shape (B, h, w).
-        """
+        """Logits of "object", (B, h, w), of `encode` and prompt maps (B, prompt_channels, h, w)."""
         x = encoded + F.conv2d(prompt_maps, self.stem.weight[:, self.config["width"] :])
         skips = []
         for inward, down in zip(self.inward[:-1], self.down, strict=True):
@@ -183,16 +175,12 @@ class ResidualBlock(nn.Module):
 
 
 class DecodedImage:
-    """The unary term by a click decoder: a logit of "object" for each pixel.
+    """The unary term by a click decoder in evaluation mode: a logit of "object" for each pixel.
 
     All prompts are read in two looks, at the whole image first, then at a window around object and
-    prompts; a prompt that corrects a mask in one look, at the window around it. Everything that
-    does not depend on the prompts is computed once: the maps of the image, and the decoder's image
-    half for each window that came up. The result is a function of the set of prompts alone.
-
-    Args:
-        decoder: In evaluation mode.
-        maps: Of the image.
+    prompts; a prompt that corrects a mask in one look, at the window around it. What does not
+    depend on prompts is computed once: the maps of the image, and the decoder's image half for each
+    window that came up. The result is a function of the set of prompts alone.
     """
 
     def __init__(self, decoder: PromptDecoder, maps: ImageMaps) -> None:
@@ -267,14 +255,8 @@ def object_window(
 ) -> tuple[float, float, float, float]:
     """The window of the second look: object, object prompts and box, with a margin.
 
-    Args:
-        whole: The first look.
-        coarse: Logits on its grid, (h, w).
-        given: All prompts.
-        size: Height and width of the image.
-
-    Returns:
-        Top, left, bottom, right, pixels; may reach beyond the image.
+    The object is where logits on the grid of the first look, (h, w), are above 0. Top, left,
+    bottom, right, pixels; may reach beyond the image of this height and width.
     """
     pixels = [p.pixels_yx for p in given.prompts if p.is_object]
     boxes = [(*p.min(axis=0), *(p.max(axis=0) + 1)) for p in pixels]

@@ -63,7 +63,7 @@ def save_with_decoder(
 
 
 def packed(decoder: ClickDecoder, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Its tensors and its settings as a file of features holds them, weights in a dtype."""
+    """The tensors of a decoder, weights in a dtype, and its settings, as a file holds them."""
     weights = {
         DECODER_PREFIX + name: cast(value, dtype).contiguous().cpu()
         for name, value in decoder.state_dict().items()
@@ -305,12 +305,7 @@ def write_decoder(decoder: ClickDecoder, path: str | os.PathLike[str], origin: s
 
 
 class OnnxClickDecoder:
-    """A click decoder run by onnxruntime, in place of a `ClickDecoder` in evaluation mode.
-
-    Args:
-        image_half: MODEL.look.onnx.
-        prompt_half: MODEL.click.onnx.
-    """
+    """A click decoder of two graphs, run by onnxruntime in place of a `ClickDecoder`."""
 
     def __init__(self, image_half: Graph, prompt_half: Graph) -> None:
         self._image_half, self._prompt_half = image_half, prompt_half
@@ -338,14 +333,7 @@ def remove_decoder(path: str | os.PathLike[str]) -> None:
 
 
 def load_onnx_decoder(path: str | os.PathLike[str], origin: str) -> OnnxClickDecoder | None:
-    """The click decoder beside MODEL.onnx.
-
-    Args:
-        path: MODEL.onnx.
-        origin: Of that file.
-
-    Returns:
-        None if there is none.
+    """The click decoder beside MODEL.onnx, a file of this origin; None if there is none.
 
     Raises:
         FileNotFoundError: If one of its two files is missing.

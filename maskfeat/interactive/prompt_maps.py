@@ -43,7 +43,7 @@ def num_prompt_channels(num_levels: int) -> int:
 
 
 class PromptPixels(NamedTuple):
-    """The pixels of all prompts on the object, or of all on the background.
+    """The pixels of all prompts of one label.
 
     Attributes:
         places_yx: float32, (N, 2).
@@ -54,20 +54,6 @@ class PromptPixels(NamedTuple):
     places_yx: Tensor
     radii: Tensor
     features: Tensor
-
-
-class ReadPrompts(NamedTuple):
-    """Maps of a set of prompts on any grid.
-
-    Attributes:
-        inside: Of the prompts on the object.
-        outside: Of the prompts on the background.
-        of_tree: See `TreeMaps.maps`, (6, K).
-    """
-
-    inside: PromptPixels
-    outside: PromptPixels
-    of_tree: FloatArray
 
 
 class ImageMaps:
@@ -108,7 +94,9 @@ class ImageMaps:
                 f"model.features(rgb, inner_strides={tuple(inner_strides)})"
             )
         self._inner = [MapReader(features.inner[s].cpu(), s) for s in inner_strides]
-        self._last_read: tuple[Hashable, ReadPrompts] | None = None
+        self._last_read: tuple[Hashable, tuple[PromptPixels, PromptPixels, FloatArray]] | None = (
+            None
+        )
 
     def look(self, look: Look) -> LookMaps:
         """The maps on the grid of a look."""
@@ -117,8 +105,8 @@ class ImageMaps:
         )
         return LookMaps(self, look, levels, inner)
 
-    def read(self, prompts: Sequence[Prompt]) -> ReadPrompts:
-        """Read a set of prompts, once for the looks at it that come one after another."""
+    def read(self, prompts: Sequence[Prompt]) -> tuple[PromptPixels, PromptPixels, FloatArray]:
+        """Object and background prompts and `TreeMaps.maps`, once for looks one after another."""
         key = tuple((prompt.key, prompt.click_radius) for prompt in prompts)
         if self._last_read is None or self._last_read[0] != key:
             own = [
@@ -135,18 +123,14 @@ class ImageMaps:
                 PromptPixels(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
                 for (places, radii), features in zip(own, torch.split(at, counts), strict=True)
             )
-            self._last_read = key, ReadPrompts(inside, outside, of_tree)
+            self._last_read = key, (inside, outside, of_tree)
         return self._last_read[1]
 
 
 class LookMaps:
-    """One look at one image; made by `ImageMaps.look`.
+    """One look at one image, made by `ImageMaps.look`.
 
-    Args:
-        image: The maps of the image.
-        look: The window and its grid.
-        levels: The levels of the features and color on the grid, each (C_l, h, w).
-        inner: Maps inside the network, likewise.
+    The levels of the features, color, and the maps inside the network are each (C_l, h, w).
     """
 
     def __init__(
@@ -183,9 +167,9 @@ class LookMaps:
             float32, shape (num_prompt_channels, h, w): nearness to object prompts, to background
             prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
         """
-        read = self._image.read(prompts)
-        maps = [self._nearness(pixels) for pixels in (read.inside, read.outside)]
-        maps.append(torch.from_numpy(read.of_tree[:, self._superpixels]))
+        *pixels, of_tree = self._image.read(prompts)
+        maps = [self._nearness(one) for one in pixels]
+        maps.append(torch.from_numpy(of_tree[:, self._superpixels]))
         others = torch.zeros(5, self.look.rows, self.look.columns)
         if box_yxyx is not None:
             others[0] = self.look.filled(box_yxyx)
@@ -250,14 +234,9 @@ def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:
 
 
 def some_of(numbers: IntArray, most: int) -> IntArray:
-    """A subset of at most `most` numbers, a function of the set; one more replaces one at most.
+    """At most `most` of some numbers, below 2^32, each once, rising, (N,); rising again.
 
-    Args:
-        numbers: Below 2^32, each once, rising, (N,).
-        most: Size of the subset.
-
-    Returns:
-        The subset, rising.
+    The subset is a function of the set; one number more replaces one at most.
     """
     if len(numbers) <= most:
         return numbers
@@ -286,18 +265,14 @@ class TreeMaps:
         self._log_sizes = (np.log2(tree.sizes / tree.sizes[-1]) / 8 + 1).astype(np.float32)
 
     def maps(self, inside: IntArray, outside: IntArray) -> FloatArray:
-        """Six values for each superpixel; a function of the two sets.
+        """Six values for each superpixel, float32, (6, K), of superpixels clicked (N,) and (M,).
 
-        Args:
-            inside: Superpixels of object clicks, (N,).
-            outside: Superpixels of background clicks, (M,).
+        0, 1: probability and log size of the meeting node with the object clicks;
+        2: probability of that child of it that holds the click;
+        3, 4: as 0 and 1, for the background clicks;
+        5: 1 in the largest nodes around object clicks that hold no background click.
 
-        Returns:
-            float32, shape (6, K); 0 where there is no such click:
-            0, 1: probability and log size of the meeting node with the object clicks;
-            2: probability of that child of it that holds the click;
-            3, 4: as 0 and 1, for the background clicks;
-            5: 1 in the largest nodes around object clicks that hold no background click.
+        A function of the two sets; 0 where there is no such click.
         """
         found = np.zeros((self.CHANNELS, self._tree.num_leaves), np.float32)
         with_inside, with_outside = self._holding(inside), self._holding(outside)
@@ -353,10 +328,6 @@ class Look:
         cell_px: Side of a cell, pixels; may be below one.
         rows: Height of the grid, cells.
         columns: Width of the grid, cells.
-
-    References:
-        Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM,
-        arXiv:2102.06583). Chen et al.: FocalClick, CVPR 2022 (arXiv:2204.02574).
     """
 
     top: float
@@ -444,13 +415,9 @@ class Look:
 
 
 class MapReader:
-    """Reads a map of an image on the grids of looks.
+    """Reads a map (C, h, w), of a stride in pixels per cell, on the grids of looks.
 
     A coarse grid reads means over 2, 4, ... cells of the map (mipmaps), computed once.
-
-    Args:
-        level: A map, float, shape (C, h, w).
-        stride: Pixels per cell of the map.
     """
 
     def __init__(self, level: Tensor, stride: float) -> None:

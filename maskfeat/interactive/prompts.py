@@ -94,13 +94,7 @@ def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
 
 
 def superpixels_of(prompts: Sequence[Prompt], is_object: bool, labels: Int32Array) -> IntArray:
-    """Superpixels of prompts of one label, each once, (N,).
-
-    Args:
-        prompts: Their pixels inside the image.
-        is_object: Which of them.
-        labels: Superpixel of each pixel, shape (H, W).
-    """
+    """Superpixels of prompts of one label, each once, (N,); labels of pixels are (H, W)."""
     pixels = pixels_of(prompts, is_object)
     return np.unique(labels[tuple(pixels.T)]).astype(np.int64)
 
@@ -125,15 +119,9 @@ def check_together(
 ) -> None:
     """Check that prompts do not contradict one another, and that there can be an object.
 
-    Args:
-        prompts: Their pixels inside the image.
-        box: Holds the whole object.
-        mask: A first mask, (H, W).
-        within: What the object can cover at most, (H, W).
-
     Raises:
         ValueError: If a pixel is both object and background; there is no object prompt, no box and
-            no mask with a pixel; or an object prompt lies outside the box or `within`.
+            no mask with a pixel; or an object prompt lies outside the box or `within`, (H, W).
     """
     inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
     is_object = np.repeat([1, 0], [len(inside), len(outside)])
@@ -162,12 +150,10 @@ def check_together(
 def apart(
     pixels: IntArray, labels: IntArray, names: Sequence[str] = ()
 ) -> tuple[IntArray, IntArray]:
-    """Pixels and labels, each pixel once, in reading order; refused if one has two labels.
+    """Pixels (N, 2) and labels (N,), each pixel once, in reading order.
 
-    Args:
-        pixels: (N, 2).
-        labels: Of each, (N,).
-        names: Names of the labels in the error message.
+    Raises:
+        ValueError: If a pixel has two labels; it says their names, if there are any.
     """
     pixels, labels, repeats, twice = in_order(pixels, labels)
     if twice is not None:
@@ -182,11 +168,7 @@ def apart(
 def in_order(
     pixels_yx: IntArray, labels: IntArray
 ) -> tuple[IntArray, IntArray, BoolArray, int | None]:
-    """Sort pixels in reading order, those of one pixel by label.
-
-    Args:
-        pixels_yx: (row, column), shape (N, 2).
-        labels: Of each, shape (N,).
+    """Sort pixels (N, 2) in reading order, those of one pixel by label, (N,).
 
     Returns:
         Pixels and labels; which of them repeat the pixel before, bool, shape (N,); and the index
@@ -243,15 +225,9 @@ def lies_in(pixels_yx: IntArray, window: Window) -> BoolArray:
 
 
 def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) -> float:
-    """The click radius of a prompt made on a mask.
+    """The click radius of a prompt made on a mask (H, W) that the user saw.
 
-    Args:
-        mask: The mask that the user saw, shape (H, W).
-        pixels_yx: Pixels of the prompt, integers, shape (N, 2), inside the mask.
-        is_object: Whether the prompt is on the object.
-
-    Returns:
-        0 if the mask satisfies the prompt already, else `distance_to_outline`.
+    0 if the mask satisfies the prompt already, else `distance_to_outline`.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
     is_satisfied = bool((mask[tuple(pixels.T)] == is_object).all())
@@ -259,14 +235,9 @@ def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) 
 
 
 def distance_to_outline(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
-    """The largest distance of some pixels to the nearest pixel of the other label.
+    """The largest distance of some pixels (N, 2) to the nearest one of the other label.
 
-    Args:
-        mask: Shape (H, W).
-        pixels_yx: Integers, shape (N, 2), inside the mask.
-
-    Returns:
-        Pixels; inf if the mask has one label only.
+    In pixels of the mask (H, W); inf if it has one label only.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
     if len(pixels) <= _FEW:  # a search around each is faster than a tree of the whole outline

@@ -31,7 +31,7 @@ from maskfeat.interactive.prompt_checks import (
     labeled_pixels,
     prompts_of,
 )
-from maskfeat.interactive.prompts import Box, Prompt, PromptSet, check_together, filled, pixels_of
+from maskfeat.interactive.prompts import Box, Prompt, PromptSet, check_together, filled
 from maskfeat.interactive.update import (
     MaskOf,
     ProgressiveMerge,
@@ -255,8 +255,7 @@ class InteractiveSegmenter:
                 cut &= within
             if to == size and within is None:
                 return cut
-            inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
-            return enforce_hard_constraints(cut, inside, outside, keep_all)
+            return enforce_hard_constraints(cut, prompts, keep_all)
 
     def predict_candidates(
         self,
@@ -292,8 +291,7 @@ class InteractiveSegmenter:
                 logits = state.unary.whole(PromptSet(small))
             found = candidates(state.hierarchy, first, prompts, num_masks, logits)
             for one in found:
-                inside, outside = pixels_of(prompts, True), pixels_of(prompts, False)
-                enforce_hard_constraints(one.mask, inside, outside)
+                enforce_hard_constraints(one.mask, prompts)
             return found
 
     def _mask_at_feature_size(

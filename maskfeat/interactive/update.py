@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
+from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.cut import BAND_PX
 from maskfeat.interactive.decoder import CELLS
 from maskfeat.interactive.image import ImageState
@@ -106,8 +106,7 @@ def next_mask(
     # The chosen mask satisfies the prompts that it was chosen for.
     corrections = [replace(one, click_radius=0.0) for one in prompts[:known]] + [*prompts[known:]]
     mask = mask_of(corrections, mask=start, keep_all=True, within=within)
-    pixels = pixels_of(prompts, True), pixels_of(prompts, False)
-    return enforce_hard_constraints(mask, *pixels, keep_all=not known)
+    return enforce_hard_constraints(mask, prompts, keep_all=not known)
 
 
 class ProgressiveMerge:
@@ -149,7 +148,7 @@ class ProgressiveMerge:
             masks: Gives masks for some of the prompts.
             start: The mask without prompts, bool, shape (H, W).
             keep_all: Keep parts that hold no object prompt.
-            context: Key of `masks`, `start` and `keep_all`; masks are cached under it.
+            context: Key of the last three; masks are cached under it.
 
         Returns:
             bool, shape (H, W), not to be changed.
@@ -171,7 +170,7 @@ class ProgressiveMerge:
             again.sort(key=lambda prompt: prompt.key)
             context = context, _keys(others)
             mask = self._corrected(mask, others, again, masks, keep_all, context)
-            mask = enforce_hard_constraints(mask.copy(), *_pixels(prompts), keep_all)
+            mask = enforce_hard_constraints(mask.copy(), prompts, keep_all)
         return mask
 
     def _of_broad(
@@ -196,8 +195,7 @@ class ProgressiveMerge:
             count = len(broad)
 
             def cut(broad: list[Prompt] = broad) -> BoolArray:
-                mask = masks.whole(broad)
-                return enforce_hard_constraints(mask, *_pixels(broad), keep_all)
+                return enforce_hard_constraints(masks.whole(broad), broad, keep_all)
 
             mask = self._kept.get((context, _keys(broad)), cut)
 
@@ -213,59 +211,37 @@ class ProgressiveMerge:
         """A mask of known prompts, corrected by others, sorted by key."""
         for radius in sorted({prompt.rounded_radius for prompt in prompts}, reverse=True):
             so_far = [prompt for prompt in prompts if prompt.rounded_radius >= radius]
-            new = [prompt for prompt in so_far if prompt.rounded_radius == radius]
 
-            def correct(
-                below: BoolArray = mask, new: list[Prompt] = new, so_far: list[Prompt] = so_far
+            def step(
+                below: BoolArray = mask, radius: float = radius, so_far: list[Prompt] = so_far
             ) -> BoolArray:
-                return _with_changes(below, new, known + so_far, masks, keep_all)
+                before = [*known, *(one for one in so_far if one.rounded_radius > radius)]
+                every = known + so_far
+                if not below.any() and not any(prompt.is_object for prompt in every):
+                    return below
+                mask = below.copy()
+                wrong = [prompt for prompt in every[len(before) :] if _is_wrong(below, prompt)]
+                for prompt in wrong:
+                    window, change = masks.change(prompt, below, every)
+                    mask[window][change] = prompt.is_object
+                # A step that only adds makes no parts without an object prompt.
+                only_adds = all(prompt.is_object for prompt in wrong)
+                had_object = any(prompt.is_object for prompt in before)
+                return enforce_hard_constraints(mask, every, keep_all or (only_adds and had_object))
 
-            mask = self._kept.get((context, "corrected", _keys(so_far)), correct)
+            mask = self._kept.get((context, "corrected", _keys(so_far)), step)
         return mask
 
 
-def _with_changes(
-    below: BoolArray,
-    new: Sequence[Prompt],
-    so_far: Sequence[Prompt],
-    masks: PromptedMasks,
-    keep_all: bool,
-) -> BoolArray:
-    """One refinement step.
-
-    Args:
-        below: The mask of the steps before, (H, W).
-        new: The prompts of this step, of one rounded radius.
-        so_far: The prompts of the steps before and of this one, in this order.
-        masks: See `ProgressiveMerge.mask`.
-        keep_all: See there.
-    """
-    if not below.any() and not any(prompt.is_object for prompt in so_far):
-        return below
-    mask = below.copy()
-    wrong = [prompt for prompt in new if _is_wrong(below, prompt)]
-    for prompt in wrong:
-        window, change = masks.change(prompt, below, so_far)
-        mask[window][change] = prompt.is_object
-    # A step that only adds makes no parts without an object prompt.
-    only_adds = all(prompt.is_object for prompt in wrong)
-    had_object = any(prompt.is_object for prompt in so_far[: len(so_far) - len(new)])
-    keep_all = keep_all or (only_adds and had_object)
-    return enforce_hard_constraints(mask, *_pixels(so_far), keep_all)
-
-
 def enforce_hard_constraints(
-    mask: BoolArray, inside: IntArray, outside: IntArray, keep_all: bool = False
+    mask: BoolArray, prompts: Sequence[Prompt], keep_all: bool = False
 ) -> BoolArray:
-    """Give all prompts their label, in place, and keep only parts that hold object prompts.
+    """Give all prompts their label in a mask (H, W), in place.
 
-    Args:
-        mask: bool, shape (H, W).
-        inside: Pixels of object prompts, (N, 2).
-        outside: Pixels of background prompts, (M, 2).
-        keep_all: Keep the other parts, too.
+    Only 4-connected parts that hold an object prompt are kept, unless `keep_all`.
     """
-    mask[tuple(outside.T)] = False
+    inside = pixels_of(prompts, True)
+    mask[tuple(pixels_of(prompts, False).T)] = False
     mask[tuple(inside.T)] = True
     if keep_all or not len(inside):
         return mask
@@ -282,26 +258,11 @@ def _keys(prompts: Sequence[Prompt]) -> tuple[Hashable, ...]:
     return tuple((prompt.key, prompt.click_radius) for prompt in prompts)
 
 
-def _superpixels(prompts: Sequence[Prompt], labels: Int32Array) -> tuple[IntArray, IntArray]:
-    """Superpixels of object prompts and of background prompts, (N,) and (M,)."""
-    return superpixels_of(prompts, True, labels), superpixels_of(prompts, False, labels)
-
-
-def _pixels(prompts: Sequence[Prompt]) -> tuple[IntArray, IntArray]:
-    """Pixels of object prompts and of background prompts, (N, 2) and (M, 2)."""
-    return pixels_of(prompts, True), pixels_of(prompts, False)
-
-
 class PromptedMasks:
-    """Masks of one image, with a box prompt and a mask prompt.
+    """Masks of one image, with a box and a mask prompt (H, W), if there are any.
 
     All are functions of the set of prompts. Clicks can still be unsatisfied, see
     `enforce_hard_constraints`.
-
-    Args:
-        state: The image.
-        box: Holds the whole object, or None.
-        mask: A mask to start from, bool, shape (H, W), or None.
     """
 
     def __init__(self, state: ImageState, box: Box | None, mask: BoolArray | None) -> None:
@@ -314,7 +275,7 @@ class PromptedMasks:
         state, labels = self._state, self._state.graph.labels
         unary = state.unary.whole(PromptSet(prompts, self._box, self._mask))
         logits = state.cutter.means(unary)
-        inside, outside = _superpixels(prompts, labels)
+        inside, outside = (superpixels_of(prompts, side, labels) for side in (True, False))
         if not len(inside):  # a box or a mask holds an object
             inside = np.array([int(logits.argmax())], np.int64)
         is_object = state.cutter.cut(logits, inside, outside, self._excluded())
@@ -327,16 +288,10 @@ class PromptedMasks:
     def change(
         self, prompt: Prompt, mask: BoolArray, prompts: Sequence[Prompt]
     ) -> tuple[Window, BoolArray]:
-        """What one prompt changes in a mask: a part around it, connected to it.
+        """What one prompt that the mask does not satisfy changes in it, connected to the prompt.
 
-        Args:
-            prompt: The mask does not satisfy it.
-            mask: The mask before, bool, shape (H, W).
-            prompts: All prompts so far; those near this one are read.
-
-        Returns:
-            A window around the prompt, and its pixels that get the label of the prompt, bool,
-            (h, w).
+        Of all prompts so far, those near this one are read. Returns a window around the prompt, and
+        its pixels that get the label of the prompt, bool, (h, w).
         """
         window = window_of_change(prompt, mask.shape)
         near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]
@@ -383,7 +338,7 @@ class PromptedMasks:
         is_free[labels[window]] = True
         is_free &= before != prompt.is_object
         is_free[own] = True
-        inside, outside = _superpixels(near, labels)
+        inside, outside = (superpixels_of(near, side, labels) for side in (True, False))
         # Of a superpixel with both, this prompt counts.
         if prompt.is_object:
             outside = np.setdiff1d(outside, own)

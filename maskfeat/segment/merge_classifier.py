@@ -94,21 +94,13 @@ def reagglomerated(
     merge_classifier: MergeClassifier,
     num_regions: int = NUM_REGIONS,
 ) -> PartitionTree:
-    """Undo the last merges of a tree and redo them, the most probable merge first.
+    """Undo the last merges of a tree of superpixels and redo them, most probable first.
 
-    All pairs of regions that are each other's most probable partner are merged at once, again
-    and again, as in `merge_nearest`. Only pairs that a merge has changed are classified again.
-    Unlike in the paper, the regions to start from come from a fixed cost.
+    From `num_regions` regions on, all pairs that are each other's most probable partner are merged
+    at once, again and again, as in `merge_nearest`. Only pairs that a merge has changed are
+    classified again. Unlike in the paper, the regions to start from come from a fixed cost.
 
-    Args:
-        tree: The merges of the superpixels.
-        graph: The superpixels.
-        merge_classifier: Gives the merge probabilities.
-        num_regions: How many regions to go back to.
-
-    Returns:
-        The tree. The order of its altitudes is that of the merges, their values mean nothing; see
-        `calibrated`.
+    The order of the altitudes is that of the merges, their values mean nothing; see `calibrated`.
 
     References:
         Nunez-Iglesias, Kennedy, Parag, Shi, Chklovskii: Machine learning of hierarchical
@@ -152,10 +144,8 @@ def merge_by_classifier(regions: Regions, merge_classifier: MergeClassifier) -> 
 def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> PartitionTree:
     """The lower part of a tree under another upper part.
 
-    Args:
-        tree: The tree of K leaves.
-        groups: Its leaves in R groups, as `tree.groups` gives them, R at least 2.
-        parents: Of the nodes of a tree of these groups, shape (2 R - 1,).
+    Its leaves are in R groups, as `tree.groups` gives them, R at least 2; parents are those of a
+    tree of these groups, (2 R - 1,).
     """
     num_groups = int(groups.max()) + 1
     num_kept = len(tree.parents) - (num_groups - 1)
@@ -174,20 +164,12 @@ def _grafted(tree: PartitionTree, groups: IntArray, parents: IntArray) -> Partit
 def calibrated(
     tree: PartitionTree, graph: RegionGraph, merge_classifier: MergeClassifier
 ) -> PartitionTree:
-    """The same merges, with altitudes of 1 - merge probability.
+    """The same merges of superpixels, sorted by altitudes of 1 - merge probability.
 
     Merge probabilities are not monotone along the tree, and altitudes must be. The upper envelope
     (the largest value below a node) lets one wrong part split everything above it; the lower one
     (the smallest value above a node) lets one wrong whole swallow its parts. Their geometric mean
-    is better than either (experiments/hierarchy).
-
-    Args:
-        tree: The merges of the superpixels.
-        graph: The superpixels.
-        merge_classifier: Gives the merge probabilities.
-
-    Returns:
-        The tree with altitudes in [0, 1), 0 for superpixels, its merges sorted by altitude.
+    is better than either (experiments/hierarchy). Altitudes are in [0, 1), 0 for superpixels.
     """
     if tree.num_leaves == 1:
         return tree

@@ -140,16 +140,10 @@ class PartitionTree:
         return totals
 
     def groups(self, num_groups: int) -> IntArray:
-        """Undo the last merges.
+        """Group of each leaf, int64, (K,), 0 to num_groups - 1 in order of first leaf.
 
-        higra's cut by a number of regions keeps or undoes all merges of one altitude together, so
-        it may give another number.
-
-        Args:
-            num_groups: Groups to be left with, 1 to K.
-
-        Returns:
-            Group of each leaf, int64, shape (K,), 0 to num_groups - 1 in order of first leaf.
+        The last merges are undone. higra's cut by a number of regions keeps or undoes all merges of
+        one altitude together, so it may give another number.
         """
         return self._groups_under(self.parents >= len(self.parents) - (num_groups - 1))
 
@@ -308,12 +302,7 @@ def mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> I
 
 
 def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolArray, IntArray]:
-    """Renumber regions when pairs of them are joined.
-
-    Args:
-        first: The region of each pair that stays.
-        second: The region of each pair that becomes the first.
-        count: Number of regions.
+    """Renumber regions when the second of each pair becomes the first.
 
     Returns:
         Which regions stay, bool, shape (count,); and the new number of each region, without gaps,

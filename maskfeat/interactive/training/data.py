@@ -36,12 +36,7 @@ from maskfeat.segment.tree import PartitionTree
 
 
 class ImageSessions(list[TrainingSession]):
-    """The sessions of one image.
-
-    Args:
-        sample: The image.
-        sessions: On different objects of it.
-    """
+    """The sessions on different objects of one image, and what is counted of it."""
 
     def __init__(self, sample: AnnotatedImage, sessions: Sequence[TrainingSession]) -> None:
         super().__init__(sessions)

@@ -128,12 +128,7 @@ class TrainingSession:
         return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
 
     def correct(self, correction: Correction, logits: Tensor) -> None:
-        """Take a correction, as `update.PromptedMasks` does.
-
-        Args:
-            correction: The last one.
-            logits: On its grid, (h, w).
-        """
+        """Take the last correction, as `update.PromptedMasks` does; logits (h, w) on its grid."""
         prompt, window = correction.prompt, correction.window
         before = self.pred[window]
         unary = correction.look.look.at_pixels(
@@ -151,10 +146,9 @@ class TrainingSession:
         return self._target.read(look)[0]
 
     def second(self, coarse: Tensor) -> LookMaps:
-        """The look around the object and its prompts, moved and scaled by chance, square.
+        """The look around object and prompts, moved and scaled by chance, square.
 
-        Args:
-            coarse: Logits of the first look, (h, w).
+        The object is where the logits (h, w) of the first look are above 0.
         """
         box = np.array(object_window(self.first.look, coarse, self.given, self.mask.shape), float)
         low, high = box[:2], box[2:]
@@ -165,10 +159,7 @@ class TrainingSession:
     def show(self, look: Look, logits: Tensor, coarse: Tensor) -> None:
         """Take the mask of two looks, its outline cut; clicked pixels have their label.
 
-        Args:
-            look: The second look.
-            logits: On its grid, (h, w).
-            coarse: Logits of the first look.
+        Logits are (h, w), on the grid of the second look; the coarse ones on that of the first.
         """
         beyond = self.first.look.at_pixels(
             coarse, self.mask.shape, torch.full(self.mask.shape, -8.0)
