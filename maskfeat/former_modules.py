@@ -26,6 +26,7 @@ FORMER = {
     "data.convert.runs": "data.annotations.painting",
     "data.order.examples": "data.order.loaders",
     "data.order.mixture": "data.order.schedule",
+    "data.order.readers": "data.order.streaming",
     "data.synth.splits": "data.synth.shapes",
     "evaluate.baselines": "features.lab",
     "evaluate.predictions": "running.predictions",

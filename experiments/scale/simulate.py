@@ -23,9 +23,10 @@ import numpy as np
 
 from maskfeat.data.order import readers
 from maskfeat.data.order.loaders import EpochSampler
-from maskfeat.data.order.readers import StreamPlan, StreamReader
+from maskfeat.data.order.plan import StreamPlan
 from maskfeat.data.order.run_order import new_order
 from maskfeat.data.order.schedule import batches_of_worker, sample_at
+from maskfeat.data.order.streaming import StreamReader
 from maskfeat.data.shards.count import CountedShard
 
 Rows = dict[str, Any]

@@ -15,7 +15,7 @@ from maskfeat.data.order.loaders import (
     ResumableLoader,
     ScheduledExamples,
 )
-from maskfeat.data.order.readers import StreamPlan
+from maskfeat.data.order.plan import StreamPlan
 from maskfeat.data.order.run_order import RunOrder, new_order
 from maskfeat.data.order.schedule import evenly_spaced
 from maskfeat.data.order.skips import SkipLedger

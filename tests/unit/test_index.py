@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from shard_factory import write_members, write_shard
 
-from maskfeat.data.shards.index import index_shard, member_key, scan_shard
+from maskfeat.data.shards.index import index_shard, scan_shard
 from maskfeat.data.shards.index_file import ShardIndex
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
+from maskfeat.data.shards.tar import member_key
 
 
 def content_at(path: Path, offset: int, size: int) -> bytes:

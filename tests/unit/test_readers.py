@@ -16,9 +16,14 @@ from maskfeat.batch import Example, SkippedSample
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.order.loaders import Progress
-from maskfeat.data.order.readers import StreamPlan, StreamReader
+from maskfeat.data.order.plan import StreamPlan
 from maskfeat.data.order.run_order import new_order
-from maskfeat.data.order.streaming import StreamedBatches, StreamLoader, finish
+from maskfeat.data.order.streaming import (
+    StreamedBatches,
+    StreamLoader,
+    StreamReader,
+    finish,
+)
 from maskfeat.data.shards.count import CountedShard
 
 
@@ -150,7 +155,7 @@ def test_the_shuffle_buffer_is_bounded_in_bytes(
         sizes.append(size)
         return np.arange(size)
 
-    monkeypatch.setattr("maskfeat.data.order.readers.block_order", noting)
+    monkeypatch.setattr("maskfeat.data.order.streaming.block_order", noting)
     raws = [raw for raw, _ in itertools.islice(reader_of(plan), 20)]
     assert [raw.key for raw in raws] == [f"sa_{1000 + i}" for i in range(20)]
     ends = np.cumsum(sizes)

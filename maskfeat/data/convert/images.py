@@ -15,9 +15,10 @@ from maskfeat.data.annotations.sample import check_sizes
 from maskfeat.data.convert.files import digest, file_size, keys_of, read_file
 from maskfeat.data.convert.sample import DEFAULTS, Record, Settings, SourceSample
 from maskfeat.data.folder import ENDINGS, find_images
+from maskfeat.data.shards.compression import compression_of
 from maskfeat.data.shards.indexed import content_at
 from maskfeat.data.shards.remote import RemoteStream, ShardSource
-from maskfeat.data.shards.tar import Member, TarWalk, compression_of
+from maskfeat.data.shards.tar import Member, TarWalk
 from maskfeat.files import whole_file
 
 HEAD = 2**16  # bytes of a tar: its first headers

@@ -33,9 +33,9 @@ from maskfeat.data.convert.layouts import (
 )
 from maskfeat.data.convert.mask_sets import list_masks, mask_format_of
 from maskfeat.data.convert.sample import Record
+from maskfeat.data.shards.compression import PACKED
 from maskfeat.data.shards.names import expand_shards, is_url
 from maskfeat.data.shards.sample_folder import sample_folders
-from maskfeat.data.shards.tar import PACKED
 
 _OF_OTHERS = ("yolo", "voc", "labelme", "geojson")  # folders of tools, see `mask_sets`
 FORMATS = ("auto", "sa1b", "coco", "coco_panoptic", "bsds500", "ade20k", "folder", *_OF_OTHERS)

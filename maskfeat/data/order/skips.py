@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from maskfeat.batch import LeftOutCrowds, SkippedSample
-from maskfeat.data.shards.count import gathered
+from maskfeat.data.job import gathered
 
 _LOG = logging.getLogger("maskfeat")
 _CROWD = "crowd"

@@ -9,11 +9,11 @@ import logging
 import warnings
 from typing import Any
 
+from maskfeat.data.job import gathered, is_in_job
 from maskfeat.data.order.loaders import Progress, ResumableLoader, TrainerWatch
-from maskfeat.data.order.readers import Cursor, ReaderState
+from maskfeat.data.order.plan import Cursor, ReaderState
 from maskfeat.data.order.run_order import RunOrder, carried_over
 from maskfeat.data.order.streaming import StreamLoader
-from maskfeat.data.shards.count import gathered, is_in_job
 
 _LOG = logging.getLogger("maskfeat")
 State = dict[str, Any]

@@ -1,7 +1,10 @@
-"""The loader of streaming mode: batches out of streams, and the states of their readers."""
+"""Streaming mode: virtual readers of shards, batches out of what they read, and their loader."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,11 +25,148 @@ from maskfeat.data.order.loaders import (
     ResumableLoader,
     too_many,
 )
-from maskfeat.data.order.readers import Raw, ReaderState, StreamPlan, StreamReader
+from maskfeat.data.order.plan import Cursor, ReaderState, StreamPlan
 from maskfeat.data.order.run_order import RunOrder, SetOrder
-from maskfeat.data.order.schedule import batches_of_worker
+from maskfeat.data.order.schedule import (
+    Mixture,
+    Part,
+    batches_of_worker,
+    block_order,
+    parts_of,
+    slice_of,
+)
+from maskfeat.data.shards.count import CountedShard
+from maskfeat.data.shards.stream import RawSample, raw_samples
 
+_LOG = logging.getLogger("maskfeat")
 T = TypeVar("T")
+Raw = RawSample | SkippedSample
+# A sample, and the pass over its set.
+Passed = tuple[Raw, int]
+
+
+class StreamReader:
+    """Gives the samples of one reader in one epoch, from any state on.
+
+    Its slice of the endless order is, in each set, a list of parts of shards. It reads them one
+    after another, a block of samples at a time, and gives each block shuffled. To go on from
+    (part, start of the block, samples given) it reads one block again and skips the front of one
+    shard. At the end of the slice it begins again, until the samples that could not be read are
+    replaced and all batches are full.
+
+    Args:
+        plan: What is streamed.
+        number: This reader, of those of its rank.
+        epoch: The epoch.
+        state: Where to go on.
+
+    Attributes:
+        set_number: The set that the last sample came from.
+        batch_size: Images in a batch of its rank.
+    """
+
+    def __init__(self, plan: StreamPlan, number: int, epoch: int, state: ReaderState) -> None:
+        self.plan = plan
+        self.reader_state = state
+        self.set_number, self.batch_size = 0, plan.batch_size
+        order, ranks = plan.order, (plan.rank, plan.world_size, plan.batch_size)
+        self._slice = slice_of(epoch, order.epoch_images, *ranks, number, plan.num_readers)
+        self._mixture = Mixture(order.weights, order.seed)
+        self._orders = order.orders
+        first, last = map(self._mixture.draws_before, (self._slice.start, self._slice.stop))
+        self._streams = [
+            self._read_set(which, first[which] + order.shift, last[which] + order.shift, cursor)
+            for which, (cursor, order) in enumerate(zip(state.cursors, self._orders, strict=True))
+        ]
+
+    def __iter__(self) -> Iterator[tuple[Raw, tuple[int, ...]]]:
+        """Give samples without end, unless the slice is empty; `reader_state` is that after each.
+
+        Yields:
+            The files of a sample, or why there are none, and its seeds: (seed of its set, pass over
+            the set, pass over the slice).
+
+        Raises:
+            ValueError: If the shards hold fewer samples than was counted.
+        """
+        while self._slice:
+            num_items, cursors = self.reader_state
+            which, _ = self._mixture.at(self._slice[num_items % len(self._slice)])
+            (raw, pass_number), cursor = next(self._streams[which])
+            self.reader_state = ReaderState(
+                num_items + 1, (*cursors[:which], cursor, *cursors[which + 1 :])
+            )
+            self.set_number = which
+            yield raw, (self._orders[which].seed, pass_number, cursor.slice_pass)
+
+    def _read_set(
+        self, which: int, first: int, last: int, cursor: Cursor
+    ) -> Iterator[tuple[Passed, Cursor]]:
+        """Samples of one set, from draw `first` up to `last`, each with the cursor after it."""
+        seed, shards = self._orders[which].seed, self.plan.sets[which]
+        parts = parts_of([shard.num_samples for shard in shards], seed, first, last)
+        while True:
+            slice_pass, _, _, num_given = cursor
+            is_empty = True
+            for begin, block in self._blocks(shards, parts, cursor.part, cursor.start):
+                is_empty = False
+                order = block_order(len(block), seed, first, slice_pass, *begin)
+                size, rest = len(block), [block[i] for i in reversed(order)]
+                block.clear()  # so that a sample that was given is freed
+                while rest:
+                    passed = rest.pop()
+                    if size - len(rest) > num_given:
+                        yield passed, Cursor(slice_pass, *begin, size - len(rest))
+                num_given = 0
+            if is_empty:
+                names = sorted({shards[part.shard].url for part in parts})
+                raise ValueError(
+                    f"shard '{names[0]}' holds fewer samples than its index says; make the index "
+                    "anew (maskfeat shards verify compares them)"
+                )
+            cursor = Cursor(slice_pass + 1)
+
+    def _blocks(
+        self, shards: Sequence[CountedShard], parts: Sequence[Part], first: int, start: int
+    ) -> Iterator[tuple[tuple[int, int], list[Passed]]]:
+        """Fill the buffer again and again; with part and number of the first sample in it."""
+        begin, block, num_bytes = (first, start), list[Passed](), 0
+        for number in range(first, len(parts)):
+            part = parts[number]
+            url, num_samples = shards[part.shard]
+            # Where the part ends with the shard, read on: there may be more than was counted.
+            stop = part.stop if part.stop < num_samples else sys.maxsize
+            wanted = range(max(part.start, start if number == first else 0), stop)
+            index = wanted.start - 1
+            for index, raw in raw_samples(url, self.plan.source, wanted):
+                if index >= part.stop:
+                    _warn_of_count(url, num_samples, "more", "the others are not read")
+                    break
+                size = len(raw.jpg) + len(raw.json) if isinstance(raw, RawSample) else 0
+                is_full = num_bytes + size > self.plan.max_bytes
+                if block and (is_full or len(block) == self.plan.max_samples):
+                    yield begin, block
+                    block, num_bytes = [], 0
+                if not block:
+                    begin = (number, index)
+                block.append((raw, part.pass_number))
+                num_bytes += size
+            if index + 1 < part.stop:
+                _warn_of_count(url, num_samples, "fewer", "others come again instead")
+        if block:
+            yield begin, block
+
+
+@functools.cache
+def _warn_of_count(url: str, num_samples: int, what: str, therefore: str) -> None:
+    """Log, once in a process, that a shard does not hold what was counted."""
+    _LOG.warning(
+        "shard %s holds %s than the %d samples that its index tells; %s, so make the index anew",
+        url,
+        what,
+        num_samples,
+        therefore,
+    )
 
 
 class StreamedBatches(IterableDataset[Any]):
@@ -99,7 +239,7 @@ class StreamedBatches(IterableDataset[Any]):
             found.append(finish(raw, seeds, make, *settings))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
-            if num_examples == self.plan.batch_size:
+            if num_examples == reader.batch_size:
                 break
             if num_missed == MAX_TRIES:
                 raise RuntimeError(too_many(num_missed, found[-1]))

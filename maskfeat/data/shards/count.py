@@ -8,18 +8,18 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
 from maskfeat.data.annotations.limits import MB
+from maskfeat.data.job import gathered, is_in_job
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.names import is_url
 from maskfeat.data.shards.remote import ShardSource
 from maskfeat.data.shards.stream import raw_samples
 
 _LOG = logging.getLogger("maskfeat")
-T = TypeVar("T")
 # What `maskfeat shards convert` writes beside its shards.
 _INDEX = "index.json"
 
@@ -105,20 +105,6 @@ def _read_together(urls: Sequence[str], source: ShardSource) -> dict[str, int]:
         counts |= of_one
     # Nothing is left, unless a process saw an index that another could not reach.
     return counts | read([url for url in urls if url not in counts])
-
-
-def is_in_job() -> bool:
-    """Whether this process is one of several that train together."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def gathered(own: T) -> list[T]:
-    """What each process of a job has; all of them must call this at once."""
-    if not is_in_job():
-        return [own]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, own)
-    return found
 
 
 def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:

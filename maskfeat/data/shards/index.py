@@ -6,7 +6,6 @@ by name. With their offsets kept, any tar is read at random where it lies.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskfeat.data.shards.compression import compression_of
 from maskfeat.data.shards.index_file import (
     ShardIndex,
     home_of_index,
@@ -22,10 +22,18 @@ from maskfeat.data.shards.index_file import (
     save_index,
     table_dtype,
 )
-from maskfeat.data.shards.tar import BLOCK, Member, TarWalk, compression_of
+from maskfeat.data.shards.tar import (
+    BLOCK,
+    Member,
+    TarWalk,
+    is_repeated,
+    member_key,
+    not_a_file,
+    preferred_half,
+    warn_of_repeated,
+)
 
 _LOG = logging.getLogger("maskfeat")
-_FORMATS = {"jpg": "jpg", "jpeg": "jpg", "png": "jpg", "json": "json"}
 _LONGEST_KEY = 255  # bytes, as file systems have it
 _MOST_LINKS = 40  # one leading to the next, as Linux has it
 
@@ -66,65 +74,6 @@ def index_shard(path: str | Path, index_dir: str | Path | None = None) -> ShardI
         )
     warn_of_repeated(str(path), index.num_repeated)
     return index
-
-
-def member_key(name: str) -> tuple[str, str] | None:
-    """Part the name of a tar member, e.g. `./photos/sa_1.5_0.jpg`, into sample and kind.
-
-    Returns:
-        The name without folders and without its last extension, and "jpg" (an image, JPEG or PNG)
-        or "json"; None for members that are neither, or are hidden (`._sa_1.jpg`, of macOS).
-    """
-    key, dot, extension = name.rsplit("/", 1)[-1].rpartition(".")
-    kind = _FORMATS.get(extension.lower())
-    if not dot or not key or key.startswith(".") or kind is None:
-        return None
-    return key, kind
-
-
-def is_png(name: str) -> bool:
-    """Whether a member of a tar is a PNG, by its name."""
-    return name.lower().endswith(".png")
-
-
-def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
-    """Which of two members of a shard is a half of a sample, in streams and indexes alike.
-
-    The first counts, if there is one: a stream does not know of the second when it reads the first.
-    A file comes before links to it, and a JPEG before a PNG, which then is a mask or the like.
-
-    Raises:
-        ValueError: If they are files of two names, which are two samples of one key.
-    """
-    if first is None:
-        return second
-    if is_png(first.name) != is_png(second.name):
-        return second if is_png(first.name) else first
-    names = [member.name.removeprefix("./") for member in (first, second)]
-    if first.is_file and second.is_file and names[0] != names[1]:
-        key = member_key(second.name)
-        assert key is not None
-        raise ValueError(
-            f"shard '{shard}' holds two files for {key[1]} of key '{key[0]}', "
-            f"'{first.name}' and '{second.name}'; give samples different names"
-        )
-    return second if second.is_file and not first.is_file else first
-
-
-def is_repeated(first: Member | None, second: Member) -> bool:
-    """Whether a half of a sample came before; a PNG beside a JPEG is no half."""
-    return first is not None and is_png(first.name) == is_png(second.name)
-
-
-@functools.cache
-def warn_of_repeated(shard: str, num: int) -> None:
-    """Log, once in a process, that files of a shard are left out by `preferred_half`."""
-    if num:
-        _LOG.warning(
-            "shard %s has %d files of samples that came before: left out, the first counts",
-            shard,
-            num,
-        )
 
 
 def scan_shard(path: Path) -> ShardIndex:
@@ -196,15 +145,3 @@ def _found_half(
     if found is not None and found.is_file:
         return found
     return not_a_file(first)
-
-
-def not_a_file(member: Member) -> str:
-    """The reason why half a sample cannot be read: it is not a regular file in the tar."""
-    if member.leads_to is not None:
-        return (
-            f"'{member.name}' is {member.kind} to '{member.target}', which is no file in the shard;"
-            " make the tar with --dereference"
-        )
-    if member.kind == "a sparse file":
-        return f"'{member.name}' is a sparse file, which is not read; make the tar without --sparse"
-    return f"'{member.name}' is {member.kind}, not a file"

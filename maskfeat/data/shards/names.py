@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from maskfeat.data.annotations.limits import Limits
+from maskfeat.data.shards.compression import PACKED
 from maskfeat.data.shards.sample_folder import sample_folders
-from maskfeat.data.shards.tar import PACKED
 
 _LOG = logging.getLogger("maskfeat")
 _INSTEAD = (

@@ -11,15 +11,17 @@ from typing import NamedTuple
 from maskfeat.batch import SkippedSample
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.sample import check_sizes
-from maskfeat.data.shards.index import (
+from maskfeat.data.shards.compression import CutShortError
+from maskfeat.data.shards.remote import ShardSource
+from maskfeat.data.shards.tar import (
+    Member,
+    TarWalk,
     is_repeated,
     member_key,
     not_a_file,
     preferred_half,
     warn_of_repeated,
 )
-from maskfeat.data.shards.remote import ShardSource
-from maskfeat.data.shards.tar import CutShortError, Member, TarWalk
 
 _LOG = logging.getLogger("maskfeat")
 _ALL = range(sys.maxsize)

@@ -7,34 +7,22 @@ the first of several tars, so the walk from one header to the next is our own.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
+import functools
+import logging
 import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
+from maskfeat.data.shards.compression import CutShortError, begun
 from maskfeat.data.shards.http_stream import Readable
 
+_LOG = logging.getLogger("maskfeat")
 BLOCK = 512
-# Endings of the names of compressed tars.
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_FORMATS = {"jpg": "jpg", "jpeg": "jpg", "png": "jpg", "json": "json"}
 # A name or the notes on a member are this long at most: paths have 4096 bytes.
 _MAX_NOTES = 2**20
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-_COMPRESSIONS = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-_OPENERS: dict[str, Any] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "bzip2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-}
 _HARD_LINK, _SYMBOLIC_LINK = "a hard link", "a symbolic link"
 _KINDS = {
     tarfile.LNKTYPE: _HARD_LINK,
@@ -44,10 +32,6 @@ _KINDS = {
     tarfile.CHRTYPE: "a device",
     tarfile.BLKTYPE: "a device",
 }
-
-
-class CutShortError(Exception):
-    """The tar ends, or is damaged, within a member."""
 
 
 class Member(NamedTuple):
@@ -84,11 +68,6 @@ class Member(NamedTuple):
         return None
 
 
-def compression_of(head: bytes) -> str | None:
-    """The compression of a file, by its first bytes; None for none that is known."""
-    return next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
-
-
 class TarWalk:
     """The members of a tar, one after the other.
 
@@ -106,7 +85,7 @@ class TarWalk:
 
     def __init__(self, file: Readable, size: int | None = None) -> None:
         self.is_whole = False
-        self._file = file if size is not None else _decompressed(file)
+        self._ahead, self._file = begun(file) if size is None else (b"", file)
         self._size = size
         self._position = 0
         self._member: Member | None = None
@@ -198,7 +177,8 @@ class TarWalk:
 
     def _read(self, size: int) -> bytes:
         """Up to `size` bytes, fewer at the end."""
-        data = self._file.read(size)
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        data = data or self._file.read(size)
         if 0 < len(data) < size:
             chunks = [data]
             while (rest := size - sum(map(len, chunks))) and (data := self._file.read(rest)):
@@ -227,53 +207,72 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
-def _decompressed(stream: Readable) -> Readable:
-    head = b""
-    while len(head) < 6 and (chunk := stream.read(6 - len(head))):
-        head += chunk
-    joined = _Joined(head, stream)
-    name = compression_of(head)
-    if name is None:
-        return joined
-    if name not in _OPENERS:
-        raise ValueError(f"it is compressed by {name}, which is not read; decompress it")
-    return _Decompressed(_OPENERS[name](joined))
+def member_key(name: str) -> tuple[str, str] | None:
+    """Part the name of a tar member, e.g. `./photos/sa_1.5_0.jpg`, into sample and kind.
+
+    Returns:
+        The name without folders and without its last extension, and "jpg" (an image, JPEG or PNG)
+        or "json"; None for members that are neither, or are hidden (`._sa_1.jpg`, of macOS).
+    """
+    key, dot, extension = name.rsplit("/", 1)[-1].rpartition(".")
+    kind = _FORMATS.get(extension.lower())
+    if not dot or not key or key.startswith(".") or kind is None:
+        return None
+    return key, kind
 
 
-class _Joined:
-    """A stream after its first bytes were read; its opener closes it."""
-
-    mode = "rb"  # gzip asks
-
-    def __init__(self, head: bytes, stream: Readable) -> None:
-        self._head = head
-        self._stream = stream
-
-    def read(self, size: int) -> bytes:
-        if not self._head:
-            return self._stream.read(size)
-        head, self._head = self._head[:size], self._head[size:]
-        return head
-
-    def close(self) -> None:
-        pass
+def is_png(name: str) -> bool:
+    """Whether a member of a tar is a PNG, by its name."""
+    return name.lower().endswith(".png")
 
 
-class _Decompressed:
-    """The content of a compressed stream; damage and a failing source raise different errors."""
+def preferred_half(first: Member | None, second: Member, shard: str) -> Member:
+    """Which of two members of a shard is a half of a sample, in streams and indexes alike.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    The first counts, if there is one: a stream does not know of the second when it reads the first.
+    A file comes before links to it, and a JPEG before a PNG, which then is a mask or the like.
 
-    def read(self, size: int) -> bytes:
-        try:
-            return self._file.read(size)
-        except _DAMAGED as error:
-            raise CutShortError from error
-        except OSError as error:
-            if type(error) is OSError and error.errno is None:  # what bz2 says of damage
-                raise CutShortError from error
-            raise
+    Raises:
+        ValueError: If they are files of two names, which are two samples of one key.
+    """
+    if first is None:
+        return second
+    if is_png(first.name) != is_png(second.name):
+        return second if is_png(first.name) else first
+    names = [member.name.removeprefix("./") for member in (first, second)]
+    if first.is_file and second.is_file and names[0] != names[1]:
+        key = member_key(second.name)
+        assert key is not None
+        raise ValueError(
+            f"shard '{shard}' holds two files for {key[1]} of key '{key[0]}', "
+            f"'{first.name}' and '{second.name}'; give samples different names"
+        )
+    return second if second.is_file and not first.is_file else first
 
-    def close(self) -> None:
-        pass
+
+def is_repeated(first: Member | None, second: Member) -> bool:
+    """Whether a half of a sample came before; a PNG beside a JPEG is no half."""
+    return first is not None and is_png(first.name) == is_png(second.name)
+
+
+@functools.cache
+def warn_of_repeated(shard: str, num: int) -> None:
+    """Log, once in a process, that files of a shard are left out by `preferred_half`."""
+    if num:
+        _LOG.warning(
+            "shard %s has %d files of samples that came before: left out, the first counts",
+            shard,
+            num,
+        )
+
+
+def not_a_file(member: Member) -> str:
+    """The reason why half a sample cannot be read: it is not a regular file in the tar."""
+    if member.leads_to is not None:
+        return (
+            f"'{member.name}' is {member.kind} to '{member.target}', which is no file in the shard;"
+            " make the tar with --dereference"
+        )
+    if member.kind == "a sparse file":
+        return f"'{member.name}' is a sparse file, which is not read; make the tar without --sparse"
+    return f"'{member.name}' is {member.kind}, not a file"
