@@ -131,44 +131,28 @@ def _run(name: str, functions: Any, words: Sequence[str], **settings: Any) -> No
 def _on_bare_words(
     parameters: str, name: str, function: Callable[..., None], words: Sequence[str]
 ) -> None:
-    """A command whose bare words are for parameters, see `_ON_FILES`."""
-    rest, bare = _part_bare(_spelled_out(function, words))
+    """A command whose bare words are for parameters, see `_ON_FILES`; its help is its docstring."""
+    from maskfeat.help_text import AsItStands
+
+    rest, bare, is_value = list[str](), list[str](), False
+    for word in _spelled_out(function, words):
+        is_option = word.startswith("-") and not is_value
+        (rest if is_option or is_value else bare).append(word)
+        is_value = is_option and "=" not in word and word not in ("-h", "--help", "--print_config")
     if parameters.endswith("..."):
         options = [f"--{parameters[:-3]}={json.dumps(bare)}"] if bare else []
     else:
         wanted = parameters.replace("[", "").replace("]", "").split()
         options = [f"--{one}={word}" for one, word in zip(wanted, bare, strict=False)]
         rest += bare[len(wanted) :]  # too many, which jsonargparse refuses
-    usage = f"maskfeat {name} {parameters.upper()} [options]"
-    _run_at_length(name, function, [*options, *rest], as_positional=False, usage=usage)
-
-
-def _part_bare(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options with their values, and the words that belong to none."""
-    rest, bare, is_value = list[str](), list[str](), False
-    for word in words:
-        is_option = word.startswith("-") and not is_value
-        (rest if is_option or is_value else bare).append(word)
-        is_value = is_option and "=" not in word and word not in ("-h", "--help", "--print_config")
-    return rest, bare
-
-
-def _run_at_length(
-    name: str,
-    function: Callable[..., None],
-    words: Sequence[str],
-    **settings: Any,  # noqa: ANN401
-) -> None:
-    """A command whose help is its docstring as it stands."""
-    from maskfeat.help_text import AsItStands
-
     _run(
         name,
         function,
-        _spelled_out(function, words),
+        [*options, *rest],
+        as_positional=False,
+        usage=f"maskfeat {name} {parameters.upper()} [options]",
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
         formatter_class=AsItStands,
-        **settings,
     )
 
 

@@ -41,7 +41,14 @@ class LabelMapPainter:
         Returns:
             The number of the topmost mask of each pixel, 0 where there is none; not to be changed.
         """
-        known, labels = self._start(file, layers, size)
+        known, labels = set[int](), np.zeros(size, np.uint16)
+        if self._last is not None:
+            last_file, painted, last_labels = self._last
+            rest = iter(layers)
+            # Whether it lost no mask, and the others lie in the same order.
+            is_begun = all(layer in rest for layer in painted)
+            if last_file == file and last_labels.shape == size and is_begun:
+                known, labels = {number for number, _ in painted}, last_labels.copy()
         places = np.full(max((number for number, _ in layers), default=0) + 1, -1)
         for place, (number, _) in enumerate(layers):
             places[number] = place
@@ -52,19 +59,6 @@ class LabelMapPainter:
                 labels[inside] = np.where(is_top, number, labels[inside])
         self._last = file, tuple(layers), labels
         return labels
-
-    def _start(
-        self, file: Path, layers: Sequence[Layer], size: tuple[int, int]
-    ) -> tuple[set[int], UInt16Array]:
-        """Numbers that are painted already, and the map of these."""
-        if self._last is not None:
-            last_file, known, labels = self._last
-            rest = iter(layers)
-            # Whether it lost no mask, and the others lie in the same order.
-            is_begun = all(layer in rest for layer in known)
-            if last_file == file and labels.shape == size and is_begun:
-                return {number for number, _ in known}, labels.copy()
-        return set(), np.zeros(size, np.uint16)
 
 
 def png_bytes(labels: UInt16Array) -> bytes:

@@ -77,7 +77,8 @@ def annotate_cut(
         if node not in regions:  # a part is merged once: then it is needed no more
             first, second = hierarchy.tree.children[node - hierarchy.tree.num_leaves].tolist()
             regions[node] = _joined(regions.pop(first), regions.pop(second))
-        num_runs += _num_runs(regions[node], size[0])
+        starts, stops = regions[node].ends.reshape(-1, 2).T  # as they are read back, in columns
+        num_runs += int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
         if num_runs > rle.MAX_RUNS:
             logging.getLogger("maskfeat").warning(
                 "the %d largest of %d masks are left out: with them the file would hold more runs "
@@ -86,10 +87,14 @@ def annotate_cut(
                 len(nodes) + len(merges),
             )
             break
+        num_pixels = size[0] * size[1]
+        ends = regions[node].ends
+        ends = ends[ends < num_pixels]  # counts may not end with an empty run
+        lengths = np.diff(ends, prepend=0, append=num_pixels)
         found.append(
             annotation(
                 number=len(found) + 1,
-                counts=_counts(regions[node], size),
+                counts=write_counts(lengths).decode("ascii"),
                 size=size,
                 area_px=regions[node].area_px,
                 box_yxyx=regions[node].box_yxyx,
@@ -129,9 +134,19 @@ def _segment_regions(labels: LabelMap, size: tuple[int, int]) -> list[_Region]:
     """The segments of a label map, (h, w), enlarged."""
     height, width = size
     rows, columns = nearest_cells(labels.shape[0], height), nearest_cells(labels.shape[1], width)
-    areas = _areas(labels, np.bincount(rows), np.bincount(columns))
-    deepest, depth = _deepest(labels, len(areas))
-    ends = _run_ends(labels, rows, columns)
+    num_segments = int(labels.max()) + 1
+    areas = np.zeros(num_segments)
+    heights, widths = np.bincount(rows), np.bincount(columns)  # of the cells
+    for top in range(0, len(labels), _STRIP_PX):
+        pixels = np.outer(heights[top : top + _STRIP_PX], widths)
+        strip = labels[top : top + _STRIP_PX]
+        areas += np.bincount(strip.ravel(), pixels.ravel(), num_segments)
+    deepest, depth = _deepest(labels, num_segments)
+    # One pass over the image for the runs of all segments.
+    small = labels.astype(np.min_scalar_type(num_segments - 1)).T
+    numbers = np.arange(num_segments)
+    starts, stops, owner = label_runs(small[np.ix_(columns, rows)].T, numbers)
+    parts = np.split(np.stack([starts, stops], axis=1), np.searchsorted(owner, numbers[1:]))
     regions = []
     for number, (down, right) in enumerate(ndimage.find_objects(labels.astype(np.int32) + 1)):
         top, bottom = np.searchsorted(rows, [down.start, down.stop]).tolist()
@@ -148,20 +163,10 @@ def _segment_regions(labels: LabelMap, size: tuple[int, int]) -> list[_Region]:
                 box_yxyx=(top, left, bottom, end),
                 point_yx=point,
                 depth=float(depth[number]),
-                ends=ends[number],
+                ends=parts[number].ravel(),
             )
         )
     return regions
-
-
-def _areas(labels: LabelMap, heights: IntArray, widths: IntArray) -> IntArray:
-    """Pixels of each segment of a label map whose cells are so high and wide, by strips of it."""
-    areas = np.zeros(int(labels.max()) + 1)
-    for top in range(0, len(labels), _STRIP_PX):
-        strip = labels[top : top + _STRIP_PX]
-        pixels = np.outer(heights[top : top + _STRIP_PX], widths)
-        areas += np.bincount(strip.ravel(), pixels.ravel(), len(areas))
-    return areas.astype(np.int64)
 
 
 def _deepest(labels: LabelMap, num_segments: int) -> tuple[IntArray, Float64Array]:
@@ -185,16 +190,6 @@ def _deepest(labels: LabelMap, num_segments: int) -> tuple[IntArray, Float64Arra
     return deepest, depth
 
 
-def _run_ends(labels: LabelMap, rows: IntArray, columns: IntArray) -> list[IntArray]:
-    """Where the runs of each segment of an enlarged label map begin and end."""
-    # One pass over the image for all segments.
-    small = labels.astype(np.min_scalar_type(int(labels.max()))).T
-    numbers = np.arange(int(labels.max()) + 1)
-    starts, stops, owner = label_runs(small[np.ix_(columns, rows)].T, numbers)
-    ends = np.stack([starts, stops], axis=1)
-    return [part.ravel() for part in np.split(ends, np.searchsorted(owner, numbers[1:]))]
-
-
 def _joined(first: _Region, second: _Region) -> _Region:
     """The union of two regions that do not overlap."""
     ends = np.sort(np.concatenate([first.ends, second.ends]), kind="stable")
@@ -206,16 +201,3 @@ def _joined(first: _Region, second: _Region) -> _Region:
     box = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
     area_px = first.area_px + second.area_px
     return _Region(area_px, box, deeper.point_yx, deeper.depth, ends[is_kept])
-
-
-def _num_runs(region: _Region, height: int) -> int:
-    """Runs that leave no column, as they are read back."""
-    starts, stops = region.ends.reshape(-1, 2).T
-    return int(((stops - 1) // height - starts // height + 1).sum())
-
-
-def _counts(region: _Region, size: tuple[int, int]) -> str:
-    """The mask as compressed COCO counts."""
-    num_pixels = size[0] * size[1]
-    ends = region.ends[region.ends < num_pixels]  # counts may not end with an empty run
-    return write_counts(np.diff(ends, prepend=0, append=num_pixels)).decode("ascii")

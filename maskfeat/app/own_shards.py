@@ -48,7 +48,21 @@ def split_samples(inputs: Sequence[Input], held_out_share: float, seed: int) -> 
     Raises:
         ValueError: If there are fewer than two images.
     """
-    images = _samples_of_images(inputs)
+    of_image: dict[str, list[tuple[int, Record]]] = {}  # with the number of the input, by digest
+    left_out: dict[str, list[SampleError]] = {}
+    for number, one in enumerate(inputs):
+        for record in one.list_records():
+            try:
+                sample = record.read()
+                if all(map(is_crowd, sample.entries)):
+                    raise SampleError("no masks", f"{record.key} has none")
+            except SampleError as error:
+                left_out.setdefault(error.reason, []).append(error)
+            else:
+                of_image.setdefault(digest(sample.encoded), []).append((number, record))
+    for errors in left_out.values():
+        _LOG.warning("left out of the images: %d, e.g. %s", len(errors), errors[0])
+    images = list(of_image.values())
     if len(images) < 2:
         raise ValueError(
             f"at least 2 annotated images are needed, as some are held out, got {len(images)}; "
@@ -62,33 +76,6 @@ def split_samples(inputs: Sequence[Input], held_out_share: float, seed: int) -> 
     )
     described = [(one.name, one.measure) for one in (*held_out, *train)]
     return OwnSamples(train, held_out, hashlib.sha256(repr(described).encode()).hexdigest())
-
-
-def _samples_of_images(inputs: Sequence[Input]) -> list[list[tuple[int, Record]]]:
-    """Samples with masks, each with the number of its input, those of one image together."""
-    of_image: dict[str, list[tuple[int, Record]]] = {}
-    left_out: dict[str, list[SampleError]] = {}
-    for number, one in enumerate(inputs):
-        for record in one.list_records():
-            try:
-                of_image.setdefault(_image_of(record), []).append((number, record))
-            except SampleError as error:
-                left_out.setdefault(error.reason, []).append(error)
-    for errors in left_out.values():
-        _LOG.warning("left out of the images: %d, e.g. %s", len(errors), errors[0])
-    return list(of_image.values())
-
-
-def _image_of(record: Record) -> str:
-    """Digest of the file of an image with masks.
-
-    Raises:
-        SampleError: If it has none, or cannot be read.
-    """
-    sample = record.read()
-    if all(map(is_crowd, sample.entries)):
-        raise SampleError("no masks", f"{record.key} has none")
-    return digest(sample.encoded)
 
 
 def _of_kind(

@@ -110,13 +110,16 @@ def segment(
         raise ValueError("images must name at least one image or folder, got none")
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
-    wanted, folder = _outputs(outputs), Path(out)
+    names = [] if outputs == "none" else [word.strip() for word in outputs.split(",")]
+    if not set(names) <= set(OUTPUTS):
+        raise ValueError(f"outputs must be of {', '.join(OUTPUTS)}, or none, got '{outputs}'")
+    wanted, folder = frozenset(names), Path(out)
     read_as = read_as_of_words(page, channels, value_range)
-    placed = {
-        path: _folder_of(path, Path(place), folder, recursive)
-        for place in images
-        for path in find_images(place, recursive, folder)
-    }
+    placed = {}  # where the results of each image go: with `recursive` as deep as it lies
+    for place in images:
+        for path in find_images(place, recursive, folder):
+            is_deep = recursive and Path(place).is_dir()
+            placed[path] = folder / path.parent.relative_to(place) if is_deep else folder
     paths = list(placed)
     _check_out(placed, folder)
     settings = {"version": __version__, **origin_of_model(model), **cut}
@@ -141,21 +144,14 @@ def segment(
             f"none of the images in '{', '.join(images)}' could be segmented; "
             f"{num_left_out} left out"
         )
-    num_anew = num_changed if skip_existing else 0
-    _say_counts(done, num_left_out, len(paths) - len(tasks), num_anew, folder)
-
-
-def _outputs(words: str) -> frozenset[str]:
-    """The images to write, from words with commas between."""
-    names = [] if words == "none" else [word.strip() for word in words.split(",")]
-    if not set(names) <= set(OUTPUTS):
-        raise ValueError(f"outputs must be of {', '.join(OUTPUTS)}, or none, got '{words}'")
-    return frozenset(names)
-
-
-def _folder_of(path: Path, place: Path, out: Path, is_recursive: bool) -> Path:
-    """Where the results of an image go: with `is_recursive` as deep in `out` as it lies."""
-    return out / path.parent.relative_to(place) if is_recursive and place.is_dir() else out
+    parts = [f"{done} {'image' if done == 1 else 'images'} segmented into '{folder}'"]
+    if skip_existing and num_changed:
+        parts.append(f"{num_changed} of them anew: what they were made of has changed")
+    if num_left_out:
+        parts.append(f"{num_left_out} left out")
+    if len(paths) > len(tasks):
+        parts.append(f"{len(paths) - len(tasks)} passed over, there already")
+    print("; ".join(parts))
 
 
 def _is_done(path: Path, result: Path, settings: Mapping[str, Any], outputs: Iterable[str]) -> bool:
@@ -200,13 +196,22 @@ def _segment_all(
         KeyboardInterrupt: After a sentence.
     """
     num_done = 0
+    num_workers = min(num_workers, len(tasks))
     try:
         with _kept_interrupts() as check_interrupt:
             if min(num_workers, len(tasks)) > 1:
-                results = in_processes(work, tasks, min(num_workers, len(tasks)))
+                results: Iterable[ValueError | None] = in_processes(
+                    work, tasks, min(num_workers, len(tasks))
+                )
             else:
                 results = map(ImageRun(work, check_interrupt), tasks)
-            for error in results if is_one else _tracked(results, len(tasks)):
+            if not is_one:
+                from rich.console import Console
+                from rich.progress import track
+
+                console = Console(stderr=True)
+                results = track(results, "segmenting", total=len(tasks), console=console)
+            for error in results:
                 if error is None:
                     num_done += 1
                 elif is_one:
@@ -277,23 +282,3 @@ def check_names(paths: Sequence[Path], folder: Path) -> None:
             "files could be written over"
         )
     check_stems(paths)
-
-
-def _tracked(results: Iterable[Any], total: int) -> Iterable[Any]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(results, "segmenting", total, console=Console(stderr=True))
-
-
-def _say_counts(
-    num_done: int, num_left_out: int, num_passed: int, num_anew: int, folder: Path
-) -> None:
-    parts = [f"{num_done} {'image' if num_done == 1 else 'images'} segmented into '{folder}'"]
-    if num_anew:
-        parts.append(f"{num_anew} of them anew: what they were made of has changed")
-    if num_left_out:
-        parts.append(f"{num_left_out} left out")
-    if num_passed:
-        parts.append(f"{num_passed} passed over, there already")
-    print("; ".join(parts))

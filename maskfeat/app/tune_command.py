@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -114,19 +115,13 @@ def _begin(state: Path, made_of: list[Any]) -> None:
         # Of a note that was never finished, a part may lie there.
         if not all(path.name.startswith(f".{_NOTE}") for path in state.iterdir()):
             raise ValueError(f"'{state}' holds no run of tune; remove it, or choose another --out")
-    elif _read(note) == made_of:
-        return
+    else:
+        with contextlib.suppress(ValueError):  # it is damaged
+            if json.loads(note.read_bytes()) == made_of:
+                return
     _empty(state)
     with whole_file(note) as file:
         file.write(json.dumps(made_of).encode())
-
-
-def _read(note: Path) -> object:
-    """What a note says; None if it is damaged."""
-    try:
-        return json.loads(note.read_bytes())
-    except ValueError:
-        return None
 
 
 def _empty(state: Path) -> None:

@@ -29,20 +29,6 @@ class Writer(Protocol):
         """Write the files of the set."""
 
 
-class _Classes:
-    """Numbers the names of masks from 0, in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number_of(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._numbers)
-
-
 class CocoWriter:
     """`annotations.json` in COCO's format for instances (https://cocodataset.org/#format-data).
 
@@ -55,7 +41,7 @@ class CocoWriter:
     def __init__(self, folder: Path, tolerance_px: float | None) -> None:
         self._path = folder / "annotations.json"
         self._tolerance_px = tolerance_px
-        self._classes = _Classes()
+        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -78,7 +64,7 @@ class CocoWriter:
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": image.image_id,
-                    "category_id": self._classes.number_of(name) + 1,
+                    "category_id": _number_of(name, self._classes) + 1,
                     "segmentation": segmentation,
                     "area": int(mask.sum()),
                     "bbox": _box(mask),
@@ -88,7 +74,7 @@ class CocoWriter:
 
     def finish(self) -> None:
         """Write `annotations.json`."""
-        names = enumerate(self._classes.names, start=1)
+        names = enumerate(self._classes, start=1)
         content = {
             "images": self._images,
             "categories": [{"id": number, "name": name} for number, name in names],
@@ -106,7 +92,7 @@ class YoloWriter:
 
     def __init__(self, folder: Path, tolerance_px: float) -> None:
         self._folder, self._tolerance_px = folder, tolerance_px
-        self._classes = _Classes()
+        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
 
     def add(self, image: ImageMasks) -> None:
         """Write `labels/KEY.txt`."""
@@ -115,7 +101,7 @@ class YoloWriter:
             if parts:
                 shares = as_one_line(parts) / image.size[::-1]
                 corners = " ".join(f"{share:.6f}" for share in shares.ravel())
-                lines.append(f"{self._classes.number_of(name)} {corners}\n")
+                lines.append(f"{_number_of(name, self._classes)} {corners}\n")
         with whole_file(self._folder / "labels" / f"{image.key}.txt") as file:
             file.write("".join(lines).encode())
 
@@ -123,7 +109,7 @@ class YoloWriter:
         """Write `data.yaml`."""
         lines = ["path: .", "train: images", "val: images", "names:"]
         # A text in JSON's quotes is one in YAML's, too.
-        lines += [f"  {i}: {json.dumps(name)}" for i, name in enumerate(self._classes.names)]
+        lines += [f"  {i}: {json.dumps(name)}" for i, name in enumerate(self._classes)]
         with whole_file(self._folder / "data.yaml") as file:
             file.write("\n".join([*lines, ""]).encode())
 
@@ -137,7 +123,7 @@ class VocWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._classes = _Classes()
+        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
 
     def add(self, image: ImageMasks) -> None:
         """Write both PNGs.
@@ -145,7 +131,7 @@ class VocWriter:
         Raises:
             ValueError: If there are more masks or classes than a palette has.
         """
-        classes = [0, *(self._classes.number_of(name) + 1 for name in image.names)]
+        classes = [0, *(_number_of(name, self._classes) + 1 for name in image.names)]
         for what, count in (("masks", len(image)), ("classes", max(classes))):
             if count > _MOST_OF_A_PALETTE:
                 raise ValueError(
@@ -163,7 +149,7 @@ class VocWriter:
     def finish(self) -> None:
         """Write `labels.txt`."""
         with whole_file(self._folder / "labels.txt") as file:
-            file.write("".join(f"{name}\n" for name in self._classes.names).encode())
+            file.write("".join(f"{name}\n" for name in self._classes).encode())
 
 
 class LabelMeWriter:
@@ -295,6 +281,10 @@ def write_masks(images: Iterable[ImageMasks], writer: Writer) -> int:
         num_written += 1
     writer.finish()
     return num_written
+
+
+def _number_of(name: str, classes: dict[str, int]) -> int:
+    return classes.setdefault(name, len(classes))
 
 
 def _box(mask: Any) -> list[float]:  # noqa: ANN401

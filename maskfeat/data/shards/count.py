@@ -67,11 +67,19 @@ def count_samples(urls: Sequence[str], source: ShardSource) -> tuple[CountedShar
                 "set data.mode to indexed, or make tars of it by maskfeat shards convert"
             )
         is_local = not is_url(url) and not url.startswith("pipe:")
-        num_samples = _scanned(url, source.index_dir) if is_local else None
-        if num_samples is None:
+        try:
+            index = index_shard(url, source.index_dir) if is_local else None
+        except ValueError:  # it is compressed, which an index cannot be of
+            index = None
+        if index is None:
             unknown.append(url)
+        elif not index.keys:
+            raise ValueError(
+                f"shard '{url}' has no complete sample; it should hold KEY.jpg with KEY.json, "
+                "as in SA-1B"
+            )
         else:
-            counts[url] = num_samples
+            counts[url] = len(index.keys) + len(index.incomplete)
     if unknown:
         _LOG.warning(
             "%d shards are read once to count their samples, e.g. '%s'; an index.json beside them, "
@@ -133,17 +141,3 @@ def _indexed(folder: str, source: ShardSource) -> dict[str, Any]:
     if len(sound) < len(entries):
         _LOG.warning("%s has impossible numbers for some shards; they are counted", path)
     return sound
-
-
-def _scanned(path: str, index_dir: str | None) -> int | None:
-    """Samples of a local tar; None where it is compressed, which an index cannot be of."""
-    try:
-        index = index_shard(path, index_dir)
-    except ValueError:
-        return None
-    if not index.keys:
-        raise ValueError(
-            f"shard '{path}' has no complete sample; it should hold KEY.jpg with KEY.json, "
-            "as in SA-1B"
-        )
-    return len(index.keys) + len(index.incomplete)

@@ -73,7 +73,10 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
     if position and version is not None and not version.startswith("W/"):
         headers["If-Range"] = version  # then a changed file comes whole (RFC 9110, section 13.1.5)
     try:
-        request = urllib.request.Request(_ascii(url), headers=headers)
+        path = url.find("/", url.index("://") + 3)
+        if path >= 0:
+            url = url[:path] + urllib.parse.quote(url[path:], safe=string.punctuation)
+        request = urllib.request.Request(url, headers=headers)
         answer: Any = _opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
@@ -97,13 +100,6 @@ def open_http(url: str, position: int, timeout_s: float, version: str | None) ->
         raise ConnectionError(f"byte {position} was asked for, Content-Range is '{content_range}'")
     # Some servers leave the version out when a condition held (RFC 9110, section 15.3.7).
     return Opened(_AsItComes(answer), position, _number(asked[2]), found or version)
-
-
-def _ascii(url: str) -> str:
-    path = url.find("/", url.index("://") + 3)
-    if path < 0:
-        return url
-    return url[:path] + urllib.parse.quote(url[path:], safe=string.punctuation)
 
 
 def _number(text: str | None) -> int | None:

@@ -100,19 +100,15 @@ def _match(pattern: str, max_json_mb: float) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        found = _tars_in(path) or sample_folders(path, Limits(json_mb=max_json_mb))
+        names = [name for name in os.listdir(path) if os.path.isfile(os.path.join(path, name))]
+        plain = [name for name in names if name.endswith(".tar") and not name.startswith(".")]
+        packed = [name for name in names if name.endswith(PACKED) and not name.startswith(".")]
+        if plain and packed:  # compressed ones count only where there are no others
+            _LOG.warning("%d compressed tars beside others in %s are left out", len(packed), path)
+        found = [os.path.join(path, name) for name in plain or packed]
+        found = found or sample_folders(path, Limits(json_mb=max_json_mb))
     else:
         found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
     if not found:
         raise FileNotFoundError(f"no shard matches '{pattern}'; {_INSTEAD}")
     return found
-
-
-def _tars_in(folder: str) -> list[str]:
-    """The tars of a folder; compressed ones only where there are no others."""
-    names = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    plain = [name for name in names if name.endswith(".tar") and not name.startswith(".")]
-    packed = [name for name in names if name.endswith(PACKED) and not name.startswith(".")]
-    if plain and packed:
-        _LOG.warning("%d compressed tars beside others in %s are left out", len(packed), folder)
-    return [os.path.join(folder, name) for name in plain or packed]

@@ -113,20 +113,6 @@ def _is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether asking again cannot help."""
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code not in _PASSING
-    return isinstance(error, _FINAL)
-
-
-def _reason_of(error: Exception) -> str:
-    text = " ".join(str(error).split())  # some have several lines
-    if isinstance(error, RefusedError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 class RemoteStream:
     """A file at a url, read front to back; where the connection fails it goes on after a pause.
 
@@ -184,8 +170,13 @@ class RemoteStream:
                 self.close()
                 # Every slow connection has given some bytes, so those are counted for themselves.
                 failures = max(failures + 1, self._pace.num_slow)
-                reason = _reason_of(error)
-                if _is_final(error):
+                text = " ".join(str(error).split())  # some have several lines
+                named = ": ".join(filter(None, (type(error).__name__, text)))
+                reason = text if isinstance(error, RefusedError) else named
+                is_final = isinstance(error, _FINAL)
+                if isinstance(error, urllib.error.HTTPError):
+                    is_final = error.code not in _PASSING
+                if is_final:
                     raise UnreachableError(f"shard '{self.url}' is refused: {reason}") from error
                 if failures >= self.source.url_attempts:
                     raise UnreachableError(

@@ -88,7 +88,11 @@ def raw_samples(
             if len(halves) < 2:
                 continue
             if is_next_wanted():
-                yield len(keys), _sample(key, url, halves)
+                jpg, text = halves["jpg"], halves["json"]
+                if isinstance(error := jpg if isinstance(jpg, SampleError) else text, SampleError):
+                    yield len(keys), SkippedSample(error.reason, url, key, error.detail)
+                else:
+                    yield len(keys), RawSample(key, url, jpg, text)  # type: ignore[arg-type]
             keys.add(key)
             key, halves = "", {}
             if len(keys) >= wanted.stop:
@@ -105,16 +109,6 @@ def raw_samples(
         if number in wanted:
             detail = f"the shard has no {key}.{missing}"
             yield number, SkippedSample("incomplete", url, key, detail)
-
-
-def _sample(
-    key: str, url: str, halves: dict[str, bytes | SampleError]
-) -> RawSample | SkippedSample:
-    jpg, text = halves["jpg"], halves["json"]
-    for half in (jpg, text):
-        if isinstance(half, SampleError):
-            return SkippedSample(half.reason, url, key, half.detail)
-    return RawSample(key, url, jpg, text)  # type: ignore[arg-type]
 
 
 def _members(
