@@ -223,13 +223,9 @@ def _serve(backend: Backend, greeting: str, host: str, port: int, open_browser: 
 
 
 def run_server(app: ASGIApp, host: str, port: int, announce: Callable[[int], None]) -> None:
-    """Answer requests until Ctrl+C.
+    """Answer requests until Ctrl+C, on this port or on one of the next 19 that is free.
 
-    Args:
-        app: Answers them.
-        host: Address to listen on.
-        port: Port to listen on, or one of the next 19 that is free.
-        announce: Called with the port when the server listens.
+    `announce` is called with the port when the server listens.
     """
     import uvicorn
 

@@ -107,10 +107,6 @@ def written_results(results: Results, painter: LabelMapPainter) -> Iterator[None
     mask's border. The annotations come last: with them all is there; `made_of` says of what, and
     `digest` of both files' content finds later damage.
 
-    Args:
-        results: What is written.
-        painter: Paints the label map.
-
     Raises:
         OSError: If they cannot be written.
         ValueError: If a mask's runs are malformed.

@@ -101,12 +101,7 @@ class AnnotationStore:
         return self._revisions[number]
 
     def load(self, number: int, size: Size, image: ImageIdentity) -> Annotation:
-        """The prompts of an image, none if there is no file, or it is of another image.
-
-        Args:
-            number: Which image.
-            size: Its height and width, pixels.
-            image: What its file holds.
+        """The prompts of an image, of this size in pixels; none if no file has any of it.
 
         Raises:
             ValueError: If the file is malformed.

@@ -80,14 +80,10 @@ def _jpeg(rgb: npt.NDArray[np.uint8], max_megapixels: float) -> bytes:
 
 
 def partition_bytes(superpixel_labels: npt.NDArray[np.integer], tree: PartitionTree) -> bytes:
-    """The tree that the page cuts at a granularity.
+    """The tree of superpixels, (H, W), that the page cuts at a granularity.
 
     Little endian: uint32 height, width, K superpixels, 0; float64 altitudes (2 K - 1); int32
     parents (2 K - 1); int32 superpixel of each pixel (height x width).
-
-    Args:
-        superpixel_labels: Superpixel of each pixel, shape (H, W).
-        tree: Their merges.
     """
     parts = [
         np.array([*superpixel_labels.shape, tree.num_leaves, 0], "<u4"),

@@ -21,15 +21,12 @@ def revision_of(content: bytes) -> str:
 
 
 def check_revision(request: Mapping[str, Any], revision: str, name: str) -> None:
-    """Refuse an action that was decided upon another state.
+    """Refuse an action on what is called `name` that was decided upon another state.
 
-    Args:
-        request: The action; without `revision` it is for any state.
-        revision: Of the state now.
-        name: Of what it belongs to, for the sentence.
+    One without `revision` is for any state.
 
     Raises:
-        StaleError: If they differ.
+        StaleError: If its `revision` is another one.
     """
     if request.get("revision", revision) != revision:
         raise StaleError(

@@ -40,16 +40,10 @@ def encoder_of(model: str, device: str) -> Encoder:
 def segment_image(
     rgb: RgbImage, task: Task, origin: dict[str, Any], encoder: Encoder, work: Work
 ) -> None:
-    """Segment one image and write what `maskfeat segment` says it writes.
+    """Segment one image, uint8, (H, W, 3), and write what `maskfeat segment` says it writes.
 
-    The annotations come last, and earlier results go first: with them all is there, of one origin.
-
-    Args:
-        rgb: The image, uint8, shape (H, W, 3).
-        task: Where it comes from, and where its results go.
-        origin: What the results are made of, see `origin_of`.
-        encoder: Gives its features.
-        work: How it is cut, and what is written.
+    The annotations come last, and earlier results go first: with them all is there, of one origin,
+    see `origin_of`.
 
     Raises:
         ValueError: If it has more than 65,536 segments.

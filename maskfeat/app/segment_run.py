@@ -71,15 +71,11 @@ class ImageRun:
 def in_processes(
     work: Work, tasks: Sequence[Task], num_workers: int
 ) -> Iterator[ValueError | None]:
-    """Segment images in several processes.
+    """Segment images in several processes, each with its share of the cores.
 
     A process that dies, as when memory runs out, costs the image that it had at work: those that
-    were in flight are done again, each in a process of its own, which shows which one it was.
-
-    Args:
-        work: What is the same for all of them.
-        tasks: The images; `num_workers * 2` at most are in flight.
-        num_workers: Processes, each with its share of the cores.
+    were in flight (two for each process) are done again, each in a process of its own, which shows
+    which one it was.
 
     Yields:
         For each image, as it is done, what is wrong with it, or None.

@@ -61,11 +61,7 @@ KEY = "made_of"
 
 
 def origin_of(image: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result is made of: the image's file as it is now, and the settings.
-
-    Args:
-        image: The file.
-        settings: All that the result depends on beside the image, as JSON has it.
+    """What a result is made of: the image's file as it is now, and the settings, as JSON has them.
 
     Raises:
         OSError: If the file cannot be read.
@@ -80,15 +76,10 @@ def origin_of(image: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_current(result: Path, image: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a result is there that was made of this image, with these settings.
+    """Whether `result`, a JSON file, was made of this image with these settings, see `origin_of`.
 
     Equal size and time of the image are believed; a copy with another time is compared by
     content.
-
-    Args:
-        result: A JSON file that holds `origin_of` under `KEY`; any other is not current.
-        image: The image's file.
-        settings: See `origin_of`.
     """
     try:
         content = json.loads(result.read_bytes())

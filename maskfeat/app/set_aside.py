@@ -28,14 +28,7 @@ class SetAside:
             self._places.setdefault(path.name, []).append(path.parent)
 
     def put(self, names: Sequence[str]) -> Path:
-        """Move files there; those that are not there are passed over.
-
-        Args:
-            names: In the order in which they move; the last is that of the prompts.
-
-        Returns:
-            Where they are now.
-        """
+        """Move those of the files that are there, the prompts last; says where they are."""
         now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
         place = self._folder / NAME / now
         _move(self._folder, place, names)

@@ -27,12 +27,9 @@ class TiffValues(NamedTuple):
 
 
 class TiffStack:
-    """A TIFF whose headers are read.
+    """A TIFF, open, whose headers are read.
 
     Pages that metadata of ImageJ or OME call channels are channels of one page here.
-
-    Args:
-        file: The file, open.
 
     Attributes:
         num_pages: How many there are, thumbnails aside.

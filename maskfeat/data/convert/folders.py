@@ -104,12 +104,8 @@ def list_folder(folder: Path) -> list[Record]:
 class _Masks:
     """The masks in a folder, found by the names of images.
 
-    Args:
-        folder: The folder.
-        listed: Files and folders in it.
-
     Attributes:
-        listed: All of them.
+        listed: All files and folders in it.
         taken: Those that belong to an image that was asked for.
     """
 

@@ -31,12 +31,10 @@ _VOID = 255  # in the PNGs of VOC
 
 @dataclass(frozen=True)
 class NamedMasks:
-    """Masks of an image, each with the name of its class.
+    """Masks of an image of this height and width, pixels, each with the name of its class.
 
     Attributes:
-        size: Height and width, pixels.
         counts: COCO counts of each mask.
-        names: Of each mask.
         left_out: How many entries of the file are no masks, or empty.
         read_as: How the image is read, where the file says so.
     """

@@ -42,10 +42,7 @@ _LOG = logging.getLogger("maskfeat")
 
 
 class ConvertState:
-    """The memory of one folder of shards.
-
-    Args:
-        folder: Where the shards go; made if absent.
+    """The memory of one folder of shards, which is made if absent.
 
     Attributes:
         folder: The folder.
