@@ -88,7 +88,12 @@ class ExampleMaker:
         local = self._local(runs, window, rng)
         share = 0.0 if self.augmentation is None else self.augmentation.transpose
         if share and rng.random() < share:
-            image, points, local = _transposed(image, points, local)
+            # Rows and columns are exchanged; what lay below a pixel lies right of it.
+            image, points = image.transpose(1, 0, 2).copy(), points[:, ::-1].copy()
+            if "pairs_yx" in local:
+                local["pairs_yx"] = local["pairs_yx"][..., ::-1].copy()
+            if "boundary" in local:
+                local["boundary"] = local["boundary"][::-1].transpose(0, 2, 1).copy()
         return Example(sample.key, image, points, held, local, sample.shard, sample.num_crowds)
 
     def _pasted(
@@ -139,18 +144,6 @@ class ExampleMaker:
             rows, columns = _to_image(diagonal, window, size).T
             found["boundary"] = boundary_map(runs, rows, columns)
         return found
-
-
-def _transposed(
-    image: npt.NDArray[np.uint8], points: IntArray, local: dict[str, npt.NDArray[Any]]
-) -> tuple[npt.NDArray[np.uint8], IntArray, dict[str, npt.NDArray[Any]]]:
-    """An example with rows and columns exchanged; what lay below a pixel lies right of it."""
-    turned = dict(local)
-    if "pairs_yx" in local:
-        turned["pairs_yx"] = local["pairs_yx"][..., ::-1].copy()
-    if "boundary" in local:
-        turned["boundary"] = local["boundary"][::-1].transpose(0, 2, 1).copy()
-    return image.transpose(1, 0, 2).copy(), points[:, ::-1].copy(), turned
 
 
 def choose_window(
@@ -221,7 +214,12 @@ def sample_points(
         min(runs.size[1], int(np.ceil(window.left + window.width))),
     )
     border = sample_border_points(runs, round(num_points * border_share), rng, box)
-    near = _to_crop(border, window, crop_size) + rng.integers(-2, 3, size=border.shape)
+    # The pixels of the crop that hold the centers of those; some lie just outside.
+    y = np.floor((border[:, 0] + 0.5 - window.top) * (crop_size / window.height))
+    x = np.floor((border[:, 1] + 0.5 - window.left) * (crop_size / window.width))
+    columns = crop_size - 1 - x if window.flip else x
+    near = np.stack([y, columns], axis=1).astype(np.int64)
+    near += rng.integers(-2, 3, size=border.shape)
     uniform = rng.integers(0, crop_size, size=(num_points - len(near), 2))
     return np.concatenate([near.clip(0, crop_size - 1), uniform])
 
@@ -291,11 +289,3 @@ def _to_image(points: IntArray, window: Window, crop_size: int) -> IntArray:
     y = window.top + (points[:, 0] + 0.5) * (window.height / crop_size)
     x = window.left + (columns + 0.5) * (window.width / crop_size)
     return np.floor(np.stack([y, x], axis=1)).astype(np.int64)
-
-
-def _to_crop(pixels: IntArray, window: Window, crop_size: int) -> IntArray:
-    """The crop pixel that holds the center of each image pixel; may lie just outside."""
-    y = np.floor((pixels[:, 0] + 0.5 - window.top) * (crop_size / window.height))
-    x = np.floor((pixels[:, 1] + 0.5 - window.left) * (crop_size / window.width))
-    columns = crop_size - 1 - x if window.flip else x
-    return np.stack([y, columns], axis=1).astype(np.int64)

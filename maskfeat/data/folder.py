@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,13 +77,16 @@ def _upright(
     opened: BinaryIO, name: str, max_megapixels: float, read_as: ReadAs
 ) -> npt.NDArray[np.uint8]:
     """The image of an open file, see `read_image`."""
-    with _without_pillows_limit():
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
         file = ImageFile(opened, read_as, name, is_any=True)
         width, height = file.size
         if width * height > max_megapixels * 1e6:
             raise ValueError(f"it is {width} x {height}, above {max_megapixels:g} megapixels")
         rgb = file.rgb()
         return np.array(turned(rgb, file.orientation))
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def rgb_of_image(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -127,8 +129,13 @@ def find_images(
     if not path.is_dir():
         raise FileNotFoundError(f"no image or folder '{place}'; name one that is there")
     folders = [path]
-    if is_recursive:
-        folders = [Path(folder) for folder, _, _ in _walk(path, left_out)]
+    if is_recursive:  # hidden ones, and that of results, aside
+        without = None if left_out is None else left_out.resolve()
+        folders = []
+        for folder, inside, _ in os.walk(path):
+            folders.append(Path(folder))
+            visible = (name for name in inside if not name.startswith("."))
+            inside[:] = [name for name in visible if Path(folder, name).resolve() != without]
     entries = [
         one for folder in folders for one in folder.iterdir() if not one.name.startswith(".")
     ]
@@ -145,28 +152,6 @@ def find_images(
         )
     say_passed_over(path, others)
     return found
-
-
-def _walk(place: Path, left_out: Path | None) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` without hidden folders, and without one other."""
-    without = None if left_out is None else left_out.resolve()
-    for folder, inside, files in os.walk(place):
-        inside[:] = [
-            name
-            for name in inside
-            if not name.startswith(".") and Path(folder, name).resolve() != without
-        ]
-        yield folder, inside, files
-
-
-@contextlib.contextmanager
-def _without_pillows_limit() -> Iterator[None]:
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
 
 
 def say_reader(path: Path) -> str:

@@ -9,12 +9,11 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.arrays import IntArray
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.data.annotations.image import SampleError, decode_image, within_memory
 from maskfeat.data.annotations.limits import Limits
@@ -141,10 +140,18 @@ def to_held_out(
         image = np.asarray(reduced)
     # Straight from the runs: decoded in full, the masks would take many times the memory.
     masks = paint(*reduce_runs(runs, new_size), runs.num_masks, new_size)
-    partitions = tuple(_paint_partition(masks, order) for order in _painting_orders(sample))
+    partitions = []
+    for order in _painting_orders(sample):
+        labels = np.full(new_size, -1, np.int64)
+        for number in order:
+            labels[masks[number]] = number
+        is_visible = np.bincount(labels.ravel() + 1, minlength=len(masks) + 1) > 0
+        is_visible[0] = False  # of -1, where nothing is painted
+        new_number = np.where(is_visible, np.cumsum(is_visible) - 1, -1)
+        partitions.append(new_number[labels + 1].astype(np.int64))
     is_left = masks.any(axis=(1, 2))
     masks = masks if is_left.all() else masks[is_left]
-    return HeldOutImage(sample.key, image, masks, partitions)
+    return HeldOutImage(sample.key, image, masks, tuple(partitions))
 
 
 def _check_held_out(sample: AnnotatedImage, short_side: int | None, limits: Limits) -> None:
@@ -181,16 +188,6 @@ def _painting_orders(sample: AnnotatedImage) -> list[IntArray]:
     return [larger_first]
 
 
-def _paint_partition(masks: BoolArray, order: IntArray) -> IntArray:
-    labels = np.full(masks.shape[1:], -1, np.int64)
-    for number in order:
-        labels[masks[number]] = number
-    is_visible = np.bincount(labels.ravel() + 1, minlength=len(masks) + 1) > 0
-    is_visible[0] = False  # of -1, where nothing is painted
-    new_number = np.where(is_visible, np.cumsum(is_visible) - 1, -1)
-    return new_number[labels + 1].astype(np.int64)
-
-
 class ClickFolder(Sequence[ClickTarget]):
     """Images with one object each, out of a folder with an `index.json`.
 
@@ -208,7 +205,27 @@ class ClickFolder(Sequence[ClickTarget]):
 
     def __init__(self, folder: str | Path, num_targets: int | None = None) -> None:
         self.folder = Path(folder)
-        samples = _read_click_index(self.folder)
+        path = self.folder / "index.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no index at '{path}'; give a folder with index.json and masks"
+            )
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"'{path}' is no json that can be read: {error}") from error
+        samples = content.get("samples") if isinstance(content, dict) else None
+        if not isinstance(samples, list) or not samples:
+            raise ValueError(
+                f"'{path}' must be an object with a list \"samples\" that is not empty"
+            )
+        for number, one in enumerate(samples):
+            if not isinstance(one, dict) or not all(
+                isinstance(one.get(name), str) for name in ("id", "image", "mask")
+            ):
+                raise ValueError(
+                    f"sample {number} of '{path}' must have id, image and mask, as text"
+                )
         self._samples = [samples[i] for i in evenly_spaced(len(samples), num_targets)]
         for sample in self._samples:
             for path in (self.folder / sample["image"], self.folder / sample["mask"]):
@@ -235,22 +252,3 @@ class ClickFolder(Sequence[ClickTarget]):
         except SampleError as error:
             raise ValueError(f"'{image}' does not go with its mask: {error}") from error
         return ClickTarget(sample["id"], rgb, target)
-
-
-def _read_click_index(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "index.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no index at '{path}'; give a folder with index.json and masks")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"'{path}' is no json that can be read: {error}") from error
-    samples = content.get("samples") if isinstance(content, dict) else None
-    if not isinstance(samples, list) or not samples:
-        raise ValueError(f"'{path}' must be an object with a list \"samples\" that is not empty")
-    for number, sample in enumerate(samples):
-        if not isinstance(sample, dict) or not all(
-            isinstance(sample.get(name), str) for name in ("id", "image", "mask")
-        ):
-            raise ValueError(f"sample {number} of '{path}' must have id, image and mask, as text")
-    return samples

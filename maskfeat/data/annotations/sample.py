@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,19 +154,18 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
 
 
 def as_marked(sample: AnnotatedImage, unmarked: str) -> AnnotatedImage:
-    """An image of a set whose unmarked pixels are one of `UNMARKED`."""
+    """An image of a set whose unmarked pixels are one of `UNMARKED`.
+
+    For distillation, "everything", it has no mask: none is needed.
+    """
     if unmarked == "background":
         return with_background(sample)
-    return without_masks(sample) if unmarked == "everything" else sample
-
-
-def without_masks(sample: AnnotatedImage) -> AnnotatedImage:
-    """The same image without any mask: for distillation, which needs none."""
+    if unmarked != "everything":
+        return sample
     none = np.zeros(0, np.int64)
     few = none.astype(np.int32)
-    return dataclasses.replace(
-        sample, runs=Runs(sample.runs.size, none, none, few, 0, none, few), annotators=(), levels=()
-    )
+    runs = Runs(sample.runs.size, none, none, few, 0, none, few)
+    return dataclasses.replace(sample, runs=runs, annotators=(), levels=())
 
 
 def with_background(sample: AnnotatedImage, min_area_px: int = 16) -> AnnotatedImage:
@@ -233,34 +232,25 @@ def parse_annotations(
     Raises:
         SampleError: "bad json", "bad rle" (of a malformed size), "size mismatch" or "no masks".
     """
-    content = _read_content(json_bytes)
-    annotations = [one for one in content["annotations"] if one.get("segmentation") is not None]
-    if not annotations:
-        raise SampleError("no masks", "the json has no annotations with a segmentation")
-    return content, annotations, _common_size(annotations)
-
-
-def _read_content(json_bytes: bytes) -> dict[str, Any]:
     try:
         content = json.loads(json_bytes)
     except (ValueError, RecursionError) as error:
         raise SampleError("bad json", f"the json cannot be read: {error}") from error
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(annotations, list):
+    listed = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(listed, list):
         raise SampleError("bad json", 'the json must be an object with a list "annotations"')
-    for index, one in enumerate(annotations):
-        if isinstance(one, dict) and one.get("segmentation") is None:
-            continue  # only a box is known
+    annotations = []
+    for index, one in enumerate(listed):
         mask = one.get("segmentation") if isinstance(one, dict) else None
+        if isinstance(one, dict) and mask is None:
+            continue  # only a box is known
         if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
             raise SampleError(
                 "bad json", f'annotation {index} has no "segmentation" with "size" and "counts"'
             )
-    assert isinstance(content, dict)
-    return content
-
-
-def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:
+        annotations.append(one)
+    if not annotations:
+        raise SampleError("no masks", "the json has no annotations with a segmentation")
     sizes = [one["segmentation"]["size"] for one in annotations]
     first = sizes[0]
     if not isinstance(first, list) or [type(side) for side in first] != [int, int]:
@@ -270,7 +260,7 @@ def _common_size(annotations: Sequence[dict[str, Any]]) -> tuple[int, int]:
         raise SampleError(
             "size mismatch", f"masks have sizes {first} and {str(others[0])[:80]} in one image"
         )
-    return first[0], first[1]
+    return content, annotations, (first[0], first[1])
 
 
 def _typed(value: object, kind: type) -> Any:  # noqa: ANN401 - an instance of `kind`

@@ -47,7 +47,15 @@ class TiffStack:
         self._pages = [page for page in pages if not page.subfiletype & _NOT_WHOLE]
         if not self._pages:
             raise ValueError("it holds no page that is an image")
-        self._index = self._channels_of_pages()
+        # Numbers of pages in the file, shape (pages, channels that are pages).
+        numbers = np.arange(len(self._pages))
+        series = self._tiff.series[0]
+        lead = series.shape[: len(series.shape) - self._pages[0].ndim]
+        axes = series.axes[: len(lead)]
+        self._index = numbers[:, None]
+        if "C" in axes and int(np.prod(lead)) == len(numbers):
+            apart = np.moveaxis(numbers.reshape(lead), axes.index("C"), -1)
+            self._index = apart.reshape(-1, apart.shape[-1])
         self.num_pages = len(self._index)
 
     def header(self, page: int) -> tuple[tuple[int, int], int]:
@@ -67,17 +75,6 @@ class TiffStack:
             raise ValueError("the pages that are its channels differ in size")
         is_color = pages[0].photometric == 2 and values[0].shape[2] >= 3 and len(pages) == 1
         return TiffValues(np.concatenate(values, axis=2), is_color, _orientation(pages[0]))
-
-    def _channels_of_pages(self) -> npt.NDArray[np.int64]:
-        """Numbers of pages in the file, shape (pages, channels that are pages)."""
-        numbers = np.arange(len(self._pages))
-        series = self._tiff.series[0]
-        lead = series.shape[: len(series.shape) - self._pages[0].ndim]
-        axes = series.axes[: len(lead)]
-        if "C" not in axes or int(np.prod(lead)) != len(numbers):
-            return numbers[:, None]
-        apart = np.moveaxis(numbers.reshape(lead), axes.index("C"), -1)
-        return apart.reshape(-1, apart.shape[-1])
 
 
 def is_tiff(file: IO[bytes]) -> bool:

@@ -114,7 +114,8 @@ class Canvas:
                 child = vary_surface(looks, 0.5, rng) if owner.any() else looks
                 lab = paint_surface(child, *self.places(numbers[own]), self._bank)
                 lab[:, 0] += (drift[0] * u[own] + drift[1] * v[own]).astype(np.float32)
-                self._rgb[numbers[own]] = _to_light(lab) * glow[own, None]
+                rgb = np.maximum((lab @ LAB_TO_LMS.T) ** 3 @ LMS_TO_RGB.T, 0)
+                self._rgb[numbers[own]] = np.asarray(rgb, np.float32) * glow[own, None]
                 self._leaf[numbers[own]] = len(self._part_of)
                 self._part_of.append(len(self._object_of) - 1)
         self._num_objects += 1
@@ -173,9 +174,3 @@ def _ambient(size: tuple[int, int], rng: np.random.Generator) -> FloatArray:
         pace, phase = rng.normal(0, 5, 2), rng.uniform(0, 2 * np.pi)
         field = field + 0.12 * np.sin(pace[0] * rows + pace[1] * columns + phase)
     return np.asarray(field, np.float32)
-
-
-def _to_light(lab: FloatArray) -> FloatArray:
-    """Linear RGB of Oklab, not below zero."""
-    rgb = (lab @ LAB_TO_LMS.T) ** 3 @ LMS_TO_RGB.T
-    return np.asarray(np.maximum(rgb, 0), np.float32)

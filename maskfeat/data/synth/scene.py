@@ -72,7 +72,14 @@ def draw_scene(
         raise ValueError(f"jpg_quality must be (low, high) within 1..95, got {jpg_quality}")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     canvas = Canvas(size, rng)
-    for radius in _leaf_radii(rng, size):
+    # Radii of density r^-3 until the leaves' areas add up to a random share of the image.
+    low, high = 0.075 * min(size), 0.4 * min(size)
+    to_cover, radii = rng.uniform(0.35, 1.2) * size[0] * size[1], list[float]()
+    while to_cover > 0:
+        share = rng.uniform()
+        radii.append(float((low**-2 - share * (low**-2 - high**-2)) ** -0.5))
+        to_cover -= np.pi * radii[-1] ** 2
+    for radius in radii:
         _add_leaf(canvas, radius, rng)
     _add_regions(canvas, rng)
     image = _take_image(canvas.light(), rng)
@@ -151,18 +158,6 @@ def _drawn(draw: partial[Any], num: int, num_workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside torch's threads
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
         yield from pool.map(draw, range(num), chunksize=4)
-
-
-def _leaf_radii(rng: np.random.Generator, size: tuple[int, int]) -> list[float]:
-    """Radii of density r^-3 until the leaves' areas add up to a random share of the image."""
-    height, width = size
-    low, high = 0.075 * min(size), 0.4 * min(size)
-    to_cover, radii = rng.uniform(0.35, 1.2) * height * width, []
-    while to_cover > 0:
-        share = rng.uniform()
-        radii.append(float((low**-2 - share * (low**-2 - high**-2)) ** -0.5))
-        to_cover -= np.pi * radii[-1] ** 2
-    return radii
 
 
 def _add_leaf(canvas: Canvas, radius: float, rng: np.random.Generator) -> None:

@@ -53,7 +53,7 @@ def random_form(rng: np.random.Generator, max_parts: int) -> Form:
     num_parts = min(num_parts, max_parts)
     depth = _star_depth(radii)
     if num_parts == 1:
-        return Form(depth, _whole, 1)
+        return Form(depth, lambda u, v: np.zeros(u.shape, np.int32), 1)
     way = int(rng.integers(3))
     if way == 0:
         part = random_cells(rng, rng.uniform(-0.75, 0.75, (num_parts, 2)), bend=0.12)
@@ -63,10 +63,6 @@ def random_form(rng: np.random.Generator, max_parts: int) -> Form:
     else:
         part = _core_and_rind(rng, depth, num_parts)
     return Form(depth, part, num_parts)
-
-
-def _whole(u: FloatArray, v: FloatArray) -> Int32Array:
-    return np.zeros(u.shape, np.int32)
 
 
 def _star_depth(radii: FloatArray) -> Field:
