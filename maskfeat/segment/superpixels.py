@@ -347,7 +347,7 @@ def grouped_borders(
 
 
 def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArray:
-    """Mark the left or upper pixel of every two neighbors that lie in different segments.
+    """The left or upper pixel of every two neighbors that lie in different segments.
 
     Args:
         labels: Label map, int64, shape (H, W).
