@@ -6,7 +6,7 @@ import importlib
 
 from maskfeat import former_modules
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 former_modules.install()
 
