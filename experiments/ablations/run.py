@@ -36,7 +36,7 @@ from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate import metrics
 from maskfeat.evaluate.hierarchies import score_tree, tree_boundary_counts
 from maskfeat.evaluate.protocol import score_pairs
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import FeatureModel
 from maskfeat.features.task import FeatureTask

@@ -25,7 +25,7 @@ from maskfeat.arrays import RgbImage
 from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.metrics import best_node_ious
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import FeatureModel
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import MergeClassifier

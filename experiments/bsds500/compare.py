@@ -26,7 +26,7 @@ from maskfeat.batch import HeldOutImage
 from maskfeat.data.heldout import ShardImages
 from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
 from maskfeat.evaluate.protocol import score_labels, score_pairs, score_partition
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 

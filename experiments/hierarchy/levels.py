@@ -30,7 +30,7 @@ from maskfeat.data.annotations.painting import decode
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.evaluate.metrics import best_node_ious
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import FeatureModel
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 

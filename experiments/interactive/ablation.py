@@ -22,8 +22,7 @@ from targets import open_targets
 
 import maskfeat
 from maskfeat.batch import ClickTarget
-from maskfeat.evaluate.clicking import run_session
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
+from maskfeat.evaluate.clicking import ClicksWithRadius, run_session
 from maskfeat.evaluate.metrics import dropped_share, iou, noc
 from maskfeat.interactive.feature_unary import FeatureUnary
 from maskfeat.interactive.segmenter import InteractiveSegmenter

@@ -15,8 +15,7 @@ import torch
 
 import maskfeat
 from maskfeat.batch import ClickTarget
-from maskfeat.evaluate.clicking import ClickSegmenter, order_iou, run_session
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
+from maskfeat.evaluate.clicking import ClickSegmenter, ClicksWithRadius, order_iou, run_session
 from maskfeat.evaluate.metrics import clicks_obeyed, dropped_share, iou
 from maskfeat.evaluate.simulated_users import (
     SimulatedUser,
@@ -25,7 +24,7 @@ from maskfeat.evaluate.simulated_users import (
     random_click,
     realistic_click,
 )
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 Row = dict[str, Any]

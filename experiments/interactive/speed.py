@@ -23,8 +23,7 @@ from PIL import Image
 import maskfeat
 from maskfeat.batch import ClickTarget
 from maskfeat.data.heldout import ShardImages
-from maskfeat.evaluate.clicking import ClickSegmenter, pick_target, run_session
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
+from maskfeat.evaluate.clicking import ClickSegmenter, ClicksWithRadius, pick_target, run_session
 
 SIZES = ((640, 480), (1024, 768), (2048, 2048))  # width, height
 

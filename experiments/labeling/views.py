@@ -18,7 +18,7 @@ from scenes import Scene
 from skimage.segmentation import felzenszwalb
 
 import maskfeat
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.labeling.click_log import Click
 from maskfeat.labeling.descriptors import default_extractor, describe
 from maskfeat.labeling.examples import (

@@ -18,7 +18,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from maskfeat.arrays import RgbImage
-from maskfeat.evaluate.drawing import ColorProjection
+from maskfeat.evaluate.clicking import ClicksWithRadius, pick_target, run_session
+from maskfeat.evaluate.drawing import (
+    ColorProjection,
+    draw_borders,
+    draw_clicks,
+    feature_colors,
+    label_colors,
+    overlay_mask,
+    strip,
+)
 from maskfeat.evaluate.scoring import (
     Evaluation,
     Source,
@@ -29,7 +38,8 @@ from maskfeat.evaluate.scoring import (
     positive,
     with_progress,
 )
-from maskfeat.evaluate.strips import draw_strip
+from maskfeat.interactive.segmenter import InteractiveSegmenter
+from maskfeat.segment.partition import partition
 
 
 class HeldOutEvaluation(Callback, ABC):
@@ -227,10 +237,16 @@ class FeatureStrips(HeldOutEvaluation):
             self.projection.fit(features)
         pairs = list(zip(images, features, strict=True))
         for image, seen in with_progress(trainer, pairs, f"{stage}/{self.name}"):
-            strip_image = draw_strip(
-                evaluation.model, image, seen, self.projection, self.num_segments, self.num_clicks
-            )
-            self._write(trainer, stage, image.key, strip_image, log_dir)
+            labels = partition(seen, self.num_segments)
+            segments = draw_borders(label_colors(labels), labels)
+            clicked, target = image.image, pick_target(image)
+            if target is not None:
+                segmenter = ClicksWithRadius(InteractiveSegmenter(evaluation.model))
+                mask, clicks_yx, signs = run_session(segmenter, target, self.num_clicks)[-1]
+                clicked = draw_clicks(overlay_mask(image.image, mask), clicks_yx, signs)
+            colors = feature_colors(seen, self.projection)
+            drawn = strip([image.image, colors, segments, clicked])
+            self._write(trainer, stage, image.key, drawn, log_dir)
 
     def _write(
         self, trainer: Trainer, stage: str, key: str, strip_image: RgbImage, log_dir: str | None

@@ -25,7 +25,7 @@ from maskfeat.evaluate.scoring import (
     partition_scores,
     positive,
 )
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.files import whole_file
 
 # Scores of hierarchies that are shown, and what they are called.

@@ -111,15 +111,10 @@ class ColorProjection:
 
 
 def feature_colors(features: Features, projection: ColorProjection) -> RgbImage:
-    """Features as colors.
+    """Features as colors, RGB, uint8 (H, W, 3); grey for features of one channel.
 
-    Args:
-        features: Of one image of H x W pixels.
-        projection: Which colors; keep one for images that are to be compared. One that was
-            not fitted yet is fitted on these features.
-
-    Returns:
-        RGB, uint8, shape (H, W, 3); grey for features of one channel.
+    Keep one projection for images that are to be compared. One that was not fitted yet is fitted on
+    these features.
 
     Raises:
         ValueError: If the features have another number of channels than the projection.
@@ -155,15 +150,10 @@ def draw_borders(
     labels: npt.NDArray[np.integer[Any]],
     color: tuple[int, int, int] = (255, 255, 255),
 ) -> RgbImage:
-    """Draw the borders of segments, one pixel thick, on a copy.
+    """Draw the borders of segments (H, W), one pixel thick, on a copy of RGB, uint8 (H, W, 3).
 
-    Thinner than `skimage.segmentation.mark_boundaries`, which draws both sides and takes five
-    times as long.
-
-    Args:
-        image: RGB, uint8, shape (H, W, 3).
-        labels: Segment numbers, shape (H, W).
-        color: RGB, 0 to 255.
+    Thinner than `skimage.segmentation.mark_boundaries`, which draws both sides and takes five times
+    as long.
     """
     drawn = image.copy()
     drawn[border_pixels(np.asarray(labels, dtype=np.int64))] = color
@@ -223,13 +213,9 @@ def overlay_mask(
     color: tuple[int, int, int] = (255, 210, 0),
     alpha: float = 0.5,
 ) -> RgbImage:
-    """Tint a mask and draw its border, on a copy.
+    """Tint a mask (H, W) and draw its border, on a copy of RGB, uint8 (H, W, 3).
 
-    Args:
-        image: RGB, uint8, shape (H, W, 3).
-        mask: bool, shape (H, W).
-        color: RGB of the tint, 0 to 255.
-        alpha: Weight of the tint, 0 (none) to 1 (hides the image).
+    Alpha is the weight of the tint, 0 (none) to 1 (hides the image).
     """
     tinted = image.astype(np.float64)
     tinted[mask] = (1 - alpha) * tinted[mask] + alpha * np.array(color)

@@ -57,12 +57,7 @@ class HierarchyScores:
 def score_hierarchy(
     found: Hierarchy, image: HeldOutImage, granularities: Sequence[float] = GRANULARITIES
 ) -> HierarchyScores:
-    """Compare all partitions of a hierarchy with the true ones.
-
-    Args:
-        found: The hierarchy of the image.
-        image: With at least one true partition.
-        granularities: Where to cut, each in (0, 1).
+    """Compare all partitions of a hierarchy, cut at some granularities, with the true ones.
 
     Raises:
         ValueError: If the image has no partition, or another size than the hierarchy.
@@ -81,14 +76,7 @@ def score_tree(
 ) -> HierarchyScores:
     """Compare all partitions of any tree with the true ones, whatever its altitudes mean.
 
-    Args:
-        tree: The tree.
-        leaf_labels: Leaf of each pixel, shape (H, W).
-        image: With at least one true partition.
-        altitudes: Where to cut.
-
-    Returns:
-        All scores but `segments_at_half`.
+    Labels are the leaf of each pixel, (H, W). All scores but `segments_at_half`.
 
     Raises:
         ValueError: If the image has no partition, or another size than the labels.
@@ -145,11 +133,7 @@ def tree_boundary_counts(
 
 
 def hierarchy_scores(evaluation: Evaluation, num_images: int) -> dict[str, float]:
-    """Scores over images, equal on all ranks; all processes must call this.
-
-    Args:
-        evaluation: Of images.
-        num_images: How many to use, evenly spaced.
+    """Scores over evenly spaced images, equal on all ranks; all processes must call this.
 
     Returns:
         `covering_ods`, `covering_ois` and so on, see `OverScales`, `covering_granularity`, the

@@ -10,8 +10,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from maskfeat.batch import HeldOutImage
-from maskfeat.evaluate.clicking import OBJECT_SHARES, pick_target, session_ious, summarize_clicks
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
+from maskfeat.evaluate.clicking import (
+    OBJECT_SHARES,
+    ClicksWithRadius,
+    pick_target,
+    session_ious,
+    summarize_clicks,
+)
 from maskfeat.evaluate.metrics import best_node_ious
 from maskfeat.features.reading import FeatureModel
 from maskfeat.interactive.segmenter import InteractiveSegmenter

@@ -57,14 +57,9 @@ def score_partition(
 
 
 def score_labels(labels: IntArray, image: HeldOutImage) -> dict[str, float]:
-    """Compare one partition with the true ones.
+    """Compare one partition (H, W) with the true ones, at least one.
 
-    Args:
-        labels: Segment of each pixel, shape (H, W).
-        image: With at least one true partition; each score is the mean over them.
-
-    Returns:
-        `asa`, `boundary_recall`, `covering` and `components`, see `score_partition`.
+    `asa`, `boundary_recall`, `covering` and `components`, means over these, see `score_partition`.
     """
     scores = {
         name: mean_of_counted([metric(labels, target) for target in image.partitions])

@@ -12,12 +12,12 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.clicking import (
+    ClicksWithRadius,
     click_score_names,
     pick_target,
     session_ious,
     summarize_clicks,
 )
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import MeanScores
 from maskfeat.evaluate.protocol import (
     partition_score_names,
@@ -111,13 +111,7 @@ class Evaluation:
 def partition_scores(
     evaluation: Evaluation, num_images: int, num_segments: Sequence[int]
 ) -> dict[str, float]:
-    """Means of `score_partition` and `score_pairs` over images, equal on all ranks.
-
-    Args:
-        evaluation: Of images.
-        num_images: How many to use, evenly spaced.
-        num_segments: Segments to ask for.
-    """
+    """Means of `score_partition` and `score_pairs` over images, equal on all ranks."""
 
     def score(index: int) -> dict[str, float]:
         image: HeldOutImage = evaluation.items[index]
@@ -133,11 +127,6 @@ def click_scores(evaluation: Evaluation, num_targets: int, max_clicks: int) -> d
     """Means of `summarize_clicks` over targets, equal on all ranks.
 
     The model answers in an `InteractiveSegmenter`, to clicks that carry their click radius.
-
-    Args:
-        evaluation: Of images or click targets.
-        num_targets: How many objects to click.
-        max_clicks: Clicks per object.
     """
     segmenter = ClicksWithRadius(InteractiveSegmenter(evaluation.model))
 
@@ -187,12 +176,7 @@ def with_progress(trainer: Trainer, items: Sequence[Item], title: str) -> Iterat
 
 
 def held_out_items(trainer: Trainer, stage: str, source: Source) -> Sequence[Any]:
-    """The items to evaluate on: the source where one was given, else those of the datamodule.
-
-    Args:
-        trainer: Holds the datamodule.
-        stage: "val" or "test".
-        source: What the user passed in.
+    """The items of "val" or "test": of the source where there is one, else of the datamodule.
 
     Raises:
         ValueError: If there is no source and no datamodule with `held_out`.

@@ -46,13 +46,9 @@ def save_gradients(module: LightningModule, checkpoint: dict[str, Any]) -> None:
 
 
 def restore_gradients(module: LightningModule, saved: dict[str, Any]) -> None:
-    """Give parameters the gradients of a checkpoint; call it when training begins.
+    """Give parameters the gradients saved in a checkpoint; call it when training begins.
 
     Where a step has another number of batches now, they are left out, which is logged.
-
-    Args:
-        module: At the start of its fit, on its device.
-        saved: The checkpoint's `maskfeat_gradients`.
 
     Raises:
         ValueError: If the gradients are not those of this module's parameters.

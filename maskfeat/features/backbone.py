@@ -95,14 +95,8 @@ def size_multiple(
 ) -> int:
     """Of what sides must be a multiple so that every map lies at its stride, found by a trial.
 
-    Strides alone do not tell: some networks enlarge a map of odd sides. On the meta device,
-    which computes nothing, they have to do.
-
-    Args:
-        name: Of the backbone, for errors.
-        network: As `build_backbone` gives it, likewise the next two.
-        strides: See there.
-        channels: See there.
+    Strides alone do not tell: some networks enlarge a map of odd sides. On the meta device, which
+    computes nothing, they have to do.
 
     Raises:
         ValueError: If the network takes images of one size alone, or a map is larger or smaller

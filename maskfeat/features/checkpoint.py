@@ -11,7 +11,7 @@ import torch
 from fsspec.core import url_to_fs
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from maskfeat.features.unreadable import load_archive
+from maskfeat.features.stored_config import load_archive
 from maskfeat.files import whole_file
 
 # Without these Lightning cannot begin to read it.

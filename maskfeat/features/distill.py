@@ -37,8 +37,7 @@ def pair_distillation_loss(features: Tensor, scale: Tensor | float, target: Tens
         target: Probabilities of the teacher, float in (0, 1), shape (B, P, P).
 
     Returns:
-        The mean over all pairs of different points, a scalar of at least 0; it is 0 where both
-        agree.
+        The mean over all pairs of different points, a scalar of at least 0; 0 where both agree.
     """
     x = scale * pair_distances(features) + _SOFTNESS
     t = torch.tanh(x / 2)  # 1 - p
@@ -52,12 +51,8 @@ def pair_distillation_loss(features: Tensor, scale: Tensor | float, target: Tens
 def boundary_distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence of predicted from given probabilities of boundaries.
 
-    Args:
-        logits: Of the student, float, shape (B, 2, H, W).
-        target: Probabilities of the teacher in [0, 1], same shape; -1 is not counted.
-
-    Returns:
-        A scalar of at least 0; it is 0 where both agree.
+    Logits of the student and probabilities of the teacher in [0, 1], -1 where they are not counted,
+    float, shape (B, 2, H, W). A scalar of at least 0; 0 where both agree.
     """
     is_counted = (target >= 0).float()
     target = target.float().clamp(1e-6, 1 - 1e-6)
@@ -126,13 +121,7 @@ class DistillationLoss(nn.Module):
         return self.boundary_weight > 0
 
     def of_outputs(self, outputs: Outputs) -> Loss:
-        """All terms.
-
-        Args:
-            outputs: Of the student.
-
-        Returns:
-            The weighted sum, and "pairs", "boundaries" and "masks" as parts, where they count.
+        """The weighted sum of all terms of a student, those that count as parts.
 
         Raises:
             ValueError: If boundaries count, and the student has no head for them.

@@ -21,10 +21,7 @@ class Loss(NamedTuple):
 
 
 def pair_similarity(membership: Tensor) -> tuple[Tensor, Tensor]:
-    """Jaccard similarity of the mask sets of every two points.
-
-    Args:
-        membership: bool, shape (B, M, P).
+    """Jaccard similarity of the mask sets of every two points, of membership bool (B, M, P).
 
     Returns:
         s = |masks that hold both| / |masks that hold at least one|, float32 in (0, 1), and the

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -16,13 +17,8 @@ def weight_groups(
 ) -> list[dict[str, Any]]:
     """Groups for AdamW.
 
-    Args:
-        net: The network; it has a `backbone` if the backbone's rate is not 1.
-        loss: Its own weights, if any, do not decay.
-        rate: Learning rate.
-        backbone_rate: The backbone's share of it.
-        weight_decay: Of weights of two or more dimensions; norms, biases and the scale do not
-            decay.
+    The backbone, where its rate is not 1, has that share of the learning rate. Weights of two or
+    more dimensions decay; norms, biases, the scale, and what the loss learns do not.
     """
     slow = [] if backbone_rate == 1 else list(net.get_submodule("backbone").parameters())
     is_slow = {id(p) for p in slow}
@@ -43,10 +39,8 @@ def warmup_cosine(
 ) -> Callable[[int], float]:
     """Share of the peak learning rate at each step.
 
-    Args:
-        warmup_steps: Steps over which it rises linearly to 1.
-        total_steps: Steps in all; infinity keeps it at 1 after the warm-up.
-        final_share: Where the cosine ends.
+    It rises linearly to 1 over the warm-up, then falls as a cosine to the final share at the last
+    of all steps; if these are infinite, it stays at 1.
     """
 
     def share(step: int) -> float:
@@ -80,3 +74,33 @@ def averaged_copy(net: nn.Module, decay: float) -> AveragedModel:
     averaged.requires_grad_(False)  # follows the net; no gradient, and none expected by DDP
     averaged.eval()
     return averaged
+
+
+class ScaleGrowth(Callback):
+    """Lets the scale of squared distances grow geometrically over training.
+
+    p = 2 / (1 + exp(scale * d2)): a small scale repels over long distances, and orders all
+    components along the line; a large one repels over short ones, and leaves room for more
+    components on it. The net's own `scale` is where it starts; set `learn_scale: false`.
+
+    Args:
+        end: The scale at the last step, positive.
+    """
+
+    def __init__(self, end: float) -> None:
+        if not end > 0:
+            raise ValueError(f"end must be positive, got {end}")
+        self.end = end
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+    ) -> None:
+        """Set the scale of this step."""
+        net: Any = pl_module.net
+        start = float(net.config["scale"])
+        progress = min(1.0, trainer.global_step / max(1.0, trainer.estimated_stepping_batches))
+        net.log_scale.data.fill_(math.log(start) + progress * math.log(self.end / start))

@@ -21,9 +21,8 @@ from typing_extensions import Self
 from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
-from maskfeat.features.boundary import BoundaryDecoder, BoundarySum
 from maskfeat.features.color import color_distances
-from maskfeat.features.decoder import DecoderStep, Stem, width_at
+from maskfeat.features.decoder import BoundaryDecoder, BoundarySum, DecoderStep, Stem, width_at
 from maskfeat.features.reading import Features
 
 
@@ -46,7 +45,7 @@ class FeaturePyramid(nn.Module):
         boundary: Whether there is a head for boundaries, too: the probability that a boundary runs
             right of, or below, each pixel.
         boundary_width: Channels of the boundary head at strides of 4 and coarser; it is then
-            a top-down path of its own, see `maskfeat.features.boundary.BoundaryDecoder`. Null is
+            a top-down path of its own, see `maskfeat.features.decoder.BoundaryDecoder`. Null is
             one 1x1 convolution of each of the decoder's maps of strides up to 4.
         finest_channels: Channels of the finest level; null takes c0 * 4^l as for the others.
         color: Whether superpixels follow the color of the image, too. It changes no weight.
@@ -155,14 +154,10 @@ class FeaturePyramid(nn.Module):
         return self._maps(images)[0]
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Compute the pyramid and the map of boundaries.
+        """The pyramid of normalized images, as `forward` gives it, and the map of boundaries.
 
-        Args:
-            images: As for `forward`.
-
-        Returns:
-            The pyramid, as `forward` gives it, and, where the network has the head, logits of "a
-            boundary runs right of (channel 0), below (channel 1) this pixel", (B, 2, H, W).
+        The latter, where the network has the head, are logits of "a boundary runs right of (channel
+        0), below (channel 1) this pixel", (B, 2, H, W).
         """
         return self._maps(images)
 
@@ -221,17 +216,15 @@ class FeaturePyramid(nn.Module):
     def features_batch(
         self, images: Sequence[ImageLike], inner_strides: Sequence[int] = (), batch_size: int = 8
     ) -> list[Features]:
-        """Features of several images; those of one size go through the network together.
+        """Features of several images, in order; those of one size go through it together.
 
-        Each equals that of `features` but for rounding. A GPU gains by it; a CPU hardly does.
+        Each equals that of `features` but for rounding. A GPU gains by it; a CPU hardly does. Those
+        of one batch share memory.
 
         Args:
             images: Each as for `features`; sizes may differ.
             inner_strides: As for `features`.
             batch_size: Most images at once.
-
-        Returns:
-            In the order of the images. Those of one batch share memory.
 
         Raises:
             ValueError: As `features`, or if `batch_size` is below 1.

@@ -55,12 +55,8 @@ def sample_pyramid(pyramid: Sequence[Tensor], strides: Sequence[int], points_yx:
 def same_mask_probability(d2: Tensor, scale: Tensor | float) -> Tensor:
     """The share of masks holding either pixel that hold both, as the distance predicts it.
 
-    Args:
-        d2: Squared feature distances, any shape.
-        scale: Positive factor, learned with the features.
-
-    Returns:
-        p = 2 / (1 + exp(scale * d2)), in (0, 1], shape of `d2`.
+    p = 2 / (1 + exp(scale * d2)), in (0, 1], for squared feature distances d2 of any shape and a
+    positive scale, which is learned with the features.
     """
     return 2 * torch.sigmoid(-scale * d2)
 
@@ -76,15 +72,10 @@ class FeatureModel(Protocol):
 def features_of(
     model: FeatureModel, rgb: npt.NDArray[np.uint8], inner_strides: Sequence[int] = ()
 ) -> Features:
-    """Features of one image, with maps inside the network where they are wanted.
-
-    Args:
-        model: A `FeaturePyramid` where there are `inner_strides`.
-        rgb: uint8, shape (H, W, 3).
-        inner_strides: See `FeaturePyramid.features`.
+    """Features of an image, uint8 (H, W, 3), with maps inside the network where they are wanted.
 
     Raises:
-        ValueError: If the model has no maps of such strides.
+        ValueError: If the model has no maps of such strides, see `FeaturePyramid.features`.
     """
     if not inner_strides:
         return model.features(rgb)
@@ -212,15 +203,7 @@ class Features:
         return stack
 
     def distance(self, points_yx: npt.ArrayLike, others_yx: npt.ArrayLike) -> FloatArray:
-        """Squared feature distances of every point to every other one.
-
-        Args:
-            points_yx: Shape (N, 2), inside the image.
-            others_yx: Shape (K, 2), inside the image.
-
-        Returns:
-            d2, float32, shape (N, K).
-        """
+        """Squared feature distances of points (N, 2) to others (K, 2) inside the image, (N, K)."""
         left, right = torch.from_numpy(self.at(points_yx)), torch.from_numpy(self.at(others_yx))
         exact = "donot_use_mm_for_euclid_dist"  # no cancellation between near vectors
         return to_numpy(torch.cdist(left, right, compute_mode=exact).square())

@@ -15,12 +15,12 @@ from maskfeat.batch import Batch
 from maskfeat.features import weights
 from maskfeat.features.accumulation import GRADIENTS_KEY, restore_gradients, save_gradients
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
-from maskfeat.features.network import CLASS_KEY, check_class, checked_network
 from maskfeat.features.objective import Boundaries, Objective
 from maskfeat.features.optimization import averaged_copy, warmup_cosine, weight_groups
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.features.sharding import gathered, whole
+from maskfeat.features.stored_config import CLASS_KEY, check_class, checked_network
 
 if TYPE_CHECKING:  # not there in the lowest version of Lightning that is allowed
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig

@@ -14,14 +14,20 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from maskfeat.arguments import checked_number
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.device import device_of
-from maskfeat.features.lab import LabEncoder
 from maskfeat.features.model_file import find_model
-from maskfeat.features.network import CLASS_KEY, class_entry, class_to_build
 from maskfeat.features.onnx_encoder import CARD_KEY, OnnxEncoder
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.features.stored_config import check_fit, checked_config, checked_weights
-from maskfeat.features.unreadable import load_archive
+from maskfeat.features.stored_config import (
+    CLASS_KEY,
+    check_fit,
+    checked_config,
+    checked_weights,
+    class_entry,
+    class_to_build,
+    load_archive,
+)
 from maskfeat.files import whole_file
 from maskfeat.tensor_file import check_tensors, with_checksum
 
@@ -38,9 +44,7 @@ _BOUNDARY = "boundary_heads."
 def net_entry(net: FeaturePyramid, prefix: str) -> dict[str, Any]:
     """What a checkpoint must hold so that `load` can build the network again.
 
-    Args:
-        net: The network.
-        prefix: Where its weights to be used lie in the state_dict.
+    The prefix says where its weights to be used lie in the state_dict.
     """
     return {CONFIG_KEY: dict(net.config), PREFIX_KEY: prefix, **class_entry(net)}
 
@@ -136,14 +140,8 @@ def start_from(
 def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> None:  # noqa: ANN401 - of a file
     """Refuse weights of a network that was built otherwise.
 
-    Args:
-        net: The network that is to have them.
-        config: That of the network that had them, as in `net_entry`.
-        origin: The name of their file.
-        instead: What to set if model.net is to stay as it is, the end of the sentence.
-
-    Raises:
-        ValueError: Says in what they differ.
+    The error names the origin, says in what the settings of its file differ, and ends in what to
+    set instead if model.net is to stay as it is.
     """
     if not isinstance(config, dict):
         raise ValueError(f"{origin} holds no settings of a maskfeat network; take another file")

@@ -13,11 +13,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from maskfeat.features.model_file import WEIGHTS_NAME, find_model
-from maskfeat.features.network import class_entry
 from maskfeat.features.onnx_encoder import OnnxEncoder
 from maskfeat.features.pyramid import FeaturePyramid
-from maskfeat.features.stored_config import checked_weights
-from maskfeat.features.unreadable import load_archive
+from maskfeat.features.stored_config import checked_weights, class_entry, load_archive
 from maskfeat.features.weights import DECODER_PREFIX, cast, load, read_card, save
 from maskfeat.files import whole_file
 from maskfeat.interactive.decoder import ClickDecoder, PromptDecoder

@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 
 from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
-from maskfeat.features.lab import LAB_SCALE
+from maskfeat.features.color import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, OutlineCutter, SuperpixelCutter
 from maskfeat.interactive.decoder import DecodedImage, PromptDecoder

@@ -100,11 +100,8 @@ class RegionClassifier:
     ) -> None:
         """Learn from all that is labeled.
 
-        Args:
-            descriptors: Shape (N, D).
-            classes: Class of each, (N,), in 0 to L - 1.
-            weights: How much each counts, above 0, (N,).
-            images: From which image each comes, (N,).
+        Of descriptors (N, D): the class of each, 0 to L - 1, how much it counts, above 0, and from
+        which image it comes, (N,).
 
         Raises:
             ValueError: If lengths differ or a class is out of range.

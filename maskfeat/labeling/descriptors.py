@@ -19,7 +19,7 @@ from skimage.color import rgb2lab
 from torch import nn
 
 from maskfeat.batch import normalize_images
-from maskfeat.features.backbone import backbone_maps, build_backbone
+from maskfeat.features.backbone import backbone_maps
 from maskfeat.features.cache import model_digest
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
@@ -106,58 +106,6 @@ class BackboneMaps:
         """The maps of stride `min_stride` and above, finest first."""
         sides = tuple(max(1, round(n / self._multiple)) * self._multiple for n in rgb.shape[:2])
         maps = _maps_of(self._network, normalize_images(_resized(rgb, sides)))
-        return [maps[place] for place in self._kept]
-
-
-class TimmMaps:
-    """Frozen maps of any timm network with `features_only`, e.g. one that knows classes.
-
-    `vit_small_patch14_dinov2.lvd142m` and its kin (base, large, reg4) see the image resized to the
-    518 x 518 pixels of their training, 37 x 37 patches; `vit_small_patch16_dinov3.lvd1689m`, the
-    ConvNeXts of DINOv3 (`convnext_tiny.dinov3_lvd1689m`) and other networks for any size see it
-    at its own.
-
-    Args:
-        name: As timm has it.
-        weights: True takes timm's, from its cache or the hub; a path takes a file in timm's
-            format; False leaves them random, which is for tests.
-        min_stride: Finer maps are left out.
-        device: Where to compute.
-
-    Raises:
-        ValueError: If timm does not know the name or the model gives no maps.
-        FileNotFoundError: If the weights cannot be had.
-    """
-
-    def __init__(
-        self,
-        name: str = "vit_small_patch14_dinov2.lvd142m",
-        weights: bool | str = True,
-        min_stride: int = 4,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        network, strides, _ = build_backbone(name, weights)
-        self._network = network.to(device).eval().requires_grad_(False)
-        inner = getattr(network, "model", network)  # that of a transformer is wrapped
-        settings = getattr(inner, "pretrained_cfg", None) or {}
-        self._mean = torch.tensor(settings.get("mean", (0.485, 0.456, 0.406))).view(3, 1, 1)
-        self._std = torch.tensor(settings.get("std", (0.229, 0.224, 0.225))).view(3, 1, 1)
-        is_fixed = settings.get("fixed_input_size", False)
-        self._size = tuple(settings["input_size"][1:]) if is_fixed else None
-        self._stride = max(strides)
-        self._device = device
-        # A transformer gives several maps of one stride: the last knows most.
-        last = {stride: place for place, stride in enumerate(strides)}
-        kept = [place for stride, place in sorted(last.items()) if stride >= min_stride]
-        self._kept = kept or [len(strides) - 1]
-        self.key = f"timm-1-{name}-{min_stride}-{weights_key(network)}"
-
-    def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
-        """The last map of each stride, finest first."""
-        stride = self._stride
-        sides = self._size or tuple(max(1, round(n / stride)) * stride for n in rgb.shape[:2])
-        images = (_resized(rgb, sides) / 255 - self._mean) / self._std
-        maps = _maps_of(self._network, images.to(self._device))
         return [maps[place] for place in self._kept]
 
 

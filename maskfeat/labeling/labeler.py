@@ -29,9 +29,8 @@ from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.click_log import IGNORED, Click, ClickFile
 from maskfeat.labeling.descriptors import FeatureExtractor, default_extractor
 from maskfeat.labeling.examples import superpixel_at
-from maskfeat.labeling.export import Format, export_labels
+from maskfeat.labeling.export import Format, KeptLabels, export_labels
 from maskfeat.labeling.image_store import ImageStore
-from maskfeat.labeling.kept_labels import KeptLabels
 from maskfeat.labeling.learner import (
     Acquisition,
     Learner,
@@ -266,12 +265,9 @@ class Labeler:
             return Proposal(labels, confidence, found.energy, kept is not None)
 
     def superpixel_proposal(self, image: int, learn: bool = True) -> SuperpixelLabels:
-        """The same for the superpixels of `store.get(image)`: a few thousand numbers, not millions.
+        """The same for the superpixels of `store.get(image)`: some thousand numbers, not millions.
 
-        Args:
-            image: Number of the image.
-            learn: Whether to learn from new clicks first; their regions are hard constraints
-                anyway.
+        If it does not `learn` from new clicks first, their regions are hard constraints anyway.
 
         Raises:
             ValueError: As `proposal`.

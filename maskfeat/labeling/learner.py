@@ -207,13 +207,11 @@ def from_there_on(num: int, after: int | None) -> list[int]:
 
 
 def most_wanted(ready: Sequence[int], acquisition: Acquisition, learner: Learner) -> int:
-    """The image that the acquisition function ranks first.
+    """Of prepared images, at least one, that which the acquisition function ranks first.
 
-    Args:
-        ready: Numbers of prepared images, at least one; the first wins a tie.
-        acquisition: "given" takes the first; "uncertain" that of highest mean entropy; "energy"
-            the highest energy of the cut among the six of highest entropy.
-        learner: What is learned; before anything is, the first is taken.
+    "given" takes the first; "uncertain" that of highest mean entropy; "energy" the highest energy
+    of the cut among the six of highest entropy. The first wins a tie, as it does before anything is
+    learned.
     """
     if acquisition == "given" or not learner.knows_classes:
         return ready[0]

@@ -95,14 +95,9 @@ def prepare(
     size: tuple[int, int],
     per_megapixel: int,
 ) -> PreparedImage:
-    """Cut an image into superpixels and describe them.
+    """Cut an image, uint8 (h, w, 3), into superpixels of its features and describe them.
 
-    Args:
-        rgb: uint8, shape (h, w, 3), as the features were computed of.
-        features: Of it.
-        extractor: Gives descriptors.
-        size: Of the image that rgb may be a reduced copy of.
-        per_megapixel: Superpixels for a million pixels of rgb.
+    The size is that of the image that rgb may be a reduced copy of.
     """
     graph = superpixels(features, per_megapixel)
     tree = hierarchy(graph).tree

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskfeat.arguments import ImageLike, array_of, checked_count, checked_number, rgb_of
 from maskfeat.arrays import BoolArray, Float64Array, Int32Array, IntArray
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import FeatureModel, Features
 from maskfeat.segment.superpixels import RegionGraph, superpixels
 

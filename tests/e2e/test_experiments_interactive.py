@@ -27,7 +27,7 @@ import targets  # noqa: E402
 
 from maskfeat.batch import ClickTarget  # noqa: E402
 from maskfeat.evaluate.metrics import iou  # noqa: E402
-from maskfeat.features.lab import LabEncoder  # noqa: E402
+from maskfeat.features.color import LabEncoder  # noqa: E402
 from maskfeat.segment.superpixels import superpixels  # noqa: E402
 from maskfeat.segment.tree import ward_tree  # noqa: E402
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import maskfeat
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.segment.inputs import as_features

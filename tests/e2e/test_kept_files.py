@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from maskfeat.features.cache import FeatureCache
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.labeling.descriptors import ColorAndTexture

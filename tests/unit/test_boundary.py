@@ -15,7 +15,7 @@ from test_local import local_batch
 from test_task import fit
 
 import maskfeat
-from maskfeat.features.boundary import BoundaryDecoder, BoundarySum
+from maskfeat.features.decoder import BoundaryDecoder, BoundarySum
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.task import FeatureTask
 from maskfeat.features.weights import CONFIG_KEY, save

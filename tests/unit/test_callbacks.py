@@ -22,12 +22,11 @@ from maskfeat.evaluate.callbacks import (
     InteractiveEvaluation,
     PartitionEvaluation,
 )
-from maskfeat.evaluate.clicking import pick_target, session_ious, summarize_clicks
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
+from maskfeat.evaluate.clicking import ClicksWithRadius, pick_target, session_ious, summarize_clicks
 from maskfeat.evaluate.comparison import ComparisonTable, markdown_table
 from maskfeat.evaluate.protocol import score_pairs, score_partition
 from maskfeat.evaluate.scoring import Evaluation, evenly_spaced
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter

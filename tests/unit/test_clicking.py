@@ -7,6 +7,7 @@ from drawn_images import four_fields
 from maskfeat.batch import ClickTarget, HeldOutImage
 from maskfeat.evaluate.clicking import (
     IOU_CLICKS,
+    ClicksWithRadius,
     Step,
     click_score_names,
     order_iou,
@@ -15,10 +16,9 @@ from maskfeat.evaluate.clicking import (
     session_ious,
     summarize_clicks,
 )
-from maskfeat.evaluate.clicks_with_radius import ClicksWithRadius
 from maskfeat.evaluate.metrics import iou
 from maskfeat.evaluate.simulated_users import random_click
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 

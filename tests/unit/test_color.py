@@ -8,8 +8,7 @@ from skimage.color import rgb2lab
 
 import maskfeat
 from maskfeat.features.cache import FeatureCache
-from maskfeat.features.color import color_distances
-from maskfeat.features.lab import LAB_SCALE
+from maskfeat.features.color import LAB_SCALE, color_distances
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import save

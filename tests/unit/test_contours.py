@@ -22,7 +22,7 @@ from maskfeat.evaluate.metrics import (
     boundary_fs,
 )
 from maskfeat.evaluate.metrics.boundaries import matched, num_matched
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.superpixels import border_pixels
 

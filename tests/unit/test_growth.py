@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 from test_task import fit, small_task
 
-from maskfeat.features.growth import ScaleGrowth
+from maskfeat.features.optimization import ScaleGrowth
 
 
 class Watch(L.Callback):

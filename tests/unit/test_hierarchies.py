@@ -17,7 +17,7 @@ from maskfeat.evaluate.hierarchies import (
     tree_boundary_counts,
 )
 from maskfeat.evaluate.metrics import boundary_fs, covering, variation_of_information
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
 

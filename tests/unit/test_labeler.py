@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskfeat import Labeler, ReadAs
 from maskfeat.data.annotations.painting import decode_annotations
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.files import file_digest
 from maskfeat.labeling.image_store import _MOST_OPEN
 
@@ -694,7 +694,7 @@ def test_odd_values_in_the_file_of_clicks_are_one_sentence(photos, out, part, va
 def test_one_process_labels_in_a_folder(photos, out) -> None:
     one = labeler(photos, out)
     program = (
-        "import sys; from maskfeat import Labeler; from maskfeat.features.lab import *\n"
+        "import sys; from maskfeat import Labeler; from maskfeat.features.color import *\n"
         "Labeler(sys.argv[1], ['a', 'b'], LabEncoder(), sys.argv[2])"
     )
     words = ["-c", program, photos, out]

@@ -15,7 +15,7 @@ from maskfeat.evaluate.protocol import (
     score_pairs,
     score_partition,
 )
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import Features
 
 

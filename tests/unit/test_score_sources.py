@@ -7,7 +7,7 @@ from drawn_images import ON_DISC, ON_GROUND, SIZE, drawn
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.labeling.classifier import RegionClassifier
 from maskfeat.labeling.descriptors import (
@@ -15,7 +15,6 @@ from maskfeat.labeling.descriptors import (
     ColorAndTexture,
     Joined,
     PyramidLevels,
-    TimmMaps,
     default_extractor,
     describe,
     extractor_key,
@@ -75,20 +74,6 @@ def test_a_source_is_known_by_its_weights_and_a_function_by_its_name() -> None:
     assert "mine" in extractor_key(Joined([mine, PyramidLevels()]))
     both = Joined([mine, PyramidLevels()])(drawn(), LabEncoder().features(drawn()))
     np.testing.assert_array_equal(both[0], mine(drawn(), None)[0])
-
-
-def test_any_timm_network_is_a_source_for_any_size_of_image() -> None:
-    extractor = TimmMaps("resnet18", weights=False)
-    maps = extractor(drawn(), LabEncoder().features(drawn()))
-    assert [one.shape for one in maps] == [(24, 32, 64), (12, 16, 128), (6, 8, 256), (3, 4, 512)]
-    assert describe(maps, RegionReader(HALVES, 2)).shape == (2, 960)
-
-
-def test_absent_weights_are_refused_in_one_sentence(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no weights file at .*give the path of timm"):
-        TimmMaps("resnet18", str(tmp_path / "absent.safetensors"))
-    with pytest.raises(ValueError, match="timm knows no model named 'nothing'"):
-        TimmMaps("nothing", False)
 
 
 def test_a_source_that_gives_something_else_is_refused() -> None:

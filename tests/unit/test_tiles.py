@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskfeat.evaluate.metrics import NestedOverlap
-from maskfeat.features.lab import LabEncoder
+from maskfeat.features.color import LabEncoder
 from maskfeat.features.reading import Features
 from maskfeat.features.weights import load
 from maskfeat.segment import tiles as tiles_module

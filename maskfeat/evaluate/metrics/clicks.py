@@ -68,13 +68,9 @@ def is_reached(ious: Sequence[float], threshold: float, max_clicks: int = 20) ->
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of some numbers, e.g. of clicks over targets.
+    """Of the mean of finite numbers, e.g. of clicks over targets.
 
-    Args:
-        values: Finite numbers, one per target.
-
-    Returns:
-        Sample standard deviation (n - 1) over the root of n; NaN for fewer than two.
+    Sample standard deviation (n - 1) over the root of n; NaN for fewer than two.
     """
     if len(values) < 2:
         return math.nan
@@ -84,11 +80,7 @@ def standard_error(values: Sequence[float]) -> float:
 def std_over_seeds(values: Sequence[float]) -> float:
     """How much one target's score depends on where the user happened to click.
 
-    Args:
-        values: The score, e.g. IoU after 5 clicks, once per seed of the user.
-
-    Returns:
-        Sample standard deviation (n - 1): its square is unbiased however few the seeds are. NaN
-        for fewer than two.
+    Sample standard deviation (n - 1) over the seeds of the user: its square is unbiased however few
+    they are. NaN for fewer than two.
     """
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

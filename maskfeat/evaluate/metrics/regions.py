@@ -1,4 +1,10 @@
-"""How well segments fit true segments, and one mask a true mask."""
+"""How well segments fit true segments, and one mask a true mask.
+
+All compare `labels`, the partition to evaluate, any integers, shape (H, W), whose numbers carry no
+order, with `target`, the true label map, integers, shape (H, W); -1 marks pixels that are not
+counted. They give NaN where nothing is counted, and raise a ValueError if the shapes differ, or are
+not those of label maps.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +21,7 @@ from maskfeat.evaluate.metrics.overlap import LabelMap, checked_label_maps, entr
 def achievable_segmentation_accuracy(labels: LabelMap, target: LabelMap) -> float:
     """Share of pixels that are right when each segment takes its best true segment's name.
 
-    ASA of Liu et al., "Entropy rate superpixel segmentation", CVPR 2011, Eq. 15.
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W); the numbers carry no order.
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-
-    Returns:
-        In (0, 1], over the counted pixels; NaN if there is none.
-
-    Raises:
-        ValueError: If the shapes differ, or are not those of label maps.
+    In (0, 1]. ASA of Liu et al., "Entropy rate superpixel segmentation", CVPR 2011, Eq. 15.
     """
     overlap = overlap_of(labels, target)
     if not overlap.count.size:
@@ -36,21 +32,11 @@ def achievable_segmentation_accuracy(labels: LabelMap, target: LabelMap) -> floa
 
 
 def covering(labels: LabelMap, target: LabelMap) -> float:
-    """Best IoU of each true segment, averaged over true segments by size.
+    """Best IoU of each true segment, averaged over true segments by size; in (0, 1].
 
-    Segmentation covering of Arbelaez et al., "Contour detection and hierarchical image
-    segmentation", TPAMI 2011, Eq. 8 (the covering of the ground truth by the partition).
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted,
-            in neither the sizes of true segments nor those of segments.
-
-    Returns:
-        In (0, 1]; NaN if no pixel is counted.
-
-    Raises:
-        ValueError: If the shapes differ, or are not those of label maps.
+    Pixels that are not counted are in no size. Segmentation covering of Arbelaez et al., "Contour
+    detection and hierarchical image segmentation", TPAMI 2011, Eq. 8 (the covering of the ground
+    truth by the partition).
     """
     overlap = overlap_of(labels, target)
     if not overlap.count.size:
@@ -64,21 +50,11 @@ def covering(labels: LabelMap, target: LabelMap) -> float:
 
 
 def undersegmentation_error(labels: LabelMap, target: LabelMap) -> float:
-    """How far segments leak over true borders.
+    """How far segments leak over true borders; not negative, 0 is perfect.
 
-    Neubert and Protzel, "Superpixel benchmark and comparison", Forum Bildverarbeitung 2012: where
-    a segment and a true segment meet, the smaller of the part inside and the part outside counts
-    as leak; the sum is divided by the number of pixels.
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-
-    Returns:
-        Not negative, 0 is perfect; NaN if no pixel is counted.
-
-    Raises:
-        ValueError: If the shapes differ, or are not those of label maps.
+    Neubert and Protzel, "Superpixel benchmark and comparison", Forum Bildverarbeitung 2012: where a
+    segment and a true segment meet, the smaller of the part inside and the part outside counts as
+    leak; the sum is divided by the number of pixels.
     """
     overlap = overlap_of(labels, target)
     if not overlap.count.size:
@@ -88,20 +64,10 @@ def undersegmentation_error(labels: LabelMap, target: LabelMap) -> float:
 
 
 def probabilistic_rand_index(labels: LabelMap, target: LabelMap) -> float:
-    """Share of pixel pairs that both partitions hold together or both part.
+    """Share of pixel pairs that both partitions hold together or both part; in [0, 1].
 
     The Rand index against one annotator; its mean over annotators is the probabilistic Rand index
-    of Unnikrishnan, Pantofaru, Hebert, TPAMI 2007.
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-
-    Returns:
-        In [0, 1]; NaN if fewer than two pixels are counted.
-
-    Raises:
-        ValueError: If the shapes differ, or are not those of label maps.
+    of Unnikrishnan, Pantofaru, Hebert, TPAMI 2007. NaN if fewer than two pixels are counted.
     """
     overlap = overlap_of(labels, target)
     num_pairs = overlap.num_pixels * (overlap.num_pixels - 1) / 2
@@ -115,20 +81,10 @@ def probabilistic_rand_index(labels: LabelMap, target: LabelMap) -> float:
 
 
 def variation_of_information(labels: LabelMap, target: LabelMap) -> float:
-    """What one does not know of one partition, knowing the other, both ways.
+    """What one does not know of one partition, knowing the other, both ways; 0 for equal ones.
 
     H(labels | target) + H(target | labels) of Meila, "Comparing clusterings", COLT 2003, in bits;
     with bits the agreement of humans on BSDS500 comes out as published (about 1.17).
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-
-    Returns:
-        Not negative, 0 for equal partitions; NaN if no pixel is counted.
-
-    Raises:
-        ValueError: If the shapes differ, or are not those of label maps.
     """
     overlap = overlap_of(labels, target)
     if not overlap.count.size:
@@ -140,20 +96,11 @@ def variation_of_information(labels: LabelMap, target: LabelMap) -> float:
 
 
 def compactness(labels: LabelMap) -> float:
-    """How round segments are: 4 pi area / perimeter^2, averaged by area.
+    """How round segments are: 4 pi area / perimeter^2, averaged by area; in (0, 0.785].
 
     Schick, Fischer, Stiefelhagen, "Measuring and evaluating the compactness of superpixels", ICPR
-    2012. The perimeter counts pixel sides, those on the rim of the image too, so a square has
-    pi / 4 = 0.785 and nothing more.
-
-    Args:
-        labels: The partition, any integers, shape (H, W).
-
-    Returns:
-        In (0, 0.785].
-
-    Raises:
-        ValueError: If the shape is not that of a label map.
+    2012. The perimeter counts pixel sides, those on the rim of the image too, so a square has pi /
+    4 = 0.785 and nothing more.
     """
     numbers, _ = checked_label_maps(labels, labels)
     _, index = np.unique(numbers, return_inverse=True)
