@@ -39,8 +39,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
-    start = _temporary_start(final)
-    _remove_leftovers(final.parent, start, host)
+    # Short, for the name of the file may have 255 bytes.
+    digest = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:12]
+    start = f".{re.sub(r'[^A-Za-z0-9._-]', '_', final.name)[:40]}-{digest}"
+    named = re.compile(rf"{re.escape(start)}\.(\d+)-[0-9a-f]+@{re.escape(host)}\.part")
+    for name in os.listdir(final.parent):  # what processes that were killed have left
+        match = named.fullmatch(name)
+        if match and not _is_alive(int(match.group(1))):
+            (final.parent / name).unlink(missing_ok=True)
     temporary = final.with_name(f"{start}.{os.getpid()}-{secrets.token_hex(4)}@{host}.part")
     try:
         with temporary.open("wb") as file:
@@ -67,21 +73,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _temporary_start(final: Path) -> str:
-    """How the names of a file's temporary files begin; short, for the file's may be 255 bytes."""
-    digest = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:12]
-    return f".{re.sub(r'[^A-Za-z0-9._-]', '_', final.name)[:40]}-{digest}"
-
-
-def _remove_leftovers(folder: Path, start: str, host: str) -> None:
-    """Remove parts of a file that processes of this machine left when they were killed."""
-    named = re.compile(rf"{re.escape(start)}\.(\d+)-[0-9a-f]+@{re.escape(host)}\.part")
-    for name in os.listdir(folder):
-        match = named.fullmatch(name)
-        if match and not _is_alive(int(match.group(1))):
-            (folder / name).unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -158,7 +158,12 @@ def _locked_file(lock: Path, folder: Path) -> IO[str]:
                 file.close()
                 raise
             file.seek(0)
-            holder = _read_holder(file.read())
+            try:
+                known: dict[str, Any] = json.loads(file.read())
+                where = f"process {known['process']} on {known['machine']}"
+                holder = f"{known['what']} ({where}, since {known['since']})"
+            except (ValueError, KeyError, TypeError):  # read in the instant before it was written
+                holder = "another process"
             file.close()
             raise FolderInUseError(
                 f"'{folder}' is in use by {holder}; stop that first, or take another folder"
@@ -178,15 +183,3 @@ def _write_holder(file: IO[str], what: str) -> None:
     file.truncate()
     json.dump(holder, file)
     file.flush()
-
-
-def _read_holder(text: str) -> str:
-    """Say who holds a lock, in the words that `_write_holder` left in its file."""
-    try:
-        holder: dict[str, Any] = json.loads(text)
-        return (
-            f"{holder['what']} (process {holder['process']} on {holder['machine']}, "
-            f"since {holder['since']})"
-        )
-    except (ValueError, KeyError, TypeError):  # read in the instant before it was written
-        return "another process"

@@ -143,7 +143,8 @@ class MaskfeatCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's
         """Make the trainer write checkpoints whole, unless the user brings another way."""
-        plugins = _listed(self._get(self.config_init, "trainer.plugins"))
+        given = self._get(self.config_init, "trainer.plugins") or []
+        plugins = list(given) if isinstance(given, (list, tuple)) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeFileCheckpointIO())
         trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
@@ -232,27 +233,15 @@ class MaskfeatCLI(LightningCLI):
             data.setup("fit")
 
     def before_validate(self) -> None:
-        """A last checkpoint that is asked for must exist, or random weights would be evaluated."""
-        self._check_last()
-        self._say_if_untrained()
-
-    before_test = before_predict = before_validate
-
-    def _check_last(self) -> None:
-        if self._get(self.config, "ckpt_path") != "last":
-            return
-        folder = self._folder_of_checkpoints()
-        if not has_last(folder):
+        """Refuse, where a last checkpoint is asked for, random weights; else warn of them."""
+        asked = self._get(self.config, "ckpt_path")
+        if asked == "last" and not has_last(folder := self._folder_of_checkpoints()):
             raise ValueError(
                 f"--ckpt_path last found no checkpoint in {folder}; give the path of one, or the "
                 "--run_name of a run that has one"
             )
-
-    def _say_if_untrained(self) -> None:
-        """Warn of random weights: a fair baseline, but mostly a mistake."""
-        has_weights = self._get(self.config, "ckpt_path") or self._get(
-            self.config, "model.start_from"
-        )
+        # A fair baseline, but mostly a mistake.
+        has_weights = asked or self._get(self.config, "model.start_from")
         is_requeued = SLURMEnvironment.detect() and list(
             Path(self.trainer.default_root_dir).glob("hpc_ckpt_*")  # which Lightning then takes
         )
@@ -262,13 +251,9 @@ class MaskfeatCLI(LightningCLI):
                 "for the run of that --run_name, or --ckpt_path with the path of a checkpoint"
             )
 
+    before_test = before_predict = before_validate
+
     def _folder_of_checkpoints(self) -> Path:
         saver = self.trainer.checkpoint_callback
         folder = getattr(saver, "dirpath", None) or Path(self.trainer.log_dir or ".", "checkpoints")
         return Path(folder)
-
-
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - None, one or several
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -125,17 +125,13 @@ def in_one_line(message: str) -> str:
         ]
     if not faults or not (keys or "Does not validate" in message):
         return message
-    fault = _in_plain_words("; ".join(faults))
+    fault = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(faults))
+    fault = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]", r"expected one of \1", fault)
+    fault = fault.replace("Expected a int", "expected an int").replace("Expected a", "expected a")
+    fault = fault.replace(". Got value: ", ", got ")
     given = _GIVEN.search(message)
     if given and ", got " not in fault and not given[1].startswith(("NestedArg(", "Namespace(")):
         fault += f", got {given[1]}"
     # The parser of a class gives one line already.
     joint = "." if re.match(r"[\w.]+: expected ", fault) else ": "
     return ".".join(keys) + joint + fault if keys else fault
-
-
-def _in_plain_words(text: str) -> str:
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
-    text = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]", r"expected one of \1", text)
-    text = text.replace("Expected a int", "expected an int").replace("Expected a", "expected a")
-    return text.replace(". Got value: ", ", got ")

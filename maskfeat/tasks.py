@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -42,20 +43,13 @@ def named_task(words: Sequence[str]) -> TaskName:
     words = resolve_configs(words)
     found: Any = _FEATURES
     for config in named_configs(words):
-        if Path(config).is_file():
-            found = _key_of(Path(config), "task", found)
+        # One that is no YAML has no such key, as the parser will say.
+        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+            settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+            found = settings.get("task", found) if isinstance(settings, dict) else found
     for before, word in zip(("", *words), words, strict=False):
         if before == "--task":
             found = word
         elif word.startswith("--task="):
             found = word.partition("=")[2]
     return found if found in get_args(TaskName) else _FEATURES
-
-
-def _key_of(config: Path, key: str, otherwise: Any) -> Any:  # noqa: ANN401 - of a file
-    """The value of a key of a config; one that is no YAML has none, as the parser will say."""
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return otherwise
-    return settings.get(key, otherwise) if isinstance(settings, dict) else otherwise

@@ -227,13 +227,7 @@ class ShardDataModule(CountedBatches):
 
 
 class HeldOutExamples(Dataset[Any]):
-    """The middle crop of held-out images, always the same.
-
-    Args:
-        shards: The images.
-        indices: Which of them.
-        make_example: Cuts an example out of one.
-    """
+    """The middle crops of some held-out images, always the same."""
 
     def __init__(
         self, shards: IndexedShards, indices: Sequence[int], make_example: MakeExample
@@ -256,11 +250,7 @@ class HeldOutExamples(Dataset[Any]):
 
 
 class PredictionImages(IterableDataset[dict[str, Any]]):
-    """Images one after another; one that cannot be read is named in the log and left out.
-
-    Args:
-        paths: Files.
-    """
+    """Images one after another; one that cannot be read is named in the log and left out."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths

@@ -34,9 +34,7 @@ _AHEAD = 3
 class OrderedPool:
     """Processes that map a function over items.
 
-    Args:
-        num_workers: Processes; 0 works in this one. None takes one for each core that this
-            process may use.
+    Their number 0 works in this one; None takes one for each core that this process may use.
     """
 
     def __init__(self, num_workers: int | None = None) -> None:
@@ -93,12 +91,7 @@ def prepare_worker() -> None:
 
 
 class Progress:
-    """A bar over the samples of the input at hand.
-
-    Args:
-        is_shown: Whether there is one at all.
-        num_inputs: How many there will be.
-    """
+    """A bar over the samples of the input at hand, one of a number of inputs."""
 
     def __init__(self, is_shown: bool, num_inputs: int) -> None:
         self._bar = progress.Progress(
@@ -120,13 +113,7 @@ class Progress:
         self._bar.stop()
 
     def start(self, name: str, total: int, completed: int = 0) -> None:
-        """Go on to the next input.
-
-        Args:
-            name: What to call it.
-            total: Its samples.
-            completed: How many of them are done already.
-        """
+        """Go on to the next input, of `total` samples; some of them are done already."""
         self._number += 1
         text = f"{name} ({self._number} of {self._num_inputs})"
         self._bar.reset(self._task, description=text, total=total, completed=completed, rate="")

@@ -213,7 +213,7 @@ def shrink(key: str, number: int, sample: SourceSample, settings: Settings) -> S
 
     Raises:
         SampleError: "no masks" if none is left, "bad rle" if they have more runs than training
-            reads, or as `maskfeat.data.annotations.image.decode_image`.
+            reads, or as `decode_image`.
     """
     size = reduced_size(sample.size, settings.size)
     is_taken = np.array(

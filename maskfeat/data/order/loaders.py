@@ -80,15 +80,9 @@ class TrainerWatch:
 
 
 class EpochSampler(SequentialSampler):
-    """Gives the sample indices of this rank in the current epoch.
+    """Gives the sample indices of a rank in the current epoch, see `indices_of`.
 
     Sequential by name, as it shuffles nothing: to overfit batches Lightning would replace another.
-
-    Args:
-        epoch_images: Images in an epoch, all ranks together.
-        batch_size: Images in a batch of one rank.
-        rank: This process.
-        world_size: Number of processes.
     """
 
     def __init__(self, epoch_images: int, batch_size: int, rank: int, world_size: int) -> None:
@@ -180,13 +174,7 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class IndexedLoader(ResumableLoader):
-    """Batches of indexed mode.
-
-    Args:
-        dataset: Takes the indices of `sampler`.
-        sampler: The schedule of this rank.
-        settings: Anything else that a DataLoader takes.
-    """
+    """Batches of indexed mode: of the indices that the sampler gives, the schedule of this rank."""
 
     def __init__(
         self,
@@ -208,9 +196,8 @@ class ScheduledExamples(Dataset[Any]):
     """Training examples by their index in the endless order of `maskfeat.data.order.schedule`.
 
     An example depends on its index alone, not on the worker, the rank or earlier reads. With
-    several sets, `maskfeat.data.order.schedule` says which set each index draws from; each set has
-    its own endless order. A sample that cannot be read is replaced by another of its set, chosen
-    by the index too.
+    several sets, `Mixture` says which set each index draws from; each set has its own endless
+    order. A sample that cannot be read is replaced by another of its set, chosen by the index too.
 
     Args:
         sets: The images of each set.

@@ -46,19 +46,13 @@ Passed = tuple[Raw, int]
 
 
 class StreamReader:
-    """Gives the samples of one reader in one epoch, from any state on.
+    """Gives the samples of one reader (of those of its rank) in one epoch, from any state on.
 
     Its slice of the endless order is, in each set, a list of parts of shards. It reads them one
     after another, a block of samples at a time, and gives each block shuffled. To go on from
     (part, start of the block, samples given) it reads one block again and skips the front of one
     shard. At the end of the slice it begins again, until the samples that could not be read are
     replaced and all batches are full.
-
-    Args:
-        plan: What is streamed.
-        number: This reader, of those of its rank.
-        epoch: The epoch.
-        state: Where to go on.
 
     Attributes:
         set_number: The set that the last sample came from.
@@ -172,10 +166,6 @@ def _warn_of_count(url: str, num_samples: int, what: str, therefore: str) -> Non
 class StreamedBatches(IterableDataset[Any]):
     """Whole batches out of streams, made by the virtual readers of one rank one after another.
 
-    Args:
-        plan: What is streamed.
-        make_example: Cuts an example out of an image.
-
     Attributes:
         epoch: The epoch whose batches are given.
         start: Number of the next batch of it.
@@ -261,15 +251,10 @@ def finish(
     keep_crowds: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> T | SkippedSample:
-    """Read a sample and transform it.
+    """Read a sample and transform it, or say why there is none.
 
-    Args:
-        raw: Its files, or why there are none.
-        seeds: As `StreamReader` gives them.
-        transform: Makes the result of a sample; may raise `SampleError`. Its generator depends on
-            the seeds and the key alone.
-        keep_crowds: As in `maskfeat.data.annotations.sample.read_sample`.
-        limits: What a sample may ask for.
+    The generator that `transform` gets depends on the key and the seeds alone, which `StreamReader`
+    gives; it may raise `SampleError`.
     """
     if isinstance(raw, SkippedSample):
         return raw
@@ -289,10 +274,8 @@ def as_it_is(item: Any) -> Any:  # noqa: ANN401
 class StreamLoader(ResumableLoader):
     """Batches of streaming mode; it keeps the states of the readers.
 
-    Args:
-        dataset: Makes the batches of this rank.
-        settings: Anything else that a DataLoader takes, but for persistent workers: each epoch
-            starts them anew from the states of the readers.
+    It takes settings of a DataLoader, but for persistent workers: each epoch starts them anew from
+    the states of the readers.
 
     Attributes:
         reader_states: The state of each reader after the batches of this epoch so far; None

@@ -32,12 +32,7 @@ class CountedShard(NamedTuple):
 
 
 def count_samples(urls: Sequence[str], source: ShardSource) -> tuple[CountedShard, ...]:
-    """Count the samples of shards, in the cheapest way that there is.
-
-    Args:
-        urls: Paths, urls or allowed pipes, as `maskfeat.data.shards.names.expand_shards` gives
-            them.
-        source: Opens them.
+    """Count the samples of shards (see `expand_shards`), in the cheapest way that there is.
 
     Returns:
         Each with its number of samples: from the `index.json` beside it (that of

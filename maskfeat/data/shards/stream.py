@@ -42,13 +42,8 @@ def raw_samples(
     """Pair the members of a shard; those without their other half come last.
 
     A key counts once. Where it comes again, as in tars put together by `cat`, the first counts, as
-    in indexes; files left out are counted in a warning.
-
-    Args:
-        url: The shard.
-        source: Opens it.
-        wanted: Numbers of the samples to read. Those before are skipped without reading their
-            content, and the shard is closed after the last.
+    in indexes; files left out are counted in a warning. Samples before those wanted are skipped
+    without reading their content, and the shard is closed after the last.
 
     Yields:
         Number in the shard (0, 1, ..., first all that are complete) and files, of those wanted; or

@@ -72,13 +72,9 @@ class ShardWriter:
             self._temporary.unlink()
 
     def write_sample(self, key: str, jpg: bytes, annotation: Mapping[str, Any] | bytes) -> None:
-        """Add one sample.
+        """Add one sample: a JPEG, and its `image` and `annotations` as in SA-1B, or their file.
 
-        Args:
-            key: Name of the sample, without dot or slash, greater than the key before it.
-            jpg: The bytes of a JPEG file.
-            annotation: What goes to the JSON file: `image` and `annotations`, as in SA-1B; or
-                the file itself, from `maskfeat.formats.sa1b.json_bytes`.
+        Its key has no dot or slash and is greater than the key before it.
 
         Raises:
             ValueError: If the key is malformed or out of order.
