@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from maskfeat.app.annotation_state import Description, MaskRuns
-from maskfeat.app.label_map import LabelMapPainter, Layer, decoded, png_bytes
+from maskfeat.app.label_map import LabelMapPainter, decoded, png_bytes
 from maskfeat.arrays import BoolArray
 from maskfeat.data.annotations.painting import encode
 from maskfeat.data.annotations.read_as import ReadAs
@@ -118,7 +118,12 @@ def written_results(results: Results, painter: LabelMapPainter) -> Iterator[None
     )
     annotations = ",".join(_annotations(entries, results))
     rest = f'"image":{image},"annotations":[{annotations}]}}'.encode()
-    png = png_bytes(painter.painted(results.label_map, _layers(entries, results), results.size))
+    # From the lowest to the topmost: as a person ordered them, else the smallest on top.
+    shown = [(number, entry.share) for number, entry in sorted(entries.items()) if entry]
+    order = _places(results)
+    shown.sort(key=lambda one: order[one[0]] if results.order else -one[1])
+    layers = [(number, results.masks[number]) for number, _ in shown]
+    png = png_bytes(painter.painted(results.label_map, layers, results.size))
     digest = _digest(rest, png)
     with whole_file(results.annotations) as json_file, whole_file(results.label_map) as png_file:
         png_file.write(png)
@@ -180,14 +185,6 @@ def _entry(runs: MaskRuns, size: Size) -> _Entry | None:
     return _Entry(float(small.mean()), json.dumps(found, separators=(",", ":")))
 
 
-def _layers(entries: Mapping[int, _Entry | None], results: Results) -> list[Layer]:
-    """Masks from the lowest to the topmost: as a person ordered them, else the smallest on top."""
-    shown = [(number, entry.share) for number, entry in sorted(entries.items()) if entry]
-    order = _places(results)
-    shown.sort(key=lambda one: order[one[0]] if results.order else -one[1])
-    return [(number, results.masks[number]) for number, _ in shown]
-
-
 def _places(results: Results) -> dict[int, int]:
     """The place of each mask in the order; those that are not in it come last, by number."""
     rest = sorted(set(results.masks) - set(results.order))
@@ -200,18 +197,14 @@ def _annotations(entries: Mapping[int, _Entry | None], results: Results) -> list
     for number in sorted(entries, key=lambda one: places[one]):
         entry = entries[number]
         if entry is not None:
-            words = _words_of(results.descriptions.get(number, Description()))
-            label: dict[str, object] = {"label": number} if results.are_labels else {**words}
+            known = results.descriptions.get(number, Description())
+            name, class_name, color = vars(known).values()
+            words = {"label": class_name, "name": name, "color": color}
+            named = {key: word for key, word in words.items() if word}
+            label: dict[str, object] = {"label": number} if results.are_labels else {**named}
             rest = f",{json.dumps(label)[1:]}" if label else "}"
             annotations.append(f'{{"id":{number},{entry.text[1:-1]}{rest}')
     return annotations
-
-
-def _words_of(description: Description) -> dict[str, str]:
-    """The words of a description that are not empty, by their names in a file."""
-    name, class_name, color = vars(description).values()
-    words = {"label": class_name, "name": name, "color": color}
-    return {key: word for key, word in words.items() if word}
 
 
 def _point_inside(mask: BoolArray, size: Size) -> tuple[int, int]:

@@ -44,7 +44,13 @@ def export(
             command, scores); it is kept inside, for `maskfeat.read_card`.
         full: Weights in 32 bits instead of 16: twice the size, and exact. ONNX always has them.
     """
-    path = _checked_out(checkpoint, out, format)
+    if format not in (None, *_ENDINGS):
+        raise ValueError(f"format must be one of {', '.join(_ENDINGS)}, got '{format}'")
+    ending = _ENDINGS[format or "safetensors"]
+    path = Path(Path(checkpoint).name).with_suffix(ending) if out is None else Path(out)
+    wanted = list(_ENDINGS.values()) if format is None else [ending]
+    if path.suffix not in wanted:
+        raise ValueError(f"out must end in {' or '.join(wanted)}, got '{out}'")
     if card is not None and not Path(card).is_file():
         raise FileNotFoundError(f"no card at '{card}'; give a Markdown file, or leave --card out")
     source = find_model(checkpoint)
@@ -59,19 +65,6 @@ def export(
     )
     for file in files:
         _LOG.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
-
-
-def _checked_out(checkpoint: str, out: str | None, format: str | None) -> Path:
-    """The file to write, whose ending is that of the format."""
-    if format not in (None, *_ENDINGS):
-        raise ValueError(f"format must be one of {', '.join(_ENDINGS)}, got '{format}'")
-    ending = _ENDINGS[format or "safetensors"]
-    if out is None:
-        return Path(Path(checkpoint).name).with_suffix(ending)
-    wanted = list(_ENDINGS.values()) if format is None else [ending]
-    if Path(out).suffix not in wanted:
-        raise ValueError(f"out must end in {' or '.join(wanted)}, got '{out}'")
-    return Path(out)
 
 
 def _write_safetensors(source: Path, path: Path, card: str, full: bool) -> list[Path]:

@@ -209,7 +209,12 @@ class LabelViews:
     def _is_prepared(self, number: int, timeout_s: float) -> bool:
         if 0 <= number and self.labeler.store.is_prepared(number):
             return True  # to be read in a moment
-        future = self._future(number)
+        self._check_number(number)
+        with self._lock:
+            future = self._preparing.get(number)
+            if future is None:
+                future = self._worker.submit(lambda: self.labeler.store.get(number), is_ahead=False)
+                self._preparing[number] = future
         wait([future], timeout_s)
         if not future.done():
             return False
@@ -221,15 +226,6 @@ class LabelViews:
     def _check_number(self, number: int) -> None:
         if not 0 <= number < len(self.labeler.paths):
             raise ValueError(f"there is no image {number} among {len(self.labeler.paths)}")
-
-    def _future(self, number: int) -> Future[PreparedImage]:
-        self._check_number(number)
-        with self._lock:
-            future = self._preparing.get(number)
-            if future is None:
-                future = self._worker.submit(lambda: self.labeler.store.get(number), is_ahead=False)
-                self._preparing[number] = future
-            return future
 
 
 def _numbers(given: Any, count: int, name: str) -> list[int]:  # noqa: ANN401

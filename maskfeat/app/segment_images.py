@@ -49,7 +49,18 @@ def segment_image(
         ValueError: If it has more than 65,536 segments.
     """
     path, folder = task.path, task.folder
-    tree = _hierarchy(rgb, encoder, work, path)
+    if work.tile and rgb.shape[0] * rgb.shape[1] > work.max_megapixels * 1e6:
+        graph = superpixels_by_tiles(rgb, encoder)
+        tree = hierarchy(graph, merge_classifier=None if work.model == "lab" else "default")
+    else:
+        small = reduced(rgb, work.max_megapixels)  # means of its pixels in boxes
+        if small is not rgb:
+            logging.getLogger("maskfeat").info(
+                "'%s', %d x %d, is reduced to %d x %d before it is segmented, and its segments are "
+                "enlarged again",
+                *(path, *rgb.shape[1::-1], *small.shape[1::-1]),
+            )
+        tree = hierarchy(encoder(small))
     segments = tree.segments_of_superpixels(**work.cut)
     num_segments = int(segments.max()) + 1
     if num_segments > MAX_SEGMENTS:
@@ -75,14 +86,6 @@ def segment_image(
         file.write(json_bytes(content))
 
 
-def _hierarchy(rgb: RgbImage, encoder: Encoder, work: Work, path: Path) -> Hierarchy:
-    """The tree of an image: at full resolution by tiles, or reduced if it is too large."""
-    if not work.tile or rgb.shape[0] * rgb.shape[1] <= work.max_megapixels * 1e6:
-        return hierarchy(encoder(_reduced(rgb, work.max_megapixels, path)))
-    graph = superpixels_by_tiles(rgb, encoder)
-    return hierarchy(graph, merge_classifier=None if work.model == "lab" else "default")
-
-
 def _contours(tree: Hierarchy) -> npt.NDArray[np.uint8]:
     """`contour_image`, by strips: that of a large image in floats takes gigabytes."""
     labels = tree.superpixel_labels
@@ -92,20 +95,6 @@ def _contours(tree: Hierarchy) -> npt.NDArray[np.uint8]:
         strip = Hierarchy(labels[first : top + _STRIP_PX + 1], tree.tree)
         drawn[top : top + _STRIP_PX] = contour_image(strip.ucm())[top - first :][:_STRIP_PX]
     return drawn
-
-
-def _reduced(rgb: RgbImage, max_megapixels: float, path: Path) -> RgbImage:
-    """The image, or means of its pixels in boxes if it is too large."""
-    small = reduced(rgb, max_megapixels)
-    if small is rgb:
-        return rgb
-    (height, width), size = rgb.shape[:2], small.shape[1::-1]
-    logging.getLogger("maskfeat").info(
-        "'%s', %d x %d, is reduced to %d x %d before it is segmented, and its segments are "
-        "enlarged again",
-        *(path, width, height, *size),
-    )
-    return small
 
 
 def _write_png(path: Path, pixels: npt.NDArray[Any], compress_level: int = 6) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,35 +14,49 @@ from PIL import Image
 from maskfeat.data.annotations.painting import encode
 from maskfeat.files import whole_file
 from maskfeat.formats.bridges import as_one_line
+from maskfeat.formats.coverage import Rings
 from maskfeat.formats.image_masks import ImageMasks
 from maskfeat.formats.sa1b import annotation_of_mask, image_entry, json_bytes
 
 _MOST_OF_A_PALETTE = 254  # 0 is the background, 255 is void
 
 
-class Writer(Protocol):
-    """Writes the masks of images, one after the other, and at last what holds for all."""
-
-    def add(self, image: ImageMasks) -> None:
-        """Write the files of one image, or keep its masks."""
-
-    def finish(self) -> None:
-        """Write the files of the set."""
-
-
-class CocoWriter:
-    """`annotations.json` in COCO's format for instances (https://cocodataset.org/#format-data).
+class Writer(ABC):
+    """Writes the masks of images, one after the other, and at last what holds for all.
 
     Args:
         folder: Where to.
-        tolerance_px: Of the polygons, see `coverage`; None writes masks as compressed RLE instead.
-            COCO's polygons know no holes: an outline is joined to its holes, see `bridges`.
+        tolerance_px: Of the polygons, see `coverage`; None where none are written.
+    """
+
+    def __init__(self, folder: Path, tolerance_px: float | None = None) -> None:
+        self._folder, self._tolerance_px = folder, tolerance_px
+        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
+
+    @abstractmethod
+    def add(self, image: ImageMasks) -> None:
+        """Write the files of one image, or keep its masks."""
+
+    def finish(self) -> None:  # noqa: B027 - most formats have none
+        """Write the files of the set."""
+
+    def _number_of(self, name: str) -> int:
+        return self._classes.setdefault(name, len(self._classes))
+
+    def _polygons_of(self, image: ImageMasks) -> list[list[Rings]]:
+        assert self._tolerance_px is not None
+        return image.polygons(self._tolerance_px)
+
+
+class CocoWriter(Writer):
+    """`annotations.json` in COCO's format for instances (https://cocodataset.org/#format-data).
+
+    COCO's polygons know no holes: an outline is joined to its holes, see `bridges`. Without a
+    tolerance masks are written as compressed RLE instead.
     """
 
     def __init__(self, folder: Path, tolerance_px: float | None) -> None:
-        self._path = folder / "annotations.json"
-        self._tolerance_px = tolerance_px
-        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
+        super().__init__(folder, tolerance_px)
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -50,7 +65,7 @@ class CocoWriter:
         height, width = image.size
         entry = {"id": image.image_id, "file_name": image.file_name}
         self._images.append({**entry, "height": height, "width": width})
-        polygons = None if self._tolerance_px is None else image.polygons(self._tolerance_px)
+        polygons = None if self._tolerance_px is None else self._polygons_of(image)
         for index, (mask, name) in enumerate(zip(image, image.names, strict=True)):
             if not mask.any():
                 continue
@@ -64,7 +79,7 @@ class CocoWriter:
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": image.image_id,
-                    "category_id": _number_of(name, self._classes) + 1,
+                    "category_id": self._number_of(name) + 1,
                     "segmentation": segmentation,
                     "area": int(mask.sum()),
                     "bbox": _box(mask),
@@ -80,28 +95,24 @@ class CocoWriter:
             "categories": [{"id": number, "name": name} for number, name in names],
             "annotations": self._annotations,
         }
-        _write_json(self._path, content)
+        _write_json(self._folder / "annotations.json", content)
 
 
-class YoloWriter:
+class YoloWriter(Writer):
     """`labels/KEY.txt` and `data.yaml` of Ultralytics' YOLO for segmentation.
 
     A line for each mask: the number of its class and x, y of its corners, as shares of width and
     height. The images are to be put to `images/`. Parts and holes are joined, see `bridges`.
     """
 
-    def __init__(self, folder: Path, tolerance_px: float) -> None:
-        self._folder, self._tolerance_px = folder, tolerance_px
-        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
-
     def add(self, image: ImageMasks) -> None:
         """Write `labels/KEY.txt`."""
         lines = []
-        for parts, name in zip(image.polygons(self._tolerance_px), image.names, strict=True):
+        for parts, name in zip(self._polygons_of(image), image.names, strict=True):
             if parts:
                 shares = as_one_line(parts) / image.size[::-1]
                 corners = " ".join(f"{share:.6f}" for share in shares.ravel())
-                lines.append(f"{_number_of(name, self._classes)} {corners}\n")
+                lines.append(f"{self._number_of(name)} {corners}\n")
         with whole_file(self._folder / "labels" / f"{image.key}.txt") as file:
             file.write("".join(lines).encode())
 
@@ -114,16 +125,12 @@ class YoloWriter:
             file.write("\n".join([*lines, ""]).encode())
 
 
-class VocWriter:
+class VocWriter(Writer):
     """`SegmentationObject/KEY.png`, `SegmentationClass/KEY.png` and `labels.txt` of PASCAL VOC.
 
     Indexed PNGs with VOC's palette: 0 is the background, masks and classes count from 1. Where
     masks overlap, the smallest one is seen.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._classes: dict[str, int] = {}  # numbers of names, from 0 in the order they come
 
     def add(self, image: ImageMasks) -> None:
         """Write both PNGs.
@@ -131,7 +138,7 @@ class VocWriter:
         Raises:
             ValueError: If there are more masks or classes than a palette has.
         """
-        classes = [0, *(_number_of(name, self._classes) + 1 for name in image.names)]
+        classes = [0, *(self._number_of(name) + 1 for name in image.names)]
         for what, count in (("masks", len(image)), ("classes", max(classes))):
             if count > _MOST_OF_A_PALETTE:
                 raise ValueError(
@@ -152,20 +159,17 @@ class VocWriter:
             file.write("".join(f"{name}\n" for name in self._classes).encode())
 
 
-class LabelMeWriter:
+class LabelMeWriter(Writer):
     """`KEY.json` of LabelMe, beside or instead of the image.
 
     A shape for each part of a mask; the parts of one mask share a `group_id`. An outline is joined
     to its holes, see `bridges`.
     """
 
-    def __init__(self, folder: Path, tolerance_px: float) -> None:
-        self._folder, self._tolerance_px = folder, tolerance_px
-
     def add(self, image: ImageMasks) -> None:
         """Write `KEY.json`."""
         shapes = []
-        for index, parts in enumerate(image.polygons(self._tolerance_px)):
+        for index, parts in enumerate(self._polygons_of(image)):
             for part in parts:
                 shape = {"label": image.names[index], "points": as_one_line([part]).tolist()}
                 group = index + 1 if len(parts) > 1 else None
@@ -181,18 +185,12 @@ class LabelMeWriter:
         }
         _write_json(self._folder / f"{image.key}.json", content)
 
-    def finish(self) -> None:
-        """Nothing is left to write."""
 
-
-class GeoJsonWriter:
+class GeoJsonWriter(Writer):
     """`KEY.geojson` (RFC 7946), in pixels, y downwards, as QuPath reads it.
 
     A feature for each mask, a MultiPolygon with holes.
     """
-
-    def __init__(self, folder: Path, tolerance_px: float) -> None:
-        self._folder, self._tolerance_px = folder, tolerance_px
 
     def add(self, image: ImageMasks) -> None:
         """Write `KEY.geojson`."""
@@ -207,7 +205,7 @@ class GeoJsonWriter:
                 "properties": {"name": name},
             }
             for index, (parts, name) in enumerate(
-                zip(image.polygons(self._tolerance_px), image.names, strict=True)
+                zip(self._polygons_of(image), image.names, strict=True)
             )
             if parts
         ]
@@ -217,18 +215,12 @@ class GeoJsonWriter:
         content = {"type": "FeatureCollection", "image": known, "features": features}
         _write_json(self._folder / f"{image.key}.geojson", content)
 
-    def finish(self) -> None:
-        """Nothing is left to write."""
 
-
-class Sa1bWriter:
+class Sa1bWriter(Writer):
     """`KEY.json` in the layout of SA-1B, as `maskfeat segment` writes it: training data.
 
     Its `label` is the name of a mask; `path` leads to the image, if it is known.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
     def add(self, image: ImageMasks) -> None:
         """Write `KEY.json`."""
@@ -245,9 +237,6 @@ class Sa1bWriter:
         _write_json(
             self._folder / f"{image.key}.json", {"image": entry, "annotations": annotations}
         )
-
-    def finish(self) -> None:
-        """Nothing is left to write."""
 
 
 FORMATS = ("coco", "coco_rle", "yolo", "voc", "labelme", "geojson", "sa1b")
@@ -281,10 +270,6 @@ def write_masks(images: Iterable[ImageMasks], writer: Writer) -> int:
         num_written += 1
     writer.finish()
     return num_written
-
-
-def _number_of(name: str, classes: dict[str, int]) -> int:
-    return classes.setdefault(name, len(classes))
 
 
 def _box(mask: Any) -> list[float]:  # noqa: ANN401

@@ -79,11 +79,13 @@ def read_as_of_words(page: int | None, channels: str | None, value_range: str | 
     Raises:
         ValueError: If they are none.
     """
-    return ReadAs(
-        page,
-        None if channels is None else tuple(int(one) for one in _numbers("channels", channels)),
-        None if value_range is None else _pair(_numbers("value_range", value_range), value_range),
-    )
+    chosen = None if channels is None else tuple(map(int, _numbers("channels", channels)))
+    if value_range is None:
+        return ReadAs(page, chosen)
+    span = _numbers("value_range", value_range)
+    if len(span) != 2:
+        raise ValueError(f"value_range must be LOW,HIGH, got '{value_range}'")
+    return ReadAs(page, chosen, (span[0], span[1]))
 
 
 def rgb_of_values(
@@ -159,9 +161,3 @@ def _numbers(name: str, words: str) -> list[float]:
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{name} must be finite numbers, got '{words}'")
     return numbers
-
-
-def _pair(numbers: list[float], words: str) -> tuple[float, float]:
-    if len(numbers) != 2:
-        raise ValueError(f"value_range must be LOW,HIGH, got '{words}'")
-    return numbers[0], numbers[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from abc import ABC, abstractmethod
@@ -252,8 +253,11 @@ def reduced_jpg(sample: SourceSample, size: tuple[int, int], quality: int) -> by
     data, old = sample.encoded, sample.size
     scale = min(1.0, *(n / o for n, o in zip(size, old, strict=True)))
     image = decode_image(data, old, scale, sample.read_as)
-    if size == old and sample.read_as == ReadAs() and _is_upright_jpg(data):
-        return data
+    if size == old and sample.read_as == ReadAs():
+        with contextlib.suppress(OSError):  # of another format
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as stored:
+                if stored.getexif().get(0x0112, 1) == 1:  # upright
+                    return data
     if image.size != size[::-1]:
         # Of Pillow's filters the nearest to the mean over each pixel's area, by 9 dB nearer than
         # BOX, which gives a source pixel to one new pixel alone, however they lie.
@@ -261,14 +265,6 @@ def reduced_jpg(sample: SourceSample, size: tuple[int, int], quality: int) -> by
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
-
-
-def _is_upright_jpg(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            return bool(image.getexif().get(0x0112, 1) == 1)
-    except OSError:
-        return False  # of another format
 
 
 def _describe(

@@ -99,12 +99,15 @@ def list_samples(
         elif not content["annotations"]:
             num_empty += 1
         else:
-            image = find_image(path, content["image"])
+            known = content["image"]
+            image = find_image(path, known)
             if image is not None:
                 samples.append(FileSample(path.stem, str(image), str(path)))
                 continue
-            missing = SampleError("incomplete", _say_missing(path, content["image"]))
-            left_out.append((path.stem, missing))
+            name, place = known.get("file_name", path.stem), known.get("path")
+            there = f" nor at '{path.parent / place}'" if isinstance(place, str) else ""
+            what = f"its image '{name}' is not beside '{path}'{there}; put it there"
+            left_out.append((path.stem, SampleError("incomplete", what)))
     if num_empty:
         _LOG.info("%d images in '%s' have no masks and are left out", num_empty, folder)
     say_passed_over(folder, others)
@@ -124,12 +127,6 @@ def find_image(path: Path, image: dict[str, Any]) -> Path | None:
     beside += [path.parent / place] if isinstance(place, str) else []
     # `os.path.isfile` is false for a name that no file can have; `Path.is_file` raises OSError.
     return next((one for one in beside if os.path.isfile(one)), None)
-
-
-def _say_missing(path: Path, image: dict[str, Any]) -> str:
-    name, place = image.get("file_name", path.stem), image.get("path")
-    there = f" nor at '{path.parent / place}'" if isinstance(place, str) else ""
-    return f"its image '{name}' is not beside '{path}'{there}; put it there"
 
 
 def _is_of_image(content: Any) -> bool:  # noqa: ANN401 - any JSON
