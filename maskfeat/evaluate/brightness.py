@@ -16,14 +16,8 @@ from maskfeat.evaluate.scoring import HeldOutItems, positive
 def share_separated(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
     """Share of neighboring components whose mean values differ by more than a margin.
 
-    Args:
-        values: One value per pixel, shape (H, W).
-        labels: Components, int, shape (H, W); -1 belongs to none.
-        margin: In the unit of the values.
-
-    Returns:
-        In [0, 1], each pair of components that touch (4-neighborhood) counting once; NaN where
-        no two touch.
+    Of values (H, W) and components int (H, W), -1 for none. Each pair of components that touch
+    (4-neighborhood) counts once; NaN where no two touch.
     """
     names, index = np.unique(labels, return_inverse=True)
     index = index.reshape(labels.shape)

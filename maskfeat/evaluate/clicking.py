@@ -151,8 +151,7 @@ def pick_target(
         image: With its true masks.
         turn: 0 for the first choice, 1 for another mask, and so on.
         seed: Of the order in which the masks are chosen, together with the key of the image.
-        shares: How much of the image the object covers, at least and at most; between 0.5 and
-            60 % by default.
+        shares: How much of the image the object covers, at least and at most.
 
     Returns:
         A mask of such a size; None if there are not enough.
@@ -172,9 +171,6 @@ class ClicksWithRadius:
     A click that was seen before has the click radius it had then, wherever it stands among the
     others, and after a click on the background nothing grows beyond the mask that this was made on.
     So what is remembered belongs to the set of clicks, and shuffled clicks give the same mask.
-
-    Args:
-        segmenter: Makes the masks.
     """
 
     def __init__(self, segmenter: InteractiveSegmenter) -> None:

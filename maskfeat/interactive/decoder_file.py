@@ -42,14 +42,15 @@ def save_with_decoder(
     path: str | os.PathLike[str],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write the features of a file and a decoder for them to one file, whole or not at all.
+    """Write features and a decoder trained on them to one .safetensors file, whole or not at all.
+
+    `maskfeat.load` reads the features, `load_decoder` the decoder.
 
     Args:
         features: A .safetensors file, or the name of a network that comes with the package. A
             decoder in it is left out.
         decoder: Trained on these features.
-        path: Where to; the name should end in .safetensors. `maskfeat.load` reads the features,
-            `load_decoder` the decoder.
+        path: Where to.
         dtype: Of the decoder's weights in the file; those of the features stay as they are.
     """
     with safe_open(find_model(features), framework="pt") as file:
@@ -106,14 +107,9 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
 def decoder_for(
     model: object, decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None
 ) -> PromptDecoder | None:
-    """The decoder that was asked for, or that comes with a model.
+    """The decoder, or its file, that was asked for, or that comes with a model; None for none.
 
-    Args:
-        model: Gives features; one of `maskfeat.load` knows its file.
-        decoder: A decoder or its file; None for that of the model's file; False for none.
-
-    Returns:
-        None for none.
+    None asks for that of the model's file, as a model of `maskfeat.load` knows it; False for none.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -148,13 +144,10 @@ def _built(config: dict[str, object], weights: dict[str, Tensor], path: str) -> 
 def start_from_trained(decoder: ClickDecoder, trained: ClickDecoder, origin: str) -> None:
     """Give a decoder the weights of a trained one, which may read fewer maps of the image.
 
-    Args:
-        decoder: Its weights are replaced; those of maps that are new to it become zero.
-        trained: Read the first maps of those that it reads.
-        origin: The name of its file.
+    Weights of maps that are new to it become zero.
 
     Raises:
-        ValueError: If they differ otherwise.
+        ValueError: If they differ otherwise; it says the origin of the trained one.
     """
     weights = trained.state_dict()
     own = decoder.state_dict()[_FIRST]
@@ -261,21 +254,14 @@ def from_pretrained(
 
 
 def write_decoder(decoder: ClickDecoder, path: str | os.PathLike[str], origin: str) -> list[Path]:
-    """Write a click decoder beside MODEL.onnx, weights in 32 bits.
+    """Write a click decoder beside MODEL.onnx, weights in 32 bits; the two files.
 
     - MODEL.look.onnx: `image_maps` (1, image channels, h, w) -> `encoded`, once for each look.
     - MODEL.click.onnx: `encoded`, and `prompt_maps` (1, prompt channels, h, w) -> `logits`
       (1, h, w) of "object", for each set of prompts. h and w are multiples of `decoder.multiple`.
 
-    `maskfeat.interactive.prompt_maps` says what the maps hold.
-
-    Args:
-        decoder: Trained on the features of the model.
-        path: MODEL.onnx.
-        origin: Of the model, see `maskfeat.onnx_file.origin_of`.
-
-    Returns:
-        The two files.
+    `maskfeat.interactive.prompt_maps` says what the maps hold, `maskfeat.onnx_file.origin_of` what
+    the origin is.
 
     Raises:
         ModuleNotFoundError: If the packages of the extra `onnx` are not there.

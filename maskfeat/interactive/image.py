@@ -38,15 +38,9 @@ class Unary(Protocol):
         ...
 
     def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
-        """Logit of "object" near a prompt that corrects a mask.
+        """Logits of "object", float32, in a window around a prompt that corrects a mask.
 
-        Args:
-            prompt: One of those given.
-            given: Prompts near it, and the mask that they correct.
-            window: Around the prompt.
-
-        Returns:
-            float32, of the shape of the window.
+        Given are the prompts near it, and the mask that they correct.
         """
         ...
 
@@ -114,15 +108,9 @@ class ImageState:
             self.unary = DecodedImage(decoder, maps)
 
     def labels_by_watershed(self, pixels_yx: IntArray, labels: IntArray) -> IntArray:
-        """A label for every pixel, by `SeededWatershed` on the hierarchy.
+        """A label for every pixel, int64 (H, W), by `SeededWatershed` on the hierarchy.
 
-        Args:
-            pixels_yx: Labeled pixels, shape (N, 2), at least one. Of several labels of one pixel
-                the smallest counts.
-            labels: Their labels, shape (N,).
-
-        Returns:
-            int64, shape (H, W).
+        Of labeled pixels (N, 2), at least one; of several labels of one pixel the smallest counts.
         """
         order = np.lexsort((labels, pixels_yx[:, 1], pixels_yx[:, 0]))
         pixels_yx, first = np.unique(pixels_yx[order], axis=0, return_index=True)

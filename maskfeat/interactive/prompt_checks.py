@@ -38,17 +38,9 @@ def prompts_of(
     click_radius_px: npt.ArrayLike | None,
     size: tuple[int, int],
 ) -> list[Prompt]:
-    """One prompt for each click and scribble, each checked by itself.
+    """One prompt for each click and scribble of `InteractiveSegmenter.predict`, each checked.
 
-    Args:
-        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
-        is_positive: True or 1 for a click on the object, False or 0 for one on the background,
-            shape (N,).
-        scribbles: Pixels as in clicks_yx, each with True or 1 for the object; one without pixels
-            is left out.
-        click_radius_px: One for each click, then one for each scribble, pixels, not negative,
-            shape (N + M,); None is inf for all.
-        size: Height and width of the image.
+    A scribble without pixels is left out; no click radii are inf for all.
 
     Raises:
         ValueError: If a shape or type is wrong, a pixel lies outside the image, or a radius is
@@ -90,13 +82,7 @@ def labeled_pixels(
     scribbles: Sequence[tuple[npt.ArrayLike, int]] | None,
     size: tuple[int, int],
 ) -> tuple[IntArray, IntArray]:
-    """Pixels with any labels.
-
-    Args:
-        clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.
-        labels: Label of each click, integers, not negative, shape (N,).
-        scribbles: Pixels as in clicks_yx, each with a label.
-        size: Height and width of the image.
+    """Pixels with any labels, given as `InteractiveSegmenter.predict_labels` has them.
 
     Returns:
         All pixels, each once, in reading order, int64, shape (M, 2), and their labels, (M,).

@@ -249,11 +249,8 @@ class TreeMaps:
     """Maps of clicks over the superpixels of an image, read off the binary partition tree.
 
     For a superpixel and a set of clicks, the *meeting node* is the smallest node of the tree that
-    holds the superpixel and a click. As altitudes rise toward the root, it is also the most
+    holds the superpixel and a click. As altitudes, 1 - p, rise toward the root, it is also the most
     probable one. One pass over the tree finds it for all superpixels.
-
-    Args:
-        tree: Merges of the superpixels; altitudes are 1 - p, see `Hierarchy`.
     """
 
     CHANNELS = 6
@@ -386,15 +383,9 @@ class Look:
         return rows[:, None], columns[None, :]
 
     def at_pixels(self, cells: Tensor, size: tuple[int, int], beyond: Tensor) -> Tensor:
-        """Values of the grid at the pixels of the image, bilinearly.
+        """Values of the grid (h, w) at the pixels of an image of a size, bilinearly, (H, W).
 
-        Args:
-            cells: Values on the grid, float, shape (h, w).
-            size: Height and width of the image, pixels.
-            beyond: What pixels outside the window get, shape (H, W).
-
-        Returns:
-            Shape (H, W).
+        Pixels outside the window get those of `beyond`, (H, W).
         """
         # Pixels whose middle lies in the window.
         top, left = (max(0, math.ceil(edge - 1e-6)) for edge in (self.top, self.left))

@@ -27,8 +27,8 @@ class Click(NamedTuple):
         row: Clicked pixel of the image.
         column: Clicked pixel of the image.
         class_number: What the region there is; `IGNORED` if that is not to be known.
-        granularity: How large that region may be, in (0, 1), see `PreparedImage.region`; or None,
-            and `num_segments` says it.
+        granularity: How large that region may be, in (0, 1), see `PartitionTree.region_around`;
+            or None, and `num_segments` says it.
         num_segments: How large it may be, at least 1; or None.
     """
 

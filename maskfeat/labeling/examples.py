@@ -74,8 +74,11 @@ def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> Labele
         number = click.class_number
         excluded = np.zeros(len(is_fixed), bool)
         excluded[[other for other, theirs in last.items() if theirs.class_number != number]] = True
-        region = image.region(
-            superpixel, excluded, granularity=click.granularity, num_segments=click.num_segments
+        region = image.tree.region_around(
+            superpixel,
+            granularity=click.granularity,
+            num_groups=click.num_segments,
+            is_excluded=excluded,
         )
         is_fixed |= region
         classes[region] = number
@@ -86,23 +89,15 @@ def labeled_superpixels(image: PreparedImage, clicks: Sequence[Click]) -> Labele
 
 
 def with_clicks(chances: npt.NDArray[np.floating], labeled: LabeledSuperpixels) -> Float64Array:
-    """Probabilities of the classes, by the classifier and by the clicks around.
+    """Probabilities of the classes, by the classifier and by the clicks around, float64, (K, L).
 
     A click is seldom about its region alone, nor about all of the object around it. With r_c the
     credence of the surest click of class c on a superpixel, and s_c the classifier's probability,
 
         p_c = (1 - max r) s_c  +  max r * o_c / sum o,    o_c = r_c / (1 - r_c):
 
-    where one class is near, its click counts as far as it is sure, and the classifier for the
-    rest; where several are, r / (1 - r) decides. An ignored region says nothing of what
-    is around it.
-
-    Args:
-        chances: Of the classifier, shape (K, L), rows of sum 1.
-        labeled: The clicks.
-
-    Returns:
-        float64, shape (K, L), rows of sum 1.
+    where one class is near, its click counts as far as it is sure, and the classifier for the rest;
+    where several are, r / (1 - r) decides. An ignored region says nothing of what is around it.
     """
     surest = np.zeros(chances.shape)
     for number, credence in zip(labeled.region_classes, labeled.credence, strict=True):

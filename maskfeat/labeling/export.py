@@ -193,12 +193,6 @@ class KeptLabels:
     """Files `FOLDER/KEY.png`, one for each image that is done, and none for others.
 
     An image whose file is missing or damaged is not done any more, which is logged.
-
-    Args:
-        folder: Where they are; made with the first.
-        paths: The images.
-        clicks: Says which are done.
-        size_of: Height and width of an image, pixels, by its number.
     """
 
     def __init__(

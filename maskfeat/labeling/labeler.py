@@ -298,10 +298,9 @@ class Labeler:
         with self._lock:
             row, column = self._checked_click(image, click_yx)
             prepared = self.store.get(image)
-            none = np.zeros(prepared.graph.num_superpixels, bool)
             level, number = checked_size(granularity, num_segments, self._size)
             superpixel = superpixel_at(prepared, row, column)
-            region = prepared.region(superpixel, none, granularity=level, num_segments=number)
+            region = prepared.tree.region_around(superpixel, granularity=level, num_groups=number)
             covered: BoolArray = on_pixels(prepared, region)
             return covered
 

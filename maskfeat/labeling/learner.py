@@ -58,15 +58,7 @@ class Learner:
     """Learns from all clicks on request, and predicts the classes of an image.
 
     `learn` may run in one thread while others ask: it fits a copy, and takes its place at the end.
-
-    Args:
-        store: The images.
-        clicks: The clicks on them.
-        classifier: Learns.
-        pairwise_weight: Of the cut, see `class_cut`.
-
-    Attributes:
-        num_examples: How many superpixels were learned from last.
+    `num_examples` says how many superpixels were learned from last.
     """
 
     def __init__(

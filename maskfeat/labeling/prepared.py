@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.array_file import read_arrays
-from maskfeat.arrays import BoolArray, Float64Array
+from maskfeat.arrays import Float64Array
 from maskfeat.features.reading import Features
 from maskfeat.files import whole_file
 from maskfeat.labeling.descriptors import FeatureExtractor, describe
@@ -60,32 +60,6 @@ class PreparedImage:
     def superpixel_pixels(self) -> Float64Array:
         """Pixels of each superpixel, float64, (K,)."""
         return self.graph.sizes.astype(np.float64)
-
-    def region(
-        self,
-        superpixel: int,
-        is_excluded: BoolArray,
-        *,
-        granularity: float | None = None,
-        num_segments: int | None = None,
-    ) -> BoolArray:
-        """The superpixels that a click on one of them means, bool, shape (K,).
-
-        It is the segment of `Hierarchy.cut` that holds the superpixel, cut by granularity or by
-        number.
-
-        Args:
-            superpixel: The clicked superpixel.
-            granularity: In (0, 1): the largest node of the tree around the superpixel whose
-                probability to be one segment is at least this.
-            num_segments: Of this number of segments, the one around the superpixel; K segments
-                are the superpixels.
-            is_excluded: Superpixels clicked as another class, (K,): the region is
-                smaller where it would hold one of them.
-        """
-        return self.tree.region_around(
-            superpixel, granularity=granularity, num_groups=num_segments, is_excluded=is_excluded
-        )
 
 
 def prepare(

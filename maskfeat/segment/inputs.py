@@ -113,12 +113,9 @@ def checked_per_megapixel(per_megapixel: object) -> float:
 def scores_of_superpixels(
     scores: npt.ArrayLike, graph: RegionGraph, may_be_superpixels: bool
 ) -> Float64Array:
-    """Scores as `score_cut` takes them become scores of superpixels, float64, shape (K, C).
+    """Scores as `score_cut` takes them, (h, w), (h, w, C), (K,) or (K, C), become (K, C), float64.
 
-    Args:
-        scores: Shape (h, w) or (h, w, C); or (K,) or (K, C).
-        graph: The superpixels.
-        may_be_superpixels: Whether K rows mean superpixels: only for a caller who gave the graph.
+    K rows mean superpixels only for a caller who gave the graph.
 
     Raises:
         ValueError: If they have another shape, are not real, not finite or above 1e100.
@@ -182,15 +179,11 @@ def seeded_superpixels(
 
 
 class RegionReader:
-    """Averages coarse maps over regions, as if they were enlarged to the image bilinearly.
+    """Averages coarse maps over K regions, as if they were enlarged to the image bilinearly.
 
     The mean of an enlarged map over a region is a weighted sum of few cells. The weights depend on
     shapes alone, so they are computed once for each shape of map; each map then costs a sparse
-    product.
-
-    Args:
-        labels: Region of each pixel, integers, shape (H, W), 0 to K - 1.
-        num_regions: K.
+    product. Labels are the region of each pixel, (H, W), 0 to K - 1.
     """
 
     def __init__(self, labels: npt.NDArray[np.integer], num_regions: int) -> None:
@@ -199,14 +192,7 @@ class RegionReader:
         self._weights: dict[tuple[int, int], sparse.csr_matrix] = {}
 
     def means(self, values: npt.NDArray[np.floating]) -> Float64Array:
-        """Mean of a map over each region.
-
-        Args:
-            values: Shape (h, w, C): h and w cells that cover the whole image evenly.
-
-        Returns:
-            float64, shape (K, C).
-        """
+        """Means over regions, float64 (K, C), of a map (h, w, C) that covers the image evenly."""
         height, width, num_channels = values.shape
         weights = self._weights.get((height, width))
         if weights is None:

@@ -65,15 +65,12 @@ class FlowGraph:
     def cut(
         self, unary: npt.NDArray[np.floating], object_nodes: IntArray, background_nodes: IntArray
     ) -> BoolArray:
-        """The labeling of least energy.
+        """The labeling x of least energy, bool, (K,); of several the one with the fewest True.
 
         Args:
             unary: Positive where a node prefers the object, any sign, shape (K,).
             object_nodes: Nodes with the hard constraint x = 1.
             background_nodes: Nodes with the hard constraint x = 0, none of them an object node.
-
-        Returns:
-            x as bool, shape (K,); of several minima the one with the fewest True.
         """
         to_source = np.floor(np.maximum(unary, 0) * self._step).astype(np.int32)
         to_sink = np.floor(np.maximum(-unary, 0) * self._step).astype(np.int32)

@@ -77,20 +77,11 @@ class PairSums(NamedTuple):
 def pair_features(
     regions: RegionSums, pairs: IntArray, borders: PairSums, num_pixels: int, scale: float
 ) -> Float64Array:
-    """Features of pairs of adjacent regions, see `PAIR_FEATURES`.
+    """Features of pairs (M, 2) of adjacent regions, see `PAIR_FEATURES`, float64, (17, M).
 
-    Distances d are scaled so that the probability of "same mask" is 2 / (1 + exp(d^2)): they mean
-    the same for all features with a calibrated scale.
-
-    Args:
-        regions: Single regions. They may contain each other, as the nodes of a tree do.
-        pairs: Two regions each, shape (M, 2).
-        borders: Between the two regions of each pair.
-        num_pixels: Of the image.
-        scale: Turns squared distances into probabilities, p = 2 / (1 + exp(scale * d2)).
-
-    Returns:
-        float64, shape (17, M).
+    Regions may contain each other, as the nodes of a tree do. Distances d are scaled so that the
+    probability of "same mask" is 2 / (1 + exp(d^2)): they mean the same for all features with a
+    calibrated scale.
     """
     sizes, means = regions.sizes, regions.means
     first, second = pairs.T

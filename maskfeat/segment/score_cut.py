@@ -166,13 +166,7 @@ def cut_costs(graph: RegionGraph) -> Float64Array:
         cut_ij = length_ij * p_ij,    p = 2 / (1 + exp(scale * d2_ij))
 
     the length of the border in pixel sides, times the calibrated probability that both sides are
-    one segment; d2 is the squared distance of the superpixels' mean features.
-
-    Args:
-        graph: The superpixels.
-
-    Returns:
-        float64, shape (E,), not negative.
+    one segment; d2 is the squared distance of the superpixels' mean features. float64, shape (E,).
     """
     d2 = graph.edge_distances().astype(np.float64)
     same: Float64Array = 2 * np.exp(-np.logaddexp(0, graph.scale * d2))

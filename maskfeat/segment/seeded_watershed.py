@@ -38,52 +38,14 @@ class SeededWatershed:
         self._graph.add_edges(edges[:, 0], edges[:, 1])
         self._steps = steps
 
-    def labels(self, seeds: npt.ArrayLike, labels: npt.ArrayLike) -> IntArray:
-        """The label of each region.
-
-        Args:
-            seeds: Regions with a label, integers, shape (N,), at least one. A region may be named
-                twice if its label is the same.
-            labels: Their labels, integers, shape (N,).
-
-        Returns:
-            int64, shape (K,).
-
-        Raises:
-            ValueError: If there is no seed, the shapes differ, a region does not exist, or one
-                region has two labels.
-        """
-        regions, wanted = _checked_seeds(seeds, labels, self.num_regions)
-        names, numbers = np.unique(wanted, return_inverse=True)
+    def labels(self, seeds: IntArray, labels: IntArray) -> IntArray:
+        """The label of each region, int64, (K,), from regions with labels, (N,), at least one."""
+        names, numbers = np.unique(labels, return_inverse=True)
         seeded = np.zeros(self.num_regions, np.int64)  # 0 means no seed
-        seeded[regions] = numbers + 1
+        seeded[seeds] = numbers + 1
         found = hg.labelisation_seeded_watershed(self._graph, self._steps, seeded)
         found_labels: IntArray = names[np.asarray(found, np.int64) - 1]
         return found_labels
-
-
-def _checked_seeds(
-    seeds: npt.ArrayLike, labels: npt.ArrayLike, num_regions: int
-) -> tuple[IntArray, IntArray]:
-    regions, wanted = np.asarray(seeds), np.asarray(labels)
-    if regions.ndim != 1 or regions.shape != wanted.shape or not regions.size:
-        raise ValueError(
-            "seeds and labels must have the same shape (N,), N at least 1, "
-            f"got {regions.shape} and {wanted.shape}"
-        )
-    if not all(np.issubdtype(values.dtype, np.integer) for values in (regions, wanted)):
-        raise ValueError(
-            f"seeds and labels must be integers, got {regions.dtype} and {wanted.dtype}"
-        )
-    if regions.min() < 0 or regions.max() >= num_regions:
-        raise ValueError(
-            f"seeds must lie in 0 to {num_regions - 1}, got {regions.min()} to {regions.max()}"
-        )
-    pairs = np.unique(np.stack([regions, wanted], axis=1).astype(np.int64), axis=0)
-    twice = pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]]
-    if twice.size:
-        raise ValueError(f"region {twice[0]} has two labels; split it, or take one back")
-    return pairs[:, 0], pairs[:, 1]
 
 
 def steps_of_tree(
@@ -91,13 +53,7 @@ def steps_of_tree(
 ) -> Float64Array:
     """Steps in the order of a hierarchy: the altitude at which two neighbors are merged.
 
-    Args:
-        tree: Merges of K regions.
-        edges: Pairs of adjacent regions, shape (E, 2).
-        strengths: Boundary strengths, which order neighbors that the same merge joins, shape (E,).
-
-    Returns:
-        Ranks, from 0, float64, shape (E,): by altitude, then by strength, then by index.
+    Ranks, from 0, float64, shape (E,): by altitude, then by boundary strength, then by index.
     """
     ends = edges.astype(np.int64)
     nodes = tree.higra_tree.lowest_common_ancestor(ends[:, 0].copy(), ends[:, 1].copy())
@@ -110,17 +66,12 @@ def steps_of_tree(
 def split_by_seeds(
     regions: Int32Array, pixels_yx: IntArray, labels: IntArray
 ) -> tuple[Int32Array, IntArray]:
-    """Split regions with seeds of several labels: each pixel goes with the nearest seed.
+    """Split regions (H, W) with seeds of several labels: each pixel goes with the nearest seed.
 
-    Args:
-        regions: Region of each pixel, shape (H, W), 0 to K - 1.
-        pixels_yx: Seed pixels, shape (N, 2).
-        labels: Their labels, shape (N,).
-
-    Returns:
-        Regions with seeds of one label each, int32, shape (H, W), and the former region of each.
-        The part with the smallest label keeps the number of its region, the others get numbers from
-        K on. Of equally near seeds the one with the smaller label counts.
+    Seed pixels are (N, 2), their labels (N,). Gives regions with seeds of one label each, int32,
+    shape (H, W), and the former region of each. The part with the smallest label keeps the number
+    of its region, the others get numbers from K on. Of equally near seeds the one with the smaller
+    label counts.
     """
     seeded = regions[tuple(pixels_yx.T)].astype(np.int64)
     pairs = np.unique(np.stack([seeded, labels], axis=1), axis=0)

@@ -107,7 +107,11 @@ def superpixels(
     num_superpixels = num_superpixels_of(features.size, per_megapixel)
     distances = neighbor_distances or features.neighbor_distances()
     followed = neighbor_distances or features.followed_distances(distances)
-    labels = _tiled_watershed(*slopes_of(*followed), num_superpixels)
+    slopes = slopes_of(*followed)
+    labels = np.empty(features.size, np.int64)
+    for tile in itertools.chain(*tiles_of(features.size, num_superpixels)):
+        found = watershed_of_tile(*slopes, tile.rows, tile.columns, tile.num)
+        labels[tile.rows, tile.columns] = found + tile.first
     return graph_of_labels(features, labels, distances)
 
 
@@ -158,25 +162,33 @@ def tiles_of(size: tuple[int, int], num_superpixels: int) -> list[list[Tile]]:
     return tiles
 
 
-def _tiled_watershed(right: FloatArray, below: FloatArray, num_superpixels: int) -> IntArray:
-    """Watersheds by area of equal tiles, int64 (H, W)."""
-    labels = np.empty((right.shape[0], below.shape[1]), np.int64)
-    for tile in itertools.chain(*tiles_of((right.shape[0], below.shape[1]), num_superpixels)):
-        found = watershed_of_tile(right, below, tile.rows, tile.columns, tile.num)
-        labels[tile.rows, tile.columns] = found + tile.first
-    return labels
-
-
 def watershed_of_tile(
     right: FloatArray, below: FloatArray, rows: slice, columns: slice, count: int
 ) -> IntArray:
     """Superpixels of a part of an image, from the slopes of the whole, int64, from 0."""
-    found = _watershed_by_area(
-        right[rows, columns.start : columns.stop - 1],
-        below[rows.start : rows.stop - 1, columns],
-        count,
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    num_pixels = height * width
+    if count == num_pixels:
+        return np.arange(num_pixels).reshape(height, width)
+    right = right[rows, columns.start : columns.stop - 1]
+    below = below[rows.start : rows.stop - 1, columns]
+    sources, targets = _sides(height, width)
+    order = _dyadic_order(height, width)
+    order = _stably_sorted(order, np.concatenate([right.ravel(), below.ravel()]))
+    tree, _ = hg.bpt_canonical((sources, targets, num_pixels), sorted_edge_indices=order)
+    areas = hg.accumulate_sequential(tree, np.ones(num_pixels), hg.Accumulators.sum)
+    # Area of the smaller side of each merge, (H * W - 1,)
+    smaller = hg.accumulate_parallel(tree, areas, hg.Accumulators.min)[num_pixels:]
+    # Of equal areas the later merge, across the larger slope, is undone first.
+    rank = smaller.astype(np.int64) * num_pixels + np.arange(num_pixels - 1)
+    kept = np.argpartition(rank, num_pixels - count - 1)[: num_pixels - count]
+    used = tree.mst_edge_map[kept]
+    forest = sparse.coo_matrix(
+        (np.ones(len(used), np.int8), (sources[used], targets[used])), (num_pixels, num_pixels)
     )
-    return found.reshape(rows.stop - rows.start, -1)
+    labels = csgraph.connected_components(forest, directed=False)[1].astype(np.int64)
+    found: IntArray = labels.reshape(height, width)
+    return found
 
 
 def slopes_of(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -194,30 +206,6 @@ def slopes_of(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatAr
         (slope[:, :-1] + slope[:, 1:]) / 8 + 0.1 * right,
         (slope[:-1] + slope[1:]) / 8 + 0.1 * below,
     )
-
-
-def _watershed_by_area(right: FloatArray, below: FloatArray, num_regions: int) -> IntArray:
-    """Labels of the pixels in raster order, 0 to num_regions - 1, shape (H * W,)."""
-    height, width = below.shape[0] + 1, right.shape[1] + 1
-    num_pixels = height * width
-    if num_regions == num_pixels:
-        return np.arange(num_pixels)
-    sources, targets = _sides(height, width)
-    order = _dyadic_order(height, width)
-    order = _stably_sorted(order, np.concatenate([right.ravel(), below.ravel()]))
-    tree, _ = hg.bpt_canonical((sources, targets, num_pixels), sorted_edge_indices=order)
-    areas = hg.accumulate_sequential(tree, np.ones(num_pixels), hg.Accumulators.sum)
-    # Area of the smaller side of each merge, (H * W - 1,)
-    smaller = hg.accumulate_parallel(tree, areas, hg.Accumulators.min)[num_pixels:]
-    # Of equal areas the later merge, across the larger slope, is undone first.
-    rank = smaller.astype(np.int64) * num_pixels + np.arange(num_pixels - 1)
-    kept = np.argpartition(rank, num_pixels - num_regions - 1)[: num_pixels - num_regions]
-    used = tree.mst_edge_map[kept]
-    forest = sparse.coo_matrix(
-        (np.ones(len(used), np.int8), (sources[used], targets[used])), (num_pixels, num_pixels)
-    )
-    labels: IntArray = csgraph.connected_components(forest, directed=False)[1].astype(np.int64)
-    return labels
 
 
 def _stably_sorted(order: IntArray, weights: FloatArray) -> IntArray:
@@ -304,14 +292,11 @@ def graph_of_labels(
 def border_graph(
     labels: Int32Array, *sides: tuple[FloatArray, FloatArray]
 ) -> tuple[Int32Array, FloatArray, list[FloatArray]]:
-    """Adjacent regions of a label map, and their common borders.
+    """Adjacent regions of a label map (H, W), and their common borders.
 
-    By sorted integer keys: 0.04 s at 481x321, where `skimage.graph.rag_boundary` takes 1.3 s.
-
-    Args:
-        labels: Region of each pixel, shape (H, W).
-        sides: Values between each pixel and its right neighbor, shape (H, W - 1), and the one
-            below, shape (H - 1, W), e.g. squared distances.
+    By sorted integer keys: 0.04 s at 481x321, where `skimage.graph.rag_boundary` takes 1.3 s. Sides
+    are values between each pixel and its right neighbor, (H, W - 1), and the one below, (H - 1, W),
+    e.g. squared distances.
 
     Returns:
         `edges` and `border_lengths`, see `RegionGraph`, and for each of `sides` the mean along each
@@ -327,13 +312,9 @@ def border_graph(
 def grouped_borders(
     first: IntArray, second: IntArray, num_regions: int, values: Sequence[FloatArray]
 ) -> tuple[Int32Array, FloatArray, list[FloatArray]]:
-    """As `border_graph`, for the pixel sides of all borders.
+    """As `border_graph`, for the pixel sides of all borders: regions and values of each, (N,).
 
-    Args:
-        first: Region on one side, int64, shape (N,).
-        second: Another region, on the other side.
-        num_regions: More than any number of a region.
-        values: Of each side, shapes (N,).
+    `num_regions` is more than any number of a region.
     """
     keys = np.minimum(first, second) * num_regions + np.maximum(first, second)
     unique, inverse = np.unique(keys, return_inverse=True)
@@ -347,14 +328,9 @@ def grouped_borders(
 
 
 def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArray:
-    """The left or upper pixel of every two neighbors that lie in different segments.
+    """The left or upper pixel of every two neighbors in different segments, bool (H, W).
 
-    Args:
-        labels: Label map, int64, shape (H, W).
-        counted: Where given, both neighbors must be True here, bool, shape (H, W).
-
-    Returns:
-        bool, shape (H, W).
+    Where `counted` is given, both neighbors must be True there, (H, W).
     """
     right, below = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     if counted is not None:

@@ -59,15 +59,10 @@ def superpixels_by_tiles(
     per_megapixel: float = 26_000,
     margin_px: int = MARGIN_PX,
 ) -> RegionGraph:
-    """Superpixels as of `superpixels(encode(rgb))`, with the features of a few tiles at a time.
+    """As `superpixels(encode(rgb))`, with the features of a few tiles at a time.
 
-    They are the same where features do not depend on what is further away than the margin.
-
-    Args:
-        rgb: The image, uint8, shape (H, W, 3).
-        encode: Gives what `as_features` takes, of crops.
-        per_megapixel: See `superpixels`; there are at most `MOST_SUPERPIXELS`.
-        margin_px: How far crops reach beyond their tiles, at least.
+    They are the same where features do not depend on what is further away than the margin, which
+    crops reach beyond their tiles at least. There are at most `MOST_SUPERPIXELS`.
     """
     size = (rgb.shape[0], rgb.shape[1])
     count = min(num_superpixels_of(size, per_megapixel), MOST_SUPERPIXELS)

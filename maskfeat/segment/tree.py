@@ -317,12 +317,7 @@ def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolA
 def simple_edges(
     ends: IntArray, num_regions: int, *sums: Float64Array
 ) -> tuple[IntArray, list[Float64Array]]:
-    """Make a multigraph simple.
-
-    Args:
-        ends: Pairs of regions, shape (E, 2).
-        num_regions: Number of regions.
-        sums: Each added up over parallel edges, shape (E,), or all of shape (0,).
+    """Make a multigraph simple; sums (E,) are added up over parallel edges (E, 2).
 
     Returns:
         Each pair of different regions once, the smaller first, sorted; then the sums.
@@ -343,14 +338,8 @@ def ward_tree(
 ) -> PartitionTree:
     """Merge adjacent regions by Ward's linkage, which keeps the variance within regions low.
 
-    Args:
-        features: Mean feature of each region, shape (K, C).
-        sizes: Pixels of each region, shape (K,).
-        edges: Pairs of adjacent regions, shape (E, 2); the graph must be connected.
-
-    Returns:
-        The tree. The altitude of a merge is the growth of the sum of squares, or the altitude of a
-        child if that is higher.
+    Of features (K, C), sizes (K,) and edges (E, 2) of a connected graph. The altitude of a merge is
+    the growth of the sum of squares, or the altitude of a child if that is higher.
 
     References:
         Ward: Hierarchical grouping to optimize an objective function, JASA, 1963.

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
@@ -99,16 +98,3 @@ def test_steps_follow_the_tree_and_then_the_strength() -> None:
     edges = np.array([[0, 1], [0, 2], [1, 3], [2, 3]])
     steps = steps_of_tree(tree, edges, np.array([5.0, 4.0, 3.0, 9.0]))
     assert steps.tolist() == [1, 3, 2, 0]
-
-
-def test_bad_seeds_are_refused_in_one_sentence() -> None:
-    forest = SeededWatershed(4, grid_edges(2, 2), np.arange(4.0))
-    for seeds, labels, message in (
-        ([], [], "N at least 1"),
-        ([0, 1], [1], r"got \(2,\) and \(1,\)"),
-        ([0.5], [1], "must be integers, got float64"),
-        ([4], [1], "seeds must lie in 0 to 3, got 4 to 4"),
-        ([2, 2], [1, 0], "region 2 has two labels"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            forest.labels(seeds, labels)

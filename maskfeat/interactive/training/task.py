@@ -271,19 +271,11 @@ def mean_iou(sessions: list[TrainingSession]) -> float:
 
 
 def look_loss(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Normalized focal loss and Dice loss of the cells that count.
+    """Normalized focal loss and Dice loss, (B,), of the cells that count, each map (B, h, w).
 
     The focal weights (1 - p_t) of a look are scaled to the mean 1, so that a mask that is nearly
-    right still has a loss at its outline (NFL of RITM with gamma = 1). Dice weighs small objects
-    as large ones.
-
-    Args:
-        logits: Shape (B, h, w).
-        target: Share of object in each cell, in [0, 1], (B, h, w).
-        counted: 1 for cells that count, else 0, (B, h, w).
-
-    Returns:
-        Shape (B,).
+    right still has a loss at its outline (NFL of RITM with gamma = 1). Dice weighs small objects as
+    large ones. Targets are the share of object in each cell, in [0, 1].
     """
     probability, count = torch.sigmoid(logits), counted.sum(dim=(1, 2)).clamp(min=1)
     agreement = probability * target + (1 - probability) * (1 - target)
