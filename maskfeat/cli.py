@@ -82,7 +82,13 @@ def _run_words(words: list[str], is_typed: bool) -> None:
         function = getattr(importlib.import_module(module), words[0])
         _on_bare_words(parameters, words[0], function, words[1:])
         return
-    _check_command(words)
+    if not words or not (words[0].startswith("-") or words[0] in _LIGHTNINGS):
+        # Lightning would name its own commands only.
+        known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "shards"])
+        got = f"got '{words[0]}'" if words else "got none"
+        text = f"error: expected one of the commands {known}, {got}; see maskfeat --help"
+        print(text, file=sys.stderr)
+        sys.exit(2)
     quiet_libraries()
     # So that configs can name classes of modules in the working folder, as `python -m` lets them.
     if os.getcwd() not in sys.path:
@@ -93,18 +99,6 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     with in_one_sentence():
         # None, or Lightning warns that arguments came both ways.
         MaskfeatCLI(None if is_typed else words)
-
-
-def _check_command(words: Sequence[str]) -> None:
-    """Refuse an unknown command: Lightning would name its own commands only."""
-    if words and (words[0].startswith("-") or words[0] in _LIGHTNINGS):
-        return
-    known = ", ".join([*_LIGHTNINGS, *_ON_FILES, "shards"])
-    got = f"got '{words[0]}'" if words else "got none"
-    print(
-        f"error: expected one of the commands {known}, {got}; see maskfeat --help", file=sys.stderr
-    )
-    sys.exit(2)
 
 
 def _shard_commands() -> dict[str, Any]:

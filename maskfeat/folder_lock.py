@@ -117,19 +117,18 @@ class _ProcessLocks:
     def _do_released(self) -> None:
         while self._released and self._guard.acquire(blocking=False):
             try:
-                if self._released:  # another thread may have been here
-                    self._drop(self._released.popleft())
+                if not self._released:  # another thread was here
+                    continue
+                lock = self._released.popleft()
+                key = os.path.realpath(lock)
+                file, count = self._files.pop(key)
+                if count > 1:
+                    self._files[key] = (file, count - 1)
+                    continue
+                lock.unlink(missing_ok=True)  # while it is held: no other process has it yet
+                file.close()
             finally:
                 self._guard.release()
-
-    def _drop(self, lock: Path) -> None:
-        key = os.path.realpath(lock)
-        file, count = self._files.pop(key)
-        if count > 1:
-            self._files[key] = (file, count - 1)
-            return
-        lock.unlink(missing_ok=True)  # before the lock is dropped: no other process has it yet
-        file.close()
 
 
 _LOCKS = _ProcessLocks()

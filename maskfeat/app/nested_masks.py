@@ -66,7 +66,12 @@ def annotate_cut(
         last merges are left out, with a warning in the log.
     """
     nodes = _nodes_of_segments(hierarchy, labels)
-    merges = _nodes_above(hierarchy, nodes)
+    is_above = np.zeros(len(hierarchy.parents), bool)
+    parents = hierarchy.parents[nodes]
+    while not is_above[parents].all():
+        is_above[parents] = True
+        parents = np.unique(hierarchy.parents[parents])
+    merges = np.flatnonzero(is_above[:-1])  # without the root
     probabilities = hierarchy.probabilities
     outer = probabilities[hierarchy.parents]
     outer[-1] = 0  # the root is never merged
@@ -118,16 +123,6 @@ def _nodes_of_segments(hierarchy: Hierarchy, labels: LabelMap) -> IntArray:
     nodes = np.flatnonzero(is_top)
     ordered: IntArray = nodes[np.argsort(least[nodes])]
     return ordered
-
-
-def _nodes_above(hierarchy: Hierarchy, nodes: IntArray) -> IntArray:
-    """The merges of these nodes from first to last, without the root."""
-    is_above = np.zeros(len(hierarchy.parents), bool)
-    parents = hierarchy.parents[nodes]
-    while not is_above[parents].all():
-        is_above[parents] = True
-        parents = np.unique(hierarchy.parents[parents])
-    return np.flatnonzero(is_above[:-1])
 
 
 def _segment_regions(labels: LabelMap, size: tuple[int, int]) -> list[_Region]:

@@ -187,7 +187,11 @@ class SaveTogether(Callback):
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             _LOG.info("step %d is saved in %s", trainer.global_step, path)
-            _requeue()
+            job = os.environ.get("SLURM_JOB_ID")
+            if job is None:
+                _LOG.info("this is no job of Slurm's: nothing is requeued")
+            else:
+                subprocess.run(["scontrol", "requeue", job], check=False)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._was_signalled = True
@@ -198,11 +202,3 @@ def _is_time_to_ask(trainer: Trainer, batch_idx: int, every_n_batches: int) -> b
     per_step = trainer.accumulate_grad_batches
     every = -(-every_n_batches // per_step) * per_step
     return (batch_idx + 1) % every == 0
-
-
-def _requeue() -> None:
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        _LOG.info("this is no job of Slurm's: nothing is requeued")
-        return
-    subprocess.run(["scontrol", "requeue", job], check=False)

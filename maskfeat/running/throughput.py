@@ -61,8 +61,17 @@ class Throughput(Callback):
         self._ended = now
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every > 0 and (batch_idx + 1) % every == 0 and self._seconds > 0:
+            per_second = trainer.world_size / self._seconds
+            rates = {
+                "throughput/images_per_s": self._images * per_second,
+                "throughput/masks_per_s": self._masks * per_second,
+                "throughput/input_wait_share": self._waited / self._seconds,
+            }
+            if pl_module.device.type == "cuda":
+                peak = torch.cuda.max_memory_allocated(pl_module.device)
+                rates["throughput/gpu_memory_gb"] = peak / 1e9
             for logger in trainer.loggers:
-                logger.log_metrics(self._rates(trainer, pl_module), step=trainer.global_step)
+                logger.log_metrics(rates, step=trainer.global_step)
             self._forget()
             # Drawing up the log is not waiting for the input.
             self._ended = time.perf_counter()
@@ -70,18 +79,6 @@ class Throughput(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A validation within the epoch is not waiting for the input."""
         self._ended = None
-
-    def _rates(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        per_second = trainer.world_size / self._seconds
-        rates = {
-            "throughput/images_per_s": self._images * per_second,
-            "throughput/masks_per_s": self._masks * per_second,
-            "throughput/input_wait_share": self._waited / self._seconds,
-        }
-        if pl_module.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(pl_module.device)
-            rates["throughput/gpu_memory_gb"] = peak / 1e9
-        return rates
 
     def _forget(self) -> None:
         self._seconds = self._waited = 0.0

@@ -235,7 +235,12 @@ class ImageFile:
                 raise
             self._open_stack()
             return
-        places = self._places_of_pages()
+        image: Any = self._image
+        is_stack = image.format in _WITH_PAGES
+        places = list(range(int(getattr(image, "n_frames", 1)))) if is_stack else [0]
+        if image.format == "TIFF" and len(places) > 1:  # thumbnails and masks are no pages
+            places = whole_frames(image) or [0]
+            image.seek(places[0])
         if self._image.format == "TIFF" and (needs_stack(self._image) or read_as.channels):
             self._open_stack()
             return
@@ -296,17 +301,6 @@ class ImageFile:
         self._stack = TiffStack(self._file)
         self._num_pages = self._stack.num_pages
         self.size, self._orientation = self._stack.header(self._page)
-
-    def _places_of_pages(self) -> list[int]:
-        """Frames of Pillow that are pages; a TIFF's thumbnails and masks are none."""
-        image: Any = self._image
-        if image.format not in _WITH_PAGES:
-            return [0]
-        places = list(range(int(getattr(image, "n_frames", 1))))
-        if image.format == "TIFF" and len(places) > 1:
-            places = whole_frames(image) or [0]
-            image.seek(places[0])
-        return places
 
     def _scaled(self, values: Any, is_color: bool) -> Image.Image:  # noqa: ANN401 - an array
         rgb, notes = rgb_of_values(values, is_color, self._read_as)

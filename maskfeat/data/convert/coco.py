@@ -91,7 +91,9 @@ class InstancesRecord(CocoRecord):
                 drawn += polygons
                 masks.append(mask_runs(fill_polygons(polygons, size)))
             entries.append(entry)
-        if _fits_only_turned(drawn, size) and is_turned_sideways(image):
+        x, y = np.concatenate([np.zeros((1, 2)), *drawn]).max(axis=0) - _SLACK_PX
+        fits_only_turned = (x > size[1] or y > size[0]) and x <= size[0] and y <= size[1]
+        if fits_only_turned and is_turned_sideways(image):
             raise SampleError(
                 "size mismatch",
                 f"its polygons leave the {size[0]} x {size[1]} that the json gives; they were "
@@ -164,15 +166,6 @@ def fill_polygons(polygons: Sequence[Corners], size: tuple[int, int]) -> BoolArr
         )
         mask[rows, columns] = True
     return mask
-
-
-def _fits_only_turned(polygons: Sequence[Corners], size: tuple[int, int]) -> bool:
-    """Whether polygons leave an image of a size (height, width), but not one that is turned."""
-    if not polygons:
-        return False
-    x, y = np.concatenate(polygons).max(axis=0) - _SLACK_PX
-    height, width = size
-    return bool((x > width or y > height) and x <= height and y <= width)
 
 
 def read_size(height: object, width: object) -> tuple[int, int]:

@@ -64,9 +64,7 @@ def list_coco(
             two images one file name, or if no annotation belongs to an image.
     """
     try:
-        images = by_id(content["images"], "images", "file_name")
-        categories = by_id(content.get("categories") or [], "categories", "name")
-        names = {number: str(one["name"]) for number, one in categories.items()}
+        images, names = images_and_classes(content)
         by_image, strays = annotations_of(content, images)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{path}' is not laid out as COCO's: {error!r}") from error
@@ -135,6 +133,13 @@ def _images_folder(path: Path, images_dir: str | None, names: Sequence[str]) -> 
             f"the images of '{path}' are not in {', '.join(map(str, folders))}; set images_dir"
         )
     return present
+
+
+def images_and_classes(content: Json) -> tuple[dict[Hashable, Json], dict[Hashable, str]]:
+    """The images of a JSON of COCO, and the names of its categories, by id; errors as `by_id`."""
+    categories = by_id(content.get("categories") or [], "categories", "name")
+    names = {number: str(one["name"]) for number, one in categories.items()}
+    return by_id(content["images"], "images", "file_name"), names
 
 
 def by_id(entries: Sequence[Json], what: str, name: str) -> dict[Hashable, Json]:

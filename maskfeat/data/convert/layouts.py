@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from dataclasses import dataclass
@@ -190,7 +191,11 @@ class AdeRecord(Record):
             if maps[-1].shape != maps[0].shape:
                 raise SampleError("size mismatch", f"the maps of '{self.key}' differ in size")
         runs, regions = join_labels(maps, is_zero_void=True)
-        names = _class_names(others[-1]) if len(paths) < len(others) else {}
+        names = dict[int, str]()
+        if len(paths) < len(others):  # faults of the .json cost the names
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                objects = json.loads(Path(others[-1]).read_bytes())["annotation"]["object"]
+                names = {int(one["name_ndx"]): str(one["name"]) for one in objects}
         entries = list[dict[str, Any]]()
         for depth, numbers in enumerate(regions):
             for value in numbers.tolist():
@@ -199,15 +204,6 @@ class AdeRecord(Record):
                 entries.append(entry if label is None else entry | {"label": label})
         size = (maps[0].shape[0], maps[0].shape[1])
         return SourceSample(read_file(jpg, "image"), size, runs, entries, {})
-
-
-def _class_names(path: str) -> dict[int, str]:
-    """Names by class, as far as a .json tells them; its absence or faults cost the names."""
-    try:
-        objects = json.loads(Path(path).read_bytes())["annotation"]["object"]
-        return {int(one["name_ndx"]): str(one["name"]) for one in objects}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
 
 
 def list_ade20k(folder: Path) -> list[Record]:

@@ -12,7 +12,7 @@ import yaml
 
 from maskfeat.data.annotations.image import SampleError
 from maskfeat.data.annotations.rle import parse_counts
-from maskfeat.data.convert.coco_json import annotations_of, by_id
+from maskfeat.data.convert.coco_json import annotations_of, images_and_classes
 from maskfeat.data.convert.files import MASK_ENDINGS, read_file
 from maskfeat.data.convert.mask_files import (
     NamedMasks,
@@ -170,9 +170,7 @@ def _list_coco(place: Path, find: Find) -> list[MaskRecord]:
     found = []
     for path in (one for one in paths if _format_of_json(one) == "coco"):
         content = read_json(path)
-        images = by_id(content["images"], "images", "file_name")
-        categories = by_id(content.get("categories") or [], "categories", "name")
-        names = {number: str(one["name"]) for number, one in categories.items()}
+        images, names = images_and_classes(content)
         by_image, _ = annotations_of(content, images)
         for number, image in images.items():
             name = str(image["file_name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -83,7 +84,11 @@ def verify_folder(
     index_path = folder / INDEX_NAME
     if not tars and not index_path.is_file():
         raise FileNotFoundError(f"'{folder}' holds neither shards nor an {INDEX_NAME}")
-    promised = _promised(index_path) if index_path.is_file() else None
+    promised: dict[str, Json] | None = None  # the notes of the index, if it can be read
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        notes = {str(note["shard"]): note for note in read_json(index_path)["shards"]}
+        if all(_TOLD <= note.keys() for note in notes.values()):
+            promised = notes
     problems, notes = list[Problem](), promised or {}
     if part[0] == 0:
         problems = _problems_of_folder(folder, tars.keys(), promised)
@@ -131,16 +136,6 @@ def _problems_of_folder(
         what = f"the shard is not in {INDEX_NAME}"
         problems += [Problem(name, what) for name in sorted(names - known)]
     return problems
-
-
-def _promised(path: Path) -> dict[str, Json] | None:
-    """The notes on shards in an index, by name; None if it cannot be read."""
-    try:
-        notes = {str(note["shard"]): note for note in read_json(path)["shards"]}
-    except (ValueError, KeyError, TypeError):
-        return None
-    is_whole = all(_TOLD <= note.keys() for note in notes.values())
-    return notes if is_whole else None
 
 
 def _unfinished(folder: Path, has_index: bool) -> list[Problem]:

@@ -95,11 +95,11 @@ def new_order(
     global_batch: int,
     num_samples: Sequence[int] | None = None,
 ) -> RunOrder:
-    """The order of a new run; arguments as of `RunOrder`, but for two.
+    """The order of a new run.
 
     Args:
         shards: Names and sizes of the shards of each set.
-        weights: Of each set.
+        weights: As of `RunOrder`, like the next three.
         seed: Of all order.
         epoch_images: Images in an epoch, all ranks together.
         global_batch: Images in a step, all ranks together.
@@ -134,7 +134,9 @@ def carried_over(
     """
     draws = Mixture(before.weights, before.seed).draws_before(index_before)
     draws_now = Mixture(now.weights, now.seed).draws_before(index_now)
-    partners = _partners(before, now)
+    partners = _matched(before.sets, now.sets)
+    if all(partner is None for partner in partners):  # as where all folders are renamed
+        partners = _matched(*(list(map(_without_folders, run.sets)) for run in (before, now)))
     orders, changes = [], list[str]()
     for number, partner in enumerate(partners):
         if partner is None:
@@ -149,19 +151,8 @@ def carried_over(
     return tuple(orders), changes
 
 
-def _partners(before: RunOrder, now: RunOrder) -> list[int | None]:
-    """For each set, the set of the run before with the same shards, else one that shares some.
-
-    Sets have shards of equal names and lengths in folders of their own. Names alone count where no
-    folder is found again, as where all is renamed.
-    """
-    partners = _matched(before.sets, now.sets)
-    if all(partner is None for partner in partners):
-        partners = _matched(*(list(map(_without_folders, run.sets)) for run in (before, now)))
-    return partners
-
-
 def _matched(before: Sequence[Shards], now: Sequence[Shards]) -> list[int | None]:
+    """For each set now, the set before with the same shards, else one that shares some."""
     partners: list[int | None] = [None] * len(now)
     for must_be_same in (True, False):
         for number, shards in enumerate(now):
@@ -186,15 +177,16 @@ def _change(before: RunOrder, partner: int, now: RunOrder, number: int) -> str |
         return "num_train_images takes another number of samples"
     sizes, sizes_now = dict(old), dict(new)
     shared = [name for name in sizes_now if name in sizes]
-    parts = [
-        _counted([name for name in sizes_now if name not in sizes], "new"),
-        _counted([name for name in sizes if name not in sizes_now], "gone"),
-        _counted([name for name in shared if sizes[name] != sizes_now[name]], "of another length"),
+    parts = {
+        "new": [name for name in sizes_now if name not in sizes],
+        "gone": [name for name in sizes if name not in sizes_now],
+        "of another length": [name for name in shared if sizes[name] != sizes_now[name]],
+    }
+    words = [
+        f"'{names[0]}' is {what}"
+        if len(names) == 1
+        else f"{len(names)} shards are {what}, e.g. '{names[0]}'"
+        for what, names in parts.items()
+        if names
     ]
-    return ", ".join(filter(None, parts)) or "its shards come in another order"
-
-
-def _counted(names: list[str], what: str) -> str:
-    if len(names) < 2:
-        return f"'{names[0]}' is {what}" if names else ""
-    return f"{len(names)} shards are {what}, e.g. '{names[0]}'"
+    return ", ".join(words) or "its shards come in another order"

@@ -102,7 +102,13 @@ class TarWalk:
                 num_zeros = 0
                 if member.kind != _HARD_LINK or member.target != member.name:  # as `tar c a a` has
                     yield member
-                self._go_to(member.offset + -(-member.size // BLOCK) * BLOCK)
+                end = member.offset + -(-member.size // BLOCK) * BLOCK
+                if self._size is not None:
+                    cast("IO[bytes]", self._file).seek(end)
+                    self._position = end
+                while self._position < end:
+                    if not self._read(min(2**20, end - self._position)):
+                        return
         except CutShortError:
             return
         self.is_whole = num_zeros > 0
@@ -160,14 +166,6 @@ class TarWalk:
         if size > _MAX_NOTES:
             raise CutShortError
         return self._read_whole(-(-size // BLOCK) * BLOCK)[:size]
-
-    def _go_to(self, position: int) -> None:
-        if self._size is not None:
-            cast("IO[bytes]", self._file).seek(position)
-            self._position = position
-        while self._position < position:
-            if not self._read(min(2**20, position - self._position)):
-                raise CutShortError
 
     def _read_whole(self, size: int) -> bytes:
         data = self._read(size)
