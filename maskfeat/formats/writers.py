@@ -13,8 +13,7 @@ from PIL import Image
 
 from maskfeat.data.annotations.painting import encode
 from maskfeat.files import whole_file
-from maskfeat.formats.bridges import as_one_line
-from maskfeat.formats.coverage import Rings
+from maskfeat.formats.coverage import Rings, as_one_line
 from maskfeat.formats.image_masks import ImageMasks
 from maskfeat.formats.sa1b import annotation_of_mask, image_entry, json_bytes
 
@@ -51,7 +50,7 @@ class Writer(ABC):
 class CocoWriter(Writer):
     """`annotations.json` in COCO's format for instances (https://cocodataset.org/#format-data).
 
-    COCO's polygons know no holes: an outline is joined to its holes, see `bridges`. Without a
+    COCO's polygons know no holes: an outline is joined to its holes, see `as_one_line`. Without a
     tolerance masks are written as compressed RLE instead.
     """
 
@@ -102,7 +101,7 @@ class YoloWriter(Writer):
     """`labels/KEY.txt` and `data.yaml` of Ultralytics' YOLO for segmentation.
 
     A line for each mask: the number of its class and x, y of its corners, as shares of width and
-    height. The images are to be put to `images/`. Parts and holes are joined, see `bridges`.
+    height. The images are to be put to `images/`. Parts and holes are joined, see `as_one_line`.
     """
 
     def add(self, image: ImageMasks) -> None:
@@ -163,7 +162,7 @@ class LabelMeWriter(Writer):
     """`KEY.json` of LabelMe, beside or instead of the image.
 
     A shape for each part of a mask; the parts of one mask share a `group_id`. An outline is joined
-    to its holes, see `bridges`.
+    to its holes, see `as_one_line`.
     """
 
     def add(self, image: ImageMasks) -> None:

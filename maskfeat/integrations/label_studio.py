@@ -33,8 +33,7 @@ from maskfeat import __version__
 from maskfeat.app.server import Json, json_of
 from maskfeat.arrays import RgbImage
 from maskfeat.data.folder import read_image
-from maskfeat.formats.bridges import as_one_line
-from maskfeat.formats.coverage import mask_polygons
+from maskfeat.formats.coverage import as_one_line, mask_polygons
 from maskfeat.integrations.prompted_image import Click, PromptedImages
 from maskfeat.integrations.tool_server import RequestError, tool_server
 

@@ -26,8 +26,7 @@ from starlette.responses import Response
 from maskfeat.app.server import Json, json_of
 from maskfeat.arrays import BoolArray
 from maskfeat.data.folder import read_image_bytes
-from maskfeat.formats.bridges import as_one_line
-from maskfeat.formats.coverage import label_polygons, mask_polygons
+from maskfeat.formats.coverage import as_one_line, label_polygons, mask_polygons
 from maskfeat.integrations.prompted_image import Click, PromptedImages
 from maskfeat.integrations.tool_server import RequestError, tool_server
 

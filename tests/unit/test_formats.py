@@ -25,8 +25,7 @@ from maskfeat.data.annotations.read_as import ReadAs
 from maskfeat.data.convert import Settings, convert_inputs, find_inputs
 from maskfeat.data.convert.mask_sets import list_masks
 from maskfeat.data.shards.indexed import IndexedShards
-from maskfeat.formats.bridges import as_one_line
-from maskfeat.formats.coverage import label_polygons, mask_polygons
+from maskfeat.formats.coverage import as_one_line, label_polygons, mask_polygons
 from maskfeat.formats.image_masks import ImageMasks
 from maskfeat.formats.writers import FORMATS, write_masks, writer_of
 
