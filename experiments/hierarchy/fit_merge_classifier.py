@@ -2,14 +2,16 @@
 
     python experiments/hierarchy/fit_merge_classifier.py runs/all_further/checkpoints/last.ckpt
 
-Images are BSDS500's train set, some of it again in grey, inverted or recolored, and drawn scenes,
-whose things have textures, so that the classifier does not know daylight images alone. For two
-regions of an image the target is the share of pixel pairs, one pixel from either side, that one
-true segment holds, averaged over annotators. Samples are all
-pairs of regions that come up while a tree is merged, first in the order of the fixed cost, then in
-that of the classifiers fitted so far, so that a merge classifier knows the regions that it makes
-itself. A small network learns it by cross-entropy, with the root of the smaller side as the weight
-of a pair. Nothing of val or test is read.
+Images are BSDS500's train set, those of other sets where `--more` names some, some of all again in
+grey, inverted or recolored, and drawn scenes, whose things have textures, so that the classifier
+does not know daylight images alone. For two regions of an image the target is the share of pixel
+pairs, one pixel from either side, that one true segment holds, averaged over annotators, or over
+levels of masks (object, part) where a set has those. Regions whose pixels no mask holds do not
+count. Samples are all pairs of regions that come up while a tree is merged, first in the order of
+the fixed cost, then in that of the classifiers fitted so far, so that a merge classifier knows the
+regions that it makes itself. A small network learns it by cross-entropy; the weight of a pair is
+the root of the smaller side, times the share of both sides that masks hold. Nothing of val or test
+is read.
 """
 
 from __future__ import annotations
@@ -70,9 +72,10 @@ class WatchedRegions(Regions):
     def pair_features(self, which: np.ndarray) -> np.ndarray:
         """As `Regions.pair_features`, and noted."""
         found = super().pair_features(which)
-        smaller = self.sums.sizes[self.pairs[which]].min(axis=1) / self.num_pixels
-        together = share_together(self.shared, self.pairs[which], self.num_annotators)
-        self.noted.append(_in_single(found.T, together, np.sqrt(smaller)))
+        sizes, pairs = self.sums.sizes, self.pairs[which]
+        together = share_together(self.shared, pairs, self.num_annotators)
+        weights = pair_weights(self.shared, sizes, pairs, self.num_annotators, self.num_pixels)
+        self.noted.append(_in_single(found.T, together, weights))
         return found
 
     def grouped(self, groups: np.ndarray) -> WatchedRegions:
@@ -103,7 +106,9 @@ class KnownImage:
 def scenes(args: argparse.Namespace) -> Iterator[HeldOutImage]:
     """Images, a share of them again in other colors, drawn scenes."""
     rng = np.random.default_rng(args.seed)
-    images = ShardImages(args.shards, args.num_images)
+    images = [*ShardImages(args.shards, args.num_images)]
+    for shards in args.more:
+        images += ShardImages(shards, args.num_more)
     for number, image in enumerate(images):
         yield turned(image, 1 + number % 3) if args.turned else image
     if args.recolored:
@@ -169,11 +174,28 @@ def share_together(shared: np.ndarray, pairs: np.ndarray, num_annotators: int) -
     return (shares[first] * shares[second]).sum(axis=1) / num_annotators
 
 
+def pair_weights(
+    shared: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, num_annotators: int, num_pixels: int
+) -> np.ndarray:
+    """For pairs of regions, (M, 2): the root of the smaller side, times what masks hold of both.
+
+    Args:
+        shared: See `share_together`.
+        sizes: Pixels of each region, shape (R,).
+        pairs: Two regions each.
+        num_annotators: The masks of each hold at most the whole region.
+        num_pixels: Of the image.
+    """
+    held = shared.sum(axis=1) / (num_annotators * sizes)
+    return np.sqrt(sizes[pairs].min(axis=1) / num_pixels) * held[pairs].prod(axis=1)
+
+
 def _of_tree(tree: PartitionTree, shared: np.ndarray, known: KnownImage) -> Samples:
     """Samples of all merges of a tree, from the true segments of its nodes."""
-    smaller = tree.sizes[tree.children].min(axis=1) / tree.sizes[-1]
-    together = share_together(shared, tree.children, known.num_annotators)
-    return _in_single(merge_features(tree, known.graph).T, together, np.sqrt(smaller))
+    pairs, annotators = tree.children, known.num_annotators
+    together = share_together(shared, pairs, annotators)
+    weights = pair_weights(shared, tree.sizes, pairs, annotators, int(tree.sizes[-1]))
+    return _in_single(merge_features(tree, known.graph).T, together, weights)
 
 
 def _in_single(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Samples:
@@ -237,6 +259,8 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a .ckpt of lightning fit, or .safetensors")
     parser.add_argument("--shards", default="../shared/data/bsds500/train-*.tar")
     parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
+    parser.add_argument("--more", nargs="*", default=[], help="shards of other sets")
+    parser.add_argument("--num_more", type=int, default=25, help="images of each of these")
     parser.add_argument("--recolored", type=float, default=0.5, help="share of images used again")
     parser.add_argument(
         "--turned",
@@ -267,8 +291,9 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
+    sets = ", ".join([args.shards, *args.more])
     origin = (
-        f"{len(images)} images of {args.shards}, in part recolored, and of {args.drawn}, "
+        f"{len(images)} images of {sets}, in part recolored, and of {args.drawn}, "
         f"features of {Path(args.checkpoint).name}, commit {commit}"
     )
     with ProcessPoolExecutor(args.processes) as pool:

@@ -8,7 +8,8 @@ compared at the number of segments they really give: scores at 25, 100, ... are 
 its logarithm; "parts" are the 4-connected components that these segments fall into. Trees are
 also cut at one threshold for all images (ODS) and at the best one for each (OIS); Felzenszwalb's
 method at one scale. F ODS and OIS count boundary pixels as BSDS500 does: one to one, within 0.0075
-of the diagonal, over all annotators and images. Times are CPU seconds of one thread.
+of the diagonal, over all annotators and images. Times are CPU seconds of one thread. `--methods`
+runs some of the methods alone, as "maskfeat tree".
 
 Needs the extra "bench": OpenCV and matplotlib.
 """
@@ -63,13 +64,32 @@ SCORES: dict[str, Callable[..., float]] = {
 Row = dict[str, Any]
 
 
-def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) -> dict[str, Row]:
-    """All methods on one image, on one thread."""
+OURS = (
+    "maskfeat tree",
+    "maskfeat partition",
+    "maskfeat tree, not calibrated",
+    "maskfeat Ward",
+    "maskfeat k-means",
+)
+METHODS = (*peers.PARTITIONS, *peers.TREES, *OURS)
+
+
+def score_image(
+    checkpoint: str, image: HeldOutImage, numbers: Sequence[int], methods: Sequence[str]
+) -> dict[str, Row]:
+    """Some of `METHODS` on one image, on one thread."""
     torch.set_num_threads(1)
-    rows = {name: _partitions(f, image, numbers) for name, f in peers.PARTITIONS.items()}
-    rows["Felzenszwalb"] |= _felzenszwalb_scales(image)
-    for name, make in peers.TREES.items():
-        rows[name] = _tree(lambda make=make: make(image.image), image, numbers)
+    rows: dict[str, Row] = {}
+    for name, make in peers.PARTITIONS.items():
+        if name in methods:
+            rows[name] = _partitions(make, image, numbers)
+    if "Felzenszwalb" in rows:
+        rows["Felzenszwalb"] |= _felzenszwalb_scales(image)
+    for name, make_tree in peers.TREES.items():
+        if name in methods:
+            rows[name] = _tree(lambda make=make_tree: make(image.image), image, numbers)
+    if not set(methods) & set(OURS):
+        return rows
 
     model = maskfeat.load(checkpoint)
     started = time.process_time()
@@ -77,24 +97,23 @@ def score_image(checkpoint: str, image: HeldOutImage, numbers: Sequence[int]) ->
     encoder = time.process_time() - started
     started = time.process_time()
     graph = superpixels(features)
-    superpixel_time = time.process_time() - started
-    shown = {"encoder": encoder, "superpixels": superpixel_time}
-
-    def calibrated() -> tuple[np.ndarray, PartitionTree]:
-        return graph.labels, hierarchy(graph).tree
-
-    rows["maskfeat tree"] = _tree(calibrated, image, numbers, PROBABLE_THRESHOLDS) | shown
-    others = {
-        "maskfeat partition": lambda: (graph.labels, superpixel_tree(graph, size_power=EVEN_POWER)),
-        "maskfeat tree, not calibrated": lambda: (graph.labels, superpixel_tree(graph)),
-        "maskfeat Ward": lambda: (graph.labels, superpixel_tree(graph, "ward")),
+    shown = {"encoder": encoder, "superpixels": time.process_time() - started}
+    trees: dict[str, Callable[[], PartitionTree]] = {
+        "maskfeat tree": lambda: hierarchy(graph).tree,
+        "maskfeat partition": lambda: superpixel_tree(graph, size_power=EVEN_POWER),
+        "maskfeat tree, not calibrated": lambda: superpixel_tree(graph),
+        "maskfeat Ward": lambda: superpixel_tree(graph, "ward"),
     }
-    for name, tree in others.items():
-        rows[name] = _tree(tree, image, numbers) | shown
-    rows["maskfeat k-means"] = (
-        _partitions(lambda rgb, k: partition_superpixels(graph, k)[graph.labels], image, numbers)
-        | shown
-    )
+    for name, tree in trees.items():
+        if name in methods:
+            thresholds = PROBABLE_THRESHOLDS if name == "maskfeat tree" else WIDE_THRESHOLDS
+            made = lambda tree=tree: (graph.labels, tree())  # noqa: E731
+            rows[name] = _tree(made, image, numbers, thresholds) | shown
+    if "maskfeat k-means" in methods:
+        by_k_means = _partitions(
+            lambda rgb, k: partition_superpixels(graph, k)[graph.labels], image, numbers
+        )
+        rows["maskfeat k-means"] = by_k_means | shown
     return rows
 
 
@@ -225,12 +244,12 @@ def table(summary: dict[str, Row]) -> str:
         "| method | " + " | ".join(columns) + " | s/image | x SLIC |",
         "|---|" + "--:|" * (len(columns) + 2),
     ]
-    base = summary["SLIC"]["seconds"]
+    base = summary["SLIC"]["seconds"] if "SLIC" in summary else None
     for name, row in summary.items():
         values = [value(row) for value in columns.values()]
         cells = ["-" if v is None else f"{v:.3f}" for v in values]
         seconds = sum(row.get(part, 0.0) for part in ("encoder", "superpixels", "seconds"))
-        cells += [f"{seconds:.3f}", f"{seconds / base:.1f}"]
+        cells += [f"{seconds:.3f}", f"{seconds / base:.1f}" if base else "-"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -267,6 +286,7 @@ def main() -> None:
     parser.add_argument("--shards", default="../shared/data/bsds500/val-*.tar")
     parser.add_argument("--num_images", type=int, help="at most this number, at regular steps")
     parser.add_argument("--num_segments", type=int, nargs="+", default=[25, 50, 100, 200])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("experiments/partition"))
     args = parser.parse_args()
@@ -275,7 +295,7 @@ def main() -> None:
     images = ShardImages(args.shards, args.num_images)
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(score_image, args.checkpoint, image, args.num_segments)
+            pool.submit(score_image, args.checkpoint, image, args.num_segments, args.methods)
             for image in track(images, "reading")
         ]
         rows = [job.result() for job in track(jobs, "scoring")]

@@ -100,6 +100,11 @@ def test_partitions_and_times_are_compared_with_peers(repository, tmp_path) -> N
     table = run(repository, "experiments/partition/benchmark.py", *words, *small)
     assert "| maskfeat tree |" in table
     assert "| watershed by volume |" in table
+    words[-1], some = f"--out={tmp_path}/some", ["--methods", "maskfeat partition"]
+    table = run(repository, "experiments/partition/benchmark.py", *words, *small, *some)
+    assert "| maskfeat partition |" in table
+    assert "| maskfeat tree |" not in table
+    words[-1] = f"--out={tmp_path}"
     run(repository, "experiments/partition/scaling.py", *words, "--sides", "64", "96")
     for name in ("result.json", "result.md", "result.png", "scaling.json", "scaling.png"):
         assert (tmp_path / name).stat().st_size > 100
