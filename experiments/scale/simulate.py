@@ -21,7 +21,7 @@ from unittest import mock
 
 import numpy as np
 
-from maskfeat.data.order import streaming
+from maskfeat.data.order import streaming as reading
 from maskfeat.data.order.loaders import EpochSampler
 from maskfeat.data.order.plan import StreamPlan
 from maskfeat.data.order.run_order import new_order
@@ -222,7 +222,7 @@ def streaming(
     counts = np.zeros((num_epochs, total), np.uint8)
     lengths, lost = [], 0
     stopped = set(rng.permutation(world_size)[:num_resumes].tolist())
-    with mock.patch.object(streaming, "raw_samples", readings.raw_samples):
+    with mock.patch.object(reading, "raw_samples", readings.raw_samples):
         for plan, epoch in itertools.product(plans, range(num_epochs)):
             states, all_of_it = [plan.start()] * num_readers, range(order.num_steps)
             readings.is_counted = True
