@@ -19,6 +19,7 @@ from typing import Any
 
 from maskfeat import __version__
 from maskfeat.console import raise_at_ctrl_c
+from maskfeat.quick_imports import QuickImports
 from maskfeat.running.failures import in_one_sentence, is_debugging
 
 _LIGHTNINGS = ("fit", "validate", "test", "predict")
@@ -93,7 +94,8 @@ def _run_words(words: list[str], is_typed: bool) -> None:
     # So that configs can name classes of modules in the working folder, as `python -m` lets them.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last: no file in it hides a library
-    from maskfeat.lightning_cli import MaskfeatCLI
+    with QuickImports():
+        from maskfeat.lightning_cli import MaskfeatCLI
 
     raise_at_ctrl_c()
     with in_one_sentence():

@@ -64,7 +64,7 @@ class _Parser(OneLineErrors, LightningArgumentParser):
         return text
 
     def dump(self, *args: Any, **settings: Any) -> str:  # noqa: ANN401
-        """As above, but of settings that parsing has just checked: a tenth of the start is saved."""
+        """As above, but of settings that parsing has just checked, for a shorter start."""
         text: str = super().dump(*args, **{"skip_validation": True, **settings})
         return text
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from maskfeat.app.segment_command import check_names
 from maskfeat.data.annotations.read_as import ReadAs, read_as_of_words
 from maskfeat.folder_lock import held_folder
+from maskfeat.quick_imports import QuickImports
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -164,8 +165,9 @@ def _object_backend(
     from maskfeat.app.annotation_store import AnnotationStore
     from maskfeat.app.open_images import OpenImages
     from maskfeat.data.convert.mask_sets import list_masks
-    from maskfeat.segment.inputs import model_of
 
+    with QuickImports():  # of torch
+        from maskfeat.segment.inputs import model_of
     begun = {} if masks is None else {one.key: one for one in list_masks(masks)}
     store = AnnotationStore(folder, paths, read_as, begun)
     greeting = f"{store.num_done} of {len(paths)} images done; prompts and masks go to '{folder}'"
@@ -183,8 +185,9 @@ def _label_backend(
 ) -> tuple[Backend, str]:
     """What the page of classes shows, and the text that is printed when it starts."""
     from maskfeat.app.label_views import LabelViews
-    from maskfeat.labeling.labeler import Labeler
 
+    with QuickImports():
+        from maskfeat.labeling.labeler import Labeler
     labeler = Labeler(
         paths,
         classes,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from maskfeat.app.segment_task import Task, Work, origin_of
 from maskfeat.data.convert.pool import num_cores, prepare_worker
 from maskfeat.data.folder import MAX_MEGAPIXELS, read_image
+from maskfeat.quick_imports import QuickImports
 
 if TYPE_CHECKING:
     from maskfeat.app.segment_images import Encoder
@@ -55,8 +56,8 @@ class ImageRun:
             return error
         except OSError as error:  # a link that leads nowhere, a file that may not be read
             return ValueError(f"'{task.path}' cannot be read: {error.strerror or error}")
-        # Torch comes with it.
-        from maskfeat.app.segment_images import encoder_of, segment_image
+        with QuickImports():  # torch comes with it
+            from maskfeat.app.segment_images import encoder_of, segment_image
 
         if self._encoder is None:
             self._encoder = encoder_of(work.model, work.device)

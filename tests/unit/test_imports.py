@@ -20,6 +20,7 @@ ROOMS = [
         "deprecation",
         "former_modules",
         "array_file",
+        "quick_imports",
     ],
     ["data"],
     ["features"],
