@@ -70,32 +70,6 @@ def test_users_label_pixels_rightly_and_click_errors_alone(
     assert len(kinds) == 3  # with a box, with a mask, with neither
 
 
-def test_a_correction_changes_what_lacks_its_label_around_the_click_alone(
-    maps: ImageMaps, mask: np.ndarray
-) -> None:
-    for seed in range(20):
-        session = TrainingSession(maps, OUTLINE, mask, np.random.default_rng(seed))
-        assert session.correction() is None or session.given.mask is not None  # no mask yet
-        session.pred = np.roll(mask, (2, 3), axis=(0, 1))
-        before = session.pred.copy()
-        correction = session.correction()
-        assert correction is not None
-        prompt, (row, column) = correction.prompt, correction.prompt.pixels_yx[0]
-        assert before[row, column] != mask[row, column] == prompt.is_object
-        assert prompt.click_radius > 0
-        look = correction.look.look
-        at = int((row + 0.5 - look.top) / look.cell_px), int(column + 0.5 - look.left)
-        assert correction.can_change[at] == 1
-
-        logits = torch.full((look.rows, look.columns), 20.0 if prompt.is_object else -20.0)
-        session.correct(correction, logits)
-
-        changed = session.pred != before
-        assert changed[row, column]
-        assert (session.pred[changed] == prompt.is_object).all()
-        assert not changed[~lying_in(changed.shape, correction.window)].any()
-
-
 def test_a_drawn_session_is_dark_where_the_mask_so_far_and_the_true_one_have_no_object(
     maps: ImageMaps, mask: np.ndarray
 ) -> None:
@@ -115,12 +89,6 @@ def test_a_drawn_session_is_dark_where_the_mask_so_far_and_the_true_one_have_no_
     is_dark = ~np.concatenate([session.pred, mask], axis=1)
     is_dark[15:26, 15:26] = False
     assert (drawn[is_dark] <= 0.3 * bright[is_dark] + 1).all()
-
-
-def lying_in(size: tuple[int, int], window: tuple[slice, slice]) -> np.ndarray:
-    inside = np.zeros(size, bool)
-    inside[window] = True
-    return inside
 
 
 def test_cells_of_a_correction_lie_on_the_pixels() -> None:
@@ -228,7 +196,7 @@ class Killed(L.Callback):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path) -> None:
-    settings = {"most_clicks": 2, "num_corrections": 1, "warmup_steps": 2}
+    settings = {"most_clicks": 2, "warmup_steps": 2}
     torch.manual_seed(0)
     whole = ClickTask(**settings)
     start = {name: value.clone() for name, value in whole.state_dict().items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +13,16 @@ from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.interactive.cut import BAND_PX, OutlineCutter
-from maskfeat.interactive.decoder import CELLS, look_at, object_window
-from maskfeat.interactive.prompt_maps import ImageMaps, Look, LookMaps, MapReader, mask_on
+from maskfeat.interactive.decoder import CELLS, object_window
+from maskfeat.interactive.prompt_maps import ImageMaps, Look, LookMaps, MapReader
 from maskfeat.interactive.prompts import (
     Box,
     Prompt,
     PromptSet,
-    Window,
     distance_to_outline,
     grown,
-    lies_in,
-    parts_with,
     whole,
     window_of,
-    window_of_change,
 )
 
 # How sessions start, by chance; the rest starts with a click.
@@ -38,31 +33,12 @@ _RADIUS_KNOWN = 0.6  # share of later clicks
 _NEAR_OUTLINE_PX = 6
 
 
-class Correction(NamedTuple):
-    """A click that changes the mask around it, see `update.ProgressiveMerge`.
-
-    Attributes:
-        given: Prompts in the window, and the mask that they correct.
-        prompt: The click, last of those.
-        window: Of the pixels that it can change.
-        look: At this window, square.
-        can_change: 1 for cells without its label, else 0, (h, w).
-    """
-
-    given: PromptSet
-    prompt: Prompt
-    window: Window
-    look: LookMaps
-    can_change: Tensor
-
-
 class TrainingSession:
     """A simulated user who corrects the mask of one object, as in RITM's iterative training.
 
     A session starts with a click, a box, a mask to start from, a scribble, or up to a hundred
     clicks at once. Every later step clicks an error of the mask: in its middle, anywhere in it, or
-    near its outline. Some clicks come with their click radius. After these, clicks correct what is
-    left wrong, each in a window around it.
+    near its outline. Some clicks come with their click radius.
 
     Args:
         maps: Of the image.
@@ -110,36 +86,6 @@ class TrainingSession:
         if self.given.prompts and self.pred.any() and self._rng.random() < _RADIUS_KNOWN:
             radius = distance_to_outline(self.pred, place)
         self._add(place, radius)
-
-    def correction(self) -> Correction | None:
-        """A click on an error that corrects the mask so far; None without an error or a mask."""
-        wrong = self._wrong()
-        if not wrong.any() or not self.pred.any() or self.pred.all():
-            return None
-        place = self._place_in(self._error(wrong))
-        self._add(place, distance_to_outline(self.pred, place))
-        prompt = self.given.prompts[-1]
-        window = window_of_change(prompt, self.mask.shape)
-        near = [one for one in self.given.prompts if lies_in(one.pixels_yx, window).any()]
-        before = self.pred.copy()
-        look = self._maps.look(as_square(look_at(window)))
-        signs = mask_on(look.look, before)
-        can_change = look.inside * ((signs < 0) if prompt.is_object else (signs > 0))
-        return Correction(PromptSet(near, None, before), prompt, window, look, can_change)
-
-    def correct(self, correction: Correction, logits: Tensor) -> None:
-        """Take the last correction, as `update.PromptedMasks` does; logits (h, w) on its grid."""
-        prompt, window = correction.prompt, correction.window
-        before = self.pred[window]
-        unary = correction.look.look.at_pixels(
-            logits, self.mask.shape, torch.zeros(self.mask.shape)
-        )
-        is_free = before != prompt.is_object
-        after = self._outline.cut(before, unary.numpy()[window], is_free, window)
-        change = (after == prompt.is_object) & is_free
-        seeds = prompt.pixels_yx - [side.start for side in window]
-        change[tuple(seeds.T)] = True
-        before[parts_with(change, seeds)] = prompt.is_object
 
     def target(self, look: Look) -> Tensor:
         """Share of object in each cell of a look, (h, w)."""
@@ -328,12 +274,8 @@ class TrainingSession:
 
 
 def square(box_yxyx: tuple[float, float, float, float]) -> Look:
-    """The look around a box, see `as_square`."""
-    return as_square(Look.around(box_yxyx, CELLS))
-
-
-def as_square(look: Look) -> Look:
-    """A look with as many rows as columns around the same middle, so that looks make a batch."""
+    """The look around a box with as many rows as columns, so that looks make a batch."""
+    look = Look.around(box_yxyx, CELLS)
     top = look.top - (CELLS - look.rows) / 2 * look.cell_px
     left = look.left - (CELLS - look.columns) / 2 * look.cell_px
     return Look(top, left, look.cell_px, CELLS, CELLS)

@@ -24,24 +24,6 @@ from maskfeat.interactive.training.data import SessionBatch
 from maskfeat.interactive.training.session import TrainingSession
 
 
-class Example(NamedTuple):
-    """One look of a session.
-
-    Attributes:
-        look: Its maps of the image.
-        prompts: Its maps of the prompts, (C, h, w).
-        target: Share of object of each cell, (h, w).
-        counted: 1 for cells that have a loss, else 0, (h, w).
-        is_flipped: Whether it is mirrored.
-    """
-
-    look: LookMaps
-    prompts: Tensor
-    target: Tensor
-    counted: Tensor
-    is_flipped: bool
-
-
 class Looked(NamedTuple):
     """One look of several sessions.
 
@@ -72,9 +54,6 @@ class ClickTask(L.LightningModule):
         final_share: Share of it that is left in the end; a cosine leads there. 1 keeps it.
         ema_decay: How much of the averaged weights is kept at each step.
         most_clicks: Clicks of a session, drawn from 1 to this number, few more often.
-        num_corrections: Clicks after these that each correct the mask in a window around them. 0 as
-            for the shipped decoder: 400 steps of them made late clicks no better
-            (experiments/interactive/NOTES.md).
         gradient_clip: Largest length of the gradient.
         start_from: File of a trained decoder to start from, see `load_decoder`; null for none. It
             may read fewer maps. Its normalization statistics stay: those of a batch, whose looks
@@ -94,7 +73,6 @@ class ClickTask(L.LightningModule):
         final_share: float = 0.02,
         ema_decay: float = 0.999,
         most_clicks: int = 6,
-        num_corrections: int = 0,
         gradient_clip: float = 3.0,
         start_from: str | None = None,
     ) -> None:
@@ -102,7 +80,7 @@ class ClickTask(L.LightningModule):
         self.automatic_optimization = False  # a step after every click of a session
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.final_share = final_share
-        self.most_clicks, self.num_corrections = most_clicks, num_corrections
+        self.most_clicks = most_clicks
         self.gradient_clip = gradient_clip
         self.net = load(net)
         maps = features_of(self.net, np.zeros((64, 64, 3), np.uint8), inner_strides)
@@ -134,13 +112,10 @@ class ClickTask(L.LightningModule):
                 session.click()
             first, second, iou = self._shown(sessions, self.decoder)
             self._step(first.loss.mean() + second.loss.mean())
-            losses = {"first_look": first.loss, "second_look": second.loss}
-            self._log_step(losses, {f"train/iou_{click}": iou}, len(sessions))
-        for _ in range(self.num_corrections):
-            loss, _ = self._corrected(sessions, self.decoder)
-            if len(loss):
-                self._step(loss.mean())
-                self._log_step({"correction": loss}, {}, len(loss))
+            logged = {f"train/iou_{click}": iou}
+            for name, looked in (("first", first), ("second", second)):
+                logged[f"train/loss_{name}_look"] = float(looked.loss.detach().mean())
+            self.log_dict(logged, batch_size=len(sessions))
 
     def _shares_of_clicks(self) -> Float64Array:
         """Share of batches with 1, 2, ... clicks, (most_clicks,)."""
@@ -159,10 +134,6 @@ class ClickTask(L.LightningModule):
         self.averaged.update_parameters(self.decoder)
         self.log("train/grad_norm", norm.detach())
 
-    def _log_step(self, losses: dict[str, Tensor], others: dict[str, float], size: int) -> None:
-        means = {f"train/loss_{name}": float(loss.detach().mean()) for name, loss in losses.items()}
-        self.log_dict(means | others, batch_size=size)
-
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Play all clicks of held-out sessions with the averaged weights."""
         sessions = batch["sessions"]
@@ -176,66 +147,45 @@ class ClickTask(L.LightningModule):
             ious.append(iou)
         mean = float(np.mean(ious))
         self.log("val/iou", mean, prog_bar=True, batch_size=len(sessions), sync_dist=True)
-        for _ in range(self.num_corrections):
-            _, iou = self._corrected(sessions, decoder)
-        if self.num_corrections:
-            self.log("val/iou_corrected", iou, batch_size=len(sessions), sync_dist=True)
 
     def _shown(
         self, sessions: list[TrainingSession], decoder: ClickDecoder
     ) -> tuple[Looked, Looked, float]:
         """Both looks, and the mean IoU of the masks of them that all users see next."""
-        first = self._look(
-            [
-                Example(
-                    s.first,
-                    maps_of(s.given, s.first),
-                    s.target(s.first.look),
-                    s.first.inside,
-                    s.is_flipped,
-                )
-                for s in sessions
-            ],
-            decoder,
-        )
-        examples = []
-        for s, coarse in zip(sessions, first.logits, strict=True):
-            look = s.second(coarse)
-            prompts = maps_of(s.given, look, coarse_at(s.first.look, coarse, look.look))
-            target = s.target(look.look)
-            examples.append(Example(look, prompts, target, look.inside, s.is_flipped))
-        second = self._look(examples, decoder)
-        looks = [example.look.look for example in examples]
-        for s, seen, fine, coarse in zip(sessions, looks, second.logits, first.logits, strict=True):
-            s.show(seen, fine, coarse)
+        firsts = [s.first for s in sessions]
+        prompts = [maps_of(s.given, s.first) for s in sessions]
+        first = self._look(sessions, firsts, prompts, decoder)
+        seconds = [s.second(coarse) for s, coarse in zip(sessions, first.logits, strict=True)]
+        prompts = [
+            maps_of(s.given, look, coarse_at(s.first.look, coarse, look.look))
+            for s, look, coarse in zip(sessions, seconds, first.logits, strict=True)
+        ]
+        second = self._look(sessions, seconds, prompts, decoder)
+        for s, look, fine, coarse in zip(
+            sessions, seconds, second.logits, first.logits, strict=True
+        ):
+            s.show(look.look, fine, coarse)
         return first, second, mean_iou(sessions)
 
-    def _corrected(
-        self, sessions: list[TrainingSession], decoder: ClickDecoder
-    ) -> tuple[Tensor, float]:
-        """A correction of each mask that has an error: their losses, and the mean IoU of all."""
-        clicked, examples = [], []
-        for s in sessions:
-            correction = s.correction()
-            if correction is None:
-                continue
-            look = correction.look
-            prompts, target = maps_of(correction.given, look), s.target(look.look)
-            examples.append(Example(look, prompts, target, correction.can_change, s.is_flipped))
-            clicked.append((s, correction))
-        if not clicked:
-            return torch.zeros(0), mean_iou(sessions)
-        looked = self._look(examples, decoder)
-        for (s, correction), logits in zip(clicked, looked.logits, strict=True):
-            s.correct(correction, logits)
-        return looked.loss, mean_iou(sessions)
-
-    def _look(self, examples: list[Example], decoder: ClickDecoder) -> Looked:
-        image = torch.stack([example.look.image_maps for example in examples])
-        prompts, target, counted = (
-            torch.stack(maps) for maps in list(zip(*examples, strict=True))[1:4]
+    def _look(
+        self,
+        sessions: list[TrainingSession],
+        looks: Sequence[LookMaps],
+        prompt_maps: Sequence[Tensor],
+        decoder: ClickDecoder,
+    ) -> Looked:
+        """One look of all sessions, some of them mirrored, with the maps of its prompts."""
+        targets = [s.target(look.look) for s, look in zip(sessions, looks, strict=True)]
+        image, prompts, target, counted = (
+            torch.stack(maps)
+            for maps in (
+                [look.image_maps for look in looks],
+                list(prompt_maps),
+                targets,
+                [look.inside for look in looks],
+            )
         )
-        mirrored = torch.tensor([example.is_flipped for example in examples])
+        mirrored = torch.tensor([s.is_flipped for s in sessions])
         for maps in (image, prompts, target, counted):
             maps[mirrored] = maps[mirrored].flip(-1)
         device = self.device
