@@ -28,7 +28,7 @@ from maskfeat.labeling.examples import (
     labeled_superpixels,
     with_clicks,
 )
-from maskfeat.labeling.prepared import PreparedImage
+from maskfeat.labeling.image_store import PreparedImage
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.inputs import RegionReader
 from maskfeat.segment.score_cut import class_cut, cut_costs

@@ -16,8 +16,8 @@ from maskfeat.app.worker import Worker
 from maskfeat.files import file_stamp
 from maskfeat.labeling.click_log import IGNORED
 from maskfeat.labeling.examples import superpixel_at
+from maskfeat.labeling.image_store import PreparedImage
 from maskfeat.labeling.labeler import Labeler
-from maskfeat.labeling.prepared import PreparedImage
 
 # The granularity at first: regions are about as large as the labeler's own.
 GRANULARITY = 0.85

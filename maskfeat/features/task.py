@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from maskfeat.batch import Batch
 from maskfeat.features import weights
-from maskfeat.features.accumulation import GRADIENTS_KEY, restore_gradients, save_gradients
 from maskfeat.features.losses import Loss, MaskConsistencyLoss
 from maskfeat.features.objective import Boundaries, Objective
-from maskfeat.features.optimization import averaged_copy, warmup_cosine, weight_groups
+from maskfeat.features.optimization import (
+    GRADIENTS_KEY,
+    averaged_copy,
+    restore_gradients,
+    save_gradients,
+    warmup_cosine,
+    weight_groups,
+)
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
 from maskfeat.features.sharding import gathered, whole

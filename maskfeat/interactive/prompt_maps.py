@@ -419,7 +419,9 @@ class MapReader:
         """The map on a grid, (C, rows, columns); beyond the map its border goes on."""
         octave = max(0, math.floor(math.log2(look.cell_px / self._stride) + 1e-6))
         while len(self._levels) <= octave and min(self._levels[-1].shape[1:]) > 1:
-            self._levels.append(_halved(self._levels[-1]))
+            level = self._levels[-1]
+            odd = (0, level.shape[2] % 2, 0, level.shape[1] % 2)
+            self._levels.append(F.avg_pool2d(F.pad(level, odd, mode="replicate"), 2))
         octave = min(octave, len(self._levels) - 1)
         level, stride = self._levels[octave], self._stride * 2**octave
         if look.lies_on(stride):
@@ -429,7 +431,9 @@ class MapReader:
         height, width = level.shape[1:]
         y = 2 * (rows + 0.5) / (height * stride) - 1
         x = 2 * (columns + 0.5) / (width * stride) - 1
-        return _sampled(level, y, x)
+        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+        grid = grid.unsqueeze(0).to(level)
+        return F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0]
 
 
 def mask_on(look: Look, mask: BoolArray) -> Tensor:
@@ -442,29 +446,14 @@ def mask_on(look: Look, mask: BoolArray) -> Tensor:
     return MapReader(values.float().mul_(2).sub_(1), 1).read(look)[0]
 
 
-def _halved(level: Tensor) -> Tensor:
-    """Means over 2 x 2 cells, (C, h, w) -> (C, ceil(h / 2), ceil(w / 2))."""
-    padded = F.pad(level, (0, level.shape[2] % 2, 0, level.shape[1] % 2), mode="replicate")
-    return F.avg_pool2d(padded, 2)
-
-
 def _cut_out(level: Tensor, top: int, left: int, rows: int, columns: int) -> Tensor:
-    """A window of a map, whose border goes on beyond it, (C, rows, columns); as `_sampled`."""
+    """A window of a map, whose border goes on beyond it, (C, rows, columns)."""
     height, width = level.shape[1:]
     if 0 <= top <= height - rows and 0 <= left <= width - columns:
         return level[:, top : top + rows, left : left + columns]
     own_rows = torch.arange(top, top + rows).clamp_(0, height - 1)
     own_columns = torch.arange(left, left + columns).clamp_(0, width - 1)
     return level[:, own_rows[:, None], own_columns]
-
-
-def _sampled(level: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """A map at rows y (h,) and columns x (w,), -1 and 1 being its outer edges, -> (C, h, w)."""
-    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-    sampled = F.grid_sample(
-        level.unsqueeze(0), grid.unsqueeze(0).to(level), padding_mode="border", align_corners=False
-    )
-    return sampled[0]
 
 
 def _blending(first: int, last: int, start: float, cell_px: float, count: int) -> Tensor:

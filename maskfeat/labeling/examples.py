@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.labeling.click_log import IGNORED, Click
-from maskfeat.labeling.prepared import PreparedImage
+from maskfeat.labeling.image_store import PreparedImage
 
 # How sure a click is of a superpixel: the probability that both are one segment, to this power.
 # With 1 more clicks are needed on one of two sets (experiments/labeling).

@@ -20,8 +20,7 @@ from maskfeat.labeling.examples import (
     labeled_superpixels,
     with_clicks,
 )
-from maskfeat.labeling.image_store import ImageStore
-from maskfeat.labeling.prepared import PreparedImage
+from maskfeat.labeling.image_store import ImageStore, PreparedImage
 from maskfeat.segment.inputs import enlarged_labels
 from maskfeat.segment.score_cut import class_cut
 

@@ -11,7 +11,7 @@ from maskfeat.labeling.examples import (
     superpixel_at,
     with_clicks,
 )
-from maskfeat.labeling.prepared import PreparedImage
+from maskfeat.labeling.image_store import PreparedImage
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.score_cut import cut_costs
 

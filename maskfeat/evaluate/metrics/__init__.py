@@ -1,7 +1,10 @@
 """Metrics: functions of one image, and torchmetrics classes that average over many."""
 
 from maskfeat.evaluate.metrics.boundaries import (
+    BoundaryOverScales,
+    boundary_counts,
     boundary_f,
+    boundary_fs,
     boundary_precision,
     boundary_recall,
     num_matched,
@@ -18,7 +21,6 @@ from maskfeat.evaluate.metrics.clicks import (
     standard_error,
     std_over_seeds,
 )
-from maskfeat.evaluate.metrics.contours import BoundaryOverScales, boundary_counts, boundary_fs
 from maskfeat.evaluate.metrics.nested import (
     NestedOverlap,
     average_recall,
