@@ -56,12 +56,6 @@ class RankWatch(Callback):
         self._store: Any = None
         self._is_over = threading.Event()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to write and to watch, or go on."""
-        self._begin(trainer)
-
-    on_train_start = on_test_start = on_validation_start
-
     def on_item_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - any hook's arguments
         """Note that something begins; evaluators call this for each held-out image."""
         self._num_begun += 1
@@ -76,7 +70,8 @@ class RankWatch(Callback):
         self._is_over.set()
         self._store = None
 
-    def _begin(self, trainer: Trainer) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to write and to watch, or go on."""
         self.on_item_start()
         if trainer.world_size == 1 or self._store is not None:
             return
@@ -94,6 +89,8 @@ class RankWatch(Callback):
                 thread._terminate_all = lambda: self._end(  # type: ignore[method-assign]
                     trainer, f"{_ended_children(trainer)}; {_GO_ON}"
                 )
+
+    on_train_start = on_test_start = on_validation_start
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -159,7 +159,12 @@ def part_runs(
         raise ValueError(
             f"masks must have at most {max_runs} runs in columns (limits.runs), got {num_runs}"
         )
-    starts, stops, owner = _split_at_columns(starts, stops, owner, size[0])
+    height, first, last = size[0], starts // size[0], (stops - 1) // size[0]
+    columns = _ranges(first, last + 1)  # each run becomes one for each of its columns
+    source = np.repeat(np.arange(len(starts)), last - first + 1)
+    starts = np.maximum(starts[source], columns * height)
+    stops = np.minimum(stops[source], (columns + 1) * height)
+    owner = owner[source]
     label, num = _components(starts, stops, owner, size)
     areas = np.bincount(label, weights=stops - starts, minlength=num).astype(np.int64)
     annotation = np.zeros(num, np.int32)
@@ -346,19 +351,6 @@ def _undo_differences(numbers: IntArray, rank: IntArray) -> IntArray:
         before = total[begins] - numbers[chain[begins]]
         lengths[chain] = total - np.repeat(before, np.diff(begins, append=len(chain)))
     return lengths
-
-
-def _split_at_columns(
-    starts: IntArray, stops: IntArray, owner: Int32Array, height: int
-) -> tuple[IntArray, IntArray, Int32Array]:
-    first, last = starts // height, (stops - 1) // height
-    columns = _ranges(first, last + 1)
-    source = np.repeat(np.arange(len(starts)), last - first + 1)
-    return (
-        np.maximum(starts[source], columns * height),
-        np.minimum(stops[source], (columns + 1) * height),
-        owner[source],
-    )
 
 
 def _components(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -103,20 +104,13 @@ def measure_url(url: str) -> str:
         FileNotFoundError: If there is none.
         UnreachableError: If it cannot be read.
     """
-    stream = RemoteStream(url, ShardSource())
-    try:
+    with contextlib.closing(RemoteStream(url, ShardSource())) as stream:
         head = digest(stream.read(HEAD))
-    finally:
-        stream.close()
     return f"{stream.total} bytes, {stream.version}, {head}"
 
 
 def fetch(url: str, path: Path) -> None:
     """Write what lies at a url to a file, whole or not at all; errors as of `measure_url`."""
-    stream = RemoteStream(url, ShardSource())
-    try:
-        with whole_file(path) as file:
-            while chunk := stream.read(2**20):
-                file.write(chunk)
-    finally:
-        stream.close()
+    with contextlib.closing(RemoteStream(url, ShardSource())) as stream, whole_file(path) as file:
+        while chunk := stream.read(2**20):
+            file.write(chunk)

@@ -10,9 +10,7 @@ and with overlap. Masks are exact, after occlusion, and nest exactly.
 from __future__ import annotations
 
 import io
-import multiprocessing
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from maskfeat.arrays import FloatArray, Int32Array
+from maskfeat.data.convert.pool import OrderedPool
 from maskfeat.data.shards.write import ShardWriter
 from maskfeat.data.synth.canvas import Canvas
 from maskfeat.data.synth.shapes import REACH, random_bands, random_cells, random_form
@@ -109,7 +108,6 @@ def write_scenes(
     size: tuple[int, int] = (288, 384),
     prefix: str = "train",
     samples_per_shard: int | None = None,
-    max_mb: float | None = None,
     jpg_quality: tuple[int, int] = (75, 95),
     progress: bool = True,
     num_workers: int = 0,
@@ -121,9 +119,8 @@ def write_scenes(
         num: How many scenes, at least 1.
         seed: Names the series; take another one for validation.
         size: As of `draw_scene`.
-        prefix: As of `ShardWriter`, like the next two.
+        prefix: As of `ShardWriter`, like the next.
         samples_per_shard: Or no such limit.
-        max_mb: Or no such limit.
         jpg_quality: As of `draw_scene`.
         progress: Whether to show a bar in the terminal.
         num_workers: Processes that draw; 0 draws in this one. The shards are the same.
@@ -137,27 +134,16 @@ def write_scenes(
     """
     if num < 1:
         raise ValueError(f"num, the count of scenes, must be at least 1, got {num}")
-    if num_workers < 0:
-        raise ValueError(f"num_workers must be at least 0, got {num_workers}")
     draw = partial(scene_sample, seed=seed, size=size, jpg_quality=jpg_quality)
-    samples: Iterable[Any] = _drawn(draw, num, num_workers)
-    if progress:
-        from rich.progress import track
+    with OrderedPool(num_workers) as pool, ShardWriter(out, prefix, samples_per_shard) as writer:
+        samples: Iterable[Any] = pool.map(draw, range(num))
+        if progress:
+            from rich.progress import track
 
-        samples = track(samples, description="drawing scenes", total=num)
-    with ShardWriter(out, prefix, samples_per_shard, max_mb) as writer:
+            samples = track(samples, description="drawing scenes", total=num)
         for key, jpg, annotation in samples:
             writer.write_sample(key, jpg, annotation)
     return writer.paths
-
-
-def _drawn(draw: partial[Any], num: int, num_workers: int) -> Iterator[Any]:
-    if num_workers == 0:
-        yield from map(draw, range(num))
-        return
-    context = multiprocessing.get_context("spawn")  # fork is unsafe beside torch's threads
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        yield from pool.map(draw, range(num), chunksize=4)
 
 
 def _add_leaf(canvas: Canvas, radius: float, rng: np.random.Generator) -> None:
