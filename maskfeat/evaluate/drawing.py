@@ -125,14 +125,10 @@ def feature_colors(features: Features, projection: ColorProjection) -> RgbImage:
 
 
 def label_colors(labels: npt.NDArray[np.integer[Any]]) -> RgbImage:
-    """One color per segment number, the same in every image.
+    """One color per segment number, the same in every image, RGB, uint8, (..., 3).
 
-    Args:
-        labels: Segment numbers, any integers, any shape. Negative numbers are black.
-
-    Returns:
-        RGB, uint8, shape (..., 3). Hues of successive numbers lie a golden section of the
-        circle apart, and brightness has three steps in turn, so near numbers look different.
+    Hues of successive numbers lie a golden section of the circle apart, and brightness has three
+    steps in turn, so near numbers look different. Negative numbers are black.
     """
     numbers = np.asarray(labels)
     hue = (numbers * 0.6180339887498949) % 1
@@ -194,13 +190,9 @@ def overlay_labels(
 
 
 def contour_image(contour_map: FloatArray) -> npt.NDArray[np.uint8]:
-    """Draw an ultrametric contour map.
+    """Draw an ultrametric contour map, in [0, 1], (2 H + 1, 2 W + 1), see `Hierarchy.ucm`.
 
-    Args:
-        contour_map: In [0, 1], shape (2 H + 1, 2 W + 1), see `Hierarchy.ucm`.
-
-    Returns:
-        Gray, uint8, shape (H, W): 255 times the largest value on the sides and corners of a pixel.
+    Gray, uint8, shape (H, W): 255 times the largest value on the sides and corners of a pixel.
     """
     by_rows = np.maximum(np.maximum(contour_map[:-2:2], contour_map[1::2]), contour_map[2::2])
     largest = np.maximum(np.maximum(by_rows[:, :-2:2], by_rows[:, 1::2]), by_rows[:, 2::2])
@@ -228,13 +220,9 @@ def draw_clicks(
     is_positive: BoolArray,
     radius: float | None = None,
 ) -> RgbImage:
-    """Draw clicks as discs with a dark outline, positive green, negative red, on a copy.
+    """Draw clicks (N, 2) as discs with a dark outline, positive green, negative red, on a copy.
 
-    Args:
-        image: RGB, uint8, shape (H, W, 3).
-        clicks_yx: (row, column), pixels, shape (N, 2).
-        is_positive: bool, shape (N,).
-        radius: Of the disc, pixels; None is a hundredth of the image's diagonal, at least 2.
+    The radius is in pixels; None is a hundredth of the image's diagonal, at least 2.
     """
     if radius is None:
         radius = max(2.0, float(np.hypot(*image.shape[:2])) / 100)
@@ -248,14 +236,7 @@ def draw_clicks(
 
 
 def strip(images: Sequence[RgbImage], gap: int = 4) -> RgbImage:
-    """Put images side by side, left to right, on white.
-
-    Args:
-        images: RGB, uint8, shape (H, W_i, 3), all of one height.
-        gap: White pixels between two images.
-
-    Returns:
-        RGB, uint8, shape (H, sum of W_i + gaps, 3).
+    """Put RGB images of one height, uint8 (H, W_i, 3), side by side, with a gap of white pixels.
 
     Raises:
         ValueError: If there is no image, or heights differ.

@@ -94,19 +94,13 @@ def realistic_click(
 ) -> Click:
     """Click near the middle of an error but seldom in it: by chance in proportion to depth.
 
-    RClicks (Antonov et al., NeurIPS 2024, arXiv:2410.11722) asked people for 475,544 clicks. Of
-    the distributions compared there that were not trained on clicks, the one in proportion to the
+    RClicks (Antonov et al., NeurIPS 2024, arXiv:2410.11722) asked people for 475,544 clicks. Of the
+    distributions compared there that were not trained on clicks, the one in proportion to the
     distance transform of the error explains them best on each of the five sets, by three of the
     five measures (by density at the clicks, on DAVIS: 12.1e-5, against 6.5e-5 for all pixels alike
     and 7.8e-5 for a model of saliency). Unlike there, one 4-connected error is clicked, not all
-    errors of its kind. The other arguments, result and errors are those of `next_click`.
-
-    Args:
-        pred: The mask so far.
-        target: The object.
-        not_clicked: False at pixels that were clicked before.
-        rng: Draws the pixel.
-        power: Of the depth; 0 is `random_click`, large is `next_click`.
+    errors of its kind. Depth counts to a power: 0 is `random_click`, large is `next_click`; so are
+    the other arguments, result and errors.
 
     Raises:
         ValueError: Also if the power is negative.

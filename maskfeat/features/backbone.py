@@ -78,12 +78,7 @@ def build_backbone(name: str, pretrained: bool | str) -> tuple[nn.Module, list[i
 
 
 def backbone_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """The maps of a network of `build_backbone`, each (B, C, h, w), whatever their order inside.
-
-    Args:
-        network: The backbone.
-        images: Shape (B, 3, H, W).
-    """
+    """The maps of a network of `build_backbone`, each (B, C, h, w), whatever their order inside."""
     maps: list[Tensor] = network(images)
     if getattr(network, "output_fmt", None) == "NHWC":
         return [one.permute(0, 3, 1, 2) for one in maps]

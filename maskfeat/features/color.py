@@ -59,13 +59,9 @@ class LabEncoder:
         self.sigma = None if sigma is None else checked_number("sigma", sigma, above=0)
 
     def features(self, rgb: ImageLike) -> Features:
-        """Features of one image.
+        """Features of one image, as `rgb_of` takes it.
 
-        Args:
-            rgb: uint8, shape (H, W, 3); or a PIL image, or the path of an image.
-
-        Returns:
-            One level of stride 1 with 3 channels: L in (0, 1), a and b in about (-1, 1).
+        One level of stride 1 with 3 channels: L in (0, 1), a and b in about (-1, 1).
 
         Raises:
             ValueError: If `rgb` is something else.

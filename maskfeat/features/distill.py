@@ -141,11 +141,7 @@ class DistillationLoss(nn.Module):
 
     @torch.no_grad()
     def teach(self, images: Tensor, points_yx: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the teacher says, averaged over the views.
-
-        Args:
-            images: Normalized, float, shape (B, 3, H, W).
-            points_yx: Pixels, shape (B, P, 2).
+        """What the teacher says of normalized images at pixels (B, P, 2), averaged over the views.
 
         Returns:
             Probabilities of "same mask", float32, shape (B, P, P); and of boundaries, where it has

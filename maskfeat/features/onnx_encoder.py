@@ -27,16 +27,11 @@ _EXAMPLE = (2, 70, 101, 3)
 
 
 def write_encoder(net: FeaturePyramid, path: str | os.PathLike[str], card: str = "") -> None:
-    """Write a network as an ONNX graph, weights in 32 bits.
+    """Write a network as an ONNX graph with its card, weights in 32 bits.
 
     Its input is `rgb`, uint8, (B, H, W, 3), any size; it is normalized and padded inside. Its
     outputs are `level_S` for each stride S, float32, (B, C, h, w), as `FeaturePyramid.forward` has
     them, and, of a network that predicts boundaries, their logits `boundaries`, (B, 2, H, W).
-
-    Args:
-        net: In evaluation mode.
-        path: Where to; the name should end in .onnx.
-        card: See `maskfeat.features.weights.save`.
 
     Raises:
         ModuleNotFoundError: If the packages of the extra `onnx` are not there.
@@ -90,14 +85,7 @@ class OnnxEncoder:
         self.scale = checked_number(f"the scale of '{path}'", float(known[_SCALE_KEY]), above=0)
 
     def features(self, rgb: ImageLike) -> Features:
-        """Features of one image, as those of `FeaturePyramid.features` but for rounding.
-
-        Args:
-            rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of an image.
-
-        Raises:
-            ValueError: If `rgb` is something else.
-        """
+        """Features of one image, as those of `FeaturePyramid.features` but for rounding."""
         rgb = rgb_of(rgb)
         pixels = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
         pyramid = [found[0] for found in self._graph.run(rgb=pixels.unsqueeze(0))]

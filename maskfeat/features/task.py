@@ -263,14 +263,7 @@ class FeatureTask(L.LightningModule):
 
 
 def check_precision(precision: str | int | None) -> None:
-    """Refuse weights of other than 32 bits.
-
-    Args:
-        precision: As a trainer names it: "32-true", "bf16-mixed", ...
-
-    Raises:
-        ValueError: For "bf16-true", "16-true" and "64-true".
-    """
+    """Refuse weights of other than 32 bits: "bf16-true", "16-true" and "64-true" of a trainer."""
     if str(precision).endswith("-true") and precision != "32-true":
         raise ValueError(
             f"trainer.precision must be 32-true, bf16-mixed or 16-mixed, got {precision}: weights "

@@ -97,7 +97,7 @@ class SuperpixelCutter:
         outside: IntArray,
         excluded: IntArray = _NO_NODES,
     ) -> BoolArray:
-        """Cut the whole image.
+        """Cut the whole image; whether each superpixel is the object, bool, (K,).
 
         Args:
             logits: Logit of "object" of each superpixel by itself, shape (K,).
@@ -105,9 +105,6 @@ class SuperpixelCutter:
             outside: Superpixels of background clicks, shape (M,).
             excluded: Superpixels fixed to the background without a click, shape (B,); one that is
                 clicked as object is object.
-
-        Returns:
-            Whether each superpixel is the object, bool, shape (K,).
         """
         fixed = _fixed(inside, outside, excluded)
         return self._flow.cut(_clipped(logits) * self.graph.sizes, *fixed)

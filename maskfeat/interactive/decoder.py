@@ -128,19 +128,14 @@ class ClickDecoder(nn.Module):
 
 
 class PromptDecoder(Protocol):
-    """What clicking needs of a click decoder: a `ClickDecoder`, or one that another runtime runs.
-
-    Attributes:
-        config: The arguments of the `ClickDecoder`.
-        inner_strides: See there.
-    """
+    """What clicking needs of a click decoder: a `ClickDecoder`, or one of another runtime."""
 
     config: dict[str, Any]
     inner_strides: tuple[int, ...]
 
     @property
     def multiple(self) -> int:
-        """Rows and columns of a look must be multiples of it."""
+        """See `ClickDecoder.multiple`."""
         ...
 
     def encode(self, image_maps: Tensor) -> Tensor:

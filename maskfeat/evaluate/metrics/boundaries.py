@@ -4,6 +4,11 @@ A border runs in the crack between two neighboring pixels of different segments.
 drawn in pixels: of each such pair the left or upper pixel is marked, in the partition and in the
 target alike, so that borders are about one pixel thick and the two sides are shifted alike.
 
+Partitions and true label maps are those of `metrics.regions`; a crack beside a pixel that is not
+counted, -1 in the true map, is no true border. The tolerance is the largest Euclidean distance
+between matched pixel centers, in image diagonals. A ValueError says if shapes differ, are not those
+of label maps, or a tolerance is negative.
+
 A boundary pixel of one of nested partitions is right if it is matched to any of several annotators;
 recall counts the boundary pixels of every annotator. Counts are added over images before precision
 and recall are taken (Martin, Fowlkes, Malik, TPAMI 2004; Arbelaez et al., TPAMI 2011, section 3.1).
@@ -29,23 +34,12 @@ from maskfeat.segment.superpixels import border_pixels
 
 
 def boundary_recall(labels: LabelMap, target: LabelMap, tolerance: float = 0.0075) -> float:
-    """Share of true border pixels with a border pixel of the partition nearby.
+    """Share of true border pixels with a border pixel of the partition nearby; in [0, 1].
 
-    The tolerant, many-to-one match of the superpixel literature (Stutz et al., CVIU 2018): many
-    or thick borders are rewarded, so read it together with `boundary_precision` and the number
-    of segments. At the usual tolerance (4.3 px on BSDS500) it saturates near 400 segments.
-
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted:
-            a crack beside one is no true border.
-        tolerance: Largest Euclidean distance between pixel centers, in image diagonals.
-
-    Returns:
-        In [0, 1]; NaN if the target has no border.
-
-    Raises:
-        ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.
+    The tolerant, many-to-one match of the superpixel literature (Stutz et al., CVIU 2018): many or
+    thick borders are rewarded, so read it together with `boundary_precision` and the number of
+    segments. At the usual tolerance (4.3 px on BSDS500) it saturates near 400 segments. NaN if the
+    target has no border.
     """
     found, true = checked_label_maps(labels, target)
     is_true = border_pixels(true, counted=true >= 0)
@@ -56,20 +50,10 @@ def boundary_recall(labels: LabelMap, target: LabelMap, tolerance: float = 0.007
 
 
 def boundary_precision(labels: LabelMap, target: LabelMap, tolerance: float = 0.0075) -> float:
-    """Share of the partition's border pixels with a true border pixel nearby.
+    """Share of the partition's border pixels with a true border pixel nearby; in [0, 1].
 
-    Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-            Borders within the tolerance of such a pixel are not evaluated: what the truth has
-            there is not known.
-        tolerance: Largest Euclidean distance between pixel centers, in image diagonals.
-
-    Returns:
-        In [0, 1]; NaN if no border of the partition can be evaluated.
-
-    Raises:
-        ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.
+    Borders within the tolerance of a pixel that is not counted are not evaluated: what the truth
+    has there is not known. NaN if no border of the partition can be evaluated.
     """
     found, true = checked_label_maps(labels, target)
     radius = _tolerance_px(found.shape, tolerance)
@@ -88,11 +72,12 @@ def boundary_f(
 ) -> float:
     """Harmonic mean of the precision and the recall of borders.
 
+    Borders within the tolerance of a pixel that is not counted cost no precision, but are found.
+
     Args:
-        labels: The partition to evaluate, any integers, shape (H, W).
-        target: True label map, integers, shape (H, W); -1 marks pixels that are not counted.
-            Borders within the tolerance of such a pixel cost no precision, but are found.
-        tolerance: Largest Euclidean distance between matched pixel centers, in image diagonals.
+        labels: The partition, as the next two above.
+        target: True label map.
+        tolerance: Largest distance of matched pixels.
         match: "one to one": each border pixel answers for at most one of the other side, as many
             as can be matched at all (Martin, Fowlkes, Malik, TPAMI 2004, who also ask for the
             least total distance, which no count depends on); thick and doubled borders cost
@@ -101,9 +86,6 @@ def boundary_f(
     Returns:
         In [0, 1]; NaN if the target has no border, 0 if only the partition has none. Where none
         of its borders can be evaluated, precision counts as 1.
-
-    Raises:
-        ValueError: If the shapes differ, are not those of label maps, or tolerance is negative.
     """
     if match not in ("nearby", "one to one"):
         raise ValueError(f"match must be 'nearby' or 'one to one', got {match!r}")
@@ -119,22 +101,12 @@ def boundary_f(
 
 
 def num_matched(first: BoolArray, second: BoolArray, radius: float) -> int:
-    """Largest number of pairs, one pixel of each map, no pixel twice, at most `radius` apart.
-
-    Args:
-        first: bool, shape (H, W).
-        second: bool, shape (H, W).
-        radius: Largest distance between pixel centers, pixels.
-    """
+    """Largest number of pairs, one pixel of each map (H, W), no pixel twice, within a radius."""
     return len(matched(first, second, radius))
 
 
 def matched(first: BoolArray, second: BoolArray, radius: float) -> IntArray:
-    """The pixels of the first map in one of the largest sets of pairs, see `num_matched`.
-
-    Returns:
-        (row, column), int64, shape (N, 2).
-    """
+    """Pixels (N, 2) of the first map in one of the largest sets of pairs, see `num_matched`."""
     places, others = np.argwhere(first), np.argwhere(second)
     if not (len(places) and len(others)):
         return places[:0]
@@ -244,11 +216,8 @@ def boundary_counts(
 def boundary_fs(counts: Float64Array) -> BoundaryFs:
     """F at the best threshold for all images, and at the best of each.
 
-    Args:
-        counts: What `boundary_counts` gives for each image and threshold, shape (N, T, 4).
-
-    Returns:
-        The scores; F is 0 where nothing is matched.
+    Counts are those of `boundary_counts` for each image and threshold, (N, T, 4); F is 0 where
+    nothing is matched.
     """
     of_all = boundary_f_of(counts.sum(axis=0))
     best = boundary_f_of(counts).argmax(axis=1)

@@ -12,14 +12,9 @@ from maskfeat.arrays import BoolArray
 
 
 def dropped_share(ious: Sequence[float], by: float = 0.01) -> float:
-    """Share of the steps from one click to the next at which the mask got clearly worse.
+    """Share of the steps from one click to the next that lost more than `by` of the IoU.
 
-    Args:
-        ious: IoU after each click that was played, first click first.
-        by: A step counts if it loses more than this.
-
-    Returns:
-        In [0, 1]; NaN if there is no step, i.e. fewer than two clicks.
+    Of the IoU after each click that was played; in [0, 1]; NaN for fewer than two clicks.
     """
     steps = np.diff(np.asarray(ious, np.float64))
     return float((steps < -by).mean()) if steps.size else math.nan
@@ -30,15 +25,9 @@ def clicks_obeyed(
     clicks_yx: npt.NDArray[np.integer],
     is_positive: BoolArray,
 ) -> float:
-    """Share of the clicks that a mask satisfies.
+    """Share of the clicks (N, 2) and their signs (N,) that a mask (H, W) satisfies.
 
-    Args:
-        mask: The answer, bool, shape (H, W).
-        clicks_yx: All clicks it was given, (row, column), integers, shape (N, 2).
-        is_positive: True for "object", bool, shape (N,).
-
-    Returns:
-        In [0, 1]; NaN without clicks.
+    In [0, 1]; NaN without clicks.
 
     Raises:
         ValueError: If there are not as many signs as clicks.
@@ -54,15 +43,10 @@ def clicks_obeyed(
 
 
 def is_reached(ious: Sequence[float], threshold: float, max_clicks: int = 20) -> bool:
-    """Whether an IoU was reached within `max_clicks`; the mean is 1 - NoF.
+    """Whether an IoU was reached within `max_clicks`, or exactly; the mean is 1 - NoF.
 
     Unlike `noc` it tells a target that gets there with the last click from one that never does.
     RITM's code counts both as failures.
-
-    Args:
-        ious: IoU after each click, first click first. What follows `max_clicks` is not read.
-        threshold: The IoU to reach; reaching it exactly counts.
-        max_clicks: Clicks that count.
     """
     return any(value >= threshold for value in ious[:max_clicks])
 

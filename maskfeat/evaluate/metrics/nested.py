@@ -93,17 +93,10 @@ class NestedOverlap:
 
 
 def best_node_ious(tree: PartitionTree, leaf_labels: LabelMap, masks: BoolArray) -> Float64Array:
-    """IoU of each true mask with the best node of a tree for it.
+    """IoU of each true mask, bool (M, H, W), none empty, with the best node of a tree for it, (M,).
 
     Unlike `NestedOverlap.iou`, true masks may overlap and leave pixels out, and all pixels count.
-
-    Args:
-        tree: The tree.
-        leaf_labels: Leaf of each pixel, integers, shape (H, W), in 0 to K - 1.
-        masks: True masks, bool, shape (M, H, W), none of them empty.
-
-    Returns:
-        In (0, 1], float64, shape (M,).
+    Labels are the leaf of each pixel, (H, W), in 0 to K - 1.
     """
     areas = masks.sum(axis=(1, 2)).astype(np.float64)
     counts = [np.bincount(leaf_labels[mask], minlength=tree.num_leaves) for mask in masks]
@@ -138,11 +131,8 @@ def average_recall(iou: npt.NDArray[np.floating], max_segments: int) -> float:
 def nestedness(partitions: Sequence[LabelMap]) -> float:
     """Share of segments that lie in one segment of the next coarser partition.
 
-    Args:
-        partitions: Label maps, shape (H, W) each, from fine to coarse, at least two.
-
-    Returns:
-        In [0, 1], over the segments of all but the coarsest; 1 for a hierarchy.
+    Of label maps (H, W) from fine to coarse; in [0, 1], over the segments of all but the coarsest;
+    1 for a hierarchy.
 
     Raises:
         ValueError: If there are fewer than two, or shapes differ.

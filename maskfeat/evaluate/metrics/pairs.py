@@ -65,13 +65,7 @@ def pair_auc(
 def draw_nearby_pairs(
     size: tuple[int, int], num_pairs: int, radius: float, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Draw pairs of different pixels, the second in the disc around the first.
-
-    Args:
-        size: Height and width of the image, pixels.
-        num_pairs: N.
-        radius: Largest Euclidean distance between the two, pixels, at least 1.
-        rng: Source of the pairs.
+    """Draw pairs of different pixels, the second in the disc of a radius around the first.
 
     Returns:
         First and second pixels, (row, column), int64, shape (N, 2) each.
@@ -100,16 +94,10 @@ def draw_nearby_pairs(
 
 
 def weighted_auc(scores: Float64Array, positive: Float64Array, negative: Float64Array) -> float:
-    """Chance that a positive scores above a negative, ties counted half.
+    """Chance that a positive scores above a negative, ties counted half; in [0, 1].
 
-    Args:
-        scores: Shape (N,).
-        positive: Weight of each entry as a positive, not negative, shape (N,).
-        negative: Weight of each entry as a negative, not negative, shape (N,). An entry may
-            count as both.
-
-    Returns:
-        In [0, 1]; NaN if all weights of one kind are zero.
+    Of scores (N,), each with a weight as a positive and one as a negative, not negative; an entry
+    may count as both. NaN if all weights of one kind are zero.
     """
     if positive.sum() <= 0 or negative.sum() <= 0:
         return math.nan
