@@ -82,28 +82,27 @@ def annotate_cut(
         if node not in regions:  # a part is merged once: then it is needed no more
             first, second = hierarchy.tree.children[node - hierarchy.tree.num_leaves].tolist()
             regions[node] = _joined(regions.pop(first), regions.pop(second))
-        starts, stops = regions[node].ends.reshape(-1, 2).T  # as they are read back, in columns
+        region = regions[node]
+        starts, stops = region.ends.reshape(-1, 2).T  # as they are read back, in columns
         num_runs += int(((stops - 1) // size[0] - starts // size[0] + 1).sum())
         if num_runs > rle.MAX_RUNS:
+            num_all = len(nodes) + len(merges)
             logging.getLogger("maskfeat").warning(
                 "the %d largest of %d masks are left out: with them the file would hold more runs "
                 "than it may have to be read; a lower granularity gives fewer masks",
-                len(nodes) + len(merges) - len(found),
-                len(nodes) + len(merges),
+                *(num_all - len(found), num_all),
             )
             break
-        num_pixels = size[0] * size[1]
-        ends = regions[node].ends
-        ends = ends[ends < num_pixels]  # counts may not end with an empty run
-        lengths = np.diff(ends, prepend=0, append=num_pixels)
+        ends = region.ends[region.ends < size[0] * size[1]]  # counts may not end with an empty run
+        lengths = np.diff(ends, prepend=0, append=size[0] * size[1])
         found.append(
             annotation(
                 number=len(found) + 1,
                 counts=write_counts(lengths).decode("ascii"),
                 size=size,
-                area_px=regions[node].area_px,
-                box_yxyx=regions[node].box_yxyx,
-                point_yx=regions[node].point_yx,
+                area_px=region.area_px,
+                box_yxyx=region.box_yxyx,
+                point_yx=region.point_yx,
                 predicted_iou=float(probabilities[node]),
                 stability_score=float(np.clip(probabilities[node] - outer[node], 0, 1)),
             )
