@@ -144,13 +144,21 @@ def segment(
             f"none of the images in '{', '.join(images)}' could be segmented; "
             f"{num_left_out} left out"
         )
-    parts = [f"{done} {'image' if done == 1 else 'images'} segmented into '{folder}'"]
-    if skip_existing and num_changed:
-        parts.append(f"{num_changed} of them anew: what they were made of has changed")
+    _say_counts(
+        done, num_left_out, len(paths) - len(tasks), num_changed if skip_existing else 0, folder
+    )
+
+
+def _say_counts(
+    num_done: int, num_left_out: int, num_passed: int, num_anew: int, folder: Path
+) -> None:
+    parts = [f"{num_done} {'image' if num_done == 1 else 'images'} segmented into '{folder}'"]
+    if num_anew:
+        parts.append(f"{num_anew} of them anew: what they were made of has changed")
     if num_left_out:
         parts.append(f"{num_left_out} left out")
-    if len(paths) > len(tasks):
-        parts.append(f"{len(paths) - len(tasks)} passed over, there already")
+    if num_passed:
+        parts.append(f"{num_passed} passed over, there already")
     print("; ".join(parts))
 
 

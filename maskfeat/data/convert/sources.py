@@ -179,6 +179,7 @@ def _name(name: str) -> str:
 def _inputs_of(
     source: str, kind: str, images_dir: str | None, index_dir: str | None, limits: Limits
 ) -> list[Input]:
+    """What a source holds: images, tars and folders as SA-1B here, other layouts below."""
     path = Path(source).expanduser()
     if kind == IMAGES and is_url(source):
         list_copy = partial(list_image_tar, limits=limits)
@@ -206,6 +207,11 @@ def _inputs_of(
         if not tars:
             raise FileNotFoundError(f"no tar matches '{source}'; name tars, or a folder of them")
         return [_of_tar(tar, partial(list_tar, tar, index_dir, limits), "sa1b") for tar in tars]
+    return _inputs_in_layout(source, path, kind, images_dir)
+
+
+def _inputs_in_layout(source: str, path: Path, kind: str, images_dir: str | None) -> list[Input]:
+    """What a JSON of COCO, or a folder in a layout of its own or of another tool, holds."""
     if not path.exists():
         raise FileNotFoundError(f"no source '{source}'; name tars, a JSON of COCO, or a folder")
     kind = _kind_of(path) if kind == "auto" else kind

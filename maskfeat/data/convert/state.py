@@ -63,26 +63,7 @@ class ConvertState:
             ValueError: If it was begun with other settings, if an input comes from another place
                 and is not the same, or if it holds tars of someone else.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        plan, settings = self.read_plan(), recipe.described()
-        if plan is None:
-            if any(self.folder.glob("*.tar")):
-                raise ValueError(
-                    f"'{self.folder}' holds tars that this command did not write; "
-                    "choose another folder"
-                )
-            plan = {"version": PLAN_VERSION, "settings": settings, "inputs": {}}
-        if plan.get("version") != PLAN_VERSION:
-            raise ValueError(f"'{self.folder}' was begun by another version; choose another folder")
-        before = plan["settings"]
-        other = [
-            f"{n} {before.get(n)} and not {v}" for n, v in settings.items() if before.get(n) != v
-        ]
-        if other:
-            raise ValueError(
-                f"'{self.folder}' was begun with {', '.join(other)}; "
-                "use the same settings or choose another folder"
-            )
+        plan = self._plan_of(recipe.described())
         known = dict(plan["inputs"])
         for one in inputs:
             then = known.get(one.name)
@@ -111,6 +92,30 @@ class ConvertState:
             # An index of before must not vouch for shards of before.
             (self.folder / INDEX_NAME).unlink(missing_ok=True)
             write_json(self._plan_path, {**plan, "inputs": dict(sorted(known.items()))})
+
+    def _plan_of(self, settings: Json) -> Json:
+        """The plan of a folder that is new, or was begun with these settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan = self.read_plan()
+        if plan is None:
+            if any(self.folder.glob("*.tar")):
+                raise ValueError(
+                    f"'{self.folder}' holds tars that this command did not write; "
+                    "choose another folder"
+                )
+            return {"version": PLAN_VERSION, "settings": settings, "inputs": {}}
+        if plan.get("version") != PLAN_VERSION:
+            raise ValueError(f"'{self.folder}' was begun by another version; choose another folder")
+        before = plan["settings"]
+        other = [
+            f"{n} {before.get(n)} and not {v}" for n, v in settings.items() if before.get(n) != v
+        ]
+        if other:
+            raise ValueError(
+                f"'{self.folder}' was begun with {', '.join(other)}; "
+                "use the same settings or choose another folder"
+            )
+        return plan
 
     def read_plan(self) -> Json | None:
         """The settings and inputs; None for a folder that is new.
