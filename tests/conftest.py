@@ -37,6 +37,8 @@ def forked_workers(monkeypatch):
     """Processes that the package spawns are forks of a server that has imported torch."""
     from forked_python import start_server
 
+    from maskfeat.app import segment_run  # before the patches, or it keeps one
+
     start_server()
     get_context = multiprocessing.get_context
 
@@ -44,7 +46,7 @@ def forked_workers(monkeypatch):
         return get_context("forkserver" if method == "spawn" else method)
 
     monkeypatch.setattr(multiprocessing, "get_context", get_forking)
-    monkeypatch.setattr("maskfeat.app.segment_run.get_context", get_forking)
+    monkeypatch.setattr(segment_run, "get_context", get_forking)
 
 
 @pytest.fixture(scope="session")
