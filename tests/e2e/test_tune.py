@@ -18,7 +18,7 @@ from maskfeat.app.own_shards import split_samples
 from maskfeat.data.convert.sources import find_inputs
 from maskfeat.evaluate.own_images import OwnScores
 from maskfeat.features.model_file import find_model
-from maskfeat.features.weights import DECODER_PREFIX
+from maskfeat.features.weights import DECODER_PREFIX, save
 
 SCORES = OwnScores(0.5, noc_85=9, noc_90=12, iou_1=0.4, iou_5=0.6, iou_mean=0.7, num_objects=4)
 
@@ -40,6 +40,14 @@ def _small_epochs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         tune_command, "CONFIGS", [*tune_command.CONFIGS, str(small.with_suffix(""))]
     )
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without a click decoder."""
+    path = tmp_path_factory.mktemp("models") / "plain.safetensors"
+    save(maskfeat.load(), path)
+    return path
 
 
 @pytest.fixture
@@ -220,15 +228,13 @@ def test_what_cannot_be_clicked_is_refused_before_the_training(
         (["two", "--model=plain.safetensors"], "without a click decoder"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(command, tmp_path, capsys, words, sentence) -> None:
+def test_bad_input_ends_in_one_sentence(command, tmp_path, plain, words, sentence) -> None:
     annotated(tmp_path / "one", 1)
     annotated(tmp_path / "two", 2)
     (tmp_path / "photos").mkdir()
     for name in ("a", "b"):
         Image.new("RGB", (40, 30)).save(tmp_path / f"photos/{name}.jpg")
-    from maskfeat.features.weights import save
-
-    save(maskfeat.load(), tmp_path / "plain.safetensors")
+    (tmp_path / "plain.safetensors").symlink_to(plain)
     with pytest.raises(SystemExit, match=sentence) as stop:
         command("tune", *words)
     assert "\n" not in str(stop.value)
