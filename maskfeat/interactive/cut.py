@@ -13,7 +13,7 @@ from maskfeat.arguments import checked_number
 from maskfeat.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from maskfeat.interactive.prompts import Window
 from maskfeat.segment.potts import FlowGraph
-from maskfeat.segment.superpixels import RegionGraph
+from maskfeat.segment.superpixels import RegionGraph, first_pixels
 
 # Chosen on regions of the train splits of BSDS500, ccp and coco128 (experiments/interactive).
 PAIRWISE_WEIGHT = 10.0
@@ -68,7 +68,7 @@ class SuperpixelCutter:
     @cached_property
     def first_pixels(self) -> IntArray:
         """The first pixel of each superpixel, numbered in reading order, (K,)."""
-        return np.unique(self.graph.labels, return_index=True)[1]
+        return first_pixels(self.graph.labels, self.graph.num_superpixels)
 
     def means(self, values: FloatArray, window: Window | None = None) -> FloatArray:
         """Mean (K,) of values (h, w) over the pixels of each superpixel in a window; 0 for others.

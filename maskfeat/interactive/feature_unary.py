@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -84,7 +86,8 @@ class FeatureUnary:
         if mask is None and given.box is not None:
             mask = self._best_node(given.box)
         if mask is not None:
-            logits += self._logits_of_mask(mask)
+            shares = np.bincount(labels.ravel(), mask.ravel(), len(logits)) / self._graph.sizes
+            logits += (_MASK_LOGIT * (2 * shares - 1)).astype(np.float32)
         elif self._tree_maps is not None:
             maps = self._tree_maps.maps(inside, outside)
             logits += _logit(maps[0]) if len(inside) else 0
@@ -134,24 +137,14 @@ class FeatureUnary:
 
     def _logits(self, clicked: IntArray) -> FloatArray:
         """Logit of "one segment with the nearest of some clicks" by features, (K,)."""
-        d2 = np.minimum.reduce([self._d2(superpixel) for superpixel in clicked.tolist()])
-        return _logit(2 / (1 + np.exp(np.minimum(d2, 30))))
 
-    def _d2(self, clicked: int) -> FloatArray:
-        """Squared distances from one superpixel to all, (K,)."""
-
-        def row() -> FloatArray:
-            products = self._points @ self._points[clicked]
-            found: FloatArray = np.maximum(self._norms + self._norms[clicked] - 2 * products, 0)
+        def d2_to(superpixel: int) -> FloatArray:
+            products = self._points @ self._points[superpixel]
+            found: FloatArray = np.maximum(self._norms + self._norms[superpixel] - 2 * products, 0)
             return found
 
-        return self._rows.get(clicked, row)
-
-    def _logits_of_mask(self, mask: BoolArray) -> FloatArray:
-        """Logits by the share of each superpixel that a mask covers, (K,)."""
-        counts = np.bincount(self._graph.labels.ravel(), mask.ravel(), len(self._norms))
-        logits: FloatArray = (_MASK_LOGIT * (2 * counts / self._graph.sizes - 1)).astype(np.float32)
-        return logits
+        rows = [self._rows.get(one, partial(d2_to, one)) for one in clicked.tolist()]
+        return _logit(2 / (1 + np.exp(np.minimum(np.minimum.reduce(rows), 30))))
 
     def _best_node(self, box: Box) -> BoolArray:
         """The node of the hierarchy of the largest IoU with a box, clipped to it, (H, W)."""

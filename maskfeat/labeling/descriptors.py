@@ -102,11 +102,19 @@ class BackboneMaps:
         self.min_stride = min_stride
         self.key = f"backbone-1-{min_stride}-{weights_key(model.backbone)}"
 
+    @torch.inference_mode()
     def __call__(self, rgb: Rgb, features: Features) -> list[FloatArray]:
         """The maps of stride `min_stride` and above, finest first."""
-        sides = tuple(max(1, round(n / self._multiple)) * self._multiple for n in rgb.shape[:2])
-        maps = _maps_of(self._network, normalize_images(_resized(rgb, sides)))
-        return [maps[place] for place in self._kept]
+        sides = [max(1, round(n / self._multiple)) * self._multiple for n in rgb.shape[:2]]
+        pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1).unsqueeze(0).float()
+        images = F.interpolate(pixels, sides, mode="bilinear", antialias=True, align_corners=False)
+        was_training = self._network.training
+        self._network.eval()
+        try:
+            maps = backbone_maps(self._network, normalize_images(images))
+        finally:
+            self._network.train(was_training)
+        return [maps[place][0].float().permute(1, 2, 0).cpu().numpy() for place in self._kept]
 
 
 class Joined:
@@ -155,23 +163,6 @@ def extractor_key(extractor: FeatureExtractor) -> str:
 def weights_key(network: nn.Module) -> str:
     """A short text that differs between networks: by class, settings and weights."""
     return model_digest(network).hex()[:16]
-
-
-@torch.inference_mode()
-def _maps_of(network: nn.Module, images: torch.Tensor) -> list[FloatArray]:
-    was_training = network.training
-    network.eval()
-    try:
-        maps = backbone_maps(network, images)
-        return [one[0].float().permute(1, 2, 0).cpu().numpy() for one in maps]
-    finally:
-        network.train(was_training)
-
-
-def _resized(rgb: Rgb, size: Sequence[int]) -> torch.Tensor:
-    """The image at another size, values 0 to 255, float32, shape (1, 3, h, w)."""
-    pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1).unsqueeze(0).float()
-    return F.interpolate(pixels, tuple(size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _shrunk(values: npt.NDArray[np.float32], size: Sequence[int]) -> npt.NDArray[np.float32]:

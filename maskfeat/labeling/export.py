@@ -84,7 +84,11 @@ def export_labels(
                     f"'{masks}'; rename the image, or export the two formats to two folders"
                 )
             image = image_entry(number, labels.shape, path, folder, read_as)
-            _write_sa1b(masks, image, regions, classes)
+            described = [
+                {"id": place + 1, **region, "label": classes[number]}
+                for place, (number, region) in enumerate(regions)
+            ]
+            _write_json(masks, {"image": image, "annotations": described})
             written[masks.name] = (path.name, file_digest(masks))
     _remove_others(folder, before, written)
     if "png" in formats:
@@ -169,19 +173,6 @@ def _coco(
         }
         for place, (number, region) in enumerate(regions)
     ]
-
-
-def _write_sa1b(
-    path: Path,
-    image: dict[str, Any],
-    regions: Sequence[tuple[int, dict[str, Any]]],
-    classes: Sequence[str],
-) -> None:
-    annotations = [
-        {"id": place + 1, **region, "label": classes[number]}
-        for place, (number, region) in enumerate(regions)
-    ]
-    _write_json(path, {"image": image, "annotations": annotations})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from maskfeat.labeling.examples import (
 from maskfeat.labeling.image_store import ImageStore, PreparedImage
 from maskfeat.segment.inputs import enlarged_labels
 from maskfeat.segment.score_cut import class_cut
+from maskfeat.segment.superpixels import first_pixels
 
 # All that is learned from at once: 0.06 s of one core for eleven classes, 0.15 s for 6,000
 # (experiments/labeling/speed.py).
@@ -166,29 +167,24 @@ class Learner:
         )
 
     def _readable_examples(self) -> dict[int, Examples]:
-        """What each clicked image teaches; those that teach nothing are left out.
+        """What each clicked image teaches, kept until its clicks change; others are left out.
 
         They cannot be read any more, or all their clicks are on what is ignored.
         """
         found = {}
         for image in self._clicks.images:
+            clicks, known = tuple(self._clicks.of_image(image)), self._examples.get(image)
             try:
-                examples = self._examples_of(image)
-                if len(examples.classes):
-                    found[image] = examples
+                if known is None or known[0] != clicks:
+                    labeled = self.clicked(image)
+                    new = examples_of(self._store.get(image), labeled, _MOST_PER_REGION)
+                    known = self._examples[image] = (clicks, new)
+                if len(known[1].classes):
+                    found[image] = known[1]
             except ValueError:
                 if image not in self._store.failed:
                     raise
         return found
-
-    def _examples_of(self, image: int) -> Examples:
-        """What an image teaches; kept until its clicks change."""
-        clicks = tuple(self._clicks.of_image(image))
-        known = self._examples.get(image)
-        if known is None or known[0] != clicks:
-            found = examples_of(self._store.get(image), self.clicked(image), _MOST_PER_REGION)
-            known = self._examples[image] = (clicks, found)
-        return known[1]
 
 
 def from_there_on(num: int, after: int | None) -> list[int]:
@@ -250,7 +246,7 @@ def on_pixels(image: PreparedImage, values: npt.NDArray[Any]) -> npt.NDArray[Any
 def on_superpixels(image: PreparedImage, labels: IntArray) -> IntArray:
     """Labels of the pixels of the image, (H, W), at the first pixel of each superpixel, (K,)."""
     small = image.graph.labels.shape
-    _, first = np.unique(image.graph.labels, return_index=True)
+    first = first_pixels(image.graph.labels, image.graph.num_superpixels)
     places = zip(np.unravel_index(first, small), labels.shape, small, strict=True)
     y, x = ((2 * place + 1) * large // (2 * little) for place, large, little in places)
     found: IntArray = labels[y, x]

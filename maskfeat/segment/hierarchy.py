@@ -22,7 +22,7 @@ from maskfeat.segment.merge_classifier import (
     default_merge_classifier,
     reagglomerated,
 )
-from maskfeat.segment.superpixels import RegionGraph
+from maskfeat.segment.superpixels import RegionGraph, first_pixels
 from maskfeat.segment.tree import Borders, PartitionTree, merge_nearest, ward_tree
 
 Linkage = Literal["nearest", "average", "ward"]
@@ -97,7 +97,7 @@ class Hierarchy:
             count = checked_num_segments(num_segments)
             groups = self.tree.groups(min(count, self.tree.num_leaves))
         firsts = np.full(int(groups.max()) + 1, self.superpixel_labels.size)
-        np.minimum.at(firsts, groups, _first_pixels(self.superpixel_labels, len(groups)))
+        np.minimum.at(firsts, groups, first_pixels(self.superpixel_labels, len(groups)))
         number: IntArray = np.argsort(np.argsort(firsts))
         return number[groups]
 
@@ -137,15 +137,6 @@ class Hierarchy:
         )
         grid[::2, ::2] = np.max(beside, axis=0)
         return grid
-
-
-def _first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
-    """The first pixel of each region of a label map in reading order, flat, (K,)."""
-    height, width = labels.shape
-    firsts = np.empty(num_regions, np.int64)
-    for row in reversed(range(height)):  # what is written last remains
-        firsts[labels[row, ::-1]] = np.arange((row + 1) * width - 1, row * width - 1, -1)
-    return firsts
 
 
 def hierarchy(

@@ -340,3 +340,12 @@ def border_pixels(labels: IntArray, counted: BoolArray | None = None) -> BoolArr
     border[:, :-1] |= right
     border[:-1] |= below
     return border
+
+
+def first_pixels(labels: Int32Array, num_regions: int) -> IntArray:
+    """The first pixel of each region of a label map in reading order, flat, (K,)."""
+    height, width = labels.shape
+    firsts = np.empty(num_regions, np.int64)
+    for row in reversed(range(height)):  # what is written last remains
+        firsts[labels[row, ::-1]] = np.arange((row + 1) * width - 1, row * width - 1, -1)
+    return firsts

@@ -175,16 +175,11 @@ class ClickTask(L.LightningModule):
         decoder: ClickDecoder,
     ) -> Looked:
         """One look of all sessions, some of them mirrored, with the maps of its prompts."""
-        targets = [s.target(look.look) for s, look in zip(sessions, looks, strict=True)]
-        image, prompts, target, counted = (
-            torch.stack(maps)
-            for maps in (
-                [look.image_maps for look in looks],
-                list(prompt_maps),
-                targets,
-                [look.inside for look in looks],
-            )
-        )
+        image = torch.stack([look.image_maps for look in looks])
+        counted = torch.stack([look.inside for look in looks])
+        prompts = torch.stack(list(prompt_maps))
+        pairs = zip(sessions, looks, strict=True)
+        target = torch.stack([s.target(look.look) for s, look in pairs])
         mirrored = torch.tensor([s.is_flipped for s in sessions])
         for maps in (image, prompts, target, counted):
             maps[mirrored] = maps[mirrored].flip(-1)
