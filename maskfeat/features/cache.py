@@ -58,7 +58,11 @@ class FeatureCache:
 
     def features(self, rgb: npt.NDArray[np.uint8]) -> Features:
         """The features of an image, uint8, shape (H, W, 3); from disk, if they are there."""
-        path = self.folder / f"{_digest(rgb, self._digest_of_model())}.npz"
+        wanted = f" inner {self._inner_strides}" if self._inner_strides else ""
+        digest = hashlib.sha256(model_digest(self._model) + wanted.encode())
+        digest.update(str(rgb.shape).encode())
+        digest.update(np.ascontiguousarray(rgb).tobytes())
+        path = self.folder / f"{digest.hexdigest()[:32]}.npz"
         size = (rgb.shape[0], rgb.shape[1])
         kept = read_arrays(path, ["scale", "strides", "level_0"])
         if kept is not None:
@@ -68,10 +72,6 @@ class FeatureCache:
         with whole_file(path) as file:
             np.savez(file, allow_pickle=False, **made)
         return features_of_arrays(made, size)
-
-    def _digest_of_model(self) -> bytes:
-        wanted = f" inner {self._inner_strides}" if self._inner_strides else ""
-        return model_digest(self._model) + wanted.encode()
 
 
 def arrays_of(features: Features) -> dict[str, npt.NDArray[Any]]:
@@ -117,10 +117,3 @@ def model_digest(model: nn.Module) -> bytes:
         bits = values.detach().cpu().contiguous().view(-1).view(torch.uint8)
         digest.update(bits.numpy().tobytes())
     return digest.digest()
-
-
-def _digest(rgb: npt.NDArray[np.uint8], model: bytes) -> str:
-    digest = hashlib.sha256(model)
-    digest.update(str(rgb.shape).encode())
-    digest.update(np.ascontiguousarray(rgb).tobytes())
-    return digest.hexdigest()[:32]

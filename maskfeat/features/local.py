@@ -73,19 +73,14 @@ def boundary_loss(logits: Tensor, boundary: Tensor, consensus: float = 0.0) -> T
 
 
 def agreement(boundary: Tensor) -> Tensor:
-    """The share of annotators who draw a boundary within two pixels.
+    """The share of annotators who draw a boundary within two pixels, in [0, 1], (B, 1, H, W).
 
     Annotators draw one boundary a pixel or two apart, so few of them agree at any pixel. Contour
     networks leave out what few have drawn (Liu et al., "Richer convolutional features for edge
     detection", arXiv:1612.02103, section 3.2, there by the drawings of one pixel).
 
-    Args:
-        boundary: As for `boundary_loss`. Of K of N partitions that separate two pixels it is
-            2 K / (N + K).
-
-    Returns:
-        In [0, 1], float, shape (B, 1, H, W): the sum of K / N over 5 x 5 pixels, over the length
-        of a straight boundary there; 0 where nothing is near.
+    A boundary, as for `boundary_loss`, that K of N partitions draw is 2 K / (N + K). The share is
+    the sum of K / N over 5 x 5 pixels, over the length of a straight boundary there.
     """
     known = boundary.clamp(min=0)
     share = (known / (2 - known)).amax(dim=1, keepdim=True)

@@ -115,19 +115,17 @@ class ScaleGrowth(Callback):
 def save_gradients(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     """Add the accumulated gradients to a checkpoint, if the optimizer has not yet used them.
 
-    With `accumulate_grad_batches` above 1 a checkpoint can fall between two batches of one step:
-    at a validation in mid-epoch, at Ctrl-C, by time. All ranks must call this together.
+    With `accumulate_grad_batches` above 1 a checkpoint can fall between two batches of one step: at
+    a validation in mid-epoch, at Ctrl-C, by time. All ranks must call this together.
 
     On one process the resumed fit is exact. On several the next step's gradient is that of the
     uninterrupted fit but for the order of float32 sums (mean of the ranks, then the other batches),
     one part in 10^7, which Adam enlarges where a gradient is near zero: weights differ a little.
     Each rank's own gradient would be exact, and make the checkpoint larger with each rank.
 
-    Args:
-        module: In its fit.
-        checkpoint: Gets `maskfeat_gradients`: the batches of a step, and by name of parameter the
-            mean over ranks of the gradient so far, on the CPU. A checkpoint without the state of
-            the optimizer, which training cannot go on from, gets nothing.
+    Its entry `maskfeat_gradients` has the batches of a step, and by name of parameter the mean over
+    ranks of the gradient so far, on the CPU. A checkpoint without the state of the optimizer, which
+    training cannot go on from, gets nothing.
     """
     if not checkpoint.get("optimizer_states"):  # outside of a fit a module may have no trainer
         return

@@ -107,13 +107,9 @@ class ShardedStrategy(DDPStrategy):
 def shard(net: FeaturePyramid, device_type: str) -> None:
     """Shard a network over all ranks, in place: backbone, steps of the decoder, and the rest.
 
-    Scalars stay whole, as `fully_shard` refuses them; who calls sees to their gradients.
-    It refuses channels_last weights as well, so that they become contiguous; images stay
-    channels_last, and with them what convolutions give.
-
-    Args:
-        net: The network, with the same weights on all ranks.
-        device_type: Of the processes, "cuda" or "cpu".
+    Its weights are the same on all ranks. Scalars stay whole, as `fully_shard` refuses them; who
+    calls sees to their gradients. It refuses channels_last weights as well, so that they become
+    contiguous; images stay channels_last, and with them what convolutions give.
     """
     for parameter in net.parameters():
         parameter.data = parameter.data.contiguous()

@@ -181,13 +181,10 @@ def _fault(path: Path, error: Exception) -> str:
 def checked_network(net: nn.Module, needs_backbone: bool = False) -> FeaturePyramid:
     """The same network, typed as the `FeaturePyramid` that it behaves like.
 
-    Args:
-        net: `FeaturePyramid`, a subclass, or a module that behaves like it.
-        needs_backbone: Whether its `backbone` is trained at a rate of its own.
-
     Raises:
-        ValueError: If it lacks an attribute, or its `config` an argument of its constructor: a
-            network that is built again from `config` would be another one.
+        ValueError: If it lacks an attribute (`backbone` counts if that is trained at a rate of its
+            own), or its `config` an argument of its constructor: a network that is built again from
+            `config` would be another one.
     """
     name = network_class(net).__name__
     wanted = ["forward", "features", "strides", "scale", "config"]
