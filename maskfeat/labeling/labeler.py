@@ -65,11 +65,11 @@ class Labeler:
         labeler.set_done(image)
         labeler.export("exported")
 
-    A click gives its whole region the class, see `evidence.labeled_superpixels`. The classifier
+    A click gives its whole region the class, see `examples.labeled_superpixels`. The classifier
     learns from the regions of all clicks of all images (`RegionClassifier`), and an image's labels
     are the cut of its probabilities along the borders of the features with hard constraints at the
     clicked regions (`segment.score_cut.class_cut`); beyond its region a click counts as far as the
-    tree believes it (`evidence.with_clicks`). An ignored region is label -1, is in no export, and
+    tree believes it (`examples.with_clicks`). An ignored region is label -1, is in no export, and
     nothing is learned from it. Every click is in the file `OUT/clicks.json` before
     it is answered; a new Labeler on the same folder goes on where the last one ended. Clicks on an
     image that is gone or was replaced are set aside in that file, see `ClickFile`. One process at a
