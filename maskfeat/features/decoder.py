@@ -97,7 +97,7 @@ class BoundarySum(nn.ModuleDict):
     def forward(
         self, decoded: Mapping[int, Tensor], tapped: Mapping[int, Tensor], size: Sequence[int]
     ) -> Tensor:
-        """Logits, see the head of this file."""
+        """Logits, see `BoundaryDecoder.forward`."""
         maps = [_enlarged(head(decoded[int(name)]), size) for name, head in self.items()]
         return functools.reduce(torch.add, maps)
 
@@ -165,7 +165,16 @@ class BoundaryDecoder(nn.Module):
     def forward(
         self, decoded: Mapping[int, Tensor], tapped: Mapping[int, Tensor], size: Sequence[int]
     ) -> Tensor:
-        """Logits, see the head of this file."""
+        """Logits of "a boundary runs right of (channel 0), below (channel 1) this pixel".
+
+        Args:
+            decoded: Maps of the decoder of the features by stride, (B, C, h, w).
+            tapped: Maps of the backbone, likewise.
+            size: Height and width of the padded images, pixels.
+
+        Returns:
+            Shape (B, 2, H, W).
+        """
         above: Tensor | None = None
         for stride in self.strides:
             name = str(stride)

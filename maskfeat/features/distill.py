@@ -121,7 +121,7 @@ class DistillationLoss(nn.Module):
         return self.boundary_weight > 0
 
     def of_outputs(self, outputs: Outputs) -> Loss:
-        """The weighted sum of all terms of a student, those that count as parts.
+        """The weighted sum of all terms of a student; those that count as parts, by name.
 
         Raises:
             ValueError: If boundaries count, and the student has no head for them.

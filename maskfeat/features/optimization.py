@@ -142,7 +142,9 @@ def save_gradients(module: LightningModule, checkpoint: dict[str, Any]) -> None:
 
 
 def restore_gradients(module: LightningModule, saved: dict[str, Any]) -> None:
-    """Give parameters the gradients saved in a checkpoint; call it when training begins.
+    """Give parameters the gradients that a checkpoint has under `GRADIENTS_KEY`.
+
+    To be called when training begins.
 
     Where a step has another number of batches now, they are left out, which is logged.
 

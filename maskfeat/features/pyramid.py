@@ -216,10 +216,10 @@ class FeaturePyramid(nn.Module):
     def features_batch(
         self, images: Sequence[ImageLike], inner_strides: Sequence[int] = (), batch_size: int = 8
     ) -> list[Features]:
-        """Features of several images, in order; those of one size go through it together.
+        """Features of several images, in order; those of one size go through the network together.
 
-        Each equals that of `features` but for rounding. A GPU gains by it; a CPU hardly does. Those
-        of one batch share memory.
+        Each equals that of `features` but for rounding. A GPU gains by it; a CPU hardly does. The
+        `Features` of one batch share memory.
 
         Args:
             images: Each as for `features`; sizes may differ.

@@ -203,7 +203,18 @@ class Features:
         return stack
 
     def distance(self, points_yx: npt.ArrayLike, others_yx: npt.ArrayLike) -> FloatArray:
-        """Squared feature distances of points (N, 2) to others (K, 2) inside the image, (N, K)."""
+        """Squared feature distances of every point to every other one.
+
+        Args:
+            points_yx: Pixels or places between them, shape (N, 2), inside the image.
+            others_yx: Shape (K, 2), likewise.
+
+        Returns:
+            d2, float32, shape (N, K).
+
+        Raises:
+            ValueError: If a point lies outside the image.
+        """
         left, right = torch.from_numpy(self.at(points_yx)), torch.from_numpy(self.at(others_yx))
         exact = "donot_use_mm_for_euclid_dist"  # no cancellation between near vectors
         return to_numpy(torch.cdist(left, right, compute_mode=exact).square())

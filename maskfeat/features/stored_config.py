@@ -58,7 +58,7 @@ def checked_config(config: object, net_class: type[nn.Module], origin: str) -> d
 
 
 def check_fit(config: dict[str, Any], weights: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights by name that do not fit the settings of `checked_config`.
+    """Refuse weights (by name) that do not fit the settings of `checked_config`.
 
     It is done before memory is taken for these.
 

@@ -118,7 +118,16 @@ class SuperpixelCutter:
         outside: IntArray,
         excluded: IntArray = _NO_NODES,
     ) -> BoolArray:
-        """As `cut`, for free superpixels; the others keep their labels, as hard constraints."""
+        """As `cut`, for free superpixels; the others keep their labels, as hard constraints.
+
+        Args:
+            is_free: Which superpixels can change, bool, shape (K,).
+            labels: The labels before, bool, shape (K,); those of free ones are not read.
+            logits: See `cut`, as the next three.
+            inside: See there.
+            outside: See there.
+            excluded: See there.
+        """
         free = np.flatnonzero(is_free)
         number = np.full(len(labels), -1)
         number[free] = np.arange(len(free))

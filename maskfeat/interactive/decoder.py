@@ -1,11 +1,12 @@
 """The click decoder: feature maps, the tree and all prompts of an image -> logits of "object".
 
-The image half is computed once for each look, the prompt half for each set of prompts. Prompts are
-maps on the grid, each a maximum over the prompts of one label, so the answer is a function of the
-set of prompts. Taken from the field: clicks as maps beside the image (Xu et al., CVPR 2016,
-arXiv:1603.04042), disks and a coarser mask as inputs (RITM, arXiv:2102.06583), a coarse look and a
-focus crop (FocalClick, arXiv:2204.02574), prompts that meet encoded image features late
-(SimpleClick, arXiv:2210.11006; Segment Anything, arXiv:2304.02643).
+A look is a window of the image on a grid of square cells, 64 along its longer side
+(`prompt_maps.Look`). The image half is computed once for each look, the prompt half for each set of
+prompts. Prompts are maps on the grid, each a maximum over the prompts of one label, so the answer
+is a function of the set of prompts. Taken from the field: clicks as maps beside the image (Xu et
+al., CVPR 2016, arXiv:1603.04042), disks and a coarser mask as inputs (RITM, arXiv:2102.06583), a
+coarse look and a focus crop (FocalClick, arXiv:2204.02574), prompts that meet encoded image
+features late (SimpleClick, arXiv:2210.11006; Segment Anything, arXiv:2304.02643).
 """
 
 from __future__ import annotations
@@ -110,7 +111,15 @@ class ClickDecoder(nn.Module):
         return F.conv2d(self.image_half(image_maps), weight, self.stem.bias)
 
     def forward(self, encoded: Tensor, prompt_maps: Tensor) -> Tensor:
-        """Logits of "object", (B, h, w), of `encode` and prompt maps (B, prompt_channels, h, w)."""
+        """Logits of "object".
+
+        Args:
+            encoded: What `encode` gave, (B, stages[0], h, w); h and w are multiples of `multiple`.
+            prompt_maps: Of the prompts, (B, prompt_channels, h, w).
+
+        Returns:
+            Shape (B, h, w).
+        """
         x = encoded + F.conv2d(prompt_maps, self.stem.weight[:, self.config["width"] :])
         skips = []
         for inward, down in zip(self.inward[:-1], self.down, strict=True):
@@ -250,8 +259,14 @@ def object_window(
 ) -> tuple[float, float, float, float]:
     """The window of the second look: object, object prompts and box, with a margin.
 
-    The object is where logits on the grid of the first look, (h, w), are above 0. Top, left,
-    bottom, right, pixels; may reach beyond the image of this height and width.
+    Args:
+        whole: The first look.
+        coarse: Logits on its grid, (h, w); the object is where they are above 0.
+        given: All prompts.
+        size: Height and width of the image, pixels.
+
+    Returns:
+        Top, left, bottom, right, pixels; may reach beyond the image.
     """
     pixels = [p.pixels_yx for p in given.prompts if p.is_object]
     boxes = [(*p.min(axis=0), *(p.max(axis=0) + 1)) for p in pixels]

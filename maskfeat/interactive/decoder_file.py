@@ -107,9 +107,12 @@ def load_decoder(path: str | os.PathLike[str]) -> ClickDecoder | None:
 def decoder_for(
     model: object, decoder: PromptDecoder | str | os.PathLike[str] | Literal[False] | None
 ) -> PromptDecoder | None:
-    """The decoder, or its file, that was asked for, or that comes with a model; None for none.
+    """The click decoder to use, or None for no decoder.
 
-    None asks for that of the model's file, as a model of `maskfeat.load` knows it; False for none.
+    Args:
+        model: Gives features; one of `maskfeat.load` knows its file.
+        decoder: A decoder, or the path of its file; None takes that in the model's file, if there
+            is one; False takes none.
 
     Raises:
         FileNotFoundError: If there is no such file.

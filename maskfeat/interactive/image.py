@@ -38,9 +38,15 @@ class Unary(Protocol):
         ...
 
     def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
-        """Logits of "object", float32, in a window around a prompt that corrects a mask.
+        """Logits of "object" in a window around a prompt that corrects a mask.
 
-        Given are the prompts near it, and the mask that they correct.
+        Args:
+            prompt: It corrects the mask.
+            given: The prompts near it, itself among them, and the mask that they correct.
+            window: Rows and columns.
+
+        Returns:
+            float32, shape (h, w) of the window.
         """
         ...
 

@@ -40,7 +40,8 @@ def prompts_of(
 ) -> list[Prompt]:
     """One prompt for each click and scribble of `InteractiveSegmenter.predict`, each checked.
 
-    A scribble without pixels is left out; no click radii are inf for all.
+    A scribble without pixels is left out. `click_radius_px` is None, which is inf for all, or one
+    number for each click, then for each scribble.
 
     Raises:
         ValueError: If a shape or type is wrong, a pixel lies outside the image, or a radius is

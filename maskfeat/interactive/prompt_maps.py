@@ -130,7 +130,11 @@ class ImageMaps:
 class LookMaps:
     """One look at one image, made by `ImageMaps.look`.
 
-    The levels of the features, color, and the maps inside the network are each (C_l, h, w).
+    Args:
+        image: The maps of the image.
+        look: The window and its grid.
+        levels: The levels of the features, then color, on the grid, each (C_l, h, w).
+        inner: Maps inside the network, likewise.
     """
 
     def __init__(
@@ -166,6 +170,9 @@ class LookMaps:
         Returns:
             float32, shape (num_prompt_channels, h, w): nearness to object prompts, to background
             prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
+            Nearness is, r being the distance to the nearest prompt in cells, w its click radius,
+            exp(-r^2 / 8), exp(-r / 8), exp(-r / 32), exp(-r^2 / 2 w^2), and exp(-scale d^2) by
+            the features of each level, then by color.
         """
         *pixels, of_tree = self._image.read(prompts)
         maps = [self._nearness(one) for one in pixels]
@@ -234,9 +241,9 @@ def _pixels_of(prompts: Sequence[Prompt]) -> tuple[IntArray, FloatArray]:
 
 
 def some_of(numbers: IntArray, most: int) -> IntArray:
-    """At most `most` of some numbers, below 2^32, each once, rising, (N,); rising again.
+    """A subset of at most `most` numbers, rising; a function of the set of numbers.
 
-    The subset is a function of the set; one number more replaces one at most.
+    They are below 2^32, each once, rising, (N,). One number more replaces one at most.
     """
     if len(numbers) <= most:
         return numbers
@@ -262,14 +269,18 @@ class TreeMaps:
         self._log_sizes = (np.log2(tree.sizes / tree.sizes[-1]) / 8 + 1).astype(np.float32)
 
     def maps(self, inside: IntArray, outside: IntArray) -> FloatArray:
-        """Six values for each superpixel, float32, (6, K), of superpixels clicked (N,) and (M,).
+        """Six values for each superpixel; a function of the two sets.
 
-        0, 1: probability and log size of the meeting node with the object clicks;
-        2: probability of that child of it that holds the click;
-        3, 4: as 0 and 1, for the background clicks;
-        5: 1 in the largest nodes around object clicks that hold no background click.
+        Args:
+            inside: Superpixels of object clicks, int64, (N,).
+            outside: Superpixels of background clicks, (M,).
 
-        A function of the two sets; 0 where there is no such click.
+        Returns:
+            float32, shape (6, K); 0 where there is no such click:
+            0, 1: probability and log size of the meeting node with the object clicks;
+            2: probability of that child of it that holds the click;
+            3, 4: as 0 and 1, for the background clicks;
+            5: 1 in the largest nodes around object clicks that hold no background click.
         """
         found = np.zeros((self.CHANNELS, self._tree.num_leaves), np.float32)
         with_inside, with_outside = self._holding(inside), self._holding(outside)
@@ -325,6 +336,10 @@ class Look:
         cell_px: Side of a cell, pixels; may be below one.
         rows: Height of the grid, cells.
         columns: Width of the grid, cells.
+
+    References:
+        Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM,
+        arXiv:2102.06583). Chen et al.: FocalClick, CVPR 2022 (arXiv:2204.02574).
     """
 
     top: float

@@ -94,7 +94,7 @@ def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
 
 
 def superpixels_of(prompts: Sequence[Prompt], is_object: bool, labels: Int32Array) -> IntArray:
-    """Superpixels of prompts of one label, each once, (N,); labels of pixels are (H, W)."""
+    """Superpixels of prompts of one label, each once, (N,); labels: of each pixel, (H, W)."""
     pixels = pixels_of(prompts, is_object)
     return np.unique(labels[tuple(pixels.T)]).astype(np.int64)
 
@@ -235,9 +235,14 @@ def click_radius_of(mask: BoolArray, pixels_yx: npt.ArrayLike, is_object: bool) 
 
 
 def distance_to_outline(mask: BoolArray, pixels_yx: npt.ArrayLike) -> float:
-    """The largest distance of some pixels (N, 2) to the nearest one of the other label.
+    """The largest distance of some pixels to the nearest pixel of the other label.
 
-    In pixels of the mask (H, W); inf if it has one label only.
+    Args:
+        mask: bool, shape (H, W).
+        pixels_yx: Integers, shape (N, 2), inside the mask.
+
+    Returns:
+        Pixels; inf if the mask has one label only.
     """
     pixels = np.asarray(pixels_yx, np.int64).reshape(-1, 2)
     if len(pixels) <= _FEW:  # a search around each is faster than a tree of the whole outline

@@ -73,8 +73,10 @@ class InteractiveSegmenter:
     1. `set_image` computes features, superpixels with their region adjacency graph, and the
        hierarchy of segments, once for an image (`image.ImageState`).
     2. The click radius is the distance of a click from the outline of the mask shown when it was
-       made. A prompt is broad if it has none, or one of at least 0.2 sqrt(area of the mask)
-       (`update.BROAD_SHARE`). In `predict` all are broad unless `click_radius_px` is given.
+       made, of a scribble the largest of its pixels: inf where no mask was shown, 0 where that
+       mask satisfied the prompt. A prompt is broad if its radius is at least 0.2 sqrt(area of the
+       mask that the broader prompts give) (`update.BROAD_SHARE`). In `predict` all are broad
+       unless `click_radius_px` is given.
     3. Broad prompts are read together (`update.PromptedMasks.whole`):
        a. The unary term is a logit of "object" for each pixel, from a click decoder
           (`decoder.DecodedImage`), or from the distances of features to the prompts and from
@@ -85,7 +87,8 @@ class InteractiveSegmenter:
        c. A second minimum cut labels the pixels near its outline (`cut.OutlineCutter`).
     4. The other prompts correct this mask, from the largest radius to the smallest
        (`update.ProgressiveMerge`): each cuts a window around it, and changes pixels to its own
-       label only, in a part connected to it (`PromptedMasks.change`).
+       label only, in a part connected to it (`PromptedMasks.change`). Those of radius 0 are read
+       only if the mask contradicts them by then.
     5. After step 3 and after each correction clicked pixels get their label, and only 4-connected
        parts that hold a prompt on the object are kept (`update.enforce_hard_constraints`).
 
@@ -100,14 +103,23 @@ class InteractiveSegmenter:
         model: Gives features, e.g. a `FeaturePyramid`; or a name or a path for `maskfeat.load`;
             None if only `set_features` is used.
         method: Only "cut".
-        per_megapixel: Superpixels for a million pixels, see `superpixels`.
-        pairwise_weight: Weight of the length of the outline, see `SuperpixelCutter`.
+        per_megapixel: Superpixels for a million pixels, above 0, at most 1e6.
+        pairwise_weight: Cost of a pixel side of outline where the boundary strength is 0, not
+            negative: the larger, the smoother the masks, see `SuperpixelCutter`.
         max_megapixels: Larger images, in millions of pixels, are reduced to this size, and their
             masks enlarged.
         cache_dir: Folder that keeps the features of images; for a model that is an nn.Module.
-        networks: Only None: there are no networks of clicks any more. It goes with 0.3.
+        networks: Only None: there are no networks of clicks any more.
         decoder: A click decoder, or the path of its file, see `decoder_file.load_decoder`. None
             takes that in the file of `model`, for features that it can read; False takes none.
+
+    Raises:
+        FileNotFoundError: If there is no such model or decoder.
+        ValueError: If an argument is out of range, or a file holds no decoder.
+
+    References:
+        Boykov, Jolly: Interactive graph cuts, ICCV 2001. Sofiiuk et al.: RITM, ICIP 2022
+        (arXiv:2102.06583). Chen et al.: FocalClick, CVPR 2022 (arXiv:2204.02574).
     """
 
     def __init__(
@@ -317,7 +329,7 @@ class InteractiveSegmenter:
         *,
         scribbles: Sequence[tuple[npt.ArrayLike, int]] | None = (),
     ) -> IntArray:
-        """A label for every pixel, by a seeded watershed (graph coloring) in one pass.
+        """A label for every pixel, by a seeded watershed in one pass.
 
         Args:
             clicks_yx: Clicked pixels (row, column), integers, shape (N, 2), inside the image.

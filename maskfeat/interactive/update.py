@@ -40,7 +40,7 @@ _MOST_PIXELS_SIDE = 80  # windows up to this side are cut as pixels, larger ones
 _CERTAIN = 1e3  # logit of a pixel of a prompt
 _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 
-MaskOf = Callable[..., BoolArray]  # `InteractiveSegmenter.mask_of`
+MaskOf = Callable[..., BoolArray]  # of prompts, as `InteractiveSegmenter.mask_of`
 
 
 def shown_mask(
@@ -91,7 +91,20 @@ def next_mask(
     shown: BoolArray | None,
     chosen: tuple[BoolArray, int] | None = None,
 ) -> BoolArray:
-    """The mask of some prompts, the last of them made on the shown mask."""
+    """The mask of some prompts, the last of them made on the shown mask.
+
+    A prompt that the shown mask satisfies changes nothing. After one on the background the object
+    does not grow beyond the shown mask.
+
+    Args:
+        mask_of: See `shown_mask`.
+        prompts: As they were made, the last one new.
+        shown: The mask before it, bool, shape (H, W), or None.
+        chosen: See `shown_mask`.
+
+    Returns:
+        bool, shape (H, W); the shown mask itself if nothing changes.
+    """
     if prompts[-1].click_radius == 0 and shown is not None:
         return shown
     within = None
@@ -148,7 +161,7 @@ class ProgressiveMerge:
             masks: Gives masks for some of the prompts.
             start: The mask without prompts, bool, shape (H, W).
             keep_all: Keep parts that hold no object prompt.
-            context: Key of the last three; masks are cached under it.
+            context: Key of `masks`, `start` and `keep_all`; masks are cached under it.
 
         Returns:
             bool, shape (H, W), not to be changed.
@@ -236,9 +249,10 @@ class ProgressiveMerge:
 def enforce_hard_constraints(
     mask: BoolArray, prompts: Sequence[Prompt], keep_all: bool = False
 ) -> BoolArray:
-    """Give all prompts their label in a mask (H, W), in place.
+    """Give all prompts their label in a mask, bool, shape (H, W), in place; the same array.
 
-    Only 4-connected parts that hold an object prompt are kept, unless `keep_all`.
+    Only 4-connected parts that hold an object prompt are kept, unless `keep_all`, or there is no
+    such prompt.
     """
     inside = pixels_of(prompts, True)
     mask[tuple(pixels_of(prompts, False).T)] = False
@@ -259,10 +273,15 @@ def _keys(prompts: Sequence[Prompt]) -> tuple[Hashable, ...]:
 
 
 class PromptedMasks:
-    """Masks of one image, with a box and a mask prompt (H, W), if there are any.
+    """Masks of one image, with a box prompt and a mask prompt.
 
     All are functions of the set of prompts. Clicks can still be unsatisfied, see
     `enforce_hard_constraints`.
+
+    Args:
+        state: The image.
+        box: Holds the whole object, or None.
+        mask: A mask to start from, bool, shape (H, W), or None.
     """
 
     def __init__(self, state: ImageState, box: Box | None, mask: BoolArray | None) -> None:
@@ -290,8 +309,14 @@ class PromptedMasks:
     ) -> tuple[Window, BoolArray]:
         """What one prompt that the mask does not satisfy changes in it, connected to the prompt.
 
-        Of all prompts so far, those near this one are read. Returns a window around the prompt, and
-        its pixels that get the label of the prompt, bool, (h, w).
+        Args:
+            prompt: The mask does not satisfy it.
+            mask: The mask before, bool, shape (H, W).
+            prompts: All prompts so far; those near this one are read.
+
+        Returns:
+            A window around the prompt, and its pixels that get the label of the prompt, bool,
+            (h, w).
         """
         window = window_of_change(prompt, mask.shape)
         near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]

@@ -58,7 +58,7 @@ class Hierarchy:
 
     @property
     def probabilities(self) -> Float64Array:
-        """Probability that a node is one segment, in (0, 1], (2 K - 1,); 1 for superpixels."""
+        """Probability that a node is one segment, in [0, 1], (2 K - 1,); 1 for superpixels."""
         probabilities: Float64Array = 1 - self.tree.altitudes
         return probabilities
 
@@ -67,9 +67,10 @@ class Hierarchy:
 
         Args:
             num_segments: Number of segments, at least 1; at most one per superpixel.
-            granularity: In (0, 1): merges of at least this probability are kept. A higher one
-                gives more and smaller segments. The merge probability estimates the share of pixel
-                pairs, one pixel in each region, that an annotator puts in one segment.
+            granularity: In (0, 1): merges of at least this probability are kept, which falls
+                towards the root (`calibrated`). A higher one gives more and smaller segments; the
+                commands take 0.4 where none is given. The merge probability estimates the share of
+                pixel pairs, one pixel in each region, that an annotator puts in one segment.
 
         Returns:
             Segment of each pixel, int64, shape (H, W), numbered from 0 in reading order of their
@@ -109,8 +110,8 @@ class Hierarchy:
             (2 y + 1, 2 x + 1), the sides and corners of pixels between and around them. A side
             between two superpixels has the altitude (1 - p) of the smallest node that contains
             both, in [0, 1]; a corner the largest value of its four sides; everything else is 0.
-            Without the sides of at most t, the components are the segments of
-            `cut(granularity=1 - t)`.
+            Where the sides with values of at most t are removed, the connected components of the
+            pixels are the segments of `cut(granularity=1 - t)`.
 
         References:
             Arbelaez, Maire, Fowlkes, Malik: Contour detection and hierarchical image segmentation,
@@ -168,9 +169,10 @@ def hierarchy(
             for its Lab color; or superpixels, as the `RegionGraph` of `superpixels`.
         per_megapixel: Superpixels for a million pixels (not read for superpixels), see
             `maskfeat.segment.superpixels.superpixels`.
-        linkage: See `superpixel_tree`.
-        border_weight: See `superpixel_tree`.
-        size_power: See `superpixel_tree`.
+        linkage: Of step 2, see `superpixel_tree`: "nearest" (means and borders), "average", or
+            "ward" (variance within regions).
+        border_weight: In [0, 1], weight of the border against the means; not for "ward".
+        size_power: 0 to 10: the larger, the earlier small regions are merged; not for "ward".
         merge_classifier: For steps 3 and 4. "default" is the packaged one for `Features` and
             superpixels (that which reads boundaries, if the network predicts them), else None. None
             leaves out both steps, and derives probabilities from the costs of step 2 as the

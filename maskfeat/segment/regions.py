@@ -13,7 +13,8 @@ from maskfeat.arrays import Float64Array, IntArray
 from maskfeat.segment.superpixels import RegionGraph
 from maskfeat.segment.tree import simple_edges
 
-# What `pair_features` gives, in order. "Small" and "large" are the two regions by size.
+# What `pair_features` gives, in order. "Small" and "large" are the two regions by size. Files of
+# merge classifiers hold these strings; "contrast" is boundary strength.
 PAIR_FEATURES = (
     "log distance of the means",
     "log mean squared contrast along the common border",
@@ -125,7 +126,7 @@ class Regions:
         pairs: Adjacent regions, int64, shape (M, 2), the smaller number first, rows sorted.
         borders: Between the two regions of each pair.
         num_pixels: Of the image.
-        scale: See `pair_features`.
+        scale: Of the features, see `RegionGraph`.
     """
 
     sums: RegionSums

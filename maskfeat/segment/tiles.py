@@ -61,8 +61,14 @@ def superpixels_by_tiles(
 ) -> RegionGraph:
     """As `superpixels(encode(rgb))`, with the features of a few tiles at a time.
 
-    They are the same where features do not depend on what is further away than the margin, which
-    crops reach beyond their tiles at least. There are at most `MOST_SUPERPIXELS`.
+    They are the same where features do not depend on what is further away than the margin. There
+    are at most `MOST_SUPERPIXELS`.
+
+    Args:
+        rgb: uint8, shape (H, W, 3).
+        encode: Gives features of a crop, see `as_features`.
+        per_megapixel: See `superpixels`.
+        margin_px: How far crops reach beyond their tiles, at least.
     """
     size = (rgb.shape[0], rgb.shape[1])
     count = min(num_superpixels_of(size, per_megapixel), MOST_SUPERPIXELS)

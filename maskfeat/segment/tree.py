@@ -140,7 +140,7 @@ class PartitionTree:
         return totals
 
     def groups(self, num_groups: int) -> IntArray:
-        """Group of each leaf, int64, (K,), 0 to num_groups - 1 in order of first leaf.
+        """Group of each leaf, int64, (K,), 0 to num_groups - 1 (at most K) in order of first leaf.
 
         The last merges are undone. higra's cut by a number of regions keeps or undoes all merges of
         one altitude together, so it may give another number.
@@ -317,7 +317,12 @@ def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolA
 def simple_edges(
     ends: IntArray, num_regions: int, *sums: Float64Array
 ) -> tuple[IntArray, list[Float64Array]]:
-    """Make a multigraph simple; sums (E,) are added up over parallel edges (E, 2).
+    """Make a multigraph simple.
+
+    Args:
+        ends: The regions of each edge, shape (E, 2).
+        num_regions: More than any of their numbers.
+        sums: At least one; added up over parallel edges, each shape (E,), or all empty.
 
     Returns:
         Each pair of different regions once, the smaller first, sorted; then the sums.
