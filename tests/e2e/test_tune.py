@@ -108,14 +108,22 @@ def test_what_was_stopped_goes_on_and_other_settings_begin_anew(
     monkeypatch.setattr(tune_command, "_keep_the_better", stop)
     with pytest.raises(SystemExit):
         command("tune", "masks", "--epochs=1")
-    monkeypatch.setattr(tune_command, "_keep_the_better", keep)
+    checkpoints = tmp_path / "own.tuning/checkpoints"
+    shutil.copytree(checkpoints, tmp_path / "kept")
     note = tmp_path / "own.tuning/made_of.json"
-    monkeypatch.setattr(tune_command, "_keep_the_better", stop)
+
+    def train_as_before(state, *_):
+        trained.append((state / "checkpoints/last.ckpt").exists())
+        shutil.copytree(tmp_path / "kept", checkpoints, dirs_exist_ok=True)
+        return checkpoints / "last.ckpt"
+
+    monkeypatch.setattr(tune_command, "train_decoder", train_as_before)
     # As if of another seed, and cut in half.
     for other in ("[]", note.read_text()[:9]):
         note.write_text(other)
         with pytest.raises(SystemExit):
             command("tune", "masks", "--epochs=1")
+    monkeypatch.setattr(tune_command, "train_decoder", train)
     monkeypatch.setattr(tune_command, "_keep_the_better", keep)
     command("tune", "masks", "--epochs=1")
     assert trained == [False, False, False, True]
