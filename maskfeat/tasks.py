@@ -43,6 +43,8 @@ def named_task(words: Sequence[str]) -> TaskName:
     words = resolve_configs(words)
     found: Any = _FEATURES
     for config in named_configs(words):
+        if not Path(config).is_file():  # the parser will say so; a pipe would be waited for
+            continue
         # One that is no YAML has no such key, as the parser will say.
         with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
             settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))

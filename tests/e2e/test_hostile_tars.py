@@ -21,7 +21,6 @@ from streams import stream_samples
 
 from maskfeat.batch import SkippedSample
 from maskfeat.cli import main
-from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.convert.verify import verify_shard
 from maskfeat.data.shards.count import count_samples
 from maskfeat.data.shards.index import index_shard, scan_shard
@@ -250,7 +249,7 @@ def test_commands_read_or_name_them_too(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="is compressed, so it cannot be read at random; unpack"):
         main(["shards", "convert", f"{tmp_path}/y.tar.gz", f"--out={tmp_path}/o"])
     (tmp_path / "y.tar.gz").rename(packed)
-    [problem] = verify_shard((packed, None, Limits())).problems
+    [problem] = verify_shard(packed).problems
     assert "is compressed by gzip" in problem.what
 
 

@@ -283,3 +283,16 @@ def decode_first(path: Path) -> list[np.ndarray]:
     content = json.loads(path.read_bytes()[at : at + size])
     rles = [one["segmentation"] for one in content["annotations"]]
     return [coco.decode({**rle, "counts": rle["counts"].encode()}) > 0 for rle in rles]
+
+
+def test_an_index_that_is_a_folder_is_a_problem(folder: Path) -> None:
+    (folder / "index.json").unlink()
+    (folder / "index.json").mkdir()
+
+    assert any("index.json" in shard or "broken" in what for shard, what in problems(folder))
+
+
+@pytest.mark.parametrize("name", ["https://x.invalid/a.tar", "pipe:cat a.tar", "none-*.tar"])
+def test_places_are_of_tars_that_are_there(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no shard matches '.*'; name tars or a folder"):
+        find_places([name])

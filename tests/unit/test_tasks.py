@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_what_the_parser_will_refuse_is_left_to_it(text: str, tmp_path: Path) ->
 
     assert named_task(["fit", f"--config={config}"]) == "features"
     assert named_task(["fit", "--task", "other"]) == "features"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+
+    assert named_task(["fit", f"--config={tmp_path / 'pipe.yaml'}"]) == "features"
 
 
 @pytest.mark.parametrize("name", ["features", "clicks"])

@@ -138,8 +138,12 @@ def of_labelme(path: Path) -> NamedMasks:
 
     def found() -> Iterator[Named]:
         for (*_, name), group in groups.items():
-            parts = [mask for one in group if (mask := _mask_of_shape(one, size)) is not None]
-            yield name, np.any(parts, axis=0) if parts else None
+            whole: BoolArray | None = None
+            for one in group:  # one after another: a group can have thousands
+                part = _mask_of_shape(one, size)
+                if part is not None:
+                    whole = part if whole is None else whole | part
+            yield name, whole
 
     return _named(found(), size)
 

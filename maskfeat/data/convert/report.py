@@ -14,7 +14,6 @@ from rich.table import Table
 
 from maskfeat.arrays import RgbImage
 from maskfeat.data.annotations.image import SampleError
-from maskfeat.data.annotations.painting import paint
 from maskfeat.data.annotations.sample import AnnotatedImage
 from maskfeat.data.convert import stats
 from maskfeat.data.convert.state import INDEX_NAME, ConvertState
@@ -128,11 +127,13 @@ def _cell(sample: AnnotatedImage, seed: int) -> Image.Image:
     """A sample beside itself, tinted by its masks, small ones over large ones, borders darkened."""
     rgb, runs = sample.decode(), sample.runs
     colors = np.random.default_rng(seed).uniform(30, 255, (runs.num_masks, 3))
-    labels = np.full(runs.size, -1)
+    top = np.full(runs.size[0] * runs.size[1], -1, np.int64)  # column by column, as runs are
+    bounds = np.searchsorted(runs.mask_of_run, np.arange(runs.num_masks + 1))
     for number in np.argsort(-runs.areas, kind="stable"):
-        mine = runs.mask_of_run == number
-        owner = np.zeros(int(mine.sum()), np.int32)
-        labels[paint(runs.starts[mine], runs.stops[mine], owner, 1, runs.size)[0]] = number
+        mine = slice(bounds[number], bounds[number + 1])
+        for start, stop in zip(runs.starts[mine], runs.stops[mine], strict=True):
+            top[start:stop] = number
+    labels = top.reshape(runs.size[1], runs.size[0]).T
     tinted = np.where(
         (labels >= 0)[..., None], 0.4 * rgb + 0.6 * colors[labels], 0.4 * rgb.astype(float)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ from maskfeat.data.convert.state import INDEX_NAME, read_json
 from maskfeat.data.shards.index import index_shard
 from maskfeat.data.shards.index_file import Span
 from maskfeat.data.shards.indexed import read_pair
-from maskfeat.data.shards.names import expand_shards
 
 _LOG = logging.getLogger("maskfeat")
 _MOST_NUMBERS = 2**26  # half a gigabyte in each of a few arrays
@@ -57,7 +57,7 @@ def find_places(
     """The samples of shards, in order of shards and keys.
 
     Args:
-        shards: See `expand_shards`.
+        shards: Tars, folders of tars, or globs.
         index_dir: Where to keep their indexes, if not beside them.
         limits: What a sample may ask for.
 
@@ -68,7 +68,13 @@ def find_places(
         FileNotFoundError: If a name stands for no tar.
         ValueError: If a shard is no tar.
     """
-    paths = list(dict.fromkeys(path for name in shards for path in expand_shards(name)))
+    paths: list[str] = []
+    for name in shards:
+        found = sorted(str(one) for one in Path(name).glob("*.tar")) if Path(name).is_dir() else []
+        found = found or ([name] if Path(name).is_file() else sorted(glob.glob(name)))
+        if not found:
+            raise FileNotFoundError(f"no shard matches '{name}'; name tars or a folder of them")
+        paths += [path for path in found if path not in paths]
     indexes = [index_shard(path, index_dir) for path in paths]
     places = [
         Place(key, index.path, span, limits) for index in indexes for key, span in index.places()

@@ -85,7 +85,7 @@ def verify_folder(
     if not tars and not index_path.is_file():
         raise FileNotFoundError(f"'{folder}' holds neither shards nor an {INDEX_NAME}")
     promised: dict[str, Json] | None = None  # the notes of the index, if it can be read
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         notes = {str(note["shard"]): note for note in read_json(index_path)["shards"]}
         if all(_TOLD <= note.keys() for note in notes.values()):
             promised = notes
@@ -116,7 +116,7 @@ def _verify_all(
     with OrderedPool(num_workers) as pool, Progress(show_progress, 1) as progress:
         progress.start("shards", len(jobs))
         reports = []
-        for report in pool.map(verify_shard, jobs):
+        for report in pool.map(_verify_job, jobs):
             reports.append(report)
             progress.advance()
     return reports
@@ -182,9 +182,25 @@ def _stale(folder: Path) -> list[Problem]:
     return [Problem(name, what, 1, place) for name, place in changed]
 
 
-def verify_shard(job: _Job) -> ShardReport:
-    """Check one shard; samples of the report are those that can be read."""
-    path, note, limits = job
+def _verify_job(job: _Job) -> ShardReport:
+    return verify_shard(*job)
+
+
+def verify_shard(
+    path: Path,
+    note: Json | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> ShardReport:
+    """Check one shard.
+
+    Args:
+        path: The tar.
+        note: What the index says of it, if there is an index.
+        limits: What a sample may ask for.
+
+    Returns:
+        What was found; samples are those that can be read.
+    """
     problems: list[Problem] = []
     if note is not None and path.stat().st_size != note["bytes"]:
         what = f"it has {path.stat().st_size} bytes, the index says {note['bytes']}"
