@@ -149,6 +149,13 @@ def segment(
     )
 
 
+def _tracked(results: Iterable[ValueError | None], total: int) -> Iterable[ValueError | None]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, "segmenting", total, console=Console(stderr=True))
+
+
 def _say_counts(
     num_done: int, num_left_out: int, num_passed: int, num_anew: int, folder: Path
 ) -> None:
@@ -207,19 +214,11 @@ def _segment_all(
     num_workers = min(num_workers, len(tasks))
     try:
         with _kept_interrupts() as check_interrupt:
-            if min(num_workers, len(tasks)) > 1:
-                results: Iterable[ValueError | None] = in_processes(
-                    work, tasks, min(num_workers, len(tasks))
-                )
+            if num_workers > 1:
+                results: Iterable[ValueError | None] = in_processes(work, tasks, num_workers)
             else:
                 results = map(ImageRun(work, check_interrupt), tasks)
-            if not is_one:
-                from rich.console import Console
-                from rich.progress import track
-
-                console = Console(stderr=True)
-                results = track(results, "segmenting", total=len(tasks), console=console)
-            for error in results:
+            for error in results if is_one else _tracked(results, len(tasks)):
                 if error is None:
                     num_done += 1
                 elif is_one:

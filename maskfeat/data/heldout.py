@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -205,27 +206,7 @@ class ClickFolder(Sequence[ClickTarget]):
 
     def __init__(self, folder: str | Path, num_targets: int | None = None) -> None:
         self.folder = Path(folder)
-        path = self.folder / "index.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no index at '{path}'; give a folder with index.json and masks"
-            )
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"'{path}' is no json that can be read: {error}") from error
-        samples = content.get("samples") if isinstance(content, dict) else None
-        if not isinstance(samples, list) or not samples:
-            raise ValueError(
-                f"'{path}' must be an object with a list \"samples\" that is not empty"
-            )
-        for number, one in enumerate(samples):
-            if not isinstance(one, dict) or not all(
-                isinstance(one.get(name), str) for name in ("id", "image", "mask")
-            ):
-                raise ValueError(
-                    f"sample {number} of '{path}' must have id, image and mask, as text"
-                )
+        samples = _read_click_index(self.folder)
         self._samples = [samples[i] for i in evenly_spaced(len(samples), num_targets)]
         for sample in self._samples:
             for path in (self.folder / sample["image"], self.folder / sample["mask"]):
@@ -252,3 +233,23 @@ class ClickFolder(Sequence[ClickTarget]):
         except SampleError as error:
             raise ValueError(f"'{image}' does not go with its mask: {error}") from error
         return ClickTarget(sample["id"], rgb, target)
+
+
+def _read_click_index(folder: Path) -> list[dict[str, Any]]:
+    """The samples of index.json, each with id, image and mask; errors as `ClickFolder`."""
+    path = folder / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no index at '{path}'; give a folder with index.json and masks")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"'{path}' is no json that can be read: {error}") from error
+    samples = content.get("samples") if isinstance(content, dict) else None
+    if not isinstance(samples, list) or not samples:
+        raise ValueError(f"'{path}' must be an object with a list \"samples\" that is not empty")
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, dict) or not all(
+            isinstance(sample.get(name), str) for name in ("id", "image", "mask")
+        ):
+            raise ValueError(f"sample {number} of '{path}' must have id, image and mask, as text")
+    return samples

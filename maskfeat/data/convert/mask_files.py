@@ -162,16 +162,7 @@ def of_geojson(path: Path, image: Path | None) -> NamedMasks:
             known = feature.get("properties") or {}
             named = known.get("classification")
             name = (named if isinstance(named, dict) else known).get("name")
-            geometry = feature.get("geometry") or {}
-            kind, mask = geometry.get("type"), None
-            if kind in ("Polygon", "MultiPolygon"):
-                corners, mask = geometry["coordinates"], np.zeros(size, bool)
-                for rings in corners if kind == "MultiPolygon" else [corners]:
-                    part = np.zeros(size, bool)
-                    for ring in rings:  # an outline, then its holes
-                        part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
-                    mask |= part
-            yield str(name or UNNAMED), mask
+            yield str(name or UNNAMED), _mask_of_geometry(feature.get("geometry") or {}, size)
 
     return _named(found(), size)
 
@@ -215,6 +206,20 @@ def _named(found: Iterable[Named], size: Size) -> NamedMasks:
         names.append(name)
         counts.append(encode(mask))
     return NamedMasks(size, tuple(counts), tuple(names), left_out)
+
+
+def _mask_of_geometry(geometry: Mapping[str, Any], size: Size) -> BoolArray | None:
+    """The pixels of a geometry of GeoJSON; None if it is no polygon."""
+    kind = geometry.get("type")
+    if kind not in ("Polygon", "MultiPolygon"):
+        return None
+    corners, mask = geometry["coordinates"], np.zeros(size, bool)
+    for rings in corners if kind == "MultiPolygon" else [corners]:
+        part = np.zeros(size, bool)
+        for ring in rings:  # an outline, then its holes
+            part ^= fill_polygons([np.array(ring, np.float64)[:, :2]], size)
+        mask |= part
+    return mask
 
 
 def _mask_of_shape(shape: Mapping[str, Any], size: Size) -> BoolArray | None:

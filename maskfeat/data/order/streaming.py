@@ -56,13 +56,12 @@ class StreamReader:
 
     Attributes:
         set_number: The set that the last sample came from.
-        batch_size: Images in a batch of its rank.
     """
 
     def __init__(self, plan: StreamPlan, number: int, epoch: int, state: ReaderState) -> None:
         self.plan = plan
         self.reader_state = state
-        self.set_number, self.batch_size = 0, plan.batch_size
+        self.set_number = 0
         order, ranks = plan.order, (plan.rank, plan.world_size, plan.batch_size)
         self._slice = slice_of(epoch, order.epoch_images, *ranks, number, plan.num_readers)
         self._mixture = Mixture(order.weights, order.seed)
@@ -229,7 +228,7 @@ class StreamedBatches(IterableDataset[Any]):
             found.append(finish(raw, seeds, make, *settings))
             num_missed = 0 if isinstance(found[-1], Example) else num_missed + 1
             num_examples += isinstance(found[-1], Example)
-            if num_examples == reader.batch_size:
+            if num_examples == reader.plan.batch_size:
                 break
             if num_missed == MAX_TRIES:
                 raise RuntimeError(too_many(num_missed, found[-1]))

@@ -17,7 +17,7 @@ from maskfeat.data.annotations.image import SampleError, within_memory
 from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.annotations.sample import AnnotatedImage, check_sizes, read_sample
 from maskfeat.data.shards.index import index_shard
-from maskfeat.data.shards.index_file import KeptTable, Span
+from maskfeat.data.shards.index_file import KeptTable, Span, decode_key
 from maskfeat.data.shards.names import expand_shards, is_url
 from maskfeat.data.shards.sample_folder import FileSample, list_samples
 from maskfeat.data.shards.tar import BLOCK
@@ -59,7 +59,7 @@ class _Tar:
                 self.table = index.table
             row = self.table[number : number + 1]
         *span, key = row.tolist()[0]
-        return key.decode("utf-8", "surrogateescape"), Span(*span)
+        return decode_key(key), Span(*span)
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,7 @@ def raw_samples(
             if len(halves) < 2:
                 continue
             if is_next_wanted():
-                jpg, text = halves["jpg"], halves["json"]
-                if isinstance(error := jpg if isinstance(jpg, SampleError) else text, SampleError):
-                    yield len(keys), SkippedSample(error.reason, url, key, error.detail)
-                else:
-                    yield len(keys), RawSample(key, url, jpg, text)  # type: ignore[arg-type]
+                yield len(keys), _sample(key, url, halves)
             keys.add(key)
             key, halves = "", {}
             if len(keys) >= wanted.stop:
@@ -104,6 +100,17 @@ def raw_samples(
         if number in wanted:
             detail = f"the shard has no {key}.{missing}"
             yield number, SkippedSample("incomplete", url, key, detail)
+
+
+def _sample(
+    key: str, url: str, halves: dict[str, bytes | SampleError]
+) -> RawSample | SkippedSample:
+    """Both halves, or why one of them cannot be read."""
+    jpg, text = halves["jpg"], halves["json"]
+    for half in (jpg, text):
+        if isinstance(half, SampleError):
+            return SkippedSample(half.reason, url, key, half.detail)
+    return RawSample(key, url, jpg, text)  # type: ignore[arg-type]
 
 
 def _members(
