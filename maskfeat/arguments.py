@@ -30,7 +30,7 @@ def checked_count(name: str, value: object, least: int = 1, most: int | None = N
     """A whole number from `least` to `most`, as one of Python, which does not overflow.
 
     Raises:
-        ValueError: If it is none, or out of range; says so of `name`.
+        ValueError: If it is none, or out of range; the sentence begins with `name`.
     """
     if isinstance(value, Integral) and is_whole(value):
         found = int(value)

@@ -64,7 +64,7 @@ class _Parser(OneLineErrors, LightningArgumentParser):
         return text
 
     def dump(self, *args: Any, **settings: Any) -> str:  # noqa: ANN401
-        """As above, but of settings that parsing has just checked, for a shorter start."""
+        """As Lightning's, without checking again what parsing has just checked."""
         text: str = super().dump(*args, **{"skip_validation": True, **settings})
         return text
 
@@ -242,7 +242,7 @@ class MaskfeatCLI(LightningCLI):
             data.setup("fit")
 
     def before_validate(self) -> None:
-        """Refuse, where a last checkpoint is asked for, random weights; else warn of them."""
+        """Refuse `--ckpt_path last` where there is none; warn of random weights."""
         asked = self._get(self.config, "ckpt_path")
         if asked == "last" and not has_last(folder := self._folder_of_checkpoints()):
             raise ValueError(

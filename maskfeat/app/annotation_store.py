@@ -101,7 +101,9 @@ class AnnotationStore:
         return self._revisions[number]
 
     def load(self, number: int, size: Size, image: ImageIdentity) -> Annotation:
-        """The prompts of an image, of this size in pixels; none if no file has any of it.
+        """The prompts of an image of a size (height, width; pixels).
+
+        None if there is no file; one of another image or size is set aside.
 
         Raises:
             ValueError: If the file is malformed.

@@ -72,6 +72,11 @@ class LabelViews:
     def view(self, number: int, timeout_s: float = 0, learn: bool = False) -> JsonDict:
         """What an image may be.
 
+        Args:
+            number: Of the image.
+            timeout_s: How long to wait until it is prepared.
+            learn: Whether to learn from new clicks first.
+
         Raises:
             ValueError: If there is no such image, or it cannot be read.
         """

@@ -68,7 +68,7 @@ def is_debugging() -> bool:
 def sentence_of_run(error: RuntimeError) -> str | None:
     """A sentence for what can happen to a run without a mistake in the code.
 
-    None for what only a traceback explains; the error has the one that it was raised with.
+    None for what only a traceback explains. The error must still have its own.
     """
     text = str(error)
     of_worker = text.startswith("Caught ")  # which hands over its whole traceback as text

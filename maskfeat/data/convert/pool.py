@@ -174,32 +174,10 @@ def run_parts(
     """
     results: dict[int, Out] = {}
     lost: dict[int, Exception] = {}
-    guarded = _Guarded(work)
     for attempt in range(engine.num_repeats + 1):
         if attempt:
             _LOG.warning("workers of %d parts have died; they are repeated", len(lost))
-        lost = {}
-        futures: dict[Future[Any], int] = {}
-        with engine.open() as executor:
-            try:
-                for number in (n for n in range(len(parts)) if n not in results):
-                    try:
-                        futures[executor.submit(guarded, parts[number])] = number
-                    except engine.lost as error:  # the executor is broken already
-                        lost[number] = error
-                for future in as_completed(futures):
-                    try:
-                        found, raised = future.result()
-                        if raised is not None:
-                            raise raised
-                    except engine.lost as error:
-                        lost[futures[future]] = error
-                    else:
-                        results[futures[future]] = found
-                        on_done()
-            finally:
-                for future in futures:
-                    future.cancel()
+        lost = _run_once(_Guarded(work), parts, engine, results, on_done)
         if not lost:
             return [results[number] for number in range(len(parts))]
     cause = next(iter(lost.values()))
@@ -210,6 +188,39 @@ def run_parts(
         f"({type(cause).__name__}: {cause}); give them more memory, and call the same again: "
         "what is done is not done again"
     ) from cause
+
+
+def _run_once(
+    guarded: _Guarded,
+    parts: Sequence[In],
+    engine: Engine,
+    results: dict[int, Out],
+    on_done: Callable[[], object],
+) -> dict[int, Exception]:
+    """Work on the parts without a result, and add theirs; what lost the workers of the others."""
+    lost: dict[int, Exception] = {}
+    futures: dict[Future[Any], int] = {}
+    with engine.open() as executor:
+        try:
+            for number in (n for n in range(len(parts)) if n not in results):
+                try:
+                    futures[executor.submit(guarded, parts[number])] = number
+                except engine.lost as error:  # the executor is broken already
+                    lost[number] = error
+            for future in as_completed(futures):
+                try:
+                    found, raised = future.result()
+                    if raised is not None:
+                        raise raised
+                except engine.lost as error:
+                    lost[futures[future]] = error
+                else:
+                    results[futures[future]] = found
+                    on_done()
+        finally:
+            for future in futures:
+                future.cancel()
+    return lost
 
 
 @dataclass(frozen=True)

@@ -272,30 +272,36 @@ def _cut(
     basis: str = "",
     images_dir: str | None = None,
 ) -> list[Input]:
-    """One input, or several if it is large.
-
-    They are measured by the names, sizes and times of the files of their samples. Folders do not
-    count, so a source that is moved with its times stays the same. `basis` is a digest of what else
-    they are read from.
-    """
+    """One input, or several if it is large."""
     records = sorted(records, key=lambda record: record.key)
     starts = range(0, max(1, len(records)), SAMPLES_PER_INPUT)
     inputs = []
     for number, start in enumerate(starts):
         some = records[start : start + SAMPLES_PER_INPUT]
         numbered = f"{name}_{number:03d}" if len(starts) > 1 else name
-        total = hashlib.sha256(basis.encode())
-        for record in some:
-            lines = [record.key]
-            for path in record.files:
-                try:
-                    status = os.stat(path)
-                    state = f"{status.st_size} {status.st_mtime_ns}"
-                except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
-                    state = "-"
-                lines.append(f"{os.path.basename(path)} {state}")
-            total.update(("\n".join(lines) + "\0").encode(errors="surrogatepass"))
-        measure = f"{len(some)} samples {total.hexdigest()[:16]}"
+        measure = _measure_records(some, basis)
         list_some: Callable[[], Sequence[Record]] = partial(list, some)
         inputs.append(Input(_name(numbered), str(source), measure, list_some, kind, images_dir))
     return inputs
+
+
+def _measure_records(records: Sequence[Record], basis: str = "") -> str:
+    """Words that differ where a file of some samples was added, removed, or written anew.
+
+    Folders do not count, so a source that is moved with its times stays the same. `basis` is a
+    digest of what else they are read from.
+    """
+    total = hashlib.sha256(basis.encode())
+    for record in records:
+        lines = [record.key, *(_state_of(path) for path in record.files)]
+        total.update(("\n".join(lines) + "\0").encode(errors="surrogatepass"))
+    return f"{len(records)} samples {total.hexdigest()[:16]}"
+
+
+def _state_of(path: str) -> str:
+    name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # gone, out of reach, or no name: reading it says so
+        return f"{name} -"
+    return f"{name} {status.st_size} {status.st_mtime_ns}"

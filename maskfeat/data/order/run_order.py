@@ -99,7 +99,7 @@ def new_order(
 
     Args:
         shards: Names and sizes of the shards of each set.
-        weights: As of `RunOrder`, like the next three.
+        weights: As of `RunOrder`.
         seed: Of all order.
         epoch_images: Images in an epoch, all ranks together.
         global_batch: Images in a step, all ranks together.

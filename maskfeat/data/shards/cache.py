@@ -64,7 +64,11 @@ class ShardCache:
         return self.folder / f"{digest}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[-80:]}"
 
     def open(self, url: str, fetch: Callable[[], Fetched]) -> IO[bytes]:
-        """Open the shard of a url, after fetching it from where it comes if it is not kept whole.
+        """Open a shard, after fetching it if it is not kept whole.
+
+        Args:
+            url: Its name.
+            fetch: Opens it where it comes from.
 
         Raises:
             ValueError: If it is larger than the bound, no tar, or cut short.
@@ -81,12 +85,7 @@ class ShardCache:
             try:
                 stream = fetch()
                 with contextlib.closing(stream):
-                    part.unlink(missing_ok=True)  # it may be a link
-                    while chunk := stream.read(_CHUNK):
-                        with self._named_errors(), part.open("ab") as copy:
-                            copy.write(chunk)
-                    with self._named_errors(), part.open("ab") as copy:
-                        os.fsync(copy.fileno())
+                    self._copy(stream, part)
                 file = part.open("rb")  # before anyone can remove it
                 with contextlib.ExitStack() as on_error:
                     on_error.callback(file.close)
@@ -116,6 +115,15 @@ class ShardCache:
         """Where the number of bytes of an entry is written, to know one that was cut."""
         return self.folder / f".{name}.bytes"
 
+    def _copy(self, stream: Readable, part: Path) -> None:
+        """Write a stream to a new file, down to the disk."""
+        part.unlink(missing_ok=True)  # it may be a link
+        while chunk := stream.read(_CHUNK):
+            with self._named_errors(), part.open("ab") as file:
+                file.write(chunk)
+        with self._named_errors(), part.open("ab") as file:
+            os.fsync(file.fileno())
+
     def _keep(self, part: Path, path: Path, url: str) -> None:
         size = part.stat().st_size
         if size > self.max_bytes:
@@ -129,10 +137,8 @@ class ShardCache:
                 if _ENTRY.match(entry.name) and entry != path:
                     status = entry.lstat()
                     kept.append((status.st_mtime_ns, status.st_size, entry))
-                elif entry.suffix == ".part" and entry != part:  # left by a process, perhaps killed
-                    with contextlib.suppress(BlockingIOError):
-                        with self._locked(entry.name[1:-5], wait=False):
-                            entry.unlink(missing_ok=True)
+                elif entry.suffix == ".part" and entry != part:
+                    self._sweep(entry)
             excess = size + sum(size for _, size, _ in kept) - self.max_bytes
             for _, size_of_old, entry in sorted(kept):
                 if excess <= 0:
@@ -146,6 +152,11 @@ class ShardCache:
                     file.write(str(size).encode())
                 part.replace(path)
                 sync_folder(self.folder)
+
+    def _sweep(self, part: Path) -> None:
+        """Remove what a killed process has left."""
+        with contextlib.suppress(BlockingIOError), self._locked(part.name[1:-5], wait=False):
+            part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self, name: str, wait: bool = True) -> Iterator[None]:

@@ -119,8 +119,8 @@ def write_scenes(
         num: How many scenes, at least 1.
         seed: Names the series; take another one for validation.
         size: As of `draw_scene`.
-        prefix: As of `ShardWriter`, like the next.
-        samples_per_shard: Or no such limit.
+        prefix: Shards are named PREFIX-000000.tar and so on.
+        samples_per_shard: Scenes in one tar; None sets no limit.
         jpg_quality: As of `draw_scene`.
         progress: Whether to show a bar in the terminal.
         num_workers: Processes that draw; 0 draws in this one. The shards are the same.

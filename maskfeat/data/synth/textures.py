@@ -119,7 +119,7 @@ def vary_surface(surface: Surface, amount: float, rng: np.random.Generator) -> S
 
 
 def paint_surface(surface: Surface, y: FloatArray, x: FloatArray, bank: NoiseBank) -> FloatArray:
-    """Color of a surface at points of the plane, Oklab, float32, shape (N, 3).
+    """Color of a surface at points of the plane, Oklab, float32, (N, 3), beyond screens, too.
 
     Args:
         surface: What to paint.
