@@ -50,6 +50,7 @@ FORMER = {
     "interactive.click_data": "interactive.training.data",
     "interactive.click_radius": "interactive.prompts",
     "interactive.click_task": "interactive.training.task",
+    "interactive.prompt_maps": "interactive.decoder_unary",
     "interactive.windows": "interactive.prompts",
     "labeling.acquisition": "labeling.learner",
     "labeling.kept_labels": "labeling.export",

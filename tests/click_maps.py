@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskfeat.features.reading import Features
-from maskfeat.interactive.prompt_maps import ImageMaps
+from maskfeat.interactive.decoder_unary import ImageMaps
 from maskfeat.segment.hierarchy import hierarchy
 
 

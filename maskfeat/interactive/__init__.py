@@ -6,11 +6,11 @@ One click, from the page to the mask, passes through these files:
 2. `prompts`: what a prompt is, and the pixels that it can change;
 3. `update`: the click radius on the mask that was shown; which prompts are read together, and which
    correct the mask one after another: a cut of the whole image, or of a window around one prompt;
-4. `decoder`: logits of "object" per pixel by the click decoder, in two looks; `feature_unary`: or
-   from distances of features, where there is no decoder;
-5. `prompt_maps`: the maps of image, prompts and tree that the decoder reads, on a grid;
-6. `cut`: the minimum cuts of superpixels, and of the pixels near the outline.
+4. `decoder_unary`: logits of "object" per pixel by the click decoder, from maps of image, prompts
+   and tree, in two looks; `feature_unary`: or from distances of features, where there is no
+   decoder;
+5. `cut`: the minimum cuts of superpixels, and of the pixels near the outline.
 
-`image` holds what is computed once for an image, `prompt_checks` what `predict` refuses. The room
-`training` trains the decoder.
+`decoder` is the network, `image` holds what is computed once for an image, `prompt_checks` what
+`predict` refuses. The room `training` trains the decoder.
 """

@@ -263,8 +263,8 @@ def write_decoder(decoder: ClickDecoder, path: str | os.PathLike[str], origin: s
     - MODEL.click.onnx: `encoded`, and `prompt_maps` (1, prompt channels, h, w) -> `logits`
       (1, h, w) of "object", for each set of prompts. h and w are multiples of `decoder.multiple`.
 
-    `maskfeat.interactive.prompt_maps` says what the maps hold, `maskfeat.onnx_file.origin_of` what
-    the origin is.
+    `maskfeat.interactive.decoder_unary` says what the maps hold, `maskfeat.onnx_file.origin_of`
+    what the origin is.
 
     Raises:
         ModuleNotFoundError: If the packages of the extra `onnx` are not there.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
-from maskfeat.interactive.prompt_maps import COLOR_SCALE, TreeMaps
+from maskfeat.interactive.decoder_unary import COLOR_SCALE, TreeMaps
 from maskfeat.interactive.prompts import (
     Box,
     Prompt,

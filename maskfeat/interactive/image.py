@@ -14,9 +14,9 @@ from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from maskfeat.features.color import LAB_SCALE
 from maskfeat.features.reading import Features
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT, OutlineCutter, SuperpixelCutter
-from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
+from maskfeat.interactive.decoder import PromptDecoder
+from maskfeat.interactive.decoder_unary import DecodedImage, ImageMaps, num_image_channels
 from maskfeat.interactive.feature_unary import FeatureUnary
-from maskfeat.interactive.prompt_maps import ImageMaps, num_image_channels
 from maskfeat.interactive.prompts import Prompt, PromptSet, Window
 from maskfeat.recent import Recent
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy

@@ -21,8 +21,9 @@ from maskfeat.features.cache import FeatureCache
 from maskfeat.features.reading import FeatureModel, Features, features_of
 from maskfeat.interactive.candidates import Candidate, candidates
 from maskfeat.interactive.cut import PAIRWISE_WEIGHT
-from maskfeat.interactive.decoder import DecodedImage, PromptDecoder
+from maskfeat.interactive.decoder import PromptDecoder
 from maskfeat.interactive.decoder_file import decoder_for
+from maskfeat.interactive.decoder_unary import DecodedImage
 from maskfeat.interactive.image import ImageState, reads
 from maskfeat.interactive.prompt_checks import (
     check_former,
@@ -79,7 +80,7 @@ class InteractiveSegmenter:
        unless `click_radius_px` is given.
     3. Broad prompts are read together (`update.PromptedMasks.whole`):
        a. The unary term is a logit of "object" for each pixel, from a click decoder
-          (`decoder.DecodedImage`), or from the distances of features to the prompts and from
+          (`decoder_unary.DecodedImage`), or from the distances of features to the prompts and from
           the tree (`feature_unary.FeatureUnary`).
        b. An exact minimum cut labels the superpixels by their mean logits
           (`cut.SuperpixelCutter`); clicked ones are hard constraints. Without a prompt on the

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskfeat.arrays import BoolArray, FloatArray, IntArray
 from maskfeat.interactive.cut import BAND_PX
-from maskfeat.interactive.decoder import CELLS
+from maskfeat.interactive.decoder_unary import CELLS
 from maskfeat.interactive.image import ImageState
 from maskfeat.interactive.prompts import (
     Box,

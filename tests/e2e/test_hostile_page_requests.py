@@ -20,7 +20,7 @@ from served_pages import (
     running,
 )
 
-from maskfeat.app import annotation_masks, open_image
+from maskfeat.app import annotation_masks, open_images
 from maskfeat.app.annotation_state import Prompt
 
 
@@ -64,7 +64,7 @@ def test_a_prompt_for_which_the_memory_is_too_small_is_not_saved(
     ready_view(client)
     act(client, click(ON_DISC))
     before = (tmp_path / "out" / "p0.prompts.json").read_bytes()
-    monkeypatch.setattr(open_image, "object_mask", fail)
+    monkeypatch.setattr(open_images, "object_mask", fail)
     post = client.post("/api/images/0/actions", json={"do": "clear"})
     assert "more memory than there is" in refusal(post)
     assert (tmp_path / "out" / "p0.prompts.json").read_bytes() == before

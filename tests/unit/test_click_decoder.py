@@ -9,12 +9,12 @@ import pytest
 import torch
 from click_maps import maps_of_a_rectangle
 
+from maskfeat.features.look import Look, MapReader
 from maskfeat.features.reading import Features
-from maskfeat.interactive.decoder import ClickDecoder, DecodedImage
-from maskfeat.interactive.prompt_maps import (
+from maskfeat.interactive.decoder import ClickDecoder
+from maskfeat.interactive.decoder_unary import (
+    DecodedImage,
     ImageMaps,
-    Look,
-    MapReader,
     TreeMaps,
     num_image_channels,
     num_prompt_channels,

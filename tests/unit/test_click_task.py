@@ -18,9 +18,8 @@ from maskfeat.data.annotations.limits import Limits
 from maskfeat.data.shards.indexed import IndexedShards
 from maskfeat.features.weights import save
 from maskfeat.interactive.cut import OutlineCutter
-from maskfeat.interactive.decoder import look_at
 from maskfeat.interactive.decoder_file import load_decoder, save_with_decoder
-from maskfeat.interactive.prompt_maps import ImageMaps
+from maskfeat.interactive.decoder_unary import ImageMaps, look_at
 from maskfeat.interactive.prompts import Prompt, PromptSet
 from maskfeat.interactive.training.data import (
     ClickDataModule,

@@ -13,10 +13,10 @@ import maskfeat
 from maskfeat.features import weights
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import Features
-from maskfeat.interactive.decoder import ClickDecoder, DecodedImage
+from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import save_with_decoder
+from maskfeat.interactive.decoder_unary import DecodedImage, num_image_channels, num_prompt_channels
 from maskfeat.interactive.feature_unary import FeatureUnary
-from maskfeat.interactive.prompt_maps import num_image_channels, num_prompt_channels
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

@@ -11,15 +11,11 @@ from click_maps import maps_of_a_rectangle
 
 import maskfeat
 from maskfeat.features.cache import FeatureCache
+from maskfeat.features.look import Look
 from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import features_of
 from maskfeat.interactive.decoder import ClickDecoder
-from maskfeat.interactive.prompt_maps import (
-    ImageMaps,
-    Look,
-    num_image_channels,
-    num_prompt_channels,
-)
+from maskfeat.interactive.decoder_unary import ImageMaps, num_image_channels, num_prompt_channels
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 RGB = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)

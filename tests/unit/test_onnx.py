@@ -21,7 +21,7 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.weights import read_card, save
 from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import OnnxClickDecoder, load_decoder, packed, remove_decoder
-from maskfeat.interactive.prompt_maps import num_image_channels, num_prompt_channels
+from maskfeat.interactive.decoder_unary import num_image_channels, num_prompt_channels
 from maskfeat.interactive.segmenter import InteractiveSegmenter
 
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskfeat.interactive.decoder_unary import some_of
 from maskfeat.interactive.prompt_checks import (
     checked_box,
     checked_mask,
     labeled_pixels,
     prompts_of,
 )
-from maskfeat.interactive.prompt_maps import some_of
 from maskfeat.interactive.prompts import check_together, pixels_of
 
 SIZE = (20, 30)

@@ -26,8 +26,8 @@ from maskfeat.features.pyramid import FeaturePyramid
 from maskfeat.features.reading import features_of
 from maskfeat.files import whole_file
 from maskfeat.interactive.cut import OutlineCutter
+from maskfeat.interactive.decoder_unary import ImageMaps
 from maskfeat.interactive.image import distances_with_color
-from maskfeat.interactive.prompt_maps import ImageMaps
 from maskfeat.interactive.training.session import TrainingSession
 from maskfeat.segment.hierarchy import hierarchy
 from maskfeat.segment.merge_classifier import default_merge_classifier

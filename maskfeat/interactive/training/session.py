@@ -12,9 +12,9 @@ from skimage.color import lab2rgb
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, IntArray
+from maskfeat.features.look import Look, MapReader
 from maskfeat.interactive.cut import BAND_PX, OutlineCutter
-from maskfeat.interactive.decoder import CELLS, object_window
-from maskfeat.interactive.prompt_maps import ImageMaps, Look, LookMaps, MapReader
+from maskfeat.interactive.decoder_unary import CELLS, ImageMaps, LookMaps, object_window
 from maskfeat.interactive.prompts import (
     Box,
     Prompt,

@@ -14,12 +14,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from maskfeat.arrays import Float64Array
+from maskfeat.features.look import coarse_at
 from maskfeat.features.optimization import averaged_copy, warmup_cosine
 from maskfeat.features.reading import features_of
 from maskfeat.features.weights import load, net_entry
-from maskfeat.interactive.decoder import ClickDecoder, coarse_at, maps_of
+from maskfeat.interactive.decoder import ClickDecoder
 from maskfeat.interactive.decoder_file import DECODER_KEY, load_decoder, start_from_trained
-from maskfeat.interactive.prompt_maps import LookMaps, num_image_channels, num_prompt_channels
+from maskfeat.interactive.decoder_unary import (
+    LookMaps,
+    maps_of,
+    num_image_channels,
+    num_prompt_channels,
+)
 from maskfeat.interactive.training.data import SessionBatch
 from maskfeat.interactive.training.session import TrainingSession
 

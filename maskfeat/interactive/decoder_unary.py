@@ -1,35 +1,159 @@
-"""Image and prompts as maps on the grid of a look: what the click decoder reads.
+"""The unary term by the click decoder: maps of image, tree and prompts, read in two looks.
 
-Every map is a maximum over the prompts of one label, so the maps are a function of the *set* of
-prompts. Clicks as distance maps beside the image: Xu et al., Deep interactive object selection,
-CVPR 2016 (arXiv:1603.04042); disks and a coarser mask as input: RITM (arXiv:2102.06583). New are
-distances in feature space and in the tree.
+A look is a window of the image on a grid of square cells, 64 along its longer side
+(`features.look`). Every map of prompts is a maximum over the prompts of one label, so maps and
+logits are a function of the *set* of prompts. Taken from the field: clicks as distance maps beside
+the image (Xu et al., Deep interactive object selection, CVPR 2016, arXiv:1603.04042); disks and a
+coarser mask as inputs (RITM, arXiv:2102.06583); a coarse look and a focus crop (FocalClick,
+arXiv:2204.02574). New are distances in feature space and in the tree.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
 import higra as hg
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from maskfeat.arrays import BoolArray, FloatArray, Int32Array, IntArray
+from maskfeat.features.look import Look, MapReader, coarse_at, mask_on
 from maskfeat.features.reading import Features
-from maskfeat.interactive.prompts import Prompt
+from maskfeat.interactive.decoder import PromptDecoder
+from maskfeat.interactive.prompts import Prompt, PromptSet, Window, distances_in_radii
+from maskfeat.recent import Recent
 from maskfeat.segment.tree import PartitionTree
 
+CELLS = 64  # of the longer side of a look
+_MARGIN = 0.2  # of the sides of the window around the object, on each side
+_LEAST_PX = 48.0  # sides of that window
+_KEPT_LOOKS = 16  # encoded windows, 800 kB each
+# Chosen on 107 corrections of 9 objects of train splits (experiments/interactive).
+_NEAR_LOGIT, _CHANGED_RADII = 2.0, 2.5
 COLOR_SCALE = 30.0  # of squared distances of L*a*b* / 100
 _NEARNESS_MAPS = 4  # by distance in the image; one more by each level, and by color
 _LEAST_RADIUS_CELLS = 0.7
 _MOST_PIXELS = 256  # of all prompts on the object, and of all on the background
+
+
+class DecodedImage:
+    """The unary term by a click decoder in evaluation mode: a logit of "object" for each pixel.
+
+    All prompts are read in two looks, at the whole image first, then at a window around object and
+    prompts; a prompt that corrects a mask in one look, at the window around it. What does not
+    depend on prompts is computed once: the maps of the image, and the decoder's image half for each
+    window that came up. The result is a function of the set of prompts alone.
+    """
+
+    def __init__(self, decoder: PromptDecoder, maps: ImageMaps) -> None:
+        self._decoder = decoder
+        self._maps = maps
+        self._kept: Recent[tuple[LookMaps, Tensor]] = Recent(_KEPT_LOOKS)
+        whole_image = Look.around((0, 0, *maps.features.size), CELLS, decoder.multiple)
+        with torch.inference_mode():
+            self._first = self._encode(whole_image)
+
+    @torch.inference_mode()
+    def whole(self, given: PromptSet) -> FloatArray:
+        """See `image.Unary`."""
+        size, first = self._maps.features.size, self._first[0].look
+        coarse = self._decoded(self._first, given)
+        box = object_window(first, coarse, given, size)
+        window = Look.around(box, CELLS, self._decoder.multiple)
+        previous = coarse_at(first, coarse, window)
+        fine = self._decoded(self._encoded(window), given, previous)
+        beyond = first.at_pixels(coarse, size, torch.zeros(size))
+        logits: FloatArray = window.at_pixels(fine, size, beyond).numpy()
+        return logits
+
+    @torch.inference_mode()
+    def around(self, prompt: Prompt, given: PromptSet, window: Window) -> FloatArray:
+        """See `image.Unary`; at full resolution for a window of up to 64 pixels.
+
+        Added is a logit of the change by distance, so that changes stay near the prompt: 2 at the
+        prompt, 0 at 2.5 click radii.
+        """
+        look, (rows, columns) = look_at(window), window
+        logits = self._decoded(self._encoded(look), given)
+        size = rows.stop - rows.start, columns.stop - columns.start
+        own = replace(look, top=look.top - rows.start, left=look.left - columns.start)
+        found: FloatArray = own.at_pixels(logits, size, torch.zeros(size)).numpy()
+        radii = distances_in_radii(prompt.pixels_yx, prompt.click_radius, window)
+        near = _NEAR_LOGIT * (1 - radii / _CHANGED_RADII)
+        return found + (near if prompt.is_object else -near)
+
+    def _decoded(
+        self, encoded: tuple[LookMaps, Tensor], given: PromptSet, previous: Tensor | None = None
+    ) -> Tensor:
+        """Logits on the grid of a look, (h, w)."""
+        maps, of_image = encoded
+        logits: Tensor = self._decoder(of_image, maps_of(given, maps, previous).unsqueeze(0))
+        return logits[0]
+
+    def _encoded(self, look: Look) -> tuple[LookMaps, Tensor]:
+        """The maps of a look, and what the decoder's image half made of them."""
+        return self._kept.get(look, lambda: self._encode(look))
+
+    def _encode(self, look: Look) -> tuple[LookMaps, Tensor]:
+        maps = self._maps.look(look)
+        return maps, self._decoder.encode(maps.image_maps.unsqueeze(0))
+
+
+def object_window(
+    whole: Look, coarse: Tensor, given: PromptSet, size: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """The window of the second look: object, object prompts and box, with a margin.
+
+    Args:
+        whole: The first look.
+        coarse: Logits on its grid, (h, w); the object is where they are above 0.
+        given: All prompts.
+        size: Height and width of the image, pixels.
+
+    Returns:
+        Top, left, bottom, right, pixels; may reach beyond the image.
+    """
+    pixels = [p.pixels_yx for p in given.prompts if p.is_object]
+    boxes = [(*p.min(axis=0), *(p.max(axis=0) + 1)) for p in pixels]
+    boxes += [] if given.box is None else [given.box]
+    cells = np.argwhere(coarse.numpy() > 0)
+    if len(cells):
+        first, last = np.quantile(cells, [0.005, 0.995], axis=0)
+        start = np.array([whole.top, whole.left])
+        corners = np.array([first, last + 1]) * whole.cell_px + start
+        boxes.append(tuple(corners.ravel()))
+    if not boxes:
+        return (0, 0, size[0], size[1])
+    sides = np.array(boxes, float)
+    low, high = sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)
+    length = np.maximum(high - low, (high - low).max() / 2)
+    length = np.maximum(length * (1 + 2 * _MARGIN), _LEAST_PX)
+    # Rounded, so that the next click on the same object mostly has the same window.
+    step = 2 ** np.round(np.log2(length.max() / 16))
+    low, high = (
+        np.round(side / step) * step
+        for side in ((low + high - length) / 2, (low + high + length) / 2)
+    )
+    return (*low, *high)
+
+
+def look_at(window: Window) -> Look:
+    """The look at the window of a correction; cells of one pixel lie on the pixels."""
+    rows, columns = window
+    height, width = (side.stop - side.start for side in window)
+    box = rows.start, columns.start, rows.stop + height % 2, columns.stop + width % 2
+    return Look.around(box, CELLS)
+
+
+def maps_of(given: PromptSet, look: LookMaps, previous: Tensor | None = None) -> Tensor:
+    """All that a user gave, as maps on the grid of a look, see `LookMaps.prompt_maps`."""
+    start = None if given.mask is None else mask_on(look.look, given.mask)
+    return look.prompt_maps(given.prompts, given.box, start, previous)
 
 
 def num_image_channels(channels: Sequence[int], inner_channels: Sequence[int] = ()) -> int:
@@ -321,161 +445,3 @@ class TreeMaps:
         likeliness = np.where(has_click[pairs], self._probabilities[pairs], -1.0)
         chosen = pairs[np.arange(len(pairs)), likeliness.argmax(axis=1)]
         return np.where(is_merge, chosen, nodes)
-
-
-@dataclass(frozen=True)
-class Look:
-    """A window of an image, on a grid of square cells.
-
-    The decoder reads the whole image first, then a window around the object and its prompts at a
-    finer scale, as the zoom-in of RITM and the focus crop of FocalClick do.
-
-    Attributes:
-        top: Upper edge of the window, pixels of the image; may be negative.
-        left: Left edge, likewise.
-        cell_px: Side of a cell, pixels; may be below one.
-        rows: Height of the grid, cells.
-        columns: Width of the grid, cells.
-
-    References:
-        Sofiiuk et al.: Reviving iterative training with mask guidance, ICIP 2022 (RITM,
-        arXiv:2102.06583). Chen et al.: FocalClick, CVPR 2022 (arXiv:2204.02574).
-    """
-
-    top: float
-    left: float
-    cell_px: float
-    rows: int
-    columns: int
-
-    @classmethod
-    def around(
-        cls, box_yxyx: Sequence[float], cells: int, multiple: int = 8, least_px: float = 1.0
-    ) -> Look:
-        """The look whose longer side has a number of cells and whose window holds a box.
-
-        Args:
-            box_yxyx: Top, left, bottom, right, pixels; the last two exclusive.
-            cells: Cells of the longer side, a multiple of `multiple`.
-            multiple: Rows and columns are multiples of it.
-            least_px: Smallest cell, pixels; a smaller box gets a larger window.
-        """
-        top, left, bottom, right = map(float, box_yxyx)
-        height, width = max(bottom - top, 1.0), max(right - left, 1.0)
-        cell = max(max(height, width) / cells, least_px)
-        rows, columns = (
-            min(cells, multiple * math.ceil(side / cell / multiple - 1e-9))
-            for side in (height, width)
-        )
-        middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
-        return cls(middle_y - rows * cell / 2, middle_x - columns * cell / 2, cell, rows, columns)
-
-    @cached_property
-    def centers(self) -> tuple[Tensor, Tensor]:
-        """Middles of the cells, rows (h,) and columns (w,), pixels; that of pixel 0 is 0."""
-        rows = self.top + (torch.arange(self.rows) + 0.5) * self.cell_px - 0.5
-        columns = self.left + (torch.arange(self.columns) + 0.5) * self.cell_px - 0.5
-        return rows, columns
-
-    def lies_on(self, stride: float) -> bool:
-        """Whether its cells are those of a map of this stride, pixels per cell."""
-        return self.cell_px == stride and self.top % stride == 0 and self.left % stride == 0
-
-    def filled(self, box_yxyx: Sequence[float]) -> Tensor:
-        """1 for cells whose middle lies in a box (top, left, bottom, right; pixels), (h, w)."""
-        rows, columns = self.centers
-        top, left, bottom, right = box_yxyx
-        in_rows = (rows >= top - 0.5) & (rows < bottom - 0.5)
-        in_columns = (columns >= left - 0.5) & (columns < right - 0.5)
-        return (in_rows[:, None] & in_columns[None, :]).float()
-
-    def nearest(self, size: tuple[int, int]) -> tuple[IntArray, IntArray]:
-        """Rows (h, 1) and columns (1, w) of the pixels at the cells' middles, inside the image."""
-        rows, columns = (
-            np.clip(np.round(places.numpy()), 0, side - 1).astype(np.int64)
-            for places, side in zip(self.centers, size, strict=True)
-        )
-        return rows[:, None], columns[None, :]
-
-    def at_pixels(self, cells: Tensor, size: tuple[int, int], beyond: Tensor) -> Tensor:
-        """Values of the grid (h, w) at the pixels of an image of a size, bilinearly, (H, W).
-
-        Pixels outside the window get those of `beyond`, (H, W).
-        """
-        # Pixels whose middle lies in the window.
-        top, left = (max(0, math.ceil(edge - 1e-6)) for edge in (self.top, self.left))
-        bottom = min(size[0], math.floor(self.top + self.rows * self.cell_px + 1e-6))
-        right = min(size[1], math.floor(self.left + self.columns * self.cell_px + 1e-6))
-        found = beyond.clone()
-        if top >= bottom or left >= right:
-            return found
-        if self.lies_on(1):
-            first, start = top - int(self.top), left - int(self.left)
-            own = cells[first : first + bottom - top, start : start + right - left]
-            found[top:bottom, left:right] = own
-            return found
-        rows = _blending(top, bottom, self.top, self.cell_px, self.rows)
-        columns = _blending(left, right, self.left, self.cell_px, self.columns)
-        found[top:bottom, left:right] = rows @ cells.to(rows) @ columns.T
-        return found
-
-
-class MapReader:
-    """Reads a map (C, h, w), of a stride in pixels per cell, on the grids of looks.
-
-    A coarse grid reads means over 2, 4, ... cells of the map (mipmaps), computed once.
-    """
-
-    def __init__(self, level: Tensor, stride: float) -> None:
-        self._levels = [level]
-        self._stride = stride
-
-    def read(self, look: Look) -> Tensor:
-        """The map on a grid, (C, rows, columns); beyond the map its border goes on."""
-        octave = max(0, math.floor(math.log2(look.cell_px / self._stride) + 1e-6))
-        while len(self._levels) <= octave and min(self._levels[-1].shape[1:]) > 1:
-            level = self._levels[-1]
-            odd = (0, level.shape[2] % 2, 0, level.shape[1] % 2)
-            self._levels.append(F.avg_pool2d(F.pad(level, odd, mode="replicate"), 2))
-        octave = min(octave, len(self._levels) - 1)
-        level, stride = self._levels[octave], self._stride * 2**octave
-        if look.lies_on(stride):
-            top, left = int(look.top / stride), int(look.left / stride)
-            return _cut_out(level, top, left, look.rows, look.columns)
-        rows, columns = look.centers
-        height, width = level.shape[1:]
-        y = 2 * (rows + 0.5) / (height * stride) - 1
-        x = 2 * (columns + 0.5) / (width * stride) - 1
-        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-        grid = grid.unsqueeze(0).to(level)
-        return F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0]
-
-
-def mask_on(look: Look, mask: BoolArray) -> Tensor:
-    """A mask (H, W) on the grid of a look: 1 object, -1 background, (rows, columns)."""
-    # A user's mask may be mirrored or not writable, which torch takes no view of.
-    values = torch.from_numpy(np.require(mask, requirements=["C", "W"])).unsqueeze(0)
-    if look.lies_on(1):  # cut out first: a tenth of the time
-        values = _cut_out(values, int(look.top), int(look.left), look.rows, look.columns)
-        return values[0].float().mul_(2).sub_(1)
-    return MapReader(values.float().mul_(2).sub_(1), 1).read(look)[0]
-
-
-def _cut_out(level: Tensor, top: int, left: int, rows: int, columns: int) -> Tensor:
-    """A window of a map, whose border goes on beyond it, (C, rows, columns)."""
-    height, width = level.shape[1:]
-    if 0 <= top <= height - rows and 0 <= left <= width - columns:
-        return level[:, top : top + rows, left : left + columns]
-    own_rows = torch.arange(top, top + rows).clamp_(0, height - 1)
-    own_columns = torch.arange(left, left + columns).clamp_(0, width - 1)
-    return level[:, own_rows[:, None], own_columns]
-
-
-def _blending(first: int, last: int, start: float, cell_px: float, count: int) -> Tensor:
-    """Weights of `count` cells from `start` on at pixels first to last - 1, bilinear, (P, count).
-
-    A product with them is three times as fast as `grid_sample` for a whole image.
-    """
-    places = (torch.arange(first, last) + 0.5 - start) / cell_px - 0.5
-    distances = places.clamp(0, count - 1)[:, None] - torch.arange(count)
-    return (1 - distances.abs()).clamp(min=0)
