@@ -13,10 +13,17 @@ from scipy import ndimage
 from maskfeat.app.annotation_state import OBJECT, ChosenMask, Prompt
 from maskfeat.arrays import BoolArray, IntArray
 from maskfeat.data.annotations.painting import decode_annotations
-from maskfeat.interactive.prompts import Box, click_radius_of, grown, in_order, whole, window_around
+from maskfeat.interactive.prompts import (
+    Box,
+    click_radius_of,
+    full_window,
+    grown,
+    in_order,
+    window_around,
+)
 from maskfeat.interactive.prompts import Prompt as PixelPrompt
 from maskfeat.interactive.segmenter import InteractiveSegmenter
-from maskfeat.interactive.update import shown_mask
+from maskfeat.interactive.update import StartMask, shown_mask
 from maskfeat.segment.inputs import resized, scaled_box
 
 _NUM_CANDIDATES = 4
@@ -53,10 +60,11 @@ def object_mask(
     start = None
     if chosen is not None:
         found = decode_annotations([chosen.mask.counts], chosen.mask.size)[0]
-        start = resized(found, placed.small), placed.count_among(chosen.num_prompts)
+        num_prompts = placed.count_among(chosen.num_prompts)
+        start = StartMask(resized(found, placed.small), num_prompts)
     mask_of = partial(segmenter.mask_of, box=placed.box)
     if start is None and placed.box is not None:  # clicks correct what is in the box
-        start = mask_of(()), 0
+        start = StartMask(mask_of(()))
     kept = _without_radii_on_paint(placed.kept) if start is None else placed.kept
     cut = shown_mask(mask_of, kept, start)
     mask = np.zeros(placed.small, bool) if cut is None else cut.copy()
@@ -283,7 +291,7 @@ def _brushed(prompt: Prompt, size: Size, small: Size) -> tuple[tuple[slice, slic
     radius = prompt.radius_px * float(np.sqrt(np.prod(np.array(small) / np.array(size))))
     if not len(line):  # beside the image
         return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
-    window = grown(window_around(line), int(np.ceil(radius)), whole(small))
+    window = grown(window_around(line), int(np.ceil(radius)), full_window(small))
     is_apart = np.ones([side.stop - side.start for side in window], bool)
     is_apart[tuple((line - [side.start for side in window]).T)] = False
     is_covered: BoolArray = ndimage.distance_transform_edt(is_apart) <= max(radius, 0.5)

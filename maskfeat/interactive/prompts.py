@@ -80,11 +80,11 @@ class Prompt:
 def window_of_change(prompt: Prompt, size: tuple[int, ...]) -> Window:
     """The pixels of an image of a size that a prompt can change."""
     if math.isinf(prompt.click_radius):
-        return whole(size)
+        return full_window(size)
     # One less than a multiple of 4: the window of a click fills a look at pixels, see `look_at`.
     length = math.ceil(max(_WINDOW_RADII * prompt.click_radius, _LEAST_WINDOW_PX))
     length += -(length + 1) % 4 if length < 32 else 0
-    return grown(window_around(prompt.pixels_yx), length, whole(size))
+    return grown(window_around(prompt.pixels_yx), length, full_window(size))
 
 
 def pixels_of(prompts: Sequence[Prompt], is_object: bool) -> IntArray:
@@ -189,7 +189,7 @@ def filled(box: Box, size: tuple[int, ...]) -> BoolArray:
     return filled
 
 
-def whole(size: tuple[int, ...]) -> Window:
+def full_window(size: tuple[int, ...]) -> Window:
     """The window of a whole image of this height and width."""
     return slice(0, size[0]), slice(0, size[1])
 

@@ -37,6 +37,7 @@ from maskfeat.interactive.update import (
     MaskOf,
     ProgressiveMerge,
     PromptedMasks,
+    StartMask,
     enforce_hard_constraints,
     made_on,
     next_mask,
@@ -152,7 +153,7 @@ class InteractiveSegmenter:
         self._state: ImageState | None = None
         self._size = 0, 0
         # What `click`, `scribble` and `start` build on, see `_begin`.
-        self._start: tuple[BoolArray, int] | None
+        self._start: StartMask | None
         self._cut: MaskOf
         self._made: list[Prompt]
         self._shown: BoolArray | None
@@ -440,7 +441,7 @@ class InteractiveSegmenter:
 
     def _begin(self, start: BoolArray | None = None, box: Box | None = None) -> None:
         """Forget all prompts; the next ones correct a mask (H, W), their object lies in a box."""
-        self._start = None if start is None else (start, 0)
+        self._start = None if start is None else StartMask(start)
         self._cut = self.mask_of if box is None else partial(self.mask_of, box=box)
         self._made = []
         self._shown = start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from maskfeat.interactive.prompts import (
     click_radius_of,
     distance_to_outline,
     filled,
+    full_window,
     grown,
     lies_in,
     parts_with,
     pixels_of,
     superpixels_of,
-    whole,
     window_of,
     window_of_change,
 )
@@ -43,37 +44,48 @@ _KEPT_MASKS = 48  # 300 kB each for 640 x 480 pixels
 MaskOf = Callable[..., BoolArray]  # of prompts, as `InteractiveSegmenter.mask_of`
 
 
+class StartMask(NamedTuple):
+    """A mask that prompts correct.
+
+    Attributes:
+        mask: bool, shape (H, W).
+        num_prompts: The number of the first prompts that it was chosen for, as a candidate; 0 for
+            one to begin with.
+    """
+
+    mask: BoolArray
+    num_prompts: int = 0
+
+
 def shown_mask(
-    mask_of: MaskOf, prompts: Sequence[Prompt], chosen: tuple[BoolArray, int] | None = None
+    mask_of: MaskOf, prompts: Sequence[Prompt], start: StartMask | None = None
 ) -> BoolArray | None:
     """The mask that was shown after some prompts.
 
     Args:
         mask_of: Gives the mask of some prompts, see `InteractiveSegmenter.mask_of`.
         prompts: As they were made, one after another, each with its click radius.
-        chosen: A mask to correct, bool, shape (H, W), and the number of the first prompts that it
-            was chosen for: 0 for one to begin with, more for a candidate. The others correct it;
-            those of click radius inf, made before it could be shown, are measured on what it has
-            become by then.
+        start: A mask that the prompts after its first `num_prompts` correct; those of click radius
+            inf, made before it could be shown, are measured on what it has become by then.
 
     Returns:
-        bool, shape (H, W); None if nothing is chosen and no prompt is on the object.
+        bool, shape (H, W); None without a start if no prompt is on the object.
     """
     prompts = list(prompts)
-    if chosen is None and not any(prompt.is_object for prompt in prompts):
+    if start is None and not any(prompt.is_object for prompt in prompts):
         return None
-    start, known = (None, 0) if chosen is None else chosen
+    known = 0 if start is None else start.num_prompts
     # The masks before the last prompt that could add to the object do not matter.
-    first, least = len(prompts), 1 if chosen is None else known
-    is_unknown = chosen is not None and any(np.isinf(one.click_radius) for one in prompts[known:])
+    first, least = len(prompts), 1 if start is None else known
+    is_unknown = start is not None and any(np.isinf(one.click_radius) for one in prompts[known:])
     while first > least and (is_unknown or prompts[first - 1].cannot_grow_object):
         first -= 1
-    mask = start if first == known else None
+    mask = start.mask if start is not None and first == known else None
     for count in range(max(first, known + 1), len(prompts) + 1):
         last = prompts[count - 1]
         if is_unknown and mask is not None and np.isinf(last.click_radius):
             prompts[count - 1] = made_on(mask, last)
-        mask = next_mask(mask_of, prompts[:count], mask, chosen)
+        mask = next_mask(mask_of, prompts[:count], mask, start)
     return mask
 
 
@@ -89,7 +101,7 @@ def next_mask(
     mask_of: MaskOf,
     prompts: Sequence[Prompt],
     shown: BoolArray | None,
-    chosen: tuple[BoolArray, int] | None = None,
+    start: StartMask | None = None,
 ) -> BoolArray:
     """The mask of some prompts, the last of them made on the shown mask.
 
@@ -100,7 +112,7 @@ def next_mask(
         mask_of: See `shown_mask`.
         prompts: As they were made, the last one new.
         shown: The mask before it, bool, shape (H, W), or None.
-        chosen: See `shown_mask`.
+        start: See `shown_mask`.
 
     Returns:
         bool, shape (H, W); the shown mask itself if nothing changes.
@@ -113,12 +125,12 @@ def next_mask(
         # On the page, a segment taken whole can cover an earlier object prompt.
         for prompt in prompts:
             within[tuple(prompt.pixels_yx.T)] |= prompt.is_object
-    if chosen is None:
+    if start is None:
         return mask_of(prompts, within=within)
-    start, known = chosen
-    # The chosen mask satisfies the prompts that it was chosen for.
+    known = start.num_prompts
+    # The mask satisfies the prompts that it was chosen for.
     corrections = [replace(one, click_radius=0.0) for one in prompts[:known]] + [*prompts[known:]]
-    mask = mask_of(corrections, mask=start, keep_all=True, within=within)
+    mask = mask_of(corrections, mask=start.mask, keep_all=True, within=within)
     return enforce_hard_constraints(mask, prompts, keep_all=not known)
 
 
@@ -299,7 +311,7 @@ class PromptedMasks:
             inside = np.array([int(logits.argmax())], np.int64)
         is_object = state.cutter.cut(logits, inside, outside, self._excluded())
         mask: BoolArray = is_object[labels]
-        window = grown(window_of(mask), BAND_PX + 1, whole(mask.shape))
+        window = grown(window_of(mask), BAND_PX + 1, full_window(mask.shape))
         certain = _with_certain(unary[window], prompts, window)
         mask[window] = state.outline.refined(mask[window], certain, window)
         return mask if self._box is None else mask & filled(self._box, mask.shape)
@@ -322,7 +334,7 @@ class PromptedMasks:
         near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]
         # The look of the decoder reads the mask beyond the window: some of its cells on each side.
         margin = 9 * max(1, math.ceil(max(mask[window].shape) / CELLS)) + 1
-        read = mask[grown(window, margin, whole(mask.shape))]
+        read = mask[grown(window, margin, full_window(mask.shape))]
         key = (*_keys([prompt]), self._box, read.tobytes(), *_keys(near))
         changes = self._state.changes
         return window, changes.get(key, lambda: self._changed(prompt, mask, near, window))

@@ -13,10 +13,10 @@ from maskfeat.interactive.prompts import (
     Window,
     click_radius_of,
     distance_to_outline,
+    full_window,
     grown,
     parts_with,
     pixels_of,
-    whole,
     window_around,
 )
 from maskfeat.interactive.update import ProgressiveMerge
@@ -38,7 +38,7 @@ class Masks:
         return self.mask_of(pixels_of(prompts, True), pixels_of(prompts, False))
 
     def change(self, prompt, mask, prompts) -> tuple[Window, np.ndarray]:
-        window = grown(window_around(prompt.pixels_yx), 5, whole(mask.shape))
+        window = grown(window_around(prompt.pixels_yx), 5, full_window(mask.shape))
         wanted = self.whole(prompts) == prompt.is_object
         change = (wanted & (mask != prompt.is_object))[window]
         seeds = prompt.pixels_yx - [side.start for side in window]

@@ -20,8 +20,8 @@ from maskfeat.interactive.prompts import (
     Prompt,
     PromptSet,
     distance_to_outline,
+    full_window,
     grown,
-    whole,
     window_of,
 )
 
@@ -112,7 +112,7 @@ class TrainingSession:
         )
         unary = look.at_pixels(logits, self.mask.shape, beyond).numpy()
         self.pred = unary > 0
-        window = grown(window_of(self.pred), BAND_PX + 1, whole(self.pred.shape))
+        window = grown(window_of(self.pred), BAND_PX + 1, full_window(self.pred.shape))
         self.pred[window] = self._outline.refined(self.pred[window], unary[window], window)
         for prompt in self.given.prompts:
             self.pred[tuple(prompt.pixels_yx.T)] = prompt.is_object
