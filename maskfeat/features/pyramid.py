@@ -6,6 +6,7 @@ in the squared distance, summed over levels, an octave coarser can weigh four ti
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
 from maskfeat.features.color import color_distances
 from maskfeat.features.decoder import BoundaryDecoder, BoundarySum, DecoderStep, Stem, width_at
+from maskfeat.features.folding import fold_norms
 from maskfeat.features.reading import Features
 
 
@@ -75,6 +77,7 @@ class FeaturePyramid(nn.Module):
         config |= {"finest_channels": finest_channels, "color": color}
         self.config: dict[str, Any] = {**config, "boundary_width": boundary_width}
         self.loaded_from: Path | None = None  # set by `maskfeat.load`
+        self.is_fused = False
         self._has_fixed_features = False
         self.bound, self.strides = bound, tuple(2**level for level in levels)
         widths, tapped = self._build_decoder(backbone, pretrained, width)
@@ -193,6 +196,29 @@ class FeaturePyramid(nn.Module):
             return pyramid, None
         height, width = size
         return pyramid, self.boundary_heads(decoded, tapped, padded)[..., :height, :width]
+
+    def fused(self) -> Self:
+        """A copy for inference alone, see `fuse`; it does not follow what this network learns."""
+        return copy.deepcopy(self).fuse()
+
+    def fuse(self) -> Self:
+        """Fold batch norms into convolutions, for inference alone.
+
+        On a CPU the network then takes about a fifth less time. Its features are the same but for
+        rounding. It cannot be saved.
+        """
+        self.eval().requires_grad_(False)
+        side = 2 * self.size_multiple
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randn(1, 3, side, side, generator=noise).to(self.log_scale)
+
+        def outputs() -> list[Tensor]:
+            pyramid, boundary = self._maps(images)
+            return pyramid if boundary is None else [*pyramid, boundary]
+
+        fold_norms(self, outputs)
+        self.is_fused = True
+        return self
 
     @torch.inference_mode()
     def features(self, rgb: ImageLike, inner_strides: Sequence[int] = ()) -> Features:

@@ -29,19 +29,28 @@ def row_blocks(level: Tensor, stride: int, height: int, width: int) -> list[slic
 def steps_to_the_right(level: Tensor, stride: int, rows: slice, width: int) -> FloatArray:
     """Squared steps between horizontal neighbors of an enlarged map, (C, h, w) -> (rows, W - 1).
 
-    A row between two rows of cells is (1 - v) * upper + v * lower, and so are its steps, whose
-    squared length is (1 - v)^2 |upper|^2 + 2 v (1 - v) upper . lower + v^2 |lower|^2: channels are
-    summed on rows of cells alone, a fraction 1 / stride of the pixels.
+    Along a row of cells, enlarged bilinearly, a step from pixel to pixel has 1 / stride of the
+    difference of two adjacent cells, or, where it crosses the middle of a cell, of the mean of the
+    differences on both sides of it. A row of pixels between two rows of cells is (1 - v) * upper +
+    v * lower, and so are its steps, whose squared length is (1 - v)^2 |upper|^2 + 2 v (1 - v) upper
+    . lower + v^2 |lower|^2. So channels are summed on cells alone, and no map is enlarged.
     """
     upper, lower, v, cells = _cell_rows(rows, stride, level)
-    steps = _enlarged_rows(cells, stride, width).diff(dim=2)  # (C, h, W - 1)
-    squares = steps.square().sum(dim=0)
+    steps = cells.diff(dim=2)
     if stride == 1:  # pixel by pixel, and one row more than is asked for
-        return to_numpy(squares[: rows.stop - rows.start])
+        return to_numpy(steps[:, : rows.stop - rows.start, : width - 1].square().sum(dim=0))
+    steps = F.pad(steps / stride, (1, 1))  # beyond the outer middles the map is flat
+    steps = torch.cat([steps, (steps[..., :-1] + steps[..., 1:]) / 2], dim=2)  # (C, h, 2 w + 1)
+    squares = steps.square().sum(dim=0)
     products = (steps[:, :-1] * steps[:, 1:]).sum(dim=0)
     products = torch.cat([products, squares[-1:]])  # the last row has no row below it
     mixed = (1 - v).square() * squares[upper] + v.square() * squares[lower]
-    return to_numpy((mixed + 2 * v * (1 - v) * products[upper]).clamp_(min=0))
+    mixed += 2 * v * (1 - v) * products[upper]
+    from_middle = torch.arange(width - 1, device=level.device) - (stride - 1) // 2
+    cell = from_middle.div(stride, rounding_mode="floor")
+    is_across = (from_middle % stride == 0) & (stride % 2 == 0)
+    found = mixed[:, torch.where(is_across, level.shape[2] + 1 + cell, cell + 1)]
+    return to_numpy(found.clamp_(min=0))
 
 
 def region_sums(

@@ -111,6 +111,14 @@ def load(
     return net.to(there).eval().requires_grad_(False)
 
 
+def load_fused(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> FeaturePyramid | LabEncoder | OnnxEncoder:
+    """As `load`, for inference alone: see `FeaturePyramid.fuse`."""
+    net = load(path, device)
+    return net.fuse() if isinstance(net, FeaturePyramid) else net
+
+
 def start_from(
     net: FeaturePyramid, path: str | os.PathLike[str], has_new_head: bool = False
 ) -> None:
@@ -175,8 +183,12 @@ def save(
             (`maskfeat.interactive.decoder_file.packed`).
 
     Raises:
-        ValueError: If a weight is no number. Nothing is written.
+        ValueError: If a weight is no number, or the net is fused. Nothing is written.
     """
+    if getattr(net, "is_fused", False):
+        raise ValueError(
+            "a fused network is for inference alone; save the network that it was made from"
+        )
     _check_finite(net, "the network")
     weights = {
         name: cast(value, dtype).contiguous().cpu() for name, value in net.state_dict().items()

@@ -19,7 +19,7 @@ from napari.viewer import Viewer
 
 from maskfeat.data.annotations.read_as import ReadAs, rgb_of_values
 from maskfeat.features.reading import FeatureModel
-from maskfeat.features.weights import load
+from maskfeat.features.weights import load_fused
 from maskfeat.recent import Recent
 from maskfeat.segment.hierarchy import Hierarchy, hierarchy
 
@@ -73,7 +73,7 @@ class SegmentsWidget(Container):  # type: ignore[misc]
 
     def _tree(self, pixels: npt.NDArray[Any]) -> Hierarchy:
         if self._model is None:
-            self._model = load()
+            self._model = load_fused("maskfeat-b0")
         return hierarchy(self._model.features(rgb_of_layer(np.asarray(pixels))))
 
 

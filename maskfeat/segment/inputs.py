@@ -25,16 +25,16 @@ MAX_SCORE = 1e100
 
 
 def model_of(model: FeatureModel | str | os.PathLike[str]) -> FeatureModel:
-    """The model itself; a name or a path is loaded, see `maskfeat.load`.
+    """The model itself; a name or a path is loaded for inference, see `weights.load_fused`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it has no method `features`.
     """
     if isinstance(model, str | os.PathLike):
-        from maskfeat.features.weights import load  # timm takes seconds to import
+        from maskfeat.features.weights import load_fused  # timm takes seconds to import
 
-        return load(model)
+        return load_fused(model)
     if isinstance(model, type) or not callable(getattr(model, "features", None)):
         raise ValueError(
             "model must have a method features(rgb), as those of maskfeat.load have, or be the "

@@ -209,15 +209,16 @@ def slopes_of(right: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatAr
 
 
 def _stably_sorted(order: IntArray, weights: FloatArray) -> IntArray:
-    """`order` stably sorted by weight; weights must not be negative.
+    """`order` (N,) stably sorted by weight; weights, float32, must not be negative.
 
-    The bits of floats that are not negative sort like integers. NumPy has a radix sort for 16 bits
-    only: two passes of it take a quarter of the time of its sort of floats.
+    The bits of floats that are not negative sort like integers. With the place in `order` as lower
+    bits no two are equal, so that any sort is stable; NumPy's of integers uses vectors, and takes
+    a sixth of the time of its stable ones.
     """
-    bits = weights.view(np.uint32)
-    for half in ((bits & 0xFFFF).astype(np.uint16), (bits >> 16).astype(np.uint16)):
-        order = order[np.argsort(half[order], kind="stable")]
-    return order
+    places = np.arange(len(order), dtype=np.uint64)
+    keys = (weights.view(np.uint32)[order].astype(np.uint64) << np.uint64(32)) | places
+    keys.sort()
+    return order[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
 
 
 @lru_cache(maxsize=4)

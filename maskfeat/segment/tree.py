@@ -292,13 +292,17 @@ class TreeBuilder:
 
 def mutually_nearest(ends: IntArray, costs: Float64Array, num_regions: int) -> IntArray:
     """The edges that are the cheapest of both their ends, at least one; of ties the first."""
-    rank = np.empty(len(ends), np.int64)
-    rank[np.argsort(costs, kind="stable")] = np.arange(len(ends))
-    least = np.full(num_regions, len(ends))
-    np.minimum.at(least, ends[:, 0], rank)
-    np.minimum.at(least, ends[:, 1], rank)
-    is_mutual = (rank == least[ends[:, 0]]) & (rank == least[ends[:, 1]])
-    return np.flatnonzero(is_mutual)
+    one, other = ends[:, 0], ends[:, 1]
+    least = np.full(num_regions, np.inf)
+    np.minimum.at(least, one, costs)
+    np.minimum.at(least, other, costs)
+    # Of edges that cost an end as little as its cheapest one, the first is its choice.
+    choice = np.full(num_regions, len(ends))
+    for end in (one, other):
+        cheapest = np.flatnonzero(costs == least[end])
+        np.minimum.at(choice, end[cheapest], cheapest)
+    chosen = choice[one] == choice[other]
+    return np.flatnonzero(chosen & (choice[one] == np.arange(len(ends))))
 
 
 def joined_numbers(first: IntArray, second: IntArray, count: int) -> tuple[BoolArray, IntArray]:
@@ -327,8 +331,9 @@ def simple_edges(
     Returns:
         Each pair of different regions once, the smaller first, sorted; then the sums.
     """
-    apart = ends[:, 0] != ends[:, 1]
-    keys = (ends.min(axis=1) * num_regions + ends.max(axis=1))[apart]
+    one, other = ends[:, 0], ends[:, 1]
+    apart = one != other
+    keys = (np.minimum(one, other) * num_regions + np.maximum(one, other))[apart]
     if not len(sums[0]):
         return np.stack(np.divmod(np.unique(keys), num_regions), axis=1), list(sums)
     keys, inverse = np.unique(keys, return_inverse=True)
