@@ -60,7 +60,8 @@ class _Parser(OneLineErrors, LightningArgumentParser):
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """All options are listed below; a usage that lists them too is a page of its own."""
         self.usage = "%(prog)s [--config FILE ...] [--NAME VALUE ...]"
-        text: str = super().format_help(formatter)
+        # Older versions of jsonargparse take no formatter.
+        text: str = super().format_help() if formatter is None else super().format_help(formatter)
         return text
 
     def dump(self, *args: Any, **settings: Any) -> str:  # noqa: ANN401

@@ -202,6 +202,7 @@ def test_further_training_goes_on_from_shipped_weights_and_their_head(
         "--model.learning_rate=1e-9",
         *OF_SHIPPED_NET,
         "--trainer.limit_val_batches=0",
+        "--trainer.val_check_interval=2",
         *CHECKPOINTS,
     )
     (last,) = tmp_path.glob("runs/margins/**/last.ckpt")
