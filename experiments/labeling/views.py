@@ -136,7 +136,7 @@ class View:
         return None
 
     def examples(self, clicks: Sequence[Click]) -> Examples:
-        """Patches that lie mostly in each region; see `evidence.examples_of` for weights."""
+        """Patches that lie mostly in each region; see `examples.examples_of` for weights."""
         parts = []
         numbers = self.patches.patch_of_pixel.ravel()
         for mask, number in self.regions(clicks):

@@ -198,7 +198,8 @@ class FeatureStrips(HeldOutEvaluation):
     Args:
         num_images: Held-out images to draw, evenly spaced over all; the same every time.
         num_segments: Segments of the partition.
-        num_clicks: Clicks of the simulated user on one true mask.
+        num_clicks: Clicks of the simulated user on one true mask, see `pick_target`; without one
+            the last panel is the image.
         every_n_validations: Draw after the first, then every n-th validation.
         value_range: For features of one channel: the values that become black and white,
             (-1, 1) after tanh, (0, 1) after sigmoid.

@@ -220,9 +220,10 @@ def draw_clicks(
     is_positive: BoolArray,
     radius: float | None = None,
 ) -> RgbImage:
-    """Draw clicks (N, 2) as discs with a dark outline, positive green, negative red, on a copy.
+    """Draw clicks as discs with a dark outline on a copy of RGB, uint8 (H, W, 3).
 
-    The radius is in pixels; None is a hundredth of the image's diagonal, at least 2.
+    Of places (row, column), integers (N, 2), and whether they are positive, bool (N,): green, else
+    red. The radius is in pixels; None is a hundredth of the image's diagonal, at least 2.
     """
     if radius is None:
         radius = max(2.0, float(np.hypot(*image.shape[:2])) / 100)
@@ -236,7 +237,10 @@ def draw_clicks(
 
 
 def strip(images: Sequence[RgbImage], gap: int = 4) -> RgbImage:
-    """Put RGB images of one height, uint8 (H, W_i, 3), side by side, with a gap of white pixels.
+    """Put RGB images of one height, uint8 (H, W_i, 3), side by side, a gap of white between them.
+
+    Returns:
+        RGB, uint8, shape (H, sum of W_i and gaps, 3).
 
     Raises:
         ValueError: If there is no image, or heights differ.

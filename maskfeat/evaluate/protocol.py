@@ -109,6 +109,8 @@ def score_pairs(
 
 
 def num_components(labels: IntArray) -> int:
-    """4-connected regions of equal label, of a label map (H, W) without negative numbers."""
-    found = label(labels, background=-1, return_num=True, connectivity=1)  # type: ignore[no-untyped-call]
+    """4-connected regions of equal label, of a label map (H, W)."""
+    labels = np.asarray(labels, np.int64)
+    background = int(labels.min()) - 1  # none is left out
+    found = label(labels, background=background, return_num=True, connectivity=1)  # type: ignore[no-untyped-call]
     return int(found[1])

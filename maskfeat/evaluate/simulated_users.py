@@ -99,8 +99,8 @@ def realistic_click(
     distance transform of the error explains them best on each of the five sets, by three of the
     five measures (by density at the clicks, on DAVIS: 12.1e-5, against 6.5e-5 for all pixels alike
     and 7.8e-5 for a model of saliency). Unlike there, one 4-connected error is clicked, not all
-    errors of its kind. Depth counts to a power: 0 is `random_click`, large is `next_click`; so are
-    the other arguments, result and errors.
+    errors of its kind. Depth counts to a power: 0 is `random_click`, large is `next_click`. The
+    other arguments, result and errors are those of `next_click`.
 
     Raises:
         ValueError: Also if the power is negative.

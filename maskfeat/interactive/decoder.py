@@ -118,7 +118,12 @@ class ClickDecoder(nn.Module):
 
 
 class PromptDecoder(Protocol):
-    """What clicking needs of a click decoder: a `ClickDecoder`, or one of another runtime."""
+    """What clicking needs of a click decoder: a `ClickDecoder`, or one of another runtime.
+
+    Attributes:
+        config: The arguments of the `ClickDecoder`.
+        inner_strides: See there.
+    """
 
     config: dict[str, Any]
     inner_strides: tuple[int, ...]

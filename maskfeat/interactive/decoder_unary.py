@@ -1,6 +1,6 @@
 """The unary term by the click decoder: maps of image, tree and prompts, read in two looks.
 
-A look is a window of the image on a grid of square cells, 64 along its longer side
+A look is a window of the image on a grid of square cells, at most 64 along its longer side
 (`features.look`). Every map of prompts is a maximum over the prompts of one label, so maps and
 logits are a function of the *set* of prompts. Taken from the field: clicks as distance maps beside
 the image (Xu et al., Deep interactive object selection, CVPR 2016, arXiv:1603.04042); disks and a
@@ -294,9 +294,11 @@ class LookMaps:
         Returns:
             float32, shape (num_prompt_channels, h, w): nearness to object prompts, to background
             prompts, six maps of the tree, box, whether there is a box, mask, previous, cell size.
-            Nearness is, r being the distance to the nearest prompt in cells, w its click radius,
-            exp(-r^2 / 8), exp(-r / 8), exp(-r / 32), exp(-r^2 / 2 w^2), and exp(-scale d^2) by
-            the features of each level, then by color.
+            Nearness is exp(-r^2 / 8), exp(-r / 8) and exp(-r / 32) of the distance r in cells to
+            the nearest prompt; the largest exp(-r^2 / 2 w^2) of all prompts, w being the click
+            radius in cells, at least 0.7, which it is where no radius is known; and exp(-scale
+            d^2), d being the distance to the nearest pixel of a prompt in the features of each
+            level, then in color.
         """
         *pixels, of_tree = self._image.read(prompts)
         maps = [self._nearness(one) for one in pixels]

@@ -183,7 +183,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 class KeptLabels:
     """Files `FOLDER/KEY.png`, one for each image that is done, and none for others.
 
-    An image whose file is missing or damaged is not done any more, which is logged.
+    The folder is made with the first file; `size_of` gives height and width of an image, in pixels,
+    by its number. An image whose file is missing or damaged is not done any more, which is logged.
     """
 
     def __init__(

@@ -207,6 +207,7 @@ class ImageStore:
             sampled = image.descriptors[chosen]
             with whole_file(_sampled_path(self._path(number))) as file:
                 np.savez(file, allow_pickle=False, descriptors=sampled)
+            self._path(number).with_suffix(".sketch.npz").unlink(missing_ok=True)  # its former name
             with self._lock:
                 self._sampled[number] = sampled
             self.failed.pop(number, None)  # it may have been mended
@@ -281,7 +282,8 @@ def prepare(
 ) -> PreparedImage:
     """Cut an image, uint8 (h, w, 3), into superpixels of its features and describe them.
 
-    The size is that of the image that rgb may be a reduced copy of.
+    The size is that of the image that rgb may be a reduced copy of; superpixels are counted for a
+    million pixels of rgb.
     """
     graph = superpixels(features, per_megapixel)
     tree = hierarchy(graph).tree

@@ -267,7 +267,10 @@ class Labeler:
     def superpixel_proposal(self, image: int, learn: bool = True) -> SuperpixelLabels:
         """The same for the superpixels of `store.get(image)`: some thousand numbers, not millions.
 
-        If it does not `learn` from new clicks first, their regions are hard constraints anyway.
+        Args:
+            image: Number of the image.
+            learn: Whether to learn from new clicks first; their regions are hard constraints
+                anyway.
 
         Raises:
             ValueError: As `proposal`.

@@ -75,9 +75,9 @@ def boundary_f(
     Borders within the tolerance of a pixel that is not counted cost no precision, but are found.
 
     Args:
-        labels: The partition, as the next two above.
-        target: True label map.
-        tolerance: Largest distance of matched pixels.
+        labels: The partition, any integers, shape (H, W).
+        target: True label map, shape (H, W); -1 is not counted.
+        tolerance: Largest distance of matched pixels, in image diagonals.
         match: "one to one": each border pixel answers for at most one of the other side, as many
             as can be matched at all (Martin, Fowlkes, Malik, TPAMI 2004, who also ask for the
             least total distance, which no count depends on); thick and doubled borders cost

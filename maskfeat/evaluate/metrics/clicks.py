@@ -43,7 +43,7 @@ def clicks_obeyed(
 
 
 def is_reached(ious: Sequence[float], threshold: float, max_clicks: int = 20) -> bool:
-    """Whether an IoU was reached within `max_clicks`, or exactly; the mean is 1 - NoF.
+    """Whether an IoU of at least `threshold` came with the first `max_clicks`; the mean is 1 - NoF.
 
     Unlike `noc` it tells a target that gets there with the last click from one that never does.
     RITM's code counts both as failures.

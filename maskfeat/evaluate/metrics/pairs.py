@@ -65,7 +65,9 @@ def pair_auc(
 def draw_nearby_pairs(
     size: tuple[int, int], num_pairs: int, radius: float, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Draw pairs of different pixels, the second in the disc of a radius around the first.
+    """Draw pairs of different pixels, the second in a disc around the first.
+
+    The image has a size (height, width), the disc a radius, in pixels, at least 1.
 
     Returns:
         First and second pixels, (row, column), int64, shape (N, 2) each.
