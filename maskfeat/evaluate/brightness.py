@@ -14,7 +14,7 @@ from maskfeat.evaluate.scoring import HeldOutItems, positive
 
 
 def share_separated(values: FloatArray, labels: IntArray, margin: float = 0.1) -> float:
-    """Share of neighboring components whose mean values differ by more than a margin, in their unit.
+    """Share of neighboring components whose means differ by more than a margin, in their unit.
 
     Of values (H, W) and components int (H, W), -1 for none. Each pair of components that touch
     (4-neighborhood) counts once; NaN where no two touch.
