@@ -11,7 +11,7 @@ arXiv:2204.02574). New are distances in feature space and in the tree.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -33,6 +33,7 @@ CELLS = 64  # of the longer side of a look
 _MARGIN = 0.2  # of the sides of the window around the object, on each side
 _LEAST_PX = 48.0  # sides of that window
 _KEPT_LOOKS = 16  # encoded windows, 800 kB each
+_KEPT_READS = 48  # what was read for sets of prompts, 200 kB each
 # Chosen on 107 corrections of 9 objects of train splits (experiments/interactive).
 _NEAR_LOGIT, _CHANGED_RADII = 2.0, 2.5
 COLOR_SCALE = 30.0  # of squared distances of L*a*b* / 100
@@ -218,9 +219,7 @@ class ImageMaps:
                 f"model.features(rgb, inner_strides={tuple(inner_strides)})"
             )
         self._inner = [MapReader(features.inner[s].cpu(), s) for s in inner_strides]
-        self._last_read: tuple[Hashable, tuple[PromptPixels, PromptPixels, FloatArray]] | None = (
-            None
-        )
+        self._read: Recent[tuple[PromptPixels, PromptPixels, FloatArray]] = Recent(_KEPT_READS)
 
     def look(self, look: Look) -> LookMaps:
         """The maps on the grid of a look."""
@@ -230,25 +229,28 @@ class ImageMaps:
         return LookMaps(self, look, levels, inner)
 
     def read(self, prompts: Sequence[Prompt]) -> tuple[PromptPixels, PromptPixels, FloatArray]:
-        """Object and background prompts and `TreeMaps.maps`, once for looks one after another."""
+        """Object and background prompts and `TreeMaps.maps`; of sets read lately kept."""
         key = tuple((prompt.key, prompt.click_radius) for prompt in prompts)
-        if self._last_read is None or self._last_read[0] != key:
-            own = [
-                _pixels_of([prompt for prompt in prompts if prompt.is_object == is_object])
-                for is_object in (True, False)
-            ]
-            superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
-            of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
-            pixels = np.concatenate([pixels for pixels, _ in own])
-            colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
-            at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
-            counts = [len(pixels) for pixels, _ in own]
-            inside, outside = (
-                PromptPixels(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
-                for (places, radii), features in zip(own, torch.split(at, counts), strict=True)
-            )
-            self._last_read = key, (inside, outside, of_tree)
-        return self._last_read[1]
+        return self._read.get(key, lambda: self._read_anew(prompts))
+
+    def _read_anew(
+        self, prompts: Sequence[Prompt]
+    ) -> tuple[PromptPixels, PromptPixels, FloatArray]:
+        own = [
+            _pixels_of([prompt for prompt in prompts if prompt.is_object == is_object])
+            for is_object in (True, False)
+        ]
+        superpixels = [np.unique(self.labels[tuple(pixels.T)]) for pixels, _ in own]
+        of_tree = self.tree_maps.maps(*(numbers.astype(np.int64) for numbers in superpixels))
+        pixels = np.concatenate([pixels for pixels, _ in own])
+        colors = self.colors[:, pixels[:, 0], pixels[:, 1]].T
+        at = torch.cat([torch.from_numpy(self.features.at(pixels)), colors], dim=1)
+        counts = [len(pixels) for pixels, _ in own]
+        inside, outside = (
+            PromptPixels(torch.from_numpy(places).float(), torch.from_numpy(radii), features)
+            for (places, radii), features in zip(own, torch.split(at, counts), strict=True)
+        )
+        return inside, outside, of_tree
 
 
 class LookMaps:

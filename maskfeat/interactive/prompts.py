@@ -63,6 +63,20 @@ class Prompt:
         """Sorts prompts, largest rounded radius first; equal for equal prompts."""
         return -self.rounded_radius, self.is_object, self.pixels_yx.tobytes()
 
+    @cached_property
+    def extent(self) -> Window:
+        """The smallest window that holds it."""
+        return window_around(self.pixels_yx)
+
+    def meets(self, window: Window) -> bool:
+        """Whether one of its pixels lies in a window."""
+        beside = (
+            a.start >= b.stop or a.stop <= b.start for a, b in zip(self.extent, window, strict=True)
+        )
+        return not any(beside) and (
+            len(self.pixels_yx) == 1 or bool(lies_in(self.pixels_yx, window).any())
+        )
+
     @property
     def cannot_grow_object(self) -> bool:
         """Whether the object must not grow beyond the shown mask."""

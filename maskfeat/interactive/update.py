@@ -331,7 +331,7 @@ class PromptedMasks:
             (h, w).
         """
         window = window_of_change(prompt, mask.shape)
-        near = [other for other in prompts if lies_in(other.pixels_yx, window).any()]
+        near = [other for other in prompts if other.meets(window)]
         # The look of the decoder reads the mask beyond the window: some of its cells on each side.
         margin = 9 * max(1, math.ceil(max(mask[window].shape) / CELLS)) + 1
         read = mask[grown(window, margin, full_window(mask.shape))]
@@ -399,6 +399,8 @@ def _with_certain(unary: FloatArray, prompts: Sequence[Prompt], window: Window) 
     """Logits of a window, those of pixels of prompts as good as hard constraints, (h, w)."""
     unary = unary.copy()
     for prompt in prompts:
+        if not prompt.meets(window):
+            continue
         inside = prompt.pixels_yx[lies_in(prompt.pixels_yx, window)]
         inside = inside - [side.start for side in window]
         unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN

@@ -51,16 +51,17 @@ class FlowGraph:
         # the same step: rounding never makes the object of a greater unary term smaller.
         self._step = _CAPACITY_BUDGET / total if total > 0 else 1.0
         self._sides = np.floor(pairwise * self._step).astype(np.int32)
-        nodes = np.arange(num_nodes, dtype=np.int32)  # 32 bits are what scipy works with
+        nodes, num_all = np.arange(num_nodes), num_nodes + 2
         source, sink = np.full_like(nodes, num_nodes), np.full_like(nodes, num_nodes + 1)
-        first, second = edges.T.astype(np.int32)
+        first, second = edges.T.astype(np.int64)
         # Every edge is stored in both directions, so that the flow has the same sparsity.
         tails = np.concatenate([first, second, source, nodes, nodes, sink])
         heads = np.concatenate([second, first, nodes, source, sink, nodes])
-        entries = np.arange(1, len(tails) + 1, dtype=np.int32)
-        layout = sparse.csr_matrix((entries, (tails, heads)), (num_nodes + 2,) * 2)
-        layout.sort_indices()
-        self._layout, self._entries = layout, layout.data - 1
+        # Rows and columns in order; scipy would get there by way of three other matrices.
+        self._entries = np.argsort(tails * num_all + heads)
+        self._heads = heads[self._entries].astype(np.int32)  # 32 bits are what scipy works with
+        self._starts = np.zeros(num_all + 1, np.int32)
+        self._starts[1:] = np.cumsum(np.bincount(tails, minlength=num_all))
 
     def cut(
         self, unary: npt.NDArray[np.floating], object_nodes: IntArray, background_nodes: IntArray
@@ -81,9 +82,8 @@ class FlowGraph:
         ends = [self._sides, self._sides, to_source, none, to_sink, none]
         capacities = np.concatenate(ends)[self._entries]
 
-        shape, source = self._layout.shape, self.num_nodes
-        structure = self._layout.indices, self._layout.indptr
-        network = sparse.csr_matrix((capacities, *structure), shape)
+        shape, source = (self.num_nodes + 2,) * 2, self.num_nodes
+        network = sparse.csr_matrix((capacities, self._heads, self._starts), shape)
         flow = csgraph.maximum_flow(network, source, source + 1).flow
         residual = sparse.csr_matrix((capacities - flow.data, flow.indices, flow.indptr), shape)
         residual.eliminate_zeros()
