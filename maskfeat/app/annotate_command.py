@@ -162,11 +162,10 @@ def _object_backend(
     masks: str | None,
 ) -> tuple[Backend, str]:
     """What the page of objects shows, and the text that is printed when it starts."""
-    from maskfeat.app.annotation_store import AnnotationStore
-    from maskfeat.app.open_images import OpenImages
-    from maskfeat.data.convert.mask_sets import list_masks
-
     with QuickImports():  # of torch
+        from maskfeat.app.annotation_store import AnnotationStore
+        from maskfeat.app.open_images import OpenImages
+        from maskfeat.data.convert.mask_sets import list_masks
         from maskfeat.segment.inputs import model_of
     begun = {} if masks is None else {one.key: one for one in list_masks(masks)}
     store = AnnotationStore(folder, paths, read_as, begun)
@@ -184,9 +183,8 @@ def _label_backend(
     read_as: ReadAs,
 ) -> tuple[Backend, str]:
     """What the page of classes shows, and the text that is printed when it starts."""
-    from maskfeat.app.label_views import LabelViews
-
     with QuickImports():
+        from maskfeat.app.label_views import LabelViews
         from maskfeat.labeling.labeler import Labeler
     labeler = Labeler(
         paths,

@@ -121,7 +121,9 @@ class DistillationLoss(nn.Module):
         return self.boundary_weight > 0
 
     def of_outputs(self, outputs: Outputs) -> Loss:
-        """The weighted sum of all terms of a student; those that count as parts, by name.
+        """The weighted sum of all terms of a student, and its parts.
+
+        Of "pairs", "boundaries" and "masks" those that count are parts.
 
         Raises:
             ValueError: If boundaries count, and the student has no head for them.
@@ -141,7 +143,11 @@ class DistillationLoss(nn.Module):
 
     @torch.no_grad()
     def teach(self, images: Tensor, points_yx: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the teacher says of normalized images at pixels (B, P, 2), averaged over the views.
+        """What the teacher says of an image, averaged over the views.
+
+        Args:
+            images: Normalized, float, shape (B, 3, H, W).
+            points_yx: Pixels, shape (B, P, 2).
 
         Returns:
             Probabilities of "same mask", float32, shape (B, P, P); and of boundaries, where it has

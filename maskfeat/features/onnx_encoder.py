@@ -85,7 +85,14 @@ class OnnxEncoder:
         self.scale = checked_number(f"the scale of '{path}'", float(known[_SCALE_KEY]), above=0)
 
     def features(self, rgb: ImageLike) -> Features:
-        """Features of one image, as those of `FeaturePyramid.features` but for rounding."""
+        """Features of one image, those of `FeaturePyramid.features` but for rounding.
+
+        Args:
+            rgb: uint8, shape (H, W, 3), any size; or a PIL image, or the path of an image.
+
+        Raises:
+            ValueError: If `rgb` is something else, or the features are not finite.
+        """
         rgb = rgb_of(rgb)
         pixels = torch.from_numpy(rgb.copy())  # rgb may be read-only, or a view turned round
         pyramid = [found[0] for found in self._graph.run(rgb=pixels.unsqueeze(0))]

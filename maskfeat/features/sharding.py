@@ -107,9 +107,10 @@ class ShardedStrategy(DDPStrategy):
 def shard(net: FeaturePyramid, device_type: str) -> None:
     """Shard a network over all ranks, in place: backbone, steps of the decoder, and the rest.
 
-    Its weights are the same on all ranks. Scalars stay whole, as `fully_shard` refuses them; who
-    calls sees to their gradients. It refuses channels_last weights as well, so that they become
-    contiguous; images stay channels_last, and with them what convolutions give.
+    The device type is "cuda" or "cpu". The weights are the same on all ranks. Scalars stay whole,
+    as `fully_shard` refuses them; who calls sees to their gradients. It refuses channels_last
+    weights as well, so that they become contiguous; images stay channels_last, and with them what
+    convolutions give.
     """
     for parameter in net.parameters():
         parameter.data = parameter.data.contiguous()

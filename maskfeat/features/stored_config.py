@@ -58,9 +58,10 @@ def checked_config(config: object, net_class: type[nn.Module], origin: str) -> d
 
 
 def check_fit(config: dict[str, Any], weights: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights (by name) that do not fit the settings of `checked_config`.
+    """Refuse weights (by name) that do not fit the settings of a `FeaturePyramid`.
 
-    It is done before memory is taken for these.
+    The settings are those that `checked_config` gives; no memory is taken for the network yet. The
+    origin names the file.
 
     Raises:
         ValueError: If names or shapes differ, or timm cannot build the network.

@@ -148,8 +148,11 @@ def start_from(
 def check_build(net: FeaturePyramid, config: Any, origin: str, instead: str) -> None:  # noqa: ANN401 - of a file
     """Refuse weights of a network that was built otherwise.
 
-    The error names the origin, says in what the settings of its file differ, and ends in what to
-    set instead if model.net is to stay as it is.
+    The config is that of the file. The error names the origin, says in what the settings differ,
+    and ends in what to set instead if model.net is to stay as it is.
+
+    Raises:
+        ValueError: If they differ, or the file holds none.
     """
     if not isinstance(config, dict):
         raise ValueError(f"{origin} holds no settings of a maskfeat network; take another file")

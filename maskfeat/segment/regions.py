@@ -80,6 +80,7 @@ def pair_features(
 ) -> Float64Array:
     """Features of pairs (M, 2) of adjacent regions, see `PAIR_FEATURES`, float64, (17, M).
 
+    The borders are those between the two regions of each pair, the pixels those of the image.
     Regions may contain each other, as the nodes of a tree do. Distances d are scaled so that the
     probability of "same mask" is 2 / (1 + exp(d^2)): they mean the same for all features with a
     calibrated scale.

@@ -39,10 +39,34 @@ class SeededWatershed:
         self._steps = steps
 
     def labels(self, seeds: IntArray, labels: IntArray) -> IntArray:
-        """The label of each region, int64, (K,), from regions with labels, (N,), at least one."""
+        """The label of each region, from that of some.
+
+        Args:
+            seeds: Regions, 0 to K - 1, int64, shape (N,), at least one.
+            labels: Their labels, int64, shape (N,).
+
+        Returns:
+            int64, shape (K,).
+
+        Raises:
+            ValueError: If there is no seed, one is no region, or a region has two labels.
+        """
+        if not len(seeds) or len(seeds) != len(labels):
+            raise ValueError(
+                f"as many labels as seeds, at least one, are needed, got {len(labels)} and "
+                f"{len(seeds)}"
+            )
+        if min(seeds) < 0 or max(seeds) >= self.num_regions:
+            raise ValueError(
+                f"seeds must lie in 0 to {self.num_regions - 1}, got {min(seeds)} to {max(seeds)}"
+            )
         names, numbers = np.unique(labels, return_inverse=True)
         seeded = np.zeros(self.num_regions, np.int64)  # 0 means no seed
         seeded[seeds] = numbers + 1
+        is_other = seeded[seeds] != numbers + 1
+        if is_other.any():
+            twice = np.asarray(seeds)[is_other][0]
+            raise ValueError(f"region {twice} has two labels; split it, or take one back")
         found = hg.labelisation_seeded_watershed(self._graph, self._steps, seeded)
         found_labels: IntArray = names[np.asarray(found, np.int64) - 1]
         return found_labels

@@ -112,6 +112,7 @@ def superpixels(
     for tile in itertools.chain(*tiles_of(features.size, num_superpixels)):
         found = watershed_of_tile(*slopes, tile.rows, tile.columns, tile.num)
         labels[tile.rows, tile.columns] = found + tile.first
+    del slopes, followed  # the graph takes the most memory
     return graph_of_labels(features, labels, distances)
 
 

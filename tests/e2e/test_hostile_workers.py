@@ -58,5 +58,7 @@ def test_a_full_dev_shm_ends_the_run_in_a_sentence(tmp_path: Path, repository: P
     (tmp_path / "conf").symlink_to(repository / "conf")
     done = run(["-c", IN_SMALL, *WORDS], tmp_path)
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: a worker that reads data found no room in /dev/shm")
+    last = done.stderr.strip().splitlines()[-1].lstrip("\0")
+    # Torch 2.8 does not say what a worker died of.
+    assert last.startswith("error: a worker that reads data ")
+    assert "/dev/shm" in last

@@ -389,7 +389,7 @@ def test_a_file_that_is_no_image_is_one_sentence(tmp_path):
 def test_mistakes_get_one_sentence(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     image(tmp_path / "photos/a.png")
-    monkeypatch.setattr("maskfeat.app.segment_images.load", None)  # said before it is loaded
+    monkeypatch.setattr("maskfeat.app.segment_images.load_fused", None)  # said before it is loaded
     for images in ("photos", "photos/a.png"):
         assert message in refusal(images, "--model=lab", "--out=out", *words)
     assert not (tmp_path / "out").exists()
@@ -419,7 +419,7 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(tmp_path)
 def test_all_names_that_clash_are_said_at_once_and_before_a_network_is_loaded(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("maskfeat.app.segment_images.load", None)
+    monkeypatch.setattr("maskfeat.app.segment_images.load_fused", None)
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "a.png", "b.jpg", "b.png", "b.webp", "c.png"):
         image(tmp_path / "photos" / name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
@@ -88,6 +89,22 @@ def test_a_forest_labels_again_and_again_in_any_order() -> None:
     first = forest.labels([3, 20, 30], [0, 7, 2])
     forest.labels([1], [5])
     np.testing.assert_array_equal(forest.labels([30, 3, 20, 3], [2, 0, 7, 0]), first)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "labels", "message"),
+    [
+        ([], [], "at least one"),
+        ([0, 1], [1], "got 1 and 2"),
+        ([4], [1], "seeds must lie in 0 to 3, got 4 to 4"),
+        ([-1], [1], "seeds must lie in 0 to 3, got -1 to -1"),
+        ([2, 2], [1, 0], "region 2 has two labels"),
+    ],
+)
+def test_bad_seeds_are_refused_in_one_sentence(seeds, labels, message) -> None:
+    forest = SeededWatershed(4, grid_edges(2, 2), np.arange(4.0))
+    with pytest.raises(ValueError, match=message):
+        forest.labels(np.array(seeds, np.int64), np.array(labels, np.int64))
 
 
 def test_steps_follow_the_tree_and_then_the_strength() -> None:

@@ -42,8 +42,11 @@ class TiffStack:
         import tifffile
 
         file.seek(0)
-        self._tiff = tifffile.TiffFile(file)
-        pages: list[Any] = list(self._tiff.pages)
+        try:
+            self._tiff = tifffile.TiffFile(file)
+            pages: list[Any] = list(self._tiff.pages)
+        except tifffile.TiffFileError as error:  # a ValueError in newer versions alone
+            raise ValueError(str(error)) from error
         self._pages = [page for page in pages if not page.subfiletype & _NOT_WHOLE]
         if not self._pages:
             raise ValueError("it holds no page that is an image")

@@ -52,7 +52,7 @@ def _send_error(queue: Any, error: Exception, item: Any) -> None:  # noqa: ANN40
 
 def _killed(how: str) -> str:
     return (
-        f"a worker that reads data was {how}, mostly because memory ran out; lower "
+        f"a worker that reads data was {how}, mostly because memory or /dev/shm ran out; lower "
         f"data.num_workers or data.streaming.shuffle_buffer_mb; {_GO_ON}"
     )
 
