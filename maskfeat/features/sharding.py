@@ -117,7 +117,13 @@ def shard(net: FeaturePyramid, device_type: str) -> None:
     scalars = {p for p in net.parameters() if p.ndim == 0}
     mesh = dist.device_mesh.init_device_mesh(device_type, (dist.get_world_size(),))
     for part in (net.backbone, *net.steps, net):
-        fully_shard(part, mesh=mesh, ignored_params=scalars)
+        try:
+            fully_shard(part, mesh=mesh, ignored_params=scalars)
+        except ValueError:
+            # Up to torch 2.9 no container is a part of its own, even one that has a forward, as
+            # timm's list of features has. The whole takes it.
+            if part is net:
+                raise
     if hasattr(net, "maps"):
         register_fsdp_forward_method(net, "maps")
 
