@@ -76,6 +76,8 @@ def serve(image: Path) -> None:
     of_superpixels = getattr(hierarchy, "superpixel_hierarchy", hierarchy.hierarchy)
 
     rgb, model, found = np.asarray(Image.open(image)), maskfeat.load(), dict[str, Any]()
+    if hasattr(model, "fused"):  # as commands have it
+        model = model.fused()
     segmenter = maskfeat.InteractiveSegmenter(model)
 
     def click() -> None:
