@@ -122,7 +122,7 @@ def shard(net: FeaturePyramid, device_type: str) -> None:
         except ValueError:
             # Up to torch 2.9 no container is a part of its own, even one that has a forward, as
             # timm's list of features has. The whole takes it.
-            if part is net:
+            if not isinstance(part, nn.ModuleDict | nn.ModuleList):
                 raise
     if hasattr(net, "maps"):
         register_fsdp_forward_method(net, "maps")

@@ -112,7 +112,7 @@ def load(
 
 
 def load_fused(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    path: str | os.PathLike[str] = "maskfeat-b0", device: str | torch.device = "cpu"
 ) -> FeaturePyramid | LabEncoder | OnnxEncoder:
     """As `load`, for inference alone: see `FeaturePyramid.fuse`."""
     net = load(path, device)

@@ -73,7 +73,7 @@ class SegmentsWidget(Container):  # type: ignore[misc]
 
     def _tree(self, pixels: npt.NDArray[Any]) -> Hierarchy:
         if self._model is None:
-            self._model = load_fused("maskfeat-b0")
+            self._model = load_fused()
         return hierarchy(self._model.features(rgb_of_layer(np.asarray(pixels))))
 
 

@@ -399,8 +399,6 @@ def _with_certain(unary: FloatArray, prompts: Sequence[Prompt], window: Window) 
     """Logits of a window, those of pixels of prompts as good as hard constraints, (h, w)."""
     unary = unary.copy()
     for prompt in prompts:
-        if not prompt.meets(window):
-            continue
         inside = prompt.pixels_yx[lies_in(prompt.pixels_yx, window)]
         inside = inside - [side.start for side in window]
         unary[tuple(inside.T)] = _CERTAIN if prompt.is_object else -_CERTAIN

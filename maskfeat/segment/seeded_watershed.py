@@ -56,17 +56,20 @@ class SeededWatershed:
                 f"as many labels as seeds, at least one, are needed, got {len(labels)} and "
                 f"{len(seeds)}"
             )
-        if min(seeds) < 0 or max(seeds) >= self.num_regions:
+        seeds = np.asarray(seeds)
+        least, most = int(seeds.min()), int(seeds.max())
+        if least < 0 or most >= self.num_regions:
             raise ValueError(
-                f"seeds must lie in 0 to {self.num_regions - 1}, got {min(seeds)} to {max(seeds)}"
+                f"seeds must lie in 0 to {self.num_regions - 1}, got {least} to {most}"
             )
         names, numbers = np.unique(labels, return_inverse=True)
         seeded = np.zeros(self.num_regions, np.int64)  # 0 means no seed
         seeded[seeds] = numbers + 1
         is_other = seeded[seeds] != numbers + 1
         if is_other.any():
-            twice = np.asarray(seeds)[is_other][0]
-            raise ValueError(f"region {twice} has two labels; split it, or take one back")
+            raise ValueError(
+                f"region {seeds[is_other][0]} has two labels; split it, or take one back"
+            )
         found = hg.labelisation_seeded_watershed(self._graph, self._steps, seeded)
         found_labels: IntArray = names[np.asarray(found, np.int64) - 1]
         return found_labels
