@@ -22,6 +22,7 @@ from typing_extensions import Self
 from maskfeat.arguments import ImageLike, checked_count, checked_number, rgb_of
 from maskfeat.batch import normalize_images
 from maskfeat.features.backbone import backbone_maps, build_backbone, size_multiple
+from maskfeat.features.cache import model_digest
 from maskfeat.features.color import color_distances
 from maskfeat.features.decoder import BoundaryDecoder, BoundarySum, DecoderStep, Stem, width_at
 from maskfeat.features.folding import fold_norms
@@ -77,7 +78,7 @@ class FeaturePyramid(nn.Module):
         config |= {"finest_channels": finest_channels, "color": color}
         self.config: dict[str, Any] = {**config, "boundary_width": boundary_width}
         self.loaded_from: Path | None = None  # set by `maskfeat.load`
-        self.is_fused = False
+        self.unfused_digest: bytes | None = None  # set by `fuse`
         self._has_fixed_features = False
         self.bound, self.strides = bound, tuple(2**level for level in levels)
         widths, tapped = self._build_decoder(backbone, pretrained, width)
@@ -205,8 +206,9 @@ class FeaturePyramid(nn.Module):
         """Fold batch norms into convolutions, for inference alone.
 
         On a CPU the network then takes about a fifth less time. Its features are the same but for
-        rounding. It cannot be saved.
+        rounding, so what was kept of this network serves the fused one. It cannot be saved.
         """
+        digest = model_digest(self)
         self.eval().requires_grad_(False)
         side = 2 * self.size_multiple
         noise = torch.Generator().manual_seed(0)
@@ -217,7 +219,7 @@ class FeaturePyramid(nn.Module):
             return pyramid if boundary is None else [*pyramid, boundary]
 
         fold_norms(self, outputs)
-        self.is_fused = True
+        self.unfused_digest = digest
         return self
 
     @torch.inference_mode()

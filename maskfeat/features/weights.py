@@ -188,7 +188,7 @@ def save(
     Raises:
         ValueError: If a weight is no number, or the net is fused. Nothing is written.
     """
-    if getattr(net, "is_fused", False):
+    if getattr(net, "unfused_digest", None):
         raise ValueError(
             "a fused network is for inference alone; save the network that it was made from"
         )

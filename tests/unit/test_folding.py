@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import maskfeat
 from maskfeat.features import weights
+from maskfeat.features.cache import model_digest
 from maskfeat.features.folding import fold_norms
 from maskfeat.features.pyramid import FeaturePyramid
 
@@ -82,6 +83,11 @@ def test_a_norm_that_is_run_twice_stays() -> None:
     x = torch.randn(1, 3, 5, 5)
     fold_norms(net, lambda: [net(x)])
     assert net[1] is net[3] is norm
+
+
+def test_what_is_kept_of_a_network_serves_the_fused_one() -> None:
+    net = maskfeat.load()
+    assert model_digest(net.fused()) == model_digest(net.fused().fuse()) == model_digest(net)
 
 
 def test_fused_weights_are_not_saved(tmp_path: Path) -> None:
